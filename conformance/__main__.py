@@ -1,0 +1,67 @@
+"""``python -m conformance FOLDER...``: the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .case import Case, Mode, Result
+from .discover import discover
+from .report import print_report, short_path, write_json
+from .runner import run
+
+
+def main(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Checkouts, or folders that hold checkouts.", exists=True)
+    ],
+    filter_: Annotated[
+        str, typer.Option("--filter", help="Keep cases whose suite, path or label contains this text.")
+    ] = "",
+    mode: Annotated[
+        list[str] | None, typer.Option(help="Keep these modes (column headings); repeatable.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds for one case in one mode.")] = 180.0,
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
+    show_skipped: Annotated[bool, typer.Option(help="Show the cases that are skipped, too.")] = False,
+) -> None:
+    """Run unmodified public NKI kernels on nkilite and compare them with independent references."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    cases = [case for case in discover(folders) if _matches(case, filter_)]
+    if list_:
+        for case in cases:
+            note = f"  (skipped: {case.skip})" if case.skip else ""
+            console.print(
+                f"{case.suite}  {short_path(case.source.path)}  {case.label}{note}",
+                markup=False,
+                highlight=False,
+            )
+        raise typer.Exit()
+    if not cases:
+        console.print("no known kernels found")
+        raise typer.Exit(1)
+    only = frozenset(Mode(name) for name in mode) if mode else None
+    with console.status("") as status:
+
+        def report(result: Result) -> None:
+            status.update(f"{result.mode.value}: {result.case.rsplit(':', 1)[-1]}")
+
+        results = run(cases, folders, jobs=jobs, timeout=timeout, only=only, report=report)
+    print_report(console, cases, results, show_skipped=show_skipped)
+    if json is not None:
+        write_json(json, cases, results)
+    raise typer.Exit(0 if all(result.status.good for result in results) else 1)
+
+
+def _matches(case: Case, text: str) -> bool:
+    return text in f"{case.suite} {case.source.path} {case.label}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

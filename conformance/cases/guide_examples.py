@@ -1,0 +1,70 @@
+"""Inputs and references for the kernels that the guides define, keyed by page and by the name of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..blocks import Analysis
+from . import references as ref
+from .api_examples import Example, squares
+
+
+def entries(page: str, analysis: Analysis) -> list[Example]:
+    """The examples to make of one code block of a page."""
+    known: Mapping[str, Example] = _BY_NAME.get(page, {})
+    names = analysis.kernels or analysis.functions
+    found = [known[name] for name in names if name in known]
+    return found or [example for free, example in _BY_FREE_NAMES.get(page, []) if free == set(analysis.free)]
+
+
+def _rows(*shape: int) -> np.ndarray:
+    return ref.uniform("A", *shape)
+
+
+_ADD = Example(
+    name="nki_tensor_add_kernel",
+    kernel="nki_tensor_add_kernel",
+    arguments=ref.arrays(a=(96, 300), b=(96, 300)),
+    reference=ref.add,
+)
+
+_BY_NAME: dict[str, dict[str, Example]] = {
+    "nki-language-guide.rst": {
+        "nki_tensor_add_kernel": _ADD,
+        "example_kernel": Example(
+            name="example_kernel",
+            kernel="example_kernel",
+            arguments=lambda: (ref.uniform("a", 512, 512, dtype=ref.FLOAT16),),
+        ),
+        "relu_kernel": Example(
+            name="relu_kernel",
+            kernel="relu_kernel",
+            arguments=lambda: (ref.uniform("a", 256, 512), np.zeros((256, 512), np.float32)),
+            reference=lambda a, _: np.maximum(a, 0.0),
+            mutates=(1,),
+        ),
+        "scale_kernel": Example(
+            name="scale_kernel",
+            kernel="scale_kernel",
+            arguments=lambda: (ref.uniform("a", 256, 512), np.zeros((256, 512), np.float32)),
+            reference=lambda a, _: 0.5 * ref.wide(a),
+            mutates=(1,),
+        ),
+    },
+    "quickstart-implement-run-kernel.rst": {"nki_tensor_add_kernel": _ADD},
+    "nki-aps.rst": {
+        "scalar_dynamic_select": Example(
+            ("A",), lambda: (_rows(4, 128, 512),), lambda a: a[3], function="scalar_dynamic_select"
+        ),
+        "gather_rows": Example(("A",), lambda: (_rows(128, 512),), lambda a: a[0::2], function="gather_rows"),
+        "indirect_vector_dynamic_dma": Example(
+            ("A",), lambda: (_rows(128, 512),), lambda a: a[0::2], function="indirect_vector_dynamic_dma"
+        ),
+    },
+}
+
+_BY_FREE_NAMES: dict[str, list[tuple[set[str], Example]]] = {
+    "nki-dynamic-loops.rst": [({"input_tensor", "out_tensor"}, squares(512))],
+}

@@ -1,0 +1,29 @@
+"""nki-samples: the kernels written for ``nki``, and the many files of the old dialect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..case import Case
+from . import references as ref
+from .files import Variant, file_cases
+from .matmul import matmul_launches
+from .old_dialect import old_dialect_cases
+
+SUITE = "nki-samples"
+MATMUL = "src/nki_samples/tutorials/matrix_multiplication/matrix_multiplication_nki_kernels.py"
+
+
+def find(folder: Path) -> Path | None:
+    """The checkout's root."""
+    return folder if (folder / "src" / "nki_samples").is_dir() else None
+
+
+def cases(root: Path) -> list[Case]:
+    """All cases of the checkout."""
+    found: list[Case] = []
+    if (path := root / MATMUL).is_file():
+        for dtype, note in ((ref.FLOAT32, ""), (ref.BFLOAT16, "bf16")):
+            launches = [Variant(launch, note) for launch in matmul_launches(dtype)]
+            found.extend(file_cases(SUITE, path, launches))
+    return [*found, *old_dialect_cases(SUITE, root, sorted(root.rglob("*.py")))]

@@ -1,0 +1,29 @@
+"""Files written for ``neuronxcc.nki``, the dialect before NKI 0.3: a typed error is the right answer for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..case import Case, Mode
+from ..sources import FileSource
+
+_IMPORT = re.compile(
+    r"^\s*(?:from|import)\s+neuronxcc\.nki\b|^\s*from\s+neuronxcc\s+import\s+nki\b", re.MULTILINE
+)
+
+
+def old_dialect_cases(suite: str, root: Path, files: Iterable[Path]) -> Iterator[Case]:
+    """One case per file that imports ``neuronxcc.nki``: run as a script, it has to be refused by name."""
+    for path in files:
+        if _IMPORT.search(path.read_text(encoding="utf-8", errors="replace")):
+            yield Case(
+                suite,
+                "old dialect",
+                FileSource(path),
+                modes=(Mode.FILE,),
+                refused_on=frozenset({"file"}),
+                script=True,
+                isolation=f"{root} old dialect",
+            )

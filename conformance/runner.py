@@ -1,0 +1,135 @@
+"""Runs cases in child processes: one per source, replaced when it crashes or exceeds the time limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from .case import Case, Mode, Result, Status
+
+_START_UP = 120.0  # seconds a child may take to import nkilite and find its cases
+_ROOT = Path(__file__).resolve().parent.parent
+
+Work = list[tuple[str, Mode]]
+
+
+def run(
+    cases: Sequence[Case],
+    folders: Iterable[Path],
+    *,
+    jobs: int = 1,
+    timeout: float = 180.0,
+    only: frozenset[Mode] | None = None,
+    report: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Runs every case in each of its modes.
+
+    Args:
+        cases: what to run.
+        folders: the checkouts they were found in; children find them again.
+        jobs: how many children run at a time.
+        timeout: seconds for one case in one mode.
+        only: the modes to keep; None keeps all.
+        report: called with each result as it arrives, from several threads.
+    """
+    groups: dict[str, Work] = {}
+    for case in cases:
+        for mode in case.modes:
+            if only is None or mode in only:
+                groups.setdefault(case.group, []).append((case.id, mode))
+    found = [str(folder) for folder in folders]
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        batches = pool.map(lambda work: _Group(found, work, timeout, report).run(), groups.values())
+        return [result for batch in batches for result in batch]
+
+
+class _Group:
+    """The work of one source, carried through as many children as it takes."""
+
+    def __init__(
+        self, folders: list[str], work: Work, timeout: float, report: Callable[[Result], None]
+    ) -> None:
+        self._folders = folders
+        self._left = list(work)
+        self._timeout = timeout
+        self._report = report
+        self._results: list[Result] = []
+        self._started = False
+
+    def run(self) -> list[Result]:
+        while self._left:
+            self._child()
+        return self._results
+
+    def _child(self) -> None:
+        """Runs one child until it is done, dies or hangs; at least one piece of work is settled."""
+        request = json.dumps({"folders": self._folders, "work": self._left, "timeout": self._timeout})
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+        }
+        with tempfile.TemporaryFile("w+") as errors:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "conformance.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+            assert child.stdin is not None and child.stdout is not None
+            lines: queue.Queue[str | None] = queue.Queue()
+            threading.Thread(target=_drain, args=(child.stdout, lines), daemon=True).start()
+            child.stdin.write(request)
+            child.stdin.close()
+            self._started = False
+            try:
+                self._follow(lines)
+            except queue.Empty:
+                self._settle(Status.TIMEOUT, "TimeoutError", f"no result after {self._timeout:g} s", "")
+            else:
+                if self._left:
+                    child.wait()
+                    errors.seek(0)
+                    tail = errors.read()[-4000:].strip()
+                    last = tail.splitlines()[-1] if tail else ""
+                    self._settle(Status.CRASH, f"exit code {child.returncode}", last, tail)
+            finally:
+                child.kill()
+                child.wait()
+
+    def _follow(self, lines: queue.Queue[str | None]) -> None:
+        limit = _START_UP
+        while self._left and (line := lines.get(timeout=limit)) is not None:
+            record: dict[str, Any] = json.loads(line)
+            limit = self._timeout
+            self._started = True
+            if "result" in record:
+                result = Result.from_json(record["result"])
+                self._left.remove((result.case, result.mode))
+                self._add(result)
+
+    def _settle(self, status: Status, error: str, message: str, detail: str) -> None:
+        """Gives the work that was running a result: the first piece, or all of it when the child never began."""
+        count = 1 if self._started else len(self._left)
+        for case, mode in self._left[:count]:
+            self._add(Result(case, mode, status, error=error, message=message, detail=detail))
+        del self._left[:count]
+
+    def _add(self, result: Result) -> None:
+        self._results.append(result)
+        self._report(result)
+
+
+def _drain(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
