@@ -37,8 +37,10 @@ def variants(launch: Launch, *frameworks: str, note: str = "") -> list[Variant]:
     return [Variant(launch, note, framework) for framework in ("", *frameworks)]
 
 
-def file_cases(suite: str, path: Path, launches: Iterable[Variant]) -> Iterator[Case]:
-    """The cases of a file."""
+def file_cases(
+    suite: str, path: Path, launches: Iterable[Variant], modes: tuple[Mode, ...] | None = None
+) -> Iterator[Case]:
+    """The cases of a file, in the given modes or in all that make sense for it."""
     source = FileSource(path)
     for variant in launches:
         yield Case(
@@ -46,7 +48,7 @@ def file_cases(suite: str, path: Path, launches: Iterable[Variant]) -> Iterator[
             variant.label,
             source,
             variant.launch,
-            launch_modes(source),
+            modes or launch_modes(source),
             refused_on=variant.refused_on,
             framework=variant.framework,
         )

@@ -11,7 +11,8 @@ from ..extract import CodeBlock, blocks_of_docstrings, blocks_of_page
 from ..sources import GeneratedSource
 from . import api_examples, guide_examples
 from . import references as ref
-from .files import launch_modes
+from .files import file_cases, launch_modes
+from .mx import mx_variants
 from .old_dialect import old_dialect_cases
 from .sdk_examples import example_cases
 
@@ -22,6 +23,7 @@ PAGES = (
     "deep-dives/nki-aps.rst",
     "deep-dives/nki-dynamic-loops.rst",
 )
+MICROSCALING = "deep-dives/src/mxfp-matmul/mx_kernels.py"
 TUTORIAL = "guides/tutorials/kernel-optimization.rst"
 _STUB_MODULES = {"language": "nl", "isa": "nisa"}
 _TRN3_ONLY = frozenset({"trn2"})
@@ -43,8 +45,14 @@ def cases(root: Path) -> list[Case]:
         *_tutorial(root),
         *(case for page in PAGES if (root / page).is_file() for case in _page(root / page)),
         *(case for module in _STUB_MODULES for case in _stubs(root, module)),
+        *_microscaling(root / MICROSCALING),
         *old_dialect_cases(SUITE, root, sorted(root.rglob("*.py"))),
     ]
+
+
+def _microscaling(path: Path) -> Iterator[Case]:
+    if path.is_file():
+        yield from file_cases(SUITE, path, mx_variants(path, _TRN3_ONLY))
 
 
 def _tutorial(root: Path) -> Iterator[Case]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..case import Case
+from ..case import Case, Mode
 from . import references as ref
 from .files import Variant, file_cases
 from .matmul import matmul_launches
+from .mx import mx_variants
 from .old_dialect import old_dialect_cases
 
 SUITE = "nki-samples"
 MATMUL = "src/nki_samples/tutorials/matrix_multiplication/matrix_multiplication_nki_kernels.py"
+
+MICROSCALING = "src/nki_samples/tutorials/mxfp-matmul/mx_kernels.py"
 
 
 def find(folder: Path) -> Path | None:
@@ -26,4 +29,8 @@ def cases(root: Path) -> list[Case]:
         for dtype, note in ((ref.FLOAT32, ""), (ref.BFLOAT16, "bf16")):
             launches = [Variant(launch, note) for launch in matmul_launches(dtype)]
             found.extend(file_cases(SUITE, path, launches))
+    if (path := root / MICROSCALING).is_file():
+        # Its kernels name their target in the decorator.
+        modes = (Mode.SIMULATE_TRN3, Mode.COMPILED_TRN3)
+        found.extend(file_cases(SUITE, path, mx_variants(path, frozenset()), modes))
     return [*found, *old_dialect_cases(SUITE, root, sorted(root.rglob("*.py")))]
