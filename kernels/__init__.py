@@ -1,0 +1,47 @@
+"""The gallery: kernels written for a NeuronCore, each in one file that tells the whole story.
+
+    matmul            tiled, and blocked over M, N and K
+    softmax           over the last axis
+    rmsnorm           with gain
+    layernorm         with gain and offset
+    flash_attention   forward; causal or full, grouped-query
+    mlp               gated, SiLU or GELU
+    transpose         two-dimensional, on the Tensor Engine
+    rope              rotary position embedding, split or interleaved pairs
+
+They use the public NKI interface alone: replace ``nkilite`` by ``nki`` in the imports and they run on the
+chip. Every module holds, under the same names,
+
+    <module name>   the kernel; its tunable sizes are keyword arguments in capitals, with good defaults
+    SPACE           for each of those the values worth trying; any combination computes the same result
+    inputs          seeded arguments from named sizes: ``inputs(dtype="bfloat16", M=512, N=512, K=128)``
+    reference       the same function in float64 NumPy, by an algorithm of its own
+    tolerance       how close the two must be, as keywords of `nkilite.testing.check`
+    CASES           shapes, dtypes and options it is tested on
+
+`tiles` has the few lines of tiling they share. To read them in order: softmax, rmsnorm, matmul,
+flash_attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["GALLERY", "Case"]
+
+GALLERY = ("matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "transpose", "rope")
+
+
+class Case(NamedTuple):
+    """One row of a kernel's table of tested shapes.
+
+    Attributes:
+        shape: the named sizes `inputs` takes.
+        dtype: element type of the inputs.
+        options: keyword arguments of the kernel.
+    """
+
+    shape: Mapping[str, int]
+    dtype: str
+    options: Mapping[str, Any] = {}

@@ -1,0 +1,107 @@
+"""RMS normalization over the last axis, with a gain: y = x / sqrt(mean(x²) + eps) * gamma.
+
+Layout: rows on partitions, features along the free dimension. gamma is the same for all rows and varies along
+the free dimension, which no engine can broadcast across partitions; one DMA copies it to all 128 of them,
+once.
+
+Algorithm, per row, two passes over the data on two engines:
+
+    Scalar  activation             x² into a scratch tile, its accumulator summing them in the same pass
+    Scalar  activation             rsqrt(sum / D + eps), one element per row: scale and bias are free
+    Vector  scalar_tensor_tensor   (x * rstd) * gamma, both products and the cast in one pass
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from kernels import Case
+from kernels.tiles import ITEMSIZE, P, default_depth, load_broadcast, row_blocks
+from nkilite.testing import make
+
+SPACE = {"ROWS_PER_PARTITION": (1, 2, 4, 8)}
+
+
+@nki.jit
+def rmsnorm(x, gamma, eps=1e-6, ROWS_PER_PARTITION=None):
+    """RMS-normalize `x` [..., D] over its last axis, in float32.
+
+    Args:
+        x: HBM, float32 or bfloat16; any leading dimensions, any number of rows.
+        gamma: HBM [D], the gain; any float dtype.
+        eps: added to the mean square.
+        ROWS_PER_PARTITION: rows of a block that share a partition; None sizes blocks for 2 KiB DMA runs.
+
+    Returns:
+        HBM tensor of the shape and dtype of `x`.
+    """
+    width = x.shape[-1]
+    rows = math.prod(x.shape[:-1])
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    src, dst = x.reshape((rows, width)), out.reshape((rows, width))
+
+    gain = load_broadcast(gamma)
+    eps_tile = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)  # gen2 takes biases as vectors only
+    nisa.memset(dst=eps_tile, value=eps)
+
+    for start, p, depth in row_blocks(rows, ROWS_PER_PARTITION or default_depth(width * ITEMSIZE[x.dtype])):
+        block, stop = (p, depth, width), start + p * depth
+        x_tile = nl.ndarray(block, dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=x_tile, src=src[start:stop, :].reshape(block))
+
+        rstd = nl.ndarray((p, depth), dtype=nl.float32, buffer=nl.sbuf)
+        squares = nl.ndarray((p, width), dtype=nl.float32, buffer=nl.sbuf)
+        for r in range(depth):
+            nisa.activation(
+                dst=squares,
+                op=nl.square,
+                data=x_tile[:, r, :],
+                reduce_op=nl.add,
+                reduce_res=rstd[:, r : r + 1],
+                reduce_cmd=nisa.reduce_cmd.reset_reduce,
+            )
+        nisa.activation(dst=rstd, op=nl.rsqrt, data=rstd, scale=1.0 / width, bias=eps_tile[0:p, :])
+
+        y_tile = nl.ndarray(block, dtype=x.dtype, buffer=nl.sbuf)
+        for r in range(depth):
+            nisa.scalar_tensor_tensor(
+                dst=y_tile[:, r, :],
+                data=x_tile[:, r, :],
+                op0=nl.multiply,
+                operand0=rstd[:, r : r + 1],
+                op1=nl.multiply,
+                operand1=gain[0:p, :],
+            )
+        nisa.dma_copy(dst=dst[start:stop, :].reshape(block), src=y_tile)
+    return out
+
+
+def inputs(dtype="float32", seed=0, *, rows, D):
+    return make((rows, D), dtype, seed), make(D, dtype, seed + 1)
+
+
+def reference(x, gamma, eps=1e-6):
+    """Scale each row by sqrt(D) over the length of the row extended by sqrt(D eps), all in float64."""
+    x = x.astype(np.float64)
+    width = x.shape[-1]
+    length = np.hypot(np.linalg.norm(x, axis=-1, keepdims=True), np.sqrt(width * eps))
+    return gamma.astype(np.float64) * (x * (np.sqrt(width) / length))
+
+
+def tolerance(*, rows, D):
+    return {"reduction": D}
+
+
+CASES = (
+    Case({"rows": 128, "D": 512}, "float32"),
+    Case({"rows": 200, "D": 1000}, "float32", {"eps": 1e-2}),
+    Case({"rows": 256, "D": 4096}, "bfloat16"),
+    Case({"rows": 1037, "D": 64}, "bfloat16"),
+    Case({"rows": 3, "D": 7}, "float32"),
+    Case({"rows": 641, "D": 96}, "float32", {"ROWS_PER_PARTITION": 4}),
+)

@@ -1,0 +1,104 @@
+"""Softmax over the last axis.
+
+Layout: rows on partitions, the softmax axis along the free dimension, so no step crosses partitions. A whole
+row stays in SBUF from load to store: the input is read once and the output written once, which is all a
+memory-bound operation can do.
+
+Algorithm, per row: m = max x; e = exp(x - m); y = e / sum e. The work is three passes over the data, on two
+engines that overlap from block to block:
+
+    Vector  tensor_reduce    -m, the negation is free
+    Scalar  activation       exp(x + (-m)), -m as per-partition bias; the accumulator sums e in the same pass
+    Vector  tensor_scalar    e * (1 / sum); the reciprocal touches one element per row, and the cast to the
+                             output type happens on write
+
+Short rows make short DMA descriptors, so up to `ROWS_PER_PARTITION` consecutive rows share a partition.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from kernels import Case
+from kernels.tiles import ITEMSIZE, default_depth, row_blocks
+from nkilite.testing import make
+
+SPACE = {"ROWS_PER_PARTITION": (1, 2, 4, 8)}
+
+
+@nki.jit
+def softmax(x, ROWS_PER_PARTITION=None):
+    """Softmax of `x` [..., D] over its last axis, computed in float32.
+
+    Args:
+        x: HBM, float32 or bfloat16; any leading dimensions, any number of rows. The row must fit a partition
+            of SBUF three times over (about 10,000 elements in double buffered float32).
+        ROWS_PER_PARTITION: rows of a block that share a partition; None sizes blocks for 2 KiB DMA runs.
+
+    Returns:
+        HBM tensor of the shape and dtype of `x`.
+    """
+    width = x.shape[-1]
+    rows = math.prod(x.shape[:-1])
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    src, dst = x.reshape((rows, width)), out.reshape((rows, width))
+
+    for start, p, depth in row_blocks(rows, ROWS_PER_PARTITION or default_depth(width * ITEMSIZE[x.dtype])):
+        block, stop = (p, depth, width), start + p * depth
+        x_tile = nl.ndarray(block, dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=x_tile, src=src[start:stop, :].reshape(block))
+
+        neg_max = nl.ndarray((p, depth), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(dst=neg_max, op=nl.maximum, data=x_tile, axis=2, negate=True)
+
+        exps = nl.ndarray(block, dtype=nl.float32, buffer=nl.sbuf)
+        sums = nl.ndarray((p, depth), dtype=nl.float32, buffer=nl.sbuf)
+        for r in range(depth):
+            nisa.activation(
+                dst=exps[:, r, :],
+                op=nl.exp,
+                data=x_tile[:, r, :],
+                bias=neg_max[:, r : r + 1],
+                reduce_op=nl.add,
+                reduce_res=sums[:, r : r + 1],
+                reduce_cmd=nisa.reduce_cmd.reset_reduce,
+            )
+        nisa.reciprocal(dst=sums, data=sums)
+
+        y_tile = nl.ndarray(block, dtype=x.dtype, buffer=nl.sbuf)
+        for r in range(depth):
+            nisa.tensor_scalar(
+                dst=y_tile[:, r, :], data=exps[:, r, :], op0=nl.multiply, operand0=sums[:, r : r + 1]
+            )
+        nisa.dma_copy(dst=dst[start:stop, :].reshape(block), src=y_tile)
+    return out
+
+
+def inputs(dtype="float32", seed=0, *, rows, D):
+    """One matrix [rows, D] with a spread of a few units, so that rows are neither flat nor one-hot."""
+    return ((make((rows, D), "float32", seed) * 3).astype(make(1, dtype).dtype),)
+
+
+def reference(x):
+    """exp(x - logsumexp(x)) in float64, the normalizer folded pairwise in the log domain."""
+    x = x.astype(np.float64)
+    return np.exp(x - np.logaddexp.reduce(x, axis=-1, keepdims=True))
+
+
+def tolerance(*, rows, D):
+    return {"reduction": D}
+
+
+CASES = (
+    Case({"rows": 128, "D": 512}, "float32"),
+    Case({"rows": 300, "D": 1000}, "float32"),
+    Case({"rows": 256, "D": 4096}, "bfloat16"),
+    Case({"rows": 1037, "D": 64}, "bfloat16"),
+    Case({"rows": 5, "D": 33}, "float32"),
+    Case({"rows": 641, "D": 96}, "float32", {"ROWS_PER_PARTITION": 4}),
+)

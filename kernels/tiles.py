@@ -1,0 +1,76 @@
+"""Tiling shared by the gallery: cutting extents, placing rows on partitions, transposing through PSUM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import nkilite.isa as nisa
+import nkilite.language as nl
+
+P = 128  # partitions of SBUF and PSUM, rows and columns of the systolic array
+BANK = 512  # float32 elements a PSUM bank holds per partition, also the widest moving operand before gen4
+ITEMSIZE = {nl.float32: 4, nl.bfloat16: 2, nl.float16: 2}
+
+# Below about 2 KiB of contiguous bytes per partition, a DMA is dominated by its descriptors.
+DMA_BYTES = 2048
+
+
+def tiles(extent: int, size: int) -> Iterator[tuple[int, int]]:
+    """``(start, length)`` of consecutive tiles covering ``range(extent)``; the last may be shorter."""
+    for start in range(0, extent, size):
+        yield start, min(size, extent - start)
+
+
+def row_blocks(rows: int, depth: int) -> Iterator[tuple[int, int, int]]:
+    """``(start, partitions, depth)`` of blocks covering `rows` independent rows.
+
+    A block puts `depth` *consecutive* rows on each partition, so a partition's share is one contiguous run of
+    HBM and one DMA moves the block with few, long descriptors. What is left after the full blocks follows one
+    row per partition; only the very last block may use fewer than 128 partitions.
+    """
+    start = 0
+    while start < rows:
+        left = rows - start
+        block = (P, depth) if left >= P * depth else (min(P, left), 1)
+        yield start, *block
+        start += block[0] * block[1]
+
+
+def default_depth(row_bytes: int) -> int:
+    """Rows per partition that make a DMA's contiguous runs about 2 KiB, at most 8."""
+    return max(1, min(8, DMA_BYTES // row_bytes))
+
+
+def load_broadcast(vector: nl.NkiTensor) -> nl.NkiTensor:
+    """An HBM vector [D] as an SBUF tile [128, D] with a copy on every partition.
+
+    Engines cannot broadcast across partitions, but a DMA may read the same HBM row 128 times.
+    """
+    width = vector.shape[0]
+    tile = nl.ndarray((P, width), dtype=vector.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=vector.reshape((1, width)).broadcast(0, P))
+    return tile
+
+
+def load_stacked(matrix: nl.NkiTensor) -> nl.NkiTensor:
+    """An HBM matrix [n * 128, W] as an SBUF tile [128, n, W] by one DMA; tile[:, i] has rows i * 128 on."""
+    rows, width = matrix.shape
+    tile = nl.ndarray((P, rows // P, width), dtype=matrix.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=matrix.reshape_dim(0, (rows // P, P)).permute((1, 0, 2)))
+    return tile
+
+
+def transpose_chunks(dst: nl.NkiTensor, chunks: list[nl.NkiTensor]) -> None:
+    """``dst[:, i, :] = chunks[i].T`` on the Tensor Engine: SBUF chunks [r, c] of one shape to dst [c, n, r].
+
+    Transposes are collected until they fill a PSUM bank, so one copy out serves four float32 or eight
+    bfloat16 tiles.
+    """
+    rows, columns = chunks[0].shape
+    dtype = chunks[0].dtype
+    per_bank = max(1, BANK * 4 // (rows * ITEMSIZE[dtype]))
+    for start, count in tiles(len(chunks), per_bank):
+        bank = nl.ndarray((columns, count, rows), dtype=dtype, buffer=nl.psum)
+        for i in range(count):
+            nisa.nc_transpose(dst=bank[:, i, :], data=chunks[start + i], engine=nisa.engine.tensor)
+        nisa.tensor_copy(dst=dst[:, start : start + count, :], src=bank)

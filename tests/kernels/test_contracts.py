@@ -1,0 +1,99 @@
+"""What the gallery promises beyond values: its shape as a gallery, and clear refusals."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import kernels
+import nkilite as nki
+from kernels import GALLERY
+from kernels.tiles import default_depth, row_blocks, tiles
+from nkilite.testing import make
+
+MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
+
+
+def test_every_module_is_in_the_gallery():
+    found = {module.name for module in pkgutil.iter_modules(kernels.__path__)}
+    assert found == {*GALLERY, "tiles"}
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_tunable_sizes_are_the_keyword_arguments_in_capitals(name):
+    module = MODULES[name]
+    parameters = inspect.signature(getattr(module, name)).parameters
+    tunable = {key: p.default for key, p in parameters.items() if key.isupper()}
+    assert set(module.SPACE) == set(tunable)
+    for key, values in module.SPACE.items():
+        assert list(values) == sorted(set(values))
+        assert tunable[key] is None or tunable[key] in values
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_cases_cover_both_dtypes_and_options_that_exist(name):
+    module = MODULES[name]
+    assert {"float32", "bfloat16"} <= {case.dtype for case in module.CASES}
+    parameters = inspect.signature(getattr(module, name)).parameters
+    for case in module.CASES:
+        assert set(case.options) <= set(parameters)
+
+
+@pytest.mark.parametrize(("extent", "size"), [(1, 128), (128, 128), (129, 128), (1000, 512)])
+def test_tiles_cover_once(extent, size):
+    covered = [i for start, length in tiles(extent, size) for i in range(start, start + length)]
+    assert covered == list(range(extent))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 8])
+@pytest.mark.parametrize("rows", [1, 127, 128, 129, 1024, 1025, 3000])
+def test_row_blocks_cover_once_and_fill_the_partitions(rows, depth):
+    blocks = list(row_blocks(rows, depth))
+    covered = [i for start, p, d in blocks for i in range(start, start + p * d)]
+    assert covered == list(range(rows))
+    assert all(p == 128 for _, p, _ in blocks[:-1])
+    assert all(d in (1, depth) for _, _, d in blocks)
+
+
+def test_default_depth_lengthens_short_rows_only():
+    assert [default_depth(b) for b in (1, 256, 1024, 2048, 65536)] == [8, 8, 2, 1, 1]
+
+
+def _matmul(M=128, N=128, K=128, K2=None):
+    return make((K, M), "float32"), make((K2 or K, N), "float32")
+
+
+def _attention(S_q=128, S_k=128, D=64, heads=1, kv_heads=1, dtype="float32"):
+    sizes = (heads, S_q, D), (kv_heads, S_k, D), (kv_heads, S_k, D)
+    return tuple(make(size, dtype) for size in sizes)
+
+
+def _mlp(H=128, F=128, H2=None):
+    return tuple(make(size, "float32") for size in ((4, H), (H2 or H, F), (H2 or H, F), (F, H2 or H)))
+
+
+REFUSALS = [
+    ("matmul", _matmul(K=100), {}, "K=100 must be a multiple of 128"),
+    ("matmul", _matmul(K2=256), {}, "must agree in K"),
+    ("flash_attention", _attention(S_q=100), {}, "S_q=100 and S_k=128 must be multiples of 128"),
+    ("flash_attention", _attention(D=256), {}, "D=256 must not exceed 128"),
+    ("flash_attention", _attention(heads=3, kv_heads=2), {}, "3 query heads cannot share 2"),
+    ("flash_attention", _attention(S_q=256), {"causal": True}, "needs S_k >= S_q"),
+    ("flash_attention", _attention(), {"scale": -1.0}, "scale=-1.0 must be positive"),
+    ("flash_attention", _attention(dtype="float16"), {}, "needs the range of float32 or bfloat16"),
+    ("mlp", _mlp(H=100), {}, "H=100 and F=128 must be multiples of 128"),
+    ("mlp", _mlp(H2=256), {}, r"must be \[tokens, H\]"),
+    ("mlp", _mlp(), {"act": "relu6"}, "act='relu6' is not one of"),
+    ("mlp", _mlp(), {"TOKENS_IN_BLOCK": 1024}, "TOKENS_IN_BLOCK=1024 exceeds 512"),
+    ("rope", tuple(make(s, "float32") for s in ((1, 4, 1, 3), (4, 1), (4, 1))), {}, "D=3 must be even"),
+    ("rope", tuple(make(s, "float32") for s in ((1, 4, 1, 4), (5, 2), (5, 2))), {}, r"found \[5, 2\]"),
+]
+
+
+@pytest.mark.parametrize(("name", "arrays", "options", "message"), REFUSALS)
+def test_refuses_with_a_reason(name, arrays, options, message):
+    with pytest.raises(AssertionError, match=message):
+        nki.simulate(getattr(MODULES[name], name))(*arrays, **options)

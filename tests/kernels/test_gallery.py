@@ -1,0 +1,75 @@
+"""Every kernel of the gallery against its reference, simulated and compiled, over its table and its search
+space."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+
+import pytest
+
+from kernels import GALLERY, Case
+from nkilite.testing import MODES, check
+
+MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
+
+
+def _describe(case: Case) -> str:
+    sizes = "-".join(f"{key}{value}" for key, value in case.shape.items())
+    return "-".join([sizes, case.dtype, *(f"{key}={value}" for key, value in case.options.items())])
+
+
+def _check(name: str, case: Case, mode: str, kernel=None, **meta) -> None:
+    module = MODULES[name]
+    arrays = module.inputs(dtype=case.dtype, seed=1, **case.shape)
+    check(
+        kernel or getattr(module, name),
+        module.reference,
+        *arrays,
+        modes=(mode,),
+        **module.tolerance(**case.shape),
+        **{**case.options, **meta},
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [pytest.param(n, c, id=f"{n}-{_describe(c)}") for n in GALLERY for c in MODULES[n].CASES],
+)
+def test_matches_reference(name, case, mode):
+    _check(name, case, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", MODULES["matmul"].CASES, ids=_describe)
+def test_matmul_tiled(case, mode):
+    blocked_only = MODULES["matmul"].SPACE
+    options = {key: value for key, value in case.options.items() if key not in blocked_only}
+    _check("matmul", case._replace(options=options), mode, kernel=MODULES["matmul"].matmul_tiled)
+
+
+# One ragged shape per kernel, larger than the smallest tile in every dimension that is tiled.
+SWEPT = {
+    "matmul": Case({"M": 200, "N": 600, "K": 384}, "float32"),
+    "softmax": Case({"rows": 600, "D": 40}, "float32"),
+    "rmsnorm": Case({"rows": 600, "D": 40}, "float32"),
+    "layernorm": Case({"rows": 600, "D": 40}, "float32"),
+    "flash_attention": Case(
+        {"heads": 1, "kv_heads": 1, "S_q": 384, "S_k": 1152, "D": 32}, "float32", {"causal": True}
+    ),
+    "mlp": Case({"tokens": 200, "H": 640, "F": 256}, "float32"),
+    "transpose": Case({"M": 300, "N": 270}, "float32"),
+    "rope": Case({"batch": 1, "tokens": 150, "heads": 3, "D": 16}, "float32"),
+}
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_any_point_of_the_space_computes_the_same(name):
+    """All corners of the space, and each value of each parameter by itself."""
+    space = MODULES[name].SPACE
+    ends = itertools.product(*((values[0], values[-1]) for values in space.values()))
+    corners = [dict(zip(space, point, strict=True)) for point in ends]
+    singles = [{key: value} for key, values in space.items() for value in values]
+    for meta in corners + singles:
+        _check(name, SWEPT[name], "simulate", **meta)
