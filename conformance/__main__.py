@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .case import Case, Mode, Result
 from .discover import discover
-from .report import print_report, short_path, write_json
+from .report import print_report, short_path, write_json, write_markdown
 from .runner import run
 
 
@@ -28,6 +28,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
     timeout: Annotated[float, typer.Option(help="Seconds for one case in one mode.")] = 180.0,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table in Markdown to this file.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
     show_skipped: Annotated[bool, typer.Option(help="Show the cases that are skipped, too.")] = False,
 ) -> None:
@@ -56,6 +57,8 @@ def main(
     print_report(console, cases, results, show_skipped=show_skipped)
     if json is not None:
         write_json(json, cases, results)
+    if markdown is not None:
+        write_markdown(markdown, cases, results)
     raise typer.Exit(0 if all(result.status.good for result in results) else 1)
 
 

@@ -94,9 +94,8 @@ def _table(
 def _cell(result: Result | None) -> str:
     if result is None:
         return ""
-    text = result.error if result.status is Status.ERROR else result.status.value
     colour = _COLOURS.get(result.status, "bold red")
-    return f"[{colour}]{escape(text)}[/{colour}]"
+    return f"[{colour}]{escape(_plain_cell(result))}[/{colour}]"
 
 
 def _print_failures(console: Console, cases: Sequence[Case], results: Sequence[Result]) -> None:
@@ -114,3 +113,34 @@ def _print_failures(console: Console, cases: Sequence[Case], results: Sequence[R
         console.print(f"[bold red]{escape(kind)}[/bold red] {escape(heading)}")
         if message:
             console.print(f"    {escape(message)}", highlight=False)
+
+
+def write_markdown(path: Path, cases: Sequence[Case], results: Sequence[Result]) -> None:
+    """Writes the table in Markdown, one section per repository."""
+    by_case: dict[str, dict[Mode, Result]] = {}
+    for result in results:
+        by_case.setdefault(result.case, {})[result.mode] = result
+    lines = []
+    for suite in dict.fromkeys(case.suite for case in cases):
+        rows = [case for case in cases if case.suite == suite and case.id in by_case]
+        modes = [mode for mode in Mode if any(mode in by_case[case.id] for case in rows)]
+        lines += [
+            f"## {suite}",
+            "",
+            f"| source | kernel | {' | '.join(mode.value for mode in modes)} | note |",
+        ]
+        lines.append("|" + " --- |" * (len(modes) + 3))
+        for case in rows:
+            found = by_case[case.id]
+            cells = [_plain_cell(found.get(mode)) for mode in modes]
+            notes = {r.message for r in found.values() if r.status is Status.SKIP}
+            note = "; ".join(sorted(notes)).replace("|", "\\|")
+            lines.append(f"| {short_path(case.source.path)} | {case.label} | {' | '.join(cells)} | {note} |")
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _plain_cell(result: Result | None) -> str:
+    if result is None:
+        return ""
+    return result.error if result.status is Status.ERROR else result.status.value
