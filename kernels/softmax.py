@@ -80,8 +80,9 @@ def softmax(x, ROWS_PER_PARTITION=None):
 
 
 def inputs(dtype="float32", seed=0, *, rows, D):
-    """One matrix [rows, D] with a spread of a few units, so that rows are neither flat nor one-hot."""
-    return ((make((rows, D), "float32", seed) * 3).astype(make(1, dtype).dtype),)
+    """Rows neither flat nor one-hot, around levels at which exp overflows unless the maximum is subtracted."""
+    x = 3 * make((rows, D), "float32", seed) + 100 * make((rows, 1), "float32", seed + 1)
+    return (x.astype(make(1, dtype).dtype),)
 
 
 def reference(x):

@@ -49,6 +49,42 @@ def test_matmul_tiled(case, mode):
     _check("matmul", case._replace(options=options), mode, kernel=MODULES["matmul"].matmul_tiled)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["softmax", "rmsnorm", "layernorm"])
+def test_row_kernels_take_leading_dimensions(name, mode):
+    module = MODULES[name]
+    x, *vectors = module.inputs(rows=2 * 3 * 50, D=48)
+    check(
+        getattr(module, name),
+        module.reference,
+        x.reshape(2, 3, 50, 48),
+        *vectors,
+        modes=(mode,),
+        **module.tolerance(rows=300, D=48),
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_flash_attention_keeps_a_running_maximum(causal, mode):
+    """Scores whose exponentials overflow, and whose maximum falls from one block of keys to the next."""
+    module = MODULES["flash_attention"]
+    q, k, v = module.inputs(heads=1, kv_heads=1, S_q=1152, S_k=1152, D=32)
+    k[:, :512] *= 200
+    check(
+        module.flash_attention,
+        module.reference,
+        q,
+        k,
+        v,
+        modes=(mode,),
+        causal=causal,
+        KEY_TILES_IN_BLOCK=1,
+        rtol=1e-3,  # scores near 1000 carry an absolute error of 1e-4, and exp makes it a relative one
+        atol=1e-3,
+    )
+
+
 # One ragged shape per kernel, larger than the smallest tile in every dimension that is tiled.
 SWEPT = {
     "matmul": Case({"M": 200, "N": 600, "K": 384}, "float32"),
