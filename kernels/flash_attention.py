@@ -93,75 +93,84 @@ def flash_attention(q, k, v, causal=False, scale=None, KEY_TILES_IN_BLOCK=2, QUE
 
 def _attend(dst, q_T, k_T, values, mask, scale, block):
     """Attention of 128 queries, q_T [D, 128], to keys k_T [D, keys]; `mask` goes on the last 128 of them."""
-    keys, D = k_T.shape[1], values.shape[2]
-    dtype = q_T.dtype
-    maximum = total = sums_of_values = None
-    for start, width in tiles(keys, block):
-        banks = list(tiles(width, BANK))
-        maxima = nl.ndarray((P, len(banks)), dtype=nl.float32, buffer=nl.sbuf)
-        scores = []
-        for j, (offset, columns) in enumerate(banks):
-            key = start + offset
-            bank = nl.ndarray((P, columns), dtype=nl.float32, buffer=nl.psum)
-            nisa.nc_matmul(dst=bank, stationary=q_T, moving=k_T[:, key : key + columns], accumulate=False)
-            if mask is not None and key + columns == keys:
-                identity, bias = mask
-                nisa.nc_matmul(
-                    dst=bank[:, columns - P : columns], stationary=identity, moving=bias, accumulate=True
-                )
-            nisa.tensor_reduce(dst=maxima[:, j : j + 1], op=nl.maximum, data=bank, axis=1)
-            scores.append(bank)
-
-        previous, maximum = maximum, nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_reduce(dst=maximum, op=nl.maximum, data=maxima, axis=1)
+    maximum = total = weighted = None
+    for start, width in tiles(k_T.shape[1], block):
+        last = start + width == k_T.shape[1]
+        scores, block_maximum = _scores(q_T, k_T[:, start : start + width], mask if last else None)
+        previous, maximum = maximum, block_maximum
         if previous is not None:
             nisa.tensor_tensor(dst=maximum, data1=maximum, data2=previous, op=nl.maximum)
         shift = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
         nisa.tensor_scalar(dst=shift, data=maximum, op0=nl.multiply, operand0=-scale)
 
-        weights = nl.ndarray((P, width), dtype=dtype, buffer=nl.sbuf)
-        sums = nl.ndarray((P, len(banks)), dtype=nl.float32, buffer=nl.sbuf)
-        for j, (offset, columns) in enumerate(banks):
-            nisa.activation(
-                dst=weights[:, offset : offset + columns],
-                op=nl.exp,
-                data=scores[j],
-                scale=scale,
-                bias=shift,
-                reduce_op=nl.add,
-                reduce_res=sums[:, j : j + 1],
-                reduce_cmd=nisa.reduce_cmd.reset_reduce,
-            )
-        block_total = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_reduce(dst=block_total, op=nl.add, data=sums, axis=1)
-
-        chunks = width // P
-        weights_T = nl.ndarray((P, chunks, P), dtype=dtype, buffer=nl.sbuf)
-        transpose_chunks(weights_T, [weights[:, c * P : (c + 1) * P] for c in range(chunks)])
-        weighted = nl.ndarray((P, D), dtype=nl.float32, buffer=nl.psum)
-        for c in range(chunks):
-            nisa.nc_matmul(
-                dst=weighted,
-                stationary=weights_T[:, c, :],
-                moving=values[:, start // P + c, :],
-                accumulate=c > 0,
-            )
-
+        weights, block_total = _exponentials(scores, scale, shift, dtype=q_T.dtype)
+        block_weighted = _weigh(weights, values[:, start // P : (start + width) // P, :])
         if previous is None:
             total = block_total
-            sums_of_values = nl.ndarray((P, D), dtype=nl.float32, buffer=nl.sbuf)
-            nisa.tensor_copy(dst=sums_of_values, src=weighted)
+            weighted = nl.ndarray(block_weighted.shape, dtype=nl.float32, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=weighted, src=block_weighted)
             continue
         alpha = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
         nisa.activation(dst=alpha, op=nl.exp, data=previous, scale=scale, bias=shift)
-        for running, new in ((total, block_total), (sums_of_values, weighted)):
+        for running, new in ((total, block_total), (weighted, block_weighted)):
             nisa.scalar_tensor_tensor(
                 dst=running, data=running, op0=nl.multiply, operand0=alpha, op1=nl.add, operand1=new
             )
 
     inverse = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
     nisa.reciprocal(dst=inverse, data=total)
-    nisa.tensor_scalar(dst=dst, data=sums_of_values, op0=nl.multiply, operand0=inverse)
+    nisa.tensor_scalar(dst=dst, data=weighted, op0=nl.multiply, operand0=inverse)
+
+
+def _scores(q_T, k_T, mask):
+    """Q K^T of a block of keys as PSUM banks [128, <= 512], and the maximum [128, 1] of each row."""
+    block = list(tiles(k_T.shape[1], BANK))
+    maxima = nl.ndarray((P, len(block)), dtype=nl.float32, buffer=nl.sbuf)
+    banks = []
+    for i, (key, keys) in enumerate(block):
+        bank = nl.ndarray((P, keys), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(dst=bank, stationary=q_T, moving=k_T[:, key : key + keys], accumulate=False)
+        if mask is not None and i == len(block) - 1:
+            identity, bias = mask
+            nisa.nc_matmul(dst=bank[:, keys - P : keys], stationary=identity, moving=bias, accumulate=True)
+        nisa.tensor_reduce(dst=maxima[:, i : i + 1], op=nl.maximum, data=bank, axis=1)
+        banks.append(bank)
+    return banks, _reduce_row(maxima, nl.maximum)
+
+
+def _exponentials(scores, scale, shift, dtype):
+    """exp(scale * scores + shift) as one tile [128, keys] of `dtype`, and its row sums [128, 1]."""
+    weights = nl.ndarray((P, sum(bank.shape[1] for bank in scores)), dtype=dtype, buffer=nl.sbuf)
+    sums = nl.ndarray((P, len(scores)), dtype=nl.float32, buffer=nl.sbuf)
+    for i, bank in enumerate(scores):
+        nisa.activation(
+            dst=weights[:, i * BANK : i * BANK + bank.shape[1]],
+            op=nl.exp,
+            data=bank,
+            scale=scale,
+            bias=shift,
+            reduce_op=nl.add,
+            reduce_res=sums[:, i : i + 1],
+            reduce_cmd=nisa.reduce_cmd.reset_reduce,
+        )
+    return weights, _reduce_row(sums, nl.add)
+
+
+def _weigh(weights, values):
+    """weights [128, keys] times values [128, keys / 128, D] as a PSUM tile [128, D]."""
+    _, chunks, D = values.shape
+    weights_T = nl.ndarray((P, chunks, P), dtype=weights.dtype, buffer=nl.sbuf)
+    transpose_chunks(weights_T, [weights[:, i * P : (i + 1) * P] for i in range(chunks)])
+    product = nl.ndarray((P, D), dtype=nl.float32, buffer=nl.psum)
+    for i in range(chunks):
+        nisa.nc_matmul(dst=product, stationary=weights_T[:, i, :], moving=values[:, i, :], accumulate=i > 0)
+    return product
+
+
+def _reduce_row(tile, op):
+    reduced = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_reduce(dst=reduced, op=op, data=tile, axis=1)
+    return reduced
 
 
 def _load_transposed(rows):
