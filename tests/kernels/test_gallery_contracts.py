@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -20,6 +21,15 @@ MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
 def test_every_module_is_in_the_gallery():
     found = {module.name for module in pkgutil.iter_modules(kernels.__path__)}
     assert found == {*GALLERY, "tiles"}
+
+
+@pytest.mark.parametrize("name", [*GALLERY, "tiles"])
+def test_kernels_import_the_public_interface_alone(name):
+    tree = ast.parse(inspect.getsource(importlib.import_module(f"kernels.{name}")))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    nkilite = {module for module in imported if module.split(".")[0] == "nkilite"}
+    assert nkilite <= {"nkilite", "nkilite.isa", "nkilite.language", "nkilite.testing"}
 
 
 @pytest.mark.parametrize("name", GALLERY)
