@@ -1,0 +1,359 @@
+"""Every per-generation fact about the chip, as data: one `Target` per NeuronCore generation.
+
+Sources, named in the comments by these short tags (public Neuron documentation unless stated otherwise):
+
+  arch-v2    nki/guides/architecture/trainium_inferentia2_arch
+  arch-v3    nki/guides/architecture/trainium2_arch
+  arch-v4    nki/guides/architecture/trainium3_arch
+  isa        nki/api/nki.isa and its stub (0.7)
+  isa-2.26   general/nki/api/nki/isa/__init__.py of aws-neuron-sdk 2.26, "Estimated instruction cost"
+  tile_size  nki/api/nki.language.tile_size
+  alloc      general/nki/nki_direct_allocation_guide of aws-neuron-sdk 2.26
+  KLR        leanprover/KLR on GitHub, KLR/Trace.lean (constants of `nl.tile_size`)
+  dma-bw     nki/deep-dives/nki-dma-bandwidth-guide
+  dma        nki/get-started/about/nki-dma-overview
+  dge        nki/deep-dives/nki-dge
+  perf       nki/deep-dives/nki_perf_guide
+
+A figure that is published for one generation only and carried over to another says so. Times derived from
+these figures are modelled, never measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from nkilite.errors import UnknownTarget
+
+__all__ = ["TARGETS", "Target", "get_target", "legal_start_partitions"]
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    """One NeuronCore generation: sizes, limits, clocks, bandwidths, accepted dtypes and capabilities.
+
+    Sizes are bytes per partition unless the name says otherwise, clocks GHz, bandwidths bytes per
+    nanosecond (numerically GB/s), latencies nanoseconds or engine cycles as named. Dtypes are canonical
+    names such as ``"bfloat16"``. The attributes of ``nl.tile_size`` carry the same names here.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    generation: int
+    device: str
+
+    # --- memories ------------------------------------------------------------------------------------
+    sbuf_partition_bytes: int
+    #: Kept by the runtime at the top of each SBUF partition (dynamic-DMA scratch and the like).
+    sbuf_reserved_bytes: int
+
+    # --- clocks --------------------------------------------------------------------------------------
+    tensor_ghz: float
+    vector_ghz: float
+    scalar_ghz: float
+    gpsimd_ghz: float
+
+    # --- data movement -------------------------------------------------------------------------------
+    #: Sustained by one DMA engine on large contiguous buffers.
+    dma_bytes_per_ns: float
+    #: Electrical limit of one DMA engine, never reached in the published profiles.
+    dma_theoretical_bytes_per_ns: float
+    #: Device memory bandwidth divided evenly over the NeuronCores of the device.
+    hbm_bytes_per_ns: float
+    cores_per_device: int
+    max_logical_core_size: int
+
+    # --- Tensor Engine -------------------------------------------------------------------------------
+    matmul_dtypes: frozenset[str]
+    matmul_dst_dtypes: frozenset[str]
+    #: Longest moving free dimension that one matmul writes to a float32 dst, and to a 16-bit one.
+    matmul_moving_fmax_32bit: int
+    matmul_moving_fmax_16bit: int
+    #: Row and column tile sizes the processing-element array can be cut into.
+    pe_tile_sizes: tuple[int, ...]
+    #: Passes over the array that a float32 transpose takes, against 1 for 16-bit data.
+    fp32_transpose_passes: int
+    double_row_dtypes: frozenset[str]
+    matmul_mx_dtypes: frozenset[str]
+    tensor_transpose_mode: bool
+    background_transpose: bool
+    accumulate_onto_any_write: bool
+
+    # --- Vector, Scalar and GpSimd Engines -----------------------------------------------------------
+    #: Dtypes that switch the Vector Engine to its 2x/4x modes; empty where there is none.
+    vector_fast_dtypes: frozenset[str]
+    #: Dtypes that run tensor_copy and tensor_scalar at twice the rate on the Scalar Engine.
+    scalar_fast_dtypes: frozenset[str]
+    scalar_engine_tensor_copy: bool
+    #: (op0, op1) pairs of tensor_scalar the Scalar Engine takes; None for all that the Vector Engine takes.
+    scalar_engine_tensor_scalar_ops: frozenset[tuple[str, str | None]] | None
+    activation_scalar_bias: bool
+    activation_reciprocal_bias: bool
+    abs_max_min: bool
+    vector_gpsimd_sbuf_parallel: bool
+    vector_scalar_psum_parallel: bool
+    tensor_indirection: bool
+
+    # --- DMA capabilities ----------------------------------------------------------------------------
+    hardware_dge: bool
+    dge_instances: int
+    dma_transpose: bool
+    dma_priority: bool
+
+    # --- the same on every generation so far -----------------------------------------------------------
+    num_partitions: int = 128  # arch-v2: both memories have 128 partitions
+    psum_banks: int = 8  # arch-v2: 16 KiB per partition in 8 banks
+    psum_bank_bytes: int = 2 * KIB
+    psum_min_align: int = 4  # KLR
+    sbuf_min_align: int = 1  # KLR
+    gemm_stationary_fmax: int = 128  # arch-v2: one column of processing elements per stationary column
+    gemm_moving_fmax: int = 512  # arch-v2: one PSUM bank of float32
+    bn_stats_fmax: int = 512  # isa
+    vector_transpose_max: int = 32  # isa: the Vector Engine transposes 32x32 blocks
+    quadrant_partitions: int = 32  # arch-v2: start partitions and shuffles work on quadrants of 32
+    gpsimd_cores: int = 8  # arch-v2
+    partitions_per_gpsimd_core: int = 16  # arch-v2
+    registers_per_engine: int = 64  # isa: register_alloc, 64 x 32 bits per sequencer
+    pe_rows: int = 128  # arch-v2
+    pe_columns: int = 128
+    #: A matmul with a float32 operand takes this many passes (arch-v2 "roughly 4x"; isa-2.26).
+    fp32_matmul_passes: int = 4
+    #: Moving columns per cycle are 1; a short moving tensor still holds the array this long (arch-v2).
+    matmul_min_cycles: int = 64
+
+    min_issue_cycles: int = 64  # isa-2.26: MIN_II, the shortest initiation interval of an instruction
+    dynamic_issue_cycles: int = 600  # isa-2.26: MIN_II_DYNAMIC, operand address from a register
+    gpsimd_start_cycles: int = 150  # isa-2.26: GPSIMD_START
+    memory_access_cycles: int = 60  # arch-v2: starting an SBUF or PSUM access; carried over to v3, v4
+    #: Issue-to-issue interval of one-element Scalar Engine instructions that each read the previous result:
+    #: what it costs to hand a result to its consumer. Published for v2 (perf, 264 cycles); carried over.
+    dependency_cycles: int = 264
+    #: An innermost stride beyond this many bytes halves SBUF and PSUM bandwidth (arch-v2; carried over).
+    full_bandwidth_stride_bytes: int = 16
+
+    dma_engines: int = 16  # dma: per NeuronCore, v2 to v4
+    partitions_per_dma_engine: int = 8  # dma: 128 partitions over 16 engines
+    #: dma-bw: descriptor set-up, synchronization and semaphore-to-start, cross-engine.
+    dma_start_ns: float = 1300.0
+    #: A buffer (one contiguous run of bytes) occupies its DMA engine at least this long. Read off the plotted
+    #: throughput curve of dma (v3): proportional to the payload up to 1 KiB, where it is 42% of peak, so a
+    #: buffer costs as much as 2450 bytes at 23 bytes/ns. Carried over to v2 and v4.
+    dma_min_buffer_ns: float = 106.0
+    dma_recommended_bytes: int = 2 * KIB  # dma-bw: minimum recommended per partition
+    dma_saturating_bytes: int = 4 * KIB  # dma-bw: fully amortizes the per-packet overhead
+    hardware_dge_ns: float = 600.0  # dge: one DMA instruction through the hardware DGE
+    dma_transpose_efficiency_hbm: float = 0.9  # arch-v3: HBM to SBUF transpose against a plain copy
+    dma_transpose_efficiency_sbuf: float = 0.5  # arch-v3: SBUF to SBUF
+
+    # --- derived ---------------------------------------------------------------------------------------
+    @property
+    def pmax(self) -> int:
+        """Most partitions a tile can span."""
+        return self.num_partitions
+
+    @property
+    def psum_partition_bytes(self) -> int:
+        return self.psum_banks * self.psum_bank_bytes
+
+    @property
+    def psum_num_banks(self) -> int:
+        return self.psum_banks
+
+    @property
+    def psum_bank_fmax(self) -> int:
+        """float32 elements in one PSUM bank of one partition."""
+        return self.psum_bank_bytes // 4
+
+    @property
+    def psum_fmax(self) -> int:
+        """Deprecated name of `psum_bank_fmax`."""
+        return self.psum_bank_fmax
+
+    @property
+    def psum_bank_fmax_bytes(self) -> int:
+        return self.psum_bank_bytes
+
+    @property
+    def sbuf_size_bytes(self) -> int:
+        """SBUF capacity over all partitions, the runtime's share included."""
+        return self.num_partitions * self.sbuf_partition_bytes
+
+    @property
+    def sbuf_fmax_bytes(self) -> int:
+        """Bytes of one SBUF partition that a kernel may use."""
+        return self.sbuf_partition_bytes - self.sbuf_reserved_bytes
+
+    @property
+    def sbuf_fmax(self) -> int:
+        """float32 elements of one SBUF partition that a kernel may use."""
+        return self.sbuf_fmax_bytes // 4
+
+    @property
+    def total_available_sbuf_size(self) -> int:
+        """Deprecated name of `sbuf_fmax_bytes`: per partition, despite the name."""
+        return self.sbuf_fmax_bytes
+
+    def matmul_flops_per_ns(self, dtype: str) -> float:
+        """Dense peak of the Tensor Engine for operands of `dtype`, in GFLOP/s, from clock and array size.
+
+        `dtype` in `double_row_dtypes` or `matmul_mx_dtypes` gives the peak of that faster mode. Agrees with
+        the published 92/23 (v2), 79/20/158 (v3) and 79/20/315 (v4) TFLOPS.
+        """
+        macs = self.pe_rows * self.pe_columns * self.tensor_ghz
+        if dtype == "float32":
+            macs /= self.fp32_matmul_passes
+        elif dtype in self.matmul_mx_dtypes:
+            macs *= 4
+        elif dtype in self.double_row_dtypes:
+            macs *= 2
+        return 2 * macs
+
+
+_BASE_MATMUL_DTYPES = frozenset(
+    {"float8_e4m3", "float8_e5m2", "bfloat16", "float16", "tfloat32", "float32"}  # isa: nc_matmul
+)
+_HALF = frozenset({"bfloat16", "float16"})
+_FP8 = frozenset({"float8_e4m3", "float8_e5m2"})
+_NONE: frozenset[str] = frozenset()
+
+_TRN1 = Target(
+    name="trn1",
+    aliases=("inf2", "gen2"),
+    generation=2,
+    device="Trainium / Inferentia2",
+    sbuf_partition_bytes=192 * KIB,  # arch-v2: 24 MiB
+    sbuf_reserved_bytes=16 * KIB,  # alloc
+    tensor_ghz=2.8,  # arch-v2, table of engines
+    vector_ghz=1.12,
+    scalar_ghz=1.4,
+    gpsimd_ghz=1.4,
+    dma_bytes_per_ns=17.0,  # dma-bw
+    dma_theoretical_bytes_per_ns=27.2,  # dma
+    hbm_bytes_per_ns=820 / 2,  # arch-v2: 820 GB/s, two cores
+    cores_per_device=2,
+    max_logical_core_size=1,
+    matmul_dtypes=_BASE_MATMUL_DTYPES,
+    matmul_dst_dtypes=frozenset({"float32"}),  # isa: nc_matmul
+    matmul_moving_fmax_32bit=512,  # isa: nc_matmul
+    matmul_moving_fmax_16bit=512,
+    pe_tile_sizes=(64, 128),  # isa: nc_matmul, tiling mode
+    fp32_transpose_passes=4,  # no transpose mode: an ordinary float32 matmul
+    double_row_dtypes=_NONE,
+    matmul_mx_dtypes=_NONE,
+    tensor_transpose_mode=False,
+    background_transpose=False,
+    accumulate_onto_any_write=False,  # isa: nc_matmul, accumulation after a non-matmul write is undefined
+    vector_fast_dtypes=_NONE,
+    scalar_fast_dtypes=_NONE,
+    scalar_engine_tensor_copy=False,  # isa: tensor_copy
+    scalar_engine_tensor_scalar_ops=frozenset(  # published for v3 (isa: tensor_scalar); v2 is no richer
+        {("multiply", "add"), ("multiply", None), ("add", None)}
+    ),
+    activation_scalar_bias=False,  # isa: activation, bias must be a [N, 1] vector
+    activation_reciprocal_bias=False,  # nki.api.shared: engine selection
+    abs_max_min=False,
+    vector_gpsimd_sbuf_parallel=False,  # arch-v2: the two serialize on SBUF
+    vector_scalar_psum_parallel=False,  # arch-v2: the two serialize on PSUM
+    tensor_indirection=False,
+    hardware_dge=False,
+    dge_instances=0,
+    dma_transpose=False,
+    dma_priority=False,
+)
+
+_TRN2 = replace(
+    _TRN1,
+    name="trn2",
+    aliases=("gen3",),
+    generation=3,
+    device="Trainium2",
+    sbuf_partition_bytes=224 * KIB,  # arch-v3: 28 MiB
+    sbuf_reserved_bytes=16 * KIB + 8,  # KLR: 212,984 usable
+    tensor_ghz=2.4,  # arch-v3, table of engines
+    vector_ghz=0.96,
+    scalar_ghz=1.2,
+    gpsimd_ghz=1.2,
+    dma_bytes_per_ns=23.0,  # dma-bw
+    dma_theoretical_bytes_per_ns=27.2,  # dma
+    hbm_bytes_per_ns=3000 / 8,  # arch-v3: 3 TB/s, eight cores
+    cores_per_device=8,
+    max_logical_core_size=2,  # nki/get-started/about/lnc
+    pe_tile_sizes=(32, 64, 128),  # isa: nc_matmul, tiling mode
+    fp32_transpose_passes=2,  # arch-v3: transpose mode is 2x faster in float32
+    double_row_dtypes=_FP8,  # arch-v3
+    tensor_transpose_mode=True,  # arch-v3
+    vector_fast_dtypes=_HALF,  # arch-v3: Vector Engine performance mode
+    scalar_engine_tensor_copy=True,  # arch-v3: bit-accurate copies
+    activation_scalar_bias=True,  # isa: activation
+    activation_reciprocal_bias=True,
+    vector_gpsimd_sbuf_parallel=True,  # arch-v3: both restrictions lifted
+    vector_scalar_psum_parallel=True,
+    hardware_dge=True,  # arch-v3
+    dge_instances=2,  # arch-v3
+    dma_transpose=True,  # arch-v3
+)
+
+_TRN3 = replace(
+    _TRN2,
+    name="trn3",
+    aliases=("gen4",),
+    generation=4,
+    device="Trainium3",
+    sbuf_partition_bytes=256 * KIB,  # arch-v4: 32 MiB
+    sbuf_reserved_bytes=16 * KIB + 8,  # KLR: 245,752 usable
+    tensor_ghz=2.4,  # arch-v4, table of engines
+    vector_ghz=1.2,
+    scalar_ghz=1.2,
+    gpsimd_ghz=1.2,
+    dma_bytes_per_ns=33.0,  # dma-bw
+    dma_theoretical_bytes_per_ns=38.4,  # dma
+    hbm_bytes_per_ns=4700 / 8,  # arch-v4: 4.7 TB/s, eight cores
+    matmul_dtypes=_BASE_MATMUL_DTYPES | {"float8_e4m3fn"},  # isa: nc_matmul
+    matmul_dst_dtypes=frozenset({"float32", "bfloat16"}),  # arch-v4: BF16 results in PSUM
+    matmul_moving_fmax_32bit=4096,  # isa: nc_matmul, all eight PSUM banks
+    matmul_moving_fmax_16bit=8192,
+    double_row_dtypes=_FP8 | {"float8_e4m3fn"},  # isa: nc_matmul
+    matmul_mx_dtypes=frozenset({"float8_e5m2_x4", "float8_e4m3fn_x4", "float4_e2m1fn_x4"}),  # arch-v4
+    background_transpose=True,  # arch-v4
+    accumulate_onto_any_write=True,  # isa: nc_matmul, the restriction names v2 and v3 only
+    vector_fast_dtypes=_HALF | _FP8 | {"float8_e4m3fn"},  # arch-v4, table of engines: BF16/FP16/FP8
+    scalar_fast_dtypes=_HALF,  # arch-v4: Scalar Engine performance mode
+    scalar_engine_tensor_scalar_ops=None,  # arch-v4: same instruction as on the Vector Engine
+    abs_max_min=True,  # isa: nl.abs_max, nl.abs_min
+    tensor_indirection=True,  # isa: views made with .indirect()
+    dma_priority=True,  # isa: dma_copy
+)
+
+#: Targets by canonical name, oldest first.
+TARGETS: Mapping[str, Target] = MappingProxyType({t.name: t for t in (_TRN1, _TRN2, _TRN3)})
+
+_BY_NAME = {alias: t for t in TARGETS.values() for alias in (t.name, *t.aliases)}
+
+
+def get_target(name: str) -> Target:
+    """The target called `name`: ``trn1``, ``inf2``, ``trn2``, ``trn3`` or ``gen2`` to ``gen4``, in any case.
+
+    Raises:
+        UnknownTarget: `name` is none of these; the message lists the choices.
+    """
+    target = _BY_NAME.get(name.strip().lower())
+    if target is None:
+        raise UnknownTarget(found=name, choices=", ".join(_BY_NAME))
+    return target
+
+
+def legal_start_partitions(num_partitions: int) -> tuple[int, ...]:
+    """Partitions at which an operand of `num_partitions` partitions may start.
+
+    More than 64 partitions start at 0; 33 to 64 at 0 or 64; up to 32 at any quadrant. Source: arch-v2,
+    "Accessing SBUF/PSUM tensors using compute engines".
+    """
+    if num_partitions > 64:
+        return (0,)
+    if num_partitions > 32:
+        return (0, 64)
+    return (0, 32, 64, 96)
