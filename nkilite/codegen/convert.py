@@ -1,0 +1,242 @@
+"""Element conversions between memory and registers: every NKI dtype to float32 or int32 lanes and back.
+
+`dtypes.cast` is the definition; these functions write it with integer and float32 instructions only, because the
+narrowest CPU level has neither half-precision conversions nor a run-time library to fall back on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.dtypes import DType
+
+_INTEGERS = {1: "i8", 2: "i16", 4: "i32"}
+
+
+class _Small(NamedTuple):
+    """A float format of at most 16 bits whose exponent is narrower than float32's.
+
+    Attributes:
+        exponent: exponent bits.
+        mantissa: stored mantissa bits.
+        limit: magnitude bits of infinity, or of NaN where the format has no infinity; larger magnitudes are NaN.
+        nan: magnitude bits of the NaN that rounding makes.
+    """
+
+    exponent: int
+    mantissa: int
+    limit: int
+    nan: int
+
+    @property
+    def bias(self) -> int:
+        return (1 << (self.exponent - 1)) - 1
+
+    @property
+    def bits(self) -> int:
+        return 1 + self.exponent + self.mantissa
+
+
+_SMALL = {
+    dtypes.float16: _Small(5, 10, limit=0x7C00, nan=0x7E00),
+    dtypes.float8_e5m2: _Small(5, 2, limit=0x7C, nan=0x7E),
+    dtypes.float8_e4m3: _Small(4, 3, limit=0x78, nan=0x7C),
+    dtypes.float8_e4m3fn: _Small(4, 3, limit=0x7F, nan=0x7F),
+}
+
+
+def raw_scalar(dtype: DType) -> str:
+    """The LLVM type elements are loaded as: float for float32 and tfloat32, otherwise an integer of their size."""
+    if dtype is dtypes.float32 or dtype is dtypes.tfloat32:
+        return "float"
+    return _INTEGERS[dtype.itemsize]
+
+
+def widen(e: Emitter, dtype: DType, raw: Value) -> Value:
+    """Raw lanes to float32 lanes; exact for every dtype but int32 and uint32, which round to nearest even."""
+    if raw.scalar == "float":
+        return raw
+    if dtype.is_integer:
+        wide = to_i32(e, dtype, raw)
+        return e.convert("uitofp" if dtype is dtypes.uint32 else "sitofp", wide, "float")
+    if dtype is dtypes.float16 and e.host.f16c:
+        return e.convert("fpext", e.bitcast(raw, "half"), "float")
+    bits = e.convert("zext", raw, "i32")
+    if dtype is dtypes.bfloat16:
+        return e.bitcast(e.shl(bits, e.i32(16, raw.lanes)), "float")
+    if dtype is dtypes.float8_e8m0fnu:
+        return _widen_power_of_two(e, bits)
+    return _widen_small(e, _SMALL[dtype], bits)
+
+
+def narrow(e: Emitter, dtype: DType, value: Value) -> Value:
+    """float32 lanes to raw lanes, rounded as `dtypes.cast` rounds float32."""
+    if dtype is dtypes.float32:
+        return value
+    if dtype is dtypes.tfloat32:
+        return _round_tfloat32(e, value)
+    if dtype is dtypes.bool_:
+        return e.convert("zext", e.compare("une", value, e.f32(0, value.lanes)), "i8")
+    if dtype.is_integer:
+        return _round_integer(e, dtype, value)
+    if dtype is dtypes.float16 and e.host.f16c:
+        return e.bitcast(e.convert("fptrunc", value, "half"), "i16")
+    if dtype is dtypes.bfloat16:
+        bits = _round_bfloat16(e, value)
+    elif dtype is dtypes.float8_e8m0fnu:
+        bits = _round_power_of_two(e, value)
+    else:
+        bits = _round_small(e, _SMALL[dtype], value)
+    return e.convert("trunc", bits, raw_scalar(dtype))
+
+
+def to_i32(e: Emitter, dtype: DType, raw: Value) -> Value:
+    """Raw lanes of an integer, bool or packed dtype, sign- or zero-extended to 32 bits."""
+    assert not dtype.is_float, dtype
+    if raw.scalar == "i32":
+        return raw
+    return e.convert("sext" if dtype.kind == "i" else "zext", raw, "i32")
+
+
+def from_i32(e: Emitter, dtype: DType, value: Value) -> Value:
+    """int32 lanes to raw lanes of an integer or packed dtype: the low bits, or for bool whether any bit is set."""
+    assert not dtype.is_float, dtype
+    if dtype is dtypes.bool_:
+        return e.convert("zext", e.compare("ne", value, e.i32(0, value.lanes)), "i8")
+    scalar = raw_scalar(dtype)
+    return value if scalar == "i32" else e.convert("trunc", value, scalar)
+
+
+# --- widening -----------------------------------------------------------------------------------------------------
+
+
+def _widen_small(e: Emitter, form: _Small, bits: Value) -> Value:
+    """A small float in the low bits of i32 lanes to float32.
+
+    Moved into place and rebiased, a normal number is right as it stands. For a subnormal the exponent field is set to
+    one, and the implied bit this adds is subtracted again by the float unit, which normalizes.
+    """
+    lanes = bits.lanes
+    shift = 23 - form.mantissa
+    magnitude = e.and_(bits, e.i32((1 << (form.bits - 1)) - 1, lanes))
+    moved = e.shl(magnitude, e.i32(shift, lanes))
+    normal = e.add(moved, e.i32((127 - form.bias) << 23, lanes))
+    raised = e.add(normal, e.i32(1 << 23, lanes))
+    smallest = e.f32(2.0 ** (1 - form.bias), lanes)
+    subnormal = e.bitcast(e.sub(e.bitcast(raised, "float"), smallest), "i32")
+    tiny = e.compare("ult", magnitude, e.i32(1 << form.mantissa, lanes))
+    result = e.select(tiny, subnormal, normal)
+    special = e.compare("uge", magnitude, e.i32(form.limit, lanes))
+    if form.limit == form.nan:
+        result = e.select(special, e.i32(0x7FC00000, lanes), result)
+    else:
+        # Infinity keeps its empty mantissa; a NaN's becomes the quiet one.
+        nan = e.compare("ugt", magnitude, e.i32(form.limit, lanes))
+        result = e.select(special, e.i32(0x7F800000, lanes), result)
+        result = e.select(nan, e.i32(0x7FC00000, lanes), result)
+    sign = e.shl(e.xor(bits, magnitude), e.i32(32 - form.bits, lanes))
+    return e.bitcast(e.or_(result, sign), "float")
+
+
+def _widen_power_of_two(e: Emitter, bits: Value) -> Value:
+    """A float8_e8m0fnu exponent to float32: 2 ** (bits - 127), of which 2 ** -127 is subnormal; 255 is NaN."""
+    lanes = bits.lanes
+    power = e.shl(bits, e.i32(23, lanes))
+    power = e.select(e.compare("eq", bits, e.i32(0, lanes)), e.i32(0x00400000, lanes), power)
+    nan = e.compare("eq", bits, e.i32(0xFF, lanes))
+    return e.bitcast(e.select(nan, e.i32(0x7FC00000, lanes), power), "float")
+
+
+# --- rounding -----------------------------------------------------------------------------------------------------
+
+
+def _is_nan(e: Emitter, value: Value) -> Value:
+    return e.compare("uno", value, value)
+
+
+def _round_to_even(e: Emitter, bits: Value, dropped: int) -> Value:
+    """Bits plus what makes clearing the lowest `dropped` of them round to nearest even."""
+    lanes = bits.lanes
+    odd = e.and_(e.lshr(bits, e.i32(dropped, lanes)), e.i32(1, lanes))
+    return e.add(bits, e.add(odd, e.i32((1 << (dropped - 1)) - 1, lanes)))
+
+
+def _round_bfloat16(e: Emitter, value: Value) -> Value:
+    lanes = value.lanes
+    bits = e.bitcast(value, "i32")
+    top = e.lshr(_round_to_even(e, bits, 16), e.i32(16, lanes))
+    sign = e.and_(e.lshr(bits, e.i32(16, lanes)), e.i32(0x8000, lanes))
+    return e.select(_is_nan(e, value), e.or_(sign, e.i32(0x7FC0, lanes)), top)
+
+
+def _round_tfloat32(e: Emitter, value: Value) -> Value:
+    """Ten mantissa bits are kept; rounding cannot disturb infinities, whose mantissa is empty."""
+    rounded = _round_to_even(e, e.bitcast(value, "i32"), 13)
+    rounded = e.bitcast(e.and_(rounded, e.i32(-1 << 13, value.lanes)), "float")
+    return e.select(_is_nan(e, value), value, rounded)
+
+
+def _round_small(e: Emitter, form: _Small, value: Value) -> Value:
+    """float32 to a small float in the low bits of i32 lanes.
+
+    Below the smallest normal number the float unit does the rounding: adding a power of two whose last mantissa bit
+    weighs as much as the smallest subnormal leaves the result in the low bits.
+    """
+    lanes = value.lanes
+    bits = e.bitcast(value, "i32")
+    magnitude = e.and_(bits, e.i32(0x7FFFFFFF, lanes))
+    dropped = 23 - form.mantissa
+    rebias = (127 - form.bias) << form.mantissa
+    normal = e.sub(e.lshr(_round_to_even(e, magnitude, dropped), e.i32(dropped, lanes)), e.i32(rebias, lanes))
+    anchor = 2.0 ** (24 - form.bias - form.mantissa)
+    pushed = e.add(e.bitcast(magnitude, "float"), e.f32(anchor, lanes))
+    subnormal = e.sub(e.bitcast(pushed, "i32"), e.bitcast(e.f32(anchor, lanes), "i32"))
+    tiny = e.compare("ult", magnitude, e.i32((128 - form.bias) << 23, lanes))
+    result = e.select(tiny, subnormal, normal)
+    # Signed minimum: for infinities and NaN `normal` may exceed any format, but it is still a positive integer.
+    result = e.minimum(result, e.i32(form.limit, lanes))
+    if form.limit != form.nan:
+        result = e.select(_is_nan(e, value), e.i32(form.nan, lanes), result)
+    sign = e.lshr(e.xor(bits, magnitude), e.i32(32 - form.bits, lanes))
+    return e.or_(result, sign)
+
+
+def _round_power_of_two(e: Emitter, value: Value) -> Value:
+    """float32 to a float8_e8m0fnu exponent: half rounds up; zero, negative numbers and NaN become NaN."""
+    lanes = value.lanes
+    bits = e.bitcast(value, "i32")
+    half = e.i32(1 << 22, lanes)
+    # 2 ** -127 is itself a subnormal whose leading bit is the one being rounded away: it stays.
+    smallest = e.convert("sext", e.compare("eq", bits, half), "i32")
+    exponent = e.lshr(e.add(e.add(bits, half), smallest), e.i32(23, lanes))
+    positive = e.compare("ult", e.sub(bits, e.i32(1, lanes)), e.i32(0x7F800000, lanes))
+    return e.select(positive, exponent, e.i32(0xFF, lanes))
+
+
+def _round_integer(e: Emitter, dtype: DType, value: Value) -> Value:
+    """Nearest even, saturated; NaN becomes 0. Clamped before converting: out of range LLVM gives poison."""
+    lanes = value.lanes
+    limits = np.iinfo(dtype.numpy)
+    bits = 8 * dtype.itemsize
+    # The largest float32 the type can hold; below 32 bits that is its maximum.
+    top = limits.max if bits < 32 else limits.max + 1 - (1 << (bits - 24 - (dtype.kind == "i")))
+    clamped = _clamp(e, value, float(limits.min), float(top))
+    whole = e.intrinsic("llvm.rint", clamped)
+    result = e.convert("fptoui" if dtype is dtypes.uint32 else "fptosi", whole, "i32")
+    if bits == 32:
+        over = e.compare("oge", value, e.f32(float(limits.max + 1), lanes))
+        result = e.select(over, e.i32(limits.max, lanes), result)
+    if limits.min < 0:
+        result = e.select(_is_nan(e, value), e.i32(0, lanes), result)
+    return result if bits == 32 else e.convert("trunc", result, raw_scalar(dtype))
+
+
+def _clamp(e: Emitter, value: Value, low: float, high: float) -> Value:
+    """Into [low, high]; NaN becomes low. Written as the comparisons that are one min or max instruction."""
+    floor, ceiling = e.f32(low, value.lanes), e.f32(high, value.lanes)
+    value = e.select(e.compare("ogt", value, floor), value, floor)
+    return e.select(e.compare("olt", value, ceiling), value, ceiling)
