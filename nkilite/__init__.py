@@ -1,0 +1,2 @@
+"""NKI on any CPU."""
+from nkilite.runtime.kernel import jit, simulate

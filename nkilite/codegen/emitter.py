@@ -1,0 +1,355 @@
+"""Writes one LLVM function as text: typed SSA values, structured loops, and nothing about NKI.
+
+Text is several times cheaper to produce than an llvmlite.ir tree, and micro-kernels are compiled without LLVM's IR
+passes, so what is emitted here is what runs: values stay in SSA form, loops carry their state in phis, and vectors have
+explicit widths (LLVM splits widths beyond the native register into several registers, which unrolls for free).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from nkilite.codegen.host import Host
+
+
+class Value(NamedTuple):
+    """An SSA name or constant with its type; `lanes` is 0 for scalars."""
+
+    ref: str
+    scalar: str
+    lanes: int = 0
+
+    @property
+    def type(self) -> str:
+        return f"<{self.lanes} x {self.scalar}>" if self.lanes else self.scalar
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.ref}"
+
+
+class Loop:
+    """A counted loop being written: its index, the values it carries in, and, once closed, the values it left."""
+
+    def __init__(self, index: Value, values: tuple[Value, ...]) -> None:
+        self.index = index
+        self.values = values
+        self.results: tuple[Value, ...] = values
+        self._next: tuple[Value, ...] = values
+
+    def carry(self, *values: Value) -> None:
+        """The values the next iteration starts from."""
+        assert len(values) == len(self.values)
+        self._next = values
+
+
+_FLOATS = ("float", "double", "half")
+
+
+class Emitter:
+    """Accumulates the body of one function.
+
+    Every operation returns a Value; scalar and vector operands must agree in lanes (use `splat`).
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.declarations: dict[str, str] = {}
+        self._lines: list[str] = []
+        self._count = 0
+        self._block = "entry"
+
+    # --- text -----------------------------------------------------------------------------------------------------
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"%v{self._count}"
+
+    def _emit(self, text: str, scalar: str, lanes: int) -> Value:
+        name = self._name()
+        self._lines.append(f"  {name} = {text}")
+        return Value(name, scalar, lanes)
+
+    def line(self, text: str) -> None:
+        """Append an instruction that yields nothing."""
+        self._lines.append("  " + text)
+
+    def label(self, hint: str = "b") -> str:
+        self._count += 1
+        return f"{hint}{self._count}"
+
+    def start_block(self, label: str) -> None:
+        """Begin a basic block; the previous one must have ended in a branch."""
+        self._lines.append(f"{label}:")
+        self._block = label
+
+    def body(self) -> str:
+        return "\n".join(self._lines)
+
+    # --- constants ------------------------------------------------------------------------------------------------
+
+    def const(self, scalar: str, value: float | int | bool, lanes: int = 0) -> Value:
+        """A constant, repeated in every lane."""
+        text = literal(scalar, value)
+        if lanes:
+            text = f"splat ({scalar} {text})"
+        return Value(text, scalar, lanes)
+
+    def f32(self, value: float, lanes: int = 0) -> Value:
+        return self.const("float", value, lanes)
+
+    def i32(self, value: int, lanes: int = 0) -> Value:
+        return self.const("i32", value, lanes)
+
+    def i64(self, value: int) -> Value:
+        return self.const("i64", value)
+
+    def vector(self, scalar: str, values: Sequence[float | int]) -> Value:
+        """A constant vector with one value per lane."""
+        inner = ", ".join(f"{scalar} {literal(scalar, v)}" for v in values)
+        return Value(f"<{inner}>", scalar, len(values))
+
+    def undef(self, scalar: str, lanes: int) -> Value:
+        return Value("poison", scalar, lanes)
+
+    # --- arithmetic -----------------------------------------------------------------------------------------------
+
+    def binary(self, op: str, a: Value, b: Value) -> Value:
+        """An LLVM binary instruction such as fadd, sub, and, lshr."""
+        return self._emit(f"{op} {a.type} {a.ref}, {b.ref}", a.scalar, a.lanes)
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self.binary("fadd" if a.scalar in _FLOATS else "add", a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self.binary("fsub" if a.scalar in _FLOATS else "sub", a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self.binary("fmul" if a.scalar in _FLOATS else "mul", a, b)
+
+    def div(self, a: Value, b: Value) -> Value:
+        return self.binary("fdiv" if a.scalar in _FLOATS else "sdiv", a, b)
+
+    def and_(self, a: Value, b: Value) -> Value:
+        return self.binary("and", a, b)
+
+    def or_(self, a: Value, b: Value) -> Value:
+        return self.binary("or", a, b)
+
+    def xor(self, a: Value, b: Value) -> Value:
+        return self.binary("xor", a, b)
+
+    def shl(self, a: Value, b: Value) -> Value:
+        return self.binary("shl", a, b)
+
+    def lshr(self, a: Value, b: Value) -> Value:
+        return self.binary("lshr", a, b)
+
+    def ashr(self, a: Value, b: Value) -> Value:
+        return self.binary("ashr", a, b)
+
+    def neg(self, a: Value) -> Value:
+        if a.scalar in _FLOATS:
+            return self._emit(f"fneg {a.type} {a.ref}", a.scalar, a.lanes)
+        return self.sub(self.const(a.scalar, 0, a.lanes), a)
+
+    def not_(self, a: Value) -> Value:
+        return self.xor(a, self.const(a.scalar, -1 if a.scalar != "i1" else 1, a.lanes))
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c: fused where the CPU can, two roundings where it cannot."""
+        if self.host.fma:
+            return self.intrinsic("llvm.fma", a, b, c)
+        return self.add(self.mul(a, b), c)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        """Larger of two floats or signed integers; a NaN operand gives NaN."""
+        if a.scalar in _FLOATS:
+            return self.intrinsic("llvm.maximum", a, b)
+        return self.intrinsic("llvm.smax", a, b)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """Smaller of two floats or signed integers; a NaN operand gives NaN."""
+        if a.scalar in _FLOATS:
+            return self.intrinsic("llvm.minimum", a, b)
+        return self.intrinsic("llvm.smin", a, b)
+
+    def abs(self, a: Value) -> Value:
+        return self.intrinsic("llvm.fabs", a)
+
+    def sqrt(self, a: Value) -> Value:
+        return self.intrinsic("llvm.sqrt", a)
+
+    # --- comparison and selection ---------------------------------------------------------------------------------
+
+    def compare(self, predicate: str, a: Value, b: Value) -> Value:
+        """An i1 per lane; predicates are LLVM's (oeq, olt, une, ... for floats; eq, slt, ult, ... for integers)."""
+        kind = "fcmp" if a.scalar in _FLOATS else "icmp"
+        return self._emit(f"{kind} {predicate} {a.type} {a.ref}, {b.ref}", "i1", a.lanes)
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        return self._emit(f"select {condition}, {a}, {b}", a.scalar, a.lanes)
+
+    # --- conversion -----------------------------------------------------------------------------------------------
+
+    def convert(self, op: str, a: Value, scalar: str) -> Value:
+        """An LLVM cast such as zext, trunc, sitofp, bitcast (same lanes)."""
+        to = f"<{a.lanes} x {scalar}>" if a.lanes else scalar
+        return self._emit(f"{op} {a} to {to}", scalar, a.lanes)
+
+    def bitcast(self, a: Value, scalar: str) -> Value:
+        return self.convert("bitcast", a, scalar) if a.scalar != scalar else a
+
+    # --- vectors --------------------------------------------------------------------------------------------------
+
+    def splat(self, a: Value, lanes: int) -> Value:
+        """A scalar in every lane."""
+        if lanes == 0 or a.lanes:
+            return a
+        one = self._emit(f"insertelement <{lanes} x {a.scalar}> poison, {a}, i64 0", a.scalar, lanes)
+        return self._emit(
+            f"shufflevector {one}, <{lanes} x {a.scalar}> poison, <{lanes} x i32> zeroinitializer", a.scalar, lanes
+        )
+
+    def insert(self, vector: Value, a: Value, lane: int) -> Value:
+        return self._emit(f"insertelement {vector}, {a}, i64 {lane}", vector.scalar, vector.lanes)
+
+    def extract(self, vector: Value, lane: int) -> Value:
+        return self._emit(f"extractelement {vector}, i64 {lane}", vector.scalar, 0)
+
+    def shuffle(self, a: Value, b: Value | None, lanes: Sequence[int]) -> Value:
+        """Choose lanes of a (0..n-1) and b (n..2n-1)."""
+        mask = ", ".join("i32 poison" if i < 0 else f"i32 {i}" for i in lanes)
+        other = b if b is not None else self.undef(a.scalar, a.lanes)
+        return self._emit(f"shufflevector {a}, {other}, <{len(lanes)} x i32> <{mask}>", a.scalar, len(lanes))
+
+    def reduce(self, op: str, a: Value) -> Value:
+        """Combine the lanes of a vector pairwise: add, mul, maximum, minimum, and, or, xor, umin ..."""
+        combine = getattr(self, {"and": "and_", "or": "or_"}.get(op, op), None)
+        while a.lanes > 1:
+            half = a.lanes // 2
+            assert half * 2 == a.lanes, "reduce needs a power of two of lanes"
+            low = self.shuffle(a, None, range(half))
+            high = self.shuffle(a, None, range(half, a.lanes))
+            a = combine(low, high) if combine else self.binary(op, low, high)
+        return self.extract(a, 0)
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def intrinsic(self, name: str, *arguments: Value, suffix: str | None = None) -> Value:
+        """Call an overloaded intrinsic whose result has the type of its first argument."""
+        a = arguments[0]
+        short = {"float": "f32", "double": "f64", "half": "f16"}.get(a.scalar, a.scalar)
+        full = f"{name}.{suffix or (f'v{a.lanes}{short}' if a.lanes else short)}"
+        return self.call(full, a.scalar, a.lanes, *arguments)
+
+    def call(self, name: str, scalar: str, lanes: int, *arguments: Value) -> Value:
+        """Call a function or intrinsic, declaring it."""
+        returns = f"<{lanes} x {scalar}>" if lanes else scalar
+        types = ", ".join(a.type for a in arguments)
+        self.declarations[name] = f"declare {returns} @{name}({types})"
+        values = ", ".join(map(str, arguments))
+        if scalar == "void":
+            self.line(f"call void @{name}({values})")
+            return Value("", "void")
+        return self._emit(f"call {returns} @{name}({values})", scalar, lanes)
+
+    # --- memory ---------------------------------------------------------------------------------------------------
+
+    def load(self, scalar: str, pointer: Value, lanes: int = 0, align: int = 1) -> Value:
+        kind = f"<{lanes} x {scalar}>" if lanes else scalar
+        return self._emit(f"load {kind}, ptr {pointer.ref}, align {align}", scalar, lanes)
+
+    def store(self, value: Value, pointer: Value, align: int = 1, streaming: bool = False) -> None:
+        hint = ", !nontemporal !0" if streaming else ""
+        self.line(f"store {value}, ptr {pointer.ref}, align {align}{hint}")
+
+    def offset(self, pointer: Value, bytes: Value | int) -> Value:
+        """A pointer some bytes further."""
+        if isinstance(bytes, int):
+            if bytes == 0:
+                return pointer
+            bytes = self.i64(bytes)
+        return self._emit(f"getelementptr i8, ptr {pointer.ref}, {bytes}", "ptr", 0)
+
+    def step(self, pointer: Value, index: Value, stride: int) -> Value:
+        """pointer + index * stride bytes."""
+        if stride == 0:
+            return pointer
+        return self.offset(pointer, index if stride == 1 else self.mul(index, self.i64(stride)))
+
+    def prefetch(self, pointer: Value, write: bool = False, locality: int = 3) -> None:
+        self.declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self.line(f"call void @llvm.prefetch.p0(ptr {pointer.ref}, i32 {int(write)}, i32 {locality}, i32 1)")
+
+    def scratch(self, bytes: int, align: int = 64) -> Value:
+        """Stack memory that lives until the micro-kernel returns; ask outside of loops."""
+        return self._emit(f"alloca [{bytes} x i8], align {align}", "ptr", 0)
+
+    # --- control --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def loop(self, count: int | Value, *initial: Value, start: int = 0, step: int = 1) -> Iterator[Loop]:
+        """A counted loop: index = start, start + step, ... below count.
+
+        Values named in `initial` are carried from iteration to iteration: read them from `loop.values`, hand on new
+        ones with `loop.carry(...)`, and find the last ones in `loop.results` after the block. A constant trip count of
+        0 writes nothing executable; of 1, straight-line code.
+        """
+        if isinstance(count, int) and start + step >= count > start:
+            loop = Loop(self.i64(start), initial)
+            yield loop
+            loop.results = loop._next
+            return
+        head, body, exit = self.label("head"), self.label("body"), self.label("exit")
+        before = self._block
+        limit = self.i64(count) if isinstance(count, int) else count
+        self.line(f"br label %{head}")
+        self.start_block(head)
+        index = Value(self._name(), "i64")
+        values = tuple(Value(self._name(), v.scalar, v.lanes) for v in initial)
+        phi_at = len(self._lines)
+        more = self.compare("slt", index, limit)
+        self.line(f"br {more}, label %{body}, label %{exit}")
+        self.start_block(body)
+        loop = Loop(index, values)
+        yield loop
+        advanced = self.add(index, self.i64(step))
+        self.line(f"br label %{head}")
+        phis = [f"  {index.ref} = phi i64 [ {start}, %{before} ], [ {advanced.ref}, %{self._block} ]"]
+        for value, first, then in zip(values, initial, loop._next, strict=True):
+            phis.append(
+                f"  {value.ref} = phi {value.type} [ {first.ref}, %{before} ], [ {then.ref}, %{self._block} ]"
+            )
+        self._lines[phi_at:phi_at] = phis
+        self.start_block(exit)
+        loop.results = values
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """Run the block only if a scalar i1 holds; it must not define values used afterwards."""
+        then, after = self.label("then"), self.label("after")
+        self.line(f"br {condition}, label %{then}, label %{after}")
+        self.start_block(then)
+        yield
+        self.line(f"br label %{after}")
+        self.start_block(after)
+
+    def ret(self, code: int | Value) -> None:
+        """End the function with a status; 0 is success."""
+        self.line(f"ret i32 {code if isinstance(code, int) else code.ref}")
+
+
+def literal(scalar: str, value: float | int | bool) -> str:
+    """The text of a constant; floats are written by their exact bits."""
+    if scalar in ("float", "double"):
+        if scalar == "float":
+            (value,) = struct.unpack("f", struct.pack("f", value))
+        return "0x" + struct.pack(">d", value).hex().upper()
+    if scalar == "half":
+        return "0xH" + struct.pack(">e", value).hex().upper()
+    if scalar == "ptr":
+        return "null"
+    return str(int(value))

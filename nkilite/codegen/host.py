@@ -1,0 +1,98 @@
+"""The CPU micro-kernels are compiled for: its vector width and features, and lower levels of it for testing."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+from nkilite import knobs
+from nkilite.errors import ArgumentError
+
+
+class UnknownCpuLevel(ArgumentError, ValueError):
+    template = "NKILITE_CPU={found!r} is not available on this machine; available: {choices}."
+    remedy = "unset NKILITE_CPU, or choose one of them."
+
+
+@dataclass(frozen=True)
+class Host:
+    """A feature level.
+
+    Attributes:
+        level: "avx512", "avx2", "vector128" or "neon".
+        cpu: LLVM processor name.
+        features: LLVM feature string.
+        vector_bits: width of a native vector register.
+        registers: number of vector registers.
+        fma: fused multiply-add instructions exist.
+        f16c: float16 <-> float32 conversion instructions exist.
+        amx_bf16: tile matrix instructions exist.
+    """
+
+    level: str
+    cpu: str
+    features: str
+    vector_bits: int
+    registers: int
+    fma: bool
+    f16c: bool
+    amx_bf16: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """float32 elements per native vector."""
+        return self.vector_bits // 32
+
+
+def _initialize() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+_V2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
+_V3 = _V2 + ",+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
+_V4 = _V3 + "".join(f",+{f}" for f in _AVX512)
+
+
+@functools.cache
+def available() -> dict[str, Host]:
+    """The feature levels this machine can run, best first."""
+    _initialize()
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        features = llvm.get_host_cpu_features().flatten()
+        return {"neon": Host("neon", llvm.get_host_cpu_name(), features, 128, 32, True, True)}
+    if machine not in ("x86_64", "amd64"):
+        return {"vector128": Host("vector128", llvm.get_host_cpu_name(), "", 128, 16, False, False)}
+    has = llvm.get_host_cpu_features()
+    levels: dict[str, Host] = {}
+    if all(has.get(f) for f in _AVX512):
+        amx = bool(has.get("amx-tile") and has.get("amx-bf16"))
+        extra = ",+amx-tile,+amx-bf16" if amx else ""
+        # Tuned as Sapphire Rapids: without it LLVM prefers 256-bit vectors on several AVX-512 parts.
+        cpu = "sapphirerapids" if has.get("avx512bf16") else "skylake-avx512"
+        features = _V4 + extra + ",-prefer-256-bit"
+        levels["avx512"] = Host("avx512", cpu, features, 512, 32, True, True, amx)
+    if has.get("avx2") and has.get("fma") and has.get("f16c"):
+        levels["avx2"] = Host("avx2", "x86-64-v3", _V3, 256, 16, True, True)
+    levels["vector128"] = Host("vector128", "x86-64-v2", _V2, 128, 16, False, False)
+    return levels
+
+
+def host() -> Host:
+    """The level chosen by NKILITE_CPU ("native": the best available).
+
+    Raises:
+        UnknownCpuLevel: the level does not exist here.
+    """
+    levels = available()
+    wanted = knobs.cpu()
+    if wanted == "native":
+        return next(iter(levels.values()))
+    if wanted not in levels:
+        raise UnknownCpuLevel(found=wanted, choices=", ".join(["native", *levels]))
+    return levels[wanted]

@@ -1,0 +1,98 @@
+"""A micro-kernel being written: the operands of one signature as byte-strided CPU memory, and their pointers.
+
+A micro-kernel is `i32 f(ptr words, ptr bases)`. The words are those the executable's table holds for the instruction:
+for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in signature order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.host import Host
+from nkilite.dtypes import DType
+from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
+from nkilite.ir.types import Indirection, MemoryRegion
+
+STATUS_OK = 0
+STATUS_OUT_OF_BOUNDS = 1
+
+
+class CpuOperand(NamedTuple):
+    """A tensor argument as the CPU sees it; `strides` are bytes.
+
+    `name` is the parameter's ("dst", "data.index", ...). For an indirect tensor the address grows by
+    ``index * index_stride`` bytes.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    region: MemoryRegion
+    indirection: Indirection | None
+    index_stride: int
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self.shape, self.strides
+
+    def broadcast(self, shape: tuple[int, ...]) -> CpuOperand:
+        """Repeat along dimensions of size 1 (stride 0) up to `shape`; missing free dimensions count as size 1."""
+        own = (*self.shape[:1], *(1,) * (len(shape) - len(self.shape)), *self.shape[1:])
+        strides = (*self.strides[:1], *(0,) * (len(shape) - len(self.shape)), *self.strides[1:])
+        new = tuple(0 if n == 1 and m != 1 else s for n, m, s in zip(own, shape, strides, strict=True))
+        return self._replace(shape=shape, strides=new)
+
+
+class MicroKernel:
+    """The function written for one signature on one memory placement.
+
+    Attributes:
+        call: the signature (attributes and types as the check rule sees them).
+        e: the emitter of the function body.
+        host: the CPU.
+        operands: the tensor arguments by parameter name.
+    """
+
+    def __init__(self, call: Signature, host: Host, operands: dict[str, CpuOperand]) -> None:
+        self.call = call
+        self.host = host
+        self.operands = operands
+        self.e = Emitter(host)
+        self._pointers: dict[str, Value] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether an argument is a tensor of this call."""
+        return name in self.operands
+
+    def pointer(self, name: str) -> Value:
+        """Address of the first element of a tensor argument; call it before opening loops."""
+        found = self._pointers.get(name)
+        if found is None:
+            e = self.e
+            word = self.call.operand(name).word - WORDS_BEFORE_ARGUMENTS
+            words = Value("%words", "ptr")
+            which = e.load("i64", e.offset(words, 8 * word), align=8)
+            bytes = e.load("i64", e.offset(words, 8 * word + 8), align=8)
+            base = e.load("ptr", e.step(Value("%bases", "ptr"), which, 8), align=8)
+            found = self._pointers[name] = e.offset(base, bytes)
+        return found
+
+    def immediate(self, name: str) -> Value:
+        """The float64 value of an immediate argument, as a scalar."""
+        word = next(i.word for i in self.call.immediates if i.name == name) - WORDS_BEFORE_ARGUMENTS
+        return self.e.load("double", self.e.offset(Value("%words", "ptr"), 8 * word), align=8)
+
+    def immediate_f32(self, name: str) -> Value:
+        """An immediate argument rounded to float32."""
+        return self.e.convert("fptrunc", self.immediate(name), "float")
+
+    def immediate_i64(self, name: str) -> Value:
+        """An integer immediate argument."""
+        return self.e.convert("fptosi", self.immediate(name), "i64")
+
+    def text(self, name: str) -> str:
+        """The LLVM function, complete."""
+        self.e.ret(STATUS_OK)
+        return f"define i32 @{name}(ptr %words, ptr %bases) {{\nentry:\n{self.e.body()}\n}}\n"

@@ -1,0 +1,84 @@
+"""Loop nests: one iteration space for operands of different shapes over the same row-major element order."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, byte strides
+
+
+class Dim(NamedTuple):
+    """A loop: its trip count and the byte stride of every operand."""
+
+    count: int
+    strides: tuple[int, ...]
+
+
+def unify(layouts: list[Layout]) -> list[Dim] | None:
+    """Loops, outermost first, that visit all operands' elements in row-major order.
+
+    Dimensions are split where another operand has a boundary and merged where every operand is dense. None when the
+    boundaries do not nest (such as shapes (3, 4) and (4, 3) of strided views).
+    """
+    total = prod(layouts[0][0])
+    assert all(prod(shape) == total for shape, _ in layouts), layouts
+    boundaries = {1, total}
+    for shape, _ in layouts:
+        inner = 1
+        for n in reversed(shape):
+            inner *= n
+            boundaries.add(inner)
+    edges = sorted(boundaries)
+    if any(b % a for a, b in zip(edges, edges[1:], strict=False)):
+        return None
+    dims: list[Dim] = []
+    for inner, outer in reversed(list(zip(edges, edges[1:], strict=False))):
+        dims.append(Dim(outer // inner, tuple(_stride_at(layout, inner) for layout in layouts)))
+    return merge(dims)
+
+
+def _stride_at(layout: Layout, inner: int) -> int:
+    """Byte stride of the step that advances `inner` elements in row-major order."""
+    size = 1
+    for n, stride in zip(reversed(layout[0]), reversed(layout[1]), strict=True):
+        if n == 1:
+            continue
+        if size <= inner < size * n:
+            return stride * (inner // size)
+        size *= n
+    return 0
+
+
+def merge(dims: list[Dim]) -> list[Dim]:
+    """Join neighbouring loops that every operand walks densely; drop loops of one trip."""
+    result: list[Dim] = []
+    for dim in dims:
+        if dim.count == 1:
+            continue
+        if result and all(
+            outer == inner * dim.count for outer, inner in zip(result[-1].strides, dim.strides, strict=True)
+        ):
+            result[-1] = Dim(result[-1].count * dim.count, dim.strides)
+        else:
+            result.append(dim)
+    return result
+
+
+def contiguous_last(dims: list[Dim], itemsizes: list[int], least: int) -> list[Dim]:
+    """Reorder loops so that the innermost is the best one to vectorize.
+
+    The last loop stays unless it is short or strided and another loop of at least `least` trips is dense in more
+    operands. Only valid when the order of iterations does not matter.
+    """
+    if not dims:
+        return dims
+
+    def quality(dim: Dim) -> tuple[bool, int]:
+        dense = sum(s in (0, size) for s, size in zip(dim.strides, itemsizes, strict=True))
+        return dim.count >= least, dense
+
+    best = max(range(len(dims)), key=lambda i: (*quality(dims[i]), i))
+    if best != len(dims) - 1 and quality(dims[best]) > quality(dims[-1]):
+        dims = [*dims[:best], *dims[best + 1:], dims[best]]
+    return dims

@@ -1,0 +1,154 @@
+"""The element types of a NeuronCore and how values are rounded into them.
+
+A `DType` is a string (``nl.float32 == "float32"``) that NumPy accepts wherever it takes a dtype. Rounding follows the
+hardware: engines compute in float32 and round on write, to nearest even; floats become integers by rounding to
+nearest even and saturating, NaN becomes 0; bfloat16 and float8 follow ml_dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+__all__ = ["ALL", "DType", "as_dtype", "cast", "from_numpy"]
+
+
+class DType(str):
+    """An NKI element type: a string with an item size and a NumPy equivalent.
+
+    Attributes:
+        itemsize: bytes per element.
+        kind: "f" float, "i" signed, "u" unsigned, "b" bool, "x" packed ×4 (no arithmetic).
+        numpy: the NumPy dtype elements are stored as.
+    """
+
+    itemsize: int
+    kind: str
+    numpy: np.dtype
+
+    def __new__(cls, name: str, kind: str, numpy: Any) -> DType:
+        self = super().__new__(cls, name)
+        self.kind = kind
+        self.numpy = np.dtype(numpy)
+        self.itemsize = self.numpy.itemsize
+        return self
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in "iub"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return str.__eq__(self, other)
+        if isinstance(other, (type, np.dtype)) or hasattr(other, "dtype"):
+            try:
+                return self.numpy == np.dtype(other) and self is not tfloat32  # type: ignore[call-overload]
+            except TypeError:
+                return False
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __reduce__(self) -> tuple:
+        return as_dtype, (str(self),)
+
+
+bool_ = DType("bool", "b", np.bool_)
+int8 = DType("int8", "i", np.int8)
+int16 = DType("int16", "i", np.int16)
+int32 = DType("int32", "i", np.int32)
+uint8 = DType("uint8", "u", np.uint8)
+uint16 = DType("uint16", "u", np.uint16)
+uint32 = DType("uint32", "u", np.uint32)
+float16 = DType("float16", "f", np.float16)
+float32 = DType("float32", "f", np.float32)
+bfloat16 = DType("bfloat16", "f", ml_dtypes.bfloat16)
+tfloat32 = DType("tfloat32", "f", np.float32)
+float8_e4m3 = DType("float8_e4m3", "f", ml_dtypes.float8_e4m3)
+float8_e4m3fn = DType("float8_e4m3fn", "f", ml_dtypes.float8_e4m3fn)
+float8_e5m2 = DType("float8_e5m2", "f", ml_dtypes.float8_e5m2)
+float8_e8m0fnu = DType("float8_e8m0fnu", "f", ml_dtypes.float8_e8m0fnu)
+float8_e4m3fn_x4 = DType("float8_e4m3fn_x4", "x", np.uint32)
+float8_e5m2_x4 = DType("float8_e5m2_x4", "x", np.uint32)
+float4_e2m1fn_x4 = DType("float4_e2m1fn_x4", "x", np.uint16)
+
+ALL: dict[str, DType] = {str(value): value for value in list(globals().values()) if isinstance(value, DType)}
+_ALIASES = {"bool_": bool_, "fp32": float32, "bf16": bfloat16, "fp16": float16, "tf32": tfloat32}
+_FROM_NUMPY = {d.numpy: d for d in ALL.values() if d.kind != "x" and d is not tfloat32}
+
+
+def as_dtype(value: Any) -> DType:
+    """The DType for a name, a NumPy or ml_dtypes type, or anything with a ``dtype``.
+
+    Raises:
+        KeyError: no NeuronCore element type corresponds to it.
+    """
+    if type(value) is DType:
+        return value
+    if isinstance(value, str):
+        name = value.rsplit(".", 1)[-1]
+        found = ALL.get(name) or _ALIASES.get(name)
+        if found is None:
+            raise KeyError(value)
+        return found
+    if type(value).__module__.startswith("torch"):
+        return as_dtype(str(value))
+    try:
+        return from_numpy(np.dtype(value))
+    except TypeError:
+        raise KeyError(value) from None
+
+
+def from_numpy(dtype: np.dtype) -> DType:
+    """The DType that stores a NumPy dtype.
+
+    Raises:
+        KeyError: the chip has no such type (float64, int64, complex, ...).
+    """
+    return _FROM_NUMPY[dtype]
+
+
+_TF32_DROPPED_BITS = 13
+
+
+def _round_tfloat32(values: np.ndarray) -> np.ndarray:
+    """Round float32 to 10 mantissa bits, nearest even; infinities and NaN stay."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    lsb = (bits >> np.uint32(_TF32_DROPPED_BITS)) & np.uint32(1)
+    rounded = bits + (np.uint32((1 << (_TF32_DROPPED_BITS - 1)) - 1) + lsb)
+    rounded &= np.uint32(0xFFFFFFFF << _TF32_DROPPED_BITS & 0xFFFFFFFF)
+    return np.where(np.isfinite(values), rounded.view(np.float32), values)
+
+
+def cast(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Convert an array as an engine does when it writes a tile of `dtype`.
+
+    Same dtype: bit-exact. Otherwise through float32, also between integers; float to integer rounds to nearest even
+    and saturates, and NaN becomes 0; any nonzero value becomes True.
+    """
+    source = values.dtype
+    if dtype is tfloat32:
+        return _round_tfloat32(np.asarray(values, np.float32))
+    if source == dtype.numpy:
+        return values
+    if dtype is bool_:
+        return values != 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = values.astype(np.float32)
+        if not dtype.is_integer:
+            return single.astype(dtype.numpy)
+        limits = np.iinfo(dtype.numpy)
+        wide = np.rint(np.where(np.isnan(single), np.float32(0), single).astype(np.float64))
+        return np.clip(wide, limits.min, limits.max).astype(dtype.numpy)

@@ -1,0 +1,287 @@
+"""Every error nkilite raises: one small class per mistake.
+
+A class states what is wrong in `template` and how to mend it in `remedy`; both are formatted with the keyword
+arguments it is raised with. The user's line is found when the error is made, or passed in when the mistake is only
+discovered later (by a pass, or while the kernel runs).
+
+    NkiError
+    ├── ArgumentError          what was passed to a kernel
+    ├── NkiValidationError     an instruction breaks a rule of the hardware
+    │   ├── MemoryError_       ... about SBUF, PSUM and their contents
+    │   └── ViewError          ... about indexing and access patterns
+    ├── TracingError           Python that cannot be traced
+    ├── UnsupportedError       valid NKI that nkilite does not run yet
+    ├── IrError                malformed IR text or Program
+    └── ExecutionError         only known while the kernel runs
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from nkilite.location import Location, here
+
+
+class NkiError(Exception):
+    """Base of all nkilite errors.
+
+    Attributes:
+        location: the user's file and line.
+        fields: the values the message was made of.
+    """
+
+    template: ClassVar[str] = "{message}"
+    remedy: ClassVar[str] = ""
+
+    def __init__(self, *args: Any, location: Location | None = None, **fields: Any) -> None:
+        if args and not fields and self.template == "{message}":
+            fields = {"message": args[0]}
+        self.fields = fields
+        self.location = location if location is not None else here()
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        lines = [self.template.format(**self.fields)]
+        if self.location.line:
+            lines.append(f"  at {self.location}")
+            if self.location.source:
+                lines.append(f"     {self.location.source}")
+        remedy = self.fields.get("fix") or self.remedy
+        if remedy:
+            lines.append(f"  fix: {remedy.format(**self.fields)}")
+        return "\n".join(lines)
+
+
+# --- families -----------------------------------------------------------------------------------------------------
+
+
+class ArgumentError(NkiError):
+    """A kernel was called with something it cannot take."""
+
+
+class NkiValidationError(NkiError):
+    """An instruction breaks a rule of the hardware."""
+
+
+class ViewError(NkiValidationError):
+    """An index, slice, reshape or access pattern that the tensor does not have."""
+
+
+class TracingError(NkiError):
+    """Python that has no meaning while a kernel is traced."""
+
+
+class UnsupportedError(NkiError):
+    """Valid NKI that nkilite does not run yet."""
+
+    template = "{feature} is not supported by nkilite yet."
+    remedy = "see docs/compatibility.md for what runs."
+
+
+class IrError(NkiError):
+    """A Program or its text is malformed."""
+
+
+class ExecutionError(NkiError):
+    """A mistake that only shows while the kernel runs."""
+
+
+# --- kernel arguments ---------------------------------------------------------------------------------------------
+
+
+class UnsupportedArgument(ArgumentError, TypeError):
+    template = "argument {name!r} of kernel {kernel!r} is a {type}, which a kernel cannot take."
+    remedy = (
+        "pass NumPy, torch (CPU) or JAX arrays for tensors, and numbers, strings, None, enums, functions, "
+        "dataclasses, tuples, lists or dicts for compile-time values."
+    )
+
+
+class UnsupportedArrayDtype(ArgumentError, TypeError):
+    template = "array argument {name!r} has dtype {dtype}, which NeuronCores do not have."
+    remedy = "convert it first, for example to {suggestion}."
+
+
+class NonContiguousArgument(ArgumentError):
+    template = "argument {name!r} of shape {shape} is {problem}, but the kernel writes it in place."
+    remedy = "pass a C-contiguous, writable array (for example numpy.ascontiguousarray(x))."
+
+
+class InvalidReturn(ArgumentError, TypeError):
+    template = "kernel {kernel!r} returns {what}; only HBM tensors leave the chip."
+    remedy = "copy it with nisa.dma_copy into nl.ndarray(..., buffer=nl.shared_hbm) and return that."
+
+
+class UnknownTarget(ArgumentError, ValueError):
+    template = "target {found!r} is not one of {choices}."
+    remedy = "set NEURON_PLATFORM_TARGET_OVERRIDE to one of them."
+
+
+# --- hardware rules -----------------------------------------------------------------------------------------------
+
+
+class PartitionLimitExceeded(NkiValidationError):
+    template = "{what} has {found} partitions; a tile has at most {limit}."
+    remedy = "dimension 0 of an on-chip tile is the partition dimension: split it into tiles of at most {limit}."
+
+
+class PsumBankExceeded(NkiValidationError):
+    template = (
+        "{instruction}: {operand} takes {found} bytes per partition; one PSUM bank holds {limit} "
+        "({limit_elements} float32)."
+    )
+    remedy = "split the free dimension into pieces of at most {limit_elements} float32 elements."
+
+
+class FreeSizeExceeded(NkiValidationError):
+    template = "{instruction}: {operand} has {found} elements in its free dimension; the limit is {limit} on {target}."
+    remedy = "tile the free dimension."
+
+
+class WrongMemory(NkiValidationError):
+    template = "{instruction}: {operand} is in {found}; it must be in {allowed}."
+    remedy = "move it there first ({hint})."
+
+
+class ShapeMismatch(NkiValidationError):
+    template = "{instruction}: {detail}."
+    remedy = "make the shapes agree (slice, reshape or broadcast the operand)."
+
+
+class DtypeMismatch(NkiValidationError):
+    template = "{instruction}: {detail}."
+    remedy = "{hint}"
+
+
+class UnsupportedDtype(NkiValidationError):
+    template = "{instruction}: {operand} has dtype {found}; allowed on {target}: {allowed}."
+    remedy = "convert it with nisa.tensor_copy into a tile of an allowed dtype."
+
+
+class UnsupportedEngine(NkiValidationError):
+    template = "{instruction} cannot run on engine {found}; allowed here: {allowed}."
+    remedy = "leave engine unset, or choose one of the allowed engines."
+
+
+class UnsupportedOnTarget(NkiValidationError):
+    template = "{feature} needs {needs}; the target is {target}."
+    remedy = "choose another formulation, or set NEURON_PLATFORM_TARGET_OVERRIDE."
+
+
+class UnknownOperator(NkiValidationError):
+    template = "{instruction}: {found!r} is not a supported {kind}; supported: {allowed}."
+    remedy = "pass one of them, for example nl.{example}."
+
+
+class InvalidOperand(NkiValidationError):
+    """A value of the wrong kind or out of range for a parameter."""
+
+    template = "{instruction}: {operand} is {found}; expected {expected}."
+    remedy = "pass {expected}."
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+class MemoryOverflow(NkiValidationError):
+    template = (
+        "{memory} overflow on {target}: {what} needs {need} bytes per partition while {live} of {capacity} are in "
+        "use: {missing} too many.\nlive tiles, largest first:\n{tiles}"
+    )
+    remedy = "use smaller tiles, or stop using some of these tiles before allocating this one."
+
+
+class InvalidAddress(NkiValidationError):
+    template = "{memory} address {address} of tile {tile} {problem}."
+    remedy = "choose an address inside {memory} with the required alignment."
+
+
+class UninitializedRead(NkiValidationError):
+    template = "{instruction} reads {operand}, but {what} was never written."
+    remedy = "write the tile first (nisa.memset, nisa.dma_copy, or a computation), or read only the part that is written."
+
+
+class AccumulateUninitialized(NkiValidationError):
+    template = "{instruction}(accumulate=True) adds to {operand}, which no matmul has written yet."
+    remedy = "start the accumulation with accumulate=False, or leave accumulate unset."
+
+
+# --- views --------------------------------------------------------------------------------------------------------
+
+
+class IndexOutOfBounds(ViewError, IndexError):
+    template = "index {index} is out of bounds for dimension {dim} of size {size}{of}."
+    remedy = "the size of the dimension is {size}: stay within 0 and {size}."
+
+
+class TooManyIndices(ViewError, IndexError):
+    template = "{found} indices for a tensor of {ndim} dimensions, shape {shape}."
+    remedy = "pass at most {ndim} indices."
+
+
+class InvalidIndex(ViewError, TypeError):
+    template = "a tensor cannot be indexed with {what}."
+    remedy = "{hint}"
+
+
+class EmptySlice(ViewError, IndexError):
+    template = "slice {index} of dimension {dim} (size {size}) selects no elements."
+    remedy = "make the slice select at least one element."
+
+
+class InvalidReshape(ViewError, ValueError):
+    template = "cannot view shape {shape} as {new_shape}: {reason}."
+    remedy = "{hint}"
+
+
+class InvalidView(ViewError, ValueError):
+    """A view operation used outside its rules."""
+
+    template = "{operation}: {reason}."
+    remedy = "{hint}"
+
+
+class PartitionStrideMismatch(ViewError, ValueError):
+    template = ".ap() on an on-chip tensor: partition stride {found} is not {expected}, the elements per partition."
+    remedy = "use [{expected}, n] (or a multiple of it) as the first pair: all partitions perform the same access."
+
+
+class PatternOutOfBounds(ViewError, IndexError):
+    template = "access pattern {pattern} with offset {offset} reaches element {reaches}; {tensor} has {size}."
+    remedy = "reduce the counts, strides or offset."
+
+
+# --- tracing ------------------------------------------------------------------------------------------------------
+
+
+class NotInKernel(TracingError, RuntimeError):
+    template = "{what} was called outside a kernel."
+    remedy = "call it inside a function decorated with @nki.jit (and call that function with arrays)."
+
+
+class TensorAsNumber(TracingError, TypeError):
+    template = "a tensor's elements are not known while the kernel is traced, so it cannot be used as {use}."
+    remedy = "{hint}"
+
+
+class RegisterInControlFlow(TracingError, TypeError):
+    template = "a register's value is only known on the device, so it cannot be used as {use} in Python."
+    remedy = "use nl.fori_loop or nl.while_loop for loops the device runs."
+
+
+class TensorOperator(TracingError, TypeError):
+    template = "tensors have no operator {symbol}: every computation is an instruction that writes a tile."
+    remedy = "call nl.{function}(...), or the nisa instruction you want."
+
+
+class LegacyDialect(TracingError, ImportError):
+    template = "{module} is the Beta-1 dialect of NKI; nkilite runs NKI 0.3 and newer (import nki)."
+    remedy = "follow the NKI migration guide: replace {module} by {replacement}."
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+class IndirectOutOfBounds(ExecutionError, IndexError):
+    template = "{instruction}: an indirect index is out of bounds: {found} is not in [0, {limit})."
+    remedy = "correct the index tensor, or pass oob_mode=nisa.oob_mode.skip to skip such rows."

@@ -1,0 +1,126 @@
+"""Which bytes of a buffer have been written: answers for accumulate=None and for reads of never-written memory."""
+
+from __future__ import annotations
+
+import warnings
+from enum import Enum
+
+import numpy as np
+
+from nkilite.errors import AccumulateUninitialized, UninitializedRead
+from nkilite.ir.program import Operand, Signature
+from nkilite.ir.types import Buffer, ViewType
+from nkilite.location import Location
+
+
+class Covered(Enum):
+    """How much of a view has been written."""
+
+    none = "none"
+    some = "some"
+    all = "all"
+
+
+class Coverage:
+    """The written bytes of one buffer.
+
+    Views that come back unchanged (the common case: tiles are written and read whole or by the same slices) are
+    answered from a set; a byte map is only made for the others.
+    """
+
+    __slots__ = ("_buffer", "_full", "_map", "_seen")
+
+    def __init__(self, buffer: Buffer, full: bool = False) -> None:
+        self._buffer = buffer
+        self._full = full
+        self._seen: set[tuple[ViewType, int]] = set()
+        self._map: np.ndarray | None = None
+
+    def mark(self, type: ViewType, byte_offset: int) -> None:
+        """Record that a view was written; a dynamic view counts as the whole buffer."""
+        if self._full or (type, byte_offset) in self._seen:
+            return
+        if type.indirection is not None or (
+            byte_offset == 0 and type.size * type.dtype.itemsize == self._buffer.size_bytes and 0 not in type.strides
+        ):
+            self._full = True
+            self._seen.clear()
+            self._map = None
+            return
+        self._seen.add((type, byte_offset))
+        if self._map is not None:
+            self._bytes(type, byte_offset)[...] = True
+
+    def covered(self, type: ViewType, byte_offset: int) -> Covered:
+        """Whether all, some or none of a view has been written."""
+        if self._full or (type, byte_offset) in self._seen:
+            return Covered.all
+        if not self._seen:
+            return Covered.none
+        if type.indirection is not None:
+            return Covered.some
+        written = self._written(type, byte_offset)
+        if written.all():
+            return Covered.all
+        return Covered.some if written.any() else Covered.none
+
+    def unwritten(self, type: ViewType, byte_offset: int) -> np.ndarray:
+        """A boolean array of the view's shape: True where an element was not written."""
+        if self._full:
+            return np.zeros(type.shape, bool)
+        return ~self._written(type, byte_offset).all(axis=-1)
+
+    def _written(self, type: ViewType, byte_offset: int) -> np.ndarray:
+        if self._map is None:
+            self._map = np.zeros(self._buffer.size_bytes, bool)
+            for seen, offset in self._seen:
+                self._bytes(seen, offset)[...] = True
+        return self._bytes(type, byte_offset)
+
+    def _bytes(self, type: ViewType, byte_offset: int) -> np.ndarray:
+        assert self._map is not None
+        width = type.dtype.itemsize
+        strides = (*(s * width for s in type.strides), 1)
+        return np.ndarray((*type.shape, width), bool, self._map, byte_offset, strides)
+
+
+class PartlyUninitialized(UserWarning):
+    """An instruction reads a tile of which some elements were never written; their values are undefined."""
+
+
+def check_read(
+    coverage: Coverage, call: Signature, operand: Operand, buffer: Buffer, byte_offset: int, location: Location
+) -> None:
+    """Complain when an instruction reads on-chip memory that nothing has written.
+
+    Raises:
+        AccumulateUninitialized: nc_matmul(accumulate=True) onto a PSUM region no instruction has written.
+        UninitializedRead: no element of the operand was ever written.
+
+    Warns:
+        PartlyUninitialized: only some elements were. Legal on the chip, where padding is often left undefined.
+    """
+    covered = coverage.covered(operand.type, byte_offset)
+    if covered is Covered.all:
+        return
+    if operand.writes:
+        # The old content of an updated operand may be undefined, except as the start of an accumulation.
+        if call.arguments.get("accumulate") is True and covered is Covered.none:
+            raise AccumulateUninitialized(
+                instruction=f"nisa.{call.name}", operand=f"{operand.name} ({_describe(buffer)})", location=location
+            )
+        return
+    if covered is Covered.none:
+        if buffer.address is not None:
+            return  # another tile at the same address may have been written
+        raise UninitializedRead(
+            instruction=f"nisa.{call.name}", operand=operand.name, what=_describe(buffer), location=location
+        )
+    warnings.warn_explicit(
+        f"nisa.{call.name} reads {operand.name} ({_describe(buffer)}), of which some elements were never written",
+        PartlyUninitialized, location.file, max(location.line, 1),
+    )
+
+
+def _describe(buffer: Buffer) -> str:
+    return f"tile {buffer.label} {buffer.dtype} {buffer.shape} in {buffer.region}"

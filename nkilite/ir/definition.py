@@ -1,0 +1,98 @@
+"""What the compiler knows about an instruction: its parameters and the four rules attached to it.
+
+A `Definition` is made by the `@instruction` decorator (nkilite/trace/instruction.py) from a public function of
+nkilite.isa. The rules are plain functions:
+
+    check(call)                   raises an error of nkilite.errors when the call breaks a hardware rule
+    reference(call, **arguments)  NumPy semantics; returns the value (or tuple of values) of the written operands
+    cost(call)                    a nkilite.machine.engine.Cost on call.target
+    lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
+
+An optional fifth rule, normalize(arguments, target), rewrites the argument dict before it becomes a signature:
+operators become table rows, an unset engine becomes the one that runs the call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Role(Enum):
+    """What values a parameter takes, read off its annotation."""
+
+    tensor = "tensor"  # NkiTensor
+    optional_tensor = "optional_tensor"  # NkiTensor | None
+    scalar_or_tensor = "scalar_or_tensor"  # float | NkiTensor (| None)
+    immediate = "immediate"  # int or float: a number in the instruction word, not part of the signature
+    attribute = "attribute"  # anything else: a compile-time value, part of the signature
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    role: Role
+    default: Any
+    written: bool
+
+
+Rule = Callable[..., Any]
+
+
+@dataclass(eq=False)
+class Definition:
+    """One instruction: name, parameters in order, and rules.
+
+    `registers(arguments)` names the engine whose accumulation registers the call uses, or None; `updates(arguments)`
+    names the written operands whose old content matters too (accumulation, predicated copies).
+    """
+
+    name: str
+    function: Callable[..., None]
+    parameters: tuple[Parameter, ...]
+    registers: Callable[[dict[str, Any]], str | None]
+    updates: Callable[[dict[str, Any]], tuple[str, ...]]
+    rules: dict[str, Rule] = field(default_factory=dict)
+
+    def rule(self, kind: str) -> Rule:
+        try:
+            return self.rules[kind]
+        except KeyError:
+            raise AssertionError(f"instruction {self.name} has no {kind} rule") from None
+
+
+RULE_KINDS = ("check", "reference", "cost", "lower")
+REGISTRY: dict[str, Definition] = {}
+
+
+def role_of(annotation: str) -> Role:
+    """Classify a parameter by its (string) annotation."""
+    parts = {part.strip() for part in annotation.split("|")}
+    if "NkiTensor" in parts:
+        if "float" in parts or "int" in parts:
+            return Role.scalar_or_tensor
+        return Role.optional_tensor if "None" in parts else Role.tensor
+    return Role.immediate if parts <= {"float", "int", "None"} and parts & {"float", "int"} else Role.attribute
+
+
+def define(
+    function: Callable[..., None],
+    writes: tuple[str, ...],
+    registers: Callable[[dict[str, Any]], str | None],
+    updates: Callable[[dict[str, Any]], tuple[str, ...]],
+) -> Definition:
+    """Make and register the definition of a public instruction function."""
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == "name":
+            continue
+        annotation = parameter.annotation if isinstance(parameter.annotation, str) else ""
+        written = parameter.name in writes
+        parameters.append(Parameter(parameter.name, role_of(annotation), parameter.default, written))
+    definition = Definition(function.__name__, function, tuple(parameters), registers, updates)
+    assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
+    REGISTRY[definition.name] = definition
+    return definition

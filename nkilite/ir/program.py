@@ -1,0 +1,221 @@
+"""A traced kernel: buffers, interned signatures, and a flat table of instruction words.
+
+Straight-line traces reach hundreds of thousands of instructions, so an instruction is a few machine words:
+
+    [signature id, location id, slot, slot, ...]
+
+with one slot group per argument of its signature, in order: a tensor takes two words (buffer id, byte offset into the
+buffer's row-major storage), an indirect tensor four (tensor, then index tensor), an immediate one (constant id).
+Everything that many instructions share lives in the `Signature`.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from nkilite.ir.definition import Definition
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.location import Location
+from nkilite.machine.target import Target
+
+WORDS_BEFORE_ARGUMENTS = 2
+
+
+class Operand(NamedTuple):
+    """A tensor argument of a signature."""
+
+    name: str
+    type: ViewType
+    word: int  # position of its (buffer, offset) pair in the instruction's words
+    reads: bool
+    writes: bool
+
+
+class Immediate(NamedTuple):
+    """A number argument of a signature; its value is a word of each instruction."""
+
+    name: str
+    word: int
+
+
+class Signature:
+    """An instruction with everything fixed but addresses and immediate values.
+
+    `arguments` maps every parameter to a ViewType (tensor), an `Immediate`, or the compile-time value. Rules read it
+    as attributes: ``call.dst.shape``, ``call.op``.
+    """
+
+    __slots__ = ("arguments", "definition", "id", "immediates", "key", "n_words", "operands", "target")
+
+    def __init__(self, id: int, definition: Definition, arguments: dict[str, Any], target: Target, key: tuple) -> None:
+        self.id, self.definition, self.arguments, self.target, self.key = id, definition, arguments, target, key
+        operands: list[Operand] = []
+        immediates: list[Immediate] = []
+        word = WORDS_BEFORE_ARGUMENTS
+        written = {p.name for p in definition.parameters if p.written} | {"registers"}
+        updated = {*definition.updates(arguments), "registers"}
+        for name, value in arguments.items():
+            if isinstance(value, ViewType):
+                writes = name in written
+                operands.append(Operand(name, value, word, not writes or name in updated, writes))
+                word += 2
+                if value.indirection is not None:
+                    operands.append(Operand(f"{name}.index", value.indirection.index, word, True, False))
+                    word += 2
+            elif value is IMMEDIATE:
+                immediates.append(Immediate(name, word))
+                word += 1
+        self.operands, self.immediates, self.n_words = tuple(operands), tuple(immediates), word
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.arguments[name]
+        except KeyError:
+            raise AttributeError(f"{self.definition.name} has no argument {name}") from None
+
+    def operand(self, name: str) -> Operand:
+        return next(o for o in self.operands if o.name == name)
+
+    def is_tensor(self, name: str) -> bool:
+        return isinstance(self.arguments[name], ViewType)
+
+    def is_immediate(self, name: str) -> bool:
+        return self.arguments[name] is IMMEDIATE
+
+    def __repr__(self) -> str:
+        return f"Signature({self.name}, {self.arguments})"
+
+
+class _ImmediateMarker:
+    """Stands in a signature for a number that each instruction carries itself."""
+
+    def __repr__(self) -> str:
+        return "imm"
+
+    def __reduce__(self) -> str:
+        return "IMMEDIATE"
+
+
+IMMEDIATE = _ImmediateMarker()
+
+
+class Instruction:
+    """One row of a Program, decoded for passes, printers and the machine model."""
+
+    __slots__ = ("index", "program", "signature", "start")
+
+    def __init__(self, program: Program, index: int, start: int, signature: Signature) -> None:
+        self.program, self.index, self.start, self.signature = program, index, start, signature
+
+    @property
+    def location(self) -> Location:
+        return self.program.locations[self.program.code[self.start + 1]]
+
+    @property
+    def name(self) -> str:
+        """The name the user gave the instruction, or ''."""
+        return self.program.names.get(self.index, "")
+
+    def access(self, operand: Operand) -> tuple[Buffer, int]:
+        """Buffer and byte offset of an operand."""
+        at = self.start + operand.word
+        return self.program.buffers[self.program.code[at]], self.program.code[at + 1]
+
+    def value(self, immediate: Immediate) -> float:
+        return self.program.constants[self.program.code[self.start + immediate.word]]
+
+
+class Program:
+    """A specialized kernel: what the tracer writes and passes, machine model and code generator read."""
+
+    def __init__(self, name: str, target: Target) -> None:
+        self.name = name
+        self.target = target
+        self.buffers: list[Buffer] = []
+        self.signatures: list[Signature] = []
+        self.code = array("q")
+        self.constants: list[float] = []
+        self.locations: list[Location] = []
+        self.names: dict[int, str] = {}
+        self.dependencies: list[tuple[int, int]] = []  # (consumer, producer) instruction indices
+        self.count = 0
+        self.addresses: dict[int, tuple[int, int]] = {}  # chip address by buffer id, set by the allocation pass
+        self.inputs: list[Buffer] = []
+        self.outputs: list[Buffer] = []
+        self._signature_ids: dict[tuple, Signature] = {}
+        self._location_ids: dict[Location, int] = {}
+        self._constant_ids: dict[Any, int] = {}
+
+    # --- building -------------------------------------------------------------------------------------------------
+
+    def add_buffer(self, region: MemoryRegion, shape: tuple[int, ...], dtype: Any, **options: Any) -> Buffer:
+        buffer = Buffer(len(self.buffers), region, shape, dtype, **options)
+        self.buffers.append(buffer)
+        if buffer.kind is BufferKind.input:
+            self.inputs.append(buffer)
+        return buffer
+
+    def signature(self, definition: Definition, arguments: dict[str, Any]) -> Signature:
+        """The interned signature of a definition and its normalized arguments."""
+        key = (definition.name, *arguments.values())
+        found = self._signature_ids.get(key)
+        if found is None:
+            found = Signature(len(self.signatures), definition, arguments, self.target, key)
+            self._signature_ids[key] = found
+            self.signatures.append(found)
+        return found
+
+    def location_id(self, location: Location) -> int:
+        found = self._location_ids.get(location)
+        if found is None:
+            found = self._location_ids[location] = len(self.locations)
+            self.locations.append(location)
+        return found
+
+    def constant_id(self, value: float) -> int:
+        """The id of an immediate value; 0.0 and -0.0 are different constants."""
+        key = value if value else (0.0, math.copysign(1.0, value))
+        found = self._constant_ids.get(key)
+        if found is None:
+            found = self._constant_ids[key] = len(self.constants)
+            self.constants.append(float(value))
+        return found
+
+    def append(self, words: list[int]) -> int:
+        """Append one instruction's words; returns its index."""
+        self.code.extend(words)
+        self.count += 1
+        return self.count - 1
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Instruction]:
+        code, signatures = self.code, self.signatures
+        start = 0
+        for index in range(self.count):
+            signature = signatures[code[start]]
+            yield Instruction(self, index, start, signature)
+            start += signature.n_words
+
+    def starts(self) -> list[int]:
+        """The word position of every instruction."""
+        code = self.code
+        widths = [s.n_words for s in self.signatures]
+        positions = []
+        start = 0
+        for _ in range(self.count):
+            positions.append(start)
+            start += widths[code[start]]
+        return positions
+
+

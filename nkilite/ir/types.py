@@ -1,0 +1,211 @@
+"""What an instruction operand is: a memory region, a buffer in it, and an interned strided view type over that buffer."""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nkilite.dtypes import DType
+from nkilite.location import UNKNOWN, Location
+
+
+class MemoryRegion(Enum):
+    """The memories of a NeuronCore that a tensor can live in (public as `nl.sbuf`, `nl.psum`, `nl.hbm`, ...)."""
+
+    sbuf = "sbuf"
+    psum = "psum"
+    private_hbm = "private_hbm"
+    shared_hbm = "shared_hbm"
+    registers = "registers"
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether dimension 0 of a tensor here is the partition dimension."""
+        return self not in _HBM
+
+    def __str__(self) -> str:
+        return self.value
+
+    __hash__ = object.__hash__  # identity: enum members are singletons, and Enum.__hash__ is slow on the trace path
+
+
+_HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+
+
+class IndirectKind(Enum):
+    """How a view's address depends on a value only known on the device."""
+
+    scalar = "scalar"  # one index moves the whole view
+    vector = "vector"  # each position of dimension 0 has its own index
+
+    __hash__ = object.__hash__
+
+
+class Indirection:
+    """Interned: the dynamic part of a view type.
+
+    The address of an element grows by ``index * stride`` elements; an index outside [0, limit) is out of bounds.
+    `index` is the view type of the index operand, which follows the tensor in the operand list.
+    """
+
+    __slots__ = ("index", "kind", "limit", "stride")
+    _interned: dict[tuple, Indirection] = {}
+
+    def __init__(self, kind: IndirectKind, index: ViewType, stride: int, limit: int) -> None:
+        self.kind, self.index, self.stride, self.limit = kind, index, stride, limit
+
+    @classmethod
+    def of(cls, kind: IndirectKind, index: ViewType, stride: int, limit: int) -> Indirection:
+        key = (kind, index, stride, limit)
+        found = cls._interned.get(key)
+        if found is None:
+            found = cls._interned[key] = cls(*key)
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}({self.index}) * {self.stride} < {self.limit}"
+
+
+class ViewType:
+    """Interned: memory, dtype, shape and element strides of a view; two equal types are the same object.
+
+    Strides count elements of `dtype` in the row-major storage of the buffer. On chip, one step along dimension 0 is
+    `strides[0]` elements, a multiple of the elements per partition; all other dimensions stay inside a partition.
+    """
+
+    __slots__ = ("dtype", "free_size", "indirection", "ndim", "region", "shape", "size", "strides")
+    _interned: dict[tuple, ViewType] = {}
+
+    region: MemoryRegion
+    dtype: DType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    indirection: Indirection | None
+
+    def __init__(self, region, dtype, shape, strides, indirection) -> None:
+        self.region, self.dtype, self.shape, self.strides, self.indirection = region, dtype, shape, strides, indirection
+        self.ndim = len(shape)
+        self.size = prod(shape)
+        self.free_size = prod(shape[1:])
+
+    @classmethod
+    def of(
+        cls,
+        region: MemoryRegion,
+        dtype: DType,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        indirection: Indirection | None = None,
+    ) -> ViewType:
+        key = (region, dtype, shape, strides, indirection)
+        found = cls._interned.get(key)
+        if found is None:
+            found = cls._interned[key] = cls(*key)
+        return found
+
+    @property
+    def partitions(self) -> int:
+        return self.shape[0]
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes per partition that the elements of the view take when packed."""
+        return self.free_size * self.dtype.itemsize
+
+    def span(self) -> tuple[int, int]:
+        """The lowest and highest element position the view touches, relative to its offset."""
+        low = sum(s * (n - 1) for s, n in zip(self.strides, self.shape, strict=True) if s < 0)
+        high = sum(s * (n - 1) for s, n in zip(self.strides, self.shape, strict=True) if s > 0)
+        return low, high
+
+    def __str__(self) -> str:
+        dims = ", ".join(f"[{s}, {n}]" for s, n in zip(self.strides, self.shape, strict=True))
+        dynamic = f" + {self.indirection}" if self.indirection else ""
+        return f"{self.dtype} {self.region} [{dims}]{dynamic}"
+
+    __repr__ = __str__
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major element strides."""
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        strides[i] = strides[i + 1] * shape[i + 1]
+    return tuple(strides)
+
+
+class BufferKind(Enum):
+    """Where a buffer's storage comes from."""
+
+    internal = "internal"  # allocated by the kernel
+    input = "input"  # an argument array
+    constant = "constant"  # embedded in the program
+    registers = "registers"  # an engine's accumulation registers
+
+
+class Buffer:
+    """Storage: a dense row-major array in one memory.
+
+    On chip each of `shape[0]` partitions holds `partition_bytes`. `address` is (first partition, byte in partition),
+    given by the user or, after the allocation pass, by the planner.
+    """
+
+    __slots__ = (
+        "address",
+        "data",
+        "dtype",
+        "id",
+        "kind",
+        "location",
+        "name",
+        "partition_bytes",
+        "region",
+        "shape",
+        "size_bytes",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        region: MemoryRegion,
+        shape: tuple[int, ...],
+        dtype: DType,
+        name: str = "",
+        kind: BufferKind = BufferKind.internal,
+        address: tuple[int, int] | None = None,
+        location: Location = UNKNOWN,
+        data: Any = None,
+    ) -> None:
+        self.id, self.region, self.shape, self.dtype, self.name = id, region, shape, dtype, name
+        self.kind, self.address, self.location = kind, address, location
+        self.data: np.ndarray | None = data
+        self.size_bytes = prod(shape) * dtype.itemsize
+        self.partition_bytes = prod(shape[1:]) * dtype.itemsize
+
+    @property
+    def partitions(self) -> int:
+        return self.shape[0]
+
+    def whole(self) -> ViewType:
+        """The type of the view that covers the buffer."""
+        return ViewType.of(self.region, self.dtype, self.shape, contiguous_strides(self.shape))
+
+    @property
+    def label(self) -> str:
+        """Its name, or a generated one that is stable within a program."""
+        return self.name or f"{_PREFIX.get(self.region, 't')}{self.id}"
+
+    def __repr__(self) -> str:
+        return f"Buffer({self.label}: {self.dtype} {self.shape} in {self.region})"
+
+
+_PREFIX = {
+    MemoryRegion.sbuf: "sb",
+    MemoryRegion.psum: "ps",
+    MemoryRegion.private_hbm: "hbm",
+    MemoryRegion.shared_hbm: "hbm",
+    MemoryRegion.registers: "reg",
+}

@@ -1,0 +1,4 @@
+"""nki.isa: the instructions of a NeuronCore."""
+
+from nkilite.isa.constants import *  # noqa: F403
+from nkilite.isa.dma import dma_copy

@@ -1,0 +1,153 @@
+"""Checks that many instructions share: memories, shapes, dtypes, partitions, engines."""
+
+from __future__ import annotations
+
+
+from nkilite.dtypes import DType
+from nkilite.errors import (
+    DtypeMismatch,
+    PartitionLimitExceeded,
+    ShapeMismatch,
+    UnsupportedDtype,
+    UnsupportedEngine,
+    UnsupportedOnTarget,
+    WrongMemory,
+)
+from nkilite.ir.program import Signature
+from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.machine.engine import Engine, Operand
+
+SBUF = MemoryRegion.sbuf
+PSUM = MemoryRegion.psum
+ON_CHIP = (MemoryRegion.sbuf, MemoryRegion.psum)
+HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+
+_HINTS = {
+    MemoryRegion.sbuf: "nisa.dma_copy moves HBM and SBUF data, nisa.tensor_copy moves between PSUM and SBUF",
+    MemoryRegion.psum: "allocate it with buffer=nl.psum",
+}
+
+
+def instruction_name(call: Signature) -> str:
+    """How messages name the instruction."""
+    return f"nisa.{call.definition.name}"
+
+
+def tensors(call: Signature) -> dict[str, ViewType]:
+    """The tensor arguments of a call, without registers."""
+    return {n: v for n, v in call.arguments.items() if isinstance(v, ViewType) and n != "registers"}
+
+
+def require_memory(call: Signature, operand: str, *allowed: MemoryRegion) -> None:
+    """Raise WrongMemory unless a tensor argument (if given) is in one of the memories."""
+    kind = call.arguments[operand]
+    if isinstance(kind, ViewType) and kind.region not in allowed:
+        raise WrongMemory(
+            instruction=instruction_name(call), operand=operand, found=str(kind.region).upper(),
+            allowed=" or ".join(dict.fromkeys(_public(r) for r in allowed)), hint=_HINTS.get(allowed[0], _HINTS[SBUF]),
+        )
+
+
+def _public(region: MemoryRegion) -> str:
+    return "HBM" if region in HBM else str(region).upper()
+
+
+def require_on_chip(call: Signature, *operands: str) -> None:
+    """Raise unless the tensor arguments (all of them by default) are in SBUF or PSUM with at most 128 partitions."""
+    for operand in operands or tensors(call):
+        require_memory(call, operand, *ON_CHIP)
+        kind = call.arguments[operand]
+        if isinstance(kind, ViewType) and kind.partitions > call.target.num_partitions:
+            raise PartitionLimitExceeded(
+                what=f"{instruction_name(call)}: {operand}", found=kind.partitions, limit=call.target.num_partitions
+            )
+
+
+def require_same_elements(call: Signature, *operands: str) -> None:
+    """Raise ShapeMismatch unless the tensors have the same partitions and elements per partition."""
+    kinds = [(o, call.arguments[o]) for o in operands if isinstance(call.arguments[o], ViewType)]
+    first_name, first = kinds[0]
+    for name, kind in kinds[1:]:
+        if kind.partitions != first.partitions or kind.free_size != first.free_size:
+            raise ShapeMismatch(
+                instruction=instruction_name(call),
+                detail=f"{first_name} has shape {first.shape} and {name} {kind.shape}: partitions and elements per "
+                "partition must be equal",
+            )
+
+
+def require_vector(call: Signature, operand: str, data: str = "data", dtypes: tuple[DType, ...] = ()) -> None:
+    """Raise unless a scalar-or-tensor argument is a number or a [P, 1] tile with the partitions of `data`."""
+    kind = call.arguments[operand]
+    if not isinstance(kind, ViewType):
+        return
+    require_on_chip(call, operand)
+    partitions = call.arguments[data].partitions
+    if kind.free_size != 1 or kind.partitions != partitions:
+        raise ShapeMismatch(
+            instruction=instruction_name(call),
+            detail=f"{operand} has shape {kind.shape}; a vector operand has shape ({partitions}, 1): one element for "
+            f"each partition of {data}",
+        )
+    if dtypes:
+        require_dtype(call, operand, dtypes)
+
+
+def require_dtype(call: Signature, operand: str, allowed: tuple[DType, ...] | frozenset[str]) -> None:
+    """Raise UnsupportedDtype unless a tensor argument has one of the dtypes."""
+    kind = call.arguments[operand]
+    if isinstance(kind, ViewType) and kind.dtype not in allowed:
+        raise UnsupportedDtype(
+            instruction=instruction_name(call), operand=operand, found=kind.dtype, target=call.target.name,
+            allowed=", ".join(sorted(map(str, allowed))),
+        )
+
+
+def require_integers(call: Signature, *operands: str) -> None:
+    """Raise DtypeMismatch unless all tensor arguments are integers, as bit operations need."""
+    for operand in operands:
+        kind = call.arguments[operand]
+        if isinstance(kind, ViewType) and not kind.dtype.is_integer:
+            raise DtypeMismatch(
+                instruction=instruction_name(call),
+                detail=f"bit operations work on integers, and {operand} is {kind.dtype}",
+                hint="reinterpret the tile with .view(nl.uint32) to work on its bits, or use an arithmetic operator.",
+            )
+
+
+def require_engine(call: Signature, *allowed: Engine) -> None:
+    """Raise UnsupportedEngine unless the (resolved) engine is one of those."""
+    chosen = call.arguments["engine"]
+    if chosen not in allowed:
+        raise UnsupportedEngine(
+            instruction=instruction_name(call), found=getattr(chosen, "name", chosen),
+            allowed=", ".join(e.name for e in allowed),
+        )
+
+
+def require_generation(call: Signature, generation: int, feature: str) -> None:
+    """Raise UnsupportedOnTarget on older chips."""
+    if call.target.generation < generation:
+        names = {3: "trn2 (gen3)", 4: "trn3 (gen4)"}
+        raise UnsupportedOnTarget(feature=feature, needs=names[generation], target=call.target.name)
+
+
+def require_no_gpsimd_psum(call: Signature) -> None:
+    """Raise WrongMemory when GpSimd is asked to touch PSUM, which it cannot reach."""
+    if call.arguments["engine"] is Engine.gpsimd:
+        for name in tensors(call):
+            require_memory(call, name, SBUF)
+
+
+def in_psum(arguments: dict, *names: str) -> bool:
+    """Whether any of the arguments is a PSUM tensor (for choosing an engine)."""
+    return any(isinstance(arguments[n], ViewType) and arguments[n].region is PSUM for n in names)
+
+
+def cost_operand(kind: ViewType) -> Operand:
+    """What the cost formulas need to know of an operand."""
+    free = [(n, s) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True) if n != 1]
+    stride = free[-1][1] if free else 1
+    return Operand(str(kind.dtype), kind.dtype.itemsize, kind.region is PSUM, stride)
+
+

@@ -1,0 +1,28 @@
+"""Every environment variable nkilite reads, typed and documented in one place.
+
+Values are read when asked for, never at import: kernel files set NEURON_PLATFORM_TARGET_OVERRIDE while they load.
+"""
+
+from __future__ import annotations
+
+import os
+
+DEFAULT_TARGET = "trn2"
+
+
+def target() -> str:
+    """NEURON_PLATFORM_TARGET_OVERRIDE: the modelled chip (trn1|inf2|gen2, trn2|gen3, trn3|gen4)."""
+    return os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE") or DEFAULT_TARGET
+
+
+def cpu() -> str:
+    """NKILITE_CPU: the CPU feature level micro-kernels are compiled for.
+
+    "native" (default) uses all the host has; "avx512", "avx2" and "vector128" force a lower level of the host.
+    """
+    return os.environ.get("NKILITE_CPU") or "native"
+
+
+def verify_passes() -> bool:
+    """NKILITE_VERIFY: run the IR verifier after every pass ("1"); the test suite turns it on."""
+    return os.environ.get("NKILITE_VERIFY", "0") not in ("", "0")

@@ -1,0 +1,55 @@
+"""Where in the user's source something happened: file, line and function of the innermost frame outside nkilite."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from types import FrameType
+from typing import NamedTuple
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_internal: dict[str, bool] = {}
+
+
+class Location(NamedTuple):
+    """A line of user code."""
+
+    file: str
+    line: int
+    function: str = ""
+
+    @property
+    def source(self) -> str:
+        """The text of the line, stripped; empty when the file cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+UNKNOWN = Location("<unknown>", 0)
+
+
+def is_internal(file: str) -> bool:
+    """Whether a source file belongs to nkilite itself (its frames are hidden from users)."""
+    known = _internal.get(file)
+    if known is None:
+        known = _internal[file] = file.startswith((_PACKAGE, "<nkilite", "<frozen importlib"))
+    return known
+
+
+def user_frame(depth: int = 1) -> FrameType | None:
+    """The innermost frame outside nkilite, or None when there is none."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and is_internal(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def here() -> Location:
+    """The user's line that is executing now."""
+    frame = user_frame(2)
+    if frame is None:
+        return UNKNOWN
+    return Location(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)

@@ -1,0 +1,94 @@
+"""Give every SBUF and PSUM tile its chip address: (partition, byte), from liveness, around explicit addresses."""
+
+from __future__ import annotations
+
+from nkilite.errors import InvalidAddress, MemoryOverflow
+from nkilite.ir.program import Program
+from nkilite.ir.types import Buffer, MemoryRegion
+from nkilite.machine.memory import Overflow, Request, Reservation, plan
+from nkilite.machine.target import Target
+from nkilite.passes.liveness import lifetimes
+
+_LISTED = 12  # live tiles named in an overflow message
+
+
+class Allocate:
+    """Plan SBUF and PSUM; explicit `address=` is honoured, including aliasing, and checked against the memory.
+
+    Raises:
+        InvalidAddress: an explicit address is outside its memory or misaligned.
+        MemoryOverflow: the tiles live at one moment do not fit; lists them.
+    """
+
+    def run(self, program: Program) -> Program:
+        target = program.target
+        first, last = lifetimes(program)
+        for region in (MemoryRegion.sbuf, MemoryRegion.psum):
+            tiles = [b for b in program.buffers if b.region is region and first[b.id] >= 0]
+            fixed = [b for b in tiles if b.address is not None]
+            for tile in fixed:
+                check_address(tile, target)
+            automatic = [b for b in tiles if b.address is None]
+            automatic.sort(key=lambda b: first[b.id])
+            requests = [Request(b.partition_bytes, first[b.id], last[b.id]) for b in automatic]
+            reserved = [Reservation(b.address[1], b.partition_bytes, first[b.id], last[b.id]) for b in fixed if b.address]
+            psum = region is MemoryRegion.psum
+            result = plan(
+                requests,
+                capacity=target.psum_partition_bytes if psum else target.sbuf_partition_bytes,
+                align=target.psum_min_align if psum else _SBUF_ALIGN,
+                policy="spread",
+                bank=target.psum_bank_bytes if psum else None,
+                reserved=reserved,
+            )
+            if isinstance(result, Overflow):
+                raise _overflow(result, automatic, fixed, region, target)
+            for tile, offset in zip(automatic, result.offsets, strict=True):
+                program.addresses[tile.id] = (0, offset)
+            for tile in fixed:
+                assert tile.address is not None
+                program.addresses[tile.id] = tile.address
+        return program
+
+
+_SBUF_ALIGN = 4  # whole float32 words, so that every dtype can be reinterpreted as another
+
+
+def check_address(tile: Buffer, target: Target) -> None:
+    """Raise InvalidAddress unless an explicit address lies inside its memory and is aligned."""
+    assert tile.address is not None
+    partition, byte = tile.address
+    psum = tile.region is MemoryRegion.psum
+    capacity = target.psum_partition_bytes if psum else target.sbuf_partition_bytes
+    align = target.psum_min_align if psum else target.sbuf_min_align
+    problem = ""
+    if partition < 0 or partition + tile.partitions > target.num_partitions:
+        problem = f"needs partitions {partition}..{partition + tile.partitions - 1} of {target.num_partitions}"
+    elif byte < 0 or byte + tile.partition_bytes > capacity:
+        problem = f"needs bytes {byte}..{byte + tile.partition_bytes - 1} of the {capacity} in a partition"
+    elif byte % align:
+        problem = f"is not a multiple of {align} bytes"
+    if problem:
+        raise InvalidAddress(
+            memory=str(tile.region).upper(), address=tile.address, tile=_name(tile), problem=problem,
+            location=tile.location,
+        )
+
+
+def _overflow(found: Overflow, tiles: list[Buffer], fixed: list[Buffer], region: MemoryRegion, target: Target):
+    failed = tiles[found.index]
+    live = [tiles[i] for i in found.live] + [fixed[i] for i in found.reservations]
+    live.sort(key=lambda b: -b.partition_bytes)
+    lines = [f"  {b.partition_bytes:>8} bytes  {_name(b)}  {b.location}" for b in live[:_LISTED]]
+    if len(live) > _LISTED:
+        rest = sum(b.partition_bytes for b in live[_LISTED:])
+        lines.append(f"  {rest:>8} bytes  in {len(live) - _LISTED} more tiles")
+    return MemoryOverflow(
+        memory=str(region).upper(), target=target.name, what=_name(failed), need=failed.partition_bytes,
+        live=found.live_bytes + found.reserved_bytes, capacity=found.capacity, missing=found.missing,
+        tiles="\n".join(lines), location=failed.location,
+    )
+
+
+def _name(tile: Buffer) -> str:
+    return f"{tile.label} {tile.dtype} {list(tile.shape)}"

@@ -1,0 +1,31 @@
+"""The passes between a traced Program and code generation, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from nkilite import knobs
+from nkilite.ir.program import Program
+from nkilite.passes.allocate import Allocate
+from nkilite.passes.follow_writes import FollowWrites
+
+
+class Pass(Protocol):
+    """Valid IR in, valid IR out; a pass may change the program it is given."""
+
+    def run(self, program: Program) -> Program: ...
+
+
+PIPELINE: tuple[type[Pass], ...] = (FollowWrites, Allocate)
+
+Observer = Callable[[str, Program], None]
+
+
+def run_pipeline(program: Program, observe: Observer | None = None) -> Program:
+    """Run every pass; `observe(pass name, program)` is called after each."""
+    for kind in PIPELINE:
+        program = kind().run(program)
+        if observe is not None:
+            observe(kind.__name__, program)
+    return program

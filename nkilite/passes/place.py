@@ -1,0 +1,78 @@
+"""Put every on-chip buffer into the CPU arena: a compact region reused by liveness, or the window of fixed addresses.
+
+Chip addresses decide what fits and what waits for what on the chip; on the CPU, tiles are compact and the memory
+freed last is used next, because it is still in the cache. Tiles with an explicit address may alias each other, so they
+live together in one window per memory that mirrors the chip's addresses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nkilite.ir.program import Program
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
+from nkilite.machine.memory import Plan, Request, plan
+from nkilite.passes.liveness import lifetimes
+
+ARENA = 0  # index of the arena among an executable's bases
+_ALIGN = 64
+_ALIASING = 4096  # rows this far apart compete for the same cache sets
+
+
+class CpuBuffer(NamedTuple):
+    """Where a buffer is: `bases[base] + offset`, partitions (rows) `pitch` bytes apart."""
+
+    base: int
+    offset: int
+    pitch: int
+
+
+class CpuPlacement(NamedTuple):
+    """A CpuBuffer per buffer id, the arena's size, and the buffers that are bases of their own, in base order."""
+
+    buffers: list[CpuBuffer]
+    arena_bytes: int
+    external: list[Buffer]
+
+
+def place(program: Program) -> CpuPlacement:
+    """Lay out all buffers of a program for the CPU."""
+    first, last = lifetimes(program)
+    placed: list[CpuBuffer] = [CpuBuffer(ARENA, 0, 0)] * len(program.buffers)
+    external: list[Buffer] = []
+    windows: dict[MemoryRegion, int] = {}
+    automatic: list[Buffer] = []
+    for buffer in program.buffers:
+        if not buffer.region.on_chip:
+            external.append(buffer)
+            placed[buffer.id] = CpuBuffer(len(external), 0, buffer.partition_bytes)
+        elif buffer.address is not None:
+            end = buffer.address[1] + buffer.partition_bytes
+            windows[buffer.region] = max(windows.get(buffer.region, 0), end)
+        elif first[buffer.id] >= 0:
+            automatic.append(buffer)
+    automatic.sort(key=lambda b: first[b.id])
+    pitches = [_pitch(b.partition_bytes) if b.partitions > 1 else b.partition_bytes for b in automatic]
+    requests = [
+        Request(b.partitions * pitch, first[b.id] if b.kind is not BufferKind.registers else 0,
+                last[b.id] if b.kind is not BufferKind.registers else program.count)
+        for b, pitch in zip(automatic, pitches, strict=True)
+    ]
+    result = plan(requests, capacity=None, align=_ALIGN, policy="reuse")
+    assert isinstance(result, Plan)
+    for buffer, pitch, offset in zip(automatic, pitches, result.offsets, strict=True):
+        placed[buffer.id] = CpuBuffer(ARENA, offset, pitch)
+    end = -(-result.extent // _ALIGN) * _ALIGN
+    for region, width in windows.items():
+        pitch = _pitch(-(-width // _ALIGN) * _ALIGN)
+        for buffer in program.buffers:
+            if buffer.region is region and buffer.address is not None:
+                partition, byte = buffer.address
+                placed[buffer.id] = CpuBuffer(ARENA, end + partition * pitch + byte, pitch)
+        end += program.target.num_partitions * pitch
+    return CpuPlacement(placed, end, external)
+
+
+def _pitch(row_bytes: int) -> int:
+    """Row pitch: compact, but never a multiple of the cache's aliasing distance."""
+    return row_bytes + _ALIGN if row_bytes % _ALIASING == 0 and row_bytes else row_bytes

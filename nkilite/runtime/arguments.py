@@ -1,0 +1,186 @@
+"""Arguments and results of kernels: NumPy, torch and JAX arrays on one side, HBM tensors on the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+import types
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+
+from nkilite.dtypes import DType, as_dtype, from_numpy
+from nkilite.errors import UnsupportedArgument, UnsupportedArrayDtype
+
+_SUGGESTED = {"float64": "float32", "int64": "int32", "uint64": "uint32", "complex64": "float32 pairs"}
+
+
+class ArrayArgument:
+    """An array a kernel was called with.
+
+    Attributes:
+        original: what the caller passed; returned when the kernel returns its input.
+        numpy: the same memory as a NumPy array, or a contiguous copy when `copied`.
+        framework: "numpy", "torch" or "jax".
+    """
+
+    __slots__ = ("copied", "dtype", "framework", "name", "numpy", "original", "shape")
+
+    def __init__(self, name: str, original: Any, array: np.ndarray, dtype: DType, framework: str) -> None:
+        self.name, self.original, self.dtype, self.framework = name, original, dtype, framework
+        self.shape = tuple(array.shape)
+        self.copied = not array.flags.c_contiguous or not array.flags.aligned
+        self.numpy = np.ascontiguousarray(array) if self.copied else array
+
+    @property
+    def key(self) -> tuple:
+        return ArrayArgument, str(self.dtype), self.shape, self.framework
+
+    @property
+    def writable(self) -> bool:
+        return not self.copied and self.numpy.flags.writeable and self.framework != "jax"
+
+
+def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
+    """The array behind an argument, or None when it is not an array.
+
+    Raises:
+        UnsupportedArrayDtype: an element type the chip does not have.
+        UnsupportedArgument: a zero-dimensional or empty array, or one that is not in CPU memory.
+    """
+    if isinstance(value, np.ndarray):
+        return _checked(name, value, value, "numpy", kernel)
+    module = type(value).__module__
+    if module.startswith("torch") and "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        if isinstance(value, torch.Tensor):
+            if value.device.type != "cpu":
+                raise UnsupportedArgument(name=name, kernel=kernel, type=f"torch tensor on {value.device}")
+            return _checked(name, value, _torch_to_numpy(torch, value.detach()), "torch", kernel)
+    if module.startswith(("jax", "jaxlib")) and "jax" in sys.modules:
+        jax = sys.modules["jax"]
+        if isinstance(value, jax.Array):
+            return _checked(name, value, np.asarray(value), "jax", kernel)
+    return None
+
+
+def _checked(name: str, original: Any, array: np.ndarray, framework: str, kernel: str) -> ArrayArgument:
+    try:
+        dtype = from_numpy(array.dtype)
+    except KeyError:
+        raise UnsupportedArrayDtype(
+            name=name, dtype=array.dtype, suggestion=_SUGGESTED.get(str(array.dtype), "float32")
+        ) from None
+    if array.ndim == 0 or array.size == 0:
+        raise UnsupportedArgument(name=name, kernel=kernel, type=f"{framework} array of shape {array.shape}")
+    return ArrayArgument(name, original, array, dtype, framework)
+
+
+_TORCH_BITS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8"}
+
+
+def _torch_to_numpy(torch: Any, tensor: Any) -> np.ndarray:
+    name = str(tensor.dtype).removeprefix("torch.")
+    bits = _TORCH_BITS.get(name)
+    if bits is None:
+        return tensor.numpy()
+    return tensor.view(getattr(torch, bits)).numpy().view(as_dtype(name).numpy)
+
+
+def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
+    """A result array as the framework of the kernel's inputs."""
+    if framework == "torch":
+        torch = sys.modules["torch"]
+        name = str(dtype)
+        if name in _TORCH_BITS:
+            return torch.from_numpy(array.view(_TORCH_BITS[name])).view(getattr(torch, name))
+        return torch.from_numpy(array)
+    if framework == "jax":
+        return sys.modules["jax"].numpy.asarray(array)
+    return array
+
+
+def map_arrays(value: Any, name: str, kernel: str, replace: Callable[[ArrayArgument], Any]) -> Any:
+    """Copy an argument with every array inside tuples, lists, dicts and dataclasses replaced.
+
+    Raises:
+        UnsupportedArgument: a value a kernel cannot be specialized on.
+    """
+    array = as_array(name, value, kernel)
+    if array is not None:
+        return replace(array)
+    if isinstance(value, tuple):
+        items = [map_arrays(v, f"{name}[{i}]", kernel, replace) for i, v in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [map_arrays(v, f"{name}[{i}]", kernel, replace) for i, v in enumerate(value)]
+    if isinstance(value, dict):
+        return {k: map_arrays(v, f"{name}[{k!r}]", kernel, replace) for k, v in value.items()}
+    if _is_plain_object(value):
+        changed = {k: map_arrays(v, f"{name}.{k}", kernel, replace) for k, v in vars(value).items()}
+        if all(changed[k] is v for k, v in vars(value).items()):
+            return value
+        copy = object.__new__(type(value))
+        copy.__dict__.update(changed)
+        return copy
+    return value
+
+
+def _is_plain_object(value: Any) -> bool:
+    """A user's dataclass or NKIObject: an instance whose state is its __dict__."""
+    if isinstance(value, (type, types.ModuleType, types.FunctionType, enum.Enum)) or not hasattr(value, "__dict__"):
+        return False
+    return dataclasses.is_dataclass(value) or any(c.__name__ == "NKIObject" for c in type(value).__mro__)
+
+
+def cache_key(value: Any, name: str, kernel: str) -> Hashable:
+    """What a specialized kernel depends on in an argument: shapes and dtypes of arrays, values of everything else.
+
+    Raises:
+        UnsupportedArgument: a value whose identity cannot be told (an iterator, a file, ...).
+    """
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, enum.Enum, type, np.generic)):
+        return type(value), value
+    if isinstance(value, ArrayArgument):
+        return value.key
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(cache_key(v, f"{name}[{i}]", kernel) for i, v in enumerate(value))
+    if isinstance(value, dict):
+        return dict, tuple((k, cache_key(v, f"{name}[{k!r}]", kernel)) for k, v in value.items())
+    if isinstance(value, (set, frozenset)):
+        return type(value), frozenset(value)
+    if _is_plain_object(value):
+        return type(value), tuple((k, cache_key(v, f"{name}.{k}", kernel)) for k, v in vars(value).items())
+    if callable(value) or isinstance(value, (np.dtype, slice, range)):
+        return type(value), _Held(value)
+    if dataclasses.is_dataclass(value) or _hashable(value):
+        return type(value), _Held(value)
+    raise UnsupportedArgument(name=name, kernel=kernel, type=type(value).__name__)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return not hasattr(value, "__next__")
+
+
+class _Held:
+    """Compares by equality where the value defines it, and keeps the value alive so that identities stay unique."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        try:
+            return hash(self.value)
+        except TypeError:
+            return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and (self.value is other.value or self.value == other.value)

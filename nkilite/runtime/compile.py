@@ -1,0 +1,51 @@
+"""From a traced Program to an Executable, with the time of every stage."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from nkilite.codegen.host import Host, host
+from nkilite.ir.program import Program
+from nkilite.passes.pipeline import Observer, run_pipeline
+from nkilite.passes.place import place
+from nkilite.runtime.executable import Executable
+from nkilite.runtime.lower import Lowered, lower
+
+
+@dataclass
+class Compilation:
+    """The products of compiling a program.
+
+    Attributes:
+        seconds: cpu-measured time per stage.
+    """
+
+    program: Program
+    lowered: Lowered
+    executable: Executable
+    host: Host
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def compile_program(program: Program, observe: Observer | None = None) -> Compilation:
+    """Run the passes, write the micro-kernels and make them executable on this host."""
+    seconds: dict[str, float] = {}
+    level = host()
+    started = time.perf_counter()
+
+    def stage(name: str) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        seconds[name] = now - started
+        started = now
+
+    program = run_pipeline(program, observe)
+    stage("passes")
+    placement = place(program)
+    stage("place")
+    lowered = lower(program, placement, level)
+    stage("lower")
+    executable = Executable(program, placement, lowered, level)
+    stage("native code")
+    return Compilation(program, lowered, executable, level, seconds)

@@ -1,0 +1,119 @@
+"""A compiled kernel: the instruction table, its memory, and the native loop that walks it."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+import numpy as np
+
+from nkilite.codegen.host import Host
+from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS
+from nkilite.errors import IndirectOutOfBounds
+from nkilite.ir.program import Program
+from nkilite.ir.types import Buffer, BufferKind
+from nkilite.passes.place import CpuPlacement
+from nkilite.runtime.library import Source, library
+from nkilite.runtime.lower import Lowered
+
+_ALIGN = 64
+
+# Walks [function, width, words...] entries until the end or a nonzero status; returns status << 48 | word position.
+_WALKER = """
+define i64 @nkilite_walk(ptr %table, i64 %count, ptr %bases) {
+entry:
+  br label %head
+head:
+  %at = phi i64 [ 0, %entry ], [ %next, %advance ]
+  %more = icmp slt i64 %at, %count
+  br i1 %more, label %body, label %done
+body:
+  %entry_ptr = getelementptr i64, ptr %table, i64 %at
+  %function = load ptr, ptr %entry_ptr, align 8
+  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
+  %width = load i64, ptr %width_ptr, align 8
+  %words = getelementptr i8, ptr %entry_ptr, i64 16
+  %status = call i32 %function(ptr %words, ptr %bases)
+  %ok = icmp eq i32 %status, 0
+  br i1 %ok, label %advance, label %fail
+advance:
+  %next = add i64 %at, %width
+  br label %head
+fail:
+  %wide = zext i32 %status to i64
+  %high = shl i64 %wide, 48
+  %code = or i64 %high, %at
+  ret i64 %code
+done:
+  ret i64 0
+}
+"""
+
+
+class Executable:
+    """Runs a lowered program over arrays.
+
+    One run at a time per executable: the arena is part of it.
+    """
+
+    def __init__(self, program: Program, placement: CpuPlacement, lowered: Lowered, host: Host) -> None:
+        self.program = program
+        self._entries = lowered.entries
+        native = library(host)
+        addresses = native.addresses([*lowered.sources, Source("nkilite_walk", _WALKER, ())])
+        self.table = lowered.table
+        functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
+        if len(self.table):
+            self.table[lowered.entries] = functions[self.table[lowered.entries]]
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        self._walk = prototype(addresses["nkilite_walk"])
+        self._external = placement.external
+        self._memory, arena = _aligned(placement.arena_bytes)
+        self._bases = np.zeros(1 + len(placement.external), np.int64)
+        self._bases[0] = arena
+        self._owned: list[np.ndarray] = []
+        self._dynamic: list[tuple[int, Buffer]] = []
+        outputs = {b.id for b in program.outputs}
+        for slot, buffer in enumerate(placement.external, start=1):
+            if buffer.kind is BufferKind.internal and buffer.id not in outputs:
+                memory, address = _aligned(buffer.size_bytes)
+                self._owned.append(memory)
+                self._bases[slot] = address
+            elif buffer.kind is BufferKind.constant:
+                assert buffer.data is not None
+                self._owned.append(buffer.data)
+                self._bases[slot] = buffer.data.ctypes.data
+            else:
+                self._dynamic.append((slot, buffer))
+        self._lock = threading.Lock()
+
+    def run(self, arrays: dict[int, np.ndarray]) -> None:
+        """Run with the given memory for input and output buffers (by buffer id).
+
+        Raises:
+            IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
+        """
+        with self._lock:
+            for slot, buffer in self._dynamic:
+                self._bases[slot] = arrays[buffer.id].ctypes.data
+            failure = self._walk(self.table.ctypes.data, len(self.table), self._bases.ctypes.data)
+        if failure:
+            self._raise(failure >> 48, failure & ((1 << 48) - 1))
+
+    def _raise(self, status: int, word: int) -> None:
+        index = int(np.searchsorted(self._entries, word))
+        instruction = next(i for i in self.program if i.index == index)
+        assert status == STATUS_OUT_OF_BOUNDS, status
+        indirect = next(o for o in instruction.signature.operands if o.type.indirection is not None)
+        assert indirect.type.indirection is not None
+        raise IndirectOutOfBounds(
+            instruction=f"nisa.{instruction.signature.name}", found="an index", location=instruction.location,
+            limit=indirect.type.indirection.limit,
+        )
+
+
+def _aligned(size: int) -> tuple[np.ndarray, int]:
+    """Memory whose returned address is aligned to a cache line, filled with NaN bytes like fresh simulated memory."""
+    memory = np.full(size + _ALIGN, 0xFF, np.uint8)
+    address = memory.ctypes.data
+    return memory, address + -address % _ALIGN

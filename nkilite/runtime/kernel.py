@@ -1,0 +1,314 @@
+"""`@nki.jit` and `nki.simulate`: what happens when a kernel is called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nkilite import knobs
+from nkilite.errors import InvalidReturn, NkiError, NonContiguousArgument, UnsupportedError
+from nkilite.ir.program import Program
+from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.location import Location, is_internal
+from nkilite.machine.target import Target, get_target
+from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays, to_framework
+from nkilite.runtime.compile import Compilation, compile_program
+from nkilite.runtime.globals import Globals
+from nkilite.codegen.host import host
+from nkilite.trace import active
+from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
+from nkilite.trace.storage import Placement, array
+from nkilite.trace.tensor import NkiTensor
+
+
+class Kernel:
+    """A function that runs on a (modelled) NeuronCore.
+
+    Called with arrays it is traced, compiled to native code for this CPU and run; called inside another kernel it is
+    inlined. Specializations are cached by argument shapes, dtypes and compile-time values, the target, the CPU level
+    and the global values the function uses.
+    """
+
+    def __init__(self, function: Callable[..., Any], lnc: int = 1, simulated: bool = False) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.lnc = lnc
+        self.simulated = simulated
+        self.signature = inspect.signature(function)
+        self._specializations: dict[Any, Specialization] = {}
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return self.signature
+
+    def __repr__(self) -> str:
+        return f"<nki kernel {self.__qualname__}>"
+
+    def __getitem__(self, lnc: Any) -> Kernel:
+        """`kernel[lnc]`: the kernel on a logical NeuronCore of that many physical cores; 1 for now."""
+        cores = lnc[0] if isinstance(lnc, tuple) and len(lnc) == 1 else lnc
+        cores = getattr(cores, "size", cores)
+        if cores != 1:
+            raise UnsupportedError(feature=f"a launch on {cores} cores (kernel[{cores}])")
+        return self
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if active.builder_or_none() is not None:
+            return self.function(*args, **kwargs)
+        try:
+            arguments = self._bind(args, kwargs)
+            if self.simulated:
+                return _simulate(self, arguments)
+            return self._specialize(arguments).run(arguments.arrays)
+        except NkiError as error:
+            raise error.with_traceback(_user_frames(error)) from error.__cause__
+
+    def trace(self, *args: Any, **kwargs: Any) -> Program:
+        """The kernel's IR for these arguments, before any pass."""
+        return _trace(self, self._bind(args, kwargs))[0]
+
+    def compile(self, *args: Any, **kwargs: Any) -> Compilation:
+        """Trace and compile for these arguments without running; the same object later calls use."""
+        return self._specialize(self._bind(args, kwargs)).compilation
+
+    def _bind(self, args: tuple, kwargs: dict[str, Any]) -> Arguments:
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arrays: list[ArrayArgument] = []
+
+        def remember(array: ArrayArgument) -> ArrayArgument:
+            arrays.append(array)
+            return array
+
+        values = {k: map_arrays(v, k, self.__name__, remember) for k, v in bound.arguments.items()}
+        return Arguments(bound, values, arrays)
+
+    def _specialize(self, arguments: Arguments) -> Specialization:
+        target = get_target(knobs.target())
+        values = tuple(cache_key(v, k, self.__name__) for k, v in arguments.values.items())
+        key = (target.name, host().level, values)
+        found = self._specializations.get(key)
+        if found is None or not found.globals.unchanged():
+            found = self._specializations[key] = Specialization(self, arguments)
+        return found
+
+
+class Arguments:
+    """Bound arguments with their arrays wrapped as ArrayArguments, and those arrays in order."""
+
+    __slots__ = ("arrays", "bound", "values")
+
+    def __init__(self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument]) -> None:
+        self.bound, self.values, self.arrays = bound, values, arrays
+
+    def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor], kernel: str) -> Any:
+        """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
+        bound = inspect.BoundArguments(self.bound.signature, dict(self.bound.arguments))  # type: ignore[arg-type]
+        for name, value in self.values.items():
+            bound.arguments[name] = _replace(value, tensors)
+        return function(*bound.args, **bound.kwargs)
+
+    @property
+    def framework(self) -> str:
+        return next((a.framework for a in self.arrays), "numpy")
+
+
+def _replace(value: Any, tensors: dict[int, NkiTensor]) -> Any:
+    if isinstance(value, ArrayArgument):
+        return tensors[id(value)]
+    if isinstance(value, tuple):
+        items = [_replace(v, tensors) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [_replace(v, tensors) for v in value]
+    if isinstance(value, dict):
+        return {k: _replace(v, tensors) for k, v in value.items()}
+    state = getattr(value, "__dict__", None)
+    if state and not isinstance(value, type) and any(isinstance(v, ArrayArgument) for v in state.values()):
+        copy = object.__new__(type(value))
+        copy.__dict__.update({k: _replace(v, tensors) for k, v in state.items()})
+        return copy
+    return value
+
+
+def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
+    """Run the kernel function under a builder; returns what it returned."""
+    tensors: dict[int, NkiTensor] = {}
+    code = getattr(kernel.function, "__code__", None)
+    where = Location(code.co_filename, code.co_firstlineno, kernel.__name__) if code else Location("", 0)
+    for argument in arguments.arrays:
+        data = None
+        if eager:
+            memory = argument.numpy.reshape(-1).view(np.uint8)
+            data = Placement(memory, 0, 0)
+        tensors[id(argument)] = builder.allocate(
+            MemoryRegion.shared_hbm, argument.shape, argument.dtype, name=argument.name, kind=BufferKind.input,
+            location=where, data=data,
+        )
+    with active.activate(builder):
+        return arguments.call(kernel.function, tensors, kernel.__name__)
+
+
+def _trace(kernel: Kernel, arguments: Arguments) -> tuple[Program, Any]:
+    builder = TraceBuilder(kernel.__name__, get_target(knobs.target()))
+    returned = _enter(builder, kernel, arguments, eager=False)
+    program = builder.program
+    for tensor in _tensors(returned, kernel.__name__):
+        if tensor.storage.kind is not BufferKind.input and tensor.storage not in program.outputs:
+            program.outputs.append(tensor.storage)
+    return program, returned
+
+
+def _tensors(returned: Any, kernel: str) -> list[NkiTensor]:
+    """The tensors in a return value, which must all be in HBM."""
+    found: list[NkiTensor] = []
+
+    def visit(tensor: NkiTensor) -> NkiTensor:
+        if tensor.buffer.on_chip or tensor.is_indirect():
+            what = f"a tensor in {str(tensor.buffer).upper()}" if tensor.buffer.on_chip else "an indirect view"
+            raise InvalidReturn(kernel=kernel, what=what, location=tensor.storage.location)
+        found.append(tensor)
+        return tensor
+
+    map_returned(returned, kernel, visit)
+    return found
+
+
+def map_returned(value: Any, kernel: str, replace: Callable[[NkiTensor], Any]) -> Any:
+    """Copy a return value with every tensor replaced; tuples, lists and dicts keep their nesting.
+
+    Raises:
+        InvalidReturn: anything that is not a tensor, a container of tensors, a number, a string or None.
+    """
+    if isinstance(value, NkiTensor):
+        return replace(value)
+    if isinstance(value, tuple):
+        items = [map_returned(v, kernel, replace) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [map_returned(v, kernel, replace) for v in value]
+    if isinstance(value, dict):
+        return {k: map_returned(v, kernel, replace) for k, v in value.items()}
+    if value is None or isinstance(value, (int, float, str)):
+        return value
+    raise InvalidReturn(kernel=kernel, what=f"a {type(value).__name__}")
+
+
+class Specialization:
+    """A kernel compiled for one set of shapes, dtypes and compile-time values."""
+
+    def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
+        self.kernel = kernel
+        self.globals = Globals(kernel.function)
+        program, self._returned = _trace(kernel, arguments)
+        self.compilation = compile_program(program)
+        self.program = self.compilation.program
+        written = _written_inputs(self.program)
+        self._in_place = [b.id in written for b in self.program.inputs]
+
+    def run(self, arguments: list[ArrayArgument]) -> Any:
+        """Run on arrays and wrap the results in the framework of the inputs."""
+        arrays: dict[int, np.ndarray] = {}
+        originals: dict[int, ArrayArgument] = {}
+        for buffer, argument, written in zip(self.program.inputs, arguments, self._in_place, strict=True):
+            if written:
+                require_writable(argument)
+            arrays[buffer.id] = argument.numpy
+            originals[buffer.id] = argument
+        for buffer in self.program.outputs:
+            arrays[buffer.id] = np.empty(buffer.shape, buffer.dtype.numpy)
+        self.compilation.executable.run(arrays)
+        framework = next((a.framework for a in arguments), "numpy")
+
+        def result(tensor: NkiTensor) -> Any:
+            buffer = tensor.storage
+            if buffer.id in originals and tensor.type is buffer.whole():
+                return originals[buffer.id].original
+            return to_framework(_view(arrays[buffer.id], tensor), tensor.dtype, framework)
+
+        return map_returned(self._returned, self.kernel.__name__, result)
+
+
+def require_writable(argument: ArrayArgument) -> None:
+    """Raise NonContiguousArgument unless a kernel can write an argument in place."""
+    if not argument.writable:
+        problem = "not contiguous" if argument.copied else "read-only"
+        raise NonContiguousArgument(name=argument.name, shape=argument.shape, problem=problem)
+
+
+def _view(data: np.ndarray, tensor: NkiTensor) -> np.ndarray:
+    if tensor.type is tensor.storage.whole():
+        return data
+    strides = tuple(s * tensor.dtype.itemsize for s in tensor.strides)
+    return np.ndarray(tensor.shape, tensor.dtype.numpy, data, tensor.byte_offset, strides)
+
+
+def _written_inputs(program: Program) -> set[int]:
+    inputs = {b.id for b in program.inputs}
+    written: set[int] = set()
+    for instruction in program:
+        for operand in instruction.signature.operands:
+            if operand.writes:
+                buffer, _ = instruction.access(operand)
+                if buffer.id in inputs:
+                    written.add(buffer.id)
+    return written
+
+
+def _simulate(kernel: Kernel, arguments: Arguments) -> Any:
+    builder = EagerBuilder(kernel.__name__, get_target(knobs.target()))
+    returned = _enter(builder, kernel, arguments, eager=True)
+    _tensors(returned, kernel.__name__)
+    by_storage = {id(b): a for b, a in zip(builder.program.inputs, arguments.arrays, strict=True)}
+    for buffer, argument in zip(builder.program.inputs, arguments.arrays, strict=True):
+        if buffer.id in builder.written_inputs:
+            require_writable(argument)
+
+    def result(tensor: NkiTensor) -> Any:
+        argument = by_storage.get(id(tensor.storage))
+        if argument is not None and tensor.type is tensor.storage.whole():
+            return argument.original
+        return to_framework(array(tensor).copy(), tensor.dtype, arguments.framework)
+
+    return map_returned(returned, kernel.__name__, result)
+
+
+def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
+
+    Options of the vendor's compiler (mode, platform_target, ...) are accepted and have no meaning on a CPU.
+    """
+    if function is None:
+        return functools.partial(jit, **options)
+    return function if isinstance(function, Kernel) else Kernel(function)
+
+
+def simulate(kernel: Callable[..., Any]) -> Kernel:
+    """The kernel executed eagerly by NumPy reference semantics, so that print and breakpoint() see values.
+
+    Args:
+        kernel: an `@nki.jit` kernel or a plain function.
+    """
+    if isinstance(kernel, Kernel):
+        return Kernel(kernel.function, kernel.lnc, simulated=True)
+    return Kernel(kernel, simulated=True)
+
+
+def _user_frames(error: NkiError) -> Any:
+    """The traceback without nkilite's own frames."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        if not is_internal(trace.tb_frame.f_code.co_filename):
+            frames.append(trace)
+        trace = trace.tb_next
+    for outer, inner in zip(frames, [*frames[1:], None], strict=True):
+        outer.tb_next = inner
+    return frames[0] if frames else None

@@ -1,0 +1,128 @@
+"""NumPy memory behind tensors while a kernel is simulated, and reading and writing views of it.
+
+Tiles with an explicit address share one array per memory, so that tiles aliased by address alias here too; every
+other buffer has an array of its own. Fresh memory is filled with 0xFF bytes, which is NaN in every float type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from nkilite.dtypes import cast
+from nkilite.errors import IndirectOutOfBounds
+from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion
+
+if TYPE_CHECKING:
+    from nkilite.trace.tensor import NkiTensor
+
+FRESH = 0xFF
+
+
+class Placement(NamedTuple):
+    """Where a buffer is: byte `base` of `memory`, partitions `pitch` bytes apart."""
+
+    memory: np.ndarray
+    base: int
+    pitch: int
+
+
+class EagerMemory:
+    """Allocates the placements of a simulated kernel's buffers."""
+
+    def __init__(self, partitions: int, partition_bytes: dict[MemoryRegion, int]) -> None:
+        self._partitions = partitions
+        self._partition_bytes = partition_bytes
+        self._physical: dict[MemoryRegion, np.ndarray] = {}
+
+    def place(self, buffer: Buffer) -> Placement:
+        """Fresh memory for a buffer; explicitly addressed ones share the physical array of their region."""
+        if buffer.address is None:
+            return Placement(np.full(buffer.size_bytes, FRESH, np.uint8), 0, buffer.partition_bytes)
+        pitch = self._partition_bytes[buffer.region]
+        memory = self._physical.get(buffer.region)
+        if memory is None:
+            memory = self._physical[buffer.region] = np.full(self._partitions * pitch, FRESH, np.uint8)
+        partition, byte = buffer.address
+        return Placement(memory, partition * pitch + byte, pitch)
+
+
+def address(tensor: NkiTensor) -> tuple[Placement, int, list[int]]:
+    """Placement, byte offset into its memory, and byte strides of a tensor's static part."""
+    placement, kind = tensor.storage.data, tensor.type
+    assert isinstance(placement, Placement)
+    strides = [s * kind.dtype.itemsize for s in kind.strides]
+    per_partition = tensor.storage.partition_bytes
+    offset = tensor.byte_offset
+    if kind.region.on_chip and per_partition:
+        strides[0] = strides[0] // per_partition * placement.pitch
+        offset = offset // per_partition * placement.pitch + offset % per_partition
+    return placement, placement.base + offset, strides
+
+
+def array(tensor: NkiTensor) -> np.ndarray:
+    """The NumPy view of a tensor without a runtime index."""
+    placement, offset, strides = address(tensor)
+    return np.ndarray(tensor.shape, tensor.dtype.numpy, placement.memory, offset, strides)
+
+
+def read(tensor: NkiTensor) -> np.ndarray:
+    """The values of a tensor: a view, or a gathered copy when it has a runtime index (absent rows read as zero)."""
+    if tensor.index is None:
+        return array(tensor)
+    values = np.zeros(tensor.shape, tensor.dtype.numpy)
+    for positions, rows in _indirect_rows(tensor):
+        values[positions] = rows
+    return values
+
+
+def write(tensor: NkiTensor, values: np.ndarray) -> None:
+    """Convert and store values of the tensor's shape (or one with the same number of elements)."""
+    converted = cast(np.asarray(values), tensor.dtype)
+    if tensor.index is None:
+        target = array(tensor)
+        target[...] = converted.reshape(target.shape) if converted.size == target.size else converted
+        return
+    converted = converted.reshape(tensor.shape)
+    for positions, rows in _indirect_rows(tensor):
+        rows[...] = converted[positions]
+
+
+def valid_rows(tensor: NkiTensor) -> np.ndarray | None:
+    """Which positions of dimension 0 have an index inside its limit; None when the tensor has no runtime index."""
+    if tensor.index is None or tensor.type.indirection is None:
+        return None
+    indices = _indices(tensor)
+    return (indices >= 0) & (indices < tensor.type.indirection.limit)
+
+
+def check_bounds(tensor: NkiTensor, instruction: str) -> None:
+    """Raise IndirectOutOfBounds for the first index outside its limit."""
+    valid = valid_rows(tensor)
+    if valid is not None and not valid.all():
+        assert tensor.type.indirection is not None
+        found = int(_indices(tensor)[~valid][0])
+        raise IndirectOutOfBounds(instruction=instruction, found=found, limit=tensor.type.indirection.limit)
+
+
+def _indices(tensor: NkiTensor) -> np.ndarray:
+    assert tensor.index is not None and tensor.type.indirection is not None
+    flat = array(tensor.index).astype(np.int64)
+    if tensor.type.indirection.kind is IndirectKind.scalar:
+        return np.broadcast_to(flat.reshape(-1)[:1], (tensor.shape[0],))
+    # Position i of dimension 0 takes entry i of the index tile read column by column.
+    return flat.reshape(flat.shape[0], -1).T.reshape(-1)[: tensor.shape[0]]
+
+
+def _indirect_rows(tensor: NkiTensor) -> Iterator[tuple[int, np.ndarray]]:
+    """Pairs (position in dimension 0, NumPy view of the addressed elements) of the indices inside the limit."""
+    indirection = tensor.type.indirection
+    assert indirection is not None
+    placement, base, strides = address(tensor)
+    step = indirection.stride * tensor.dtype.itemsize
+    for position, index in enumerate(_indices(tensor)):
+        if 0 <= index < indirection.limit:
+            offset = base + position * strides[0] + int(index) * step
+            yield position, np.ndarray(tensor.shape[1:], tensor.dtype.numpy, placement.memory, offset, strides[1:])

@@ -1,0 +1,639 @@
+"""NkiTensor: a strided view of a buffer, the value kernels compute with.
+
+All view operations are free: they compose a new access pattern over the same storage while the kernel is traced.
+Semantics: the "Tensor Values" and "Tensor Indexing" sections of the public NKI language guide, and "NKI Access
+Patterns" for `ap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from nkilite.dtypes import DType, as_dtype
+from nkilite.errors import (
+    EmptySlice,
+    IndexOutOfBounds,
+    InvalidIndex,
+    InvalidReshape,
+    InvalidView,
+    PartitionStrideMismatch,
+    PatternOutOfBounds,
+    TensorAsNumber,
+    TensorOperator,
+    TooManyIndices,
+)
+from nkilite.ir.types import Buffer, IndirectKind, Indirection, MemoryRegion, ViewType, contiguous_strides
+from nkilite.trace import layout
+
+_VIEWS_KEPT = 4096  # cached slices per tensor; beyond that kernels do not come back to them
+
+
+class DynamicSlice(NamedTuple):
+    """`nl.ds(start, size)`: `size` elements from `start`."""
+
+    start: Any
+    size: int
+
+
+class NkiTensor:
+    """A view: `shape`, `strides`, `offset` (elements of `dtype`) over storage in `buffer` memory.
+
+    On-chip tensors (SBUF, PSUM) keep dimension 0 as the partition dimension and have at least two dimensions; HBM
+    tensors have at least one. A tensor is always true in a condition, so kernels can test optional ones for None.
+    """
+
+    __slots__ = ("_views", "byte_offset", "index", "storage", "type")
+
+    type: ViewType
+    storage: Buffer
+    byte_offset: int
+    index: NkiTensor | None
+
+    def __init__(self, storage: Buffer, type: ViewType, byte_offset: int = 0, index: NkiTensor | None = None) -> None:
+        self.storage = storage
+        self.type = type
+        self.byte_offset = byte_offset
+        self.index = index
+        self._views: dict[tuple, NkiTensor] | None = None
+
+    # --- attributes -----------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Element strides; on chip, one partition is as many elements as a partition of the storage holds."""
+        return self.type.strides
+
+    @property
+    def offset(self) -> int:
+        """Elements from the beginning of the storage."""
+        return self.byte_offset // self.type.dtype.itemsize
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def buffer(self) -> MemoryRegion:
+        """The memory the tensor is in."""
+        return self.type.region
+
+    @property
+    def name(self) -> str:
+        return self.storage.name
+
+    @property
+    def ndim(self) -> int:
+        return self.type.ndim
+
+    @property
+    def size(self) -> int:
+        return self.type.size
+
+    @property
+    def address(self) -> tuple[int, int] | None:
+        """(first partition, byte) given by the user, or None when the planner chooses."""
+        return self.storage.address
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements are dense and row-major; on chip, within each partition."""
+        first = 1 if self.type.region.on_chip else 0
+        expected = 1
+        for size, stride in zip(reversed(self.shape[first:]), reversed(self.strides[first:]), strict=True):
+            if size != 1 and stride != expected:
+                return False
+            expected *= size
+        return True
+
+    def is_indirect(self) -> bool:
+        """Whether the address depends on an index read on the device."""
+        return self.index is not None
+
+    def get_pattern(self) -> list[list[int]]:
+        """The access pattern as [[stride, count], ...], one pair per dimension."""
+        return [[s, n] for s, n in zip(self.strides, self.shape, strict=True)]
+
+    # --- indexing -------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> NkiTensor:
+        """Index with integers, slices, Ellipsis and nl.ds.
+
+        Raises:
+            IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex.
+        """
+        views = self._views
+        if views is None:
+            views = self._views = {}
+        try:
+            cache_key = _cache_key(key)
+            found = views.get(cache_key)
+        except TypeError:
+            return self._getitem(key)
+        if found is None:
+            found = self._getitem(key)
+            if len(views) < _VIEWS_KEPT:
+                views[cache_key] = found
+        return found
+
+    def _getitem(self, key: Any) -> NkiTensor:
+        keys = list(key) if type(key) is tuple else [key]
+        ndim = self.type.ndim
+        explicit = len(keys) - sum(k is Ellipsis for k in keys)
+        if explicit > ndim:
+            raise TooManyIndices(found=explicit, ndim=ndim, shape=self.shape)
+        ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]
+        if len(ellipses) > 1:
+            raise InvalidIndex(what="two ellipses", hint="use ... once.")
+        fill = [slice(None)] * (ndim - explicit)
+        if ellipses:
+            keys[ellipses[0]:ellipses[0] + 1] = fill
+        else:
+            keys += fill
+
+        shape: list[int] = []
+        strides: list[int] = []
+        dynamic: list[tuple[int, Any]] = []
+        offset = 0
+        kept_last: tuple[int, int] | None = None
+        on_chip = self.type.region.on_chip
+        for dim, (k, size, stride) in enumerate(zip(keys, self.shape, self.strides, strict=True)):
+            if isinstance(k, slice):
+                start, count, step = _slice(k, size, dim, self)
+                if (start, count, step) != (0, size, 1):
+                    self._guard_indirect(dim, "slice")
+                offset += start * stride
+                shape.append(count)
+                strides.append(stride * step)
+            elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
+                i = int(k)
+                if not -size <= i < size:
+                    raise IndexOutOfBounds(index=i, dim=dim, size=size, of=_of(self))
+                self._guard_indirect(dim, "index")
+                offset += (i % size) * stride
+                if on_chip and dim == 0:
+                    shape.append(1)
+                    strides.append(stride)
+                else:
+                    kept_last = (1, stride)
+            elif isinstance(k, DynamicSlice):
+                if isinstance(k.start, (int, np.integer)):
+                    start, count, _ = _slice(slice(int(k.start), int(k.start) + int(k.size)), size, dim, self)
+                    self._guard_indirect(dim, "slice")
+                    offset += start * stride
+                else:
+                    count = int(k.size)
+                    dynamic.append((dim, k.start))
+                shape.append(count)
+                strides.append(stride)
+            elif _is_runtime_index(k):
+                dynamic.append((dim, k))
+                kept_last = (1, stride)
+            else:
+                raise InvalidIndex(
+                    what=f"{_kind(k)} {k!r}" if k is not None else "None",
+                    hint="use integers, slices, ..., nl.ds(start, size), or expand_dim() for a new axis.",
+                )
+        minimum = 2 if on_chip else 1
+        if len(shape) < minimum:
+            size, stride = kept_last if kept_last is not None else (1, 1)
+            shape.append(size)
+            strides.append(stride)
+        if not dynamic:
+            return self._view(tuple(shape), tuple(strides), offset)
+        if len(dynamic) > 1 or self.index is not None:
+            raise InvalidView(
+                operation="indexing with a runtime value", reason="a view has at most one runtime index",
+                hint="combine the indices into one before indexing.",
+            )
+        dim, index = dynamic[0]
+        return self._dynamic(tuple(shape), tuple(strides), offset, dim, index)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Copy `value` (a tensor or a number) into the view, as nisa.tensor_copy, dma_copy or memset would."""
+        assign[0](self[key], value)
+
+    def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
+        """Elements start, start + step, ... below end of one dimension. Raises IndexOutOfBounds, EmptySlice."""
+        dim = self._dim(dim, "slice")
+        if step < 1:
+            raise InvalidView(operation="slice", reason=f"step {step} is below 1", hint="use a positive step.")
+        if not 0 <= start < end <= self.shape[dim]:
+            raise IndexOutOfBounds(index=f"{start}:{end}", dim=dim, size=self.shape[dim], of=_of(self))
+        return self[(slice(None),) * dim + (slice(start, end, step),)]
+
+    def select(self, dim: int, index: Any) -> NkiTensor:
+        """Remove a dimension by choosing one of its elements, by an integer or by a runtime index.
+
+        Args:
+            index: an int; or a [1, 1] int32/uint32 SBUF tensor or a register, read when the kernel runs.
+        """
+        dim = self._dim(dim, "select")
+        if isinstance(index, (int, np.integer)):
+            if not 0 <= index < self.shape[dim]:
+                raise IndexOutOfBounds(index=index, dim=dim, size=self.shape[dim], of=_of(self))
+            return self[(slice(None),) * dim + (int(index),)]
+        self._guard_partition(dim, "select with a runtime index", "select a free dimension.")
+        if self.index is not None:
+            raise InvalidView(operation="select", reason="the view already has a runtime index",
+                              hint="check is_indirect() first.")
+        shape = self.shape[:dim] + self.shape[dim + 1:]
+        strides = self.strides[:dim] + self.strides[dim + 1:]
+        if len(shape) < (2 if self.type.region.on_chip else 1):
+            shape, strides = (*shape, 1), (*strides, 1)
+        return self._dynamic(shape, strides, 0, dim, index)
+
+    def vector_select(self, dim: int, vector_offset: NkiTensor) -> NkiTensor:
+        """Give every position of dimension 0 its own runtime index into this HBM tensor (gather or scatter)."""
+        if dim != 0 or self.type.region.on_chip or self.index is not None:
+            raise InvalidView(
+                operation="vector_select",
+                reason=f"needs dim=0 of an HBM tensor without a runtime index (dim={dim}, memory {self.buffer})",
+                hint="move the data to HBM, or use nisa.nc_n_gather / nisa.local_gather on chip.",
+            )
+        _check_index(vector_offset, "vector_offset")
+        count = vector_offset.shape[0]
+        return self._indirect(
+            IndirectKind.vector, vector_offset, self.strides[0], self.shape[0],
+            (count, *self.shape[1:]), (0, *self.strides[1:]), self.byte_offset,
+        )
+
+    # --- shape ----------------------------------------------------------------------------------------------------
+
+    def permute(self, dims: Sequence[int]) -> NkiTensor:
+        """Reorder dimensions; on chip the partition dimension stays first."""
+        dims = tuple(dims)
+        if sorted(dims) != list(range(self.ndim)):
+            raise InvalidView(operation="permute", reason=f"{dims} is not a permutation of {tuple(range(self.ndim))}",
+                              hint="name every dimension once.")
+        if dims[0] != 0:
+            self._guard_partition(0, "permute", "transpose partitions with nisa.nc_transpose or dma_transpose.")
+        return self._view(tuple(self.shape[d] for d in dims), tuple(self.strides[d] for d in dims), 0)
+
+    def broadcast(self, dim: int, size: int) -> NkiTensor:
+        """Repeat a dimension of size 1 `size` times without a copy (stride 0)."""
+        dim = self._dim(dim, "broadcast")
+        self._guard_partition(dim, "broadcast", "copy to the other partitions, or use a matmul with ones.")
+        if self.shape[dim] != 1:
+            raise InvalidView(operation="broadcast", reason=f"dimension {dim} has size {self.shape[dim]}, not 1",
+                              hint="only a dimension of size 1 can be repeated.")
+        shape = (*self.shape[:dim], size, *self.shape[dim + 1:])
+        return self._view(shape, (*self.strides[:dim], 0, *self.strides[dim + 1:]), 0)
+
+    def expand_dim(self, dim: int) -> NkiTensor:
+        """Insert a dimension of size 1 at `dim`."""
+        if not 0 <= dim <= self.ndim:
+            raise IndexOutOfBounds(index=dim, dim="list", size=self.ndim + 1, of=_of(self))
+        self._guard_partition(dim, "expand_dim", "insert it after the partition dimension.")
+        stride = self.strides[dim] * self.shape[dim] if dim < self.ndim else 1
+        return self._view((*self.shape[:dim], 1, *self.shape[dim:]), (*self.strides[:dim], stride, *self.strides[dim:]), 0)
+
+    def squeeze_dim(self, dim: int) -> NkiTensor:
+        """Remove a dimension of size 1."""
+        dim = self._dim(dim, "squeeze_dim")
+        self._guard_partition(dim, "squeeze_dim", "keep the partition dimension.")
+        if self.shape[dim] != 1:
+            raise InvalidView(operation="squeeze_dim", reason=f"dimension {dim} has size {self.shape[dim]}, not 1",
+                              hint="select an element of it instead.")
+        return self._view(self.shape[:dim] + self.shape[dim + 1:], self.strides[:dim] + self.strides[dim + 1:], 0)
+
+    def reshape_dim(self, dim: int, shape: Sequence[int]) -> NkiTensor:
+        """Split one dimension into several; one size may be -1."""
+        dim = self._dim(dim, "reshape_dim")
+        new = layout.infer_size(tuple(shape), self.shape[dim])
+        if new is None:
+            raise InvalidReshape(shape=(self.shape[dim],), new_shape=tuple(shape), hint="make the products equal.",
+                                 reason=f"the product is not {self.shape[dim]}")
+        if len(new) > 1:
+            self._guard_partition(dim, "reshape_dim", "partitions cannot be split by a view.")
+        strides = tuple(s * self.strides[dim] for s in contiguous_strides(new))
+        return self._view((*self.shape[:dim], *new, *self.shape[dim + 1:]),
+                          (*self.strides[:dim], *strides, *self.strides[dim + 1:]), 0)
+
+    def flatten_dims(self, start_dim: int, end_dim: int) -> NkiTensor:
+        """Merge dimensions start_dim..end_dim (inclusive), which must be contiguous in memory."""
+        start_dim, end_dim = self._dim(start_dim, "flatten_dims"), self._dim(end_dim, "flatten_dims")
+        if end_dim > start_dim:
+            self._guard_partition(start_dim, "flatten_dims", "start after the partition dimension.")
+        shape, strides = self.shape[start_dim:end_dim + 1], self.strides[start_dim:end_dim + 1]
+        stride = layout.merge(shape, strides)
+        if stride is None or not shape:
+            raise InvalidReshape(shape=shape, new_shape=(prod(shape),), reason=f"strides {strides} are not contiguous",
+                                 hint="flatten before permuting or slicing.")
+        return self._view((*self.shape[:start_dim], prod(shape), *self.shape[end_dim + 1:]),
+                          (*self.strides[:start_dim], stride, *self.strides[end_dim + 1:]), 0)
+
+    def reshape(self, *shape: Any) -> NkiTensor:
+        """View the same elements, in row-major order, under another shape.
+
+        On chip the partition dimension keeps its size.
+
+        Raises:
+            InvalidReshape: the sizes differ, partitions would change, or the strides do not allow it.
+        """
+        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else tuple(shape)
+        wanted = tuple(int(n) for n in wanted)
+        new = layout.infer_size(wanted, self.size)
+        if new is None:
+            raise InvalidReshape(shape=self.shape, new_shape=wanted, hint="make the products equal.",
+                                 reason=f"they have {self.size} and {abs(prod(wanted))} elements")
+        on_chip = self.type.region.on_chip
+        if (on_chip or self._vector_indexed()) and new[0] != self.shape[0]:
+            raise InvalidReshape(
+                shape=self.shape, new_shape=wanted, reason=f"the partition dimension would change from "
+                f"{self.shape[0]} to {new[0]}", hint="data moves between partitions only by nisa.dma_copy, "
+                "nc_transpose or a matmul; reshape the HBM tensor instead.")
+        if on_chip or self._vector_indexed():
+            free = layout.reshape_strides(self.shape[1:], self.strides[1:], new[1:])
+            strides = None if free is None else (self.strides[0], *free)
+        else:
+            strides = layout.reshape_strides(self.shape, self.strides, new)
+        if strides is None:
+            raise InvalidReshape(shape=self.shape, new_shape=wanted, reason=f"strides {self.strides} do not allow it",
+                                 hint="reshape before permuting or slicing, or copy first.")
+        return self._view(new, strides, 0)
+
+    def rearrange(self, src_pattern: tuple, dst_pattern: tuple, fixed_sizes: dict[str, int] | None = None) -> NkiTensor:
+        """Split, reorder and merge dimensions by name, einops style.
+
+        Args:
+            src_pattern: a name per dimension, or a tuple of names for a dimension that is split.
+            dst_pattern: the same names in the wanted order; a tuple of names is merged into one dimension.
+            fixed_sizes: sizes of split names; one name per group may be left out.
+        """
+        sizes = dict(fixed_sizes or {})
+        if len(src_pattern) != self.ndim:
+            raise InvalidView(operation="rearrange", reason=f"{len(src_pattern)} source names for {self.ndim} dimensions",
+                              hint="name every dimension.")
+        view = self
+        names: list[str] = []
+        for entry in src_pattern:
+            group = (entry,) if isinstance(entry, str) else tuple(entry)
+            if len(group) > 1:
+                view = view.reshape_dim(len(names), tuple(sizes.get(n, -1) for n in group))
+            names.extend(group)
+        for name, size in zip(names, view.shape, strict=True):
+            if sizes.get(name, size) != size:
+                raise InvalidView(operation="rearrange", reason=f"{name} is {size}, not {sizes[name]}",
+                                  hint="correct fixed_sizes.")
+        flat = [n for entry in dst_pattern for n in ((entry,) if isinstance(entry, str) else entry)]
+        if sorted(flat) != sorted(names):
+            raise InvalidView(operation="rearrange", reason=f"names {flat} are not a permutation of {names}",
+                              hint="use every source name once.")
+        view = view.permute(tuple(names.index(n) for n in flat))
+        at = 0
+        for entry in dst_pattern:
+            if not isinstance(entry, str) and len(entry) > 1:
+                view = view.flatten_dims(at, at + len(entry) - 1)
+            at += 1
+        return view
+
+    # --- reinterpretation -----------------------------------------------------------------------------------------
+
+    def view(self, dtype: Any) -> NkiTensor:
+        """Reinterpret the bits as another dtype; the size of the (contiguous) last dimension is rescaled."""
+        new = as_dtype(dtype)
+        old_size, new_size = self.dtype.itemsize, new.itemsize
+        if self.index is not None:
+            raise InvalidView(operation="view", reason="the view has a runtime index", hint="reinterpret before indexing.")
+        if old_size == new_size:
+            return NkiTensor(self.storage, ViewType.of(self.buffer, new, self.shape, self.strides), self.byte_offset)
+        last_bytes = self.shape[-1] * old_size
+        if self.shape[-1] != 1 and self.strides[-1] != 1:
+            raise InvalidView(operation="view", reason=f"the last dimension has stride {self.strides[-1]}",
+                              hint="only a contiguous last dimension can be reinterpreted.")
+        strides_bytes = [s * old_size for s in self.strides[:-1]]
+        if last_bytes % new_size or self.byte_offset % new_size or any(
+            s % new_size for s, n in zip(strides_bytes, self.shape[:-1], strict=True) if n > 1
+        ):
+            raise InvalidView(operation="view", reason=f"{last_bytes} bytes at byte {self.byte_offset} do not divide "
+                              f"into {new} elements", hint=f"make sizes and offsets multiples of {new_size} bytes.")
+        shape = (*self.shape[:-1], last_bytes // new_size)
+        strides = (*(s // new_size for s in strides_bytes), 1)
+        return NkiTensor(self.storage, ViewType.of(self.buffer, new, shape, strides), self.byte_offset)
+
+    reinterpret_cast = view
+
+    def ap(
+        self,
+        pattern: Sequence[Sequence[int]],
+        offset: int | None = None,
+        scalar_offset: Any = None,
+        vector_offset: NkiTensor | None = None,
+        indirect_dim: int = 0,
+        dtype: Any = None,
+    ) -> NkiTensor:
+        """Address the storage directly by [[stride, count], ...]; the shape and strides of this view are ignored.
+
+        Args:
+            offset: elements added to this view's own offset; None adds nothing.
+            scalar_offset: a [1, 1] SBUF tensor or a register; the address grows by it times the stride of
+                `indirect_dim` in this tensor's shape (not in the pattern).
+            vector_offset: an SBUF tensor with one index per position of the first pattern dimension.
+            dtype: reinterpret the storage; strides, counts and offset then count such elements.
+
+        Raises:
+            PartitionStrideMismatch, PatternOutOfBounds, InvalidView.
+        """
+        element = as_dtype(dtype) if dtype is not None else self.dtype
+        pairs = [(int(s), int(n)) for s, n in pattern]
+        strides, shape = tuple(s for s, _ in pairs), tuple(n for _, n in pairs)
+        if not pairs or min(shape) < 1:
+            raise InvalidView(operation=".ap()", reason=f"pattern {list(map(list, pairs))} selects nothing",
+                              hint="every count must be at least 1.")
+        byte_offset = self.byte_offset + int(offset or 0) * element.itemsize
+        region = self.type.region
+        per_partition = self.storage.partition_bytes // element.itemsize
+        if region.on_chip and shape[0] > 1 and strides[0] != per_partition:
+            raise PartitionStrideMismatch(found=strides[0], expected=per_partition)
+        if scalar_offset is not None and vector_offset is not None:
+            raise InvalidView(operation=".ap()", reason="both scalar_offset and vector_offset are given",
+                              hint="pass one of them.")
+        dynamic = scalar_offset is not None or vector_offset is not None
+        total = self.storage.size_bytes // element.itemsize
+        start = byte_offset // element.itemsize
+        static_strides = (0, *strides[1:]) if vector_offset is not None else strides
+        low = sum(s * (n - 1) for s, n in zip(static_strides, shape, strict=True) if s < 0)
+        high = sum(s * (n - 1) for s, n in zip(static_strides, shape, strict=True) if s > 0)
+        if start + low < 0 or start + high >= total:
+            raise PatternOutOfBounds(pattern=[list(p) for p in pairs], offset=start, size=f"{total} elements",
+                                     reaches=start + (low if start + low < 0 else high), tensor=self.storage.label)
+        if not dynamic:
+            return NkiTensor(self.storage, ViewType.of(region, element, shape, strides), byte_offset)
+        if not 0 <= indirect_dim < self.ndim:
+            raise IndexOutOfBounds(index=indirect_dim, dim="list", size=self.ndim, of=_of(self))
+        stride = prod(self.shape[indirect_dim + 1:]) * self.dtype.itemsize // element.itemsize
+        kind = IndirectKind.scalar if scalar_offset is not None else IndirectKind.vector
+        index = _index_tensor(scalar_offset if scalar_offset is not None else vector_offset)
+        _check_index(index, f"{kind.value}_offset")
+        limit = self.shape[indirect_dim]
+        return self._indirect(kind, index, stride, limit, shape, static_strides, byte_offset, element)
+
+    # --- what a tensor is not -------------------------------------------------------------------------------------
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __index__(self) -> NoReturn:
+        raise TensorAsNumber(use="a Python index or range bound", hint="index with the tensor itself (select, or "
+                             ".ap with scalar_offset), or pass the value as a compile-time kernel argument.")
+
+    def __int__(self) -> NoReturn:
+        raise TensorAsNumber(use="a Python int", hint="pass the value as a compile-time kernel argument.")
+
+    def __float__(self) -> NoReturn:
+        raise TensorAsNumber(use="a Python float", hint="pass a [P, 1] tile as the operand instead of a number.")
+
+    def numpy(self) -> np.ndarray:
+        """The values, while simulating (nki.simulate); a copy.
+
+        Raises:
+            TensorAsNumber: the kernel is being traced, so there are no values yet.
+        """
+        if self.storage.data is None:
+            raise TensorAsNumber(use="an array", hint="run the kernel with nki.simulate to look at values.")
+        from nkilite.trace.storage import read
+
+        return read(self).copy()
+
+    def __repr__(self) -> str:
+        text = f"NkiTensor({self.storage.label}: {self.dtype} {self.shape} in {self.buffer})"
+        if self.storage.data is not None and self.index is None:
+            text += f"\n{self.numpy()}"
+        return text
+
+    # --- internals ------------------------------------------------------------------------------------------------
+
+    def _view(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> NkiTensor:
+        kind = self.type
+        return NkiTensor(
+            self.storage,
+            ViewType.of(kind.region, kind.dtype, shape, strides, kind.indirection),
+            self.byte_offset + offset * kind.dtype.itemsize,
+            self.index,
+        )
+
+    def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: Any) -> NkiTensor:
+        if self.type.region.on_chip and dim == 0:
+            self._guard_partition(0, "a runtime index", "index a free dimension.")
+        tensor = _index_tensor(index)
+        _check_index(tensor, "runtime index")
+        return self._indirect(IndirectKind.scalar, tensor, self.strides[dim], self.shape[dim], shape, strides,
+                              self.byte_offset + offset * self.dtype.itemsize)
+
+    def _indirect(self, kind: IndirectKind, index: NkiTensor, stride: int, limit: int, shape: tuple[int, ...],
+                  strides: tuple[int, ...], byte_offset: int, dtype: DType | None = None) -> NkiTensor:
+        indirection = Indirection.of(kind, index.type, stride, limit)
+        type = ViewType.of(self.type.region, dtype or self.dtype, shape, strides, indirection)
+        return NkiTensor(self.storage, type, byte_offset, index)
+
+    def _vector_indexed(self) -> bool:
+        indirection = self.type.indirection
+        return indirection is not None and indirection.kind is IndirectKind.vector
+
+    def _guard_indirect(self, dim: int, operation: str) -> None:
+        if dim == 0 and self._vector_indexed():
+            raise InvalidView(operation=operation, reason="dimension 0 has a runtime index per position",
+                              hint="slice the index tensor instead.")
+
+    def _guard_partition(self, dim: int, operation: str, hint: str) -> None:
+        if dim == 0 and (self.type.region.on_chip or self._vector_indexed()):
+            raise InvalidView(operation=operation, hint=hint, reason="dimension 0 is the partition dimension")
+
+    def _dim(self, dim: int, operation: str) -> int:
+        if not -self.ndim <= dim < self.ndim:
+            raise IndexOutOfBounds(index=dim, dim=f"list of {operation}", size=self.ndim, of=_of(self))
+        return dim % self.ndim
+
+
+def _refuse_operator(symbol: str, function: str) -> Callable[..., NoReturn]:
+    def operator(self: NkiTensor, *_: Any) -> NoReturn:
+        raise TensorOperator(symbol=symbol, function=function)
+
+    return operator
+
+
+for _name, _symbol, _function in (
+    ("add", "+", "add"), ("sub", "-", "subtract"), ("mul", "*", "multiply"), ("truediv", "/", "divide"),
+    ("pow", "**", "power"), ("matmul", "@", "matmul"), ("mod", "%", "mod"), ("and", "&", "bitwise_and"),
+    ("or", "|", "bitwise_or"), ("xor", "^", "bitwise_xor"), ("lshift", "<<", "left_shift"),
+    ("rshift", ">>", "right_shift"),
+):
+    setattr(NkiTensor, f"__{_name}__", _refuse_operator(_symbol, _function))
+    setattr(NkiTensor, f"__r{_name}__", _refuse_operator(_symbol, _function))
+for _name, _symbol, _function in (("lt", "<", "less"), ("le", "<=", "less_equal"), ("gt", ">", "greater"),
+                                  ("ge", ">=", "greater_equal"), ("neg", "-", "negative"), ("invert", "~", "invert")):
+    setattr(NkiTensor, f"__{_name}__", _refuse_operator(_symbol, _function))
+
+
+def _no_assignment(view: NkiTensor, value: Any) -> NoReturn:
+    raise AssertionError("nkilite.language was not imported")
+
+
+# How `t[...] = value` copies: set by nkilite.language, which knows the instructions.
+assign: list[Callable[[NkiTensor, Any], None]] = [_no_assignment]
+
+
+def _cache_key(key: Any) -> tuple:
+    """A hashable stand-in for an index expression (slices hash only since Python 3.12)."""
+    if type(key) is tuple:
+        return tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
+    if type(key) is slice:
+        return (key.start, key.stop, key.step, slice)
+    return (key,)
+
+
+def _slice(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, int, int]:
+    """(start, count, step) of a slice; unlike NumPy, bounds outside the dimension are an error."""
+    for bound in (key.start, key.stop, key.step):
+        if isinstance(bound, NkiTensor):
+            bound.__index__()
+        if bound is not None and not isinstance(bound, (int, np.integer)):
+            raise InvalidIndex(what=f"slice bound {bound!r} of type {_kind(bound)}",
+                               hint="use integers (// instead of /), or nl.ds for a runtime start.")
+    step = 1 if key.step is None else int(key.step)
+    if step == 0:
+        raise InvalidIndex(what="a slice of step 0", hint="use a nonzero step.")
+    for bound in (key.start, key.stop):
+        if bound is not None and not -size <= bound <= size:
+            raise IndexOutOfBounds(index=_show(key), dim=dim, size=size, of=_of(tensor))
+    start, stop, step = key.indices(size)
+    count = len(range(start, stop, step))
+    if count == 0:
+        raise EmptySlice(index=_show(key), dim=dim, size=size)
+    return start, count, step
+
+
+def _show(key: slice) -> str:
+    text = f"{'' if key.start is None else key.start}:{'' if key.stop is None else key.stop}"
+    return text if key.step is None else f"{text}:{key.step}"
+
+
+def _of(tensor: NkiTensor) -> str:
+    return f" of {tensor.storage.label} with shape {tensor.shape}"
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _is_runtime_index(value: Any) -> bool:
+    return isinstance(value, NkiTensor) or hasattr(value, "register_tensor")
+
+
+def _index_tensor(value: Any) -> NkiTensor:
+    """The tensor behind a runtime index: itself, or the one-element tensor a register lives in."""
+    return value.register_tensor if hasattr(value, "register_tensor") else value
+
+
+def _check_index(index: Any, what: str) -> None:
+    if not isinstance(index, NkiTensor) or not index.type.region.on_chip or not index.dtype.is_integer:
+        found = f"{index.dtype} in {index.buffer}" if isinstance(index, NkiTensor) else _kind(index)
+        raise InvalidView(operation=what, reason=f"the index is {found}",
+                          hint="use an int32 or uint32 tile in SBUF.")
