@@ -1,4 +1,5 @@
 """nki.isa: the instructions of a NeuronCore."""
 
 from nkilite.isa.constants import *  # noqa: F403
+from nkilite.isa.copy import memset, tensor_copy
 from nkilite.isa.dma import dma_copy

@@ -1,0 +1,149 @@
+"""Copies and constants on chip: tensor_copy, tensor_copy_predicated and memset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nkilite.codegen import copy
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.errors import DtypeMismatch
+from nkilite.ir.program import Signature
+from nkilite.isa import rules
+from nkilite.isa.constants import engine
+from nkilite.machine import engine as costs
+from nkilite.machine.engine import Cost, Engine
+from nkilite.machine.target import Target
+from nkilite.trace.instruction import instruction
+from nkilite.trace.tensor import NkiTensor
+
+_any_engine = engine.unknown
+
+
+@instruction(writes=("dst",))
+def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -> None:
+    """Copy `src` to `dst` within SBUF and PSUM.
+
+    Equal dtypes are copied bit by bit; different ones are converted through float32.
+
+    Args:
+        dst: SBUF or PSUM tile with the partitions and elements per partition of `src`; the free dimensions may be
+            shaped differently (elements are taken in row-major order).
+        src: SBUF or PSUM tile of any dtype.
+        engine: `nisa.engine.vector` (default), `gpsimd` (SBUF only) or `scalar` (trn2 and later; on trn1 use
+            nisa.activation with nl.copy).
+
+    Raises:
+        WrongMemory: an operand is in HBM, or in PSUM with the GpSimd engine.
+        ShapeMismatch: partitions or elements per partition differ.
+        UnsupportedEngine, UnsupportedOnTarget: the engine cannot copy.
+        DtypeMismatch: a packed x4 dtype would be converted.
+
+    Source: nki.isa.tensor_copy.
+    """
+
+
+@tensor_copy.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    if arguments["engine"] in (None, Engine.unknown):
+        arguments["engine"] = Engine.vector
+
+
+@tensor_copy.check
+def _(call: Signature) -> None:
+    rules.require_on_chip(call)
+    rules.require_same_elements(call, "dst", "src")
+    rules.require_engine(call, Engine.vector, Engine.scalar, Engine.gpsimd)
+    rules.require_no_gpsimd_psum(call)
+    require_convertible(call, "dst", "src")
+    if call.engine is Engine.scalar:
+        rules.require_generation(call, 3, "nisa.tensor_copy on the Scalar Engine")
+
+
+def require_convertible(call: Signature, dst: str, src: str) -> None:
+    """Raise DtypeMismatch when the dtypes differ and one is packed, for packed elements have no single value."""
+    to, source = call.arguments[dst].dtype, call.arguments[src].dtype
+    if to != source and "x" in (to.kind, source.kind):
+        raise DtypeMismatch(
+            instruction=rules.instruction_name(call),
+            detail=f"{src} is {source} and {dst} is {to}, and packed x4 elements cannot be converted",
+            hint="reinterpret one side with .view(dtype) to move the bits.",
+        )
+
+
+@tensor_copy.reference
+def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> np.ndarray:
+    return src.reshape(dst.shape)
+
+
+@tensor_copy.cost
+def _(call: Signature) -> Cost:
+    n, src, dst = call.dst.free_size, rules.cost_operand(call.src), rules.cost_operand(call.dst)
+    if call.engine is Engine.vector:
+        return costs.vector_copy(call.target, n, src, dst)
+    if call.engine is Engine.scalar:
+        return costs.scalar_copy(call.target, n, src, dst)
+    return costs.gpsimd_stream(call.target, n, (src, dst))
+
+
+@tensor_copy.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    copy.move(kernel, "dst", "src")
+
+
+@instruction(writes=("dst",))
+def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
+    """Fill `dst` with a compile-time constant.
+
+    Args:
+        dst: SBUF or PSUM tile of any dtype.
+        value: a number, rounded to dst's dtype; integers saturate. Packed x4 dtypes take 0 alone.
+        engine: `nisa.engine.vector` (default) or `gpsimd` (SBUF only).
+
+    Raises:
+        WrongMemory: dst is in HBM, or in PSUM with the GpSimd engine.
+        UnsupportedEngine: another engine.
+
+    Source: nki.isa.memset.
+    """
+
+
+@memset.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    if arguments["engine"] in (None, Engine.unknown):
+        arguments["engine"] = Engine.vector
+
+
+@memset.check
+def _(call: Signature) -> None:
+    rules.require_on_chip(call)
+    rules.require_engine(call, Engine.vector, Engine.gpsimd)
+    rules.require_no_gpsimd_psum(call)
+
+
+@memset.reference
+def _(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
+    return np.full(dst.shape, constant(value, call.dst.dtype))
+
+
+def constant(value: float, dtype: Any) -> Any:
+    """A compile-time number as an element: integers are exact where they fit, and saturate where they do not."""
+    if not dtype.is_integer or dtype.kind == "b":
+        return np.float32(value) if dtype.kind != "x" else dtype.numpy.type(0)
+    limits = np.iinfo(dtype.numpy)
+    whole = 0.0 if np.isnan(value) else np.rint(np.float64(value))
+    return dtype.numpy.type(int(min(max(whole, limits.min), limits.max)))
+
+
+@memset.cost
+def _(call: Signature) -> Cost:
+    n, dst = call.dst.free_size, rules.cost_operand(call.dst)
+    if call.engine is Engine.gpsimd:
+        return costs.gpsimd_stream(call.target, n, (dst,))
+    return costs.vector_memset(call.target, n, dst, zero=False)
+
+
+@memset.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    copy.fill(kernel, "dst", "value")
