@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from nkilite.ir.attributes import register_enum
 from nkilite.machine.engine import Engine
 
 engine = Engine
@@ -88,3 +89,7 @@ class dma_engine(Enum):
     gpsimd_dma = 2
 
     __hash__ = object.__hash__
+
+
+for _kind in (Engine, reduce_cmd, dge_mode, oob_mode, matmul_perf_mode, nc_version, dma_engine):
+    register_enum(_kind)

@@ -62,6 +62,8 @@ class Engine(Enum):
     vector = 5
     sync = 6
 
+    __hash__ = object.__hash__  # members are singletons, and every instruction signature hashes one
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

@@ -35,7 +35,7 @@ class Allocate:
             psum = region is MemoryRegion.psum
             result = plan(
                 requests,
-                capacity=target.psum_partition_bytes if psum else target.sbuf_partition_bytes,
+                capacity=target.psum_partition_bytes if psum else target.sbuf_fmax_bytes,
                 align=target.psum_min_align if psum else _SBUF_ALIGN,
                 policy="spread",
                 bank=target.psum_bank_bytes if psum else None,
@@ -51,7 +51,7 @@ class Allocate:
         return program
 
 
-_SBUF_ALIGN = 4  # whole float32 words, so that every dtype can be reinterpreted as another
+_SBUF_ALIGN = 32  # a tile start that suits every engine; the hardware minimum is a byte
 
 
 def check_address(tile: Buffer, target: Target) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from nkilite import knobs
 from nkilite.ir.program import Program
+from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.follow_writes import FollowWrites
 
@@ -23,9 +24,12 @@ Observer = Callable[[str, Program], None]
 
 
 def run_pipeline(program: Program, observe: Observer | None = None) -> Program:
-    """Run every pass; `observe(pass name, program)` is called after each."""
+    """Run every pass; `observe(pass name, program)` is called after each, and NKILITE_VERIFY=1 verifies in between."""
+    check = knobs.verify_passes()
     for kind in PIPELINE:
         program = kind().run(program)
+        if check:
+            verify(program, after=kind.__name__)
         if observe is not None:
             observe(kind.__name__, program)
     return program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -207,8 +208,11 @@ class Specialization:
     def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
         self.kernel = kernel
         self.globals = Globals(kernel.function)
+        started = time.perf_counter()
         program, self._returned = _trace(kernel, arguments)
+        traced = time.perf_counter() - started
         self.compilation = compile_program(program)
+        self.compilation.seconds = {"trace": traced, **self.compilation.seconds}
         self.program = self.compilation.program
         written = _written_inputs(self.program)
         self._in_place = [b.id in written for b in self.program.inputs]

@@ -72,3 +72,11 @@ def library(host: Host) -> Library:
     if found is None:
         found = _libraries[host.level] = Library(host)
     return found
+
+
+def assembly(sources: Iterable[Source], host: Host) -> str:
+    """The host's assembly for functions."""
+    module = llvm.parse_assembly(module_text(sources))
+    machine = target_machine(host)
+    module.triple = machine.triple
+    return machine.emit_assembly(module)

@@ -1,0 +1,102 @@
+"""What commands take on the command line: which kernel, on which arguments."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from typing import Any
+
+import numpy as np
+
+from nkilite.dtypes import as_dtype
+from nkilite.errors import ArgumentError
+from nkilite.runtime.kernel import Kernel, jit
+
+_SHAPE = re.compile(r"(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
+
+
+class UnknownKernel(ArgumentError, ValueError):
+    template = "cannot load kernel {spec!r}: {reason}."
+    remedy = "write MODULE:KERNEL or FILE.py:KERNEL."
+
+
+class InvalidArgumentSpec(ArgumentError, ValueError):
+    template = "cannot read argument {spec!r}: {reason}."
+    remedy = "write NAME=128x512:float32 for an array, NAME=VALUE for a compile-time value, or leave NAME= out."
+
+
+def load_kernel(spec: str) -> Kernel:
+    """The kernel named by ``package.module:kernel`` or ``path/file.py:kernel``.
+
+    Raises:
+        UnknownKernel: the module or the name does not exist.
+    """
+    where, _, name = spec.rpartition(":")
+    if not where or not name:
+        raise UnknownKernel(spec=spec, reason="there is no ':' between module and kernel")
+    try:
+        if where.endswith(".py"):
+            path = os.path.abspath(where)
+            if not os.path.exists(path):
+                raise UnknownKernel(spec=spec, reason=f"{where} does not exist")
+            module_spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+            assert module_spec is not None and module_spec.loader is not None
+            module = importlib.util.module_from_spec(module_spec)
+            sys.modules[module_spec.name] = module
+            sys.path.insert(0, os.path.dirname(path))
+            module_spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, os.getcwd())
+            module = importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        raise UnknownKernel(spec=spec, reason=str(error)) from None
+    found = getattr(module, name, None)
+    if not callable(found):
+        names = ", ".join(n for n, v in vars(module).items() if isinstance(v, Kernel)) or "none"
+        raise UnknownKernel(spec=spec, reason=f"{where} has no kernel {name!r}; kernels there: {names}")
+    return found if isinstance(found, Kernel) else jit(found)
+
+
+def parse_arguments(specs: list[str], seed: int = 0) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments from specs like ``x=128x512:float32``, ``256x64:bf16`` or ``causal=True``.
+
+    Arrays hold reproducible standard-normal values (small integers for integer dtypes).
+
+    Raises:
+        InvalidArgumentSpec.
+    """
+    rng = np.random.default_rng(seed)
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for spec in specs:
+        head, mark, rest = spec.partition("=")
+        name, text = (head, rest) if mark else ("", spec)
+        value = _value(spec, text, rng)
+        if name:
+            named[name] = value
+        elif named:
+            raise InvalidArgumentSpec(spec=spec, reason="positional arguments come before named ones")
+        else:
+            positional.append(value)
+    return positional, named
+
+
+def _value(spec: str, text: str, rng: np.random.Generator) -> Any:
+    match = _SHAPE.match(text)
+    if match and ("x" in text or match["dtype"]):
+        try:
+            dtype = as_dtype(match["dtype"] or "float32")
+        except KeyError:
+            raise InvalidArgumentSpec(spec=spec, reason=f"{match['dtype']!r} is not a dtype") from None
+        shape = tuple(int(n) for n in match["shape"].split("x"))
+        if dtype.is_integer:
+            return rng.integers(0, 2 if dtype.kind == "b" else 100, shape).astype(dtype.numpy)
+        return rng.standard_normal(shape, dtype=np.float32).astype(dtype.numpy)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,1 @@
+"""Native code: micro-kernel algorithms written as LLVM text."""

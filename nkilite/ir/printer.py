@@ -1,0 +1,135 @@
+"""Program to text: deterministic, readable, and complete enough for nkilite.ir.parser to read back.
+
+    program add on trn2
+    file add.py = "/home/me/add.py"
+    buffer %a = input shared_hbm float32[128, 512]  ; add.py:8
+    buffer %sb2 = internal sbuf float32[128, 512] planned (0, 0)  ; add.py:10
+    output %out
+    dma     dma_copy(dst=%sb2, src=%a)  ; add.py:11
+    vector  tensor_tensor(dst=%sb4 [[512, 128], [1, 512]], data1=%sb2, data2=%sb3, op=alu.add)  ; add.py:14
+
+An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
+and its access pattern as [[stride, count], ...].
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+
+from nkilite.ir import attributes
+from nkilite.ir.program import IMMEDIATE, Instruction, Operand, Program, Signature
+from nkilite.ir.types import Buffer, BufferKind, ViewType
+from nkilite.location import Location
+
+
+def print_program(program: Program) -> str:
+    """The whole program as text."""
+    return "\n".join(_lines(program)) + "\n"
+
+
+def _lines(program: Program) -> Iterator[str]:
+    printer = _Printer(program)
+    yield f"program {program.name} on {program.target.name}"
+    for short, file in printer.files.items():
+        yield f'file {short} = "{file}"'
+    for buffer in program.buffers:
+        yield printer.buffer(buffer)
+    for buffer in program.outputs:
+        yield f"output {printer.reference(buffer)}"
+    after: dict[int, list[int]] = {}
+    for consumer, producer in program.dependencies:
+        after.setdefault(consumer, []).append(producer)
+    for instruction in program:
+        yield printer.instruction(instruction, after.get(instruction.index, []))
+
+
+class _Printer:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        names = [b.name for b in program.buffers if b.name]
+        self._unique = {n for n in names if names.count(n) == 1 and n.isidentifier()} if len(names) < 5000 else set()
+        self._short: dict[str, str] = {}
+        self.files: dict[str, str] = {}
+        for location in [b.location for b in program.buffers] + program.locations:
+            self._shorten(location)
+        self._engines: dict[int, str] = {}
+
+    def _shorten(self, location: Location) -> None:
+        if location.line and location.file not in self._short:
+            short = os.path.basename(location.file).replace(" ", "_") or "source"
+            while short in self.files:
+                short += "'"
+            self.files[short] = location.file
+            self._short[location.file] = short
+
+    def location(self, location: Location) -> str:
+        return f"  ; {self._short[location.file]}:{location.line}" if location.line else ""
+
+    def reference(self, buffer: Buffer) -> str:
+        if buffer.name in self._unique:
+            return f"%{buffer.name}"
+        return f"%{buffer.label}.{buffer.id}" if buffer.name and buffer.name.isidentifier() else f"%{_generated(buffer)}"
+
+    def buffer(self, buffer: Buffer) -> str:
+        text = f"buffer {self.reference(buffer)} = {buffer.kind.value} {buffer.region} {buffer.dtype}{list(buffer.shape)}"
+        if buffer.name and buffer.name not in self._unique:
+            text += f" name {buffer.name!r}"
+        if buffer.address is not None:
+            text += f" address {buffer.address}"
+        elif buffer.id in self._program.addresses:
+            text += f" planned {self._program.addresses[buffer.id]}"
+        if buffer.kind is BufferKind.constant and buffer.data is not None:
+            text += f" data {base64.b64encode(buffer.data.tobytes()).decode()}"
+        return text + self.location(buffer.location)
+
+    def instruction(self, instruction: Instruction, after: list[int]) -> str:
+        signature = instruction.signature
+        defaults = {p.name: p.default for p in signature.definition.parameters}
+        arguments = []
+        for name, value in signature.arguments.items():
+            if isinstance(value, ViewType):
+                arguments.append(f"{name}={self._operand(instruction, signature.operand(name))}")
+            elif value is IMMEDIATE:
+                immediate = next(i for i in signature.immediates if i.name == name)
+                arguments.append(f"{name}={attributes.text(instruction.value(immediate))}")
+            elif value is not defaults.get(name) and value != defaults.get(name, _ABSENT):
+                arguments.append(f"{name}={attributes.text(value)}")
+        text = f"{self._engine(signature):<7} {signature.name}({', '.join(arguments)})"
+        if instruction.name:
+            text += f" name {instruction.name!r}"
+        if after:
+            text += f" after {after}"
+        return text + self.location(instruction.location)
+
+    def _operand(self, instruction: Instruction, operand: Operand) -> str:
+        buffer, byte_offset = instruction.access(operand)
+        kind = operand.type
+        text = self.reference(buffer)
+        if kind is buffer.whole() and byte_offset == 0:
+            return text
+        if kind.dtype != buffer.dtype or kind.dtype is not buffer.dtype:
+            text += f" as {kind.dtype}"
+        offset = byte_offset // kind.dtype.itemsize
+        if offset:
+            text += f" + {offset}"
+        text += f" {[[s, n] for s, n in zip(kind.strides, kind.shape, strict=True)]}"
+        if kind.indirection is not None:
+            index = self._operand(instruction, instruction.signature.operand(f"{operand.name}.index"))
+            dynamic = kind.indirection
+            text += f" {dynamic.kind.value}({index}) * {dynamic.stride} < {dynamic.limit}"
+        return text
+
+    def _engine(self, signature: Signature) -> str:
+        found = self._engines.get(signature.id)
+        if found is None:
+            found = self._engines[signature.id] = signature.definition.rule("cost")(signature).engine.name
+        return found
+
+
+_ABSENT = object()
+
+
+def _generated(buffer: Buffer) -> str:
+    return Buffer(buffer.id, buffer.region, (1,), buffer.dtype).label

@@ -1,0 +1,61 @@
+"""Checks that a Program is well formed; run between passes and on parsed text."""
+
+from __future__ import annotations
+
+from nkilite.errors import IrError
+from nkilite.ir.program import Instruction, Operand, Program
+from nkilite.ir.types import Buffer, BufferKind
+
+
+def verify(program: Program, after: str = "") -> None:
+    """Check tables, operand bounds and every distinct signature's hardware rules.
+
+    Args:
+        after: what produced the program, for the message.
+
+    Raises:
+        IrError: the program is malformed.
+        NkiValidationError: an instruction breaks a rule of the hardware.
+    """
+    where = f" after {after}" if after else ""
+    known = set(map(id, program.buffers))
+    for buffer in [*program.inputs, *program.outputs]:
+        if id(buffer) not in known:
+            raise IrError(f"buffer {buffer.label} is not part of the program{where}", location=buffer.location)
+    for buffer in program.outputs:
+        if buffer.region.on_chip:
+            raise IrError(f"output {buffer.label} is on chip{where}", location=buffer.location)
+    for signature in program.signatures:
+        signature.definition.rule("check")(signature)
+    checked: set[tuple] = set()
+    for instruction in program:
+        for operand in instruction.signature.operands:
+            buffer, offset = instruction.access(operand)
+            if (operand.type, buffer.id, offset) not in checked:
+                checked.add((operand.type, buffer.id, offset))
+                _check_access(instruction, operand, buffer, offset, where)
+            if operand.writes and buffer.kind is BufferKind.constant:
+                raise IrError(f"{instruction.signature.name} writes constant {buffer.label}{where}",
+                              location=instruction.location)
+    for consumer, producer in program.dependencies:
+        if not 0 <= producer < consumer < len(program):
+            raise IrError(f"dependency of instruction {consumer} on {producer} does not point back{where}",
+                          location=program.locations[0])
+
+
+def _check_access(instruction: Instruction, operand: Operand, buffer: Buffer, offset: int, where: str) -> None:
+    kind = operand.type
+    problem = ""
+    low, high = kind.span()
+    size = kind.dtype.itemsize
+    if kind.region is not buffer.region:
+        problem = f"is a view of {kind.region} over a buffer in {buffer.region}"
+    elif offset + low * size < 0 or offset + (high + 1) * size > buffer.size_bytes:
+        problem = f"covers bytes {offset + low * size}..{offset + (high + 1) * size} of {buffer.size_bytes}"
+    elif buffer.region.on_chip and kind.shape[0] > 1 and kind.strides[0] * size % buffer.partition_bytes:
+        problem = f"has partition stride {kind.strides[0] * size} bytes in a tile of {buffer.partition_bytes} per partition"
+    if problem:
+        raise IrError(
+            f"operand {operand.name} of {instruction.signature.name} ({buffer.label}) {problem}{where}",
+            location=instruction.location,
+        )

@@ -1,0 +1,1 @@
+"""Passes over a traced Program, one per file; pipeline.py says in which order."""

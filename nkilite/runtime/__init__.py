@@ -1,0 +1,1 @@
+"""Compiling, caching and running kernels."""
