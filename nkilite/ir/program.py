@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from nkilite.ir.definition import Definition
+from nkilite.ir.definition import Definition, Role
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.location import Location
 from nkilite.machine.target import Target
 
 WORDS_BEFORE_ARGUMENTS = 2
+_WORD_ROLES = (Role.tensor, Role.optional_tensor, Role.scalar_or_tensor, Role.immediate)
 
 
 class Operand(NamedTuple):
@@ -48,7 +49,7 @@ class Signature:
     as attributes: ``call.dst.shape``, ``call.op``.
     """
 
-    __slots__ = ("arguments", "definition", "id", "immediates", "key", "n_words", "operands", "target")
+    __slots__ = ("arguments", "definition", "id", "immediates", "key", "n_words", "operands", "plain", "target")
 
     def __init__(self, id: int, definition: Definition, arguments: dict[str, Any], target: Target, key: tuple) -> None:
         self.id, self.definition, self.arguments, self.target, self.key = id, definition, arguments, target, key
@@ -69,6 +70,10 @@ class Signature:
                 immediates.append(Immediate(name, word))
                 word += 1
         self.operands, self.immediates, self.n_words = tuple(operands), tuple(immediates), word
+        # Only direct tensors given by the caller: the tracer can take their words without looking at them.
+        self.plain = "registers" not in arguments and not any(
+            o.type.indirection for o in operands
+        ) and all(isinstance(arguments[p.name], ViewType) for p in definition.parameters if p.role in _WORD_ROLES)
 
     @property
     def name(self) -> str:
@@ -188,7 +193,7 @@ class Program:
             self.constants.append(float(value))
         return found
 
-    def append(self, words: list[int]) -> int:
+    def append(self, words: Sequence[int]) -> int:
         """Append one instruction's words; returns its index."""
         self.code.extend(words)
         self.count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,14 @@ class NkiInstruction:
 class Builder:
     """What a kernel's front end writes to.
 
+    `records` says that instructions only need their words (buffer ids and offsets), not their tensors.
+
     Attributes:
         program: buffers, signatures and (when tracing) the instruction table.
         known: signatures already validated, by the argument types the instruction wrappers build.
     """
+
+    records = False
 
     def __init__(self, name: str, target: Target) -> None:
         self.target = target
@@ -105,13 +110,14 @@ class Builder:
 class TraceBuilder(Builder):
     """Records instructions into the program."""
 
+    records = True
+
     def __init__(self, name: str, target: Target) -> None:
         super().__init__(name, target)
         self._location_ids: dict[tuple[str, int], int] = {}
 
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
-        program = self.program
-        words = [signature.id, self._where()]
+        words = [signature.id, self.where()]
         for value in self._operands_of(signature, operands):
             if value.__class__ is NkiTensor:
                 words.append(value.storage.id)
@@ -120,23 +126,32 @@ class TraceBuilder(Builder):
                     words.append(value.index.storage.id)
                     words.append(value.index.byte_offset)
             elif value is not None:
-                words.append(program.constant_id(value))
-        index = program.append(words)
+                words.append(self.program.constant_id(value))
+        return self.record(words, name)
+
+    def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
+        """Append an instruction whose words are known."""
+        program = self.program
+        index = program.count
+        program.code.extend(words)
+        program.count = index + 1
         if name:
             program.names[index] = name
         return NkiInstruction(self, index)
 
-    def _where(self) -> int:
+    def where(self) -> int:
         """The location id of the user's line; cheap, for it is asked once per instruction."""
         frame = sys._getframe(2)
-        while frame is not None and is_internal(frame.f_code.co_filename):
+        code = frame.f_code
+        while is_internal(code.co_filename):
             frame = frame.f_back  # type: ignore[assignment]
-        if frame is None:
-            return self.program.location_id(UNKNOWN)
-        key = (frame.f_code.co_filename, frame.f_lineno)
+            if frame is None:
+                return self.program.location_id(UNKNOWN)
+            code = frame.f_code
+        key = (code.co_filename, frame.f_lineno)
         found = self._location_ids.get(key)
         if found is None:
-            location = Location(*key, frame.f_code.co_name)
+            location = Location(*key, code.co_name)
             found = self._location_ids[key] = self.program.location_id(location)
         return found
 

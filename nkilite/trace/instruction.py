@@ -73,6 +73,11 @@ def _compile_wrapper(definition: Definition) -> Any:
             key.append(f"{p.name}.type")
         else:
             key.append(f"({p.name}.type if {p.name}.__class__ is T else {p.name}.__class__)")
+    plain = all(p.role is Role.tensor for p in definition.parameters if p.role is not Role.attribute)
+    words = "".join(f"{name}.storage.id, {name}.byte_offset, " for name in passed)
+    fast = f"""
+    if builder.records and signature.plain:
+        return builder.record((signature.id, builder.where(), {words}), name)""" if plain else ""
     everything = ", ".join(p.name for p in definition.parameters)
     operands = "".join(f"{name}, " for name in passed)
     source = f"""
@@ -85,7 +90,7 @@ def {definition.name}({", ".join(header)}, name=None):
         try:
             builder.known[({", ".join(key)})] = signature
         except TypeError:
-            pass  # a list among the attributes
+            pass  # a list among the attributes{fast}
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {"D": definition, "T": NkiTensor, "active_builder": active.builder, **defaults}

@@ -583,6 +583,10 @@ assign: list[Callable[[NkiTensor, Any], None]] = [_no_assignment]
 def _cache_key(key: Any) -> tuple:
     """A hashable stand-in for an index expression (slices hash only since Python 3.12)."""
     if type(key) is tuple:
+        if len(key) == 2:
+            a, b = key
+            if type(a) is slice and type(b) is slice:
+                return (slice, a.start, a.stop, a.step, b.start, b.stop, b.step)
         return tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
     if type(key) is slice:
         return (key.start, key.stop, key.step, slice)

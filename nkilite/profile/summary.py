@@ -1,0 +1,86 @@
+"""Engine and memory summary of a Program: instruction counts, modelled busy time, bytes moved, memory peaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from nkilite.ir.program import Program, Signature
+from nkilite.ir.types import MemoryRegion
+from nkilite.machine.engine import Engine
+from nkilite.machine.memory import Request, peak
+from nkilite.machine.target import Target
+from nkilite.passes.liveness import lifetimes
+
+_HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one kernel launch. Times and peaks are modelled; counts and bytes are exact.
+
+    Attributes:
+        target: the modelled chip.
+        instructions: number of instructions per engine.
+        busy_us: modelled time each engine is busy, in microseconds; engines work in parallel.
+        hbm_read_bytes, hbm_write_bytes: what DMA moves from and to HBM.
+        sbuf_peak_bytes: most bytes per partition live at once in SBUF.
+        psum_peak_banks: most PSUM banks in use at once.
+    """
+
+    target: Target
+    instructions: dict[Engine, int]
+    busy_us: dict[Engine, float]
+    hbm_read_bytes: int
+    hbm_write_bytes: int
+    sbuf_peak_bytes: int
+    psum_peak_banks: int
+
+
+def summarize(program: Program) -> Summary:
+    """Walk the program once."""
+    uses: Counter[int] = Counter()
+    code, widths = program.code, [s.n_words for s in program.signatures]
+    start = 0
+    for _ in range(program.count):
+        uses[code[start]] += 1
+        start += widths[code[start]]
+    instructions: Counter[Engine] = Counter()
+    busy: dict[Engine, float] = {}
+    read = written = 0
+    for number, count in uses.items():
+        signature = program.signatures[number]
+        cost = signature.definition.rule("cost")(signature)
+        instructions[cost.engine] += count
+        busy[cost.engine] = busy.get(cost.engine, 0.0) + count * cost.busy_ns(program.target) / 1000
+        taken, given = _hbm_bytes(signature)
+        read += count * taken
+        written += count * given
+    first, last = lifetimes(program)
+
+    def requests(region: MemoryRegion) -> list[Request]:
+        return [
+            Request(b.partition_bytes, first[b.id], last[b.id])
+            for b in program.buffers
+            if b.region is region and first[b.id] >= 0
+        ]
+
+    bank = program.target.psum_bank_bytes
+    psum = [Request(-(-size // bank) * bank, start, end) for size, start, end in requests(MemoryRegion.psum)]
+    return Summary(
+        program.target, dict(instructions), busy, read, written, peak(requests(MemoryRegion.sbuf)),
+        peak(psum, bank=bank) // bank,
+    )
+
+
+def _hbm_bytes(signature: Signature) -> tuple[int, int]:
+    """Bytes one instruction reads from and writes to HBM; broadcast dimensions are read once."""
+    read = written = 0
+    for operand in signature.operands:
+        if operand.type.region in _HBM:
+            size = operand.type.dtype.itemsize
+            for n, stride in zip(operand.type.shape, operand.type.strides, strict=True):
+                size *= n if stride else 1
+            read += size if operand.reads else 0
+            written += size if operand.writes else 0
+    return read, written
