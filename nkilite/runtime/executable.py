@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS
+from nkilite.codegen.kernel import FAULT_WORDS, STATUS_OUT_OF_BOUNDS
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, BufferKind
@@ -69,7 +69,8 @@ class Executable:
         self._walk = prototype(addresses["nkilite_walk"])
         self._external = placement.external
         self._memory, arena = _aligned(placement.arena_bytes)
-        self._bases = np.zeros(1 + len(placement.external), np.int64)
+        self._words = np.zeros(FAULT_WORDS + 1 + len(placement.external), np.int64)
+        self._bases = self._words[FAULT_WORDS:]
         self._bases[0] = arena
         self._owned: list[np.ndarray] = []
         self._dynamic: list[tuple[int, Buffer]] = []
@@ -104,11 +105,9 @@ class Executable:
         index = int(np.searchsorted(self._entries, word))
         instruction = next(i for i in self.program if i.index == index)
         assert status == STATUS_OUT_OF_BOUNDS, status
-        indirect = next(o for o in instruction.signature.operands if o.type.indirection is not None)
-        assert indirect.type.indirection is not None
+        found, limit = self._words[:FAULT_WORDS].tolist()
         raise IndirectOutOfBounds(
-            instruction=f"nisa.{instruction.signature.name}", found="an index", location=instruction.location,
-            limit=indirect.type.indirection.limit,
+            instruction=f"nisa.{instruction.signature.name}", found=found, limit=limit, location=instruction.location
         )
 
 

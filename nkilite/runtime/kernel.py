@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from nkilite import knobs
+from nkilite.codegen.host import host
 from nkilite.errors import InvalidReturn, NkiError, NonContiguousArgument, UnsupportedError
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.location import Location, is_internal
-from nkilite.machine.target import Target, get_target
+from nkilite.machine.target import get_target
 from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays, to_framework
 from nkilite.runtime.compile import Compilation, compile_program
 from nkilite.runtime.globals import Globals
-from nkilite.codegen.host import host
 from nkilite.trace import active
 from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
 from nkilite.trace.storage import Placement, array
@@ -61,6 +61,7 @@ class Kernel:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         if active.builder_or_none() is not None:
             return self.function(*args, **kwargs)
         try:
@@ -313,6 +314,9 @@ def _user_frames(error: NkiError) -> Any:
         if not is_internal(trace.tb_frame.f_code.co_filename):
             frames.append(trace)
         trace = trace.tb_next
-    for outer, inner in zip(frames, [*frames[1:], None], strict=True):
+    for outer, inner in zip(frames, frames[1:], strict=False):
         outer.tb_next = inner
-    return frames[0] if frames else None
+    if not frames:
+        return None
+    frames[-1].tb_next = None
+    return frames[0]

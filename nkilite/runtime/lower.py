@@ -103,6 +103,8 @@ def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Ho
         if kind.region.on_chip and row:
             strides[0] = strides[0] // row * pitch
         index_stride = kind.indirection.stride * size if kind.indirection else 0
+        if kind.region.on_chip and row and index_stride % row == 0:
+            index_stride = index_stride // row * pitch
         operands[operand.name] = CpuOperand(
             operand.name, kind.dtype, kind.shape, tuple(strides), kind.region, kind.indirection, index_stride
         )

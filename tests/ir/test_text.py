@@ -1,0 +1,104 @@
+"""Program text: stable, complete, and read back to the same program."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.errors import IrError
+from nkilite.ir import parse_program, print_program, verify
+from nkilite.passes.pipeline import run_pipeline
+from nkilite.runtime.compile import compile_program
+
+
+@nki.jit
+def add(a, b):
+    out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm, name="out")
+    a_tile = nl.ndarray((64, 32), dtype=a.dtype, buffer=nl.sbuf)
+    b_tile = nl.ndarray((64, 32), dtype=a.dtype, buffer=nl.sbuf, name="b tile")
+    nisa.dma_copy(dst=a_tile, src=a)
+    nisa.dma_copy(dst=b_tile, src=b)
+    copied = nisa.tensor_copy(dst=a_tile[:, 0:16], src=b_tile[:, 1:32:2], name="half")
+    nisa.memset(dst=a_tile[32:64, 16:32], value=-0.0)
+    nisa.tensor_tensor(dst=b_tile, data1=a_tile, data2=b_tile, op=nl.add).depends_on(copied)
+    nisa.dma_copy(dst=out, src=b_tile)
+    return out
+
+
+GOLDEN = """\
+program add on trn2
+file test_text.py = "{file}"
+buffer %a = input shared_hbm float32[64, 32]  ; test_text.py:18
+buffer %b = input shared_hbm float32[64, 32]  ; test_text.py:18
+buffer %out = internal shared_hbm float32[64, 32]  ; test_text.py:20
+buffer %sb3 = internal sbuf float32[64, 32]  ; test_text.py:21
+buffer %sb4 = internal sbuf float32[64, 32] name 'b tile'  ; test_text.py:22
+output %out
+dma     dma_copy(dst=%sb3, src=%a)  ; test_text.py:23
+dma     dma_copy(dst=%sb4, src=%b)  ; test_text.py:24
+vector  tensor_copy(dst=%sb3 [[32, 64], [1, 16]], src=%sb4 + 1 [[32, 64], [2, 16]], engine=Engine.vector) \
+name 'half'  ; test_text.py:25
+vector  memset(dst=%sb3 + 1040 [[32, 32], [1, 16]], value=-0.0, engine=Engine.vector)  ; test_text.py:26
+vector  tensor_tensor(dst=%sb4, data1=%sb3, data2=%sb4, op=alu.add, engine=Engine.vector) after [2]  ; test_text.py:27
+dma     dma_copy(dst=%out, src=%sb4)  ; test_text.py:28
+"""
+
+
+def arrays() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((64, 32), dtype=np.float32) for _ in range(2)]
+
+
+def test_golden() -> None:
+    text = print_program(add.trace(*arrays()))
+    assert text == GOLDEN.replace("{file}", __file__)
+
+
+def test_round_trip_before_and_after_passes() -> None:
+    program = add.trace(*arrays())
+    for _ in range(2):
+        text = print_program(program)
+        again = parse_program(text)
+        verify(again)
+        assert print_program(again) == text
+        program = run_pipeline(program)
+
+
+def test_parsed_program_runs() -> None:
+    a, b = arrays()
+    program = parse_program(print_program(add.trace(a, b)))
+    out = np.empty_like(a)
+    buffers = {buffer.name: buffer.id for buffer in program.buffers}
+    compile_program(program).executable.run({buffers["a"]: a, buffers["b"]: b, buffers["out"]: out})
+    np.testing.assert_array_equal(out, add(a, b))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("dma     dma_copy(dst=%nowhere, src=%a)", "nowhere"),
+        ("dma     dma_fly(dst=%out, src=%a)", "dma_fly"),
+        ("dma     dma_copy dst", "malformed"),
+        ("vector  tensor_tensor(dst=%sb4, data1=%sb3, data2=%sb4, op=alu.shout)", "shout"),
+    ],
+)
+def test_malformed_text_names_the_line(broken: str, message: str) -> None:
+    text = print_program(add.trace(*arrays()))
+    with pytest.raises(IrError, match=message) as error:
+        parse_program(text + broken)
+    assert f"line {len(text.splitlines()) + 1} " in str(error.value)
+
+
+def test_verifier_rejects_views_outside_their_buffer() -> None:
+    text = print_program(add.trace(*arrays())).replace("%sb3 + 1040 [[32, 32]", "%sb3 + 2040 [[32, 32]")
+    with pytest.raises(IrError, match=r"covers bytes .* of 8192"):
+        verify(parse_program(text))
+
+
+def test_verifier_applies_the_hardware_rules() -> None:
+    text = print_program(add.trace(*arrays())).replace("src=%sb4)", "src=%sb4 [[32, 64], [1, 16]])")
+    with pytest.raises(nki.errors.ShapeMismatch):
+        verify(parse_program(text))

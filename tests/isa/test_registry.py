@@ -1,0 +1,22 @@
+"""Every instruction is complete: all rules, documented parameters, and the names of the public stubs."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import nkilite.isa as nisa
+from nkilite.ir.definition import REGISTRY, RULE_KINDS
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_instruction_is_complete(name: str) -> None:
+    definition = REGISTRY[name]
+    missing = [kind for kind in RULE_KINDS if kind not in definition.rules]
+    assert not missing
+    function = getattr(nisa, name)
+    assert function.definition is definition
+    doc = inspect.getdoc(function) or ""
+    undocumented = [p.name for p in definition.parameters if p.name not in doc]
+    assert not undocumented

@@ -1,0 +1,141 @@
+"""accumulate=None, and reads of memory nothing has written: the same answers when simulated and when compiled."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.errors import AccumulateUninitialized, UninitializedRead
+from nkilite.ir.coverage import PartlyUninitialized
+
+MODES = [pytest.param(lambda k: k, id="compiled"), pytest.param(nki.simulate, id="simulate")]
+RNG = np.random.default_rng(0)
+A = RNG.integers(-4, 5, (128, 64)).astype(np.float32)
+B = RNG.integers(-4, 5, (128, 96)).astype(np.float32)
+
+
+def load(array):
+    tile = nl.ndarray(array.shape, dtype=array.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=array)
+    return tile
+
+
+def evict(psum):
+    tile = nl.ndarray(psum.shape, dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_copy(dst=tile, src=psum)
+    out = nl.ndarray(psum.shape, dtype=nl.float32, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_first_write_overwrites_later_ones_accumulate(mode) -> None:
+    @nki.jit
+    def kernel(a, b):
+        sa, sb = load(a), load(b)
+        acc = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum)
+        for _ in range(3):
+            nisa.nc_matmul(dst=acc, stationary=sa, moving=sb)
+        return evict(acc)
+
+    np.testing.assert_array_equal(mode(kernel)(A, B), 3 * (A.T @ B))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_regions_of_a_tile_are_followed_separately(mode) -> None:
+    @nki.jit
+    def kernel(a, b):
+        sa, sb = load(a), load(b)
+        acc = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(dst=acc[:, 0:32], stationary=sa, moving=sb[:, 0:32])
+        nisa.nc_matmul(dst=acc[:, 32:96], stationary=sa, moving=sb[:, 32:96])
+        nisa.nc_matmul(dst=acc[:, 32:96], stationary=sa, moving=sb[:, 32:96])
+        return evict(acc)
+
+    expected = A.T @ B
+    expected[:, 32:] *= 2
+    np.testing.assert_array_equal(mode(kernel)(A, B), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_partly_written_region(mode) -> None:
+    @nki.jit
+    def kernel(a, b):
+        sa, sb = load(a), load(b)
+        acc = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(dst=acc[0:32, 16:48], stationary=sa[:, 0:32], moving=sb[:, 16:48])
+        nisa.nc_matmul(dst=acc, stationary=sa, moving=sb)
+        return evict(acc)
+
+    expected = A.T @ B
+    expected[0:32, 16:48] *= 2
+    np.testing.assert_array_equal(mode(kernel)(A, B), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_new_tile_at_the_same_address_starts_anew(mode) -> None:
+    @nki.jit
+    def kernel(a, b):
+        sa, sb = load(a), load(b)
+        outs = []
+        for _ in range(2):
+            acc = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum, address=(0, 2048))
+            nisa.nc_matmul(dst=acc, stationary=sa, moving=sb)
+            outs.append(evict(acc))
+        return outs
+
+    for result in mode(kernel)(A, B):
+        np.testing.assert_array_equal(result, A.T @ B)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_read_of_never_written_tile(mode) -> None:
+    @nki.jit
+    def kernel(a):
+        tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf, name="lost")
+        out = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=tile)  # here
+        return out
+
+    with pytest.raises(UninitializedRead, match="lost") as error:
+        mode(kernel)(A)
+    assert error.value.location.source.endswith("# here")
+    assert error.value.location.file == __file__
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_accumulate_true_needs_a_start(mode) -> None:
+    @nki.jit
+    def kernel(a, b):
+        sa, sb = load(a), load(b)
+        acc = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(dst=acc, stationary=sa, moving=sb, accumulate=True)
+        return evict(acc)
+
+    with pytest.raises(AccumulateUninitialized, match="accumulate=True") as error:
+        mode(kernel)(A, B)
+    first = inspect.getsourcelines(kernel.function)[1]
+    assert error.value.location.line == first + 4
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("mode", MODES)
+def test_padding_left_undefined_is_a_warning(mode) -> None:
+    @nki.jit
+    def kernel(a):
+        tile = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile[:, 0:32], src=a[:, 0:32])
+        other = nl.ndarray((128, 64), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_copy(dst=other, src=tile)
+        out = nl.ndarray((128, 32), dtype=nl.float32, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=other[:, 0:32])
+        return out
+
+    with pytest.warns(PartlyUninitialized, match="never written"):
+        result = mode(kernel)(A)
+    np.testing.assert_array_equal(result, A[:, :32])

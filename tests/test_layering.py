@@ -1,0 +1,76 @@
+"""The house: imports only point down, and the gallery and the tuner use nothing but the public API."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A package or module may import what stands before it, and its own package.
+LAYERS = [
+    ["location", "knobs", "deprecation"],
+    ["errors"],
+    ["dtypes"],
+    ["machine"],
+    ["ir"],
+    ["codegen", "passes", "trace"],
+    ["isa"],
+    ["language", "profile"],
+    ["runtime"],
+    ["collectives", "compiler", "typing", "testing", "compat"],
+    ["cli"],
+    ["pytest_plugin", "__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+PUBLIC = {"nkilite", "nkilite.isa", "nkilite.language", "nkilite.testing", "nkilite.errors", "nkilite.typing"}
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(line, absolute dotted name) of everything a file imports, also inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} uses a relative import"
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted((ROOT / "nkilite").rglob("*.py")) if p.parent != ROOT / "nkilite" or p.stem != "__init__"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(ROOT / "nkilite").parts[0].removesuffix(".py")
+    assert own in LEVEL, f"{own} has no place among the layers"
+    for line, name in imports(path):
+        parts = name.split(".")
+        if parts[0] in ("kernels", "autotune", "benchmarks", "tests", "conformance"):
+            pytest.fail(f"{path}:{line} imports {name}")
+        if parts[0] != "nkilite" or len(parts) < 2 or parts[1] not in LEVEL:
+            continue
+        allowed = LEVEL[parts[1]] < LEVEL[own] or parts[1] == own
+        assert allowed, f"{path}:{line}: {own} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("package", ["kernels", "autotune"])
+def test_outer_packages_use_the_public_api(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for line, name in imports(path):
+            if name.split(".")[0] == "nkilite":
+                module = name if name in PUBLIC else name.rpartition(".")[0]
+                assert module in PUBLIC, f"{path}:{line} imports {name}"
+
+
+def test_no_file_is_a_dumping_ground() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {count} lines"
+        for path in modules()
+        if (count := len(path.read_text().splitlines())) > 700
+    ]
+    assert not long
