@@ -150,10 +150,12 @@ def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) 
         if eager:
             memory = argument.numpy.reshape(-1).view(np.uint8)
             data = Placement(memory, 0, 0)
-        tensors[id(argument)] = builder.allocate(
+        tensor = tensors[id(argument)] = builder.allocate(
             MemoryRegion.shared_hbm, argument.shape, argument.dtype, name=argument.name, kind=BufferKind.input,
             location=where, data=data,
         )
+        if isinstance(builder, EagerBuilder) and not argument.writable:
+            builder.unwritable[tensor.storage.id] = _unwritable(argument)
     with active.activate(builder):
         return arguments.call(kernel.function, tensors, kernel.__name__)
 
@@ -216,15 +218,15 @@ class Specialization:
         self.compilation.seconds = {"trace": traced, **self.compilation.seconds}
         self.program = self.compilation.program
         written = _written_inputs(self.program)
-        self._in_place = [b.id in written for b in self.program.inputs]
+        self._in_place = [written.get(b.id) for b in self.program.inputs]
 
     def run(self, arguments: list[ArrayArgument]) -> Any:
         """Run on arrays and wrap the results in the framework of the inputs."""
         arrays: dict[int, np.ndarray] = {}
         originals: dict[int, ArrayArgument] = {}
         for buffer, argument, written in zip(self.program.inputs, arguments, self._in_place, strict=True):
-            if written:
-                require_writable(argument)
+            if written is not None and not argument.writable:
+                raise NonContiguousArgument(location=written, **_unwritable(argument))
             arrays[buffer.id] = argument.numpy
             originals[buffer.id] = argument
         for buffer in self.program.outputs:
@@ -241,11 +243,10 @@ class Specialization:
         return map_returned(self._returned, self.kernel.__name__, result)
 
 
-def require_writable(argument: ArrayArgument) -> None:
-    """Raise NonContiguousArgument unless a kernel can write an argument in place."""
-    if not argument.writable:
-        problem = "not contiguous" if argument.copied else "read-only"
-        raise NonContiguousArgument(name=argument.name, shape=argument.shape, problem=problem)
+def _unwritable(argument: ArrayArgument) -> dict[str, Any]:
+    """The fields of a NonContiguousArgument for an argument that cannot be written in place."""
+    problem = "a JAX array" if argument.framework == "jax" else "not contiguous" if argument.copied else "read-only"
+    return {"name": argument.name, "shape": argument.shape, "problem": problem}
 
 
 def _view(data: np.ndarray, tensor: NkiTensor) -> np.ndarray:
@@ -255,15 +256,16 @@ def _view(data: np.ndarray, tensor: NkiTensor) -> np.ndarray:
     return np.ndarray(tensor.shape, tensor.dtype.numpy, data, tensor.byte_offset, strides)
 
 
-def _written_inputs(program: Program) -> set[int]:
+def _written_inputs(program: Program) -> dict[int, Location]:
+    """The input buffers a program writes, with the first line that does."""
     inputs = {b.id for b in program.inputs}
-    written: set[int] = set()
+    written: dict[int, Location] = {}
     for instruction in program:
         for operand in instruction.signature.operands:
             if operand.writes:
                 buffer, _ = instruction.access(operand)
                 if buffer.id in inputs:
-                    written.add(buffer.id)
+                    written.setdefault(buffer.id, instruction.location)
     return written
 
 
@@ -272,9 +274,6 @@ def _simulate(kernel: Kernel, arguments: Arguments) -> Any:
     returned = _enter(builder, kernel, arguments, eager=True)
     _tensors(returned, kernel.__name__)
     by_storage = {id(b): a for b, a in zip(builder.program.inputs, arguments.arrays, strict=True)}
-    for buffer, argument in zip(builder.program.inputs, arguments.arrays, strict=True):
-        if buffer.id in builder.written_inputs:
-            require_writable(argument)
 
     def result(tensor: NkiTensor) -> Any:
         argument = by_storage.get(id(tensor.storage))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.errors import InvalidOperand
+from nkilite.errors import InvalidOperand, NonContiguousArgument
 from nkilite.ir.coverage import Coverage, Covered, check_read
 from nkilite.ir.definition import Definition, Role
 from nkilite.ir.program import IMMEDIATE, Program, Signature
@@ -165,7 +165,7 @@ class EagerBuilder(Builder):
             target.num_partitions,
             {MemoryRegion.sbuf: target.sbuf_partition_bytes, MemoryRegion.psum: target.psum_partition_bytes},
         )
-        self.written_inputs: set[int] = set()
+        self.unwritable: dict[int, dict[str, Any]] = {}  # input buffers that cannot be written, with the reason
         self._coverage: dict[int, Coverage] = {}
         self._count = 0
 
@@ -184,9 +184,13 @@ class EagerBuilder(Builder):
         for key, kind in signature.arguments.items():
             if isinstance(kind, ViewType):
                 tensors[key] = value = _next_given(values)
-                if not signature.arguments.get("skip_out_of_bounds"):
-                    storage.check_bounds(value, f"nisa.{signature.name}")
                 arguments[key] = storage.read(value)
+                if value.index is None:
+                    continue
+                if signature.skips_out_of_bounds:
+                    arguments[f"{key}_present"] = storage.valid_rows(value)
+                else:
+                    storage.check_bounds(value, f"nisa.{signature.name}")
             elif kind is IMMEDIATE:
                 arguments[key] = float(_next_given(values))
         self._follow_writes(signature, arguments, tensors)
@@ -219,8 +223,9 @@ class EagerBuilder(Builder):
             if not operand.writes:
                 continue
             tensor = tensors[operand.name]
-            if tensor.storage.kind is BufferKind.input:
-                self.written_inputs.add(tensor.storage.id)
+            problem = self.unwritable.get(tensor.storage.id)
+            if problem is not None:
+                raise NonContiguousArgument(location=here(), **problem)
             coverage = self._coverage.get(tensor.storage.id)
             if coverage is not None:
                 coverage.mark(tensor.type, tensor.byte_offset)
