@@ -26,36 +26,40 @@ class Coverage:
 
     Views that come back unchanged (the common case: tiles are written and read whole or by the same slices) are
     answered from a set; a byte map is only made for the others.
+
+    Attributes:
+        full: every byte was written.
+        seen: (type, byte offset) of the views written so far; empty once `full`.
     """
 
-    __slots__ = ("_buffer", "_full", "_map", "_seen")
+    __slots__ = ("_buffer", "_map", "full", "seen")
 
     def __init__(self, buffer: Buffer, full: bool = False) -> None:
         self._buffer = buffer
-        self._full = full
-        self._seen: set[tuple[ViewType, int]] = set()
+        self.full = full
+        self.seen: set[tuple[ViewType, int]] = set()
         self._map: np.ndarray | None = None
 
     def mark(self, type: ViewType, byte_offset: int) -> None:
         """Record that a view was written; a dynamic view counts as the whole buffer."""
-        if self._full or (type, byte_offset) in self._seen:
+        if self.full or (type, byte_offset) in self.seen:
             return
         if type.indirection is not None or (
             byte_offset == 0 and type.size * type.dtype.itemsize == self._buffer.size_bytes and 0 not in type.strides
         ):
-            self._full = True
-            self._seen.clear()
+            self.full = True
+            self.seen.clear()
             self._map = None
             return
-        self._seen.add((type, byte_offset))
+        self.seen.add((type, byte_offset))
         if self._map is not None:
             self._bytes(type, byte_offset)[...] = True
 
     def covered(self, type: ViewType, byte_offset: int) -> Covered:
         """Whether all, some or none of a view has been written."""
-        if self._full or (type, byte_offset) in self._seen:
+        if self.full or (type, byte_offset) in self.seen:
             return Covered.all
-        if not self._seen:
+        if not self.seen:
             return Covered.none
         if type.indirection is not None:
             return Covered.some
@@ -66,14 +70,14 @@ class Coverage:
 
     def unwritten(self, type: ViewType, byte_offset: int) -> np.ndarray:
         """A boolean array of the view's shape: True where an element was not written."""
-        if self._full:
+        if self.full:
             return np.zeros(type.shape, bool)
         return ~self._written(type, byte_offset).all(axis=-1)
 
     def _written(self, type: ViewType, byte_offset: int) -> np.ndarray:
         if self._map is None:
             self._map = np.zeros(self._buffer.size_bytes, bool)
-            for seen, offset in self._seen:
+            for seen, offset in self.seen:
                 self._bytes(seen, offset)[...] = True
         return self._bytes(type, byte_offset)
 

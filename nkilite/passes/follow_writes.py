@@ -23,53 +23,67 @@ class FollowWrites:
     """
 
     def run(self, program: Program) -> Program:
-        coverage = {b.id: Coverage(b) for b in program.buffers if b.region in _TRACKED}
+        coverage = [Coverage(b) if b.region in _TRACKED else None for b in program.buffers]
         inserted: dict[int, list[int]] = {}
         code = program.code
         plans = [_Plan(s) for s in program.signatures]
         start = 0
-        for index in range(program.count):
+        for _ in range(program.count):
             plan = plans[code[start]]
-            call = plan.signature
-            for operand in plan.reads:
-                if operand.name == "dst" and plan.infers:
-                    continue
-                cover = coverage[code[start + operand.word]]
-                offset = code[start + operand.word + 1]
-                if cover.covered(operand.type, offset) is not Covered.all:
-                    buffer = program.buffers[code[start + operand.word]]
+            for word, kind, operand in plan.reads:
+                cover = coverage[code[start + word]]
+                assert cover is not None
+                if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
+                    buffer = program.buffers[code[start + word]]
                     location = program.locations[code[start + 1]]
-                    check_read(cover, call, operand, buffer, offset, location)
+                    check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
             if plan.infers:
-                dst = call.operand("dst")
-                buffer_id, offset = code[start + dst.word], code[start + dst.word + 1]
-                covered = coverage[buffer_id].covered(dst.type, offset)
-                if covered is Covered.some:
-                    missing = coverage[buffer_id].unwritten(dst.type, offset)
-                    inserted[start] = _zeroing(program, dst.type, buffer_id, offset, missing, code[start + 1])
-                settled = {**call.arguments, "accumulate": covered is not Covered.none}
-                code[start] = program.signature(call.definition, settled).id
+                self._settle(program, plan, coverage, start, inserted)
                 if len(plans) < len(program.signatures):
-                    plans.append(_Plan(program.signatures[-1]))
-            for operand in plan.writes:
-                coverage[code[start + operand.word]].mark(operand.type, code[start + operand.word + 1])
-            start += call.n_words
+                    plans += [_Plan(s) for s in program.signatures[len(plans):]]
+            for word, kind, _ in plan.writes:
+                cover = coverage[code[start + word]]
+                assert cover is not None
+                if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
+                    cover.mark(kind, code[start + word + 1])
+            start += plan.width
         if inserted:
             _insert(program, inserted)
         return program
 
+    def _settle(self, program: Program, plan: _Plan, coverage: list, start: int, inserted: dict[int, list[int]]) -> None:
+        """Decide accumulate=None of the instruction at a word position."""
+        code = program.code
+        dst = plan.signature.operand("dst")
+        buffer, offset = code[start + dst.word], code[start + dst.word + 1]
+        covered = coverage[buffer].covered(dst.type, offset)
+        if covered is Covered.some:
+            missing = coverage[buffer].unwritten(dst.type, offset)
+            inserted[start] = _zeroing(program, dst.type, buffer, offset, missing, code[start + 1])
+        code[start] = plan.settled(program, covered is not Covered.none)
+
 
 class _Plan:
-    """The tracked operands of a signature."""
+    """What to look at for instructions of one signature."""
 
-    __slots__ = ("infers", "reads", "signature", "writes")
+    __slots__ = ("_settled", "infers", "reads", "signature", "width", "writes")
 
     def __init__(self, signature: Signature) -> None:
         tracked = [o for o in signature.operands if o.type.region in _TRACKED]
         self.signature = signature
+        self.width = signature.n_words
         self.infers = signature.arguments.get("accumulate", False) is None
-        self.reads = [o for o in tracked if o.reads]
-        self.writes = [o for o in tracked if o.writes]
+        self.reads = [(o.word, o.type, o) for o in tracked if o.reads and not (self.infers and o.name == "dst")]
+        self.writes = [(o.word, o.type, o) for o in tracked if o.writes]
+        self._settled: dict[bool, int] = {}
+
+    def settled(self, program: Program, accumulate: bool) -> int:
+        """The id of the signature with accumulate decided."""
+        found = self._settled.get(accumulate)
+        if found is None:
+            arguments = {**self.signature.arguments, "accumulate": accumulate}
+            found = self._settled[accumulate] = program.signature(self.signature.definition, arguments).id
+        return found
 
 
 def _zeroing(program: Program, type: ViewType, buffer: int, offset: int, missing: np.ndarray, where: int) -> list[int]:
