@@ -65,6 +65,7 @@ class Coverage:
             return Covered.some
         written = self._written(type, byte_offset)
         if written.all():
+            self.seen.add((type, byte_offset))  # what is written stays written
             return Covered.all
         return Covered.some if written.any() else Covered.none
 
