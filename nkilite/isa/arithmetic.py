@@ -1,0 +1,208 @@
+"""What an ALU instruction computes in: float32, bit patterns or native integers, in NumPy and in lanes.
+
+Arithmetic operators compute in float32 and bitvec operators on zero-extended bit patterns; GpSimd evaluates
+tiles that are all int32 or uint32 in native integers, which wrap around. A bool is one bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.codegen import convert, elementwise
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.dtypes import DType
+from nkilite.errors import DtypeMismatch, InvalidOperand
+from nkilite.ir.program import Signature
+from nkilite.ir.types import ViewType
+from nkilite.isa import alu, rules
+from nkilite.isa.alu import AluOp
+
+BINARY = tuple(row for row in alu.ELEMENTWISE if not row.unary and row.name != "invert")
+ARITHMETIC = tuple(row for row in alu.ELEMENTWISE if not row.bitvec)
+BINARY_ARITHMETIC = tuple(row for row in BINARY if not row.bitvec)
+REDUCTIONS = tuple(row for row in alu.ELEMENTWISE if row.reduction)
+
+INT32 = (dtypes.int32, dtypes.uint32)
+
+
+class Domain(Enum):
+    """The arithmetic of one instruction."""
+
+    float32 = "float32"
+    bits = "bits"
+    signed = "signed"  # native integers
+    unsigned = "unsigned"
+
+    @property
+    def native(self) -> bool:
+        return self in (Domain.signed, Domain.unsigned)
+
+
+def native_domain(*inputs: DType) -> Domain:
+    """Native integers are unsigned when every input is."""
+    return Domain.unsigned if all(d == dtypes.uint32 for d in inputs) else Domain.signed
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def require_dtypes(call: Signature, domain: Domain, *operands: str) -> None:
+    """Raise unless tensors hold what the domain takes: integers for bits, unpacked elements otherwise."""
+    if domain is Domain.bits:
+        rules.require_integers(call, *operands)
+        return
+    for operand in operands:
+        rules.require_dtype(call, operand, rules.UNPACKED)
+
+
+def require_operand(call: Signature, op_name: str, operand_name: str, data: str) -> None:
+    """Check the number-or-vector operand of a tensor-scalar operator.
+
+    Raises:
+        InvalidOperand: a binary operator has no operand, or a unary one has a tile.
+        ShapeMismatch, WrongMemory: a tile that is not one element per partition on chip.
+        DtypeMismatch, UnsupportedDtype: a tile that is not float32 (arithmetic) or an integer (bitvec).
+            Integer tiles are also taken when data is int32 or uint32: address arithmetic.
+    """
+    op, operand = call.arguments[op_name], call.arguments[operand_name]
+    unary = op.unary or op.name == "invert"
+    if unary and isinstance(operand, ViewType):
+        raise InvalidOperand(
+            instruction=rules.instruction_name(call), operand=operand_name,
+            found=f"a tile of shape {operand.shape}", expected=f"None or 0, because {op_name}={op} is unary",
+        )
+    if operand is None and not unary:
+        raise InvalidOperand(
+            instruction=rules.instruction_name(call), operand=operand_name, found="None",
+            expected=f"a number or a tile, because {op_name}={op} is binary",
+        )
+    rules.require_vector(call, operand_name, data)
+    if op.bitvec:
+        rules.require_integers(call, operand_name)
+    elif call.arguments[data].dtype in INT32:
+        rules.require_dtype(call, operand_name, (dtypes.float32, *INT32))
+    else:
+        rules.require_dtype(call, operand_name, (dtypes.float32,))
+
+
+def require_one_kind(call: Signature, first: str, second: str) -> None:
+    """Raise DtypeMismatch when one of two operators is bitvec and the other arithmetic."""
+    a, b = call.arguments[first], call.arguments[second]
+    if b is not None and a.bitvec != b.bitvec:
+        names = {True: "bitvec", False: "arithmetic"}
+        raise DtypeMismatch(
+            instruction=rules.instruction_name(call),
+            detail=f"{first}={a} is {names[a.bitvec]} and {second}={b} is {names[b.bitvec]}",
+            hint="use two operators of one kind, or two instructions.",
+        )
+
+
+def require_available(call: Signature, *operators: str) -> None:
+    """Raise UnsupportedOnTarget for an operator that the generation lacks."""
+    for name in operators:
+        op = call.arguments[name]
+        if op is not None:
+            feature = f"{rules.instruction_name(call)} with {name}={op}"
+            rules.require_generation(call, op.min_generation, feature)
+
+
+# --- reference ----------------------------------------------------------------------------------------------
+
+
+def to_domain(x: Any, domain: Domain) -> Any:
+    """An array or a Python number as the arithmetic takes it."""
+    if not isinstance(x, np.ndarray):
+        if domain is Domain.float32:
+            return np.float32(x)
+        return np.int64(x).astype(np.uint32)
+    if domain is Domain.float32:
+        return x.astype(np.float32)
+    if domain is Domain.bits:
+        return x.view(f"u{x.itemsize}").astype(np.uint32)
+    return x.astype(np.uint32 if domain is Domain.unsigned else np.int32)
+
+
+def from_domain(result: np.ndarray, domain: Domain, dtype: DType) -> np.ndarray:
+    """A result ready to be stored as `dtype`: unchanged if float32 (storing rounds), else its low bits."""
+    if domain is Domain.float32:
+        return result
+    if dtype is dtypes.bool_:
+        return (result & 1).astype(np.bool_)
+    return np.ascontiguousarray(result).astype(f"u{dtype.itemsize}").view(dtype.numpy)
+
+
+def apply(op: AluOp, a: Any, b: Any, reverse: bool = False) -> np.ndarray:
+    """a op b, or b op a, in the arithmetic the operands are in."""
+    return op.numpy(b, a) if reverse else op.numpy(a, b)
+
+
+def column(vector: Any, ndim: int) -> Any:
+    """A [P, 1] vector operand shaped to broadcast against a tile of `ndim` dimensions; numbers pass."""
+    if not isinstance(vector, np.ndarray):
+        return vector
+    return vector.reshape(vector.shape[0], *(1,) * (ndim - 1))
+
+
+# --- lowering -----------------------------------------------------------------------------------------------
+
+
+def emit(e: Emitter, op: AluOp, a: Value, b: Value | None, domain: Domain, reverse: bool = False) -> Value:
+    """Lanes of a op b, or b op a; a unary operator has no b."""
+    if b is None:
+        b = a
+    if reverse and not op.unary:
+        a, b = b, a
+    return op.emit(e, a, b, domain is not Domain.unsigned)
+
+
+def map(
+    kernel: MicroKernel,
+    out: str,
+    inputs: Sequence[str],
+    domain: Domain,
+    body: Callable[..., Value],
+) -> None:
+    """out[i] = body(e, *inputs[i]) in a domain; inputs are tensors, [P, 1] vectors or immediates.
+
+    Bit patterns stay in lanes of their own width when every tensor has the same one: more of them per vector.
+    """
+    if domain is Domain.float32:
+        elementwise.map(kernel, out, inputs, body)
+        return
+    target = kernel.operands[out].dtype
+    sizes = {kernel.operands[name].dtype.itemsize for name in (out, *inputs) if kernel.has(name)}
+    width = 8 * sizes.pop() if len(sizes) == 1 else 32
+    numbers = {name: integer_immediate(kernel, name, width) for name in inputs if not kernel.has(name)}
+    tensors = [name for name in inputs if kernel.has(name)]
+
+    def element(e: Emitter, *raw: Value) -> Value:
+        lanes = raw[0].lanes
+        wide = {name: zero_extend(e, value, width) for name, value in zip(tensors, raw, strict=True)}
+        values = [wide[name] if name in wide else e.splat(numbers[name], lanes) for name in inputs]
+        return low_bits(e, target, body(e, *values))
+
+    elementwise.map(kernel, out, tensors, element, compute="bits")
+
+
+def integer_immediate(kernel: MicroKernel, name: str, width: int) -> Value:
+    """The low bits of an integer immediate."""
+    return kernel.e.convert("trunc", kernel.immediate_i64(name), f"i{width}")
+
+
+def zero_extend(e: Emitter, raw: Value, width: int = 32) -> Value:
+    """Element bits in lanes of `width` bits."""
+    return raw if raw.scalar == f"i{width}" else e.convert("zext", raw, f"i{width}")
+
+
+def low_bits(e: Emitter, dtype: DType, value: Value) -> Value:
+    """Integer lanes to the raw lanes of an integer dtype; a bool keeps one bit."""
+    scalar = convert.raw_scalar(dtype)
+    if value.scalar != scalar:
+        value = e.convert("trunc" if int(value.scalar[1:]) > int(scalar[1:]) else "zext", value, scalar)
+    return e.and_(value, e.const(scalar, 1, value.lanes)) if dtype is dtypes.bool_ else value
