@@ -3,4 +3,5 @@
 from nkilite.isa.constants import *  # noqa: F403
 from nkilite.isa.copy import memset, tensor_copy
 from nkilite.isa.dma import dma_copy
+from nkilite.isa.tensor import nc_matmul, nc_transpose
 from nkilite.isa.version import get_nc_sub_version, get_nc_version

@@ -1,0 +1,114 @@
+"""Operands as matrices: partitions by flattened free elements, copied into scratch where strides cannot express that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from nkilite.codegen import elementwise, nest
+from nkilite.codegen.emitter import Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.dtypes import DType
+from nkilite.ir.types import contiguous_strides
+
+
+class Matrix(NamedTuple):
+    """Rows and columns in memory; strides are bytes."""
+
+    pointer: Value
+    dtype: DType
+    rows: int
+    row_stride: int
+    columns: int
+    column_stride: int
+
+    @property
+    def transposed(self) -> Matrix:
+        return self._replace(
+            rows=self.columns, row_stride=self.column_stride, columns=self.rows, column_stride=self.row_stride
+        )
+
+    @property
+    def dense(self) -> bool:
+        """Whether the elements of a row are neighbours in memory."""
+        return self.column_stride == self.dtype.itemsize
+
+
+def direct(kernel: MicroKernel, name: str) -> Matrix | None:
+    """The operand as it lies in memory, or None when its free dimensions have no common stride."""
+    operand = kernel.operands[name]
+    return _matrix(operand, kernel.pointer(name))
+
+
+def source(kernel: MicroKernel, name: str) -> Matrix:
+    """An operand that is read: as it lies in memory, or a dense copy of it."""
+    return _source(kernel, kernel.operands[name], kernel.pointer(name))
+
+
+def dense_source(kernel: MicroKernel, name: str) -> Matrix:
+    """An operand that is read, with dense rows."""
+    found = direct(kernel, name)
+    if found is not None and found.dense:
+        return found
+    return _copy(kernel, kernel.operands[name], kernel.pointer(name))
+
+
+def paired_source(kernel: MicroKernel, name: str) -> tuple[Matrix, ...]:
+    """The matrices that the first free dimension of an operand counts through (double-row operands: two)."""
+    operand, pointer = kernel.operands[name], kernel.pointer(name)
+    free = operand.shape[2:] or (1,)
+    strides = operand.strides[2:] or (operand.dtype.itemsize,)
+    part = operand._replace(shape=(operand.shape[0], *free), strides=(operand.strides[0], *strides))
+    return tuple(
+        _source(kernel, part, kernel.e.offset(pointer, i * operand.strides[1])) for i in range(operand.shape[1])
+    )
+
+
+def dense_scratch(kernel: MicroKernel, dtype: DType, rows: int, columns: int) -> Matrix:
+    """Uninitialized dense memory; ask outside of loops."""
+    size = dtype.itemsize
+    return Matrix(kernel.e.scratch(rows * columns * size), dtype, rows, columns * size, columns, size)
+
+
+def spread(kernel: MicroKernel, staged: Matrix, name: str, accumulate: bool = False) -> None:
+    """Copy a dense matrix to an operand of any strides; of another dtype, or to accumulate, through float32."""
+    e = kernel.e
+    target = kernel.operands[name]
+    shape = (staged.rows, staged.columns)
+    dense = target._replace(dtype=staged.dtype, shape=shape, strides=(staged.row_stride, staged.column_stride))
+    compute = "bits" if staged.dtype == target.dtype and not accumulate else "f32"
+
+    def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
+        value = elementwise.load(e, staged.dtype, at[1], lanes, strides[1], compute)
+        if accumulate:
+            value = e.add(elementwise.load(e, target.dtype, at[0], lanes, strides[0], compute), value)
+        elementwise.store(e, target.dtype, value, at[0], strides[0], compute)
+
+    elementwise.visit(kernel, [target, dense], [kernel.pointer(name), staged.pointer], element)
+
+
+def _matrix(operand: CpuOperand, pointer: Value) -> Matrix | None:
+    free = [nest.Dim(n, (s,)) for n, s in zip(operand.shape[1:], operand.strides[1:], strict=True)]
+    merged = nest.merge(free)
+    if len(merged) > 1:
+        return None
+    columns, stride = (merged[0].count, merged[0].strides[0]) if merged else (1, operand.dtype.itemsize)
+    return Matrix(pointer, operand.dtype, operand.shape[0], operand.strides[0], columns, stride)
+
+
+def _source(kernel: MicroKernel, operand: CpuOperand, pointer: Value) -> Matrix:
+    return _matrix(operand, pointer) or _copy(kernel, operand, pointer)
+
+
+def _copy(kernel: MicroKernel, operand: CpuOperand, pointer: Value) -> Matrix:
+    e = kernel.e
+    copy = dense_scratch(kernel, operand.dtype, operand.shape[0], prod(operand.shape[1:]))
+    dense = tuple(s * operand.dtype.itemsize for s in contiguous_strides(operand.shape))
+
+    def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
+        bits = elementwise.load(e, operand.dtype, at[1], lanes, strides[1], "bits")
+        elementwise.store(e, operand.dtype, bits, at[0], strides[0], "bits")
+
+    elementwise.visit(kernel, [operand._replace(strides=dense), operand], [copy.pointer, pointer], element)
+    return copy

@@ -1,0 +1,160 @@
+"""Transposes: any permutation of dimensions, moved in square register blocks where both sides have a dense dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nkilite.codegen import convert, copy, elementwise, matrix, nest
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import MicroKernel
+
+_BITS = {1: "i8", 2: "i16", 4: "i32"}
+
+
+def permute(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int]) -> None:
+    """dst = src with its dimensions reordered: dimension i of the result is dimension axes[i] of src.
+
+    Elements are taken in row-major order of dst and of the reordered src, so dst may be split into other dimensions.
+    Equal dtypes move bits, different ones convert through float32.
+    """
+    e = kernel.e
+    target, source = kernel.operands[dst], kernel.operands[src]
+    source = source._replace(
+        shape=tuple(source.shape[a] for a in axes), strides=tuple(source.strides[a] for a in axes)
+    )
+    at = [kernel.pointer(dst), kernel.pointer(src)]
+    compute = "bits" if copy.bit_exact(target.dtype, source.dtype) else "f32"
+    size = target.dtype.itemsize
+    dims = nest.unify([target.layout, source.layout])
+    across = _find(dims, 0, size) if dims is not None and compute == "bits" else None
+    down = _find(dims, 1, size) if dims is not None and compute == "bits" else None
+    if dims is None or across is None or down is None or across == down:
+
+        def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
+            value = elementwise.load(e, source.dtype, at[1], lanes, strides[1], compute)
+            elementwise.store(e, target.dtype, value, at[0], strides[0], compute)
+
+        elementwise.visit(kernel, [target, source], at, element)
+        return
+    wide, tall = dims[across], dims[down]
+    outer = [d for i, d in enumerate(dims) if i not in (across, down)]
+
+    def descend(level: int, at: list[Value]) -> None:
+        if level < len(outer):
+            with e.loop(outer[level].count) as loop:
+                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, outer[level].strides, strict=True)])
+            return
+        _tiles(
+            e, size, wide.count, tall.count, lambda i: e.step(at[1], i, wide.strides[1]),
+            lambda p, lanes: e.load(_BITS[size], p, lanes), size, at[0], tall.strides[0],
+        )
+
+    descend(0, at)
+
+
+def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None:
+    """dst[:, n] = src[k], bit by bit, for the row k in which column n of `select` holds its one.
+
+    With an identity to select by, this is the transpose of `src`. The last nonzero of a column decides; a column of
+    zeros gives zeros. A float32 dst takes narrower floats by value.
+    """
+    e = kernel.e
+    lanes = e.host.lanes
+    source, selector = matrix.dense_source(kernel, src), matrix.source(kernel, select)
+    out = matrix.direct(kernel, dst)
+    staged = out is None or not out.dense
+    if out is None or staged:
+        out = matrix.dense_scratch(kernel, kernel.operands[dst].dtype, source.columns, selector.columns)
+    rows = e.scratch(8 * out.columns)
+    zeros = e.scratch(source.columns * source.dtype.itemsize)
+    elementwise.chunks(e, source.columns * source.dtype.itemsize, 4 * lanes, lambda i, width: e.store(
+        e.const("i8", 0, width), e.offset(zeros, i)))
+
+    def find(index: Value, width: int) -> None:
+        column = e.step(selector.pointer, index, selector.column_stride)
+        with e.loop(selector.rows, e.i32(-1, width)) as loop:
+            row = e.step(column, loop.index, selector.row_stride)
+            value = elementwise.load(e, selector.dtype, row, width, selector.column_stride, "f32")
+            here = e.splat(e.convert("trunc", loop.index, "i32"), width)
+            loop.carry(e.select(e.compare("une", value, e.f32(0, width)), here, loop.values[0]))
+        found = loop.results[0]
+        for lane in range(width):
+            k = e.convert("sext", e.extract(found, lane), "i64")
+            pointer = e.select(
+                e.compare("slt", k, e.i64(0)), zeros, e.step(source.pointer, k, source.row_stride)
+            )
+            e.store(pointer, e.step(rows, e.add(index, e.i64(lane)), 8), align=8)
+
+    elementwise.chunks(e, out.columns, lanes, find)
+    same = copy.bit_exact(out.dtype, source.dtype)
+
+    def load(pointer: Value, lanes: int) -> Value:
+        if same:
+            return e.load(_BITS[out.dtype.itemsize], pointer, lanes)
+        raw = e.load(convert.raw_scalar(source.dtype), pointer, lanes)
+        return e.bitcast(convert.widen(e, source.dtype, raw), "i32")
+
+    _tiles(
+        e, out.dtype.itemsize, out.columns, source.columns,
+        lambda i: e.load("ptr", e.step(rows, i, 8), align=8), load, source.dtype.itemsize, out.pointer, out.row_stride,
+    )
+    if staged:
+        matrix.spread(kernel, out, dst)
+
+
+def registers(e: Emitter, rows: list[Value]) -> list[Value]:
+    """Transpose n vectors of n lanes: interleaving the upper with the lower half log2(n) times swaps both indices."""
+    n = len(rows)
+    assert n & (n - 1) == 0 and all(max(r.lanes, 1) == n for r in rows)
+    low = [lane for i in range(n // 2) for lane in (i, n + i)]
+    high = [lane for i in range(n // 2, n) for lane in (i, n + i)]
+    step = 1
+    while step < n:
+        pairs = zip(rows[: n // 2], rows[n // 2:], strict=True)
+        rows = [e.shuffle(a, b, order) for a, b in pairs for order in (low, high)]
+        step *= 2
+    return rows
+
+
+def _block(e: Emitter, size: int) -> int:
+    """Side of the largest register block for elements of `size` bytes."""
+    if size == 4:
+        return e.host.lanes
+    return 16 if size == 1 or e.host.vector_bits > 128 else 8
+
+
+def _find(dims: list[nest.Dim], operand: int, size: int) -> int | None:
+    """The loop along which an operand is dense."""
+    return next((i for i, d in enumerate(dims) if d.strides[operand] == size), None)
+
+
+def _tiles(
+    e: Emitter,
+    size: int,
+    across: int,
+    down: int,
+    row: Callable[[Value], Value],
+    load: Callable[[Value, int], Value],
+    source_size: int,
+    out: Value,
+    out_stride: int,
+) -> None:
+    """out[j, i] = row(i)[j] for i < across, j < down, where both row(i) and the rows of out are dense."""
+    block = _block(e, size)
+
+    def tile(i: Value, j: Value, side: int) -> None:
+        rows = [load(e.step(row(e.add(i, e.i64(n))), j, source_size), side) for n in range(side)]
+        corner = e.step(e.step(out, j, out_stride), i, size)
+        for n, column in enumerate(registers(e, rows)):
+            e.store(column, e.offset(corner, n * out_stride))
+
+    def strip(j: Value, tall: int) -> None:
+        def piece(i: Value, wide: int) -> None:
+            side = min(wide, tall)
+            for a in range(0, wide, side):
+                for b in range(0, tall, side):
+                    tile(e.add(i, e.i64(a)) if a else i, e.add(j, e.i64(b)) if b else j, side)
+
+        elementwise.chunks(e, across, block, piece)
+
+    elementwise.chunks(e, down, block, strip)
