@@ -192,6 +192,11 @@ class Emitter:
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         return self._emit(f"select {condition}, {a}, {b}", a.scalar, a.lanes)
 
+    def bits(self, mask: Value) -> Value:
+        """An i64 whose bit i is lane i of an i1 vector."""
+        packed = self._emit(f"bitcast {mask} to i{mask.lanes}", f"i{mask.lanes}", 0)
+        return packed if mask.lanes == 64 else self.convert("zext", packed, "i64")
+
     # --- conversion -----------------------------------------------------------------------------------------------
 
     def convert(self, op: str, a: Value, scalar: str) -> Value:

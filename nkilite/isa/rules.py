@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-from nkilite.dtypes import DType
+from nkilite.dtypes import ALL, DType
 from nkilite.errors import (
     DtypeMismatch,
     PartitionLimitExceeded,
@@ -21,6 +21,8 @@ SBUF = MemoryRegion.sbuf
 PSUM = MemoryRegion.psum
 ON_CHIP = (MemoryRegion.sbuf, MemoryRegion.psum)
 HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+FLOATS = tuple(d for d in ALL.values() if d.is_float)
+UNPACKED = tuple(d for d in ALL.values() if d.kind != "x")
 
 _HINTS = {
     MemoryRegion.sbuf: "nisa.dma_copy moves HBM and SBUF data, nisa.tensor_copy moves between PSUM and SBUF",

@@ -1,0 +1,95 @@
+"""Walks the free dimensions of one partition in vectors, in row-major positions, carrying values along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from nkilite.codegen import nest
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import CpuOperand
+from nkilite.codegen.nest import Dim
+
+# step(pointers, byte strides, position of lane 0, positions between lanes, lanes, carried) -> carried
+Step = Callable[[list[Value], Sequence[int], Value, int, int, tuple[Value, ...]], tuple[Value, ...]]
+
+_NEVER_DENSE = -1  # an item size no stride has: positions do not count when choosing the loop to vectorize
+
+
+class FreeWalk:
+    """How the elements of a partition are visited: loops, and lanes per step.
+
+    All operands have the same number of elements per partition. The position of an element is its row-major index in
+    them, whatever the order of visits.
+
+    Attributes:
+        lanes: elements of the widest step; narrower steps, each a power of two, cover the rest.
+    """
+
+    def __init__(self, operands: Sequence[CpuOperand], lanes: int, ordered: bool = False) -> None:
+        """`ordered` visits elements in row-major order; otherwise the best loop is made the innermost."""
+        self._operands = operands
+        self._count = prod(operands[0].shape[1:])
+        layouts = [(o.shape[1:], o.strides[1:]) for o in operands]
+        dims = nest.unify([*layouts, ((self._count,), (1,))])
+        if dims is not None and not ordered:
+            dims = nest.contiguous_last(dims, [*(o.dtype.itemsize for o in operands), _NEVER_DENSE], lanes)
+        self._dims = dims
+        innermost = dims[-1].count if dims else 1
+        self.lanes = min(lanes, 1 << innermost.bit_length() - 1)
+
+    def run(self, e: Emitter, pointers: Sequence[Value], initial: tuple[Value, ...], step: Step) -> tuple[Value, ...]:
+        """Visit every element once; returns what the last step carried."""
+        if self._dims is None:
+            return self._irregular(e, pointers, initial, step)
+        if not self._dims:
+            return step(list(pointers), [o.dtype.itemsize for o in self._operands], e.i64(0), 1, 1, initial)
+        return self._descend(e, self._dims, [*pointers, e.i64(0)], initial, step)
+
+    def _descend(
+        self, e: Emitter, dims: list[Dim], at: list[Value], carried: tuple[Value, ...], step: Step
+    ) -> tuple[Value, ...]:
+        dim = dims[0]
+        if len(dims) > 1:
+            with e.loop(dim.count, *carried) as loop:
+                loop.carry(*self._descend(e, dims[1:], _advance(e, at, loop.index, dim), loop.values, step))
+            return loop.results
+
+        def visit(index: Value, width: int, values: tuple[Value, ...]) -> tuple[Value, ...]:
+            *pointers, position = _advance(e, at, index, dim)
+            return step(pointers, dim.strides[:-1], position, dim.strides[-1], width, values)
+
+        start, width = dim.count // self.lanes * self.lanes, self.lanes
+        if start:
+            with e.loop(start, *carried, step=width) as loop:
+                loop.carry(*visit(loop.index, width, loop.values))
+            carried = loop.results
+        while start < dim.count:
+            width //= 2
+            if dim.count - start >= width:
+                carried = visit(e.i64(start), width, carried)
+                start += width
+        return carried
+
+    def _irregular(
+        self, e: Emitter, pointers: Sequence[Value], initial: tuple[Value, ...], step: Step
+    ) -> tuple[Value, ...]:
+        """Element by element, for shapes whose dimensions do not nest: each address comes from the position."""
+        with e.loop(self._count, *initial) as loop:
+            at = []
+            for operand, pointer in zip(self._operands, pointers, strict=True):
+                rest = loop.index
+                for n, stride in zip(reversed(operand.shape[1:]), reversed(operand.strides[1:]), strict=True):
+                    pointer = e.step(pointer, e.binary("srem", rest, e.i64(n)), stride)
+                    rest = e.binary("sdiv", rest, e.i64(n))
+                at.append(pointer)
+            loop.carry(*step(at, [o.dtype.itemsize for o in self._operands], loop.index, 1, 1, loop.values))
+        return loop.results
+
+
+def _advance(e: Emitter, at: list[Value], index: Value, dim: Dim) -> list[Value]:
+    """Pointers and position `index` trips further along a loop."""
+    *pointers, position = at
+    *strides, positions = dim.strides
+    moved = [e.step(p, index, s) for p, s in zip(pointers, strides, strict=True)]
+    return [*moved, e.add(position, e.mul(index, e.i64(positions)))]

@@ -1,0 +1,96 @@
+"""One pass over a tile that computes and stores every element and reduces the results of each partition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from nkilite.codegen.elementwise import VECTORS_PER_STEP, load, store
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.free_walk import FreeWalk
+from nkilite.codegen.kernel import MicroKernel
+
+Combine = Callable[[Emitter, Value, Value], Value]
+
+
+def map_reduce(
+    kernel: MicroKernel,
+    out: str | None,
+    inputs: Sequence[str],
+    body: Callable[..., Value],
+    combine: Combine,
+    identity: float,
+    finish: Callable[[Value, Value], None],
+    positions: bool = False,
+) -> None:
+    """out[p, i] = x[p, i] = body(e, *inputs[p, i]); finish(p, the combined x[p, :]) for every partition p.
+
+    Values are float32 and combined before `out` rounds them. Every lane of the loop's vectors is an accumulator; the
+    order of combination is fixed by the shapes and the CPU level.
+
+    Args:
+        out: tile to store to; None only reduces.
+        inputs: arguments. The first is a tile; an argument with one element per partition is repeated along its free
+            dimensions; an immediate is repeated everywhere.
+        combine: associative operator on float32 lanes.
+        identity: operand that `combine` ignores.
+        finish: receives the partition's index (i64) and the result (float32 scalar).
+        positions: body is called with the row-major position in the partition (i32 lanes) before the inputs.
+    """
+    e = kernel.e
+    count = prod(kernel.operands[inputs[0]].shape[1:])
+    tiles = [name for name in inputs if kernel.has(name) and prod(kernel.operands[name].shape[1:]) == count]
+    vectors = [name for name in inputs if kernel.has(name) and name not in tiles]
+    immediates = {name: kernel.immediate_f32(name) for name in inputs if not kernel.has(name)}
+    walked = [*([out] if out else []), *tiles]
+    operands = [kernel.operands[name] for name in walked]
+    pointers = {name: kernel.pointer(name) for name in (*walked, *vectors)}
+    walk = FreeWalk(operands, e.host.lanes * VECTORS_PER_STEP)
+
+    with e.loop(operands[0].shape[0]) as partition:
+        at = {n: e.step(p, partition.index, kernel.operands[n].strides[0]) for n, p in pointers.items()}
+        repeated = dict(immediates)
+        for name in vectors:
+            repeated[name] = e.extract(load(e, kernel.operands[name].dtype, at[name], 1, 0, "f32"), 0)
+
+        def step(
+            where: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
+        ) -> tuple:
+            loaded = {
+                name: load(e, kernel.operands[name].dtype, pointer, lanes, stride, "f32")
+                for name, pointer, stride in zip(walked, where, strides, strict=True)
+                if name in tiles
+            }
+            values = [loaded[n] if n in loaded else e.splat(repeated[n], lanes) for n in inputs]
+            if positions:
+                values.insert(0, lane_positions(e, position, apart, lanes))
+            result = body(e, *values)
+            if out:
+                store(e, operands[0].dtype, result, where[0], strides[0], "f32")
+            return (combine(e, carried[0], _widen(e, result, walk.lanes, identity)),)
+
+        (accumulators,) = walk.run(e, [at[name] for name in walked], (e.f32(identity, walk.lanes),), step)
+        finish(partition.index, fold(e, combine, accumulators))
+
+
+def lane_positions(e: Emitter, first: Value, apart: int, lanes: int) -> Value:
+    """i32 lanes: first, first + apart, ..."""
+    start = e.splat(e.convert("trunc", first, "i32"), lanes)
+    return e.add(start, e.vector("i32", [apart * lane for lane in range(lanes)]))
+
+
+def fold(e: Emitter, combine: Combine, vector: Value) -> Value:
+    """Combine the lanes of a vector, halving it each time, to a scalar."""
+    while vector.lanes > 1:
+        half = vector.lanes // 2
+        low, high = e.shuffle(vector, None, range(half)), e.shuffle(vector, None, range(half, 2 * half))
+        vector = combine(e, low, high)
+    return e.extract(vector, 0)
+
+
+def _widen(e: Emitter, vector: Value, lanes: int, identity: float) -> Value:
+    """Fill a vector up to `lanes` with a value that accumulators ignore."""
+    if vector.lanes == lanes:
+        return vector
+    fill = e.f32(identity, vector.lanes)
+    return e.shuffle(vector, fill, [min(lane, vector.lanes) for lane in range(lanes)])

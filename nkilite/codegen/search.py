@@ -1,0 +1,168 @@
+"""Searches along each partition: the eight largest values, and the positions of eight given values.
+
+Whole vectors are compared with a filter; only the few lanes that pass are treated one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nkilite.codegen import convert
+from nkilite.codegen.elementwise import VECTORS_PER_STEP, from_raw, load, store
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.free_walk import FreeWalk
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+
+SLOTS = 8
+_ABSENT = -1
+_F32 = 4  # bytes
+
+
+def largest(kernel: MicroKernel, out: str, source: str) -> None:
+    """out[p, :8] = the eight largest elements of source[p], descending; NaN counts as -inf."""
+    e = kernel.e
+    operand, target = kernel.operands[source], kernel.operands[out]
+    read, write = kernel.pointer(source), kernel.pointer(out)
+    walk = FreeWalk([operand], e.host.lanes * VECTORS_PER_STEP, ordered=True)
+    best, candidates = e.scratch(SLOTS * _F32), e.scratch(walk.lanes * _F32)
+
+    def step(
+        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
+    ) -> tuple:
+        values = load(e, operand.dtype, at[0], lanes, strides[0], "f32")
+        smallest = e.load("float", e.offset(best, (SLOTS - 1) * _F32))
+        larger = e.bits(e.compare("ogt", values, e.splat(smallest, lanes)))
+        with e.when(e.compare("ne", larger, e.i64(0))):
+            e.store(values, candidates)
+            with e.loop(_count(e, larger), larger, e.load("float", best, SLOTS)) as loop:
+                passing, descending = loop.values
+                candidate = e.load("float", e.step(candidates, _lowest(e, passing), _F32))
+                loop.carry(_without_lowest(e, passing), _insert(e, descending, candidate))
+            e.store(loop.results[1], best)
+        return carried
+
+    with e.loop(operand.shape[0]) as partition:
+        e.store(e.f32(float("-inf"), SLOTS), best)
+        walk.run(e, [e.step(read, partition.index, operand.strides[0])], (), step)
+        _scatter(e, best, "float", target, e.step(write, partition.index, target.strides[0]), "f32")
+
+
+def _insert(e: Emitter, descending: Value, x: Value) -> Value:
+    """Put a number into a descending vector, behind its equals; the last element falls out."""
+    x = e.splat(x, SLOTS)
+    infinity = e.f32(float("inf"), SLOTS)
+    previous = e.shuffle(descending, infinity, [SLOTS, *range(SLOTS - 1)])
+    candidate = e.select(e.compare("olt", previous, x), previous, x)
+    return e.select(e.compare("ogt", candidate, descending), candidate, descending)
+
+
+def match(
+    kernel: MicroKernel,
+    data: str,
+    values: str,
+    indices: str | None,
+    replaced: str | None = None,
+    replacement: str | None = None,
+    last_slot_first: bool = False,
+) -> None:
+    """Match the elements of each partition, in order, with eight values; every value matches at most once.
+
+    Args:
+        data: tile searched, row-major in each partition.
+        values: eight per partition; among equal ones the first takes the first match, or the last with
+            `last_slot_first`.
+        indices: eight integers per partition: positions of the matches, all ones for a value without one.
+        replaced: tile that receives data with the matches replaced; may be `data` itself.
+        replacement: the immediate that replaces them.
+    """
+    e = kernel.e
+    operand, wanted_in = kernel.operands[data], kernel.operands[values]
+    walked = [data, *([replaced] if replaced else [])]
+    pointers = {name: kernel.pointer(name) for name in (*walked, values, *([indices] if indices else []))}
+    walk = FreeWalk([kernel.operands[n] for n in walked], e.host.lanes * VECTORS_PER_STEP, ordered=True)
+    wanted, found = e.scratch(SLOTS * _F32), e.scratch(SLOTS * _F32)
+    candidates = e.scratch(walk.lanes * _F32)
+    number = e.splat(kernel.immediate_f32(replacement), 1) if replacement else None
+
+    def step(
+        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
+    ) -> tuple:
+        raw = load(e, operand.dtype, at[0], lanes, strides[0], "bits")
+        elements = from_raw(e, operand.dtype, e.bitcast(raw, convert.raw_scalar(operand.dtype)), "f32")
+        if replaced:
+            target = kernel.operands[replaced]
+            same = target.dtype is operand.dtype
+            store(e, target.dtype, raw if same else elements, at[1], strides[1], "bits" if same else "f32")
+        hits = e.const("i1", 0, lanes)
+        for slot in range(SLOTS):
+            value = e.splat(e.load("float", e.offset(wanted, slot * _F32)), lanes)
+            hits = e.or_(hits, e.compare("oeq", elements, value))
+        mask = e.bits(hits)
+        with e.when(e.compare("ne", mask, e.i64(0))):
+            e.store(elements, candidates)
+            with e.loop(_count(e, mask), mask) as loop:
+                lane = _lowest(e, loop.values[0])
+                loop.carry(_without_lowest(e, loop.values[0]))
+                element = e.load("float", e.step(candidates, lane, _F32))
+                slots = e.bits(e.compare("oeq", e.load("float", wanted, SLOTS), e.splat(element, SLOTS)))
+                # An earlier lane of this step may have taken the last slot.
+                with e.when(e.compare("ne", slots, e.i64(0))):
+                    slot = _highest(e, slots) if last_slot_first else _lowest(e, slots)
+                    # NaN equals nothing: the slot is taken.
+                    e.store(e.f32(float("nan")), e.step(wanted, slot, _F32))
+                    where = e.add(position, e.mul(lane, e.i64(apart)))
+                    e.store(e.convert("trunc", where, "i32"), e.step(found, slot, _F32))
+                    if replaced and number is not None:
+                        store(e, target.dtype, number, e.step(at[1], lane, strides[1]), 0, "f32")
+        return carried
+
+    with e.loop(operand.shape[0]) as partition:
+        rows = {
+            name: e.step(pointer, partition.index, kernel.operands[name].strides[0])
+            for name, pointer in pointers.items()
+        }
+        _gather(e, wanted_in, rows[values], wanted)
+        e.store(e.i32(_ABSENT, SLOTS), found)
+        walk.run(e, [rows[name] for name in walked], (), step)
+        if indices:
+            _scatter(e, found, "i32", kernel.operands[indices], rows[indices], "i32")
+
+
+def _gather(e: Emitter, operand: CpuOperand, row: Value, to: Value) -> None:
+    """The eight elements of a partition to dense float32."""
+
+    def step(
+        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
+    ) -> tuple:
+        e.store(load(e, operand.dtype, at[0], lanes, strides[0], "f32"), e.step(to, position, _F32))
+        return carried
+
+    FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)
+
+
+def _scatter(e: Emitter, source: Value, scalar: str, operand: CpuOperand, row: Value, compute: str) -> None:
+    """Eight dense lanes of a 32-bit compute type to the elements of a partition."""
+
+    def step(
+        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
+    ) -> tuple:
+        store(e, operand.dtype, e.load(scalar, e.step(source, position, _F32), lanes), at[0], strides[0], compute)
+        return carried
+
+    FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)
+
+
+def _count(e: Emitter, bits: Value) -> Value:
+    return e.call("llvm.ctpop.i64", "i64", 0, bits)
+
+
+def _lowest(e: Emitter, bits: Value) -> Value:
+    return e.call("llvm.cttz.i64", "i64", 0, bits, Value("true", "i1"))
+
+
+def _highest(e: Emitter, bits: Value) -> Value:
+    return e.sub(e.i64(63), e.call("llvm.ctlz.i64", "i64", 0, bits, Value("true", "i1")))
+
+
+def _without_lowest(e: Emitter, bits: Value) -> Value:
+    return e.and_(bits, e.sub(bits, e.i64(1)))
