@@ -6,4 +6,5 @@ from nkilite.isa.dma import dma_copy
 from nkilite.isa.search import max8, nc_find_index8, nc_match_replace8
 from nkilite.isa.select import range_select, select_reduce
 from nkilite.isa.tensor import nc_matmul, nc_transpose
+from nkilite.isa.vector import reciprocal, scalar_tensor_tensor, tensor_scalar, tensor_tensor
 from nkilite.isa.version import get_nc_sub_version, get_nc_version
