@@ -1,7 +1,8 @@
 """A micro-kernel being written: the operands of one signature as byte-strided CPU memory, and their pointers.
 
 A micro-kernel is `i32 f(ptr words, ptr bases)`. The words are those the executable's table holds for the instruction:
-for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in signature order.
+for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in signature order. It returns a
+status; details of a failure go to the words in front of the bases.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
 from nkilite.dtypes import DType
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
-from nkilite.ir.types import Indirection, MemoryRegion
+from nkilite.ir.types import IndirectKind, Indirection, MemoryRegion
 
 STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
+
+# Two int64 words in front of the bases, where a micro-kernel leaves what it cannot return.
+FAULT_WORDS = 2
+_FAULT_INDEX, _FAULT_LIMIT = -16, -8
 
 
 class CpuOperand(NamedTuple):
@@ -67,17 +72,78 @@ class MicroKernel:
         return name in self.operands
 
     def pointer(self, name: str) -> Value:
-        """Address of the first element of a tensor argument; call it before opening loops."""
+        """Address of the first element of a tensor argument; call it before opening loops.
+
+        The index of a scalar-indirect tensor is included. A vector-indirect tensor has an address per row: `row`.
+        """
         found = self._pointers.get(name)
         if found is None:
-            e = self.e
-            word = self.call.operand(name).word - WORDS_BEFORE_ARGUMENTS
-            words = Value("%words", "ptr")
-            which = e.load("i64", e.offset(words, 8 * word), align=8)
-            bytes = e.load("i64", e.offset(words, 8 * word + 8), align=8)
-            base = e.load("ptr", e.step(Value("%bases", "ptr"), which, 8), align=8)
-            found = self._pointers[name] = e.offset(base, bytes)
+            found = self._base(name)
+            indirection = self.operands[name].indirection
+            if indirection is not None and indirection.kind is IndirectKind.scalar:
+                index = self.index(name)
+                inside = self.in_bounds(name, index)
+                self.stop_unless(inside, name, index)
+                found = self.e.step(found, index, self.operands[name].index_stride)
+            self._pointers[name] = found
         return found
+
+    def _base(self, name: str) -> Value:
+        """Address of a tensor argument without its runtime index."""
+        e = self.e
+        word = self.call.operand(name).word - WORDS_BEFORE_ARGUMENTS
+        words = Value("%words", "ptr")
+        which = e.load("i64", e.offset(words, 8 * word), align=8)
+        bytes = e.load("i64", e.offset(words, 8 * word + 8), align=8)
+        base = e.load("ptr", e.step(Value("%bases", "ptr"), which, 8), align=8)
+        return e.offset(base, bytes)
+
+    # --- runtime indices ------------------------------------------------------------------------------------------
+
+    def index(self, name: str, position: Value | None = None) -> Value:
+        """The runtime index of an indirect tensor, or that of one position of its dimension 0, as an i64.
+
+        Position i takes entry i of the index tile read column by column: partition first.
+        """
+        e = self.e
+        operand = self.operands[f"{name}.index"]
+        at = self.pointer(operand.name)
+        if position is not None:
+            rest = position
+            for n, stride in zip(_column_order(operand.shape), _column_order(operand.strides), strict=True):
+                at = e.step(at, e.binary("urem", rest, e.i64(n)), stride)
+                rest = e.binary("udiv", rest, e.i64(n))
+        raw = e.load(f"i{8 * operand.dtype.itemsize}", at)
+        return e.convert("sext" if operand.dtype.kind == "i" else "zext", raw, "i64")
+
+    def in_bounds(self, name: str, index: Value) -> Value:
+        """Whether an index of an indirect tensor is inside its limit."""
+        indirection = self.operands[name].indirection
+        assert indirection is not None
+        return self.e.compare("ult", index, self.e.i64(indirection.limit))
+
+    def stop_unless(self, inside: Value, name: str, index: Value) -> None:
+        """End the micro-kernel at an index out of bounds: successfully if such transfers are skipped."""
+        e = self.e
+        indirection = self.operands[name].indirection
+        assert indirection is not None
+        go_on, stop = e.label("inside"), e.label("outside")
+        e.line(f"br {inside}, label %{go_on}, label %{stop}")
+        e.start_block(stop)
+        if self.call.skips_out_of_bounds:
+            e.ret(STATUS_OK)
+        else:
+            bases = Value("%bases", "ptr")
+            e.store(index, e.offset(bases, _FAULT_INDEX), align=8)
+            e.store(e.i64(indirection.limit), e.offset(bases, _FAULT_LIMIT), align=8)
+            e.ret(STATUS_OUT_OF_BOUNDS)
+        e.start_block(go_on)
+
+    def row(self, name: str, index: Value) -> Value:
+        """Address of the row of a vector-indirect tensor that an index, known to be in bounds, chooses."""
+        return self.e.step(self.pointer(name), index, self.operands[name].index_stride)
+
+    # --- numbers --------------------------------------------------------------------------------------------------
 
     def immediate(self, name: str) -> Value:
         """The float64 value of an immediate argument, as a scalar."""
@@ -96,3 +162,8 @@ class MicroKernel:
         """The LLVM function, complete."""
         self.e.ret(STATUS_OK)
         return f"define i32 @{name}(ptr %words, ptr %bases) {{\nentry:\n{self.e.body()}\n}}\n"
+
+
+def _column_order(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Dimension 0 fastest, then the free dimensions from the last one outwards."""
+    return (values[0], *reversed(values[1:]))

@@ -23,6 +23,7 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     """
     total = prod(layouts[0][0])
     assert all(prod(shape) == total for shape, _ in layouts), layouts
+    layouts = [collapse(layout) for layout in layouts]
     boundaries = {1, total}
     for shape, _ in layouts:
         inner = 1
@@ -36,6 +37,28 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     for inner, outer in reversed(list(zip(edges, edges[1:], strict=False))):
         dims.append(Dim(outer // inner, tuple(_stride_at(layout, inner) for layout in layouts)))
     return merge(dims)
+
+
+def collapse(layout: Layout) -> Layout:
+    """The same addresses in the fewest dimensions."""
+    dims = merge([Dim(n, (stride,)) for n, stride in zip(*layout, strict=True)])
+    return tuple(d.count for d in dims), tuple(d.strides[0] for d in dims)
+
+
+def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
+    """Split a layout into one of pieces and one of the `length` elements of a piece; None if pieces differ."""
+    outer: list[tuple[int, int]] = []
+    inner: list[tuple[int, int]] = []
+    size = 1
+    for n, stride in zip(reversed(layout[0]), reversed(layout[1]), strict=True):
+        within = min(n, length // size)
+        if length % (size * within) or n % within:
+            return None
+        inner.append((within, stride))
+        outer.append((n // within, stride * within))
+        size *= within
+    pieces, piece = (collapse((tuple(n for n, _ in reversed(p)), tuple(s for _, s in reversed(p)))) for p in (outer, inner))
+    return pieces, piece
 
 
 def _stride_at(layout: Layout, inner: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nkilite.ir.definition import Definition, Role
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import Location
 from nkilite.machine.target import Target
 
@@ -93,6 +93,11 @@ class Signature:
 
     def is_immediate(self, name: str) -> bool:
         return self.arguments[name] is IMMEDIATE
+
+    @property
+    def skips_out_of_bounds(self) -> bool:
+        """Whether an index outside its limit means "transfer nothing" instead of an error."""
+        return self.arguments.get("oob_mode") is OobMode.skip
 
     def __repr__(self) -> str:
         return f"Signature({self.name}, {self.arguments})"

@@ -44,6 +44,15 @@ class IndirectKind(Enum):
     __hash__ = object.__hash__
 
 
+class OobMode(Enum):
+    """What an indirect access does with an index outside its limit (public as `nisa.oob_mode`)."""
+
+    error = 0  # raise IndirectOutOfBounds when the kernel runs
+    skip = 1  # transfer nothing for that index
+
+    __hash__ = object.__hash__
+
+
 class Indirection:
     """Interned: the dynamic part of a view type.
 

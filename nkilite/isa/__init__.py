@@ -2,7 +2,7 @@
 
 from nkilite.isa.constants import *  # noqa: F403
 from nkilite.isa.copy import memset, tensor_copy
-from nkilite.isa.dma import dma_copy
+from nkilite.isa.dma import dma_copy, dma_transpose
 from nkilite.isa.search import max8, nc_find_index8, nc_match_replace8
 from nkilite.isa.select import range_select, select_reduce
 from nkilite.isa.tensor import nc_matmul, nc_transpose

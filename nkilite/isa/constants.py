@@ -8,9 +8,11 @@ from __future__ import annotations
 from enum import Enum
 
 from nkilite.ir.attributes import register_enum
+from nkilite.ir.types import OobMode
 from nkilite.machine.engine import Engine
 
 engine = Engine
+oob_mode = OobMode
 
 tensor_engine = Engine.tensor
 vector_engine = Engine.vector
@@ -38,15 +40,6 @@ class dge_mode(Enum):
     swdge = 1
     hwdge = 2
     none = 3
-
-    __hash__ = object.__hash__
-
-
-class oob_mode(Enum):
-    """What an indirect DMA does with an index outside its tensor."""
-
-    error = 0
-    skip = 1
 
     __hash__ = object.__hash__
 
@@ -91,5 +84,5 @@ class dma_engine(Enum):
     __hash__ = object.__hash__
 
 
-for _kind in (Engine, reduce_cmd, dge_mode, oob_mode, matmul_perf_mode, nc_version, dma_engine):
+for _kind in (Engine, reduce_cmd, dge_mode, OobMode, matmul_perf_mode, nc_version, dma_engine):
     register_enum(_kind)

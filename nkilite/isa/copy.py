@@ -8,7 +8,6 @@ import numpy as np
 
 from nkilite.codegen import copy
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import DtypeMismatch
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.isa.constants import engine
@@ -56,20 +55,9 @@ def _(call: Signature) -> None:
     rules.require_same_elements(call, "dst", "src")
     rules.require_engine(call, Engine.vector, Engine.scalar, Engine.gpsimd)
     rules.require_no_gpsimd_psum(call)
-    require_convertible(call, "dst", "src")
+    rules.require_convertible(call, "dst", "src")
     if call.engine is Engine.scalar:
         rules.require_generation(call, 3, "nisa.tensor_copy on the Scalar Engine")
-
-
-def require_convertible(call: Signature, dst: str, src: str) -> None:
-    """Raise DtypeMismatch when the dtypes differ and one is packed, for packed elements have no single value."""
-    to, source = call.arguments[dst].dtype, call.arguments[src].dtype
-    if to != source and "x" in (to.kind, source.kind):
-        raise DtypeMismatch(
-            instruction=rules.instruction_name(call),
-            detail=f"{src} is {source} and {dst} is {to}, and packed x4 elements cannot be converted",
-            hint="reinterpret one side with .view(dtype) to move the bits.",
-        )
 
 
 @tensor_copy.reference

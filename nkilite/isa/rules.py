@@ -23,6 +23,7 @@ ON_CHIP = (MemoryRegion.sbuf, MemoryRegion.psum)
 HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 FLOATS = tuple(d for d in ALL.values() if d.is_float)
 UNPACKED = tuple(d for d in ALL.values() if d.kind != "x")
+TWO_BYTES = tuple(d for d in ALL.values() if d.itemsize == 2)
 
 _HINTS = {
     MemoryRegion.sbuf: "nisa.dma_copy moves HBM and SBUF data, nisa.tensor_copy moves between PSUM and SBUF",
@@ -115,6 +116,17 @@ def require_integers(call: Signature, *operands: str) -> None:
                 detail=f"bit operations work on integers, and {operand} is {kind.dtype}",
                 hint="reinterpret the tile with .view(nl.uint32) to work on its bits, or use an arithmetic operator.",
             )
+
+
+def require_convertible(call: Signature, dst: str, src: str) -> None:
+    """Raise DtypeMismatch when the dtypes differ and one is packed, for packed elements have no single value."""
+    to, source = call.arguments[dst].dtype, call.arguments[src].dtype
+    if to != source and "x" in (to.kind, source.kind):
+        raise DtypeMismatch(
+            instruction=instruction_name(call),
+            detail=f"{src} is {source} and {dst} is {to}, and packed x4 elements cannot be converted",
+            hint="reinterpret one side with .view(dtype) to move the bits.",
+        )
 
 
 def require_engine(call: Signature, *allowed: Engine) -> None:

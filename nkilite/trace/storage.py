@@ -122,6 +122,9 @@ def _indirect_rows(tensor: NkiTensor) -> Iterator[tuple[int, np.ndarray]]:
     assert indirection is not None
     placement, base, strides = address(tensor)
     step = indirection.stride * tensor.dtype.itemsize
+    per_partition = tensor.storage.partition_bytes
+    if tensor.type.region.on_chip and step % per_partition == 0:
+        step = step // per_partition * placement.pitch
     for position, index in enumerate(_indices(tensor)):
         if 0 <= index < indirection.limit:
             offset = base + position * strides[0] + int(index) * step

@@ -213,7 +213,9 @@ class NkiTensor:
                 hint="combine the indices into one before indexing.",
             )
         dim, index = dynamic[0]
-        return self._dynamic(tuple(shape), tuple(strides), offset, dim, index)
+        key = keys[dim]
+        last = self.shape[dim] - (key.size if isinstance(key, DynamicSlice) else 1)
+        return self._dynamic(tuple(shape), tuple(strides), offset, dim, index, last + 1)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy `value` (a tensor or a number) into the view, as nisa.tensor_copy, dma_copy or memset would."""
@@ -247,7 +249,7 @@ class NkiTensor:
         strides = self.strides[:dim] + self.strides[dim + 1:]
         if len(shape) < (2 if self.type.region.on_chip else 1):
             shape, strides = (*shape, 1), (*strides, 1)
-        return self._dynamic(shape, strides, 0, dim, index)
+        return self._dynamic(shape, strides, 0, dim, index, self.shape[dim])
 
     def vector_select(self, dim: int, vector_offset: NkiTensor) -> NkiTensor:
         """Give every position of dimension 0 its own runtime index into this HBM tensor (gather or scatter)."""
@@ -519,18 +521,21 @@ class NkiTensor:
             self.index,
         )
 
-    def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: Any) -> NkiTensor:
+    def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: Any,
+                 limit: int) -> NkiTensor:
         if self.type.region.on_chip and dim == 0:
             self._guard_partition(0, "a runtime index", "index a free dimension.")
         tensor = _index_tensor(index)
         _check_index(tensor, "runtime index")
-        return self._indirect(IndirectKind.scalar, tensor, self.strides[dim], self.shape[dim], shape, strides,
+        return self._indirect(IndirectKind.scalar, tensor, self.strides[dim], limit, shape, strides,
                               self.byte_offset + offset * self.dtype.itemsize)
 
     def _indirect(self, kind: IndirectKind, index: NkiTensor, stride: int, limit: int, shape: tuple[int, ...],
                   strides: tuple[int, ...], byte_offset: int, dtype: DType | None = None) -> NkiTensor:
+        element = dtype or self.dtype
+        limit = min(limit, _reachable(self.storage, element, byte_offset, shape, strides, stride))
         indirection = Indirection.of(kind, index.type, stride, limit)
-        type = ViewType.of(self.type.region, dtype or self.dtype, shape, strides, indirection)
+        type = ViewType.of(self.type.region, element, shape, strides, indirection)
         return NkiTensor(self.storage, type, byte_offset, index)
 
     def _vector_indexed(self) -> bool:
@@ -625,6 +630,21 @@ def _of(tensor: NkiTensor) -> str:
 
 def _kind(value: Any) -> str:
     return type(value).__name__
+
+
+def _reachable(storage: Buffer, dtype: DType, byte_offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
+               stride: int) -> int:
+    """The number of indices from 0 on whose whole view, `stride` elements further each, lies inside the storage."""
+    start, total = byte_offset // dtype.itemsize, storage.size_bytes // dtype.itemsize
+    row = storage.partition_bytes // dtype.itemsize
+    if storage.region.on_chip and stride % row:
+        # The view moves inside its partitions.
+        start, total, shape, strides = start % row, row, shape[1:], strides[1:]
+    if stride < 0:
+        lowest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s < 0)
+        return lowest // -stride + 1
+    highest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s > 0)
+    return max(0, (total - 1 - highest) // stride + 1) if stride else storage.size_bytes
 
 
 def _is_runtime_index(value: Any) -> bool:
