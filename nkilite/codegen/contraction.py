@@ -1,9 +1,10 @@
-"""Matrix products over partitions: a register-blocked float32 micro-kernel behind packing that widens every dtype.
+"""Matrix products over partitions: a register-blocked float32 micro-kernel behind packing that widens.
 
-`dst[m, n] (+)= sum over k of stationary[k, m] * moving[k, n]`, with k along the partitions of both operands. One
-operand is broadcast element by element (the rows of a register block), the other is read in vectors (its columns).
-A panel of the vector side, all of k by one block width, is packed into scratch that stays in the L1 cache while all
-of the broadcast side streams past it; sums live in registers over the whole of k and touch dst once.
+`dst[m, n] (+)= sum over k of stationary[k, m] * moving[k, n]`, with k along the partitions of both operands.
+One operand is broadcast element by element (the rows of a register block), the other is read in vectors (its
+columns). A panel of the vector side, all of k by one block width, is packed into scratch that stays in the L1
+cache while all of the broadcast side streams past it; sums live in registers over the whole of k and touch
+dst once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _register_block(host: Host) -> _Block:
     return _Block(6, 2) if host.fma else _Block(4, 2)
 
 
-def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumulate: bool, paired: bool = False) -> None:
+def matmul(
+    kernel: MicroKernel, dst: str, stationary: str, moving: str, accumulate: bool, paired: bool = False
+) -> None:
     """dst (+)= stationary.T @ moving in float32, rounded to dst's dtype once.
 
     Args:
@@ -49,7 +52,7 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
     if out is None:
         out = matrix.dense_scratch(kernel, dtypes.float32, rows[0].columns, columns[0].columns)
     target, add = out, accumulate and not staged
-    # Few moving columns fill no vector: let the stationary columns be the vectors, and store the sums transposed.
+    # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
     if columns[0].columns <= e.host.lanes // 2 and rows[0].columns > columns[0].columns:
         rows, columns, target = columns, rows, out.transposed
     _contract(e, _Broadcast.of(e, rows), _Panels.of(e, columns, rows[0].columns), target, add)
@@ -76,12 +79,19 @@ class _Broadcast(NamedTuple):
         for number, part in enumerate(parts):
             base = e.offset(scratch, number * part.rows * pitch)
             with e.loop(part.rows) as k:
-                source = e.step(part.pointer, k.index, part.row_stride)
-                target = e.step(base, k.index, pitch)
-                elementwise.chunks(e, part.columns, 4 * e.host.lanes, lambda i, width: e.store(
-                    elementwise.load(e, part.dtype, e.step(source, i, part.column_stride), width,  # noqa: B023
-                                     part.column_stride, "f32"), e.step(target, i, 4)))  # noqa: B023
+                _widen(e, part, e.step(part.pointer, k.index, part.row_stride), e.step(base, k.index, pitch))
         return cls(scratch, pitch, first.columns, 4)
+
+
+def _widen(e: Emitter, part: Matrix, source: Value, target: Value) -> None:
+    """One row to dense float32."""
+
+    def piece(index: Value, lanes: int) -> None:
+        pointer = e.step(source, index, part.column_stride)
+        value = elementwise.load(e, part.dtype, pointer, lanes, part.column_stride, "f32")
+        e.store(value, e.step(target, index, 4))
+
+    elementwise.chunks(e, part.columns, 4 * e.host.lanes, piece)
 
 
 class _Panels(NamedTuple):
@@ -89,7 +99,7 @@ class _Panels(NamedTuple):
 
     Attributes:
         parts: matrices whose rows follow each other along the contraction.
-        scratch: where a panel is packed as float32, or None when vectors are loaded (and widened) where they lie.
+        scratch: where a panel is packed as float32; None when vectors are loaded where they lie.
     """
 
     parts: tuple[Matrix, ...]
@@ -107,8 +117,8 @@ class _Panels(NamedTuple):
         uses = -(-broadcast_columns // block.rows)
         convertible = convert.raw_scalar(first.dtype) != "float" or not first.dense
         pack = len(parts) > 1 or uses >= (2 if convertible else _PACK_FROM_BLOCKS)
-        scratch = e.scratch(rows * min(width, -(-first.columns // e.host.lanes) * e.host.lanes) * 4) if pack else None
-        return cls(parts, rows, first.columns, width, scratch)
+        padded = min(width, -(-first.columns // e.host.lanes) * e.host.lanes)
+        return cls(parts, rows, first.columns, width, e.scratch(rows * padded * 4) if pack else None)
 
 
 def _contract(e: Emitter, left: _Broadcast, right: _Panels, out: Matrix, accumulate: bool) -> None:
@@ -119,7 +129,9 @@ def _contract(e: Emitter, left: _Broadcast, right: _Panels, out: Matrix, accumul
             _panel(e, left, right, loop.index, right.width, out, accumulate)
     at = full
     while at < right.columns:
-        count = right.columns - at if right.scratch is not None else _unpacked_width(e, right, right.columns - at)
+        count = right.columns - at
+        if right.scratch is None:
+            count = _unpacked_width(e, right, count)
         _panel(e, left, right, e.i64(at), count, out, accumulate)
         at += count
 
@@ -155,17 +167,17 @@ class _Vectors(NamedTuple):
     valid: int
 
     def load(self, e: Emitter, row: Value, number: int) -> Value:
-        return elementwise.load(
-            e, self.matrix.dtype, e.offset(row, self.offsets[number]), self.widths[number], self.matrix.column_stride,
-            "f32",
-        )
+        pointer = e.offset(row, self.offsets[number])
+        lanes, stride = self.widths[number], self.matrix.column_stride
+        return elementwise.load(e, self.matrix.dtype, pointer, lanes, stride, "f32")
 
 
 def _panel(
     e: Emitter, left: _Broadcast, right: _Panels, column: Value, count: int, out: Matrix, accumulate: bool
 ) -> None:
     """All rows of `count` result columns."""
-    vectors = _pack(e, right, column, count) if right.scratch is not None else _in_place(e, right, column, count)
+    prepare = _in_place if right.scratch is None else _pack
+    vectors = prepare(e, right, column, count)
     corner = e.step(out.pointer, column, out.column_stride)
     tall = _register_block(e.host).rows
 
@@ -187,7 +199,8 @@ def _in_place(e: Emitter, right: _Panels, column: Value, count: int) -> _Vectors
     (part,) = right.parts
     widths = _widths(count, e.host.lanes)
     offsets = [sum(widths[:i]) * part.column_stride for i in range(len(widths))]
-    return _Vectors(e.step(part.pointer, column, part.column_stride), part.row_stride, offsets, widths, part, count)
+    first = e.step(part.pointer, column, part.column_stride)
+    return _Vectors(first, part.row_stride, offsets, widths, part, count)
 
 
 def _pack(e: Emitter, right: _Panels, column: Value, count: int) -> _Vectors:

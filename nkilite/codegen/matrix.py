@@ -1,4 +1,4 @@
-"""Operands as matrices: partitions by flattened free elements, copied into scratch where strides cannot express that."""
+"""Operands as matrices of partitions by free elements; copies in scratch of those without a common stride."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ def paired_source(kernel: MicroKernel, name: str) -> tuple[Matrix, ...]:
     free = operand.shape[2:] or (1,)
     strides = operand.strides[2:] or (operand.dtype.itemsize,)
     part = operand._replace(shape=(operand.shape[0], *free), strides=(operand.strides[0], *strides))
-    return tuple(
-        _source(kernel, part, kernel.e.offset(pointer, i * operand.strides[1])) for i in range(operand.shape[1])
-    )
+    starts = [kernel.e.offset(pointer, i * operand.strides[1]) for i in range(operand.shape[1])]
+    return tuple(_source(kernel, part, start) for start in starts)
 
 
 def dense_scratch(kernel: MicroKernel, dtype: DType, rows: int, columns: int) -> Matrix:
@@ -72,11 +71,11 @@ def dense_scratch(kernel: MicroKernel, dtype: DType, rows: int, columns: int) ->
 
 
 def spread(kernel: MicroKernel, staged: Matrix, name: str, accumulate: bool = False) -> None:
-    """Copy a dense matrix to an operand of any strides; of another dtype, or to accumulate, through float32."""
+    """Copy a dense matrix to an operand of any strides; through float32 to convert or to add."""
     e = kernel.e
     target = kernel.operands[name]
-    shape = (staged.rows, staged.columns)
-    dense = target._replace(dtype=staged.dtype, shape=shape, strides=(staged.row_stride, staged.column_stride))
+    shape, strides = (staged.rows, staged.columns), (staged.row_stride, staged.column_stride)
+    dense = target._replace(dtype=staged.dtype, shape=shape, strides=strides)
     compute = "bits" if staged.dtype == target.dtype and not accumulate else "f32"
 
     def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:

@@ -1,4 +1,4 @@
-"""Transposes: any permutation of dimensions, moved in square register blocks where both sides have a dense dimension."""
+"""Permutations of dimensions, moved in square register blocks where both sides have a dense dimension."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _BITS = {1: "i8", 2: "i16", 4: "i32"}
 def permute(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int]) -> None:
     """dst = src with its dimensions reordered: dimension i of the result is dimension axes[i] of src.
 
-    Elements are taken in row-major order of dst and of the reordered src, so dst may be split into other dimensions.
-    Equal dtypes move bits, different ones convert through float32.
+    Elements are taken in row-major order of dst and of the reordered src, so dst may be split into other
+    dimensions. Equal dtypes move bits, different ones convert through float32.
     """
     e = kernel.e
     target, source = kernel.operands[dst], kernel.operands[src]
@@ -41,8 +41,9 @@ def permute(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int]) -> Non
 
     def descend(level: int, at: list[Value]) -> None:
         if level < len(outer):
-            with e.loop(outer[level].count) as loop:
-                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, outer[level].strides, strict=True)])
+            count, strides = outer[level]
+            with e.loop(count) as loop:
+                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
             return
         _tiles(
             e, size, wide.count, tall.count, lambda i: e.step(at[1], i, wide.strides[1]),
@@ -55,8 +56,8 @@ def permute(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int]) -> Non
 def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None:
     """dst[:, n] = src[k], bit by bit, for the row k in which column n of `select` holds its one.
 
-    With an identity to select by, this is the transpose of `src`. The last nonzero of a column decides; a column of
-    zeros gives zeros. A float32 dst takes narrower floats by value.
+    With an identity to select by, this is the transpose of `src`. The last nonzero of a column decides; a
+    column of zeros gives zeros. A float32 dst takes narrower floats by value.
     """
     e = kernel.e
     lanes = e.host.lanes
@@ -94,18 +95,20 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
         raw = e.load(convert.raw_scalar(source.dtype), pointer, lanes)
         return e.bitcast(convert.widen(e, source.dtype, raw), "i32")
 
+    def row(i: Value) -> Value:
+        return e.load("ptr", e.step(rows, i, 8), align=8)
+
     _tiles(
-        e, out.dtype.itemsize, out.columns, source.columns,
-        lambda i: e.load("ptr", e.step(rows, i, 8), align=8), load, source.dtype.itemsize, out.pointer, out.row_stride,
+        e, out.dtype.itemsize, out.columns, source.columns, row, load, source.dtype.itemsize, out.pointer,
+        out.row_stride,
     )
     if staged:
         matrix.spread(kernel, out, dst)
 
 
 def registers(e: Emitter, rows: list[Value]) -> list[Value]:
-    """Transpose n vectors of n lanes: interleaving the upper with the lower half log2(n) times swaps both indices."""
+    """Transpose n vectors of n lanes: interleaving the two halves log2(n) times swaps both indices."""
     n = len(rows)
-    assert n & (n - 1) == 0 and all(max(r.lanes, 1) == n for r in rows)
     low = [lane for i in range(n // 2) for lane in (i, n + i)]
     high = [lane for i in range(n // 2, n) for lane in (i, n + i)]
     step = 1
@@ -117,10 +120,11 @@ def registers(e: Emitter, rows: list[Value]) -> list[Value]:
 
 
 def _block(e: Emitter, size: int) -> int:
-    """Side of the largest register block for elements of `size` bytes."""
-    if size == 4:
-        return e.host.lanes
-    return 16 if size == 1 or e.host.vector_bits > 128 else 8
+    """Side of the register block for elements of `size` bytes.
+
+    Narrow elements stay in 128-bit vectors, whose interleaves are single instructions at every level.
+    """
+    return e.host.lanes if size == 4 else 16 // size
 
 
 def _find(dims: list[nest.Dim], operand: int, size: int) -> int | None:

@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen import contraction, matrix, transpose
+from nkilite.codegen import contraction, transpose
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import DtypeMismatch, FreeSizeExceeded, InvalidOperand, PartitionLimitExceeded, ShapeMismatch
+from nkilite.errors import (
+    DtypeMismatch,
+    FreeSizeExceeded,
+    InvalidOperand,
+    PartitionLimitExceeded,
+    ShapeMismatch,
+)
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
 from nkilite.isa import rules
@@ -38,30 +44,32 @@ def nc_matmul(
     perf_mode=_no_perf_mode,
     name=None,
 ) -> None:
-    """dst (+)= stationary.T @ moving on the Tensor Engine, summed over the partitions of both operands in float32.
+    """dst (+)= stationary.T @ moving on the Tensor Engine, in float32, over the partitions of both operands.
 
-    Free dimensions are flattened: with K partitions, M elements per partition of `stationary` and N of `moving`, dst
-    has M partitions of N elements.
+    Free dimensions are flattened: with K partitions, M elements per partition of `stationary` and N of
+    `moving`, dst has M partitions of N elements.
 
     Args:
-        dst: PSUM tile, [M, N]; float32, on trn3 also bfloat16. With `is_transpose` on trn2 and later it may also have
-            the dtype of `stationary`.
+        dst: PSUM tile, [M, N]; float32, on trn3 also bfloat16. With `is_transpose` on trn2 and later it may
+            also have the dtype of `stationary`.
         stationary: SBUF tile, [K, M]; K and M at most 128.
         moving: SBUF tile, [K, N]; N at most 512, on trn3 4096 (float32 dst) or 8192 (16-bit dst).
         is_stationary_onezero: `stationary` holds ones and zeros only: halves the cost of a float32 matmul.
         is_moving_onezero: the same for `moving`.
-        is_transpose: `moving` selects columns, normally all of them as an identity matrix: bits of `stationary` move
-            to dst unchanged, NaN and infinities included, and dst is always overwritten. Each column of `moving` must
-            hold one nonzero element. On trn1 the flag is only a label: the product is computed.
-        accumulate: True adds to dst; False overwrites it; None (default) overwrites where no earlier instruction
-            wrote this PSUM tile and adds elsewhere.
-        tile_position: (row, column) of the processing elements where a smaller array begins; with `tile_size` only.
+        is_transpose: `moving` selects columns, normally all of them as an identity matrix: bits of
+            `stationary` move to dst unchanged, NaN and infinities included, and dst is always overwritten.
+            Each column of `moving` must hold one nonzero element. On trn1 the flag is only a label: the
+            product is computed.
+        accumulate: True adds to dst; False overwrites it; None (default) overwrites where no earlier
+            instruction wrote this PSUM tile and adds elsewhere.
+        tile_position: (row, column) of the first processing element used; together with `tile_size`.
         tile_size: (rows, columns) of that array: 128, 64, and on trn2 and later 32. Limits K and M.
-        perf_mode: `matmul_perf_mode.double_row` (trn2 and later): float8 operands of shapes [K, 2, M] and [K, 2, N];
-            the sum runs over both K and 2.
+        perf_mode: `matmul_perf_mode.double_row` (trn2 and later): float8 operands of shapes [K, 2, M] and
+            [K, 2, N]; the sum runs over both K and 2.
 
-    Operand dtypes are float8_e4m3, float8_e5m2, float8_e4m3fn (trn3), bfloat16, float16, tfloat32 and float32. They may
-    differ, except that float32 and tfloat32 only go together, and float8_e4m3 does not go with float8_e4m3fn.
+    Operands are float8_e4m3, float8_e5m2, float8_e4m3fn (trn3), bfloat16, float16, tfloat32 or float32. They
+    may differ, except that float32 and tfloat32 only go together, and float8_e4m3 does not go with
+    float8_e4m3fn.
 
     Raises:
         WrongMemory: an operand is not in SBUF, or dst not in PSUM.
@@ -116,11 +124,12 @@ def _(call: Signature) -> None:
     if partitions != call.moving.partitions:
         raise ShapeMismatch(
             instruction="nisa.nc_matmul",
-            detail=f"stationary {call.stationary.shape} has {partitions} partitions and moving {call.moving.shape} "
-            f"{call.moving.partitions}: the sum runs over the partitions of both",
+            detail=f"stationary {call.stationary.shape} has {partitions} partitions and moving "
+            f"{call.moving.shape} {call.moving.partitions}: the sum runs over the partitions of both",
         )
     _check_free_size(call, "stationary", stationary, columns)
-    longest = call.target.matmul_moving_fmax_16bit if call.dst.dtype.itemsize == 2 else call.target.matmul_moving_fmax_32bit
+    short = call.dst.dtype.itemsize == 2
+    longest = call.target.matmul_moving_fmax_16bit if short else call.target.matmul_moving_fmax_32bit
     _check_free_size(call, "moving", moving, longest)
     if (call.dst.partitions, call.dst.free_size) != (stationary, moving):
         raise ShapeMismatch(
@@ -160,7 +169,7 @@ def _check_mode(call: Signature) -> None:
         if len(shape) < 3 or shape[1] != 2:
             raise ShapeMismatch(
                 instruction="nisa.nc_matmul",
-                detail=f"{operand} has shape {shape}; with perf_mode=double_row it is [partitions, 2, columns]",
+                detail=f"{operand} has shape {shape}; perf_mode=double_row takes [partitions, 2, columns]",
             )
 
 
@@ -172,13 +181,13 @@ def _check_matmul_dtypes(call: Signature) -> None:
     if (stationary in _SINGLE) != (moving in _SINGLE):
         raise DtypeMismatch(
             instruction="nisa.nc_matmul",
-            detail=f"stationary is {stationary} and moving {moving}: float32 and tfloat32 go with each other only",
+            detail=f"stationary is {stationary} and moving {moving}: float32 and tfloat32 only go together",
             hint="convert one operand with nisa.tensor_copy.",
         )
     if {stationary, moving} == {"float8_e4m3", "float8_e4m3fn"}:
         raise DtypeMismatch(
             instruction="nisa.nc_matmul",
-            detail=f"stationary is {stationary} and moving {moving}: the two float8_e4m3 formats cannot be mixed",
+            detail=f"stationary is {stationary} and moving {moving}: the e4m3 formats cannot be mixed",
             hint="store both operands in the same format.",
         )
     results = call.target.matmul_dst_dtypes
@@ -202,7 +211,7 @@ def _check_tiling(call: Signature) -> tuple[int, int]:
     """Rows and columns of the array the call uses.
 
     Raises:
-        InvalidOperand: sizes the array cannot be cut into, or a position that is not a multiple of them inside it.
+        InvalidOperand: sizes the array cannot be cut into, or a position that is not a multiple of them.
     """
     whole = (call.target.pe_rows, call.target.pe_columns)
     size, position = call.tile_size, call.tile_position
@@ -212,10 +221,10 @@ def _check_tiling(call: Signature) -> tuple[int, int]:
     if not _pair(size) or any(n not in sizes for n in size):
         raise InvalidOperand(
             instruction="nisa.nc_matmul", operand="tile_size", found=repr(size),
-            expected=f"(rows, columns), each one of {', '.join(map(str, sizes))} on {call.target.name}, together with "
-            "tile_position",
+            expected=f"(rows, columns) along with tile_position, each one of {sizes} on {call.target.name}",
         )
-    if not _pair(position) or any(p % n or not 0 <= p < w for p, n, w in zip(position, size, whole, strict=True)):
+    starts = [range(0, w, n) for w, n in zip(whole, size, strict=True)]
+    if not _pair(position) or any(p not in s for p, s in zip(position, starts, strict=True)):
         raise InvalidOperand(
             instruction="nisa.nc_matmul", operand="tile_position", found=repr(position),
             expected=f"(row, column), multiples of tile_size {tuple(size)} below {whole[0]}",
@@ -229,7 +238,8 @@ def _check_tiling(call: Signature) -> tuple[int, int]:
 
 
 def _pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, np.integer)) for v in value)
+    whole = (int, np.integer)
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, whole) for v in value)
 
 
 @nc_matmul.reference
@@ -287,15 +297,15 @@ def nc_transpose(dst: NkiTensor, data: NkiTensor, engine=_any_engine, name=None)
     """Transpose `data` between the partition and the free dimension, bit by bit; dst is always overwritten.
 
     Args:
-        dst: tile of the dtype of `data` with one partition per element of a partition of `data`, and one element per
-            partition of `data`. PSUM for the Tensor Engine; SBUF or PSUM for the Vector Engine.
-        data: tile of any dtype; several free dimensions count as one. At most [128, 128] in SBUF for the Tensor
-            Engine; at most [32, 32] in SBUF or PSUM for the Vector Engine.
-        engine: `nisa.engine.tensor` or `nisa.engine.vector`; by default the Vector Engine where it can, which is up to
-            [32, 32], and the Tensor Engine for larger tiles.
+        dst: tile of the dtype of `data` with one partition per element of a partition of `data`, and one
+            element per partition of `data`. PSUM for the Tensor Engine; SBUF or PSUM for the Vector Engine.
+        data: tile of any dtype; several free dimensions count as one. At most [128, 128] in SBUF for the
+            Tensor Engine; at most [32, 32] in SBUF or PSUM for the Vector Engine.
+        engine: `nisa.engine.tensor` or `nisa.engine.vector`; by default the Vector Engine where it can, which
+            is up to [32, 32], and the Tensor Engine for larger tiles.
 
-    On trn1 the Tensor Engine multiplies by an identity matrix, and a NaN or infinity spoils its row; here transposes
-    are exact on every target.
+    On trn1 the Tensor Engine multiplies by an identity matrix, and a NaN or infinity spoils its row; here
+    transposes are exact on every target.
 
     Raises:
         WrongMemory: a memory the engine cannot reach.
@@ -327,14 +337,12 @@ def _(call: Signature) -> None:
     else:
         rules.require_on_chip(call)
         limit = call.target.vector_transpose_max
+    where = f"nisa.nc_transpose on the {call.engine.name} engine"
     if call.data.partitions > limit:
-        raise PartitionLimitExceeded(
-            what=f"nisa.nc_transpose on the {call.engine.name} engine: data", found=call.data.partitions, limit=limit
-        )
+        raise PartitionLimitExceeded(what=f"{where}: data", found=call.data.partitions, limit=limit)
     if call.data.free_size > limit:
         raise FreeSizeExceeded(
-            instruction=f"nisa.nc_transpose on the {call.engine.name} engine", operand="data",
-            found=call.data.free_size, limit=limit, target=call.target.name,
+            instruction=where, operand="data", found=call.data.free_size, limit=limit, target=call.target.name
         )
     if (call.dst.partitions, call.dst.free_size) != (call.data.free_size, call.data.partitions):
         raise ShapeMismatch(
