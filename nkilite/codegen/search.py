@@ -52,8 +52,8 @@ def _insert(e: Emitter, descending: Value, x: Value) -> Value:
     x = e.splat(x, SLOTS)
     infinity = e.f32(float("inf"), SLOTS)
     previous = e.shuffle(descending, infinity, [SLOTS, *range(SLOTS - 1)])
-    candidate = e.select(e.compare("olt", previous, x), previous, x)
-    return e.select(e.compare("ogt", candidate, descending), candidate, descending)
+    moved = e.select(e.compare("olt", previous, x), previous, x)
+    return e.select(e.compare("olt", descending, x), moved, descending)
 
 
 def match(

@@ -27,7 +27,6 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.map_reduce import map_reduce
 from nkilite.errors import InvalidOperand
 from nkilite.ir.program import Signature
-from nkilite.ir.types import ViewType
 from nkilite.isa import rules
 from nkilite.isa.alu import AluOp
 from nkilite.isa.constants import reduce_cmd
@@ -48,23 +47,23 @@ def uses(engine: str) -> Callable[[dict[str, Any]], str | None]:
 # --- checks -------------------------------------------------------------------------------------------------------
 
 
-def check(call: Signature, data: str, *commands: reduce_cmd) -> None:
-    """Check reduce_cmd and reduce_res of a call whose tile argument is `data`.
-
-    Raises:
-        InvalidOperand: a reduce_cmd that is not one of `commands`.
-        WrongMemory, ShapeMismatch, UnsupportedDtype: reduce_res is not an on-chip float [P, 1] tile.
-    """
+def require_command(call: Signature, *commands: reduce_cmd) -> None:
+    """Raise InvalidOperand for a reduce_cmd that is not one of `commands`."""
     if call.reduce_cmd not in commands:
         raise InvalidOperand(
             instruction=rules.instruction_name(call), operand="reduce_cmd", found=call.reduce_cmd,
             expected="nisa.reduce_cmd." + " or ".join(c.name for c in commands),
         )
+
+
+def require_result(call: Signature, data: str) -> None:
+    """Raise WrongMemory, ShapeMismatch or UnsupportedDtype unless reduce_res is None or an on-chip float [P, 1] tile,
+    P being the partitions of the argument `data`."""
     rules.require_vector(call, "reduce_res", data)
     rules.require_dtype(call, "reduce_res", rules.FLOATS)
 
 
-def check_defined(call: Signature) -> None:
+def require_defined(call: Signature) -> None:
     """Raise InvalidOperand for a reduce_res of an idle Vector Engine call, whose registers are undefined."""
     if call.reduce_cmd is reduce_cmd.idle and call.reduce_res is not None:
         raise InvalidOperand(
@@ -77,13 +76,12 @@ def check_defined(call: Signature) -> None:
 
 
 def reference(
-    call: Signature, op: AluOp, values: np.ndarray, registers: np.ndarray | None, init: Any = None
+    call: Signature, command: reduce_cmd, op: AluOp, values: np.ndarray, registers: np.ndarray | None, init: Any = None
 ) -> tuple[np.ndarray, ...]:
     """The written operands (dst, reduce_res, registers; those the call has) for float32 results `values`."""
     if registers is None:
         return (values,)
     partitions = values.shape[0]
-    command = call.reduce_cmd
     state = registers.copy()
     now = state[:partitions]
     if command in (reduce_cmd.reset, reduce_cmd.reset_reduce):
@@ -109,23 +107,24 @@ def reduce_free(op: AluOp, values: np.ndarray) -> np.ndarray:
 
 
 def lower(
-    call: Signature,
     kernel: MicroKernel,
+    command: reduce_cmd,
     op: AluOp,
     inputs: Sequence[str],
     body: Callable[..., Value],
     positions: bool = False,
     init: str | None = None,
 ) -> None:
-    """dst = body(inputs), fused with the reduction the call's reduce_cmd asks for.
+    """dst = body(inputs), fused with the reduction that `command` asks for.
 
     Args:
+        command: the call's reduce_cmd.
         op: reduction operator.
         inputs, body, positions: see `map_reduce`.
         init: the argument load_reduce starts from.
     """
-    if call.reduce_cmd in _REDUCING:
-        finish = _Registers(kernel, op, init).settle
+    if command in _REDUCING:
+        finish = _Registers(kernel, command, op, init).settle
         map_reduce(kernel, "dst", inputs, body, op.emit, op.identity, finish, positions)
         return
     if positions:
@@ -133,17 +132,16 @@ def lower(
     else:
         elementwise.map(kernel, "dst", inputs, body)
     if kernel.has("registers"):
-        registers = _Registers(kernel, op, init)
-        with kernel.e.loop(call.dst.partitions) as partition:
+        registers = _Registers(kernel, command, op, init)
+        with kernel.e.loop(kernel.call.dst.partitions) as partition:
             registers.settle(partition.index, None)
 
 
 class _Registers:
     """The registers and reduce_res in a micro-kernel."""
 
-    def __init__(self, kernel: MicroKernel, op: AluOp, init: str | None) -> None:
-        self._kernel, self._op = kernel, op
-        self._command = kernel.call.reduce_cmd
+    def __init__(self, kernel: MicroKernel, command: reduce_cmd, op: AluOp, init: str | None) -> None:
+        self._kernel, self._command, self._op = kernel, command, op
         used = ["registers"] + ["reduce_res"] * kernel.has("reduce_res")
         if self._command is reduce_cmd.load_reduce:
             assert init is not None

@@ -88,8 +88,9 @@ def _(call: Signature) -> None:
             instruction="nisa.select_reduce", operand="predicate", found="PSUM", allowed="SBUF when on_true is in PSUM",
             hint="nisa.tensor_copy moves one of them to SBUF",
         )
-    accumulation.check(call, "on_true", reduce_cmd.idle, reduce_cmd.reduce, reduce_cmd.reset_reduce)
-    accumulation.check_defined(call)
+    accumulation.require_command(call, reduce_cmd.idle, reduce_cmd.reduce, reduce_cmd.reset_reduce)
+    accumulation.require_result(call, "on_true")
+    accumulation.require_defined(call)
 
 
 @select_reduce.reference
@@ -101,7 +102,7 @@ def _(
     chosen = (predicate.reshape(shape) != 0) != call.reverse_pred
     other = np.asarray(on_false).astype(np.float32).reshape(-1, 1)
     values = np.where(chosen, on_true.reshape(shape).astype(np.float32), other)
-    return accumulation.reference(call, call.reduce_op, values, registers)
+    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, values, registers)
 
 
 @select_reduce.cost
@@ -115,7 +116,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
         holds = e.compare("oeq" if call.reverse_pred else "une", predicate, e.f32(0, predicate.lanes))
         return e.select(holds, on_true, on_false)
 
-    accumulation.lower(call, kernel, call.reduce_op, ("on_true", "on_false", "predicate"), select)
+    accumulation.lower(kernel, call.reduce_cmd, call.reduce_op, ("on_true", "on_false", "predicate"), select)
 
 
 @instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"))
@@ -188,10 +189,11 @@ def _(call: Signature) -> None:
     rules.require_dtype(call, "dst", rules.UNPACKED)
     for bound in ("bound0", "bound1"):
         rules.require_vector(call, bound, "on_true_tile", (dtypes.float32,))
-    accumulation.check(
-        call, "on_true_tile", reduce_cmd.idle, reduce_cmd.reset, reduce_cmd.reduce, reduce_cmd.reset_reduce
+    accumulation.require_command(
+        call, reduce_cmd.idle, reduce_cmd.reset, reduce_cmd.reduce, reduce_cmd.reset_reduce
     )
-    accumulation.check_defined(call)
+    accumulation.require_result(call, "on_true_tile")
+    accumulation.require_defined(call)
 
 
 @range_select.reference
@@ -204,7 +206,7 @@ def _(
     first, second = bound0.reshape(-1, 1), bound1.reshape(-1, 1)
     inside = (call.comp_op0.numpy(position, first) != 0) & (call.comp_op1.numpy(position, second) != 0)
     values = np.where(inside, source, np.float32(_FP32_MIN))
-    return accumulation.reference(call, call.reduce_op, values, registers)
+    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, values, registers)
 
 
 @range_select.cost
@@ -226,7 +228,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
         return e.select(inside, source, e.f32(_FP32_MIN, index.lanes))
 
     accumulation.lower(
-        call, kernel, call.reduce_op, ("on_true_tile", "bound0", "bound1"), select, positions=True
+        kernel, call.reduce_cmd, call.reduce_op, ("on_true_tile", "bound0", "bound1"), select, positions=True
     )
 
 
