@@ -1,0 +1,456 @@
+"""Mathematical functions on float32 lanes, written with multiplies and adds alone.
+
+Errors are within 2 units in the last place (ulp) of the exact result with fused multiply-add and 4 without, except
+near a zero crossing and in far tails, where a function's docstring gives the bound. Infinities, NaN and subnormal
+numbers are handled; a limit such as 0 * inf at the end of an activation's tail gives the limit. Polynomials are
+minimax fits whose relative error is stated beside them; coefficients are in ascending order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nkilite.codegen.emitter import Emitter, Value
+
+# --- building blocks ----------------------------------------------------------------------------------------------
+
+
+def _polynomial(e: Emitter, x: Value, coefficients: Sequence[float]) -> Value:
+    """c[0] + c[1] x + c[2] x**2 + ... by Horner's rule, in the type of x."""
+    *rest, last = (e.const(x.scalar, c, x.lanes) for c in coefficients)
+    result = last
+    for c in reversed(rest):
+        result = e.fma(result, x, c)
+    return result
+
+
+def _const(e: Emitter, like: Value, number: float) -> Value:
+    return e.const(like.scalar, number, like.lanes)
+
+
+def _at_least(e: Emitter, x: Value, low: float) -> Value:
+    """x, raised to `low`; NaN stays. One instruction, unlike Emitter.maximum."""
+    bound = _const(e, x, low)
+    return e.select(e.compare("ogt", bound, x), bound, x)
+
+
+def _at_most(e: Emitter, x: Value, high: float) -> Value:
+    """x, lowered to `high`; NaN stays."""
+    bound = _const(e, x, high)
+    return e.select(e.compare("olt", bound, x), bound, x)
+
+
+def _negative(e: Emitter, x: Value) -> Value:
+    return e.compare("olt", x, _const(e, x, 0))
+
+
+def _with_sign(e: Emitter, magnitude: Value, x: Value) -> Value:
+    """A non-negative magnitude with the sign of x."""
+    sign = e.and_(e.bitcast(x, "i32"), e.i32(-(1 << 31), x.lanes))
+    return e.bitcast(e.or_(e.bitcast(magnitude, "i32"), sign), "float")
+
+
+def _square(e: Emitter, x: Value) -> tuple[Value, Value]:
+    """x * x as an unevaluated sum of two floats, exact up to the rounding of the small one."""
+    if e.host.fma:
+        high = e.mul(x, x)
+        return high, e.fma(x, x, e.neg(high))
+    top = e.bitcast(e.and_(e.bitcast(x, "i32"), e.i32(-1 << 12, x.lanes)), "float")
+    return e.mul(top, top), e.mul(e.sub(x, top), e.add(x, top))
+
+
+# --- exponential and logarithm ------------------------------------------------------------------------------------
+
+_LOG2_E = 1.4426950408889634
+# ln 2 in two parts; a multiple of the first up to 2**8 is exact, with or without fused multiply-add.
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.428606765330187e-06
+# Adding 1.5 * 2**23 leaves a float's nearest integer in its low bits.
+_ROUND, _ROUND_BITS = 12582912.0, 0x4B400000
+_EXP_ZERO = -176.0  # -254 * ln(2)
+# (exp(r) - 1 - r) / r**2 for |r| <= ln(2) / 2: 2**-28.
+_EXP = (0.49999994, 0.16666509, 0.04166801, 0.008369991, 0.0013847065)
+
+
+def exp(e: Emitter, x: Value) -> Value:
+    """e ** x."""
+    return _exp(e, x)
+
+
+def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
+    """exp(x + low), where `low` is a small correction to x.
+
+    The arguments of a masked softmax must not underflow, which costs a hundred cycles for every vector. With AVX-512
+    their lanes are masked out of the scaling; elsewhere they are clamped to where `_scale` multiplies by 0.
+    """
+    masked = e.host.level == "avx512"
+    bounded = _at_most(e, x, 89.0)
+    n, p = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
+    p = e.add(p, _const(e, x, 1))
+    if not masked:
+        return _scale(e, p, n)
+    suffix = f"v{n.lanes}f32.v{n.lanes}i32" if n.lanes else "f32.i32"
+    scaled = e.intrinsic("llvm.ldexp", p, n, suffix=suffix)
+    return e.select(e.compare("ugt", x, _const(e, x, -104)), scaled, _const(e, x, 0))
+
+
+def _reduce_exp(e: Emitter, x: Value, low: Value | None = None) -> tuple[Value, Value]:
+    """(n, p) with exp(x + low) = 2**n * (1 + p); n as integer lanes, |p| below 0.42."""
+    lanes = x.lanes
+    rounded = e.fma(x, e.f32(_LOG2_E, lanes), e.f32(_ROUND, lanes))
+    n = e.sub(rounded, e.f32(_ROUND, lanes))
+    r = e.fma(n, e.f32(-_LN2_HIGH, lanes), x)
+    r = e.fma(n, e.f32(-_LN2_LOW, lanes), r)
+    if low is not None:
+        r = e.add(r, low)
+    p = e.fma(e.mul(r, r), _polynomial(e, r, _EXP), r)
+    return e.sub(e.bitcast(rounded, "i32"), e.i32(_ROUND_BITS, lanes)), p
+
+
+def _power_of_two(e: Emitter, n: Value) -> Value:
+    """2**n for -126 <= n <= 127, and 0 for n = -127."""
+    return e.bitcast(e.shl(e.add(n, e.i32(127, n.lanes)), e.i32(23, n.lanes)), "float")
+
+
+def _scale(e: Emitter, x: Value, n: Value) -> Value:
+    """x * 2**n for -254 <= n <= 128 and x near 1, rounding once when the result is subnormal."""
+    half = e.ashr(n, e.i32(1, n.lanes))
+    return e.mul(e.mul(x, _power_of_two(e, half)), _power_of_two(e, e.sub(n, half)))
+
+
+# (log(1 + f) - f + f**2 / 2) / f**3 for 1 + f in [sqrt(1/2), sqrt(2)]: 2**-29.
+_LOG = (
+    0.33333313, -0.2500017, 0.20002225, -0.16659214, 0.14209425, -0.12552162, 0.12112178, -0.10903786, 0.05317236,
+)
+_SQRT_HALF_BITS = 0x3F3504F3
+
+
+def log(e: Emitter, x: Value) -> Value:
+    """Natural logarithm: -inf at 0, NaN below."""
+    lanes = x.lanes
+    subnormal = e.compare("olt", x, e.f32(2.0**-126, lanes))
+    scaled = e.select(subnormal, e.mul(x, e.f32(2.0**23, lanes)), x)
+    bits = e.bitcast(scaled, "i32")
+    exponent = e.ashr(e.sub(bits, e.i32(_SQRT_HALF_BITS, lanes)), e.i32(23, lanes))
+    f = e.sub(e.bitcast(e.sub(bits, e.shl(exponent, e.i32(23, lanes))), "float"), e.f32(1, lanes))
+    n = e.convert("sitofp", exponent, "float")
+    n = e.sub(n, e.select(subnormal, e.f32(23, lanes), e.f32(0, lanes)))
+    square = e.mul(f, f)
+    tail = e.mul(_polynomial(e, f, _LOG), e.mul(square, f))
+    tail = e.fma(n, e.f32(_LN2_LOW, lanes), tail)
+    tail = e.fma(square, e.f32(-0.5, lanes), tail)
+    result = e.fma(n, e.f32(_LN2_HIGH, lanes), e.add(f, tail))
+    regular = e.and_(e.compare("ogt", x, e.f32(0, lanes)), e.compare("olt", x, e.f32(math.inf, lanes)))
+    # Infinity is its own logarithm; what is not positive is zero, negative or NaN.
+    special = e.select(e.compare("ogt", x, e.f32(0, lanes)), x, e.f32(math.nan, lanes))
+    special = e.select(e.compare("oeq", x, e.f32(0, lanes)), e.f32(-math.inf, lanes), special)
+    return e.select(regular, result, special)
+
+
+# log2((1 + s) / (1 - s)) / s as a polynomial of s**2, for mantissas in [sqrt(1/2), sqrt(2)]: 2**-45.
+_LOG2_DOUBLE = (
+    2.8853900817778495, 0.9617966941140343, 0.5770779421751324, 0.41220927059733076, 0.31990498252850674,
+    0.28290996511089067,
+)
+# 2**f for |f| <= 1/2: 2**-40.
+_EXP2_DOUBLE = (
+    0.9999999999997624, 0.6931471805465143, 0.240226506988798, 0.055504109393417045, 0.009618128542971695,
+    0.00133334520621153, 0.00015403851677392224, 1.5309737477805883e-05, 1.3175872771255866e-06,
+)
+_SQRT_HALF_DOUBLE_BITS = 0x3FE6A09E667F3BCD
+_ROUND_DOUBLE = 6755399441055744.0  # 1.5 * 2**52
+
+
+def power(e: Emitter, x: Value, y: Value) -> Value:
+    """x ** y with the special cases of IEEE 754: 1 for y = 0, NaN for a negative x and a y that is no integer.
+
+    Computed in double precision: y multiplies the error of the logarithm by up to 150.
+    """
+    lanes = x.lanes
+    zero, one, infinity = (e.f32(n, lanes) for n in (0.0, 1.0, math.inf))
+    magnitude = e.abs(x)
+    product = e.mul(e.convert("fpext", y, "double"), _log2_double(e, magnitude))
+    result = e.convert("fptrunc", _exp2_double(e, product), "float")
+
+    half = e.mul(y, e.f32(0.5, lanes))
+    integer = e.compare("oeq", e.intrinsic("llvm.floor", y), y)
+    odd = e.and_(integer, e.compare("une", e.intrinsic("llvm.floor", half), half))
+    negative = e.compare("slt", e.bitcast(x, "i32"), e.i32(0, lanes))
+    result = e.select(e.and_(negative, odd), e.neg(result), result)
+    finite_negative = e.and_(_negative(e, x), e.compare("olt", magnitude, infinity))
+    result = e.select(e.and_(finite_negative, e.not_(integer)), e.f32(math.nan, lanes), result)
+    # 1 ** y and x ** 0 are 1 even for NaN, as is (-1) ** inf.
+    minus_one = e.and_(e.compare("oeq", magnitude, one), e.compare("oeq", e.abs(y), infinity))
+    trivial = e.or_(e.compare("oeq", x, one), e.compare("oeq", y, zero))
+    return e.select(e.or_(trivial, minus_one), one, result)
+
+
+def _log2_double(e: Emitter, x: Value) -> Value:
+    """log2 of non-negative float32 lanes, as double lanes."""
+    lanes = x.lanes
+
+    def i64(n: int) -> Value:
+        return e.const("i64", n, lanes)
+
+    def f64(n: float) -> Value:
+        return e.const("double", n, lanes)
+
+    wide = e.convert("fpext", x, "double")
+    bits = e.bitcast(wide, "i64")
+    # The difference is biased to stay positive; its high half is the exponent, made a double by the bits of 2**52.
+    shifted = e.add(e.sub(bits, i64(_SQRT_HALF_DOUBLE_BITS)), i64(1024 << 52))
+    exponent = e.lshr(shifted, i64(52))
+    mantissa = e.bitcast(e.sub(bits, e.shl(e.sub(exponent, i64(1024)), i64(52))), "double")
+    n = e.sub(e.bitcast(e.or_(exponent, i64(0x4330000000000000)), "double"), f64(2.0**52 + 1024))
+    s = e.div(e.sub(mantissa, f64(1)), e.add(mantissa, f64(1)))
+    result = e.fma(s, _polynomial(e, e.mul(s, s), _LOG2_DOUBLE), n)
+    result = e.select(e.compare("oeq", wide, f64(0)), f64(-math.inf), result)
+    return e.select(e.compare("ult", wide, f64(math.inf)), e.select(_is_nan(e, wide), wide, result), wide)
+
+
+def _is_nan(e: Emitter, x: Value) -> Value:
+    return e.compare("uno", x, x)
+
+
+def _exp2_double(e: Emitter, x: Value) -> Value:
+    """2**x of double lanes, good for what float32 can tell apart: bounded to 2**-200 and 2**200."""
+    lanes = x.lanes
+    x = _at_most(e, _at_least(e, x, -200.0), 200.0)
+    rounded = e.add(x, _const(e, x, _ROUND_DOUBLE))
+    p = _polynomial(e, e.sub(x, e.sub(rounded, _const(e, x, _ROUND_DOUBLE))), _EXP2_DOUBLE)
+    # p is near 1: its exponent field takes the integer part, except that a NaN stays one.
+    n = e.shl(e.bitcast(rounded, "i64"), e.const("i64", 52, lanes))
+    scaled = e.bitcast(e.add(e.bitcast(p, "i64"), n), "double")
+    return e.select(_is_nan(e, x), x, scaled)
+
+
+# --- roots and reciprocals ----------------------------------------------------------------------------------------
+
+
+def sqrt(e: Emitter, x: Value) -> Value:
+    """Square root, correctly rounded; NaN below 0."""
+    return e.sqrt(x)
+
+
+def reciprocal(e: Emitter, x: Value) -> Value:
+    """1 / x, correctly rounded."""
+    return e.div(_const(e, x, 1), x)
+
+
+def rsqrt(e: Emitter, x: Value) -> Value:
+    """1 / sqrt(x): inf at 0, NaN below."""
+    return e.div(_const(e, x, 1), e.sqrt(x))
+
+
+# --- sigmoid and its relatives ------------------------------------------------------------------------------------
+
+# Activations of the form x * s(x) vanish below this; clamping there keeps -inf * 0 from making a NaN.
+_VANISHES = -110.0
+
+
+def _decay(e: Emitter, x: Value) -> tuple[Value, Value]:
+    """(exp(-|x|), 1 + exp(-|x|)): what the logistic function is made of without overflow."""
+    decayed = _exp(e, e.neg(e.abs(x)))
+    return decayed, e.add(decayed, _const(e, x, 1))
+
+
+def sigmoid(e: Emitter, x: Value) -> Value:
+    """1 / (1 + exp(-x))."""
+    return _logistic(e, x, e.f32(1, x.lanes))
+
+
+def _logistic(e: Emitter, x: Value, factor: Value) -> Value:
+    """factor / (1 + exp(-x))."""
+    decayed, total = _decay(e, x)
+    return e.div(e.select(_negative(e, x), e.mul(factor, decayed), factor), total)
+
+
+def silu(e: Emitter, x: Value) -> Value:
+    """x / (1 + exp(-x))."""
+    return _logistic(e, x, _at_least(e, x, _VANISHES))
+
+
+def silu_dx(e: Emitter, x: Value) -> Value:
+    """Derivative of silu. Relative to the largest term near its zero at -1.278."""
+    decayed, total = _decay(e, x)
+    negative = _negative(e, x)
+    bounded = _at_most(e, _at_least(e, x, _VANISHES), -_VANISHES)
+    # s + x s (1 - s), with s = 1 / total or decayed / total on either side of 0.
+    slope = e.select(negative, bounded, e.mul(bounded, decayed))
+    outer = e.select(negative, decayed, _const(e, x, 1))
+    return e.mul(e.div(outer, total), e.div(e.add(total, slope), total))
+
+
+def softplus(e: Emitter, x: Value) -> Value:
+    """log(1 + exp(x))."""
+    decayed = _exp(e, e.neg(e.abs(x)))
+    return e.add(_at_least(e, x, 0.0), _log1p(e, decayed))
+
+
+# (2 atanh(s / 2) - s) / s**3 as a polynomial of s**2, for s <= 2/3: 2**-33.
+_ATANH = (0.083333343, 0.012499671, 0.0022355639, 0.00041882262, 0.00011839035)
+
+
+def _log1p(e: Emitter, u: Value) -> Value:
+    """log(1 + u) for 0 <= u <= 1, as 2 atanh(s / 2) with s = u / (1 + u / 2)."""
+    lanes = u.lanes
+    s = e.div(u, e.fma(u, e.f32(0.5, lanes), e.f32(1, lanes)))
+    square = e.mul(s, s)
+    return e.fma(e.mul(s, square), _polynomial(e, square, _ATANH), s)
+
+
+def mish(e: Emitter, x: Value) -> Value:
+    """x * tanh(softplus(x)), as x * n / (n + 2) with n = exp(x) * (exp(x) + 2)."""
+    power = _exp(e, _at_most(e, x, 20.0))
+    n = e.mul(power, e.add(power, _const(e, x, 2)))
+    return e.mul(_at_least(e, x, _VANISHES), e.div(n, e.add(n, _const(e, x, 2))))
+
+
+def tanh(e: Emitter, x: Value) -> Value:
+    """Hyperbolic tangent, as m / (m + 2) with m = exp(2 |x|) - 1."""
+    lanes = x.lanes
+    magnitude = e.abs(x)
+    doubled = _at_most(e, e.add(magnitude, magnitude), 20.0)
+    n, p = _reduce_exp(e, doubled)
+    power = _power_of_two(e, n)
+    m = e.fma(power, p, e.sub(power, e.f32(1, lanes)))
+    return _with_sign(e, e.div(m, e.add(m, e.f32(2, lanes))), x)
+
+
+# --- the normal distribution --------------------------------------------------------------------------------------
+
+# erf(x) / x - 1 as a polynomial of x**2, for |x| <= 1: 2**-29.
+_ERF = (0.12837917, -0.37612626, 0.11283579, -0.026853347, 0.005187162, -0.0007997853, 7.806904e-05)
+# log(erfc(x)) for 1 <= x <= 3.95, where erf becomes 1: 2**-29 of erf.
+_LOG_ERFC = (-0.00034153962, -1.1270891, -0.6381449, -0.10310666, 0.021838, -0.0029476376, 0.00018637702)
+
+
+def erf(e: Emitter, x: Value) -> Value:
+    """The error function."""
+    lanes = x.lanes
+    magnitude = _at_most(e, e.abs(x), 3.95)
+    square = e.mul(magnitude, magnitude)
+    near = e.fma(magnitude, _polynomial(e, square, _ERF), magnitude)
+    far = e.sub(e.f32(1, lanes), _exp(e, _polynomial(e, magnitude, _LOG_ERFC)))
+    return _with_sign(e, e.select(e.compare("olt", magnitude, e.f32(1, lanes)), near, far), x)
+
+
+def erf_dx(e: Emitter, x: Value) -> Value:
+    """Derivative of erf: 2 / sqrt(pi) * exp(-x**2)."""
+    high, low = _square(e, _at_most(e, e.abs(x), 11.0))
+    return e.mul(_exp(e, e.neg(high), e.neg(low)), _const(e, x, 2 / math.sqrt(math.pi)))
+
+
+# exp(x**2 / 2) * (1 - Phi(x)) as a ratio of polynomials for 0 <= x <= 14.4, Phi being the normal distribution's
+# cumulative function: 2**-27.
+_TAIL_P = (0.5, 0.4380905032157898, 0.18308351933956146, 0.040582071989774704, 0.004108702763915062)
+_TAIL_Q = (
+    1.0, 1.6740659475326538, 1.2018736600875854, 0.46907034516334534, 0.10173068195581436, 0.010298868641257286,
+)
+_TAIL_END = 14.6  # the density is zero from here on
+
+
+def _normal_tail(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
+    """(|x| bounded, exp(-x**2 / 2), ratio) such that the product of the last two is 1 - Phi(|x|).
+
+    The square is carried to twice the precision: the tail's relative error is the absolute error of its exponent.
+    """
+    magnitude = _at_most(e, e.abs(x), _TAIL_END)
+    high, low = _square(e, magnitude)
+    minus_half = _const(e, x, -0.5)
+    density = _exp(e, e.mul(high, minus_half), e.mul(low, minus_half))
+    ratio = e.div(_polynomial(e, magnitude, _TAIL_P), _polynomial(e, magnitude, _TAIL_Q))
+    return magnitude, density, ratio
+
+
+def gelu(e: Emitter, x: Value) -> Value:
+    """x * Phi(x), relatively accurate in the negative tail too: max(x, 0) - |x| * (1 - Phi(|x|))."""
+    magnitude, density, ratio = _normal_tail(e, x)
+    return e.sub(_at_least(e, x, 0.0), e.mul(density, e.mul(magnitude, ratio)))
+
+
+def gelu_dx(e: Emitter, x: Value) -> Value:
+    """Derivative of gelu: Phi(x) + x * phi(x). Relative to the larger term near its zero at -0.752."""
+    magnitude, density, ratio = _normal_tail(e, x)
+    rest = e.mul(density, e.fma(magnitude, _const(e, x, -1 / math.sqrt(2 * math.pi)), ratio))
+    return e.select(_negative(e, x), rest, e.sub(_const(e, x, 1), rest))
+
+
+def gelu_apprx_tanh(e: Emitter, x: Value) -> Value:
+    """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))).
+
+    In the negative tail the relative error grows with the argument of tanh, as in any float32 evaluation of it.
+    """
+    scale = 2 * math.sqrt(2 / math.pi)
+    # Bounded so that the cube stays finite; past this the function is x or 0.
+    bounded = _at_most(e, _at_least(e, x, -20.0), 20.0)
+    square = e.mul(bounded, bounded)
+    z = e.mul(bounded, e.fma(square, _const(e, x, scale * 0.044715), _const(e, x, scale)))
+    return _logistic(e, z, _at_least(e, x, -20.0))
+
+
+GELU_SIGMOID = 1.702
+
+
+def gelu_apprx_sigmoid(e: Emitter, x: Value) -> Value:
+    """x / (1 + exp(-1.702 * x)). The relative error in the negative tail grows with x."""
+    return _logistic(e, e.mul(x, _const(e, x, GELU_SIGMOID)), _at_least(e, x, _VANISHES))
+
+
+def gelu_apprx_sigmoid_dx(e: Emitter, x: Value) -> Value:
+    """Derivative of gelu_apprx_sigmoid, which is silu's derivative at 1.702 * x."""
+    return silu_dx(e, e.mul(x, _const(e, x, GELU_SIGMOID)))
+
+
+# --- trigonometry -------------------------------------------------------------------------------------------------
+
+_PI_HIGH, _PI_LOW = 3.1415927410125732, -8.742277657347586e-08
+# (sin(x) - x) / x**3 as a polynomial of x**2, for |x| <= pi / 2: 2**-31.
+_SIN = (-0.16666667, 0.0083333505, -0.00019843093, 2.7627061e-06, -2.5503285e-08)
+
+
+def sin(e: Emitter, x: Value) -> Value:
+    """Sine as the Scalar Engine evaluates it, without range reduction.
+
+    Within [-pi, pi] this is the sine. Outside, the documents (nki.api.shared) say that a cubic is extrapolated and
+    that sin(9.0) is about 27.65; the cubic Taylor polynomial around +-pi has this value (27.653).
+    """
+    lanes = x.lanes
+    magnitude = e.abs(x)
+    from_pi = e.add(e.sub(e.f32(_PI_HIGH, lanes), magnitude), e.f32(_PI_LOW, lanes))
+    y = e.select(e.compare("ogt", magnitude, e.f32(math.pi / 2, lanes)), from_pi, magnitude)
+    square = e.mul(y, y)
+    inside = e.fma(e.mul(y, square), _polynomial(e, square, _SIN), y)
+    outside = e.mul(y, e.fma(square, e.f32(-1 / 6, lanes), e.f32(1, lanes)))
+    beyond = e.compare("ogt", magnitude, e.f32(_PI_HIGH, lanes))
+    sine = e.select(beyond, outside, inside)
+    return e.select(_negative(e, x), e.neg(sine), sine)
+
+
+# (arctan(x) - x) / x**3 as a polynomial of x**2, for |x| <= 1: 2**-28.
+_ARCTAN = (
+    -0.333333, 0.1999853, -0.14264016, 0.10950882, -0.083993256, 0.057882328, -0.031099021, 0.010870613,
+    -0.0017834703,
+)
+_HALF_PI_HIGH, _HALF_PI_LOW = _PI_HIGH / 2, _PI_LOW / 2
+
+
+def arctan(e: Emitter, x: Value) -> Value:
+    """Inverse tangent, over the whole number line."""
+    lanes = x.lanes
+    magnitude, one = e.abs(x), e.f32(1, lanes)
+    steep = e.compare("ogt", magnitude, one)
+    t = e.div(e.select(steep, one, magnitude), e.select(steep, magnitude, one))
+    square = e.mul(t, t)
+    angle = e.fma(e.mul(t, square), _polynomial(e, square, _ARCTAN), t)
+    complement = e.add(e.sub(e.f32(_HALF_PI_HIGH, lanes), angle), e.f32(_HALF_PI_LOW, lanes))
+    return _with_sign(e, e.select(steep, complement, angle), x)
+
+
+# --- piecewise ----------------------------------------------------------------------------------------------------
+
+
+def sign(e: Emitter, x: Value) -> Value:
+    """-1, 0 or 1; NaN for NaN."""
+    zero, one = e.f32(0, x.lanes), e.f32(1, x.lanes)
+    return e.select(e.compare("ogt", x, zero), one, e.select(e.compare("olt", x, zero), e.neg(one), x))
