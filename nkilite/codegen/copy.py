@@ -174,18 +174,46 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
     """Every element of dst becomes an immediate, converted once from float64."""
     e = kernel.e
     target = kernel.operands[dst]
-    scalar = constant_bits(e, target.dtype, kernel.immediate(value))
+    wide = _splats(e, constant_bits(e, target.dtype, kernel.immediate(value)))
     pointer = kernel.pointer(dst)
-    wide = {}
-    lanes = elementwise.step_lanes(e)
-    while lanes:
-        wide[lanes] = e.splat(scalar, lanes)
-        lanes //= 2
 
     def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
         elementwise.store(e, target.dtype, wide[lanes], at[0], strides[0], "bits")
 
     elementwise.visit(kernel, [target], [pointer], element)
+
+
+def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse: bool) -> None:
+    """dst = src, a tensor of the same dtype or an immediate, where the predicate is nonzero (zero when reversed)."""
+    e = kernel.e
+    target, control = kernel.operands[dst], kernel.operands[predicate]
+    operands = [target, control]
+    constants: dict[int, Value] = {}
+    if kernel.has(src):
+        operands.append(kernel.operands[src])
+    else:
+        constants = _splats(e, constant_bits(e, target.dtype, kernel.immediate(src)))
+
+    def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
+        bits = elementwise.load(e, control.dtype, at[1], lanes, strides[1], "bits")
+        chosen = e.compare("eq" if reverse else "ne", bits, e.const(bits.scalar, 0, lanes))
+        if constants:
+            value = constants[lanes]
+        else:
+            value = elementwise.load(e, target.dtype, at[2], lanes, strides[2], "bits")
+        elementwise.store(e, target.dtype, value, at[0], strides[0], "bits", chosen)
+
+    elementwise.visit(kernel, operands, [kernel.pointer(o.name) for o in operands], element)
+
+
+def _splats(e: Emitter, scalar: Value) -> dict[int, Value]:
+    """A scalar repeated in vectors of every width the loops use."""
+    wide = {}
+    lanes = elementwise.step_lanes(e)
+    while lanes:
+        wide[lanes] = e.splat(scalar, lanes)
+        lanes //= 2
+    return wide
 
 
 def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from nkilite import dtypes
 from nkilite.codegen import copy
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.dtypes import DType, cast
+from nkilite.errors import DtypeMismatch, WrongMemory
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.isa.constants import engine
@@ -18,6 +21,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
 _any_engine = engine.unknown
+_PREDICATES = (dtypes.uint8, dtypes.uint16, dtypes.uint32)
 
 
 @instruction(writes=("dst",))
@@ -80,6 +84,73 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     copy.move(kernel, "dst", "src")
 
 
+@instruction(writes=("dst",), updates=lambda arguments: ("dst",))
+def tensor_copy_predicated(
+    dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred=False, name=None
+) -> None:
+    """Copy elements of `src` to `dst` where `predicate` is nonzero, on the Vector Engine; dst keeps the others.
+
+    Args:
+        dst: SBUF or PSUM tile.
+        src: tile of dst's elements and dtype, or a number, rounded to dst's dtype.
+        predicate: uint8, uint16 or uint32 tile of dst's elements.
+        reverse_pred: copy where the predicate is zero instead.
+
+    Raises:
+        WrongMemory: an operand is in HBM, or both src and predicate in PSUM.
+        ShapeMismatch: partitions or elements per partition differ.
+        DtypeMismatch: src and dst have different dtypes.
+        UnsupportedDtype: see predicate.
+
+    Source: nki.isa.tensor_copy_predicated.
+    """
+
+
+@tensor_copy_predicated.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    arguments["reverse_pred"] = bool(arguments["reverse_pred"])
+
+
+@tensor_copy_predicated.check
+def _(call: Signature) -> None:
+    rules.require_on_chip(call)
+    rules.require_same_elements(call, "dst", "src", "predicate")
+    rules.require_dtype(call, "predicate", _PREDICATES)
+    if call.is_tensor("src"):
+        if call.src.dtype != call.dst.dtype:
+            raise DtypeMismatch(
+                instruction=rules.instruction_name(call), detail=f"src is {call.src.dtype} and dst {call.dst.dtype}",
+                hint="convert src first with nisa.tensor_copy.",
+            )
+        if call.src.region is rules.PSUM and call.predicate.region is rules.PSUM:
+            raise WrongMemory(
+                instruction=rules.instruction_name(call), operand="predicate", found="PSUM",
+                allowed="SBUF when src is in PSUM", hint="nisa.tensor_copy moves one of them to SBUF",
+            )
+    else:
+        rules.require_dtype(call, "dst", rules.UNPACKED)
+
+
+@tensor_copy_predicated.reference
+def _(call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: Any) -> np.ndarray:
+    chosen = (predicate.reshape(dst.shape) != 0) != call.reverse_pred
+    if call.is_tensor("src"):
+        return np.where(chosen, src.reshape(dst.shape), dst)
+    return np.where(chosen, cast(np.asarray(constant(src, call.dst.dtype)), call.dst.dtype), dst)
+
+
+@tensor_copy_predicated.cost
+def _(call: Signature) -> Cost:
+    src = rules.cost_operand(call.src if call.is_tensor("src") else call.dst)
+    predicate, dst = rules.cost_operand(call.predicate), rules.cost_operand(call.dst)
+    return costs.vector_copy_predicated(call.target, call.dst.free_size, src, predicate, dst)
+
+
+@tensor_copy_predicated.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    copy.move_where(kernel, "dst", "src", "predicate", call.reverse_pred)
+
+
 @instruction(writes=("dst",))
 def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
     """Fill `dst` with a compile-time constant.
@@ -115,7 +186,7 @@ def _(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
     return np.full(dst.shape, constant(value, call.dst.dtype))
 
 
-def constant(value: float, dtype: Any) -> Any:
+def constant(value: float, dtype: DType) -> np.generic:
     """A compile-time number as an element: integers are exact where they fit, and saturate where they do not."""
     if not dtype.is_integer or dtype.kind == "b":
         return np.float32(value) if dtype.kind != "x" else dtype.numpy.type(0)
