@@ -1,0 +1,448 @@
+"""Activation functions over tiles: the Scalar Engine's activation, activation_reduce and activate2, and the Vector
+Engine's exponential."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.errors import DtypeMismatch, InvalidOperand, UnsupportedOnTarget
+from nkilite.ir.program import Signature
+from nkilite.isa import accumulation, activation_functions, alu, rules
+from nkilite.isa.alu import AluOp
+from nkilite.isa.constants import reduce_cmd
+from nkilite.machine import engine as costs
+from nkilite.machine.engine import Cost
+from nkilite.machine.target import Target
+from nkilite.trace.instruction import instruction
+from nkilite.trace.tensor import NkiTensor
+
+_idle = reduce_cmd.idle
+_COMMANDS = (reduce_cmd.idle, reduce_cmd.reset, reduce_cmd.reduce, reduce_cmd.reset_reduce)
+
+_ADD, _BYPASS, _EXP = alu.TABLE["add"], alu.TABLE["bypass"], activation_functions.TABLE["exp"]
+_BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
+
+
+# --- activation ---------------------------------------------------------------------------------------------------
+
+
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"))
+def activation(
+    dst: NkiTensor,
+    op,
+    data: NkiTensor,
+    bias: float | NkiTensor | None = None,
+    scale: float | NkiTensor = 1.0,
+    reduce_op=None,
+    reduce_res: NkiTensor | None = None,
+    reduce_cmd=_idle,
+    name=None,
+) -> None:
+    """dst = op(data * scale + bias) on the Scalar Engine, optionally summing the results of each partition.
+
+    Computes in float32, with one rounding after the multiplication and one after the addition, and rounds to dst's
+    dtype. The sum goes through the engine's accumulation registers, one float32 per partition, and adds the float32
+    results before they are rounded to dst's dtype:
+
+    - ``reduce_cmd.idle``: the registers stay.
+    - ``reduce_cmd.reset``: they become 0.
+    - ``reduce_cmd.reduce``: the sum is added to them.
+    - ``reduce_cmd.reset_reduce``: they become the sum.
+
+    Afterwards reduce_res, if given, receives the registers, whatever the command.
+
+    Args:
+        dst: SBUF or PSUM tile of P partitions, any unpacked dtype.
+        op: an activation function such as nl.exp. Some are only valid in part of the float32 range, see
+            nkilite.isa.activation_functions.
+        data: SBUF or PSUM tile with the partitions and elements per partition of dst, any unpacked dtype.
+        bias: None, a number (trn2 and later), or a tile of shape (P, 1) of any dtype but tfloat32.
+        scale: a number, or a float32 tile of shape (P, 1).
+        reduce_op: nl.add, the only reduction of this instruction, or None for the same.
+        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the sum in them.
+        reduce_cmd: one of the four above.
+
+    Raises:
+        WrongMemory: an operand is in HBM.
+        PartitionLimitExceeded: more than 128 partitions.
+        ShapeMismatch: elements or partitions differ, or bias, scale or reduce_res is not (P, 1).
+        UnsupportedDtype: see the operands.
+        UnknownOperator: `op` is no activation function, or reduce_op not nl.add.
+        InvalidOperand: reduce_cmd is load_reduce, or op is nl.prelu, whose slope only nisa.activate2 takes.
+        UnsupportedOnTarget: on trn1, bias is a number, or op is nl.reciprocal with a bias.
+
+    Source: nki.isa.activation; nki.api.shared, activation functions; trainium_inferentia2_arch, pipelined reduction.
+    """
+
+
+@activation.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    _normalize(arguments, "nisa.activation")
+
+
+@activation.check
+def _(call: Signature) -> None:
+    _check(call)
+    accumulation.require_command(call, *_COMMANDS)
+
+
+@activation.reference
+def _(call: Signature, registers: np.ndarray | None = None, **arguments: Any) -> tuple[np.ndarray, ...]:
+    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, _activated(call, **arguments), registers)
+
+
+@activation.cost
+def _(call: Signature) -> Cost:
+    return _cost(call)
+
+
+@activation.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    _lower(call, kernel, call.reduce_cmd)
+
+
+# --- activation_reduce --------------------------------------------------------------------------------------------
+
+
+@instruction(writes=("dst", "reduce_res"), registers=lambda arguments: "scalar")
+def activation_reduce(
+    dst: NkiTensor,
+    op,
+    data: NkiTensor,
+    reduce_op,
+    reduce_res: NkiTensor | None,
+    bias: float | NkiTensor | None = None,
+    scale: float | NkiTensor = 1.0,
+    name=None,
+) -> None:
+    """dst = op(data * scale + bias), and reduce_res = the sum of the results of each partition.
+
+    The same as nisa.activation with ``reduce_cmd=nisa.reduce_cmd.reset_reduce``, which describes the operands and the
+    errors raised.
+
+    Args:
+        dst, op, data, bias, scale: as for nisa.activation.
+        reduce_op: nl.add.
+        reduce_res: float tile of shape (P, 1), or None to leave the sum in the engine's registers.
+
+    Source: nki.isa.activation_reduce.
+    """
+
+
+@activation_reduce.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    _normalize(arguments, "nisa.activation_reduce")
+
+
+@activation_reduce.check
+def _(call: Signature) -> None:
+    _check(call)
+
+
+@activation_reduce.reference
+def _(call: Signature, registers: np.ndarray, **arguments: Any) -> tuple[np.ndarray, ...]:
+    values = _activated(call, **arguments)
+    return accumulation.reference(call, reduce_cmd.reset_reduce, call.reduce_op, values, registers)
+
+
+@activation_reduce.cost
+def _(call: Signature) -> Cost:
+    return _cost(call)
+
+
+@activation_reduce.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    _lower(call, kernel, reduce_cmd.reset_reduce)
+
+
+# --- what the two share -------------------------------------------------------------------------------------------
+
+
+def _normalize(arguments: dict[str, Any], name: str) -> None:
+    arguments["op"] = activation_functions.lookup(arguments["op"], name)
+    arguments["reduce_op"] = alu.lookup(_ADD if arguments["reduce_op"] is None else arguments["reduce_op"], name, (_ADD,))
+
+
+def _check(call: Signature) -> None:
+    instruction = rules.instruction_name(call)
+    if call.op.takes_slope:
+        raise InvalidOperand(
+            instruction=instruction, operand="op", found=call.op, expected="nisa.activate2, which has its relu_param"
+        )
+    rules.require_on_chip(call)
+    rules.require_same_elements(call, "dst", "data")
+    for tile in ("dst", "data"):
+        rules.require_dtype(call, tile, rules.UNPACKED)
+    rules.require_vector(call, "scale", "data", (dtypes.float32,))
+    rules.require_vector(call, "bias", "data", _BIAS)
+    accumulation.require_result(call, "data")
+    if call.target.generation < 3:
+        if call.is_immediate("bias"):
+            raise UnsupportedOnTarget(feature=f"{instruction} with a number as bias", needs="trn2 (gen3)",
+                                      target=call.target.name)
+        if call.bias is not None and call.op.name == "reciprocal":
+            raise UnsupportedOnTarget(feature=f"{instruction} of nl.reciprocal with a bias", needs="trn2 (gen3)",
+                                      target=call.target.name)
+
+
+def _activated(call: Signature, data: np.ndarray, bias: Any, scale: Any, **_: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        x = _rows(data) * _column(scale)
+        if bias is not None:
+            x = x + _column(bias)
+        return call.op.numpy(x)
+
+
+def _rows(tile: np.ndarray) -> np.ndarray:
+    """[P, elements] in float32."""
+    return tile.reshape(tile.shape[0], -1).astype(np.float32)
+
+
+def _column(operand: Any) -> np.ndarray:
+    """A number or a vector operand as float32 that broadcasts along rows."""
+    return np.asarray(operand).astype(np.float32).reshape(-1, 1)
+
+
+def _cost(call: Signature) -> Cost:
+    operands = (rules.cost_operand(call.data), rules.cost_operand(call.dst))
+    return costs.scalar_stream(
+        call.target, call.dst.free_size, operands, reads_accumulator=call.reduce_res is not None
+    )
+
+
+def _lower(call: Signature, kernel: MicroKernel, command: reduce_cmd) -> None:
+    def activate(e: Emitter, x: Value, scale: Value, bias: Value | None = None) -> Value:
+        x = e.mul(x, scale)
+        return call.op.emit(e, x if bias is None else e.add(x, bias))
+
+    inputs = ("data", "scale") if call.bias is None else ("data", "scale", "bias")
+    accumulation.lower(kernel, command, call.reduce_op, inputs, activate)
+
+
+# --- activate2 ----------------------------------------------------------------------------------------------------
+
+_REDUCTIONS2 = tuple(alu.TABLE[name] for name in ("add", "maximum", "minimum", "abs_max", "abs_min"))
+_STAGES = {
+    tuple(alu.TABLE[name] for name in pair)
+    for pair in (
+        ("multiply", "add"), ("multiply", "subtract"), ("multiply", "bypass"), ("add", "bypass"),
+        ("subtract", "bypass"), ("bypass", "bypass"),
+    )
+}
+_STAGE_OPERATORS = tuple(alu.TABLE[name] for name in ("multiply", "add", "subtract", "bypass"))
+
+
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"))
+def activate2(
+    dst: NkiTensor,
+    op,
+    data: NkiTensor,
+    imm0: float | NkiTensor,
+    imm1: float | NkiTensor,
+    op0,
+    op1,
+    relu_param: float | NkiTensor = 0.0,
+    reverse0=False,
+    reverse1=False,
+    reduce_op=None,
+    reduce_res: NkiTensor | None = None,
+    reduce_cmd=_idle,
+    name=None,
+) -> None:
+    """dst = op((data op0 imm0) op1 imm1) on the Scalar Engine, optionally reducing the results of each partition.
+
+    nisa.activation with free choice of the operators before the function and of the reduction; float32 throughout, and
+    the reduction sees the results before they are rounded to dst's dtype. reduce_cmd acts on the engine's registers as
+    described there, `reset` setting them to the identity of reduce_op.
+
+    Args:
+        dst: SBUF or PSUM tile of P partitions, any unpacked dtype.
+        op: an activation function.
+        data: tile with the partitions and elements per partition of dst, any unpacked dtype.
+        imm0, imm1: numbers or tiles of shape (P, 1); two tiles have one dtype. Without effect beside nl.bypass.
+        op0, op1: (multiply, add), (multiply, subtract), or one of multiply, add, subtract and bypass with bypass.
+        relu_param: slope of nl.prelu for negative numbers: a number or a tile of shape (P, 1).
+        reverse0, reverse1: exchange the operands of op0 or op1: ``imm0 op0 data``, ``imm1 op1 result``.
+        reduce_op: nl.add (also for None), maximum, minimum, abs_max or abs_min.
+        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in them.
+        reduce_cmd: nisa.reduce_cmd.idle, reset, reduce or reset_reduce.
+
+    Raises:
+        UnsupportedOnTarget: the target is older than trn3.
+        WrongMemory, PartitionLimitExceeded, ShapeMismatch, UnsupportedDtype: see the operands.
+        DtypeMismatch: imm0 and imm1 are tiles of different dtypes.
+        UnknownOperator: op, op0, op1 or reduce_op is none of those.
+        InvalidOperand: another pair (op0, op1), a reversed nl.bypass, or reduce_cmd.load_reduce.
+
+    Source: nki.isa.activate2.
+    """
+
+
+@activate2.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    name = "nisa.activate2"
+    arguments["op"] = activation_functions.lookup(arguments["op"], name)
+    reduction = arguments["reduce_op"]
+    arguments["reduce_op"] = alu.lookup(_ADD if reduction is None else reduction, name, _REDUCTIONS2)
+    for operator in ("op0", "op1"):
+        given = arguments[operator]
+        arguments[operator] = alu.lookup(_BYPASS if given is None else given, name, _STAGE_OPERATORS)
+    for flag in ("reverse0", "reverse1"):
+        arguments[flag] = bool(arguments[flag])
+
+
+@activate2.check
+def _(call: Signature) -> None:
+    rules.require_generation(call, 4, "nisa.activate2")
+    rules.require_on_chip(call)
+    rules.require_same_elements(call, "dst", "data")
+    for tile in ("dst", "data"):
+        rules.require_dtype(call, tile, rules.UNPACKED)
+    for vector in ("imm0", "imm1", "relu_param"):
+        rules.require_vector(call, vector, "data", rules.UNPACKED)
+    accumulation.require_command(call, *_COMMANDS)
+    accumulation.require_result(call, "data")
+    if call.is_tensor("imm0") and call.is_tensor("imm1") and call.imm0.dtype != call.imm1.dtype:
+        raise DtypeMismatch(
+            instruction="nisa.activate2", detail=f"imm0 is {call.imm0.dtype} and imm1 {call.imm1.dtype}",
+            hint="convert one of them with nisa.tensor_copy.",
+        )
+    if (call.op0, call.op1) not in _STAGES:
+        pairs = sorted(f"({first}, {second})" for first, second in _STAGES)
+        raise InvalidOperand(
+            instruction="nisa.activate2", operand="(op0, op1)", found=f"({call.op0}, {call.op1})",
+            expected="one of " + ", ".join(pairs),
+        )
+    for op, flag in (("op0", "reverse0"), ("op1", "reverse1")):
+        if call.arguments[flag] and call.arguments[op] is _BYPASS:
+            raise InvalidOperand(
+                instruction="nisa.activate2", operand=flag, found=f"True beside {op}=bypass", expected="False"
+            )
+
+
+@activate2.reference
+def _(
+    call: Signature, data: np.ndarray, imm0: Any, imm1: Any, relu_param: Any, registers: np.ndarray | None = None,
+    **_: Any,
+) -> tuple[np.ndarray, ...]:
+    with np.errstate(all="ignore"):
+        x = _rows(data)
+        for op, operand, reverse in ((call.op0, imm0, call.reverse0), (call.op1, imm1, call.reverse1)):
+            x = op.numpy(_column(operand), x) if reverse else op.numpy(x, _column(operand))
+        values = call.op.numpy(x, _column(relu_param))
+    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, values, registers)
+
+
+@activate2.cost
+def _(call: Signature) -> Cost:
+    return _cost(call)
+
+
+@activate2.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    def stage(e: Emitter, op: AluOp, x: Value, operand: Value, reverse: bool) -> Value:
+        return op.emit(e, operand, x) if reverse else op.emit(e, x, operand)
+
+    def activate(e: Emitter, x: Value, imm0: Value, imm1: Value, slope: Value) -> Value:
+        x = stage(e, call.op0, x, imm0, call.reverse0)
+        x = stage(e, call.op1, x, imm1, call.reverse1)
+        return call.op.emit(e, x, slope)
+
+    accumulation.lower(
+        kernel, call.reduce_cmd, call.reduce_op, ("data", "imm0", "imm1", "relu_param"), activate
+    )
+
+
+# --- exponential --------------------------------------------------------------------------------------------------
+
+_EXPONENTIAL_SRC = (
+    dtypes.float8_e4m3, dtypes.float8_e5m2, dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.int8, dtypes.int16,
+    dtypes.int32, dtypes.uint8, dtypes.uint16, dtypes.uint32,
+)
+_EXPONENTIAL_DST = (*(d for d in _EXPONENTIAL_SRC if d is not dtypes.uint32), dtypes.tfloat32)
+
+
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"))
+def exponential(
+    dst: NkiTensor,
+    src: NkiTensor,
+    max_value: float | NkiTensor = 0.0,
+    reduce_res: NkiTensor | None = None,
+    reduce_cmd=_idle,
+    reduce_init: float | NkiTensor = 0.0,
+    name=None,
+) -> None:
+    """dst = exp(src - max_value) on the Vector Engine, optionally summing the results of each partition.
+
+    Computes in float32. The sum adds the results before they are rounded to dst's dtype, in the accumulation registers
+    that all accumulating Vector Engine instructions share.
+
+    Args:
+        dst: SBUF or PSUM tile of P partitions; float8_e4m3, float8_e5m2, float16, bfloat16, float32, tfloat32, int8,
+            int16, int32, uint8 or uint16.
+        src: tile with the partitions and elements per partition of dst; the same dtypes, uint32 instead of tfloat32.
+        max_value: a number or a float32 tile of shape (P, 1).
+        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the sum in them.
+        reduce_cmd: nisa.reduce_cmd.idle, reset_reduce (start from 0), reduce (continue) or load_reduce (start from
+            reduce_init).
+        reduce_init: a number or a float32 tile of shape (P, 1), for load_reduce.
+
+    Raises:
+        UnsupportedOnTarget: the target is older than trn3.
+        WrongMemory, PartitionLimitExceeded, ShapeMismatch, UnsupportedDtype: see the operands.
+        InvalidOperand: reduce_cmd.reset, idle with a reduce_res, or a reduce_init tile without load_reduce.
+
+    Source: nki.isa.exponential.
+    """
+
+
+@exponential.check
+def _(call: Signature) -> None:
+    rules.require_generation(call, 4, "nisa.exponential")
+    rules.require_on_chip(call)
+    rules.require_same_elements(call, "dst", "src")
+    rules.require_dtype(call, "dst", _EXPONENTIAL_DST)
+    rules.require_dtype(call, "src", _EXPONENTIAL_SRC)
+    for vector in ("max_value", "reduce_init"):
+        rules.require_vector(call, vector, "src", (dtypes.float32,))
+    accumulation.require_command(
+        call, reduce_cmd.idle, reduce_cmd.reduce, reduce_cmd.reset_reduce, reduce_cmd.load_reduce
+    )
+    accumulation.require_result(call, "src")
+    accumulation.require_defined(call)
+    if call.is_tensor("reduce_init") and call.reduce_cmd is not reduce_cmd.load_reduce:
+        raise InvalidOperand(
+            instruction="nisa.exponential", operand="reduce_init", found=f"a tile beside {call.reduce_cmd}",
+            expected="0.0 unless reduce_cmd is nisa.reduce_cmd.load_reduce",
+        )
+
+
+@exponential.reference
+def _(
+    call: Signature, src: np.ndarray, max_value: Any, reduce_init: Any, registers: np.ndarray | None = None, **_: Any
+) -> tuple[np.ndarray, ...]:
+    with np.errstate(all="ignore"):
+        values = _EXP.numpy(_rows(src) - _column(max_value))
+    return accumulation.reference(call, call.reduce_cmd, _ADD, values, registers, reduce_init)
+
+
+@exponential.cost
+def _(call: Signature) -> Cost:
+    operands = (rules.cost_operand(call.src), rules.cost_operand(call.dst))
+    return costs.vector_stream(
+        call.target, call.dst.free_size, operands, cycles_per_element=costs.EXPONENTIAL_CYCLES,
+        reads_accumulator=call.reduce_res is not None,
+    )
+
+
+@exponential.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    def exponentiate(e: Emitter, x: Value, largest: Value) -> Value:
+        return _EXP.emit(e, e.sub(x, largest))
+
+    accumulation.lower(kernel, call.reduce_cmd, _ADD, ("src", "max_value"), exponentiate, init="reduce_init")
