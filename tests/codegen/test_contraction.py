@@ -1,0 +1,106 @@
+"""The matrix-product micro-kernel: its size, what it is made of, and the register transposes beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.codegen import transpose
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.machine.target import get_target
+from nkilite.passes.pipeline import run_pipeline
+from nkilite.passes.place import place
+from nkilite.runtime.library import Source, library, module_text, target_machine
+from nkilite.runtime.lower import lower
+from nkilite.trace import active
+from nkilite.trace.builder import TraceBuilder
+
+
+def micro_kernel(host, k: int, m: int, n: int, dtype: str = "float32", **options):
+    """The source of the nc_matmul of one shape."""
+    builder = TraceBuilder("one", get_target("trn2"))
+    with active.activate(builder):
+        left = nl.ndarray((k, m), dtype, buffer=nl.sbuf)
+        right = nl.ndarray((k, n), dtype, buffer=nl.sbuf)
+        nisa.memset(left, 0)
+        nisa.memset(right, 0)
+        nisa.nc_matmul(nl.ndarray((m, n), nl.float32, buffer=nl.psum), left, right, **options)
+    program = run_pipeline(builder.program)
+    (source,) = (s for s in lower(program, place(program), host).sources if s.name.startswith("nc_matmul"))
+    return source
+
+
+def assembly(host, source) -> str:
+    module = llvm.parse_assembly(module_text([source]))
+    module.verify()
+    return target_machine(host).emit_assembly(module)
+
+
+def inner_loop(text: str) -> list[str]:
+    """The instructions of the loop body with the most multiply-adds."""
+    blocks = re.split(r"^\S+:.*$", text, flags=re.MULTILINE)
+    block = max(blocks, key=lambda b: len(re.findall(r"\s(vfmadd|vmulps|mulps|fmla)", b)))
+    return [
+        line.strip()
+        for line in block.splitlines()
+        if line.strip() and not line.strip().startswith((".", "#"))
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e5m2"])
+def test_nothing_is_called(cpu, dtype):
+    text = assembly(cpu, micro_kernel(cpu, 96, 100, 77, dtype))
+    assert not re.search(r"^\s+(call\w*|bl)\s", text, re.MULTILINE)
+
+
+def test_code_size_does_not_depend_on_the_contraction(cpu):
+    sizes = {len(micro_kernel(cpu, k, 128, 512).text.splitlines()) for k in (2, 64, 128)}
+    assert len(sizes) == 1
+
+
+def test_code_stays_small(cpu):
+    """Compile time follows the number of IR lines; an odd shape has four block variants instead of one."""
+    assert len(micro_kernel(cpu, 128, 120, 512).text.splitlines()) < 280
+    assert len(micro_kernel(cpu, 128, 127, 511).text.splitlines()) < 900
+
+
+def test_sums_stay_in_registers(cpu):
+    body = inner_loop(assembly(cpu, micro_kernel(cpu, 128, 120, 512)))
+    stores = [line for line in body if re.match(r"v?mov[au]ps\s+%[xyz]mm\d+, .*\(", line)]
+    assert not stores, stores
+
+
+def test_micro_kernel_uses_the_widest_vectors(cpu):
+    register = {512: "zmm", 256: "ymm", 128: "xmm"}[cpu.vector_bits] if cpu.level != "neon" else "v"
+    block = {"avx512": 24, "avx2": 12, "vector128": 8, "neon": 24}[cpu.level]
+    body = inner_loop(assembly(cpu, micro_kernel(cpu, 128, 120, 512)))
+    products = [line for line in body if re.match(r"(vfmadd|v?mulps|fmla)", line)]
+    assert len(products) == block
+    assert all(register in line for line in products)
+
+
+@pytest.mark.parametrize(("scalar", "numpy"), [("float", np.float32), ("i16", np.uint16), ("i8", np.uint8)])
+@pytest.mark.parametrize("side", [1, 2, 4, 8, 16])
+def test_register_transpose(cpu, scalar, numpy, side):
+    e = Emitter(cpu)
+    size = np.dtype(numpy).itemsize
+    source, target = Value("%source", "ptr"), Value("%target", "ptr")
+    rows = [e.load(scalar, e.offset(source, i * side * size), side) for i in range(side)]
+    for i, column in enumerate(transpose.registers(e, rows)):
+        e.store(column, e.offset(target, i * side * size))
+    e.ret(0)
+    name = f"transpose_{scalar}_{side}"
+    text = f"define i32 @{name}(ptr %source, ptr %target) {{\nentry:\n{e.body()}\n}}\n"
+    address = library(cpu).addresses([Source(name, text, tuple(e.declarations.values()))])[name]
+    values = np.arange(side * side, dtype=numpy).reshape(side, side)
+    result = np.zeros_like(values)
+    ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(address)(
+        values.ctypes.data, result.ctypes.data
+    )
+    np.testing.assert_array_equal(result, values.T)
