@@ -114,6 +114,7 @@ def lower(
     body: Callable[..., Value],
     positions: bool = False,
     init: str | None = None,
+    negate: bool = False,
 ) -> None:
     """dst = body(inputs), fused with the reduction that `command` asks for.
 
@@ -122,9 +123,10 @@ def lower(
         op: reduction operator.
         inputs, body, positions: see `map_reduce`.
         init: the argument load_reduce starts from.
+        negate: reduce_res receives the negated registers.
     """
     if command in _REDUCING:
-        finish = _Registers(kernel, command, op, init).settle
+        finish = _Registers(kernel, command, op, init, negate).settle
         map_reduce(kernel, "dst", inputs, body, op.emit, op.identity, finish, positions)
         return
     if positions:
@@ -132,7 +134,7 @@ def lower(
     else:
         elementwise.map(kernel, "dst", inputs, body)
     if kernel.has("registers"):
-        registers = _Registers(kernel, command, op, init)
+        registers = _Registers(kernel, command, op, init, negate)
         with kernel.e.loop(kernel.call.dst.partitions) as partition:
             registers.settle(partition.index, None)
 
@@ -140,8 +142,10 @@ def lower(
 class _Registers:
     """The registers and reduce_res in a micro-kernel."""
 
-    def __init__(self, kernel: MicroKernel, command: reduce_cmd, op: AluOp, init: str | None) -> None:
-        self._kernel, self._command, self._op = kernel, command, op
+    def __init__(
+        self, kernel: MicroKernel, command: reduce_cmd, op: AluOp, init: str | None, negate: bool
+    ) -> None:
+        self._kernel, self._command, self._op, self._negate = kernel, command, op, negate
         used = ["registers"] + ["reduce_res"] * kernel.has("reduce_res")
         if self._command is reduce_cmd.load_reduce:
             assert init is not None
@@ -178,5 +182,6 @@ class _Registers:
             e.store(state, self._at("registers", partition))
         if "reduce_res" in self._pointers:
             operand = self._kernel.operands["reduce_res"]
+            state = e.neg(state) if self._negate else state
             at = self._at("reduce_res", partition)
             elementwise.store(e, operand.dtype, e.splat(state, 1), at, operand.dtype.itemsize, "f32")

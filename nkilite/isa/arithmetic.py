@@ -23,11 +23,6 @@ from nkilite.ir.types import ViewType
 from nkilite.isa import alu, rules
 from nkilite.isa.alu import AluOp
 
-BINARY = tuple(row for row in alu.ELEMENTWISE if not row.unary and row.name != "invert")
-ARITHMETIC = tuple(row for row in alu.ELEMENTWISE if not row.bitvec)
-BINARY_ARITHMETIC = tuple(row for row in BINARY if not row.bitvec)
-REDUCTIONS = tuple(row for row in alu.ELEMENTWISE if row.reduction)
-
 INT32 = (dtypes.int32, dtypes.uint32)
 
 
@@ -44,9 +39,25 @@ class Domain(Enum):
         return self in (Domain.signed, Domain.unsigned)
 
 
+def takes_operand(op: AluOp) -> bool:
+    """Whether an operator has a second operand."""
+    return not op.unary and op.name != "invert"
+
+
+def reverses(op: AluOp, reverse: Any) -> bool:
+    """A reverse flag, which means nothing to an operator that is unary or commutative."""
+    return bool(reverse) and takes_operand(op) and not op.commutative
+
+
 def native_domain(*inputs: DType) -> Domain:
     """Native integers are unsigned when every input is."""
     return Domain.unsigned if all(d == dtypes.uint32 for d in inputs) else Domain.signed
+
+
+BINARY = tuple(row for row in alu.ELEMENTWISE if takes_operand(row))
+ARITHMETIC = tuple(row for row in alu.ELEMENTWISE if not row.bitvec)
+BINARY_ARITHMETIC = tuple(row for row in BINARY if not row.bitvec)
+REDUCTIONS = tuple(row for row in alu.ELEMENTWISE if row.reduction)
 
 
 # --- checks -------------------------------------------------------------------------------------------------
@@ -71,7 +82,7 @@ def require_operand(call: Signature, op_name: str, operand_name: str, data: str)
             Integer tiles are also taken when data is int32 or uint32: address arithmetic.
     """
     op, operand = call.arguments[op_name], call.arguments[operand_name]
-    unary = op.unary or op.name == "invert"
+    unary = not takes_operand(op)
     if unary and isinstance(operand, ViewType):
         raise InvalidOperand(
             instruction=rules.instruction_name(call), operand=operand_name,
@@ -137,16 +148,12 @@ def from_domain(result: np.ndarray, domain: Domain, dtype: DType) -> np.ndarray:
     return np.ascontiguousarray(result).astype(f"u{dtype.itemsize}").view(dtype.numpy)
 
 
-def apply(op: AluOp, a: Any, b: Any, reverse: bool = False) -> np.ndarray:
-    """a op b, or b op a, in the arithmetic the operands are in."""
-    return op.numpy(b, a) if reverse else op.numpy(a, b)
-
-
-def column(vector: Any, ndim: int) -> Any:
-    """A [P, 1] vector operand shaped to broadcast against a tile of `ndim` dimensions; numbers pass."""
-    if not isinstance(vector, np.ndarray):
-        return vector
-    return vector.reshape(vector.shape[0], *(1,) * (ndim - 1))
+def operate(op: AluOp, data: np.ndarray, operand: Any, domain: Domain, reverse: bool) -> np.ndarray:
+    """data op operand, or operand op data, for data in the domain and a number, [P, 1] vector or None."""
+    other = to_domain(0.0 if operand is None else operand, domain)
+    if isinstance(other, np.ndarray):
+        other = other.reshape(-1, *(1,) * (data.ndim - 1))
+    return op.numpy(other, data) if reverse else op.numpy(data, other)
 
 
 # --- lowering -----------------------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ def emit(e: Emitter, op: AluOp, a: Value, b: Value | None, domain: Domain, rever
     """Lanes of a op b, or b op a; a unary operator has no b."""
     if b is None:
         b = a
-    if reverse and not op.unary:
+    if reverse:
         a, b = b, a
     return op.emit(e, a, b, domain is not Domain.unsigned)
 

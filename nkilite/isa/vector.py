@@ -180,21 +180,15 @@ def tensor_scalar(
 @tensor_scalar.normalize
 def _(arguments: dict[str, Any], target: Target) -> None:
     op0 = arguments["op0"] = alu.lookup(arguments["op0"], "nisa.tensor_scalar")
-    _normalize_reverse(arguments, "op0", "reverse0")
+    arguments["reverse0"] = arithmetic.reverses(arguments["op0"], arguments["reverse0"])
     if arguments["op1"] is None:
         arguments["reverse1"] = False
     else:
         arguments["op1"] = alu.lookup(arguments["op1"], "nisa.tensor_scalar")
-        _normalize_reverse(arguments, "op1", "reverse1")
+        arguments["reverse1"] = arithmetic.reverses(arguments["op1"], arguments["reverse1"])
     if arguments["engine"] in (None, Engine.unknown):
         on_gpsimd = "rsqrt" in (op0.name, getattr(arguments["op1"], "name", None))
         arguments["engine"] = Engine.gpsimd if on_gpsimd else Engine.vector
-
-
-def _normalize_reverse(arguments: dict[str, Any], op: str, reverse: str) -> None:
-    """Reversing means nothing to an operator that is unary or commutative."""
-    row = arguments[op]
-    arguments[reverse] = bool(arguments[reverse]) and not (row.unary or row.commutative)
 
 
 @tensor_scalar.check
@@ -235,19 +229,10 @@ def _(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: Any = None, **_: Any
 ) -> np.ndarray:
     domain = Domain.bits if call.op0.bitvec else Domain.float32
-    result = _operate(call, "op0", "reverse0", arithmetic.to_domain(data, domain), operand0, domain)
+    result = arithmetic.operate(call.op0, arithmetic.to_domain(data, domain), operand0, domain, call.reverse0)
     if call.op1 is not None:
-        result = _operate(call, "op1", "reverse1", result, operand1, domain)
+        result = arithmetic.operate(call.op1, result, operand1, domain, call.reverse1)
     return arithmetic.from_domain(result, domain, call.dst.dtype)
-
-
-def _operate(
-    call: Signature, op: str, reverse: str, data: np.ndarray, operand: Any, domain: Domain
-) -> np.ndarray:
-    """One tensor-scalar operator on values already in the domain."""
-    other = arithmetic.to_domain(0.0 if operand is None else operand, domain)
-    row = call.arguments[op]
-    return arithmetic.apply(row, data, arithmetic.column(other, data.ndim), call.arguments[reverse])
 
 
 @tensor_scalar.cost
@@ -267,7 +252,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     steps = [(call.op0, "operand0", call.reverse0)]
     if call.op1 is not None:
         steps.append((call.op1, "operand1", call.reverse1))
-    used = [operand for op, operand, _ in steps if takes_operand(op)]
+    used = [operand for op, operand, _ in steps if arithmetic.takes_operand(op)]
 
     def body(e: Emitter, data: Value, *operands: Value) -> Value:
         values = dict(zip(used, operands, strict=True))
@@ -276,11 +261,6 @@ def _(call: Signature, kernel: MicroKernel) -> None:
         return data
 
     arithmetic.map(kernel, "dst", ("data", *used), domain, body)
-
-
-def takes_operand(op: alu.AluOp) -> bool:
-    """Whether an operator has a second operand."""
-    return not op.unary and op.name != "invert"
 
 
 # --- scalar_tensor_tensor -----------------------------------------------------------------------------------
@@ -326,8 +306,8 @@ def _(arguments: dict[str, Any], target: Target) -> None:
     instruction = "nisa.scalar_tensor_tensor"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["op1"] = alu.lookup(arguments["op1"], instruction, arithmetic.BINARY_ARITHMETIC)
-    _normalize_reverse(arguments, "op0", "reverse0")
-    _normalize_reverse(arguments, "op1", "reverse1")
+    arguments["reverse0"] = arithmetic.reverses(arguments["op0"], arguments["reverse0"])
+    arguments["reverse1"] = arithmetic.reverses(arguments["op1"], arguments["reverse1"])
 
 
 @scalar_tensor_tensor.check
@@ -344,9 +324,9 @@ def _(call: Signature) -> None:
 def _(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: np.ndarray, **_: Any
 ) -> np.ndarray:
-    first = _operate(call, "op0", "reverse0", data.astype(np.float32), operand0, Domain.float32)
+    first = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, call.reverse0)
     second = operand1.astype(np.float32).reshape(data.shape)
-    return arithmetic.apply(call.op1, first, second, call.reverse1)
+    return call.op1.numpy(second, first) if call.reverse1 else call.op1.numpy(first, second)
 
 
 @scalar_tensor_tensor.cost
@@ -359,7 +339,7 @@ def _(call: Signature) -> Cost:
 
 @scalar_tensor_tensor.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    binary = takes_operand(call.op0)
+    binary = arithmetic.takes_operand(call.op0)
 
     def body(e: Emitter, data: Value, operand1: Value, operand0: Value | None = None) -> Value:
         first = arithmetic.emit(e, call.op0, data, operand0, Domain.float32, call.reverse0)
