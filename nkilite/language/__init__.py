@@ -1,9 +1,270 @@
-"""nki.language."""
-from nkilite.dtypes import *  # noqa
-from nkilite.dtypes import float32, bfloat16, int32, float16, uint8
-from nkilite.ir.types import MemoryRegion
-from nkilite.trace import active
-from nkilite.dtypes import as_dtype
-sbuf, psum, shared_hbm, hbm = MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.shared_hbm, MemoryRegion.private_hbm
-def ndarray(shape, dtype, buffer=sbuf, name="", address=None):
-    return active.builder().allocate(buffer, tuple(shape), as_dtype(dtype), name=name, address=address)
+"""nki.language: tensors, memories, dtypes and functions of tiles, built on nki.isa.
+
+One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (new tensors), `memory`, `shaping`,
+`selection` (moving data), `elementwise`, `activations`, `rounding`, `trigonometry`, `reductions`, `normalization`,
+`matrices` (computing), `operators` (names that are only an `op`), `loops`, `program`, `debugging`.
+"""
+
+from typing import Any as _Any
+
+from nkilite.dtypes import DType as dtype
+from nkilite.dtypes import (
+    bfloat16,
+    bool_,
+    float4_e2m1fn_x4,
+    float8_e4m3,
+    float8_e4m3fn,
+    float8_e4m3fn_x4,
+    float8_e5m2,
+    float8_e5m2_x4,
+    float8_e8m0fnu,
+    float16,
+    float32,
+    int8,
+    int16,
+    int32,
+    tfloat32,
+    uint8,
+    uint16,
+    uint32,
+)
+from nkilite.dtypes import bool_ as bool
+from nkilite.language.activations import (
+    abs,
+    erf,
+    erf_dx,
+    exp,
+    gelu,
+    gelu_apprx_sigmoid,
+    gelu_apprx_sigmoid_dx,
+    gelu_apprx_tanh,
+    gelu_dx,
+    log,
+    mish,
+    reciprocal,
+    relu,
+    rsqrt,
+    sigmoid,
+    sign,
+    silu,
+    silu_dx,
+    softplus,
+    sqrt,
+    square,
+    tanh,
+)
+from nkilite.language.constants import shared_constant, shared_identity_matrix
+from nkilite.language.creation import empty_like, full, ndarray, ones, rand, random_seed, zeros, zeros_like
+from nkilite.language.debugging import device_print
+from nkilite.language.elementwise import (
+    abs_max,
+    abs_min,
+    add,
+    bitwise_and,
+    bitwise_or,
+    bitwise_xor,
+    divide,
+    equal,
+    greater,
+    greater_equal,
+    invert,
+    left_shift,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    right_shift,
+    subtract,
+)
+from nkilite.language.loops import (
+    affine_range,
+    ds,
+    dynamic_range,
+    fori_loop,
+    range,
+    sequential_range,
+    static_range,
+    while_loop,
+)
+from nkilite.language.matrices import matmul, transpose
+from nkilite.language.memory import copy, load, load_transpose2d, store
+from nkilite.language.normalization import rms_norm, softmax
+from nkilite.language.operators import average, bypass, prelu
+from nkilite.language.program import no_reorder, num_programs, program_id, program_ndim
+from nkilite.language.reductions import all, max, mean, min, prod, sum, var
+from nkilite.language.regions import (
+    MemoryRegion,
+    hbm,
+    is_hbm,
+    is_on_chip,
+    is_psum,
+    is_sbuf,
+    private_hbm,
+    psum,
+    sbuf,
+    shared_hbm,
+)
+from nkilite.language.rounding import ceil, floor, fmod, mod, trunc
+from nkilite.language.selection import dropout, gather_flattened, where
+from nkilite.language.shaping import broadcast_to, expand_dims
+from nkilite.language.tile_size import tile_size
+from nkilite.language.trigonometry import arctan, cos, sin, tan
+from nkilite.language.unknown import unknown_name as _unknown_name
+from nkilite.trace.objects import NKIObject
+from nkilite.trace.tensor import NkiTensor
+
+tensor = NkiTensor
+
+__all__ = [
+    "MemoryRegion",
+    "NKIObject",
+    "NkiTensor",
+    "abs",
+    "abs_max",
+    "abs_min",
+    "add",
+    "affine_range",
+    "all",
+    "arctan",
+    "average",
+    "bfloat16",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "bool",
+    "bool_",
+    "broadcast_to",
+    "bypass",
+    "ceil",
+    "copy",
+    "cos",
+    "device_print",
+    "divide",
+    "dropout",
+    "ds",
+    "dtype",
+    "dynamic_range",
+    "empty_like",
+    "equal",
+    "erf",
+    "erf_dx",
+    "exp",
+    "expand_dims",
+    "float16",
+    "float32",
+    "float4_e2m1fn_x4",
+    "float8_e4m3",
+    "float8_e4m3fn",
+    "float8_e4m3fn_x4",
+    "float8_e5m2",
+    "float8_e5m2_x4",
+    "float8_e8m0fnu",
+    "floor",
+    "fmod",
+    "fori_loop",
+    "full",
+    "gather_flattened",
+    "gelu",
+    "gelu_apprx_sigmoid",
+    "gelu_apprx_sigmoid_dx",
+    "gelu_apprx_tanh",
+    "gelu_dx",
+    "greater",
+    "greater_equal",
+    "hbm",
+    "int16",
+    "int32",
+    "int8",
+    "invert",
+    "is_hbm",
+    "is_on_chip",
+    "is_psum",
+    "is_sbuf",
+    "left_shift",
+    "less",
+    "less_equal",
+    "load",
+    "load_transpose2d",
+    "log",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mish",
+    "mod",
+    "multiply",
+    "ndarray",
+    "negative",
+    "no_reorder",
+    "not_equal",
+    "num_programs",
+    "ones",
+    "power",
+    "prelu",
+    "private_hbm",
+    "prod",
+    "program_id",
+    "program_ndim",
+    "psum",
+    "rand",
+    "random_seed",
+    "range",
+    "reciprocal",
+    "relu",
+    "right_shift",
+    "rms_norm",
+    "rsqrt",
+    "sbuf",
+    "sequential_range",
+    "shared_constant",
+    "shared_hbm",
+    "shared_identity_matrix",
+    "sigmoid",
+    "sign",
+    "silu",
+    "silu_dx",
+    "sin",
+    "softmax",
+    "softplus",
+    "sqrt",
+    "square",
+    "static_range",
+    "store",
+    "subtract",
+    "sum",
+    "tan",
+    "tanh",
+    "tensor",
+    "tfloat32",
+    "tile_size",
+    "transpose",
+    "trunc",
+    "uint16",
+    "uint32",
+    "uint8",
+    "var",
+    "where",
+    "while_loop",
+    "zeros",
+    "zeros_like",
+]
+
+
+def __getattr__(name: str) -> _Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise _unknown_name(name, __all__)

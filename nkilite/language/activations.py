@@ -1,0 +1,141 @@
+"""Functions of one tile that the Scalar Engine computes directly.
+
+Each takes a tile in SBUF or PSUM and returns a new SBUF tile of the same shape, of `dtype` if given, else of the dtype
+of `x`. Each is also the operator of that name for nisa.activation. Source: the public pages nki.language.<function>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nkilite import isa as nisa
+from nkilite.language.broadcasting import output, require_tile
+from nkilite.trace.tensor import NkiTensor
+
+__all__ = [
+    "abs", "erf", "erf_dx", "exp", "gelu", "gelu_apprx_sigmoid", "gelu_apprx_sigmoid_dx", "gelu_apprx_tanh", "gelu_dx",
+    "log", "mish", "reciprocal", "relu", "rsqrt", "sigmoid", "sign", "silu", "silu_dx", "softplus", "sqrt", "square",
+    "tanh",
+]
+
+
+def unary(op: Callable[..., Any], x: NkiTensor, dtype: Any) -> NkiTensor:
+    """A new SBUF tile `op(x)` by nisa.activation."""
+    x = require_tile(x, "x", op.__name__)
+    result = output(x.shape, dtype, x.dtype, op.__name__)
+    nisa.activation(result, op=op, data=x)
+    return result
+
+
+def abs(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """|x|."""
+    return unary(abs, x, dtype)
+
+
+def square(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """x * x."""
+    return unary(square, x, dtype)
+
+
+def sign(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """-1, 0 or 1: the sign of x."""
+    return unary(sign, x, dtype)
+
+
+def exp(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """e to the power of x."""
+    return unary(exp, x, dtype)
+
+
+def log(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Natural logarithm."""
+    return unary(log, x, dtype)
+
+
+def sqrt(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Square root."""
+    return unary(sqrt, x, dtype)
+
+
+def rsqrt(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """1 / sqrt(x)."""
+    return unary(rsqrt, x, dtype)
+
+
+def reciprocal(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """1 / x, by nisa.reciprocal on the Vector Engine, the more precise of the two that can."""
+    x = require_tile(x, "x", "reciprocal")
+    result = output(x.shape, dtype, x.dtype, "reciprocal")
+    nisa.reciprocal(result, x)
+    return result
+
+
+def tanh(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Hyperbolic tangent."""
+    return unary(tanh, x, dtype)
+
+
+def sigmoid(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """1 / (1 + exp(-x))."""
+    return unary(sigmoid, x, dtype)
+
+
+def relu(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """max(x, 0)."""
+    return unary(relu, x, dtype)
+
+
+def gelu(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """x times the normal distribution function at x."""
+    return unary(gelu, x, dtype)
+
+
+def gelu_dx(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Derivative of gelu."""
+    return unary(gelu_dx, x, dtype)
+
+
+def gelu_apprx_tanh(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """gelu, approximated with tanh."""
+    return unary(gelu_apprx_tanh, x, dtype)
+
+
+def gelu_apprx_sigmoid(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """gelu, approximated as x * sigmoid(1.702 x)."""
+    return unary(gelu_apprx_sigmoid, x, dtype)
+
+
+def gelu_apprx_sigmoid_dx(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Derivative of gelu_apprx_sigmoid."""
+    return unary(gelu_apprx_sigmoid_dx, x, dtype)
+
+
+def silu(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """x * sigmoid(x)."""
+    return unary(silu, x, dtype)
+
+
+def silu_dx(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Derivative of silu."""
+    return unary(silu_dx, x, dtype)
+
+
+def softplus(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """log(1 + exp(x))."""
+    return unary(softplus, x, dtype)
+
+
+def mish(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """x * tanh(softplus(x))."""
+    return unary(mish, x, dtype)
+
+
+def erf(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Error function."""
+    return unary(erf, x, dtype)
+
+
+def erf_dx(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """Derivative of erf."""
+    return unary(erf_dx, x, dtype)

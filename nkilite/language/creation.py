@@ -1,0 +1,192 @@
+"""New tensors: uninitialized, filled, or like another.
+
+Source: public pages nki.language.ndarray, zeros, ones, full, zeros_like, empty_like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite.dtypes import ALL, DType, as_dtype
+from nkilite.errors import InvalidOperand, MemoryOverflow, PartitionLimitExceeded, UnsupportedError
+from nkilite.ir.types import MemoryRegion
+from nkilite.language.regions import as_region
+from nkilite.passes.allocate import check_address
+from nkilite.trace import active
+from nkilite.trace.tensor import NkiTensor
+
+__all__ = ["empty_like", "full", "ndarray", "ones", "rand", "random_seed", "zeros", "zeros_like"]
+
+_FILL_ELEMENTS = 2048  # per partition of the SBUF tile that HBM is filled from
+
+
+def ndarray(
+    shape: Sequence[int],
+    dtype: Any,
+    buffer: MemoryRegion = MemoryRegion.sbuf,
+    name: str = "",
+    address: tuple[int, int] | None = None,
+) -> NkiTensor:
+    """A new, uninitialized tensor.
+
+    Args:
+        shape: sizes; on chip (SBUF, PSUM) at least two, the first counting partitions.
+        dtype: an nl dtype, a NumPy or ml_dtypes type, or its name.
+        buffer: the memory.
+        name: shown in messages and profiles.
+        address: (first partition, byte in the partition) of an on-chip tensor; None leaves it to the planner.
+
+    Raises:
+        InvalidOperand: shape, dtype, buffer or address is of the wrong kind.
+        PartitionLimitExceeded: an on-chip tensor of more than 128 partitions.
+        MemoryOverflow: a tensor larger than its memory by itself.
+        InvalidAddress: an address outside the memory, or misaligned.
+    """
+    region = as_region(buffer, "ndarray")
+    sizes, element = as_shape(shape, "ndarray"), element_type(dtype, "ndarray")
+    builder = active.builder("nl.ndarray")
+    if not region.on_chip:
+        if address is not None:
+            raise _bad_address(address, "None for a tensor in HBM")
+        return builder.allocate(region, sizes, element, name=name)
+    if len(sizes) < 2:
+        raise InvalidOperand(
+            instruction="nl.ndarray", operand="shape", found=f"{sizes} in {str(region).upper()}",
+            expected="at least two dimensions, (partitions, elements per partition)",
+            fix=f"write ({sizes[0]}, 1) for one element per partition, or (1, {sizes[0]}) for one partition",
+        )
+    target = builder.target
+    if sizes[0] > target.num_partitions:
+        raise PartitionLimitExceeded(what=f"nl.ndarray: {list(sizes)}", found=sizes[0], limit=target.num_partitions)
+    capacity = target.psum_partition_bytes if region is MemoryRegion.psum else target.sbuf_partition_bytes
+    need = prod(sizes[1:]) * element.itemsize
+    if need > capacity:
+        raise MemoryOverflow(
+            memory=str(region).upper(), target=target.name, what=f"{name or 'a tile'} {element} {list(sizes)}",
+            need=need, live=0, capacity=capacity, missing=need - capacity, tiles="  none",
+        )
+    place = None if address is None else _as_address(address)
+    tensor = builder.allocate(region, sizes, element, name=name, address=place)
+    if place is not None:
+        check_address(tensor.storage, target)
+    return tensor
+
+
+def zeros(shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+    """A new tensor of zeros; arguments and errors as in `ndarray`."""
+    return full(shape, 0, dtype, buffer, name)
+
+
+def ones(shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+    """A new tensor of ones; arguments and errors as in `ndarray`."""
+    return full(shape, 1, dtype, buffer, name)
+
+
+def full(
+    shape: Sequence[int], fill_value: float, dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+) -> NkiTensor:
+    """A new tensor with every element `fill_value`; the other arguments and errors as in `ndarray`."""
+    tensor = ndarray(shape, dtype, buffer, name)
+    fill(tensor, fill_value)
+    return tensor
+
+
+def zeros_like(x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = "") -> NkiTensor:
+    """A new tensor of zeros with the shape of `x`, and its dtype and memory unless given."""
+    return full(x.shape, 0, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
+
+
+def empty_like(x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = "") -> NkiTensor:
+    """A new, uninitialized tensor with the shape of `x`, and its dtype and memory unless given."""
+    return ndarray(x.shape, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
+
+
+def rand(shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+    """A new tensor of uniform random values in [0, 1).
+
+    Raises:
+        UnsupportedError: always; nkilite does not model the random number generators yet.
+    """
+    raise UnsupportedError(feature="nl.rand")
+
+
+def random_seed(seed: NkiTensor) -> None:
+    """Seed the generator behind `rand`.
+
+    Raises:
+        UnsupportedError: always; nkilite does not model the random number generators yet.
+    """
+    raise UnsupportedError(feature="nl.random_seed")
+
+
+def fill(tensor: NkiTensor, value: float) -> None:
+    """Set every element of a tensor in any memory; HBM is written by DMA from a small SBUF tile."""
+    if tensor.buffer.on_chip:
+        nisa.memset(tensor, value)
+        return
+    if not tensor.is_contiguous():
+        for i in range(tensor.shape[0]):
+            fill(tensor[i : i + 1].reshape_dim(0, (1,)) if tensor.ndim == 1 else tensor[i], value)
+        return
+    flat = tensor.reshape((tensor.size,))
+    partitions = min(active.builder().target.num_partitions, tensor.size)
+    columns = min(_FILL_ELEMENTS, tensor.size // partitions)
+    source = ndarray((partitions, columns), tensor.dtype)
+    nisa.memset(source, value)
+    done = 0
+    while done < tensor.size:
+        rows = min(partitions, max(1, (tensor.size - done) // columns))
+        count = min(columns, tensor.size - done)
+        nisa.dma_copy(flat[done : done + rows * count].reshape((rows, count)), source[:rows, :count])
+        done += rows * count
+
+
+def as_shape(shape: Any, function: str) -> tuple[int, ...]:
+    """Check a shape argument: a sequence of positive integers.
+
+    Raises:
+        InvalidOperand: it is anything else.
+    """
+    expected = "a tuple of positive ints"
+    if not isinstance(shape, (tuple, list)) or not shape:
+        raise InvalidOperand(
+            instruction=f"nl.{function}", operand="shape", found=f"{type(shape).__name__} {shape!r}", expected=expected
+        )
+    for size in shape:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            fix = "use // instead of / to compute sizes" if isinstance(size, float) else expected
+            raise InvalidOperand(
+                instruction=f"nl.{function}", operand="shape", found=repr(tuple(shape)), expected=expected, fix=fix
+            )
+    return tuple(int(size) for size in shape)
+
+
+def element_type(dtype: Any, function: str) -> DType:
+    """Check a dtype argument.
+
+    Raises:
+        InvalidOperand: the chip has no such element type.
+    """
+    try:
+        return as_dtype(dtype)
+    except KeyError:
+        raise InvalidOperand(
+            instruction=f"nl.{function}", operand="dtype", found=repr(dtype), expected="one of " + ", ".join(sorted(ALL))
+        ) from None
+
+
+def _as_address(address: Any) -> tuple[int, int]:
+    if isinstance(address, (tuple, list)) and len(address) == 2:
+        partition, byte = address
+        if isinstance(partition, (int, np.integer)) and isinstance(byte, (int, np.integer)):
+            return int(partition), int(byte)
+    raise _bad_address(address, "(first partition, byte in the partition) as two ints")
+
+
+def _bad_address(address: Any, expected: str) -> InvalidOperand:
+    return InvalidOperand(instruction="nl.ndarray", operand="address", found=repr(address), expected=expected)

@@ -1,0 +1,100 @@
+"""Moving tiles: between HBM and SBUF, out of PSUM, and by assignment (`t[...] = value`).
+
+Source: public pages nki.language.load, store, load_transpose2d, copy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite.errors import InvalidOperand
+from nkilite.language.broadcasting import output, require_tile
+from nkilite.language.creation import fill
+from nkilite.trace import tensor as tensors
+from nkilite.trace.tensor import NkiTensor
+
+__all__ = ["copy", "load", "load_transpose2d", "store"]
+
+
+def load(src: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """A new SBUF tile with the values of an HBM tensor, converted to `dtype` if given.
+
+    Args:
+        src: at most 128 rows; a tensor of one dimension becomes a tile of one column.
+
+    Raises:
+        InvalidOperand: `src` is not in HBM.
+        PartitionLimitExceeded: it has more than 128 rows.
+    """
+    src = _require_hbm(src, "src", "load")
+    result = output(src.shape if src.ndim > 1 else (*src.shape, 1), dtype, src.dtype, "load")
+    nisa.dma_copy(result, src)
+    return result
+
+
+def store(dst: NkiTensor, value: NkiTensor) -> None:
+    """Copy an SBUF tile to an HBM tensor with the same number of elements, converted to its dtype.
+
+    Raises:
+        InvalidOperand: `dst` is not in HBM, or `value` not on chip.
+    """
+    nisa.dma_copy(_require_hbm(dst, "dst", "store"), require_tile(value, "value", "store"))
+
+
+def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """A new SBUF tile with the transpose of an HBM matrix, converted to `dtype` if given.
+
+    Raises:
+        InvalidOperand: `src` is not a matrix in HBM.
+    """
+    src = _require_hbm(src, "src", "load_transpose2d")
+    if src.ndim != 2:
+        raise InvalidOperand(
+            instruction="nl.load_transpose2d", operand="src", found=f"of shape {src.shape}", expected="two-dimensional"
+        )
+    result = output(src.shape[::-1], dtype, src.dtype, "load_transpose2d")
+    nisa.dma_copy(result, src.permute((1, 0)))
+    return result
+
+
+def copy(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+    """A new SBUF tile with the values of a tile in SBUF or PSUM, converted to `dtype` if given."""
+    x = require_tile(x, "x", "copy")
+    result = output(x.shape, dtype, x.dtype, "copy")
+    nisa.tensor_copy(result, x)
+    return result
+
+
+def assign(view: NkiTensor, value: Any) -> None:
+    """What `t[...] = value` does: DMA when HBM is involved, an engine copy on chip, memset for a number.
+
+    Raises:
+        InvalidOperand: the value is neither a tensor nor a number.
+    """
+    if isinstance(value, NkiTensor):
+        if view.buffer.on_chip and value.buffer.on_chip:
+            nisa.tensor_copy(view, value)
+        else:
+            nisa.dma_copy(view, value)
+    elif isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
+        fill(view, value)  # type: ignore[arg-type]
+    else:
+        raise InvalidOperand(
+            instruction="t[...] = value", operand="value", found=type(value).__name__, expected="a tensor or a number"
+        )
+
+
+tensors.assign[0] = assign
+
+
+def _require_hbm(x: Any, operand: str, function: str) -> NkiTensor:
+    if isinstance(x, NkiTensor) and not x.buffer.on_chip:
+        return x
+    found = f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
+    raise InvalidOperand(
+        instruction=f"nl.{function}", operand=operand, found=found, expected="a tensor in HBM",
+        fix="use nl.copy or nisa.tensor_copy between tiles",
+    )

@@ -1,0 +1,32 @@
+"""Which of the cores of a launch runs this program. A launch has one core, so there is no grid.
+
+Source: public pages nki.language.program_id, num_programs and program_ndim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+__all__ = ["no_reorder", "num_programs", "program_id", "program_ndim"]
+
+
+def program_id(axis: int = 0) -> int:
+    """The index of this program along an axis of the launch grid: 0."""
+    return 0
+
+
+def num_programs(axes: int | Sequence[int] = 0) -> int:
+    """The number of programs along the axes of the launch grid: 1."""
+    return 1
+
+
+def program_ndim() -> int:
+    """The number of axes of the launch grid: 0, for there is none."""
+    return 0
+
+
+@contextmanager
+def no_reorder() -> Iterator[None]:
+    """Keep the instructions of a `with` block in program order; nkilite never reorders across dependencies anyway."""
+    yield

@@ -1,0 +1,51 @@
+"""The memories tensors live in, and questions about them."""
+
+from __future__ import annotations
+
+from nkilite.errors import InvalidOperand
+from nkilite.ir.types import MemoryRegion
+
+__all__ = ["MemoryRegion", "hbm", "is_hbm", "is_on_chip", "is_psum", "is_sbuf", "private_hbm", "psum", "sbuf", "shared_hbm"]
+
+sbuf = MemoryRegion.sbuf
+psum = MemoryRegion.psum
+private_hbm = MemoryRegion.private_hbm
+shared_hbm = MemoryRegion.shared_hbm
+hbm = private_hbm
+
+_PUBLIC = (sbuf, psum, private_hbm, shared_hbm)
+
+
+def as_region(buffer: object, function: str) -> MemoryRegion:
+    """Check a `buffer` argument.
+
+    Raises:
+        InvalidOperand: it is not a memory; strings stopped being accepted in NKI 0.3.
+    """
+    if isinstance(buffer, MemoryRegion) and buffer in _PUBLIC:
+        return buffer
+    fix = f"write buffer=nl.{buffer}" if isinstance(buffer, str) and hasattr(MemoryRegion, buffer) or buffer == "hbm" else None
+    raise InvalidOperand(
+        instruction=f"nl.{function}", operand="buffer", found=repr(buffer),
+        expected="nl.sbuf, nl.psum, nl.hbm, nl.private_hbm or nl.shared_hbm", **({"fix": fix} if fix else {}),
+    )
+
+
+def is_sbuf(buffer: object) -> bool:
+    """Whether `buffer` is the state buffer."""
+    return buffer is sbuf
+
+
+def is_psum(buffer: object) -> bool:
+    """Whether `buffer` is PSUM, where the Tensor Engine accumulates."""
+    return buffer is psum
+
+
+def is_on_chip(buffer: object) -> bool:
+    """Whether `buffer` is SBUF or PSUM."""
+    return buffer is sbuf or buffer is psum
+
+
+def is_hbm(buffer: object) -> bool:
+    """Whether `buffer` is device memory, private or shared."""
+    return buffer is private_hbm or buffer is shared_hbm
