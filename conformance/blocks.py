@@ -1,14 +1,15 @@
 """Turns documentation code blocks into modules: finds out what a block is and wraps fragments in a kernel.
 
-A block that defines ``@nki.jit`` kernels becomes a module as it stands. Any other block is taken as the body of a
-kernel. A tile is always true, so ``assert nl.equal(a, b)`` says nothing by itself: both operands are stored to HBM
-at that point instead, and compared on the host.
+A block that defines ``@nki.jit`` kernels becomes a module as it stands. Any other block is taken as the body
+of a kernel. A tile is always true, so ``assert nl.equal(a, b)`` says nothing by itself: both operands are
+stored to HBM at that point instead, and compared on the host.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +17,23 @@ from enum import Enum
 
 from .extract import CodeBlock
 
-PRELUDE = """\
-import math
-import os
-from dataclasses import dataclass
-from enum import Enum
+# What the documentation takes as imported; the second table only where a name of it is used.
+_ALWAYS = {"nki": "import nki", "nisa": "import nki.isa as nisa", "nl": "import nki.language as nl"}
+_ON_USE = {
+    "math": "import math",
+    "np": "import numpy as np",
+    "dataclass": "from dataclasses import dataclass",
+    "Enum": "from enum import Enum",
+    "NKIObject": "from nki.language import NKIObject",
+}
 
-import nki
-import nki.isa as nisa
-import nki.language as nl
-import numpy as np
-from nki.language import NKIObject
-"""
+# Helpers at module level, because a fragment that imports ``nl`` makes it a local name of the kernel.
+_HELPERS = '''
+def _hbm(shape, dtype):
+    """A tensor in HBM for the fragment to write."""
+    return nl.ndarray(shape, dtype=getattr(nl, dtype), buffer=nl.shared_hbm)
 
-EXPORT = '''
+
 def _export(tile):
     """Stores a tile to HBM, so that the host sees its values."""
     if tile.buffer in (nl.hbm, nl.shared_hbm):
@@ -138,7 +142,14 @@ def _inert(tree: ast.Module) -> bool:
 
 def module_text(blocks: Sequence[str]) -> str:
     """A module from one or more blocks that define kernels."""
-    return PRELUDE + "\n" + "\n".join(blocks)
+    return _imports(blocks) + "\n".join(blocks)
+
+
+def _imports(blocks: Sequence[str]) -> str:
+    """The import lines that the documentation leaves out."""
+    text = "\n".join(blocks)
+    used = [line for name, line in _ON_USE.items() if re.search(rf"\b{name}\b", text)]
+    return "\n".join([*_ALWAYS.values(), *used]) + "\n\n\n"
 
 
 def kernel_text(
@@ -152,39 +163,37 @@ def kernel_text(
     Args:
         blocks: code blocks that continue one another.
         parameters: free names of the blocks that become the kernel's parameters.
-        outputs: free names that become HBM tensors, as (shape, name of a dtype of nki.language); returned first.
+        outputs: free names that become HBM tensors, as (shape, dtype of nki.language); returned first.
         results: names of tiles of the block to store and return next; compared pairs follow.
     """
-    made = [
-        f"{name} = nl.ndarray({shape!r}, dtype=nl.{dtype}, buffer=nl.shared_hbm)"
-        for name, (shape, dtype) in (outputs or {}).items()
-    ]
+    made = [f"{name} = _hbm({shape!r}, {dtype!r})" for name, (shape, dtype) in (outputs or {}).items()]
     returned = [*(outputs or {}), *(f"_export({name})" for name in results), "*_compared"]
     body = ["_compared = []", *made, *(_with_exports(text) for text in blocks)]
     body.append(f"_returned = ({', '.join(returned)},)")
     body.append("return _returned if _returned else None")
     signature = f"@nki.jit\ndef block({', '.join(parameters)}):\n"
-    return PRELUDE + EXPORT + "\n\n" + signature + textwrap.indent("\n".join(body), "    ") + "\n"
+    return _imports(blocks) + _HELPERS + "\n\n" + signature + textwrap.indent("\n".join(body), "    ") + "\n"
 
 
 def call_text(blocks: Sequence[str], function: str, parameters: Sequence[str]) -> str:
-    """A module whose kernel ``block`` calls a plain function of the given code blocks and returns its tensors."""
+    """A module whose kernel ``block`` returns the tensors of a plain function of the given code blocks."""
     call = f"{function}({', '.join(parameters)})"
     return (
-        PRELUDE
+        _imports(blocks)
         + "\n".join(blocks)
-        + EXPORT
+        + _HELPERS
         + f"\n\n@nki.jit\ndef block({', '.join(parameters)}):\n"
         + f"    returned = {call}\n"
-        + "    return tuple(_export(tile) for tile in (returned if isinstance(returned, tuple) else (returned,)))\n"
+        + "    tiles = returned if isinstance(returned, tuple) else (returned,)\n"
+        + "    return tuple(_export(tile) for tile in tiles)\n"
     )
 
 
 def continued(blocks: Sequence[CodeBlock], index: int) -> list[CodeBlock] | None:
-    """The blocks of a page that have to come before block ``index``, plus itself; None when names stay unknown.
+    """The blocks of a page up to block ``index`` that it needs, and itself; None when names stay unknown.
 
-    A page often continues an earlier block. A block that misses names is completed with the nearest earlier block
-    that binds any of them, provided it binds them all and stands alone.
+    A page often continues an earlier block. A block that misses names is completed with the nearest earlier
+    block that binds any of them, provided it binds them all and stands alone.
     """
     here = analyse(blocks[index].text)
     if not here.free:
@@ -202,7 +211,7 @@ def continued(blocks: Sequence[CodeBlock], index: int) -> list[CodeBlock] | None
 
 
 def _with_exports(text: str) -> str:
-    """Replaces assertions that two tiles are equal by code that keeps both values; lines stay where they are."""
+    """Replaces assertions that two tiles are equal by code that keeps both values; line numbers stay."""
     lines = text.rstrip("\n").split("\n")
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Assert) or (pair := _compared(node.test)) is None:

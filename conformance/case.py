@@ -29,7 +29,7 @@ class Mode(str, Enum):
 
     @property
     def target(self) -> str | None:
-        """The target this mode imposes; None leaves the one the kernel's file sets through the environment."""
+        """The target this mode imposes; None leaves the one the file sets through the environment."""
         name = self.value.split()[-1]
         return name if name.startswith("trn") else None
 
@@ -91,9 +91,9 @@ class Launch:
     Attributes:
         kernel: name of the kernel in the loaded module.
         arguments: makes fresh positional arguments (NumPy arrays and compile-time values).
-        reference: independent result(s) computed from the same arguments; None when there is nothing to compare.
+        reference: independent result(s) of the same arguments; None when there is nothing to compare.
         tolerance: for the comparison with the reference.
-        mutates: positions of arguments whose contents after the call are results, following the returned ones.
+        mutates: positions of arguments whose contents after the call are results, after the returned ones.
         pairs: results after those the reference gives come in (value, expected value) pairs.
         checks_itself: the code asserts its own facts, so finishing is passing.
     """

@@ -54,7 +54,7 @@ class Executor:
             else:
                 self._launch(case, mode, result)
             self._expect_refusal(case, mode)
-        except Exception as error:  # noqa: BLE001 (an exception of any kind is a result)
+        except Exception as error:
             _record(error, case, mode, result)
         result.seconds = time.perf_counter() - started
         return result
@@ -104,7 +104,7 @@ def _judge(launch: Launch, given: Sequence[Any], outputs: list[np.ndarray], resu
     if len(outputs) < len(expected) or (len(outputs) > len(expected) and not surplus_allowed):
         raise Mismatch(f"{len(outputs)} results, expected {len(expected)}")
     rest = outputs[len(expected) :] if launch.pairs else []
-    comparisons = [*zip(outputs, expected), *zip(rest[::2], rest[1::2])]
+    comparisons = [*zip(outputs, expected, strict=False), *zip(rest[::2], rest[1::2], strict=True)]
     for index, (value, wanted) in enumerate(comparisons):
         _compare(index, value, np.asarray(wanted), launch.tolerance, result)
     return bool(comparisons)

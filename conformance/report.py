@@ -67,8 +67,8 @@ def _table(
     suite: str, cases: Sequence[Case], modes: Sequence[Mode], results: dict[str, dict[Mode, Result]]
 ) -> Table:
     table = Table(title=suite, title_justify="left", title_style="bold")
-    table.add_column("source", overflow="fold")
-    table.add_column("kernel", overflow="fold")
+    table.add_column("source", overflow="fold", min_width=24)
+    table.add_column("kernel", overflow="fold", min_width=24)
     for mode in modes:
         table.add_column(mode.value, overflow="fold", max_width=16)
     for heading in ("max abs error", "max rel error", "s (cpu-measured)"):
@@ -99,20 +99,19 @@ def _cell(result: Result | None) -> str:
 
 
 def _print_failures(console: Console, cases: Sequence[Case], results: Sequence[Result]) -> None:
-    """One paragraph per distinct failure of a case, naming the modes it happened in."""
+    """One paragraph per distinct failure: what, then the cases and modes it happened in."""
     known = {case.id: case for case in cases}
-    failures: dict[tuple[str, str, str], list[Mode]] = {}
+    failures: dict[tuple[str, str], dict[str, list[Mode]]] = {}
     for result in results:
         if not result.status.good:
             kind = result.error or result.status.value
-            failures.setdefault((result.case, kind, result.message), []).append(result.mode)
-    for (case_id, kind, message), modes in failures.items():
-        case = known[case_id]
-        where = ", ".join(mode.value for mode in modes)
-        heading = f"{short_path(case.source.path)} {case.label} ({where})"
-        console.print(f"[bold red]{escape(kind)}[/bold red] {escape(heading)}")
-        if message:
-            console.print(f"    {escape(message)}", highlight=False)
+            failures.setdefault((kind, result.message), {}).setdefault(result.case, []).append(result.mode)
+    for (kind, message), places in failures.items():
+        console.print(f"[bold red]{escape(kind)}[/bold red] {escape(message)}", highlight=False)
+        for case_id, modes in places.items():
+            case = known[case_id]
+            where = ", ".join(mode.value for mode in modes)
+            console.print(f"    {escape(short_path(case.source.path))}  {escape(case.label)}  ({where})")
 
 
 def write_markdown(path: Path, cases: Sequence[Case], results: Sequence[Result]) -> None:

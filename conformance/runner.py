@@ -85,7 +85,8 @@ class _Group:
                 text=True,
                 env=environment,
             )
-            assert child.stdin is not None and child.stdout is not None
+            assert child.stdin is not None
+            assert child.stdout is not None
             lines: queue.Queue[str | None] = queue.Queue()
             threading.Thread(target=_drain, args=(child.stdout, lines), daemon=True).start()
             child.stdin.write(request)
@@ -118,7 +119,7 @@ class _Group:
                 self._add(result)
 
     def _settle(self, status: Status, error: str, message: str, detail: str) -> None:
-        """Gives the work that was running a result: the first piece, or all of it when the child never began."""
+        """Gives the running work a result: the first piece, or all of it when the child never began."""
         count = 1 if self._started else len(self._left)
         for case, mode in self._left[:count]:
             self._add(Result(case, mode, status, error=error, message=message, detail=detail))

@@ -1,7 +1,7 @@
 """The child process: runs a list of (case, mode) pairs and reports each as one JSON line.
 
-Standard input carries the request; standard output carries the reports, so whatever kernels print goes to standard
-error instead.
+Standard input carries the request; standard output carries the reports, so whatever kernels print goes to
+standard error instead.
 """
 
 from __future__ import annotations

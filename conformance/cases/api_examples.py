@@ -113,6 +113,8 @@ def _copied_prefix(bound: np.ndarray, count: int, data: np.ndarray) -> np.ndarra
     return wanted
 
 
+_UNIT = Tolerance(rtol=1e-5, atol=1e-5)
+
 EXAMPLES: dict[str, Example] = {
     "nl.copy[0]": Example(
         ("x_tensor", "y_tensor"),
@@ -122,7 +124,7 @@ EXAMPLES: dict[str, Example] = {
         tolerance=ref.rounding(ref.FLOAT32, scale=4),
     ),
     "nl.softmax[0]": Example(results=("result",), reference=lambda: np.full((128, 512), 1 / 512)),
-    "nl.rms_norm[0]": Example(results=("result",), reference=lambda: np.ones((128, 512)), tolerance=Tolerance(1e-5, 1e-5)),
+    "nl.rms_norm[0]": Example(results=("result",), reference=lambda: np.ones((128, 512)), tolerance=_UNIT),
     "nl.gather_flattened[0]": Example(
         ("data_tensor", "indices_tensor"),
         _gather_flattened_arguments,
@@ -157,7 +159,9 @@ EXAMPLES: dict[str, Example] = {
         results=("a",), reference=lambda: np.full((128, 512), 0.5), tolerance=Tolerance(rtol=0.0, atol=0.5)
     ),
     "nisa.dma_copy[0]": Example(
-        kernel="indirect_gather_kernel", arguments=_gather_arguments, reference=lambda data, rows: data[rows[:, 0]]
+        kernel="indirect_gather_kernel",
+        arguments=_gather_arguments,
+        reference=lambda data, rows: data[rows[:, 0]],
     ),
     "nisa.dma_copy[1]": Example(
         kernel="indirect_scatter_kernel", arguments=_scatter_arguments, reference=_scattered

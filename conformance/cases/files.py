@@ -1,4 +1,4 @@
-"""Makes the cases of a kernel file: every launch, in the target modes and in the target the file sets itself."""
+"""Makes the cases of a kernel file: every launch, in the target modes and the target the file sets."""
 
 from __future__ import annotations
 

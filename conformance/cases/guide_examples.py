@@ -1,4 +1,4 @@
-"""Inputs and references for the kernels that the guides define, keyed by page and by the name of the kernel."""
+"""Inputs and references for the kernels that the guides define, by page and name of the kernel."""
 
 from __future__ import annotations
 

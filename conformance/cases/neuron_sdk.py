@@ -1,4 +1,4 @@
-"""aws-neuron-sdk: the example kernels, the tutorial's and guides' code blocks, the API stubs' docstring examples."""
+"""aws-neuron-sdk: example kernels, code blocks of the tutorial and guides, docstring examples of the API."""
 
 from __future__ import annotations
 

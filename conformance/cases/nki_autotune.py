@@ -13,8 +13,8 @@ from .files import Variant, file_cases
 
 SUITE = "nki-autotune"
 _SIZE = 2048
-# Sums of 2048 products of uniform values have a deviation of 15. They are accumulated over blocks of K in bfloat16,
-# with one rounding per block and one of the result.
+# Sums of 2048 products of uniform values have a deviation of 15. They are accumulated over blocks of K in
+# bfloat16, with one rounding per block and one of the result.
 _TOLERANCE = Tolerance(rtol=1.6e-2, atol=0.25)
 _FOLDERS: dict[str, tuple[str, Callable[..., np.ndarray], Tolerance]] = {
     "matmul/lhsT_rhs": ("matmul_lhsT_rhs_nkigym", ref.matmul_transposed, _TOLERANCE),

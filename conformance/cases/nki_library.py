@@ -1,4 +1,4 @@
-"""nki-library: which of its kernel modules import. Its kernels have their own tests; here only the import counts."""
+"""nki-library: which of its kernel modules import. Running them takes the library's own tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files written for ``neuronxcc.nki``, the dialect before NKI 0.3: a typed error is the right answer for them."""
+"""Files written for ``neuronxcc.nki``, the dialect before NKI 0.3: a typed error is the right answer."""
 
 from __future__ import annotations
 

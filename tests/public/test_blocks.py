@@ -66,7 +66,7 @@ def test_equality_of_tiles_becomes_a_pair() -> None:
 
 def test_outputs_and_results_are_returned_in_order() -> None:
     module = kernel_text(["nl.store(out, x)\n"], ("x",), {"out": ((4, 8), "float32")}, ("x",))
-    assert "out = nl.ndarray((4, 8), dtype=nl.float32, buffer=nl.shared_hbm)" in module
+    assert "out = _hbm((4, 8), 'float32')" in module
     assert "_returned = (out, _export(x), *_compared,)" in module
 
 
