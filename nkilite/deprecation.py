@@ -10,10 +10,13 @@ _warned: set[tuple[str, int, str]] = set()
 
 
 def deprecated(what: str, instead: str) -> None:
-    """Warn once that the user's line uses `what`; kernels run such lines thousands of times while they are traced."""
+    """Warn once that the user's line uses `what`; kernels run such lines thousands of times while they are
+    traced."""
     where = here()
     key = (where.file, where.line, what)
     if key in _warned:
         return
     _warned.add(key)
-    warnings.warn_explicit(f"{what} is deprecated; use {instead}.", DeprecationWarning, where.file, where.line)
+    warnings.warn_explicit(
+        f"{what} is deprecated; use {instead}.", DeprecationWarning, where.file, where.line
+    )

@@ -1,8 +1,9 @@
 """nki.language: tensors, memories, dtypes and functions of tiles, built on nki.isa.
 
-One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (new tensors), `memory`, `shaping`,
-`selection` (moving data), `elementwise`, `activations`, `rounding`, `trigonometry`, `reductions`, `normalization`,
-`matrices` (computing), `operators` (names that are only an `op`), `loops`, `program`, `debugging`.
+One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (new tensors), `memory`,
+`shaping`, `selection` (moving data), `elementwise`, `activations`, `rounding`, `trigonometry`, `reductions`,
+`normalization`, `matrices` (computing), `operators` (names that are only an `op`), `loops`, `program`,
+`debugging`.
 """
 
 from typing import Any as _Any
@@ -158,8 +159,6 @@ __all__ = [
     "erf_dx",
     "exp",
     "expand_dims",
-    "float16",
-    "float32",
     "float4_e2m1fn_x4",
     "float8_e4m3",
     "float8_e4m3fn",
@@ -167,6 +166,8 @@ __all__ = [
     "float8_e5m2",
     "float8_e5m2_x4",
     "float8_e8m0fnu",
+    "float16",
+    "float32",
     "floor",
     "fmod",
     "fori_loop",
@@ -180,9 +181,9 @@ __all__ = [
     "greater",
     "greater_equal",
     "hbm",
+    "int8",
     "int16",
     "int32",
-    "int8",
     "invert",
     "is_hbm",
     "is_on_chip",
@@ -253,9 +254,9 @@ __all__ = [
     "tile_size",
     "transpose",
     "trunc",
+    "uint8",
     "uint16",
     "uint32",
-    "uint8",
     "var",
     "where",
     "while_loop",

@@ -1,7 +1,8 @@
 """Functions of one tile that the Scalar Engine computes directly.
 
-Each takes a tile in SBUF or PSUM and returns a new SBUF tile of the same shape, of `dtype` if given, else of the dtype
-of `x`. Each is also the operator of that name for nisa.activation. Source: the public pages nki.language.<function>.
+Each takes a tile in SBUF or PSUM and returns a new SBUF tile of the same shape, of `dtype` if given, else of
+the dtype of `x`. Each is also the operator of that name for nisa.activation. Source: the public pages
+nki.language.<function>.
 """
 
 from __future__ import annotations
@@ -14,8 +15,27 @@ from nkilite.language.broadcasting import output, require_tile
 from nkilite.trace.tensor import NkiTensor
 
 __all__ = [
-    "abs", "erf", "erf_dx", "exp", "gelu", "gelu_apprx_sigmoid", "gelu_apprx_sigmoid_dx", "gelu_apprx_tanh", "gelu_dx",
-    "log", "mish", "reciprocal", "relu", "rsqrt", "sigmoid", "sign", "silu", "silu_dx", "softplus", "sqrt", "square",
+    "abs",
+    "erf",
+    "erf_dx",
+    "exp",
+    "gelu",
+    "gelu_apprx_sigmoid",
+    "gelu_apprx_sigmoid_dx",
+    "gelu_apprx_tanh",
+    "gelu_dx",
+    "log",
+    "mish",
+    "reciprocal",
+    "relu",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "silu",
+    "silu_dx",
+    "softplus",
+    "sqrt",
+    "square",
     "tanh",
 ]
 

@@ -1,7 +1,7 @@
 """Result dtypes and shapes of nl functions, and operands repeated to them.
 
-Free dimensions of size 1 are repeated by a view; one partition is copied to the others, because partitions are
-separate memories.
+Free dimensions of size 1 are repeated by a view; one partition is copied to the others, because partitions
+are separate memories.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ def require_tile(x: Any, operand: str, function: str) -> NkiTensor:
     """Raise InvalidOperand unless `x` is a tensor on chip."""
     if isinstance(x, NkiTensor) and x.buffer.on_chip:
         return x
-    found = f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
+    found = (
+        f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
+    )
     raise InvalidOperand(
-        instruction=f"nl.{function}", operand=operand, found=found, expected="a tile in SBUF or PSUM",
+        instruction=f"nl.{function}",
+        operand=operand,
+        found=found,
+        expected="a tile in SBUF or PSUM",
         fix="bring it on chip first, for example with nl.load",
     )
 
@@ -37,8 +42,8 @@ def output(shape: Sequence[int], dtype: Any, default: DType, function: str) -> N
 def promote(a: DType, b: DType) -> DType:
     """The dtype of a result computed from two dtypes: floats win over integers, then the wider one.
 
-    Two different types of the same kind and size meet in the next type that holds both: float32, or the signed
-    integer of twice the size (int32 at most).
+    Two different types of the same kind and size meet in the next type that holds both: float32, or the
+    signed integer of twice the size (int32 at most).
     """
     if a == b:
         return a
@@ -53,9 +58,11 @@ def promote(a: DType, b: DType) -> DType:
 
 
 def common_shape(x: tuple[int, ...], y: tuple[int, ...], function: str) -> tuple[int, ...]:
-    """The shape two operands broadcast to: dimensions are equal or 1, missing ones count as free dimensions of 1.
+    """The shape two operands broadcast to: dimensions are equal or 1, missing ones count as free dimensions
+    of 1.
 
-    Unlike in NumPy the partition dimensions always meet: (P, F) goes with (P, 1, F) only by its last dimension.
+    Unlike in NumPy the partition dimensions always meet: (P, F) goes with (P, 1, F) only by its last
+    dimension.
 
     Raises:
         ShapeMismatch: a dimension differs and neither is 1.

@@ -34,12 +34,16 @@ def shared_constant(constant: np.ndarray | str | os.PathLike) -> NkiTensor:
     """
     array = np.load(constant) if isinstance(constant, (str, os.PathLike)) else constant
     if not isinstance(array, np.ndarray) or array.ndim == 0:
-        raise _invalid(f"{type(constant).__name__} {constant!r}", "a NumPy array with dimensions, or the path of one")
+        raise _invalid(
+            f"{type(constant).__name__} {constant!r}", "a NumPy array with dimensions, or the path of one"
+        )
     try:
         dtype = from_numpy(array.dtype)
     except KeyError:
         raise _invalid(f"of dtype {array.dtype}", "an array of a NeuronCore dtype") from None
-    array = np.array(array, order="C")  # a copy: what the caller does with his array later is not part of the kernel
+    array = np.array(
+        array, order="C"
+    )  # a copy: what the caller does with his array later is not part of the kernel
     builder = active.builder("nl.shared_constant")
     key = (array.shape, dtype, array.tobytes())
     found = builder.constants.get(key)
@@ -67,11 +71,16 @@ def shared_identity_matrix(n: int, dtype: Any = uint8, dst: NkiTensor | None = N
     limit = builder.target.num_partitions
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= limit:
         raise InvalidOperand(
-            instruction="nl.shared_identity_matrix", operand="n", found=repr(n), expected=f"an int from 1 to {limit}"
+            instruction="nl.shared_identity_matrix",
+            operand="n",
+            found=repr(n),
+            expected=f"an int from 1 to {limit}",
         )
     if dst is not None and dst.shape != (n, n):
         raise InvalidOperand(
-            instruction="nl.shared_identity_matrix", operand="dst", found=f"of shape {dst.shape}",
+            instruction="nl.shared_identity_matrix",
+            operand="dst",
+            found=f"of shape {dst.shape}",
             expected=f"a tile of shape {(n, n)}",
         )
     element = element_type(dtype, "shared_identity_matrix") if dst is None else dst.dtype
@@ -86,4 +95,6 @@ def shared_identity_matrix(n: int, dtype: Any = uint8, dst: NkiTensor | None = N
 
 
 def _invalid(found: str, expected: str) -> InvalidOperand:
-    return InvalidOperand(instruction="nl.shared_constant", operand="constant", found=found, expected=expected)
+    return InvalidOperand(
+        instruction="nl.shared_constant", operand="constant", found=found, expected=expected
+    )

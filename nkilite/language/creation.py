@@ -56,19 +56,29 @@ def ndarray(
         return builder.allocate(region, sizes, element, name=name)
     if len(sizes) < 2:
         raise InvalidOperand(
-            instruction="nl.ndarray", operand="shape", found=f"{sizes} in {str(region).upper()}",
+            instruction="nl.ndarray",
+            operand="shape",
+            found=f"{sizes} in {str(region).upper()}",
             expected="at least two dimensions, (partitions, elements per partition)",
             fix=f"write ({sizes[0]}, 1) for one element per partition, or (1, {sizes[0]}) for one partition",
         )
     target = builder.target
     if sizes[0] > target.num_partitions:
-        raise PartitionLimitExceeded(what=f"nl.ndarray: {list(sizes)}", found=sizes[0], limit=target.num_partitions)
+        raise PartitionLimitExceeded(
+            what=f"nl.ndarray: {list(sizes)}", found=sizes[0], limit=target.num_partitions
+        )
     capacity = target.psum_partition_bytes if region is MemoryRegion.psum else target.sbuf_partition_bytes
     need = prod(sizes[1:]) * element.itemsize
     if need > capacity:
         raise MemoryOverflow(
-            memory=str(region).upper(), target=target.name, what=f"{name or 'a tile'} {element} {list(sizes)}",
-            need=need, live=0, capacity=capacity, missing=need - capacity, tiles="  none",
+            memory=str(region).upper(),
+            target=target.name,
+            what=f"{name or 'a tile'} {element} {list(sizes)}",
+            need=need,
+            live=0,
+            capacity=capacity,
+            missing=need - capacity,
+            tiles="  none",
         )
     place = None if address is None else _as_address(address)
     tensor = builder.allocate(region, sizes, element, name=name, address=place)
@@ -77,18 +87,26 @@ def ndarray(
     return tensor
 
 
-def zeros(shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def zeros(
+    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+) -> NkiTensor:
     """A new tensor of zeros; arguments and errors as in `ndarray`."""
     return full(shape, 0, dtype, buffer, name)
 
 
-def ones(shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def ones(
+    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+) -> NkiTensor:
     """A new tensor of ones; arguments and errors as in `ndarray`."""
     return full(shape, 1, dtype, buffer, name)
 
 
 def full(
-    shape: Sequence[int], fill_value: float, dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+    shape: Sequence[int],
+    fill_value: float,
+    dtype: Any,
+    buffer: MemoryRegion = MemoryRegion.sbuf,
+    name: str = "",
 ) -> NkiTensor:
     """A new tensor with every element `fill_value`; the other arguments and errors as in `ndarray`."""
     tensor = ndarray(shape, dtype, buffer, name)
@@ -96,17 +114,23 @@ def full(
     return tensor
 
 
-def zeros_like(x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = "") -> NkiTensor:
+def zeros_like(
+    x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = ""
+) -> NkiTensor:
     """A new tensor of zeros with the shape of `x`, and its dtype and memory unless given."""
     return full(x.shape, 0, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
 
 
-def empty_like(x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = "") -> NkiTensor:
+def empty_like(
+    x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = ""
+) -> NkiTensor:
     """A new, uninitialized tensor with the shape of `x`, and its dtype and memory unless given."""
     return ndarray(x.shape, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
 
 
-def rand(shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = "") -> NkiTensor:
+def rand(
+    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+) -> NkiTensor:
     """A new tensor of uniform random values in [0, 1).
 
     Raises:
@@ -155,13 +179,20 @@ def as_shape(shape: Any, function: str) -> tuple[int, ...]:
     expected = "a tuple of positive ints"
     if not isinstance(shape, (tuple, list)) or not shape:
         raise InvalidOperand(
-            instruction=f"nl.{function}", operand="shape", found=f"{type(shape).__name__} {shape!r}", expected=expected
+            instruction=f"nl.{function}",
+            operand="shape",
+            found=f"{type(shape).__name__} {shape!r}",
+            expected=expected,
         )
     for size in shape:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
             fix = "use // instead of / to compute sizes" if isinstance(size, float) else expected
             raise InvalidOperand(
-                instruction=f"nl.{function}", operand="shape", found=repr(tuple(shape)), expected=expected, fix=fix
+                instruction=f"nl.{function}",
+                operand="shape",
+                found=repr(tuple(shape)),
+                expected=expected,
+                fix=fix,
             )
     return tuple(int(size) for size in shape)
 
@@ -176,7 +207,10 @@ def element_type(dtype: Any, function: str) -> DType:
         return as_dtype(dtype)
     except KeyError:
         raise InvalidOperand(
-            instruction=f"nl.{function}", operand="dtype", found=repr(dtype), expected="one of " + ", ".join(sorted(ALL))
+            instruction=f"nl.{function}",
+            operand="dtype",
+            found=repr(dtype),
+            expected="one of " + ", ".join(sorted(ALL)),
         ) from None
 
 

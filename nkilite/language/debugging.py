@@ -18,8 +18,13 @@ def device_print(print_prefix: str, tensor: NkiTensor) -> None:
     """
     if not isinstance(print_prefix, str):
         raise InvalidOperand(
-            instruction="nl.device_print", operand="print_prefix", found=repr(print_prefix), expected="a string"
+            instruction="nl.device_print",
+            operand="print_prefix",
+            found=repr(print_prefix),
+            expected="a string",
         )
     if tensor.storage.data is None:
-        raise UnsupportedError(feature="nl.device_print in a compiled kernel", fix="run it with nki.simulate(kernel)(...)")
+        raise UnsupportedError(
+            feature="nl.device_print in a compiled kernel", fix="run it with nki.simulate(kernel)(...)"
+        )
     print(print_prefix, tensor.numpy())

@@ -1,9 +1,10 @@
 """What the ALUs of the Vector and GpSimd Engines compute: arithmetic, comparisons, bits and logic.
 
-Every function is also the operator of that name for nki.isa (`op=nl.add`). At least one operand is a tile in SBUF or
-PSUM, the other a tile or a number; shapes broadcast, so a (P, 1) tile goes with a (P, F) one. The result is a new
-SBUF tile: of `dtype` if given, else of the tile's dtype (of two dtypes the wider, floats before integers). Engines
-compute in float32, except that bit operations, and int32 arithmetic between two tiles, are exact.
+Every function is also the operator of that name for nki.isa (`op=nl.add`). At least one operand is a tile in
+SBUF or PSUM, the other a tile or a number; shapes broadcast, so a (P, 1) tile goes with a (P, F) one. The
+result is a new SBUF tile: of `dtype` if given, else of the tile's dtype (of two dtypes the wider, floats
+before integers). Engines compute in float32, except that bit operations, and int32 arithmetic between two
+tiles, are exact.
 
 Source: the public pages nki.language.<function>.
 """
@@ -22,16 +23,40 @@ from nkilite.language.broadcasting import common_shape, output, promote, repeat,
 from nkilite.trace.tensor import NkiTensor
 
 __all__ = [
-    "abs_max", "abs_min", "add", "bitwise_and", "bitwise_or", "bitwise_xor", "divide", "equal", "greater",
-    "greater_equal", "invert", "left_shift", "less", "less_equal", "logical_and", "logical_not", "logical_or",
-    "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "right_shift", "subtract",
+    "abs_max",
+    "abs_min",
+    "add",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "divide",
+    "equal",
+    "greater",
+    "greater_equal",
+    "invert",
+    "left_shift",
+    "less",
+    "less_equal",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "power",
+    "right_shift",
+    "subtract",
 ]
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:
-    """A new SBUF tile `op(x, y)`: tensor_scalar when one side is a number or a float32 (P, 1) tile, else tensor_tensor.
+    """A new SBUF tile `op(x, y)`: tensor_scalar when one side is a number or a float32 (P, 1) tile, else
+    tensor_tensor.
 
     Raises:
         InvalidOperand: an operand is neither a tile nor a number, or both are numbers.

@@ -1,7 +1,7 @@
 """Loops: Python's `range` under its NKI names, and structured loops.
 
-A trace is straight-line code, so loops with compile-time bounds unroll. Source: public pages nki.language.affine_range
-and nki.language.fori_loop.
+A trace is straight-line code, so loops with compile-time bounds unroll. Source: public pages
+nki.language.affine_range and nki.language.fori_loop.
 """
 
 from __future__ import annotations
@@ -16,13 +16,23 @@ from nkilite.deprecation import deprecated
 from nkilite.errors import InvalidOperand, UnsupportedError
 from nkilite.trace.tensor import DynamicSlice
 
-__all__ = ["affine_range", "ds", "dynamic_range", "fori_loop", "range", "sequential_range", "static_range", "while_loop"]
+__all__ = [
+    "affine_range",
+    "ds",
+    "dynamic_range",
+    "fori_loop",
+    "range",
+    "sequential_range",
+    "static_range",
+    "while_loop",
+]
 
 range = builtins.range
 
 
 def ds(start: Any, size: int) -> DynamicSlice:
-    """An index of `size` elements from `start`; `start` may be a runtime index (a [1, 1] tile or a register)."""
+    """An index of `size` elements from `start`; `start` may be a runtime index (a [1, 1] tile or a
+    register)."""
     return DynamicSlice(start, size)
 
 
@@ -38,7 +48,10 @@ def _range(name: str, start: Any, stop: Any, step: Any) -> builtins.range:
             if operand != "step" and hasattr(value, "register_tensor"):
                 raise UnsupportedError(feature=f"{name} with a bound in a register")
             raise InvalidOperand(
-                instruction=name, operand=operand, found=f"{type(value).__name__} {value!r}", expected="an int"
+                instruction=name,
+                operand=operand,
+                found=f"{type(value).__name__} {value!r}",
+                expected="an int",
             )
     return builtins.range(*map(int, bounds))
 
@@ -82,12 +95,16 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], None], step: int
         UnsupportedError: a bound is in a register.
     """
     if not isinstance(step, (int, np.integer)) or step < 1:
-        raise InvalidOperand(instruction="nl.fori_loop", operand="step", found=repr(step), expected="a positive int")
+        raise InvalidOperand(
+            instruction="nl.fori_loop", operand="step", found=repr(step), expected="a positive int"
+        )
     for i in _range("nl.fori_loop", lower, upper, step):
         returned = body_fun(i)
         if returned is not None:
             raise InvalidOperand(
-                instruction="nl.fori_loop", operand="the value returned by body_fun", found=repr(returned),
+                instruction="nl.fori_loop",
+                operand="the value returned by body_fun",
+                found=repr(returned),
                 expected="None: carry state through SBUF or HBM tensors",
             )
 

@@ -34,7 +34,8 @@ def matmul(x: NkiTensor, y: NkiTensor, transpose_x: bool = False) -> NkiTensor:
     if x.shape[0 if transpose_x else 1] != y.shape[0]:
         product = "x.T @ y" if transpose_x else "x @ y"
         raise ShapeMismatch(
-            instruction="nl.matmul", detail=f"{product} of x {x.shape} and y {y.shape} contracts different sizes"
+            instruction="nl.matmul",
+            detail=f"{product} of x {x.shape} and y {y.shape} contracts different sizes",
         )
     stationary = x if transpose_x else copy(transpose(x))
     result = ndarray((stationary.shape[1], y.shape[1]), float32, MemoryRegion.psum)
@@ -43,7 +44,8 @@ def matmul(x: NkiTensor, y: NkiTensor, transpose_x: bool = False) -> NkiTensor:
 
 
 def transpose(x: NkiTensor, dtype: Any = None) -> NkiTensor:
-    """The transpose of a matrix of at most 128 x 128, as a new PSUM tile; in SBUF when `dtype` asks for a conversion.
+    """The transpose of a matrix of at most 128 x 128, as a new PSUM tile; in SBUF when `dtype` asks for a
+    conversion.
 
     Raises:
         InvalidOperand: x is not a matrix on chip.
@@ -61,6 +63,9 @@ def _require_matrix(x: Any, operand: str, function: str) -> NkiTensor:
     x = require_tile(x, operand, function)
     if x.ndim != 2:
         raise InvalidOperand(
-            instruction=f"nl.{function}", operand=operand, found=f"of shape {x.shape}", expected="two-dimensional"
+            instruction=f"nl.{function}",
+            operand=operand,
+            found=f"of shape {x.shape}",
+            expected="two-dimensional",
         )
     return x

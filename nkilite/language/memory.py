@@ -53,7 +53,10 @@ def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
     src = _require_hbm(src, "src", "load_transpose2d")
     if src.ndim != 2:
         raise InvalidOperand(
-            instruction="nl.load_transpose2d", operand="src", found=f"of shape {src.shape}", expected="two-dimensional"
+            instruction="nl.load_transpose2d",
+            operand="src",
+            found=f"of shape {src.shape}",
+            expected="two-dimensional",
         )
     result = output(src.shape[::-1], dtype, src.dtype, "load_transpose2d")
     nisa.dma_copy(result, src.permute((1, 0)))
@@ -83,7 +86,10 @@ def assign(view: NkiTensor, value: Any) -> None:
         fill(view, value)  # type: ignore[arg-type]
     else:
         raise InvalidOperand(
-            instruction="t[...] = value", operand="value", found=type(value).__name__, expected="a tensor or a number"
+            instruction="t[...] = value",
+            operand="value",
+            found=type(value).__name__,
+            expected="a tensor or a number",
         )
 
 
@@ -93,8 +99,13 @@ tensors.assign[0] = assign
 def _require_hbm(x: Any, operand: str, function: str) -> NkiTensor:
     if isinstance(x, NkiTensor) and not x.buffer.on_chip:
         return x
-    found = f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
+    found = (
+        f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
+    )
     raise InvalidOperand(
-        instruction=f"nl.{function}", operand=operand, found=found, expected="a tensor in HBM",
+        instruction=f"nl.{function}",
+        operand=operand,
+        found=found,
+        expected="a tensor in HBM",
         fix="use nl.copy or nisa.tensor_copy between tiles",
     )

@@ -14,7 +14,8 @@ __all__ = ["rms_norm", "softmax"]
 
 
 def softmax(x: NkiTensor, axis: reductions.Axis = -1, dtype: Any = None) -> NkiTensor:
-    """exp(x) divided by its sum along `axis` (the last free dimensions), shifted by the maximum against overflow."""
+    """exp(x) divided by its sum along `axis` (the last free dimensions), shifted by the maximum against
+    overflow."""
     x = require_tile(x, "x", "softmax")
     axes = reductions.last_axes(x, axis, "softmax")
     shifted = elementwise.subtract(x, reductions.max(x, axes, float32, keepdims=True), float32)

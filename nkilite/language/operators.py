@@ -18,7 +18,9 @@ class Operator:
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise InvalidOperand(
-            instruction=f"nl.{self.__name__}", operand="use", found="a call",
+            instruction=f"nl.{self.__name__}",
+            operand="use",
+            found="a call",
             expected=f"nl.{self.__name__} as the op of an nki.isa instruction",
         )
 

@@ -28,5 +28,6 @@ def program_ndim() -> int:
 
 @contextmanager
 def no_reorder() -> Iterator[None]:
-    """Keep the instructions of a `with` block in program order; nkilite never reorders across dependencies anyway."""
+    """Keep the instructions of a `with` block in program order; nkilite never reorders across dependencies
+    anyway."""
     yield

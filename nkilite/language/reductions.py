@@ -1,9 +1,9 @@
 """Reductions along the free dimensions of a tile.
 
-`axis` is an int or a tuple of ints naming the last dimensions of the tile, never the partition dimension. Results are
-new SBUF tiles of `dtype` if given, else of the dtype of `x`; the reduction itself runs in float32. Since on-chip
-tensors keep two dimensions, a tile whose free dimensions are all reduced gives (P, 1) with and without `keepdims`.
-Source: the public pages nki.language.sum, max, min, mean, prod, var, all.
+`axis` is an int or a tuple of ints naming the last dimensions of the tile, never the partition dimension.
+Results are new SBUF tiles of `dtype` if given, else of the dtype of `x`; the reduction itself runs in
+float32. Since on-chip tensors keep two dimensions, a tile whose free dimensions are all reduced gives (P, 1)
+with and without `keepdims`. Source: the public pages nki.language.sum, max, min, mean, prod, var, all.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def mean(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) ->
     axes = last_axes(x, axis, "mean")
     total = sum(x, axes, float32, keepdims)
     result = output(total.shape, dtype, x.dtype, "mean")
-    nisa.tensor_scalar(result, total, op0=elementwise.multiply, operand0=1.0 / product(x.shape[a] for a in axes))
+    nisa.tensor_scalar(
+        result, total, op0=elementwise.multiply, operand0=1.0 / product(x.shape[a] for a in axes)
+    )
     return result
 
 
@@ -68,7 +70,9 @@ def var(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> 
     axes = last_axes(x, axis, "var")
     center = mean(x, axes, float32, keepdims=True)
     distance = elementwise.subtract(x, center, float32)
-    return mean(elementwise.multiply(distance, distance), axes, x.dtype if dtype is None else dtype, keepdims=True)
+    return mean(
+        elementwise.multiply(distance, distance), axes, x.dtype if dtype is None else dtype, keepdims=True
+    )
 
 
 def _reduce(
@@ -95,7 +99,9 @@ def last_axes(x: NkiTensor, axis: Axis, function: str) -> tuple[int, ...]:
     if not axes or axes[0] < 1 or axes != tuple(range(axes[0], x.ndim)):
         names = " or ".join(str(tuple(range(i, x.ndim))) for i in builtins.range(x.ndim - 1, 0, -1))
         raise InvalidOperand(
-            instruction=f"nl.{function}", operand="axis", found=repr(axis),
+            instruction=f"nl.{function}",
+            operand="axis",
+            found=repr(axis),
             expected=f"the last dimensions of a tile of shape {x.shape}: {names}",
         )
     return axes

@@ -5,7 +5,18 @@ from __future__ import annotations
 from nkilite.errors import InvalidOperand
 from nkilite.ir.types import MemoryRegion
 
-__all__ = ["MemoryRegion", "hbm", "is_hbm", "is_on_chip", "is_psum", "is_sbuf", "private_hbm", "psum", "sbuf", "shared_hbm"]
+__all__ = [
+    "MemoryRegion",
+    "hbm",
+    "is_hbm",
+    "is_on_chip",
+    "is_psum",
+    "is_sbuf",
+    "private_hbm",
+    "psum",
+    "sbuf",
+    "shared_hbm",
+]
 
 sbuf = MemoryRegion.sbuf
 psum = MemoryRegion.psum
@@ -24,10 +35,13 @@ def as_region(buffer: object, function: str) -> MemoryRegion:
     """
     if isinstance(buffer, MemoryRegion) and buffer in _PUBLIC:
         return buffer
-    fix = f"write buffer=nl.{buffer}" if isinstance(buffer, str) and hasattr(MemoryRegion, buffer) or buffer == "hbm" else None
+    known = isinstance(buffer, str) and buffer in ("sbuf", "psum", "hbm", "private_hbm", "shared_hbm")
     raise InvalidOperand(
-        instruction=f"nl.{function}", operand="buffer", found=repr(buffer),
-        expected="nl.sbuf, nl.psum, nl.hbm, nl.private_hbm or nl.shared_hbm", **({"fix": fix} if fix else {}),
+        instruction=f"nl.{function}",
+        operand="buffer",
+        found=repr(buffer),
+        expected="nl.sbuf, nl.psum, nl.hbm, nl.private_hbm or nl.shared_hbm",
+        fix=f"write buffer=nl.{buffer}" if known else "",
     )
 
 

@@ -1,7 +1,7 @@
 """Rounding to integers and remainders, built on the conversion to int32 that engines do when they write.
 
-The conversion rounds to nearest even and saturates, so values of 2^23 and more, which have no fraction in float32, are
-copied instead. Source: public pages nki.language.floor, ceil, trunc, mod, fmod.
+The conversion rounds to nearest even and saturates, so values of 2^23 and more, which have no fraction in
+float32, are copied instead. Source: public pages nki.language.floor, ceil, trunc, mod, fmod.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def _operands(x: Any, y: Any, function: str) -> tuple[NkiTensor, NkiTensor, Any]
     """Both operands as float32 tiles of one shape, and the dtype of the result."""
     tiles = [t for t in (x, y) if isinstance(t, NkiTensor)]
     if not tiles:
-        raise InvalidOperand(instruction=f"nl.{function}", operand="x and y", found="two numbers", expected="a tile")
+        raise InvalidOperand(
+            instruction=f"nl.{function}", operand="x and y", found="two numbers", expected="a tile"
+        )
     tiles = [require_tile(t, "x" if t is x else "y", function) for t in tiles]
     shape = common_shape(tiles[0].shape, tiles[-1].shape, function)
     default = promote(tiles[0].dtype, tiles[-1].dtype)
@@ -106,7 +108,8 @@ def _spread(value: Any, shape: tuple[int, ...]) -> NkiTensor:
 def _remainder(x: NkiTensor, y: NkiTensor) -> NkiTensor:
     """What is left of |x| after whole |y|s, with the sign of x.
 
-    The quotient comes from a rounded reciprocal, so it can be one off; the remainder is put back into [0, |y|).
+    The quotient comes from a rounded reciprocal, so it can be one off; the remainder is put back into [0,
+    |y|).
     """
     a, b = activations.abs(x), activations.abs(y)
     quotient = floor(elementwise.divide(a, b))

@@ -29,7 +29,9 @@ def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
         dtype: of the result; that of the tiles among x and y (the wider of two), else of the condition.
     """
     tiles = [require_tile(condition, "condition", "where")]
-    tiles += [require_tile(t, operand, "where") for operand, t in (("x", x), ("y", y)) if isinstance(t, NkiTensor)]
+    tiles += [
+        require_tile(t, operand, "where") for operand, t in (("x", x), ("y", y)) if isinstance(t, NkiTensor)
+    ]
     shape = tiles[0].shape
     for tile in tiles[1:]:
         shape = common_shape(shape, tile.shape, "where")
@@ -54,9 +56,14 @@ def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: 
         axis: 0, the only documented value.
         dtype: of the result; that of `data` unless given.
     """
-    data, indices = require_tile(data, "data", "gather_flattened"), require_tile(indices, "indices", "gather_flattened")
+    data, indices = (
+        require_tile(data, "data", "gather_flattened"),
+        require_tile(indices, "indices", "gather_flattened"),
+    )
     if axis != 0:
-        raise InvalidOperand(instruction="nl.gather_flattened", operand="axis", found=repr(axis), expected="0")
+        raise InvalidOperand(
+            instruction="nl.gather_flattened", operand="axis", found=repr(axis), expected="0"
+        )
     positions = indices if indices.dtype == uint32 else copy(indices, uint32)
     result = output(indices.shape, data.dtype, data.dtype, "gather_flattened")
     nisa.nc_n_gather(result, data, positions)

@@ -35,5 +35,7 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
     if sizes == x.shape and converted == x.dtype:
         return x
     if len(sizes) != x.ndim or any(n not in (1, m) for n, m in zip(x.shape, sizes, strict=True)):
-        raise ShapeMismatch(instruction="nl.broadcast_to", detail=f"x of shape {x.shape} does not broadcast to {sizes}")
+        raise ShapeMismatch(
+            instruction="nl.broadcast_to", detail=f"x of shape {x.shape} does not broadcast to {sizes}"
+        )
     return copy(repeat(x, sizes), converted)

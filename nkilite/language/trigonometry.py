@@ -1,7 +1,8 @@
 """Circular functions: sin, cos and tan of any angle by range reduction, and arctan.
 
-The Scalar Engine evaluates sin on [-pi, pi] only, so whole turns are subtracted first, in three steps whose products
-with the number of turns are exact up to 2^15 turns. Source: public pages nki.language.sin, cos, tan, arctan.
+The Scalar Engine evaluates sin on [-pi, pi] only, so whole turns are subtracted first, in three steps whose
+products with the number of turns are exact up to 2^15 turns. Source: public pages nki.language.sin, cos, tan,
+arctan.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def tan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     """Tangent of x in radians."""
     x = require_tile(x, "x", "tan")
     angle = _reduced(x)
-    return elementwise.divide(_sine(angle, float32), _cosine(angle, float32), x.dtype if dtype is None else dtype)
+    return elementwise.divide(
+        _sine(angle, float32), _cosine(angle, float32), x.dtype if dtype is None else dtype
+    )
 
 
 def arctan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
@@ -75,7 +78,9 @@ def _reduced(x: NkiTensor) -> NkiTensor:
         )
         angle = reduced
     clamped = ndarray(x.shape, float32)
-    nisa.tensor_scalar(clamped, angle, op0=elementwise.minimum, operand0=_PI, op1=elementwise.maximum, operand1=-_PI)
+    nisa.tensor_scalar(
+        clamped, angle, op0=elementwise.minimum, operand0=_PI, op1=elementwise.maximum, operand1=-_PI
+    )
     return clamped
 
 
@@ -89,7 +94,11 @@ def _cosine(angle: NkiTensor, dtype: Any) -> NkiTensor:
     """sin(pi/2 - |angle|)."""
     complement = ndarray(angle.shape, float32)
     nisa.tensor_scalar(
-        complement, activations.abs(angle), op0=elementwise.multiply, operand0=-1.0, op1=elementwise.add,
+        complement,
+        activations.abs(angle),
+        op0=elementwise.multiply,
+        operand0=-1.0,
+        op1=elementwise.add,
         operand1=math.pi / 2,
     )
     return _sine(complement, dtype)

@@ -31,7 +31,11 @@ class UnknownName(TracingError, AttributeError):
 def unknown_name(name: str, known: Iterable[str]) -> UnknownName:
     """The error for `nl.<name>`: close matches, or what replaced a name of the Beta-1 dialect."""
     if name in _BETA1:
-        return UnknownName(name=name, hint=": it belongs to the Beta-1 dialect of NKI", advice=_BETA1[name] + ".")
+        return UnknownName(
+            name=name, hint=": it belongs to the Beta-1 dialect of NKI", advice=_BETA1[name] + "."
+        )
     close = difflib.get_close_matches(name, list(known), n=3)
-    advice = f"did you mean {' or '.join('nl.' + c for c in close)}?" if close else "see docs/compatibility.md."
+    advice = (
+        f"did you mean {' or '.join('nl.' + c for c in close)}?" if close else "see docs/compatibility.md."
+    )
     return UnknownName(name=name, hint="", advice=advice)

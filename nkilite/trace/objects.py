@@ -1,8 +1,8 @@
 """NKIObject: the base class of configuration objects in kernels.
 
-As in NKI, class attributes are constructor parameters whether annotated or not, in declaration order with inherited
-ones first; a parameter without a default is None. `@dataclass` may be added and changes nothing but what dataclasses
-add (comparison). Source: "Class Support" in the public NKI language guide.
+As in NKI, class attributes are constructor parameters whether annotated or not, in declaration order with
+inherited ones first; a parameter without a default is None. `@dataclass` may be added and changes nothing but
+what dataclasses add (comparison). Source: "Class Support" in the public NKI language guide.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, ClassVar, get_origin
 class NKIObject:
     """A record. Subclasses declare fields; `__post_init__` runs after construction if they define it."""
 
-    _nki_fields: ClassVar[dict[str, Any]] = {}  # name -> default value or dataclasses.Field, inherited ones included
+    _nki_fields: ClassVar[
+        dict[str, Any]
+    ] = {}  # name -> default value or dataclasses.Field, inherited ones included
     _nki_signature: ClassVar[inspect.Signature] = inspect.Signature()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -52,7 +54,8 @@ class NKIObject:
 
 
 def _declared(cls: type) -> list[str]:
-    """The fields a class body declares, in order; an annotation without a value comes before the next one with."""
+    """The fields a class body declares, in order; an annotation without a value comes before the next one
+    with."""
     annotations = inspect.get_annotations(cls)
     valued = [n for n, v in vars(cls).items() if not n.startswith("_") and _is_field(v)]
     names: list[str] = []
