@@ -47,7 +47,8 @@ class Definition:
     """One instruction: name, parameters in order, and rules.
 
     `registers(arguments)` names the engine whose accumulation registers the call uses, or None; `updates(arguments)`
-    names the written operands whose old content matters too (accumulation, predicated copies).
+    names the written operands whose old content matters too (accumulation, predicated copies). `in_place` says that
+    an operand may be the very view that is written: elements are read before the same elements are written.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Definition:
     parameters: tuple[Parameter, ...]
     registers: Callable[[dict[str, Any]], str | None]
     updates: Callable[[dict[str, Any]], tuple[str, ...]]
+    in_place: bool = True
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -83,6 +85,7 @@ def define(
     writes: tuple[str, ...],
     registers: Callable[[dict[str, Any]], str | None],
     updates: Callable[[dict[str, Any]], tuple[str, ...]],
+    in_place: bool = True,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -92,7 +95,7 @@ def define(
         annotation = parameter.annotation if isinstance(parameter.annotation, str) else ""
         written = parameter.name in writes
         parameters.append(Parameter(parameter.name, role_of(annotation), parameter.default, written))
-    definition = Definition(function.__name__, function, tuple(parameters), registers, updates)
+    definition = Definition(function.__name__, function, tuple(parameters), registers, updates, in_place)
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition
     return definition

@@ -147,7 +147,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     copy.move(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), updates=_skips_rows)
+@instruction(writes=("dst",), updates=_skips_rows, in_place=False)
 def dma_transpose(
     dst: NkiTensor,
     src: NkiTensor,

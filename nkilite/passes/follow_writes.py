@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from nkilite.ir.coverage import Coverage, Covered, check_read
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.passes.splice import splice
 
 _TRACKED = (MemoryRegion.sbuf, MemoryRegion.psum)
 
@@ -47,8 +47,8 @@ class FollowWrites:
                 if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
                     cover.mark(kind, code[start + word + 1])
             start += plan.width
-        if inserted:
-            _insert(program, inserted)
+        widths = [s.n_words for s in program.signatures]
+        splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in inserted.items()})
         return program
 
     def _settle(self, program: Program, plan: _Plan, coverage: list, start: int, inserted: dict[int, list[int]]) -> None:
@@ -116,26 +116,3 @@ def _boxes(mask: np.ndarray) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]
                 shape[dim] += 1
         left[tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))] = False
         yield corner, tuple(shape)
-
-
-def _insert(program: Program, inserted: dict[int, list[int]]) -> None:
-    """Put extra instructions in front of the ones that start at the given words."""
-    code, new = program.code, array("q")
-    widths = [s.n_words for s in program.signatures]
-    moved: list[int] = []  # new index of every old instruction
-    start = count = 0
-    for _ in range(program.count):
-        extra = inserted.get(start, [])
-        new.extend(extra)
-        at = 0
-        while at < len(extra):
-            at += widths[extra[at]]
-            count += 1
-        moved.append(count)
-        width = widths[code[start]]
-        new.extend(code[start:start + width])
-        start += width
-        count += 1
-    program.code, program.count = new, count
-    program.names = {moved[i]: name for i, name in program.names.items()}
-    program.dependencies = [(moved[a], moved[b]) for a, b in program.dependencies]

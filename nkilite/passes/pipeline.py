@@ -10,6 +10,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.follow_writes import FollowWrites
+from nkilite.passes.stage_overlaps import StageOverlaps
 
 
 class Pass(Protocol):
@@ -18,7 +19,7 @@ class Pass(Protocol):
     def run(self, program: Program) -> Program: ...
 
 
-PIPELINE: tuple[type[Pass], ...] = (FollowWrites, Allocate)
+PIPELINE: tuple[type[Pass], ...] = (FollowWrites, Allocate, StageOverlaps)
 
 Observer = Callable[[str, Program], None]
 

@@ -24,6 +24,7 @@ def instruction(
     writes: tuple[str, ...] = ("dst",),
     registers: Callable[[dict[str, Any]], str | None] = _NO_REGISTERS,
     updates: Callable[[dict[str, Any]], tuple[str, ...]] = _NO_UPDATES,
+    in_place: bool = True,
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -32,10 +33,12 @@ def instruction(
         registers: given the normalized arguments, the engine ("vector", "scalar") whose accumulation registers the
             call reads and writes, or None.
         updates: given the normalized arguments, the written parameters whose previous content matters.
+        in_place: whether the micro-kernel works when an operand is the written view itself; False for instructions
+            that move elements (transposes, shuffles), whose operand is then copied first.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        definition = define(function, writes, registers, updates)
+        definition = define(function, writes, registers, updates, in_place)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition
