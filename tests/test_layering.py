@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
-    ["location", "knobs", "deprecation"],
-    ["errors"],
+    ["location", "knobs"],
+    ["deprecation", "errors"],
     ["dtypes"],
     ["machine"],
     ["ir"],
@@ -25,7 +25,7 @@ LAYERS = [
     ["pytest_plugin", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PUBLIC = {"nkilite", "nkilite.isa", "nkilite.language", "nkilite.testing", "nkilite.errors", "nkilite.typing"}
+PUBLIC = {"nkilite", "nkilite.profile", "nkilite.isa", "nkilite.language", "nkilite.testing", "nkilite.errors", "nkilite.typing"}
 
 
 def imports(path: Path) -> list[tuple[int, str]]:

@@ -1,8 +1,8 @@
-"""The activation functions of the Scalar Engine: one row per function of "Supported Activation Functions for NKI ISA".
+"""The Scalar Engine's activation functions, one row each ("Supported Activation Functions", nki.api.shared).
 
-The hardware approximates them with piecewise polynomials; here the reference is the exact function computed in
-float64 and rounded once, and the compiled code is within a few units in the last place of it. Where the documents
-give a narrower valid range, values outside follow the mathematical function too, except for `sin`.
+The hardware approximates them with piecewise polynomials; here the reference is the exact function computed
+in float64 and rounded once, and the compiled code is within a few units in the last place of it. Where the
+documents give a narrower valid range, values outside follow the mathematical function too, except for `sin`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from nkilite.codegen import transcendental
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.ir import attributes
 from nkilite.isa.error_function import erf, erfc
 from nkilite.isa.operators import Table
 
@@ -32,8 +33,8 @@ class ActivationFunction:
         name: its name in nki.language.
         exact: the function on float64 arrays; `prelu` takes the slope as a second argument.
         code: its LLVM code, likewise.
-        valid_range: inputs for which the documents promise a valid result; symmetric for reciprocal, whose range is
-            one of magnitudes.
+        valid_range: inputs for which the documents promise a valid result; symmetric for reciprocal, whose
+            range is one of magnitudes.
         takes_slope: it is `prelu`, with a slope for negative inputs.
     """
 
@@ -63,7 +64,7 @@ class ActivationFunction:
         return _row, (self.name,)
 
 
-# --- exact functions ----------------------------------------------------------------------------------------------
+# --- exact functions ----------------------------------------------------------------------------------------
 
 # x * s(x) tends to 0 where s does: keeping x finite there avoids -inf * 0.
 _LOWEST = -1e4
@@ -112,7 +113,7 @@ def _sin(x: np.ndarray) -> np.ndarray:
     return np.where(beyond <= 0, np.sin(x), np.sign(x) * beyond * (beyond * beyond / 6 - 1))
 
 
-# --- code of the simple ones --------------------------------------------------------------------------------------
+# --- code of the simple ones --------------------------------------------------------------------------------
 
 
 def _emit_relu(e: Emitter, x: Value) -> Value:
@@ -124,7 +125,7 @@ def _emit_prelu(e: Emitter, x: Value, slope: Value | None) -> Value:
     return e.select(e.compare("olt", x, zero), zero if slope is None else e.mul(x, slope), x)
 
 
-# --- the table ----------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------------------
 
 TABLE = Table(
     "activation function",
@@ -133,7 +134,9 @@ TABLE = Table(
         ActivationFunction("square", np.square, lambda e, x: e.mul(x, x)),
         ActivationFunction("sigmoid", _sigmoid, transcendental.sigmoid),
         ActivationFunction("relu", lambda x: np.where(x < 0, 0.0, x), _emit_relu),
-        ActivationFunction("prelu", lambda x, slope: np.where(x < 0, x * slope, x), _emit_prelu, takes_slope=True),
+        ActivationFunction(
+            "prelu", lambda x, slope: np.where(x < 0, x * slope, x), _emit_prelu, takes_slope=True
+        ),
         ActivationFunction("gelu", lambda x: np.maximum(x, _LOWEST) * _phi(x), transcendental.gelu),
         ActivationFunction("gelu_dx", _gelu_dx, transcendental.gelu_dx),
         ActivationFunction("gelu_apprx_tanh", _gelu_apprx_tanh, transcendental.gelu_apprx_tanh),
@@ -182,3 +185,6 @@ def lookup(op: Any, instruction: str, allowed: tuple[ActivationFunction, ...] = 
         UnknownOperator: it names none of `allowed`.
     """
     return TABLE.lookup(op, instruction, allowed)
+
+
+attributes.register("act", ActivationFunction, lambda name: TABLE.rows[name])

@@ -1,8 +1,8 @@
 """The ALU operators: one row per operator of "Supported Math Operators for NKI ISA" (nki.api.shared).
 
-Bitvec operators work on the bits of integers. Arithmetic operators work in float32; where all tiles are int32 or
-uint32, GpSimd evaluates the same rows in native 32-bit integers. Comparisons and logical operators yield 1 or 0 in
-the type they compute in. Maximum and minimum hand a NaN on.
+Bitvec operators work on the bits of integers. Arithmetic operators work in float32; where all tiles are int32
+or uint32, GpSimd evaluates the same rows in native 32-bit integers. Comparisons and logical operators yield 1
+or 0 in the type they compute in. Maximum and minimum hand a NaN on.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from nkilite.codegen import transcendental
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.ir import attributes
 from nkilite.isa.operators import Table
 from nkilite.machine.engine import Engine
 
@@ -32,8 +33,8 @@ class AluOp:
     Attributes:
         name: its name in nki.language.
         kind: "bitvec", "arithmetic", or "unary" (arithmetic that ignores its second operand).
-        numpy: reference on float32 arrays, on integer arrays for bitvec and for native integer arithmetic. Unary
-            operators are called with a second operand like the others.
+        numpy: reference on float32 arrays, on integer arrays for bitvec and for native integer arithmetic.
+            Unary operators are called with a second operand like the others.
         code: `emit` with signedness as its last argument.
         commutative: operands may be exchanged.
         identity: what a reduction starts from; None when the operator cannot reduce.
@@ -76,7 +77,7 @@ class AluOp:
         return _row, (self.name,)
 
 
-# --- helpers of the rows ------------------------------------------------------------------------------------------
+# --- helpers of the rows ------------------------------------------------------------------------------------
 
 
 def _instruction(name: str) -> Emit:
@@ -117,14 +118,14 @@ def _compare_numpy(ufunc: np.ufunc) -> Reference:
 def _logical(name: str) -> Emit:
     def emit(e: Emitter, a: Value, b: Value, signed: bool) -> Value:
         zero = e.const(a.scalar, 0, a.lanes)
-        return _flag(e, getattr(e, name)(_order(e, "ne", a, zero, signed), _order(e, "ne", b, zero, signed)), a)
+        truths = (_order(e, "ne", x, zero, signed) for x in (a, b))
+        return _flag(e, getattr(e, name)(*truths), a)
 
     return emit
 
 
 def _extreme(predicate: str) -> Emit:
-    """Maximum or minimum. For floats the ordered comparison is one instruction that returns b when either is NaN;
-    a NaN in a is put back."""
+    """Maximum or minimum. With floats the selection is one instruction that keeps a NaN in b, not in a."""
 
     def emit(e: Emitter, a: Value, b: Value, signed: bool) -> Value:
         chosen = e.select(_order(e, predicate, a, b, signed), a, b)
@@ -179,7 +180,8 @@ def _shift_numpy(ufunc: np.ufunc) -> Reference:
         unsigned = np.dtype(f"u{x.itemsize}")
         bits, amount = x.view(unsigned), np.asarray(y, x.dtype).view(unsigned)
         inside = amount < 8 * x.itemsize
-        return np.where(inside, ufunc(bits, np.where(inside, amount, 0).astype(unsigned)), 0).astype(unsigned).view(x.dtype)
+        shifted = ufunc(bits, np.where(inside, amount, unsigned.type(0)))
+        return np.where(inside, shifted, unsigned.type(0)).view(x.dtype)
 
     return reference
 
@@ -218,7 +220,7 @@ def _reduces(identity: float) -> dict[str, Any]:
     return {"commutative": True, "identity": identity, "reduction": True}
 
 
-# --- the table ----------------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------------------------------------
 
 _INF = float("inf")
 
@@ -284,7 +286,7 @@ TABLE = Table(
         ),
         # Leaves its first operand alone; it stands where an instruction's operator is not wanted.
         _unary("bypass", lambda x, y: x, lambda e, a, b, signed: a),
-        # Only nisa.tensor_partition_reduce has it: a sum that the instruction divides by the number of partitions.
+        # For nisa.tensor_partition_reduce alone: a sum, which the instruction divides by the partitions.
         _arithmetic("average", np.add, _instruction("add"), engines=(Engine.gpsimd,), **_reduces(0.0)),
     ),
     # The reductions nl.max and nl.min are accepted where their elementwise operators are meant.
@@ -309,3 +311,6 @@ def lookup(op: Any, instruction: str, allowed: tuple[AluOp, ...] = ELEMENTWISE) 
         UnknownOperator: it names none of `allowed`.
     """
     return TABLE.lookup(op, instruction, allowed)
+
+
+attributes.register("alu", AluOp, lambda name: TABLE.rows[name])

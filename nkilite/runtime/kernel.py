@@ -69,8 +69,10 @@ class Kernel:
             if self.simulated:
                 return _simulate(self, arguments)
             return self._specialize(arguments).run(arguments.arrays)
-        except NkiError as error:
-            raise error.with_traceback(_user_frames(error)) from error.__cause__
+        except Exception as error:
+            if isinstance(error, NkiError) or _raised_by_user(error):
+                raise error.with_traceback(_user_frames(error)) from error.__cause__
+            raise
 
     def trace(self, *args: Any, **kwargs: Any) -> Program:
         """The kernel's IR for these arguments, before any pass."""
@@ -305,7 +307,15 @@ def simulate(kernel: Callable[..., Any]) -> Kernel:
     return Kernel(kernel, simulated=True)
 
 
-def _user_frames(error: NkiError) -> Any:
+def _raised_by_user(error: Exception) -> bool:
+    """Whether the innermost frame is user code (an assertion of the kernel, say) rather than nkilite."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and not is_internal(trace.tb_frame.f_code.co_filename)
+
+
+def _user_frames(error: Exception) -> Any:
     """The traceback without nkilite's own frames."""
     frames = []
     trace = error.__traceback__

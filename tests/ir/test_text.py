@@ -31,19 +31,19 @@ def add(a, b):
 GOLDEN = """\
 program add on trn2
 file test_text.py = "{file}"
-buffer %a = input shared_hbm float32[64, 32]  ; test_text.py:18
-buffer %b = input shared_hbm float32[64, 32]  ; test_text.py:18
-buffer %out = internal shared_hbm float32[64, 32]  ; test_text.py:20
-buffer %sb3 = internal sbuf float32[64, 32]  ; test_text.py:21
-buffer %sb4 = internal sbuf float32[64, 32] name 'b tile'  ; test_text.py:22
+buffer %a = input shared_hbm float32[64, 32]  ; test_text.py:17
+buffer %b = input shared_hbm float32[64, 32]  ; test_text.py:17
+buffer %out = internal shared_hbm float32[64, 32]  ; test_text.py:19
+buffer %sb3 = internal sbuf float32[64, 32]  ; test_text.py:20
+buffer %sb4 = internal sbuf float32[64, 32] name 'b tile'  ; test_text.py:21
 output %out
-dma     dma_copy(dst=%sb3, src=%a)  ; test_text.py:23
-dma     dma_copy(dst=%sb4, src=%b)  ; test_text.py:24
+dma     dma_copy(dst=%sb3, src=%a)  ; test_text.py:22
+dma     dma_copy(dst=%sb4, src=%b)  ; test_text.py:23
 vector  tensor_copy(dst=%sb3 [[32, 64], [1, 16]], src=%sb4 + 1 [[32, 64], [2, 16]], engine=Engine.vector) \
-name 'half'  ; test_text.py:25
-vector  memset(dst=%sb3 + 1040 [[32, 32], [1, 16]], value=-0.0, engine=Engine.vector)  ; test_text.py:26
-vector  tensor_tensor(dst=%sb4, data1=%sb3, data2=%sb4, op=alu.add, engine=Engine.vector) after [2]  ; test_text.py:27
-dma     dma_copy(dst=%out, src=%sb4)  ; test_text.py:28
+name 'half'  ; test_text.py:24
+vector  memset(dst=%sb3 + 1040 [[32, 32], [1, 16]], value=-0.0, engine=Engine.vector)  ; test_text.py:25
+vector  tensor_tensor(dst=%sb4, data1=%sb3, data2=%sb4, op=alu.add, engine=Engine.vector) after [2]  ; test_text.py:26
+dma     dma_copy(dst=%out, src=%sb4)  ; test_text.py:27
 """
 
 
