@@ -4,14 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import NamedTuple
 
 from nkilite.codegen import nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.codegen.nest import Dim
 
-# step(pointers, byte strides, position of lane 0, positions between lanes, lanes, carried) -> carried
-Step = Callable[[list[Value], Sequence[int], Value, int, int, tuple[Value, ...]], tuple[Value, ...]]
+Carried = tuple[Value, ...]
+
+
+class Chunk(NamedTuple):
+    """The elements of one step.
+
+    Attributes:
+        pointers, strides: of every operand: the element in lane 0, and bytes between lanes.
+        position: row-major index of the element in lane 0, an i64.
+        apart: positions between lanes.
+        lanes: how many.
+    """
+
+    pointers: list[Value]
+    strides: Sequence[int]
+    position: Value
+    apart: int
+    lanes: int
+
+
+Step = Callable[[Chunk, Carried], Carried]
 
 _NEVER_DENSE = -1  # an item size no stride has: positions do not count when choosing the loop to vectorize
 
@@ -19,8 +39,8 @@ _NEVER_DENSE = -1  # an item size no stride has: positions do not count when cho
 class FreeWalk:
     """How the elements of a partition are visited: loops, and lanes per step.
 
-    All operands have the same number of elements per partition. The position of an element is its row-major index in
-    them, whatever the order of visits.
+    All operands have the same number of elements per partition. The position of an element is its row-major
+    index in them, whatever the order of visits.
 
     Attributes:
         lanes: elements of the widest step; narrower steps, each a power of two, cover the rest.
@@ -38,26 +58,27 @@ class FreeWalk:
         innermost = dims[-1].count if dims else 1
         self.lanes = min(lanes, 1 << innermost.bit_length() - 1)
 
-    def run(self, e: Emitter, pointers: Sequence[Value], initial: tuple[Value, ...], step: Step) -> tuple[Value, ...]:
+    def run(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
         """Visit every element once; returns what the last step carried."""
         if self._dims is None:
             return self._irregular(e, pointers, initial, step)
         if not self._dims:
-            return step(list(pointers), [o.dtype.itemsize for o in self._operands], e.i64(0), 1, 1, initial)
+            return step(self._single(list(pointers), e.i64(0)), initial)
         return self._descend(e, self._dims, [*pointers, e.i64(0)], initial, step)
 
-    def _descend(
-        self, e: Emitter, dims: list[Dim], at: list[Value], carried: tuple[Value, ...], step: Step
-    ) -> tuple[Value, ...]:
+    def _single(self, pointers: list[Value], position: Value) -> Chunk:
+        return Chunk(pointers, [o.dtype.itemsize for o in self._operands], position, 1, 1)
+
+    def _descend(self, e: Emitter, dims: list[Dim], at: list[Value], carried: Carried, step: Step) -> Carried:
         dim = dims[0]
         if len(dims) > 1:
             with e.loop(dim.count, *carried) as loop:
                 loop.carry(*self._descend(e, dims[1:], _advance(e, at, loop.index, dim), loop.values, step))
             return loop.results
 
-        def visit(index: Value, width: int, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        def visit(index: Value, width: int, values: Carried) -> Carried:
             *pointers, position = _advance(e, at, index, dim)
-            return step(pointers, dim.strides[:-1], position, dim.strides[-1], width, values)
+            return step(Chunk(pointers, dim.strides[:-1], position, dim.strides[-1], width), values)
 
         start, width = dim.count // self.lanes * self.lanes, self.lanes
         if start:
@@ -71,10 +92,8 @@ class FreeWalk:
                 start += width
         return carried
 
-    def _irregular(
-        self, e: Emitter, pointers: Sequence[Value], initial: tuple[Value, ...], step: Step
-    ) -> tuple[Value, ...]:
-        """Element by element, for shapes whose dimensions do not nest: each address comes from the position."""
+    def _irregular(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
+        """Element by element, for shapes that do not nest: each address comes from the position."""
         with e.loop(self._count, *initial) as loop:
             at = []
             for operand, pointer in zip(self._operands, pointers, strict=True):
@@ -83,7 +102,7 @@ class FreeWalk:
                     pointer = e.step(pointer, e.binary("srem", rest, e.i64(n)), stride)
                     rest = e.binary("sdiv", rest, e.i64(n))
                 at.append(pointer)
-            loop.carry(*step(at, [o.dtype.itemsize for o in self._operands], loop.index, 1, 1, loop.values))
+            loop.carry(*step(self._single(at, loop.index), loop.values))
         return loop.results
 
 

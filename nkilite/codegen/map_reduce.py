@@ -7,7 +7,7 @@ from math import prod
 
 from nkilite.codegen.elementwise import VECTORS_PER_STEP, load, store
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import FreeWalk
+from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
 
 Combine = Callable[[Emitter, Value, Value], Value]
@@ -25,13 +25,13 @@ def map_reduce(
 ) -> None:
     """out[p, i] = x[p, i] = body(e, *inputs[p, i]); finish(p, the combined x[p, :]) for every partition p.
 
-    Values are float32 and combined before `out` rounds them. Every lane of the loop's vectors is an accumulator; the
-    order of combination is fixed by the shapes and the CPU level.
+    Values are float32 and combined before `out` rounds them. Every lane of the loop's vectors is an
+    accumulator; the order of combination is fixed by the shapes and the CPU level.
 
     Args:
         out: tile to store to; None only reduces.
-        inputs: arguments. The first is a tile; an argument with one element per partition is repeated along its free
-            dimensions; an immediate is repeated everywhere.
+        inputs: arguments. The first is a tile; an argument with one element per partition is repeated along
+            its free dimensions; an immediate is repeated everywhere.
         combine: associative operator on float32 lanes.
         identity: operand that `combine` ignores.
         finish: receives the partition's index (i64) and the result (float32 scalar).
@@ -53,30 +53,28 @@ def map_reduce(
         for name in vectors:
             repeated[name] = e.extract(load(e, kernel.operands[name].dtype, at[name], 1, 0, "f32"), 0)
 
-        def step(
-            where: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
-        ) -> tuple:
+        def step(chunk: Chunk, carried: Carried) -> Carried:
             loaded = {
-                name: load(e, kernel.operands[name].dtype, pointer, lanes, stride, "f32")
-                for name, pointer, stride in zip(walked, where, strides, strict=True)
+                name: load(e, kernel.operands[name].dtype, pointer, chunk.lanes, stride, "f32")
+                for name, pointer, stride in zip(walked, chunk.pointers, chunk.strides, strict=True)
                 if name in tiles
             }
-            values = [loaded[n] if n in loaded else e.splat(repeated[n], lanes) for n in inputs]
+            values = [loaded[n] if n in loaded else e.splat(repeated[n], chunk.lanes) for n in inputs]
             if positions:
-                values.insert(0, lane_positions(e, position, apart, lanes))
+                values.insert(0, _positions(e, chunk))
             result = body(e, *values)
             if out:
-                store(e, operands[0].dtype, result, where[0], strides[0], "f32")
+                store(e, operands[0].dtype, result, chunk.pointers[0], chunk.strides[0], "f32")
             return (combine(e, carried[0], _widen(e, result, walk.lanes, identity)),)
 
         (accumulators,) = walk.run(e, [at[name] for name in walked], (e.f32(identity, walk.lanes),), step)
         finish(partition.index, fold(e, combine, accumulators))
 
 
-def lane_positions(e: Emitter, first: Value, apart: int, lanes: int) -> Value:
-    """i32 lanes: first, first + apart, ..."""
-    start = e.splat(e.convert("trunc", first, "i32"), lanes)
-    return e.add(start, e.vector("i32", [apart * lane for lane in range(lanes)]))
+def _positions(e: Emitter, chunk: Chunk) -> Value:
+    """The row-major index of every lane, as i32."""
+    first = e.splat(e.convert("trunc", chunk.position, "i32"), chunk.lanes)
+    return e.add(first, e.vector("i32", [chunk.apart * lane for lane in range(chunk.lanes)]))
 
 
 def fold(e: Emitter, combine: Combine, vector: Value) -> Value:

@@ -5,12 +5,10 @@ Whole vectors are compared with a filter; only the few lanes that pass are treat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nkilite.codegen import convert
 from nkilite.codegen.elementwise import VECTORS_PER_STEP, from_raw, load, store
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import FreeWalk
+from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 
 SLOTS = 8
@@ -26,12 +24,10 @@ def largest(kernel: MicroKernel, out: str, source: str) -> None:
     walk = FreeWalk([operand], e.host.lanes * VECTORS_PER_STEP, ordered=True)
     best, candidates = e.scratch(SLOTS * _F32), e.scratch(walk.lanes * _F32)
 
-    def step(
-        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
-    ) -> tuple:
-        values = load(e, operand.dtype, at[0], lanes, strides[0], "f32")
+    def step(chunk: Chunk, carried: Carried) -> Carried:
+        values = load(e, operand.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "f32")
         smallest = e.load("float", e.offset(best, (SLOTS - 1) * _F32))
-        larger = e.bits(e.compare("ogt", values, e.splat(smallest, lanes)))
+        larger = e.bits(e.compare("ogt", values, e.splat(smallest, chunk.lanes)))
         with e.when(e.compare("ne", larger, e.i64(0))):
             e.store(values, candidates)
             with e.loop(_count(e, larger), larger, e.load("float", best, SLOTS)) as loop:
@@ -84,18 +80,17 @@ def match(
     candidates = e.scratch(walk.lanes * _F32)
     number = e.splat(kernel.immediate_f32(replacement), 1) if replacement else None
 
-    def step(
-        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
-    ) -> tuple:
-        raw = load(e, operand.dtype, at[0], lanes, strides[0], "bits")
+    def step(chunk: Chunk, carried: Carried) -> Carried:
+        raw = load(e, operand.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "bits")
         elements = from_raw(e, operand.dtype, e.bitcast(raw, convert.raw_scalar(operand.dtype)), "f32")
         if replaced:
             target = kernel.operands[replaced]
             same = target.dtype is operand.dtype
-            store(e, target.dtype, raw if same else elements, at[1], strides[1], "bits" if same else "f32")
-        hits = e.const("i1", 0, lanes)
+            kept, kind = (raw, "bits") if same else (elements, "f32")
+            store(e, target.dtype, kept, chunk.pointers[1], chunk.strides[1], kind)
+        hits = e.const("i1", 0, chunk.lanes)
         for slot in range(SLOTS):
-            value = e.splat(e.load("float", e.offset(wanted, slot * _F32)), lanes)
+            value = e.splat(e.load("float", e.offset(wanted, slot * _F32)), chunk.lanes)
             hits = e.or_(hits, e.compare("oeq", elements, value))
         mask = e.bits(hits)
         with e.when(e.compare("ne", mask, e.i64(0))):
@@ -107,13 +102,14 @@ def match(
                 slots = e.bits(e.compare("oeq", e.load("float", wanted, SLOTS), e.splat(element, SLOTS)))
                 # An earlier lane of this step may have taken the last slot.
                 with e.when(e.compare("ne", slots, e.i64(0))):
-                    slot = _highest(e, slots) if last_slot_first else _lowest(e, slots)
+                    taken = _highest(e, slots) if last_slot_first else _lowest(e, slots)
                     # NaN equals nothing: the slot is taken.
-                    e.store(e.f32(float("nan")), e.step(wanted, slot, _F32))
-                    where = e.add(position, e.mul(lane, e.i64(apart)))
-                    e.store(e.convert("trunc", where, "i32"), e.step(found, slot, _F32))
+                    e.store(e.f32(float("nan")), e.step(wanted, taken, _F32))
+                    where = e.add(chunk.position, e.mul(lane, e.i64(chunk.apart)))
+                    e.store(e.convert("trunc", where, "i32"), e.step(found, taken, _F32))
                     if replaced and number is not None:
-                        store(e, target.dtype, number, e.step(at[1], lane, strides[1]), 0, "f32")
+                        at = e.step(chunk.pointers[1], lane, chunk.strides[1])
+                        store(e, target.dtype, number, at, target.dtype.itemsize, "f32")
         return carried
 
     with e.loop(operand.shape[0]) as partition:
@@ -131,10 +127,9 @@ def match(
 def _gather(e: Emitter, operand: CpuOperand, row: Value, to: Value) -> None:
     """The eight elements of a partition to dense float32."""
 
-    def step(
-        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
-    ) -> tuple:
-        e.store(load(e, operand.dtype, at[0], lanes, strides[0], "f32"), e.step(to, position, _F32))
+    def step(chunk: Chunk, carried: Carried) -> Carried:
+        values = load(e, operand.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "f32")
+        e.store(values, e.step(to, chunk.position, _F32))
         return carried
 
     FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)
@@ -143,10 +138,9 @@ def _gather(e: Emitter, operand: CpuOperand, row: Value, to: Value) -> None:
 def _scatter(e: Emitter, source: Value, scalar: str, operand: CpuOperand, row: Value, compute: str) -> None:
     """Eight dense lanes of a 32-bit compute type to the elements of a partition."""
 
-    def step(
-        at: list[Value], strides: Sequence[int], position: Value, apart: int, lanes: int, carried: tuple
-    ) -> tuple:
-        store(e, operand.dtype, e.load(scalar, e.step(source, position, _F32), lanes), at[0], strides[0], compute)
+    def step(chunk: Chunk, carried: Carried) -> Carried:
+        values = e.load(scalar, e.step(source, chunk.position, _F32), chunk.lanes)
+        store(e, operand.dtype, values, chunk.pointers[0], chunk.strides[0], compute)
         return carried
 
     FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)

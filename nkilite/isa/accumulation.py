@@ -1,4 +1,4 @@
-"""The accumulation registers of the Scalar and Vector Engine: one float32 per partition, steered by reduce_cmd.
+"""The accumulation registers of the Scalar and Vector Engine: a float32 per partition, steered by reduce_cmd.
 
 Instructions that map a tile and reduce the result along the free dimensions share this protocol:
 
@@ -8,10 +8,10 @@ Instructions that map a tile and reduce the result along the free dimensions sha
     load_reduce    registers = reduce_init op reduction
     idle           registers stay
 
-and then, when a tile is passed for it, reduce_res = registers. What is reduced are the float32 results before they are
-rounded to dst's dtype: nki.isa.range_select states it (with a bfloat16 dst the maximum of a fully masked row is still
-the smallest float32, not -inf), and the pipelined reduction of the architecture guides sits in front of the write.
-A call uses the first P registers, P being its partitions.
+and then, when a tile is passed for it, reduce_res = registers. What is reduced are the float32 results before
+they are rounded to dst's dtype: nki.isa.range_select states it (with a bfloat16 dst the maximum of a fully
+masked row is still the smallest float32, not -inf), and the pipelined reduction of the architecture guides
+sits in front of the write. A call uses the first P registers, P being its partitions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nkilite.codegen import elementwise
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.map_reduce import map_reduce
+from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
@@ -44,7 +45,7 @@ def uses(engine: str) -> Callable[[dict[str, Any]], str | None]:
     return registers
 
 
-# --- checks -------------------------------------------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------------------------------------
 
 
 def require_command(call: Signature, *commands: reduce_cmd) -> None:
@@ -57,26 +58,53 @@ def require_command(call: Signature, *commands: reduce_cmd) -> None:
 
 
 def require_result(call: Signature, data: str) -> None:
-    """Raise WrongMemory, ShapeMismatch or UnsupportedDtype unless reduce_res is None or an on-chip float [P, 1] tile,
-    P being the partitions of the argument `data`."""
+    """Check that reduce_res is None or a tile with one element per partition of the argument `data`.
+
+    Raises:
+        WrongMemory, ShapeMismatch, UnsupportedDtype: it is elsewhere, of another shape, or no float.
+    """
     rules.require_vector(call, "reduce_res", data)
     rules.require_dtype(call, "reduce_res", rules.FLOATS)
+
+
+def require_initial(call: Signature, operand: str, data: str) -> None:
+    """Check what load_reduce starts from.
+
+    Raises:
+        InvalidOperand: it is missing.
+        ShapeMismatch, WrongMemory, UnsupportedDtype: it is not a number or a float32 [P, 1] tile.
+    """
+    if call.reduce_cmd is reduce_cmd.load_reduce and call.arguments[operand] is None:
+        raise InvalidOperand(
+            instruction=rules.instruction_name(call),
+            operand=operand,
+            found="None with reduce_cmd.load_reduce",
+            expected="a number or a float32 [P, 1] tile",
+        )
+    rules.require_vector(call, operand, data, (float32,))
 
 
 def require_defined(call: Signature) -> None:
     """Raise InvalidOperand for a reduce_res of an idle Vector Engine call, whose registers are undefined."""
     if call.reduce_cmd is reduce_cmd.idle and call.reduce_res is not None:
         raise InvalidOperand(
-            instruction=rules.instruction_name(call), operand="reduce_cmd", found="idle, and reduce_res a tile",
+            instruction=rules.instruction_name(call),
+            operand="reduce_cmd",
+            found="idle, and reduce_res a tile",
             expected="nisa.reduce_cmd.reset_reduce or reduce, for idle leaves the registers undefined",
         )
 
 
-# --- reference ----------------------------------------------------------------------------------------------------
+# --- reference ----------------------------------------------------------------------------------------------
 
 
 def reference(
-    call: Signature, command: reduce_cmd, op: AluOp, values: np.ndarray, registers: np.ndarray | None, init: Any = None
+    call: Signature,
+    command: reduce_cmd,
+    op: AluOp,
+    values: np.ndarray,
+    registers: np.ndarray | None,
+    init: Any = None,
 ) -> tuple[np.ndarray, ...]:
     """The written operands (dst, reduce_res, registers; those the call has) for float32 results `values`."""
     if registers is None:
@@ -103,7 +131,7 @@ def reduce_free(op: AluOp, values: np.ndarray) -> np.ndarray:
     return rows
 
 
-# --- lowering -----------------------------------------------------------------------------------------------------
+# --- lowering -----------------------------------------------------------------------------------------------
 
 
 def lower(
@@ -127,16 +155,21 @@ def lower(
     """
     if command in _REDUCING:
         finish = _Registers(kernel, command, op, init, negate).settle
-        map_reduce(kernel, "dst", inputs, body, op.emit, op.identity, finish, positions)
+        map_reduce(kernel, "dst", inputs, body, op.emit, _identity(op), finish, positions)
         return
     if positions:
-        map_reduce(kernel, "dst", inputs, body, op.emit, op.identity, lambda partition, total: None, True)
+        map_reduce(kernel, "dst", inputs, body, op.emit, _identity(op), lambda partition, total: None, True)
     else:
         elementwise.map(kernel, "dst", inputs, body)
     if kernel.has("registers"):
         registers = _Registers(kernel, command, op, init, negate)
         with kernel.e.loop(kernel.call.dst.partitions) as partition:
             registers.settle(partition.index, None)
+
+
+def _identity(op: AluOp) -> float:
+    assert op.identity is not None
+    return op.identity
 
 
 class _Registers:
@@ -175,7 +208,7 @@ class _Registers:
         """Update one partition's register by a reduction (None: there is none) and write reduce_res."""
         e, state = self._kernel.e, self._initial(partition)
         if state is None:
-            state = e.f32(self._op.identity) if total is None else total
+            state = e.f32(_identity(self._op)) if total is None else total
         elif total is not None:
             state = self._op.emit(e, state, total)
         if self._command is not reduce_cmd.idle:

@@ -1,5 +1,5 @@
-"""Activation functions over tiles: the Scalar Engine's activation, activation_reduce and activate2, and the Vector
-Engine's exponential."""
+"""Activation functions over tiles: the Scalar Engine's activation, activation_reduce and activate2, and the
+Vector Engine's exponential."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ADD, _BYPASS, _EXP = alu.TABLE["add"], alu.TABLE["bypass"], activation_function
 _BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
 
 
-# --- activation ---------------------------------------------------------------------------------------------------
+# --- activation ---------------------------------------------------------------------------------------------
 
 
 @instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"))
@@ -45,9 +45,9 @@ def activation(
 ) -> None:
     """dst = op(data * scale + bias) on the Scalar Engine, optionally summing the results of each partition.
 
-    Computes in float32, with one rounding after the multiplication and one after the addition, and rounds to dst's
-    dtype. The sum goes through the engine's accumulation registers, one float32 per partition, and adds the float32
-    results before they are rounded to dst's dtype:
+    Computes in float32, with one rounding after the multiplication and one after the addition, and rounds to
+    dst's dtype. The sum goes through the engine's accumulation registers, one float32 per partition, and adds
+    the float32 results before they are rounded to dst's dtype:
 
     - ``reduce_cmd.idle``: the registers stay.
     - ``reduce_cmd.reset``: they become 0.
@@ -76,7 +76,8 @@ def activation(
         InvalidOperand: reduce_cmd is load_reduce, or op is nl.prelu, whose slope only nisa.activate2 takes.
         UnsupportedOnTarget: on trn1, bias is a number, or op is nl.reciprocal with a bias.
 
-    Source: nki.isa.activation; nki.api.shared, activation functions; trainium_inferentia2_arch, pipelined reduction.
+    Source: nki.isa.activation; nki.api.shared, activation functions; trainium_inferentia2_arch, pipelined
+    reduction.
     """
 
 
@@ -93,7 +94,9 @@ def _(call: Signature) -> None:
 
 @activation.reference
 def _(call: Signature, registers: np.ndarray | None = None, **arguments: Any) -> tuple[np.ndarray, ...]:
-    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, _activated(call, **arguments), registers)
+    return accumulation.reference(
+        call, call.reduce_cmd, call.reduce_op, _activated(call, **arguments), registers
+    )
 
 
 @activation.cost
@@ -106,7 +109,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     _lower(call, kernel, call.reduce_cmd)
 
 
-# --- activation_reduce --------------------------------------------------------------------------------------------
+# --- activation_reduce --------------------------------------------------------------------------------------
 
 
 @instruction(writes=("dst", "reduce_res"), registers=lambda arguments: "scalar")
@@ -122,8 +125,8 @@ def activation_reduce(
 ) -> None:
     """dst = op(data * scale + bias), and reduce_res = the sum of the results of each partition.
 
-    The same as nisa.activation with ``reduce_cmd=nisa.reduce_cmd.reset_reduce``, which describes the operands and the
-    errors raised.
+    The same as nisa.activation with ``reduce_cmd=nisa.reduce_cmd.reset_reduce``, which describes the operands
+    and the errors raised.
 
     Args:
         dst, op, data, bias, scale: as for nisa.activation.
@@ -160,19 +163,24 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     _lower(call, kernel, reduce_cmd.reset_reduce)
 
 
-# --- what the two share -------------------------------------------------------------------------------------------
+# --- what the two share -------------------------------------------------------------------------------------
 
 
 def _normalize(arguments: dict[str, Any], name: str) -> None:
     arguments["op"] = activation_functions.lookup(arguments["op"], name)
-    arguments["reduce_op"] = alu.lookup(_ADD if arguments["reduce_op"] is None else arguments["reduce_op"], name, (_ADD,))
+    arguments["reduce_op"] = alu.lookup(
+        _ADD if arguments["reduce_op"] is None else arguments["reduce_op"], name, (_ADD,)
+    )
 
 
 def _check(call: Signature) -> None:
     instruction = rules.instruction_name(call)
     if call.op.takes_slope:
         raise InvalidOperand(
-            instruction=instruction, operand="op", found=call.op, expected="nisa.activate2, which has its relu_param"
+            instruction=instruction,
+            operand="op",
+            found=call.op,
+            expected="nisa.activate2, which has its relu_param",
         )
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "data")
@@ -186,8 +194,11 @@ def _check(call: Signature) -> None:
             raise UnsupportedOnTarget(feature=f"{instruction} with a number as bias", needs="trn2 (gen3)",
                                       target=call.target.name)
         if call.bias is not None and call.op.name == "reciprocal":
-            raise UnsupportedOnTarget(feature=f"{instruction} of nl.reciprocal with a bias", needs="trn2 (gen3)",
-                                      target=call.target.name)
+            raise UnsupportedOnTarget(
+                feature=f"{instruction} of nl.reciprocal with a bias",
+                needs="trn2 (gen3)",
+                target=call.target.name,
+            )
 
 
 def _activated(call: Signature, data: np.ndarray, bias: Any, scale: Any, **_: Any) -> np.ndarray:
@@ -224,7 +235,7 @@ def _lower(call: Signature, kernel: MicroKernel, command: reduce_cmd) -> None:
     accumulation.lower(kernel, command, call.reduce_op, inputs, activate)
 
 
-# --- activate2 ----------------------------------------------------------------------------------------------------
+# --- activate2 ----------------------------------------------------------------------------------------------
 
 _REDUCTIONS2 = tuple(alu.TABLE[name] for name in ("add", "maximum", "minimum", "abs_max", "abs_min"))
 _STAGES = {
@@ -254,22 +265,24 @@ def activate2(
     reduce_cmd=_idle,
     name=None,
 ) -> None:
-    """dst = op((data op0 imm0) op1 imm1) on the Scalar Engine, optionally reducing the results of each partition.
+    """dst = op((data op0 imm0) op1 imm1) on the Scalar Engine, optionally reduced along each partition.
 
-    nisa.activation with free choice of the operators before the function and of the reduction; float32 throughout, and
-    the reduction sees the results before they are rounded to dst's dtype. reduce_cmd acts on the engine's registers as
-    described there, `reset` setting them to the identity of reduce_op.
+    nisa.activation with free choice of the operators before the function and of the reduction; float32
+    throughout, and the reduction sees the results before they are rounded to dst's dtype. reduce_cmd acts on
+    the engine's registers as described there, `reset` setting them to the identity of reduce_op.
 
     Args:
         dst: SBUF or PSUM tile of P partitions, any unpacked dtype.
         op: an activation function.
         data: tile with the partitions and elements per partition of dst, any unpacked dtype.
-        imm0, imm1: numbers or tiles of shape (P, 1); two tiles have one dtype. Without effect beside nl.bypass.
-        op0, op1: (multiply, add), (multiply, subtract), or one of multiply, add, subtract and bypass with bypass.
+        imm0, imm1: numbers or tiles of shape (P, 1); two tiles have one dtype. Not used by nl.bypass.
+        op0, op1: (multiply, add), (multiply, subtract), or one of multiply, add, subtract and bypass with
+            bypass.
         relu_param: slope of nl.prelu for negative numbers: a number or a tile of shape (P, 1).
         reverse0, reverse1: exchange the operands of op0 or op1: ``imm0 op0 data``, ``imm1 op1 result``.
         reduce_op: nl.add (also for None), maximum, minimum, abs_max or abs_min.
-        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in them.
+        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in
+            them.
         reduce_cmd: nisa.reduce_cmd.idle, reset, reduce or reset_reduce.
 
     Raises:
@@ -327,7 +340,12 @@ def _(call: Signature) -> None:
 
 @activate2.reference
 def _(
-    call: Signature, data: np.ndarray, imm0: Any, imm1: Any, relu_param: Any, registers: np.ndarray | None = None,
+    call: Signature,
+    data: np.ndarray,
+    imm0: Any,
+    imm1: Any,
+    relu_param: Any,
+    registers: np.ndarray | None = None,
     **_: Any,
 ) -> tuple[np.ndarray, ...]:
     with np.errstate(all="ignore"):
@@ -358,11 +376,20 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     )
 
 
-# --- exponential --------------------------------------------------------------------------------------------------
+# --- exponential --------------------------------------------------------------------------------------------
 
 _EXPONENTIAL_SRC = (
-    dtypes.float8_e4m3, dtypes.float8_e5m2, dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.int8, dtypes.int16,
-    dtypes.int32, dtypes.uint8, dtypes.uint16, dtypes.uint32,
+    dtypes.float8_e4m3,
+    dtypes.float8_e5m2,
+    dtypes.float16,
+    dtypes.bfloat16,
+    dtypes.float32,
+    dtypes.int8,
+    dtypes.int16,
+    dtypes.int32,
+    dtypes.uint8,
+    dtypes.uint16,
+    dtypes.uint32,
 )
 _EXPONENTIAL_DST = (*(d for d in _EXPONENTIAL_SRC if d is not dtypes.uint32), dtypes.tfloat32)
 
@@ -379,17 +406,18 @@ def exponential(
 ) -> None:
     """dst = exp(src - max_value) on the Vector Engine, optionally summing the results of each partition.
 
-    Computes in float32. The sum adds the results before they are rounded to dst's dtype, in the accumulation registers
-    that all accumulating Vector Engine instructions share.
+    Computes in float32. The sum adds the results before they are rounded to dst's dtype, in the accumulation
+    registers that all accumulating Vector Engine instructions share.
 
     Args:
-        dst: SBUF or PSUM tile of P partitions; float8_e4m3, float8_e5m2, float16, bfloat16, float32, tfloat32, int8,
-            int16, int32, uint8 or uint16.
-        src: tile with the partitions and elements per partition of dst; the same dtypes, uint32 instead of tfloat32.
+        dst: SBUF or PSUM tile of P partitions; float8_e4m3, float8_e5m2, float16, bfloat16, float32,
+            tfloat32, int8, int16, int32, uint8 or uint16.
+        src: tile with the partitions and elements per partition of dst; the same dtypes, uint32 instead of
+            tfloat32.
         max_value: a number or a float32 tile of shape (P, 1).
         reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the sum in them.
-        reduce_cmd: nisa.reduce_cmd.idle, reset_reduce (start from 0), reduce (continue) or load_reduce (start from
-            reduce_init).
+        reduce_cmd: nisa.reduce_cmd.idle, reset_reduce (start from 0), reduce (continue) or load_reduce (start
+            from reduce_init).
         reduce_init: a number or a float32 tile of shape (P, 1), for load_reduce.
 
     Raises:
@@ -424,7 +452,12 @@ def _(call: Signature) -> None:
 
 @exponential.reference
 def _(
-    call: Signature, src: np.ndarray, max_value: Any, reduce_init: Any, registers: np.ndarray | None = None, **_: Any
+    call: Signature,
+    src: np.ndarray,
+    max_value: Any,
+    reduce_init: Any,
+    registers: np.ndarray | None = None,
+    **_: Any,
 ) -> tuple[np.ndarray, ...]:
     with np.errstate(all="ignore"):
         values = _EXP.numpy(_rows(src) - _column(max_value))

@@ -1,4 +1,4 @@
-"""Vector Engine searches along each partition: max8, nc_find_index8 and nc_match_replace8, the steps of a top-k."""
+"""Searches along each partition by the Vector Engine: max8, nc_find_index8 and nc_match_replace8."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ _INDICES = (dtypes.uint16, dtypes.uint32)
 def max8(dst: NkiTensor, src: NkiTensor, name=None) -> None:
     """The 8 largest elements of each partition in descending order, on the Vector Engine.
 
-    Equal elements appear as often as they occur. Elements are compared as float32 and rounded to dst's dtype; NaN
-    counts as -inf.
+    Equal elements appear as often as they occur. Elements are compared as float32 and rounded to dst's dtype;
+    NaN counts as -inf.
 
     Args:
         dst: SBUF or PSUM tile of shape (P, 8).
-        src: SBUF or PSUM tile of P partitions with 8 to 16384 elements each, in any free shape and unpacked dtype.
+        src: SBUF or PSUM tile of P partitions with 8 to 16384 elements each, in any free shape and unpacked
+            dtype.
 
     Raises:
         WrongMemory: an operand is in HBM.
@@ -71,13 +72,14 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 def nc_find_index8(dst: NkiTensor, data: NkiTensor, vals: NkiTensor, name=None) -> None:
     """Where each of 8 values first occurs in its partition of `data`, on the Vector Engine.
 
-    The position is the row-major index in the partition, from 0. Values are compared as float32. When `vals` holds a
-    value several times, its slots get successive occurrences, the lowest slot the first. A slot without an occurrence
-    gets all ones: 0xFFFF or 0xFFFFFFFF.
+    The position is the row-major index in the partition, from 0. Values are compared as float32. When `vals`
+    holds a value several times, its slots get successive occurrences, the lowest slot the first. A slot
+    without an occurrence gets all ones: 0xFFFF or 0xFFFFFFFF.
 
     Args:
         dst: uint16 or uint32 tile of shape (P, 8).
-        data: SBUF or PSUM tile of P partitions with 8 to 16384 elements each, in any free shape and unpacked dtype.
+        data: SBUF or PSUM tile of P partitions with 8 to 16384 elements each, in any free shape and unpacked
+            dtype.
         vals: tile of P partitions with 8 elements each.
 
     Raises:
@@ -117,13 +119,14 @@ def nc_match_replace8(
 ) -> None:
     """Copy `data` with the first occurrence of each of 8 values replaced by `imm`, on the Vector Engine.
 
-    Values are compared as float32. When `vals` holds a value several times, its slots get successive occurrences, the
-    highest slot the first (the reverse of nc_find_index8). Elements that are not replaced keep their bits when dst has
-    data's dtype and are converted through float32 otherwise.
+    Values are compared as float32. When `vals` holds a value several times, its slots get successive
+    occurrences, the highest slot the first (the reverse of nc_find_index8). Elements that are not replaced
+    keep their bits when dst has data's dtype and are converted through float32 otherwise.
 
     Args:
         dst: SBUF or PSUM tile with the partitions and elements of `data`; may be `data` itself.
-        data: SBUF or PSUM tile of P partitions with 8 to 16384 elements each, in any free shape and unpacked dtype.
+        data: SBUF or PSUM tile of P partitions with 8 to 16384 elements each, in any free shape and unpacked
+            dtype.
         vals: tile of P partitions with 8 elements each.
         imm: the number that replaces them, rounded to dst's dtype.
         dst_idx: uint16 or uint32 tile of shape (P, 8) that receives the positions replaced, row-major in the
@@ -149,12 +152,19 @@ def _(call: Signature) -> None:
 
 @nc_match_replace8.reference
 def _(
-    call: Signature, dst: np.ndarray, data: np.ndarray, vals: np.ndarray, imm: float, dst_idx: np.ndarray | None
+    call: Signature,
+    dst: np.ndarray,
+    data: np.ndarray,
+    vals: np.ndarray,
+    imm: float,
+    dst_idx: np.ndarray | None,
 ) -> np.ndarray | tuple[np.ndarray, ...]:
     indices = _match(data, vals, reversed(range(search.SLOTS)))
     replaced = np.array(dtypes.cast(data.reshape(data.shape[0], -1), call.dst.dtype))
     partition, slot = np.nonzero(indices >= 0)
-    replaced[partition, indices[partition, slot]] = dtypes.cast(np.float32([imm]), call.dst.dtype)[0]
+    replaced[partition, indices[partition, slot]] = dtypes.cast(np.array([imm], np.float32), call.dst.dtype)[
+        0
+    ]
     return replaced if dst_idx is None else (replaced, indices.astype(dst_idx.dtype))
 
 
@@ -169,7 +179,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     search.match(kernel, "data", "vals", indices, "dst", "imm", last_slot_first=True)
 
 
-# --- shared -------------------------------------------------------------------------------------------------------
+# --- shared -------------------------------------------------------------------------------------------------
 
 
 def _check(call: Signature, searched: str, *eights: str) -> None:
@@ -179,12 +189,17 @@ def _check(call: Signature, searched: str, *eights: str) -> None:
     rules.require_dtype(call, searched, rules.UNPACKED)
     if data.free_size < MIN_ELEMENTS:
         raise InvalidOperand(
-            instruction=rules.instruction_name(call), operand=searched, found=f"{data.free_size} elements per partition",
+            instruction=rules.instruction_name(call),
+            operand=searched,
+            found=f"{data.free_size} elements per partition",
             expected=f"{MIN_ELEMENTS} to {MAX_ELEMENTS} elements per partition",
         )
     if data.free_size > MAX_ELEMENTS:
         raise FreeSizeExceeded(
-            instruction=rules.instruction_name(call), operand=searched, found=data.free_size, limit=MAX_ELEMENTS,
+            instruction=rules.instruction_name(call),
+            operand=searched,
+            found=data.free_size,
+            limit=MAX_ELEMENTS,
             target=call.target.name,
         )
     for operand in eights:

@@ -1,4 +1,4 @@
-"""Vector Engine instructions that choose elements and keep the maximum of what they chose: masks for attention."""
+"""Vector Engine instructions that mask elements and keep the maximum of each partition: attention masks."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def select_reduce(
     reverse_pred=False,
     name=None,
 ) -> None:
-    """Take each element from `on_true` where `predicate` is nonzero and from `on_false` elsewhere, on the Vector
-    Engine, and optionally keep the maximum of each partition.
+    """Take each element from `on_true` where `predicate` is nonzero and from `on_false` elsewhere, on the
+    Vector Engine, and optionally keep the maximum of each partition.
 
-    The maximum is taken over the float32 values before they are rounded to dst's dtype. It goes through the engine's
-    accumulation registers, which all accumulating Vector Engine instructions share: `reset_reduce` starts from -inf,
+    The maximum is taken over the float32 values before they are rounded to dst's dtype. It goes through the
+    engine's accumulation registers, which all accumulating Vector Engine instructions share: `reset_reduce`
+    starts from -inf,
     `reduce` continues, `idle` takes no maximum.
 
     Args:
@@ -53,7 +54,8 @@ def select_reduce(
         on_true: tile of dst's elements, any dtype but tfloat32, int32, uint32 and the packed ones. Not both
             `predicate` and `on_true` may be in PSUM.
         on_false: a number, or a tile of shape (P, 1).
-        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in them.
+        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in
+            them.
         reduce_cmd: nisa.reduce_cmd.idle, reduce or reset_reduce.
         reduce_op: nl.maximum.
         reverse_pred: select where the predicate is zero instead.
@@ -85,7 +87,10 @@ def _(call: Signature) -> None:
     rules.require_vector(call, "on_false", "on_true", rules.UNPACKED)
     if rules.in_psum(call.arguments, "predicate") and rules.in_psum(call.arguments, "on_true"):
         raise WrongMemory(
-            instruction="nisa.select_reduce", operand="predicate", found="PSUM", allowed="SBUF when on_true is in PSUM",
+            instruction="nisa.select_reduce",
+            operand="predicate",
+            found="PSUM",
+            allowed="SBUF when on_true is in PSUM",
             hint="nisa.tensor_copy moves one of them to SBUF",
         )
     accumulation.require_command(call, reduce_cmd.idle, reduce_cmd.reduce, reduce_cmd.reset_reduce)
@@ -134,22 +139,24 @@ def range_select(
     on_false_value=_FP32_MIN,
     name=None,
 ) -> None:
-    """Keep the elements whose position lies in a range given per partition, fill the others with the smallest float32,
-    and keep the maximum of each partition; on the Vector Engine.
+    """Keep the elements whose position lies in a range given per partition, fill the others with the smallest
+    float32, and keep the maximum of each partition; on the Vector Engine.
 
-    Element i of a partition (row-major over the free dimensions) has position ``range_start + i``, and is kept when
-    ``position comp_op0 bound0`` and ``position comp_op1 bound1`` hold; positions are compared in float32, exact below
-    2**24. The maximum is taken over the float32 values before they are rounded to dst's dtype, so that a bfloat16 dst
-    holds -inf where the maximum of a fully masked partition is still the smallest float32.
+    Element i of a partition (row-major over the free dimensions) has position ``range_start + i``, and is
+    kept when ``position comp_op0 bound0`` and ``position comp_op1 bound1`` hold; positions are compared in
+    float32, exact below 2**24. The maximum is taken over the float32 values before they are rounded to dst's
+    dtype, so that a bfloat16 dst holds -inf where the maximum of a fully masked partition is still the
+    smallest float32.
 
     Args:
         dst: SBUF or PSUM tile of P partitions.
         on_true_tile: float tile of dst's elements.
         comp_op0, comp_op1: nl.equal, less, less_equal, greater or greater_equal.
         bound0, bound1: float32 tiles of shape (P, 1).
-        reduce_cmd: nisa.reduce_cmd.reset_reduce starts the maximum from -inf, reduce continues it, reset only clears the
-            registers, idle leaves them.
-        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in them.
+        reduce_cmd: nisa.reduce_cmd.reset_reduce starts the maximum from -inf, reduce continues it, reset only
+            clears the registers, idle leaves them.
+        reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in
+            them.
         reduce_op: nl.maximum.
         range_start: position of element 0.
         on_false_value: -3.4028235e38, the smallest float32: the hardware has no other.
@@ -172,7 +179,9 @@ def _(arguments: dict[str, Any], target: Target) -> None:
     for operator in ("comp_op0", "comp_op1"):
         arguments[operator] = alu.lookup(arguments[operator], "nisa.range_select", _COMPARISONS)
     fill = arguments["on_false_value"]
-    if not isinstance(fill, (int, float, np.number)) or not np.isclose(float(fill), _FP32_MIN, rtol=1e-7, atol=0):
+    if not isinstance(fill, (int, float, np.number)) or not np.isclose(
+        float(fill), _FP32_MIN, rtol=1e-7, atol=0
+    ):
         raise InvalidOperand(
             instruction="nisa.range_select", operand="on_false_value", found=fill,
             expected=f"{_FP32_MIN:.8g}, the smallest float32",

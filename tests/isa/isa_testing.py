@@ -45,7 +45,9 @@ def outputs(*tiles: Any) -> Any:
     return tuple(results)
 
 
-def both(kernel: Callable, *arrays: np.ndarray, rtol: float = 0.0, atol: float = 0.0) -> tuple[np.ndarray, ...]:
+def both(
+    kernel: Callable, *arrays: np.ndarray, rtol: float = 0.0, atol: float = 0.0
+) -> tuple[np.ndarray, ...]:
     """Run a kernel simulated and compiled, require equal results, and return the simulated ones.
 
     Without tolerances, results must agree bit by bit, NaN matching any NaN.
@@ -60,14 +62,17 @@ def both(kernel: Callable, *arrays: np.ndarray, rtol: float = 0.0, atol: float =
     return expected
 
 
-def same(got: np.ndarray, expected: np.ndarray, rtol: float = 0.0, atol: float = 0.0, what: str = "result") -> None:
-    """Require equality: of bits (NaN matching NaN) without tolerances, of float64 values within them otherwise."""
+def same(
+    got: np.ndarray, expected: np.ndarray, rtol: float = 0.0, atol: float = 0.0, what: str = "result"
+) -> None:
+    """Require equal bits (NaN matching NaN), or float64 values within tolerances where some are given."""
     left, right = got.astype(np.float64), np.asarray(expected).astype(np.float64)
     if rtol or atol:
         np.testing.assert_allclose(left, right, rtol=rtol, atol=atol, err_msg=what)
         return
     np.testing.assert_array_equal(left, right, err_msg=what)
-    np.testing.assert_array_equal(np.signbit(left[left == 0]), np.signbit(right[left == 0]), err_msg=f"{what}: zeros")
+    zeros = left == 0
+    np.testing.assert_array_equal(np.signbit(left[zeros]), np.signbit(right[zeros]), err_msg=f"{what}: zeros")
 
 
 def _results(returned: Any) -> tuple[np.ndarray, ...]:

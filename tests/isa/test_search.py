@@ -28,7 +28,9 @@ def top8(x):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_distinct_values(shape):
-    rows = np.random.default_rng(0).permuted(np.tile(np.arange(shape[1], dtype=np.float32), (shape[0], 1)), axis=1)
+    rows = np.random.default_rng(0).permuted(
+        np.tile(np.arange(shape[1], dtype=np.float32), (shape[0], 1)), axis=1
+    )
     values, found, replaced, replaced_at = both(top8, rows)
     same(values, -np.sort(-rows, axis=1)[:, :8])
     same(found, np.argsort(-rows, axis=1)[:, :8])
@@ -37,7 +39,9 @@ def test_distinct_values(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float8_e4m3", "int32", "uint8", "int16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "bfloat16", "float16", "float8_e4m3", "int32", "uint8", "int16"]
+)
 def test_repeated_values(shape, dtype):
     x = np.random.default_rng(1).integers(0, 6, shape).astype(make((1,), dtype).dtype)
     values, found, replaced, replaced_at = both(top8, x)
@@ -103,7 +107,7 @@ def test_nan_and_infinities():
 @pytest.mark.parametrize("level", CPU_LEVELS)
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
 def test_views_on_every_cpu(monkeypatch, level, order):
-    """3-D free dimensions, strides, permutations and in-place replacement; positions are row-major in the view."""
+    """Strided 3-D free dimensions, permuted, replaced in place; positions are row-major in the view."""
     monkeypatch.setenv("NKILITE_CPU", level)
 
     def kernel(x):

@@ -51,7 +51,9 @@ def test_select_reduce_continues_the_maximum():
         first, last = new((16, 1)), new((16, 1), "bfloat16")
         for i, command in enumerate((nisa.reduce_cmd.reset_reduce, nisa.reduce_cmd.reduce)):
             part = slice(20 * i, 20 * i + 20)
-            nisa.select_reduce(scratch, mask[:, part], data[:, part], -9.0, first if i == 0 else None, command)
+            nisa.select_reduce(
+                scratch, mask[:, part], data[:, part], -9.0, first if i == 0 else None, command
+            )
         nisa.select_reduce(scratch, mask[:, :20], data[:, :20], 100.0)
         nisa.select_reduce(scratch, mask[:, 40:], data[:, 40:], -9.0, last, nisa.reduce_cmd.reduce)
         return outputs(first, last)
@@ -69,8 +71,14 @@ def test_range_select_comparisons(first, second):
     def kernel(x, low, high):
         result, column = new(x.shape), new((x.shape[0], 1))
         nisa.range_select(
-            result, on_true_tile=tile(x), comp_op0=first, comp_op1=second, bound0=tile(low), bound1=tile(high),
-            reduce_res=column, range_start=10,
+            result,
+            on_true_tile=tile(x),
+            comp_op0=first,
+            comp_op1=second,
+            bound0=tile(low),
+            bound1=tile(high),
+            reduce_res=column,
+            range_start=10,
         )
         return outputs(result, column)
 
@@ -161,7 +169,7 @@ def test_register_commands():
     same(results, np.stack([np.full(8, -np.inf), x[:, :20].max(axis=1), x[:, :10].max(axis=1)], axis=1))
 
 
-# --- errors ---------------------------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------------
 
 
 def _error(kind, **changes):
