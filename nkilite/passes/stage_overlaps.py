@@ -108,14 +108,16 @@ def _overlapping(
         return
     to_partition, to_byte = places.locate(to, code[at + written.word + 1])
     partition, byte = places.locate(source, code[at + read.word + 1])
-    keys = np.stack([partition - to_partition, byte - to_byte, places.row[to], places.row[source]], axis=1)
-    distinct, which = np.unique(keys, axis=0, return_inverse=True)
-    in_place = signature.definition.in_place
-    hits = np.array([
-        _conflict(_Extent.of(written.type, to_row), _Extent.of(read.type, row), partitions, bytes, in_place)
-        for partitions, bytes, to_row, row in distinct.tolist()
-    ])
-    yield from at[hits[which.reshape(-1)]].tolist()
+    columns = (partition - to_partition, byte - to_byte, places.row[to], places.row[source])
+    decided: dict[tuple[int, ...], bool] = {}
+    for start, key in zip(at.tolist(), zip(*(c.tolist() for c in columns), strict=True), strict=True):
+        hit = decided.get(key)
+        if hit is None:
+            partitions, bytes, to_row, row = key
+            extents = _Extent.of(written.type, to_row), _Extent.of(read.type, row)
+            hit = decided[key] = _conflict(*extents, partitions, bytes, signature.definition.in_place)
+        if hit:
+            yield start
 
 
 class _Extent(NamedTuple):
