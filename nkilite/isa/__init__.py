@@ -6,6 +6,7 @@ from nkilite.isa.dma import dma_copy, dma_transpose
 from nkilite.isa.pattern import affine_select, iota
 from nkilite.isa.reduce import tensor_partition_reduce, tensor_reduce, tensor_scalar_reduce
 from nkilite.isa.scalar import activate2, activation, activation_reduce, exponential
+from nkilite.isa.scan import tensor_scalar_cumulative, tensor_tensor_scan
 from nkilite.isa.search import max8, nc_find_index8, nc_match_replace8
 from nkilite.isa.select import range_select, select_reduce
 from nkilite.isa.tensor import nc_matmul, nc_transpose

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from nkilite import dtypes
 from nkilite.codegen import reduction
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
@@ -300,24 +299,12 @@ def _(call: Signature) -> None:
     arithmetic.require_dtypes(call, Domain.float32, "data", "dst")
     accumulation.require_command(call, reduce_cmd.reset_reduce, reduce_cmd.reduce, reduce_cmd.load_reduce)
     accumulation.require_result(call, "data")
-    require_initial(call, "reduce_init", "data")
-
-
-def require_initial(call: Signature, operand: str, data: str) -> None:
-    """Check what load_reduce starts from.
-
-    Raises:
-        InvalidOperand: it is missing with load_reduce, or given without.
-        ShapeMismatch, WrongMemory, UnsupportedDtype: it is not a number or a float32 [P, 1] tile.
-    """
-    loads = call.reduce_cmd is reduce_cmd.load_reduce
-    if loads != (call.arguments[operand] is not None):
+    accumulation.require_initial(call, "reduce_init", "data")
+    if call.reduce_init is not None and call.reduce_cmd is not reduce_cmd.load_reduce:
         raise InvalidOperand(
-            instruction=rules.instruction_name(call), operand=operand,
-            found=f"{'None' if loads else 'given'}, and reduce_cmd is {call.reduce_cmd}",
-            expected="a number or a float32 [P, 1] tile" if loads else "None without load_reduce",
+            instruction="nisa.tensor_scalar_reduce", operand="reduce_init",
+            found=f"given beside {call.reduce_cmd}", expected="None unless reduce_cmd is load_reduce",
         )
-    rules.require_vector(call, operand, data, (dtypes.float32,))
 
 
 @tensor_scalar_reduce.reference

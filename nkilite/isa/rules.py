@@ -153,6 +153,15 @@ def require_no_gpsimd_psum(call: Signature) -> None:
             require_memory(call, name, SBUF)
 
 
+def require_one_psum(call: Signature, first: str, second: str) -> None:
+    """Raise WrongMemory when two inputs are both in PSUM, which has one read port for them."""
+    if call.arguments[first].region is PSUM and call.arguments[second].region is PSUM:
+        raise WrongMemory(
+            instruction=instruction_name(call), operand=second, found=f"PSUM, as is {first}", allowed="SBUF",
+            hint="nisa.tensor_copy moves one of them to SBUF",
+        )
+
+
 def in_psum(arguments: dict, *names: str) -> bool:
     """Whether any of the arguments is a PSUM tensor (for choosing an engine)."""
     return any(isinstance(arguments[n], ViewType) and arguments[n].region is PSUM for n in names)

@@ -9,7 +9,7 @@ import numpy as np
 from nkilite.codegen import elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import InvalidOperand, WrongMemory
+from nkilite.errors import InvalidOperand
 from nkilite.ir.program import Signature
 from nkilite.isa import alu, arithmetic, rules
 from nkilite.isa.arithmetic import Domain
@@ -89,18 +89,9 @@ def _(call: Signature) -> None:
     engines = (Engine.gpsimd,) if call.op.name == "power" else (Engine.vector, Engine.gpsimd)
     rules.require_engine(call, *engines)
     rules.require_no_gpsimd_psum(call)
-    _require_one_psum_input(call, "data1", "data2")
+    rules.require_one_psum(call, "data1", "data2")
     arithmetic.require_available(call, "op")
     arithmetic.require_dtypes(call, _tensor_tensor_domain(call), "data1", "data2", "dst")
-
-
-def _require_one_psum_input(call: Signature, first: str, second: str) -> None:
-    """Raise WrongMemory when both inputs are in PSUM, which has one read port for them."""
-    if call.arguments[first].region is rules.PSUM and call.arguments[second].region is rules.PSUM:
-        raise WrongMemory(
-            instruction=rules.instruction_name(call), operand=second, found=f"PSUM, as is {first}",
-            allowed="SBUF", hint="nisa.tensor_copy moves one of them to SBUF",
-        )
 
 
 @tensor_tensor.reference
@@ -314,7 +305,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 def _(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data", "operand1")
     rules.require_same_elements(call, "data", "operand1", "dst")
-    _require_one_psum_input(call, "data", "operand1")
+    rules.require_one_psum(call, "data", "operand1")
     arithmetic.require_available(call, "op0", "op1")
     arithmetic.require_operand(call, "op0", "operand0", "data")
     arithmetic.require_dtypes(call, Domain.float32, "data", "operand1", "dst")

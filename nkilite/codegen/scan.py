@@ -1,0 +1,170 @@
+"""Scans: recurrences along the free dimensions, sequential in elements and parallel in partitions.
+
+The lanes of a vector are partitions. Dense tiles are read and written in square blocks that are transposed in
+registers, so memory is touched along rows while the recurrence runs down the block's columns; the state never
+leaves its register, and every partition sees the exact order of operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from nkilite.codegen import elementwise, nest, transpose
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+
+Step = Callable[..., Value]
+
+
+def scan(
+    kernel: MicroKernel,
+    out: str,
+    tiles: Sequence[str],
+    vectors: Sequence[str],
+    initial: str | float,
+    step: Step,
+    last: str | None = None,
+) -> None:
+    """state = step(e, state, *elements of tiles, *vectors); out = state, for each element in row-major order.
+
+    Args:
+        tiles: tile arguments with as many elements per partition as out.
+        vectors: arguments with one value per partition, or immediates.
+        initial: the first state: such an argument, or a constant.
+        step: works on float32 lanes.
+        last: a [P, 1] argument that receives the last state.
+    """
+    e = kernel.e
+    operands = [kernel.operands[name] for name in (out, *tiles)]
+    pointers = [kernel.pointer(name) for name in (out, *tiles)]
+    seeds = [*vectors, *([initial] if isinstance(initial, str) else [])]
+    columns = {
+        name: kernel.pointer(name) if kernel.has(name) else kernel.immediate_f32(name) for name in seeds
+    }
+    ending = kernel.pointer(last) if last is not None else None
+
+    def rows(index: Value, lanes: int) -> None:
+        def column(name: str) -> Value:
+            if not kernel.has(name):
+                return e.splat(columns[name], lanes)
+            operand = kernel.operands[name]
+            stride = operand.strides[0]
+            return elementwise.load(
+                e, operand.dtype, e.step(columns[name], index, stride), lanes, stride, "f32"
+            )
+
+        repeated = [column(name) for name in vectors]
+        state = column(initial) if isinstance(initial, str) else e.f32(initial, lanes)
+        at = [e.step(p, index, o.strides[0]) for p, o in zip(pointers, operands, strict=True)]
+
+        def advance(state: Value, elements: list[Value]) -> Value:
+            return step(e, state, *elements, *repeated)
+
+        state = _Rows(e, operands, lanes, advance).run(at, state)
+        if last is not None and ending is not None:
+            operand = kernel.operands[last]
+            stride = operand.strides[0]
+            elementwise.store(e, operand.dtype, state, e.step(ending, index, stride), stride, "f32")
+
+    elementwise.chunks(e, operands[0].shape[0], e.host.lanes, rows)
+
+
+class _Rows:
+    """The scan of `lanes` neighbouring partitions; operands are out, then the tiles."""
+
+    def __init__(
+        self,
+        e: Emitter,
+        operands: list[CpuOperand],
+        lanes: int,
+        advance: Callable[[Value, list[Value]], Value],
+    ) -> None:
+        self._e, self._operands, self._lanes, self._advance = e, operands, lanes, advance
+        self._free = [(o.shape[1:], o.strides[1:]) for o in operands]
+
+    def run(self, at: list[Value], state: Value) -> Value:
+        """Scan from the given state; returns the last one."""
+        dims = nest.unify(self._free)
+        if dims is None:
+            return self._irregular(at, state)
+        return self._descend(dims or [nest.Dim(1, (0,) * len(at))], at, state)
+
+    def _descend(self, dims: list[nest.Dim], at: list[Value], state: Value) -> Value:
+        e, dim = self._e, dims[0]
+        if len(dims) > 1:
+            with e.loop(dim.count, state) as loop:
+                moved = [e.step(p, loop.index, s) for p, s in zip(at, dim.strides, strict=True)]
+                loop.carry(self._descend(dims[1:], moved, loop.values[0]))
+            return loop.results[0]
+        # A tile repeated along the loop is one column.
+        fixed = {
+            i: self._column(i, at[i]) for i, stride in enumerate(dim.strides) if i > 0 and stride == 0
+        }
+        start = 0
+        for width in (self._lanes, 1):
+            end = start + (dim.count - start) // width * width
+            if end > start:
+                with e.loop(end, state, start=start, step=width) as loop:
+                    moved = [e.step(p, loop.index, s) for p, s in zip(at, dim.strides, strict=True)]
+                    loop.carry(self._block(moved, dim.strides, width, fixed, loop.values[0]))
+                state, start = loop.results[0], end
+        return state
+
+    def _block(
+        self, at: list[Value], strides: Sequence[int], width: int, fixed: dict[int, Value], state: Value
+    ) -> Value:
+        """`width` columns: as many as lanes, or one."""
+        tiles = [
+            [fixed[i]] * width if i in fixed else self._load(i, at[i], strides[i], width)
+            for i in range(1, len(at))
+        ]
+        results = []
+        for elements in zip(*tiles, strict=True):
+            state = self._advance(state, list(elements))
+            results.append(state)
+        self._store(at[0], strides[0], results)
+        return state
+
+    def _irregular(self, at: list[Value], state: Value) -> Value:
+        """Column by column, for free dimensions that do not nest: addresses come from the position."""
+        e = self._e
+        with e.loop(prod(self._free[0][0]), state) as loop:
+            moved = []
+            for (shape, strides), pointer in zip(self._free, at, strict=True):
+                rest = loop.index
+                for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+                    pointer = e.step(pointer, e.binary("urem", rest, e.i64(n)), stride)
+                    rest = e.binary("udiv", rest, e.i64(n))
+                moved.append(pointer)
+            loop.carry(self._block(moved, [0] * len(at), 1, {}, loop.values[0]))
+        return loop.results[0]
+
+    # --- columns --------------------------------------------------------------------------------------------
+
+    def _column(self, i: int, pointer: Value) -> Value:
+        """One element of each partition."""
+        operand = self._operands[i]
+        return elementwise.load(self._e, operand.dtype, pointer, self._lanes, operand.strides[0], "f32")
+
+    def _load(self, i: int, pointer: Value, stride: int, width: int) -> list[Value]:
+        """`width` neighbouring columns."""
+        e, operand = self._e, self._operands[i]
+        size = operand.dtype.itemsize
+        if width == 1 or stride != size:
+            return [self._column(i, e.offset(pointer, c * stride)) for c in range(width)]
+        rows = [
+            elementwise.load(e, operand.dtype, e.offset(pointer, r * operand.strides[0]), width, size, "f32")
+            for r in range(self._lanes)
+        ]
+        return transpose.registers(e, rows)
+
+    def _store(self, pointer: Value, stride: int, columns: list[Value]) -> None:
+        e, operand = self._e, self._operands[0]
+        pitch, size = operand.strides[0], operand.dtype.itemsize
+        if len(columns) == 1 or stride != size:
+            for c, column in enumerate(columns):
+                elementwise.store(e, operand.dtype, column, e.offset(pointer, c * stride), pitch, "f32")
+            return
+        for r, row in enumerate(transpose.registers(e, columns)):
+            elementwise.store(e, operand.dtype, row, e.offset(pointer, r * pitch), size, "f32")
