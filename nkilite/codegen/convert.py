@@ -1,7 +1,7 @@
 """Element conversions between memory and registers: every NKI dtype to float32 or int32 lanes and back.
 
-`dtypes.cast` is the definition; these functions write it with integer and float32 instructions only, because the
-narrowest CPU level has neither half-precision conversions nor a run-time library to fall back on.
+`dtypes.cast` is the definition; these functions write it with integer and float32 instructions only, because
+the narrowest CPU level has neither half-precision conversions nor a run-time library to fall back on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Small(NamedTuple):
     Attributes:
         exponent: exponent bits.
         mantissa: stored mantissa bits.
-        limit: magnitude bits of infinity, or of NaN where the format has no infinity; larger magnitudes are NaN.
+        limit: magnitude bits of infinity, or of NaN in a format without it; larger ones are NaN.
         nan: magnitude bits of the NaN that rounding makes.
     """
 
@@ -50,7 +50,7 @@ _SMALL = {
 
 
 def raw_scalar(dtype: DType) -> str:
-    """The LLVM type elements are loaded as: float for float32 and tfloat32, otherwise an integer of their size."""
+    """The LLVM type elements are loaded as: float for float32 and tfloat32, else an integer of their size."""
     if dtype is dtypes.float32 or dtype is dtypes.tfloat32:
         return "float"
     return _INTEGERS[dtype.itemsize]
@@ -103,7 +103,7 @@ def to_i32(e: Emitter, dtype: DType, raw: Value) -> Value:
 
 
 def from_i32(e: Emitter, dtype: DType, value: Value) -> Value:
-    """int32 lanes to raw lanes of an integer or packed dtype: the low bits, or for bool whether any bit is set."""
+    """int32 lanes to raw lanes of an integer or packed dtype: the low bits; for bool, whether any is set."""
     assert not dtype.is_float, dtype
     if dtype is dtypes.bool_:
         return e.convert("zext", e.compare("ne", value, e.i32(0, value.lanes)), "i8")
@@ -111,14 +111,14 @@ def from_i32(e: Emitter, dtype: DType, value: Value) -> Value:
     return value if scalar == "i32" else e.convert("trunc", value, scalar)
 
 
-# --- widening -----------------------------------------------------------------------------------------------------
+# --- widening -----------------------------------------------------------------------------------------------
 
 
 def _widen_small(e: Emitter, form: _Small, bits: Value) -> Value:
     """A small float in the low bits of i32 lanes to float32.
 
-    Moved into place and rebiased, a normal number is right as it stands. For a subnormal the exponent field is set to
-    one, and the implied bit this adds is subtracted again by the float unit, which normalizes.
+    Moved into place and rebiased, a normal number is right as it stands. For a subnormal the exponent field
+    is set to one, and the implied bit this adds is subtracted again by the float unit, which normalizes.
     """
     lanes = bits.lanes
     shift = 23 - form.mantissa
@@ -143,7 +143,7 @@ def _widen_small(e: Emitter, form: _Small, bits: Value) -> Value:
 
 
 def _widen_power_of_two(e: Emitter, bits: Value) -> Value:
-    """A float8_e8m0fnu exponent to float32: 2 ** (bits - 127), of which 2 ** -127 is subnormal; 255 is NaN."""
+    """A float8_e8m0fnu exponent to float32: 2 ** (bits - 127), subnormal for 0; 255 is NaN."""
     lanes = bits.lanes
     power = e.shl(bits, e.i32(23, lanes))
     power = e.select(e.compare("eq", bits, e.i32(0, lanes)), e.i32(0x00400000, lanes), power)
@@ -151,7 +151,7 @@ def _widen_power_of_two(e: Emitter, bits: Value) -> Value:
     return e.bitcast(e.select(nan, e.i32(0x7FC00000, lanes), power), "float")
 
 
-# --- rounding -----------------------------------------------------------------------------------------------------
+# --- rounding -----------------------------------------------------------------------------------------------
 
 
 def _is_nan(e: Emitter, value: Value) -> Value:
@@ -183,8 +183,8 @@ def _round_tfloat32(e: Emitter, value: Value) -> Value:
 def _round_small(e: Emitter, form: _Small, value: Value) -> Value:
     """float32 to a small float in the low bits of i32 lanes.
 
-    Below the smallest normal number the float unit does the rounding: adding a power of two whose last mantissa bit
-    weighs as much as the smallest subnormal leaves the result in the low bits.
+    Below the smallest normal number the float unit does the rounding: adding a power of two whose last
+    mantissa bit weighs as much as the smallest subnormal leaves the result in the low bits.
     """
     lanes = value.lanes
     bits = e.bitcast(value, "i32")
@@ -197,7 +197,7 @@ def _round_small(e: Emitter, form: _Small, value: Value) -> Value:
     subnormal = e.sub(e.bitcast(pushed, "i32"), e.bitcast(e.f32(anchor, lanes), "i32"))
     tiny = e.compare("ult", magnitude, e.i32((128 - form.bias) << 23, lanes))
     result = e.select(tiny, subnormal, normal)
-    # Signed minimum: for infinities and NaN `normal` may exceed any format, but it is still a positive integer.
+    # A signed minimum will do: `normal` is positive even for infinities and NaN.
     result = e.minimum(result, e.i32(form.limit, lanes))
     if form.limit != form.nan:
         result = e.select(_is_nan(e, value), e.i32(form.nan, lanes), result)

@@ -1,9 +1,9 @@
 """Mathematical functions on float32 lanes, written with multiplies and adds alone.
 
-Errors are within 2 units in the last place (ulp) of the exact result with fused multiply-add and 4 without, except
-near a zero crossing and in far tails, where a function's docstring gives the bound. Infinities, NaN and subnormal
-numbers are handled; a limit such as 0 * inf at the end of an activation's tail gives the limit. Polynomials are
-minimax fits whose relative error is stated beside them; coefficients are in ascending order.
+Errors are 1 to 3 units in the last place (ulp), with or without fused multiply-add; docstrings say where the
+relative error is larger. Infinities, NaN and subnormal numbers are handled, and an activation whose formula
+is 0 * inf at infinity gives the limit. Polynomials are minimax fits with the relative error stated beside
+them; coefficients are in ascending order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from nkilite.codegen.emitter import Emitter, Value
 
-# --- building blocks ----------------------------------------------------------------------------------------------
+# --- building blocks ----------------------------------------------------------------------------------------
 
 
 def _polynomial(e: Emitter, x: Value, coefficients: Sequence[float]) -> Value:
@@ -60,7 +60,7 @@ def _square(e: Emitter, x: Value) -> tuple[Value, Value]:
     return e.mul(top, top), e.mul(e.sub(x, top), e.add(x, top))
 
 
-# --- exponential and logarithm ------------------------------------------------------------------------------------
+# --- exponential and logarithm ------------------------------------------------------------------------------
 
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts; a multiple of the first up to 2**8 is exact, with or without fused multiply-add.
@@ -80,10 +80,10 @@ def exp(e: Emitter, x: Value) -> Value:
 def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
     """exp(x + low), where `low` is a small correction to x.
 
-    The arguments of a masked softmax must not underflow, which costs a hundred cycles for every vector. With AVX-512
-    their lanes are masked out of the scaling; elsewhere they are clamped to where `_scale` multiplies by 0.
+    The arguments of a masked softmax must not underflow, which costs a hundred cycles for every vector.
+    AVX-512 masks such lanes out of the scaling; elsewhere they are clamped to where `_scale` multiplies by 0.
     """
-    masked = e.host.level == "avx512"
+    masked = e.host.vector_bits == 512
     bounded = _at_most(e, x, 89.0)
     n, p = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
     p = e.add(p, _const(e, x, 1))
@@ -120,7 +120,8 @@ def _scale(e: Emitter, x: Value, n: Value) -> Value:
 
 # (log(1 + f) - f + f**2 / 2) / f**3 for 1 + f in [sqrt(1/2), sqrt(2)]: 2**-29.
 _LOG = (
-    0.33333313, -0.2500017, 0.20002225, -0.16659214, 0.14209425, -0.12552162, 0.12112178, -0.10903786, 0.05317236,
+    0.33333313, -0.2500017, 0.20002225, -0.16659214, 0.14209425, -0.12552162, 0.12112178, -0.10903786,
+    0.05317236,
 )
 _SQRT_HALF_BITS = 0x3F3504F3
 
@@ -162,7 +163,7 @@ _ROUND_DOUBLE = 6755399441055744.0  # 1.5 * 2**52
 
 
 def power(e: Emitter, x: Value, y: Value) -> Value:
-    """x ** y with the special cases of IEEE 754: 1 for y = 0, NaN for a negative x and a y that is no integer.
+    """x ** y with the special cases of IEEE 754, such as NaN for a negative x unless y is an integer.
 
     Computed in double precision: y multiplies the error of the logarithm by up to 150.
     """
@@ -197,7 +198,7 @@ def _log2_double(e: Emitter, x: Value) -> Value:
 
     wide = e.convert("fpext", x, "double")
     bits = e.bitcast(wide, "i64")
-    # The difference is biased to stay positive; its high half is the exponent, made a double by the bits of 2**52.
+    # Biased to stay positive; its high bits are the exponent, made a double by the bits of 2**52.
     shifted = e.add(e.sub(bits, i64(_SQRT_HALF_DOUBLE_BITS)), i64(1024 << 52))
     exponent = e.lshr(shifted, i64(52))
     mantissa = e.bitcast(e.sub(bits, e.shl(e.sub(exponent, i64(1024)), i64(52))), "double")
@@ -224,7 +225,7 @@ def _exp2_double(e: Emitter, x: Value) -> Value:
     return e.select(_is_nan(e, x), x, scaled)
 
 
-# --- roots and reciprocals ----------------------------------------------------------------------------------------
+# --- roots and reciprocals ----------------------------------------------------------------------------------
 
 
 def sqrt(e: Emitter, x: Value) -> Value:
@@ -242,7 +243,7 @@ def rsqrt(e: Emitter, x: Value) -> Value:
     return e.div(_const(e, x, 1), e.sqrt(x))
 
 
-# --- sigmoid and its relatives ------------------------------------------------------------------------------------
+# --- sigmoid and its relatives ------------------------------------------------------------------------------
 
 # Activations of the form x * s(x) vanish below this; clamping there keeps -inf * 0 from making a NaN.
 _VANISHES = -110.0
@@ -317,7 +318,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     return _with_sign(e, e.div(m, e.add(m, e.f32(2, lanes))), x)
 
 
-# --- the normal distribution --------------------------------------------------------------------------------------
+# --- the normal distribution --------------------------------------------------------------------------------
 
 # erf(x) / x - 1 as a polynomial of x**2, for |x| <= 1: 2**-29.
 _ERF = (0.12837917, -0.37612626, 0.11283579, -0.026853347, 0.005187162, -0.0007997853, 7.806904e-05)
@@ -341,11 +342,12 @@ def erf_dx(e: Emitter, x: Value) -> Value:
     return e.mul(_exp(e, e.neg(high), e.neg(low)), _const(e, x, 2 / math.sqrt(math.pi)))
 
 
-# exp(x**2 / 2) * (1 - Phi(x)) as a ratio of polynomials for 0 <= x <= 14.4, Phi being the normal distribution's
-# cumulative function: 2**-27.
+# exp(x**2 / 2) * (1 - Phi(x)) as a ratio of polynomials for 0 <= x <= 14.4, Phi being the normal
+# distribution's cumulative function: 2**-27.
 _TAIL_P = (0.5, 0.4380905032157898, 0.18308351933956146, 0.040582071989774704, 0.004108702763915062)
 _TAIL_Q = (
-    1.0, 1.6740659475326538, 1.2018736600875854, 0.46907034516334534, 0.10173068195581436, 0.010298868641257286,
+    1.0, 1.6740659475326538, 1.2018736600875854, 0.46907034516334534, 0.10173068195581436,
+    0.010298868641257286,
 )
 _TAIL_END = 14.6  # the density is zero from here on
 
@@ -353,7 +355,7 @@ _TAIL_END = 14.6  # the density is zero from here on
 def _normal_tail(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
     """(|x| bounded, exp(-x**2 / 2), ratio) such that the product of the last two is 1 - Phi(|x|).
 
-    The square is carried to twice the precision: the tail's relative error is the absolute error of its exponent.
+    The square has twice the precision: the tail's relative error is the absolute error of its exponent.
     """
     magnitude = _at_most(e, e.abs(x), _TAIL_END)
     high, low = _square(e, magnitude)
@@ -379,7 +381,7 @@ def gelu_dx(e: Emitter, x: Value) -> Value:
 def gelu_apprx_tanh(e: Emitter, x: Value) -> Value:
     """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))).
 
-    In the negative tail the relative error grows with the argument of tanh, as in any float32 evaluation of it.
+    In the negative tail the relative error grows with the argument of tanh.
     """
     scale = 2 * math.sqrt(2 / math.pi)
     # Bounded so that the cube stays finite; past this the function is x or 0.
@@ -402,7 +404,7 @@ def gelu_apprx_sigmoid_dx(e: Emitter, x: Value) -> Value:
     return silu_dx(e, e.mul(x, _const(e, x, GELU_SIGMOID)))
 
 
-# --- trigonometry -------------------------------------------------------------------------------------------------
+# --- trigonometry -------------------------------------------------------------------------------------------
 
 _PI_HIGH, _PI_LOW = 3.1415927410125732, -8.742277657347586e-08
 # (sin(x) - x) / x**3 as a polynomial of x**2, for |x| <= pi / 2: 2**-31.
@@ -412,8 +414,8 @@ _SIN = (-0.16666667, 0.0083333505, -0.00019843093, 2.7627061e-06, -2.5503285e-08
 def sin(e: Emitter, x: Value) -> Value:
     """Sine as the Scalar Engine evaluates it, without range reduction.
 
-    Within [-pi, pi] this is the sine. Outside, the documents (nki.api.shared) say that a cubic is extrapolated and
-    that sin(9.0) is about 27.65; the cubic Taylor polynomial around +-pi has this value (27.653).
+    Within [-pi, pi] this is the sine. Outside, the documents (nki.api.shared) have a cubic extrapolated and
+    say that sin(9.0) is about 27.65: the value of the cubic Taylor polynomial around pi (27.653).
     """
     lanes = x.lanes
     magnitude = e.abs(x)
@@ -447,7 +449,7 @@ def arctan(e: Emitter, x: Value) -> Value:
     return _with_sign(e, e.select(steep, complement, angle), x)
 
 
-# --- piecewise ----------------------------------------------------------------------------------------------------
+# --- piecewise ----------------------------------------------------------------------------------------------
 
 
 def sign(e: Emitter, x: Value) -> Value:

@@ -1,7 +1,7 @@
 """erf and erfc on float64 arrays, for references; NumPy has neither.
 
-Rational approximations of W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of
-Computation 23 (1969); relative error below 1e-15.
+Rational approximations of W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics
+of Computation 23 (1969); relative error below 1e-15.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import numpy as np
 
 _SMALL = 0.46875
 # erf(x) / x for |x| <= 0.46875, in x**2; descending order like all tables here.
-_ERF_P = (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3)
+_ERF_P = (
+    1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2,
+    3.20937758913846947e3,
+)
 _ERF_Q = (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3)
 # exp(x**2) * erfc(x) for 0.46875 <= x <= 4.
 _MIDDLE_P = (

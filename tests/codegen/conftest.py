@@ -12,6 +12,7 @@ import pytest
 
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host, available
+from nkilite.runtime.library import target_machine
 
 _SIZES = {"float": 4, "i32": 4, "i16": 2, "i8": 1}
 
@@ -23,10 +24,7 @@ def cpu(request: pytest.FixtureRequest) -> Host:
 
 
 class ElementwiseFunction:
-    """A compiled `out[i] = body(e, *inputs[i])`, called with flat contiguous arrays of one length.
-
-    Compiling fails if the machine code calls anything: micro-kernels have no run-time library.
-    """
+    """A compiled `out[i] = body(e, *inputs[i])`, called with flat contiguous arrays of one length."""
 
     def __init__(
         self, host: Host, body: Callable[..., Value], inputs: list[str], output: str, lanes: int
@@ -47,17 +45,21 @@ class ElementwiseFunction:
         parameters = ", ".join(f"ptr {name}" for name in names)
         text = "\n".join(e.declarations.values())
         text += f"\ndefine i32 @f({parameters}, i64 %count) {{\nentry:\n{e.body()}\n}}\n"
-        target = llvm.Target.from_triple(llvm.get_process_triple())
-        machine = target.create_target_machine(cpu=host.cpu, features=host.features, opt=3, jit=True)
-        module = llvm.parse_assembly(text)
-        module.verify()
-        self.assembly = machine.emit_assembly(module)
-        called = re.search(r"^\s+(call\w*|bl)\s.*", self.assembly, re.MULTILINE)
-        assert not called, f"calls a library function: {called.group()}"
-        self._engine = llvm.create_mcjit_compiler(module, machine)
+        self._host, self._text = host, text
+        self._engine = llvm.create_mcjit_compiler(self._module(), target_machine(host))
         self._engine.finalize_object()
         kinds = [ctypes.c_void_p] * len(names) + [ctypes.c_int64]
         self._function = ctypes.CFUNCTYPE(ctypes.c_int, *kinds)(self._engine.get_function_address("f"))
+
+    def _module(self) -> llvm.ModuleRef:
+        module = llvm.parse_assembly(self._text)
+        module.verify()
+        return module
+
+    def library_calls(self) -> list[str]:
+        """Calls in the machine code; micro-kernels must have none, for there is no run-time library."""
+        assembly = target_machine(self._host).emit_assembly(self._module())
+        return re.findall(r"^\s+(?:call\w*|bl)\s.*", assembly, re.MULTILINE)
 
     def __call__(self, *arrays: np.ndarray, out: type | np.dtype) -> np.ndarray:
         """The result as an array of dtype `out`; the length is padded to whole vectors."""
