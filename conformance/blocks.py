@@ -76,6 +76,7 @@ class Analysis:
         binds: names bound at its top level.
         kernels: its ``@nki.jit`` functions.
         functions: all its top-level functions.
+        returns: whether any of its functions returns something.
         inert: whether it only defines functions and classes, and imports.
         asserts: whether it asserts facts that Python can decide (shapes, strides, ...).
         compares: how many pairs of tiles it asserts to be equal.
@@ -88,6 +89,7 @@ class Analysis:
     binds: frozenset[str] = frozenset()
     kernels: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    returns: bool = False
     inert: bool = False
     asserts: bool = False
     compares: int = 0
@@ -116,6 +118,7 @@ def analyse(text: str) -> Analysis:
         binds=frozenset(names.top_level),
         kernels=kernels,
         functions=functions,
+        returns=any(isinstance(node, ast.Return) for node in ast.walk(tree)),
         inert=not kernels and _inert(tree),
         asserts=len(tests) > compared,
         compares=compared,

@@ -16,6 +16,8 @@ def entries(page: str, analysis: Analysis) -> list[Example]:
     known: Mapping[str, Example] = _BY_NAME.get(page, {})
     names = analysis.kernels or analysis.functions
     found = [known[name] for name in names if name in known]
+    # A tutorial shows the head of a kernel first: without results there is nothing to run yet.
+    found = [entry for entry in found if entry.reference is None or entry.mutates or analysis.returns]
     return found or [example for free, example in _BY_FREE_NAMES.get(page, []) if free == set(analysis.free)]
 
 

@@ -83,7 +83,8 @@ def _page(*texts: str) -> list[CodeBlock]:
 def test_block_continues_the_nearest_block_that_binds_its_names() -> None:
     blocks = _page("t = 1\n", "t = 2\n", "x = 5\n", "u = t\n")
     chain = continued(blocks, 3)
-    assert chain is not None and [block.index for block in chain] == [1, 3]
+    assert chain is not None
+    assert [block.index for block in chain] == [1, 3]
 
 
 def test_block_whose_names_are_scattered_stays_incomplete() -> None:

@@ -1,4 +1,4 @@
-"""The conformance suite inside pytest, on the checkouts NKILITE_PUBLIC_KERNELS names (separated like PATH)."""
+"""The conformance suite inside pytest, on the checkouts that NKILITE_PUBLIC_KERNELS names, like PATH."""
 
 from __future__ import annotations
 
