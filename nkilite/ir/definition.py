@@ -8,8 +8,9 @@ nkilite.isa. The rules are plain functions:
     cost(call)                    a nkilite.machine.engine.Cost on call.target
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
 
-An optional fifth rule, normalize(arguments, target), rewrites the argument dict before it becomes a signature:
-operators become table rows, an unset engine becomes the one that runs the call.
+Two rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
+**immediates) checks the numbers of every single call, which are not part of the signature.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower")
+OPTIONAL_RULES = ("normalize", "check_immediates")
 REGISTRY: dict[str, Definition] = {}
 
 

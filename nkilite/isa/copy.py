@@ -10,7 +10,7 @@ from nkilite import dtypes
 from nkilite.codegen import copy
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType, cast
-from nkilite.errors import DtypeMismatch, WrongMemory
+from nkilite.errors import DtypeMismatch, InvalidOperand, WrongMemory
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.isa.constants import engine
@@ -163,6 +163,7 @@ def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
     Raises:
         WrongMemory: dst is in HBM, or in PSUM with the GpSimd engine.
         UnsupportedEngine: another engine.
+        InvalidOperand: a packed dtype and a value other than 0.
 
     Source: nki.isa.memset.
     """
@@ -179,6 +180,15 @@ def _(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_engine(call, Engine.vector, Engine.gpsimd)
     rules.require_no_gpsimd_psum(call)
+
+
+@memset.check_immediates
+def _(call: Signature, value: float) -> None:
+    if call.dst.dtype.kind == "x" and value != 0:
+        raise InvalidOperand(
+            instruction="nisa.memset", operand="value", found=value,
+            expected=f"0 for the packed dtype {call.dst.dtype}; load other constants with nisa.dma_copy",
+        )
 
 
 @memset.reference

@@ -43,7 +43,7 @@ def iota(dst: NkiTensor, pattern, offset: int = 0, channel_multiplier=0, name=No
 
     Raises:
         WrongMemory: dst is not in SBUF.
-        InvalidOperand: the pattern is not a list of one to four [step, num] pairs of integers.
+        InvalidOperand: the pattern is not a list of one to four [step, num] pairs of integers, or offset no int32.
         ShapeMismatch: the pattern has another number of elements than a partition of dst.
         UnsupportedDtype: dst is packed.
 
@@ -62,6 +62,11 @@ def _(call: Signature) -> None:
     rules.require_memory(call, "dst", rules.SBUF)
     rules.require_dtype(call, "dst", rules.UNPACKED)
     _require_fit(call)
+
+
+@iota.check_immediates
+def _(call: Signature, offset: float) -> None:
+    _require_int32(call, offset)
 
 
 @iota.reference
@@ -129,6 +134,11 @@ def _(call: Signature) -> None:
         rules.require_dtype(call, operand, rules.UNPACKED)
     rules.require_same_elements(call, "dst", "on_true_tile")
     _require_fit(call)
+
+
+@affine_select.check_immediates
+def _(call: Signature, on_false_value: float, offset: float) -> None:
+    _require_int32(call, offset)
 
 
 @affine_select.reference
@@ -201,6 +211,13 @@ def _require_fit(call: Signature) -> None:
             instruction=rules.instruction_name(call),
             detail=f"pattern {list(map(list, call.pattern))} has {count} elements, and a partition of dst "
             f"{call.dst.shape} has {call.dst.free_size}",
+        )
+
+
+def _require_int32(call: Signature, offset: float) -> None:
+    if not -(1 << 31) <= offset < 1 << 31 or offset != int(offset):
+        raise InvalidOperand(
+            instruction=rules.instruction_name(call), operand="offset", found=offset, expected="an int32"
         )
 
 

@@ -117,6 +117,7 @@ class TraceBuilder(Builder):
         self._location_ids: dict[tuple[str, int], int] = {}
 
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+        _check_immediates(signature, operands)
         words = [signature.id, self.where()]
         for value in self._operands_of(signature, operands):
             if value.__class__ is NkiTensor:
@@ -178,6 +179,7 @@ class EagerBuilder(Builder):
             buffer.data.memory[:] = 0  # type: ignore[union-attr]
 
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+        _check_immediates(signature, operands)
         arguments = dict(signature.arguments)
         tensors: dict[str, NkiTensor] = {}
         values = iter(self._operands_of(signature, operands))
@@ -229,6 +231,15 @@ class EagerBuilder(Builder):
             coverage = self._coverage.get(tensor.storage.id)
             if coverage is not None:
                 coverage.mark(tensor.type, tensor.byte_offset)
+
+
+def _check_immediates(signature: Signature, operands: tuple) -> None:
+    """Apply the rule for the numbers of a call, where the instruction has one."""
+    definition = signature.definition
+    rule = definition.rules.get("check_immediates")
+    if rule is not None:
+        given = zip((p.name for p in definition.parameters if p.role is not Role.attribute), operands, strict=True)
+        rule(signature, **{name: value for name, value in given if signature.arguments[name] is IMMEDIATE})
 
 
 def _next_given(values: Any) -> Any:

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from nkilite.ir.definition import RULE_KINDS, Definition, Role, define
+from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Definition, Role, define
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
@@ -42,7 +42,7 @@ def instruction(
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition
-        for kind in (*RULE_KINDS, "normalize"):
+        for kind in (*RULE_KINDS, *OPTIONAL_RULES):
             setattr(wrapper, kind, _attach(definition, kind))
         return wrapper
 
