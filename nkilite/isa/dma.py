@@ -300,7 +300,7 @@ def _require_reachable(call: Signature, operand: str) -> None:
     rules.require_memory(call, operand, rules.SBUF, *rules.HBM)
     kind = call.arguments[operand]
     if kind.region.on_chip:
-        rules.require_on_chip(call, operand)
+        rules.require_partitions(call, operand)
     indirection = kind.indirection
     if indirection is None:
         return

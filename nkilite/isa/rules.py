@@ -10,11 +10,12 @@ from nkilite.errors import (
     ShapeMismatch,
     UnsupportedDtype,
     UnsupportedEngine,
+    UnsupportedError,
     UnsupportedOnTarget,
     WrongMemory,
 )
 from nkilite.ir.program import Signature
-from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine, Operand
 
 SBUF = MemoryRegion.sbuf
@@ -56,14 +57,32 @@ def _public(region: MemoryRegion) -> str:
 
 
 def require_on_chip(call: Signature, *operands: str) -> None:
-    """Raise unless the tensor arguments (all of them by default) are in SBUF or PSUM with at most 128 partitions."""
+    """Check that the tensor arguments (all of them by default) are directly addressed tiles in SBUF or PSUM.
+
+    Raises:
+        WrongMemory: one is elsewhere.
+        PartitionLimitExceeded: one has more than 128 partitions.
+        UnsupportedError: one has a runtime index per partition, which DMA instructions alone follow.
+    """
     for operand in operands or tensors(call):
         require_memory(call, operand, *ON_CHIP)
+        require_partitions(call, operand)
         kind = call.arguments[operand]
-        if isinstance(kind, ViewType) and kind.partitions > call.target.num_partitions:
-            raise PartitionLimitExceeded(
-                what=f"{instruction_name(call)}: {operand}", found=kind.partitions, limit=call.target.num_partitions
+        if not isinstance(kind, ViewType) or kind.indirection is None:
+            continue
+        if kind.indirection.kind is IndirectKind.vector:
+            raise UnsupportedError(
+                feature=f"{instruction_name(call)} with a runtime index per partition in {operand}"
             )
+
+
+def require_partitions(call: Signature, operand: str) -> None:
+    """Raise PartitionLimitExceeded when an on-chip tensor argument has more than 128 partitions."""
+    kind = call.arguments[operand]
+    if isinstance(kind, ViewType) and kind.partitions > call.target.num_partitions:
+        raise PartitionLimitExceeded(
+            what=f"{instruction_name(call)}: {operand}", found=kind.partitions, limit=call.target.num_partitions
+        )
 
 
 def require_same_elements(call: Signature, *operands: str) -> None:

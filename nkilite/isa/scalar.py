@@ -436,8 +436,8 @@ def _(call: Signature) -> None:
     rules.require_same_elements(call, "dst", "src")
     rules.require_dtype(call, "dst", _EXPONENTIAL_DST)
     rules.require_dtype(call, "src", _EXPONENTIAL_SRC)
-    for vector in ("max_value", "reduce_init"):
-        rules.require_vector(call, vector, "src", (dtypes.float32,))
+    rules.require_vector(call, "max_value", "src", (dtypes.float32,))
+    accumulation.require_initial(call, "reduce_init", "src")
     accumulation.require_command(
         call, reduce_cmd.idle, reduce_cmd.reduce, reduce_cmd.reset_reduce, reduce_cmd.load_reduce
     )

@@ -433,6 +433,17 @@ def test_exponential_refuses_what_is_undefined(trn3):
         nki.jit(kernel)(make((4, 16), "float8_e4m3fn"))
 
 
+def test_an_index_per_partition_is_not_supported_yet():
+    def kernel(x, rows):
+        data, index = tile(x), tile(rows)
+        view = data.ap([[16, 4], [1, 16]], vector_offset=index)
+        nisa.activation(new((4, 16)), "exp", view)
+
+    with pytest.raises(errors.UnsupportedError, match="nisa.activation .*in data") as caught:
+        nki.jit(kernel)(make((4, 16), "float32"), np.zeros((4, 1), np.int32))
+    assert caught.value.location.line == kernel.__code__.co_firstlineno + 3
+
+
 def test_more_than_128_partitions_cannot_be_allocated():
     def kernel(x):
         data = tile(x)
