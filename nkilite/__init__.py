@@ -1,2 +1,46 @@
-"""NKI on any CPU."""
-from nkilite.runtime.kernel import jit, simulate
+"""nkilite: NKI kernels on any CPU.
+
+`@nkilite.jit` compiles a kernel to native code, `nkilite.simulate` runs it eagerly by the reference rule of
+each instruction. The modules nkilite.language, nkilite.isa, nkilite.typing and nkilite.collectives have the
+names of the public nki package; `nkilite.compat.install()` lets kernels import them under those names.
+"""
+
+from typing import NoReturn as _NoReturn
+
+from nkilite import collectives, errors, isa, language, typing
+from nkilite.dtypes import DType as dtype
+from nkilite.errors import UnknownName as _UnknownName
+from nkilite.language import NkiTensor as tensor
+from nkilite.runtime.kernel import Kernel, jit, simulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Kernel",
+    "collectives",
+    "dtype",
+    "errors",
+    "isa",
+    "jit",
+    "language",
+    "simulate",
+    "tensor",
+    "typing",
+]
+
+_REPLACED = {
+    "baremetal": "call the kernel directly: @nki.jit runs it.",
+    "benchmark": "call the kernel and measure it; python -m nkilite compile --time shows where time goes.",
+    "profile": "see nkilite.profile for the modelled timeline.",
+    "simulate_kernel": "use nki.simulate(kernel)(...).",
+}
+
+
+def __getattr__(name: str) -> _NoReturn:
+    why = " (it belongs to the Beta-1 dialect of NKI)" if name in _REPLACED else ""
+    hint = _REPLACED.get(name, "see docs/compatibility.md for what runs.")
+    raise (
+        AttributeError(name)
+        if name.startswith("__")
+        else _UnknownName(module="nki", name=name, why=why, hint=hint)
+    )

@@ -10,8 +10,7 @@ _warned: set[tuple[str, int, str]] = set()
 
 
 def deprecated(what: str, instead: str) -> None:
-    """Warn once that the user's line uses `what`; kernels run such lines thousands of times while they are
-    traced."""
+    """Warn that the user's line uses `what`: once, for tracing may run it thousands of times."""
     where = here()
     key = (where.file, where.line, what)
     if key in _warned:

@@ -78,6 +78,11 @@ class UnsupportedError(NkiError):
     remedy = "see docs/compatibility.md for what runs."
 
 
+class VendorModule(UnsupportedError, ImportError):
+    template = "{module} is part of the vendor's compiler, not of the NKI language, and nkilite does not have it."
+    remedy = "call the kernel directly; python -m nkilite compile shows every stage of its compilation."
+
+
 class IrError(NkiError):
     """A Program or its text is malformed."""
 
@@ -110,6 +115,11 @@ class NonContiguousArgument(ArgumentError):
 class InvalidReturn(ArgumentError, TypeError):
     template = "kernel {kernel!r} returns {what}; only HBM tensors leave the chip."
     remedy = "copy it with nisa.dma_copy into nl.ndarray(..., buffer=nl.shared_hbm) and return that."
+
+
+class PackageShadowed(ArgumentError, ImportError):
+    template = "a package {package!r} is installed at {path}; nkilite will not take its place unasked."
+    remedy = "pass force=True (--force on the command line, --nki-force to pytest) to use nkilite instead of it."
 
 
 class UnknownTarget(ArgumentError, ValueError):
@@ -272,6 +282,11 @@ class RegisterInControlFlow(TracingError, TypeError):
 class TensorOperator(TracingError, TypeError):
     template = "tensors have no operator {symbol}: every computation is an instruction that writes a tile."
     remedy = "call nl.{function}(...), or the nisa instruction you want."
+
+
+class UnknownName(TracingError, AttributeError):
+    template = "{module} has no attribute {name!r}{why}."
+    remedy = "{hint}"
 
 
 class LegacyDialect(TracingError, ImportError):

@@ -58,8 +58,7 @@ def promote(a: DType, b: DType) -> DType:
 
 
 def common_shape(x: tuple[int, ...], y: tuple[int, ...], function: str) -> tuple[int, ...]:
-    """The shape two operands broadcast to: dimensions are equal or 1, missing ones count as free dimensions
-    of 1.
+    """The shape two operands broadcast to; a missing free dimension counts as one of size 1.
 
     Unlike in NumPy the partition dimensions always meet: (P, F) goes with (P, 1, F) only by its last
     dimension.

@@ -55,8 +55,7 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:
-    """A new SBUF tile `op(x, y)`: tensor_scalar when one side is a number or a float32 (P, 1) tile, else
-    tensor_tensor.
+    """A new SBUF tile `op(x, y)`, by tensor_scalar if one side is a number or a float32 (P, 1) tile.
 
     Raises:
         InvalidOperand: an operand is neither a tile nor a number, or both are numbers.

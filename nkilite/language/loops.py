@@ -31,8 +31,7 @@ range = builtins.range
 
 
 def ds(start: Any, size: int) -> DynamicSlice:
-    """An index of `size` elements from `start`; `start` may be a runtime index (a [1, 1] tile or a
-    register)."""
+    """An index of `size` elements from `start`: an int, or a runtime index (a [1, 1] tile or a register)."""
     return DynamicSlice(start, size)
 
 
@@ -81,7 +80,7 @@ def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> builtins.range
     return _range("nl.dynamic_range", start, stop, step)
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], None], step: int = 1) -> None:
+def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int = 1) -> None:
     """Call `body_fun(i)` for i in range(lower, upper, step); compile-time bounds unroll, and i is an int.
 
     Args:

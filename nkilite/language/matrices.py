@@ -44,8 +44,7 @@ def matmul(x: NkiTensor, y: NkiTensor, transpose_x: bool = False) -> NkiTensor:
 
 
 def transpose(x: NkiTensor, dtype: Any = None) -> NkiTensor:
-    """The transpose of a matrix of at most 128 x 128, as a new PSUM tile; in SBUF when `dtype` asks for a
-    conversion.
+    """The transpose of a matrix of at most 128 x 128, as a new PSUM tile (in SBUF if `dtype` converts it).
 
     Raises:
         InvalidOperand: x is not a matrix on chip.

@@ -28,6 +28,5 @@ def program_ndim() -> int:
 
 @contextmanager
 def no_reorder() -> Iterator[None]:
-    """Keep the instructions of a `with` block in program order; nkilite never reorders across dependencies
-    anyway."""
+    """Keep the instructions of a `with` block in program order, as nkilite does everywhere."""
     yield

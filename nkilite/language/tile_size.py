@@ -11,8 +11,7 @@ __all__ = ["tile_size"]
 
 
 def current_target() -> Target:
-    """The target of the kernel being traced, or outside a kernel the one NEURON_PLATFORM_TARGET_OVERRIDE
-    names."""
+    """The target of the kernel being traced; outside a kernel the one the environment names."""
     builder = active.builder_or_none()
     return builder.target if builder is not None else get_target(knobs.target())
 

@@ -54,8 +54,7 @@ class NKIObject:
 
 
 def _declared(cls: type) -> list[str]:
-    """The fields a class body declares, in order; an annotation without a value comes before the next one
-    with."""
+    """The fields a class body declares, in order (annotations without a value before the next one with)."""
     annotations = inspect.get_annotations(cls)
     valued = [n for n, v in vars(cls).items() if not n.startswith("_") and _is_field(v)]
     names: list[str] = []

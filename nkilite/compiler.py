@@ -1,0 +1,18 @@
+"""nki.compiler: its names exist for kernels that import the module; nothing of the vendor's compiler is
+behind it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from nkilite.errors import VendorModule
+
+__all__: list[str] = []
+
+__path__: list[str] = []  # a package, so that imports of its submodules reach the finder of nkilite.compat
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise VendorModule(module=f"nki.compiler.{name}")
