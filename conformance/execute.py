@@ -18,10 +18,21 @@ import numpy as np
 
 from .case import TARGET_VARIABLE, Case, Launch, Mode, Result, Source, Status, Tolerance
 from .frameworks import from_framework, missing, to_framework
+from .sources import GeneratedSource
 
 # Packages a public file may need that nkilite does not replace.
 OPTIONAL = frozenset(
-    {"jax", "jaxlib", "torch", "torch_neuronx", "torch_xla", "pytest", "neuronpy", "torchvision"}
+    {
+        "jax",
+        "jaxlib",
+        "neuron_dtypes",
+        "neuronpy",
+        "pytest",
+        "torch",
+        "torch_neuronx",
+        "torch_xla",
+        "torchvision",
+    }
 )
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
@@ -158,6 +169,9 @@ def _record(error: Exception, case: Case, mode: Mode, result: Result) -> None:
         result.status = Status.REFUSED
     elif isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in OPTIONAL:
         result.status, result.message = Status.SKIP, f"needs {error.name}"
+    elif isinstance(error, SyntaxError) and not isinstance(case.source, GeneratedSource):
+        result.status = Status.SKIP
+        result.message = f"not valid Python: {error.msg} ({error.filename}, line {error.lineno})"
     else:
         result.status = Status.ERROR
 
@@ -182,13 +196,13 @@ def _run_script(case: Case, timeout: float) -> None:
     if done.returncode == 0:
         return
     report = done.stderr.strip() or done.stdout.strip()
-    if (found := _MISSING_MODULE.search(report)) and found[1].split(".")[0] in OPTIONAL:
+    last = report.splitlines()[-1] if report else f"exit code {done.returncode}"
+    if (found := _MISSING_MODULE.search(last)) and found[1].split(".")[0] in OPTIONAL:
         raise ModuleNotFoundError(f"needs {found[1]}", name=found[1])
     errors = importlib.import_module("nkilite.errors")
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, errors.NkiError) and re.search(rf"\b{name}\b", report):
             raise ScriptRefused(report)
-    last = report.splitlines()[-1] if report else f"exit code {done.returncode}"
     raise Mismatch(f"exit code {done.returncode}: {last}")
 
 
