@@ -1,8 +1,8 @@
 """Scans: recurrences along the free dimensions, sequential in elements and parallel in partitions.
 
-The lanes of a vector are partitions. Dense tiles are read and written in square blocks that are transposed in
-registers, so memory is touched along rows while the recurrence runs down the block's columns; the state never
-leaves its register, and every partition sees the exact order of operations.
+The lanes of a vector are partitions. Dense tiles are read and written in blocks that are transposed in
+registers, so memory is touched along rows while the recurrence runs across columns; the state stays
+in its register, and every partition sees the exact order of operations.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from nkilite.codegen import elementwise, nest, transpose
+from nkilite.codegen import columns, elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 
 Step = Callable[..., Value]
+
+BLOCK = 16  # columns per block: whole cache lines of float32
 
 
 def scan(
@@ -39,7 +41,7 @@ def scan(
     operands = [kernel.operands[name] for name in (out, *tiles)]
     pointers = [kernel.pointer(name) for name in (out, *tiles)]
     seeds = [*vectors, *([initial] if isinstance(initial, str) else [])]
-    columns = {
+    sources = {
         name: kernel.pointer(name) if kernel.has(name) else kernel.immediate_f32(name) for name in seeds
     }
     ending = kernel.pointer(last) if last is not None else None
@@ -47,12 +49,11 @@ def scan(
     def rows(index: Value, lanes: int) -> None:
         def column(name: str) -> Value:
             if not kernel.has(name):
-                return e.splat(columns[name], lanes)
+                return e.splat(sources[name], lanes)
             operand = kernel.operands[name]
             stride = operand.strides[0]
-            return elementwise.load(
-                e, operand.dtype, e.step(columns[name], index, stride), lanes, stride, "f32"
-            )
+            at = e.step(sources[name], index, stride)
+            return elementwise.load(e, operand.dtype, at, lanes, stride, "f32")
 
         repeated = [column(name) for name in vectors]
         state = column(initial) if isinstance(initial, str) else e.f32(initial, lanes)
@@ -102,7 +103,7 @@ class _Rows:
             i: self._column(i, at[i]) for i, stride in enumerate(dim.strides) if i > 0 and stride == 0
         }
         start = 0
-        for width in (self._lanes, 1):
+        for width in (BLOCK, columns.RUN, 1):
             end = start + (dim.count - start) // width * width
             if end > start:
                 with e.loop(end, state, start=start, step=width) as loop:
@@ -114,7 +115,7 @@ class _Rows:
     def _block(
         self, at: list[Value], strides: Sequence[int], width: int, fixed: dict[int, Value], state: Value
     ) -> Value:
-        """`width` columns: as many as lanes, or one."""
+        """`width` neighbouring columns."""
         tiles = [
             [fixed[i]] * width if i in fixed else self._load(i, at[i], strides[i], width)
             for i in range(1, len(at))
@@ -148,23 +149,21 @@ class _Rows:
         return elementwise.load(self._e, operand.dtype, pointer, self._lanes, operand.strides[0], "f32")
 
     def _load(self, i: int, pointer: Value, stride: int, width: int) -> list[Value]:
-        """`width` neighbouring columns."""
-        e, operand = self._e, self._operands[i]
-        size = operand.dtype.itemsize
-        if width == 1 or stride != size:
-            return [self._column(i, e.offset(pointer, c * stride)) for c in range(width)]
-        rows = [
-            elementwise.load(e, operand.dtype, e.offset(pointer, r * operand.strides[0]), width, size, "f32")
-            for r in range(self._lanes)
-        ]
-        return transpose.registers(e, rows)
+        """The elements of `width` columns."""
+        operand = self._operands[i]
+        if self._in_runs(operand, stride, width):
+            return columns.load(self._e, operand.dtype, pointer, operand.strides[0], self._lanes, width)
+        return [self._column(i, self._e.offset(pointer, c * stride)) for c in range(width)]
 
-    def _store(self, pointer: Value, stride: int, columns: list[Value]) -> None:
+    def _store(self, pointer: Value, stride: int, states: list[Value]) -> None:
         e, operand = self._e, self._operands[0]
-        pitch, size = operand.strides[0], operand.dtype.itemsize
-        if len(columns) == 1 or stride != size:
-            for c, column in enumerate(columns):
-                elementwise.store(e, operand.dtype, column, e.offset(pointer, c * stride), pitch, "f32")
+        pitch = operand.strides[0]
+        if self._in_runs(operand, stride, len(states)):
+            columns.store(e, operand.dtype, states, pointer, pitch)
             return
-        for r, row in enumerate(transpose.registers(e, columns)):
-            elementwise.store(e, operand.dtype, row, e.offset(pointer, r * pitch), size, "f32")
+        for c, state in enumerate(states):
+            elementwise.store(e, operand.dtype, state, e.offset(pointer, c * stride), pitch, "f32")
+
+    def _in_runs(self, operand: CpuOperand, stride: int, width: int) -> bool:
+        """Whether a block is made of dense runs of rows."""
+        return stride == operand.dtype.itemsize and min(self._lanes, width) >= columns.RUN

@@ -1,0 +1,56 @@
+"""Columns of a tile as vectors whose lanes are partitions, for dense rows of memory.
+
+Rows are read in runs of four elements, a run of several rows to a vector, and transposed four by four inside
+its 128-bit segments: the shuffles every vector unit is fastest at.
+"""
+
+from __future__ import annotations
+
+from nkilite.codegen import convert
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.dtypes import DType
+
+RUN = 4  # elements of a row read or written at once; rows and columns come in multiples of it
+
+
+def load(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int, columns: int) -> list[Value]:
+    """`columns` float32 vectors of `rows` lanes; rows are `pitch` bytes apart."""
+    result = []
+    for column in range(0, columns, RUN):
+        at = e.offset(pointer, column * dtype.itemsize)
+        runs = [e.load(convert.raw_scalar(dtype), e.offset(at, row * pitch), RUN) for row in range(rows)]
+        # Vector j holds rows j, j + 4, j + 8, ...: transposed, lanes are in the order of rows.
+        gathered = [convert.widen(e, dtype, _join(e, runs[j::RUN])) for j in range(RUN)]
+        result += _transpose_segments(e, gathered)
+    return result
+
+
+def store(e: Emitter, dtype: DType, columns: list[Value], pointer: Value, pitch: int) -> None:
+    """Round vectors of one column each and write them to rows `pitch` bytes apart."""
+    for column in range(0, len(columns), RUN):
+        at = e.offset(pointer, column * dtype.itemsize)
+        for j, vector in enumerate(_transpose_segments(e, columns[column : column + RUN])):
+            raw = convert.narrow(e, dtype, vector)
+            for first in range(0, raw.lanes, RUN):
+                run = e.shuffle(raw, None, range(first, first + RUN))
+                e.store(run, e.offset(at, (first + j) * pitch))
+
+
+def _join(e: Emitter, parts: list[Value]) -> Value:
+    """Concatenate vectors (a power of two of them)."""
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [e.shuffle(a, b, range(2 * a.lanes)) for a, b in pairs]
+    return parts[0]
+
+
+def _transpose_segments(e: Emitter, vectors: list[Value]) -> list[Value]:
+    """Transpose four vectors as 4 by 4 matrices, one in each group of four lanes."""
+    a, b, c, d = vectors
+    n = a.lanes
+    low = [lane for s in range(0, n, RUN) for lane in (s, n + s, s + 1, n + s + 1)]
+    even = [lane for s in range(0, n, RUN) for lane in (s, s + 1, n + s, n + s + 1)]
+    high, odd = [lane + 2 for lane in low], [lane + 2 for lane in even]
+    ab, cd = e.shuffle(a, b, low), e.shuffle(c, d, low)
+    ab2, cd2 = e.shuffle(a, b, high), e.shuffle(c, d, high)
+    return [e.shuffle(x, y, order) for x, y in ((ab, cd), (ab2, cd2)) for order in (even, odd)]
