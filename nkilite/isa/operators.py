@@ -48,7 +48,8 @@ class Table(Generic[Row]):
         self.kind = kind
         self.rows = {row.name: row for row in rows}
         self._names = {**self.rows, **{a: self.rows[name] for a, name in (aliases or {}).items()}}
-        self._resolved: dict[Any, Row] = {row: row for row in rows}
+        # What has been accepted, per `allowed` (which is kept alive, so that its id stays its own).
+        self._accepted: dict[int, tuple[tuple[Row, ...], dict[Any, Row]]] = {}
 
     def __getitem__(self, name: str) -> Row:
         return self.rows[name]
@@ -60,14 +61,11 @@ class Table(Generic[Row]):
             UnknownOperator: it names none of `allowed`.
         """
         try:
-            row = self._resolved.get(op)
-        except TypeError:  # unhashable
-            row = None
+            return self._accepted[id(allowed)][1][op]
+        except (KeyError, TypeError):  # not seen yet, or unhashable
+            pass
+        row = next((row for row in allowed if row is op or row is self._names.get(name_of(op) or "")), None)
         if row is None:
-            row = self._names.get(name_of(op) or "")
-            if row is not None:
-                self._resolved[op] = row
-        if row is None or row not in allowed:
             raise UnknownOperator(
                 instruction=instruction,
                 found=name_of(op) or op,
@@ -75,4 +73,5 @@ class Table(Generic[Row]):
                 allowed=", ".join(row.name for row in allowed),
                 example=allowed[0].name,
             )
+        self._accepted.setdefault(id(allowed), (allowed, {}))[1][op] = row
         return row
