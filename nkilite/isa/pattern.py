@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ def _integer(value: Any) -> int:
     """An int, from an int or an integral float. Raises TypeError for anything else."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return int(value.__index__())
+    return index(value)
 
 
 def _require_fit(call: Signature) -> None:
