@@ -9,6 +9,7 @@ from nkilite.isa.scalar import activate2, activation, activation_reduce, exponen
 from nkilite.isa.scan import tensor_scalar_cumulative, tensor_tensor_scan
 from nkilite.isa.search import max8, nc_find_index8, nc_match_replace8
 from nkilite.isa.select import range_select, select_reduce
+from nkilite.isa.statistics import bn_aggr, bn_stats
 from nkilite.isa.tensor import nc_matmul, nc_transpose
 from nkilite.isa.vector import reciprocal, scalar_tensor_tensor, tensor_scalar, tensor_tensor
 from nkilite.isa.version import get_nc_sub_version, get_nc_version

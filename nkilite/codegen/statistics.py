@@ -1,0 +1,159 @@
+"""Mean and variance of each partition: of the even and the odd elements of a row, and of pooled samples.
+
+Rows are first put into float32 scratch, dense and padded with zeros to whole vectors, if they are not so yet.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+
+from nkilite import dtypes
+from nkilite.codegen import elementwise, nest
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+
+_FLOAT = dtypes.float32.itemsize
+
+
+def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
+    """out = (count, mean, variance * count) of the even elements of each row of data, then of the odd ones.
+
+    The mean of no elements is 0.
+    """
+    e, operand, target = kernel.e, kernel.operands[data], kernel.operands[out]
+    count = prod(operand.shape[1:])
+    counts = [(count + 1) // 2, count // 2]
+    width = 4 * e.host.lanes
+    dims = nest.unify([(operand.shape[1:], operand.strides[1:])])
+    ready = count % width == 0 and operand.dtype is dtypes.float32 and dims == [nest.Dim(count, (_FLOAT,))]
+    staged = None if ready else _zeros(e, count, width)
+    to, source = kernel.pointer(out), kernel.pointer(data)
+    with e.loop(operand.shape[0]) as partition:
+        row = e.step(source, partition.index, operand.strides[0])
+        if staged is not None:
+            _stage(e, operand, row, staged, ((count,), (_FLOAT,)))
+            row = staged
+        sums = _pair_sums(e, row, count, width, lambda x: x)
+        mean = e.div(sums, e.vector("float", [max(n, 1) for n in counts]))
+        means = e.shuffle(mean, None, [lane % 2 for lane in range(width)])
+
+        def squared(x: Value, means: Value = means) -> Value:
+            deviation = e.sub(x, means)
+            return e.mul(deviation, deviation)
+
+        squares = _pair_sums(e, row, count, width, squared)
+        results = [
+            value
+            for lane, n in enumerate(counts)
+            for value in (e.f32(n), e.extract(mean, lane), e.extract(squares, lane))
+        ]
+        _write(e, target, e.step(to, partition.index, target.strides[0]), results)
+
+
+def aggregate(kernel: MicroKernel, out: str, data: str) -> None:
+    """out = (mean, variance) of the pooled samples (count, mean, variance * count) in each row of data."""
+    e, operand, target = kernel.e, kernel.operands[data], kernel.operands[out]
+    samples = prod(operand.shape[1:]) // 3
+    width = e.host.lanes
+    padded = -(-samples // width) * width
+    fields = _zeros(e, 3 * padded, width)
+    to, source = kernel.pointer(out), kernel.pointer(data)
+    with e.loop(operand.shape[0]) as partition:
+        row = e.step(source, partition.index, operand.strides[0])
+        _stage(e, operand, row, fields, ((samples, 3), (_FLOAT, _FLOAT * padded)))
+
+        def field(number: int, index: Value) -> Value:
+            return e.load("float", e.step(e.offset(fields, number * padded * _FLOAT), index, _FLOAT), width)
+
+        zero = e.f32(0, width)
+        with e.loop(padded, zero, zero, step=width) as loop:
+            count, mean = field(0, loop.index), field(1, loop.index)
+            total, weighted = loop.values
+            loop.carry(e.add(total, count), e.add(weighted, e.mul(count, mean)))
+        total, weighted = (e.splat(e.reduce("add", v), 1) for v in loop.results)
+        overall = e.div(weighted, total)
+        center = e.splat(e.extract(overall, 0), width)
+        with e.loop(padded, zero, step=width) as loop:
+            count, mean, squares = (field(number, loop.index) for number in range(3))
+            deviation = e.sub(mean, center)
+            between = e.mul(count, e.mul(deviation, deviation))
+            loop.carry(e.add(loop.values[0], e.add(squares, between)))
+        variance = e.div(e.splat(e.reduce("add", loop.results[0]), 1), total)
+        results = [e.extract(overall, 0), e.extract(variance, 0)]
+        _write(e, target, e.step(to, partition.index, target.strides[0]), results)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+def _zeros(e: Emitter, count: int, width: int) -> Value:
+    """Zeroed scratch for at least `count` floats in whole vectors."""
+    padded = -(-count // width) * width
+    scratch = e.scratch(padded * _FLOAT)
+    with e.loop(padded, step=width) as loop:
+        e.store(e.f32(0, width), e.step(scratch, loop.index, _FLOAT))
+    return scratch
+
+
+def _stage(e: Emitter, operand: CpuOperand, row: Value, scratch: Value, layout: nest.Layout) -> None:
+    """Copy the free elements of one partition, as float32, to scratch laid out like `layout`."""
+    free = operand.shape[1:], operand.strides[1:]
+    dims = nest.unify([free, layout])
+    if dims is None:  # the few shapes that cut across `layout`: one element at a time
+        for at, to in zip(_offsets(*free), _offsets(*layout), strict=True):
+            value = elementwise.load(e, operand.dtype, e.offset(row, at), 1, 0, "f32")
+            e.store(value, e.offset(scratch, to))
+        return
+    dims = nest.contiguous_last(dims, [operand.dtype.itemsize, _FLOAT], e.host.lanes)
+
+    def descend(level: int, source: Value, to: Value) -> None:
+        if level == len(dims):
+            e.store(elementwise.load(e, operand.dtype, source, 1, 0, "f32"), to)
+            return
+        count, (stride, step) = dims[level]
+        if level < len(dims) - 1:
+            with e.loop(count) as loop:
+                descend(level + 1, e.step(source, loop.index, stride), e.step(to, loop.index, step))
+            return
+
+        def chunk(index: Value, lanes: int) -> None:
+            value = elementwise.load(e, operand.dtype, e.step(source, index, stride), lanes, stride, "f32")
+            elementwise.store(e, dtypes.float32, value, e.step(to, index, step), step, "f32")
+
+        elementwise.chunks(e, count, elementwise.step_lanes(e), chunk)
+
+    descend(0, row, scratch)
+
+
+def _pair_sums(e: Emitter, row: Value, count: int, width: int, function: Callable[[Value], Value]) -> Value:
+    """Two lanes: the sums of function(x) over the even and over the odd elements of a dense row."""
+    full = count // width * width
+    total = e.f32(0, width)
+    if full:
+        with e.loop(full, total, step=width) as loop:
+            x = e.load("float", e.step(row, loop.index, _FLOAT), width)
+            loop.carry(e.add(loop.values[0], function(x)))
+        total = loop.results[0]
+    if full < count:
+        value = function(e.load("float", e.offset(row, full * _FLOAT), width))
+        inside = e.vector("i1", [full + lane < count for lane in range(width)])
+        total = e.add(total, e.select(inside, value, e.f32(0, width)))
+    while total.lanes > 2:
+        half = total.lanes // 2
+        low, high = e.shuffle(total, None, range(half)), e.shuffle(total, None, range(half, 2 * half))
+        total = e.add(low, high)
+    return total
+
+
+def _write(e: Emitter, target: CpuOperand, row: Value, values: list[Value]) -> None:
+    """Round scalars and store them as the elements of one partition."""
+    for offset, value in zip(_offsets(target.shape[1:], target.strides[1:]), values, strict=True):
+        elementwise.store(e, target.dtype, e.splat(value, 1), e.offset(row, offset), 0, "f32")
+
+
+def _offsets(shape: Sequence[int], strides: Sequence[int]) -> Iterator[int]:
+    """Byte offsets of elements in row-major order."""
+    for position in itertools.product(*map(range, shape)):
+        yield sum(i * s for i, s in zip(position, strides, strict=True))
