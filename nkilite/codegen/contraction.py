@@ -12,13 +12,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import convert, elementwise, matrix
+from nkilite.codegen import convert, elementwise, matrix, tiles
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix
 
+_Parts = tuple[Matrix, ...]  # matrices whose rows follow each other along the contraction
+
 _PACK_FROM_BLOCKS = 3  # row blocks that read a panel before packing it pays
+_TILES_FROM = 8  # rows and columns from which the tile unit pays for its packing
 _ROW_PAD = 64  # bytes between widened rows, so that rows of 2 ** n bytes do not share cache sets
 
 
@@ -51,11 +54,15 @@ def matmul(
     staged = out is None
     if out is None:
         out = matrix.dense_scratch(kernel, dtypes.float32, rows[0].columns, columns[0].columns)
-    target, add = out, accumulate and not staged
-    # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
-    if columns[0].columns <= e.host.lanes // 2 and rows[0].columns > columns[0].columns:
-        rows, columns, target = columns, rows, out.transposed
-    _contract(e, _Broadcast.of(e, rows), _Panels.of(e, columns, rows[0].columns), target, add)
+    m, n = rows[0].columns, columns[0].columns
+    add = accumulate and not staged
+    if tiles.takes(e, rows[0], columns[0]) and min(m, n) >= _TILES_FROM:
+        tiles.contract(e, rows, columns, out, add)
+    elif n <= e.host.lanes // 2 and n < m:
+        # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
+        _contract(e, columns, rows, out.transposed, add)
+    else:
+        _contract(e, rows, columns, out, add)
     if staged:
         matrix.spread(kernel, out, dst, accumulate)
 
@@ -69,7 +76,7 @@ class _Broadcast(NamedTuple):
     column_stride: int
 
     @classmethod
-    def of(cls, e: Emitter, parts: tuple[Matrix, ...]) -> _Broadcast:
+    def of(cls, e: Emitter, parts: _Parts) -> _Broadcast:
         """As it lies in memory where that is float32; otherwise widened into scratch."""
         first = parts[0]
         if len(parts) == 1 and convert.raw_scalar(first.dtype) == "float":
@@ -98,18 +105,17 @@ class _Panels(NamedTuple):
     """The side read in vectors, in panels as wide as a register block.
 
     Attributes:
-        parts: matrices whose rows follow each other along the contraction.
         scratch: where a panel is packed as float32; None when vectors are loaded where they lie.
     """
 
-    parts: tuple[Matrix, ...]
+    parts: _Parts
     rows: int
     columns: int
     width: int
     scratch: Value | None
 
     @classmethod
-    def of(cls, e: Emitter, parts: tuple[Matrix, ...], broadcast_columns: int) -> _Panels:
+    def of(cls, e: Emitter, parts: _Parts, broadcast_columns: int) -> _Panels:
         block = _register_block(e.host)
         width = block.vectors * e.host.lanes
         first = parts[0]
@@ -121,8 +127,9 @@ class _Panels(NamedTuple):
         return cls(parts, rows, first.columns, width, e.scratch(rows * padded * 4) if pack else None)
 
 
-def _contract(e: Emitter, left: _Broadcast, right: _Panels, out: Matrix, accumulate: bool) -> None:
+def _contract(e: Emitter, rows: _Parts, columns: _Parts, out: Matrix, accumulate: bool) -> None:
     """Panel by panel of the vector side."""
+    left, right = _Broadcast.of(e, rows), _Panels.of(e, columns, rows[0].columns)
     full = right.columns // right.width * right.width
     if full:
         with e.loop(full, step=right.width) as loop:

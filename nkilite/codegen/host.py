@@ -1,7 +1,8 @@
-"""The CPU micro-kernels are compiled for: its vector width and features, and lower levels of it for testing."""
+"""The CPU micro-kernels are compiled for: vector width and features, and lower levels of it for testing."""
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Host:
     """A feature level.
 
     Attributes:
-        level: "avx512", "avx2", "vector128" or "neon".
+        level: "amx", "avx512", "avx2", "vector128" or "neon".
         cpu: LLVM processor name.
         features: LLVM feature string.
         vector_bits: width of a native vector register.
@@ -58,6 +59,16 @@ _V3 = _V2 + ",+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
 _V4 = _V3 + "".join(f",+{f}" for f in _AVX512)
 
 
+_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18  # x86-64 Linux
+
+
+def _tile_registers_permitted() -> bool:
+    """Ask Linux for the tile registers, which it grants per process and on request only."""
+    if platform.system() != "Linux":
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA) == 0
+
+
 @functools.cache
 def available() -> dict[str, Host]:
     """The feature levels this machine can run, best first."""
@@ -71,12 +82,13 @@ def available() -> dict[str, Host]:
     has = llvm.get_host_cpu_features()
     levels: dict[str, Host] = {}
     if all(has.get(f) for f in _AVX512):
-        amx = bool(has.get("amx-tile") and has.get("amx-bf16"))
-        extra = ",+amx-tile,+amx-bf16" if amx else ""
         # Tuned as Sapphire Rapids: without it LLVM prefers 256-bit vectors on several AVX-512 parts.
         cpu = "sapphirerapids" if has.get("avx512bf16") else "skylake-avx512"
-        features = _V4 + extra + ",-prefer-256-bit"
-        levels["avx512"] = Host("avx512", cpu, features, 512, 32, True, True, amx)
+        features = _V4 + ",-prefer-256-bit"
+        if has.get("amx-tile") and has.get("amx-bf16") and _tile_registers_permitted():
+            tiles = features + ",+amx-tile,+amx-bf16"
+            levels["amx"] = Host("amx", cpu, tiles, 512, 32, True, True, amx_bf16=True)
+        levels["avx512"] = Host("avx512", cpu, features, 512, 32, True, True)
     if has.get("avx2") and has.get("fma") and has.get("f16c"):
         levels["avx2"] = Host("avx2", "x86-64-v3", _V3, 256, 16, True, True)
     levels["vector128"] = Host("vector128", "x86-64-v2", _V2, 128, 16, False, False)

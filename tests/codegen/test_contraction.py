@@ -59,6 +59,22 @@ def test_nothing_is_called(cpu, dtype):
     assert not re.search(r"^\s+(call\w*|bl)\s", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape", "exact"),
+    [
+        ("bfloat16", (128, 128, 512), True),
+        ("float8_e4m3", (128, 20, 33), True),
+        ("float16", (128, 128, 512), False),
+        ("float32", (128, 128, 512), False),
+        ("bfloat16", (128, 128, 1), False),
+    ],
+)
+def test_tile_unit_takes_what_bfloat16_represents(cpu, dtype, shape, exact):
+    text = assembly(cpu, micro_kernel(cpu, *shape, dtype))
+    assert ("tdpbf16ps" in text) == (cpu.amx_bf16 and exact)
+    assert text.count("ldtilecfg") == text.count("tilerelease") == (cpu.amx_bf16 and exact)
+
+
 def test_code_size_does_not_depend_on_the_contraction(cpu):
     sizes = {len(micro_kernel(cpu, k, 128, 512).text.splitlines()) for k in (2, 64, 128)}
     assert len(sizes) == 1
@@ -78,7 +94,7 @@ def test_sums_stay_in_registers(cpu):
 
 def test_micro_kernel_uses_the_widest_vectors(cpu):
     register = {512: "zmm", 256: "ymm", 128: "xmm"}[cpu.vector_bits] if cpu.level != "neon" else "v"
-    block = {"avx512": 24, "avx2": 12, "vector128": 8, "neon": 24}[cpu.level]
+    block = {"amx": 24, "avx512": 24, "avx2": 12, "vector128": 8, "neon": 24}[cpu.level]
     body = inner_loop(assembly(cpu, micro_kernel(cpu, 128, 120, 512)))
     products = [line for line in body if re.match(r"(vfmadd|v?mulps|fmla)", line)]
     assert len(products) == block

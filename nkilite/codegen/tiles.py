@@ -1,0 +1,197 @@
+"""Matrix products on the CPU's tile unit (AMX): bfloat16 pairs in, float32 sums out, 16 by 16 by 32 at once.
+
+A tile register holds 16 rows of 64 bytes. The unit multiplies a tile of 16 rows by 32 bfloat16 along the
+contraction with one of 16 pairs along the contraction by 16 columns. Both operands are packed into such tiles
+first, zero-padded: pairs of rows are interleaved, which is the layout of the second kind and, transposed as
+32-bit words, of the first. Subnormal bfloat16 operands count as zero, as the unit takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nkilite import dtypes
+from nkilite.codegen import elementwise, transpose
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.matrix import Matrix
+
+SIDE = 16  # rows of a tile register, and columns of sums in one
+_ROW = 64  # bytes
+_TILE = SIDE * _ROW
+
+# Formats whose every value is a bfloat16 value.
+_EXACT = (dtypes.bfloat16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2)
+
+_SUMS = ((0, 1), (2, 3))  # registers of a two by two block of sums, of its left and its right operands
+_LEFT = (4, 5)
+_RIGHT = (6, 7)
+
+
+def takes(e: Emitter, *operands: Matrix) -> bool:
+    """Whether the tile unit exists and represents the operands exactly."""
+    return e.host.amx_bf16 and all(o.dtype in _EXACT for o in operands)
+
+
+def contract(
+    e: Emitter, left: Sequence[Matrix], right: Sequence[Matrix], out: Matrix, accumulate: bool
+) -> None:
+    """out (+)= sum over parts and their rows k of left[k, m] * right[k, n]."""
+    pairs = len(left) * -(-left[0].rows // 2)
+    steps = -(-pairs // SIDE)
+    rows, columns = left[0].columns, right[0].columns
+    a = _pack(e, left, steps)
+    _transpose_tiles(e, a, -(-rows // SIDE) * steps)
+    b = _pack(e, right, steps)
+    _configure(e)
+    spill = e.scratch(_TILE)
+    in_place = out.dense and out.dtype is dtypes.float32
+
+    def block(i: Value, heights: list[int], j: Value, widths: list[int]) -> None:
+        """Sums of one or two by one or two tiles that begin at row i, column j."""
+        corner = e.step(e.step(out.pointer, i, out.row_stride), j, out.column_stride)
+        at = {
+            (y, x): e.offset(corner, y * SIDE * out.row_stride + x * SIDE * out.column_stride)
+            for y in range(len(heights)) for x in range(len(widths))
+        }
+        whole = {(y, x) for y, x in at if in_place and heights[y] == widths[x] == SIDE}
+        for y, x in at:
+            if accumulate and (y, x) in whole:
+                _move(e, "tileloadd64", _SUMS[y][x], at[y, x], out.row_stride)
+            else:
+                e.call("llvm.x86.tilezero", "void", 0, e.const("i8", _SUMS[y][x]))
+        left_tiles = e.step(a, i, steps * _TILE // SIDE)
+        right_tiles = e.step(b, j, steps * _TILE // SIDE)
+        with e.loop(steps) as k:
+            for y in range(len(heights)):
+                _move(e, "tileloadd64", _LEFT[y], _tile(e, left_tiles, y, k.index, steps), _ROW)
+            for x in range(len(widths)):
+                _move(e, "tileloadd64", _RIGHT[x], _tile(e, right_tiles, x, k.index, steps), _ROW)
+            for y, x in at:
+                registers = (_SUMS[y][x], _LEFT[y], _RIGHT[x])
+                e.call("llvm.x86.tdpbf16ps", "void", 0, *(e.const("i8", r) for r in registers))
+        for y, x in at:
+            if (y, x) in whole:
+                _move(e, "tilestored64", _SUMS[y][x], at[y, x], out.row_stride)
+            else:
+                _move(e, "tilestored64", _SUMS[y][x], spill, _ROW)
+                part = out._replace(pointer=at[y, x], rows=heights[y], columns=widths[x])
+                _copy_sums(e, spill, part, accumulate)
+
+    def strip(j: Value, widths: list[int]) -> None:
+        _in_pairs(e, rows, lambda i, heights: block(i, heights, j, widths))
+
+    _in_pairs(e, columns, strip)
+    e.call("llvm.x86.tilerelease", "void", 0)
+
+
+def _in_pairs(e: Emitter, count: int, body: Callable[[Value, list[int]], None]) -> None:
+    """body(start, sizes of one or two tiles) for tiles of 16 that cover `count`; the last may be cut."""
+    full = count // (2 * SIDE) * (2 * SIDE)
+    if full:
+        with e.loop(full, step=2 * SIDE) as loop:
+            body(loop.index, [SIDE, SIDE])
+    if full < count:
+        body(e.i64(full), [min(SIDE, count - at) for at in range(full, count, SIDE)])
+
+
+def _tile(e: Emitter, first: Value, number: int, step: Value, steps: int) -> Value:
+    """Tile `step` along the contraction of row or column `number` of tiles."""
+    return e.step(e.offset(first, number * steps * _TILE), step, _TILE)
+
+
+def _move(e: Emitter, how: str, register: int, pointer: Value, stride: int) -> None:
+    e.call(f"llvm.x86.{how}", "void", 0, e.const("i8", register), pointer, e.i64(stride))
+
+
+def _configure(e: Emitter) -> None:
+    """All eight tile registers full size (palette 1)."""
+    layout = [0] * 64
+    layout[0] = 1
+    layout[16:32] = [_ROW, 0] * 8
+    layout[48:56] = [SIDE] * 8
+    memory = e.scratch(64)
+    e.store(e.vector("i8", layout), memory, align=64)
+    e.call("llvm.x86.ldtilecfg", "void", 0, memory)
+
+
+def _pack(e: Emitter, parts: Sequence[Matrix], steps: int) -> Value:
+    """Columns in tiles of 16, contraction rows in interleaved pairs, 64 bytes of 16 columns each.
+
+    The rows of a tile are consecutive and so are the tiles along the contraction.
+    """
+    columns = parts[0].columns
+    pitch = steps * _TILE
+    packed = e.scratch(-(-columns // SIDE) * pitch)
+
+    def tile(column: Value, count: int) -> None:
+        target = e.step(packed, column, pitch // SIDE)
+        pairs = 0
+        for part in parts:
+            source = e.step(part.pointer, column, part.column_stride)
+            full = part.rows // 2
+            if full:
+                with e.loop(full) as loop:
+                    row = e.step(source, loop.index, 2 * part.row_stride)
+                    into = e.offset(e.step(target, loop.index, _ROW), pairs * _ROW)
+                    _pair(e, part, row, e.offset(row, part.row_stride), into, count)
+            if part.rows % 2:
+                row = e.offset(source, 2 * full * part.row_stride)
+                _pair(e, part, row, None, e.offset(target, (pairs + full) * _ROW), count)
+            pairs += -(-part.rows // 2)
+        for unused in range(pairs, steps * SIDE):
+            e.store(e.const("i32", 0, SIDE), e.offset(target, unused * _ROW), align=_ROW)
+
+    full = columns // SIDE * SIDE
+    if full:
+        with e.loop(full, step=SIDE) as loop:
+            tile(loop.index, SIDE)
+    if full < columns:
+        tile(e.i64(full), columns - full)
+    return packed
+
+
+def _pair(e: Emitter, part: Matrix, even: Value, odd: Value | None, into: Value, count: int) -> None:
+    """Interleave the bfloat16 halves of two rows of `count` columns; a missing row is zeros."""
+    if count < SIDE:
+        e.store(e.const("i32", 0, SIDE), into, align=_ROW)
+    at, lanes = 0, SIDE
+    while at < count:
+        while lanes > count - at:
+            lanes //= 2
+        low = _half(e, part, e.offset(even, at * part.column_stride), lanes)
+        words = e.lshr(low, e.i32(16, lanes))
+        if odd is not None:
+            high = _half(e, part, e.offset(odd, at * part.column_stride), lanes)
+            words = e.or_(words, e.and_(high, e.i32(-1 << 16, lanes)))
+        e.store(words, e.offset(into, at * 4))
+        at += lanes
+
+
+def _half(e: Emitter, part: Matrix, pointer: Value, lanes: int) -> Value:
+    """Elements as float32 bits, of which the upper half is the bfloat16."""
+    value = elementwise.load(e, part.dtype, pointer, lanes, part.column_stride, "f32")
+    return e.bitcast(value, "i32")
+
+
+def _transpose_tiles(e: Emitter, tiles: Value, count: int) -> None:
+    """Turn tiles of pairs by columns into tiles of columns by pairs, in place."""
+    with e.loop(count) as loop:
+        tile = e.step(tiles, loop.index, _TILE)
+        rows = [e.load("i32", e.offset(tile, i * _ROW), SIDE, align=_ROW) for i in range(SIDE)]
+        for i, column in enumerate(transpose.registers(e, rows)):
+            e.store(column, e.offset(tile, i * _ROW), align=_ROW)
+
+
+def _copy_sums(e: Emitter, sums: Value, out: Matrix, accumulate: bool) -> None:
+    """Write or add the used corner of a stored tile of sums."""
+    with e.loop(out.rows) as loop:
+        source, target = e.step(sums, loop.index, _ROW), e.step(out.pointer, loop.index, out.row_stride)
+
+        def piece(index: Value, lanes: int) -> None:
+            value = e.load("float", e.step(source, index, 4), lanes)
+            pointer = e.step(target, index, out.column_stride)
+            if accumulate:
+                value = e.add(elementwise.load(e, out.dtype, pointer, lanes, out.column_stride, "f32"), value)
+            elementwise.store(e, out.dtype, value, pointer, out.column_stride, "f32")
+
+        elementwise.chunks(e, out.columns, SIDE, piece)
