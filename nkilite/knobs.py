@@ -18,7 +18,7 @@ def target() -> str:
 def cpu() -> str:
     """NKILITE_CPU: the CPU feature level micro-kernels are compiled for.
 
-    "native" (default) uses all the host has; "amx", "avx512", "avx2" and "vector128" force a level of the host.
+    "native" (default) uses all the host has; "amx", "avx512", "avx2" and "vector128" name one of its levels.
     """
     return os.environ.get("NKILITE_CPU") or "native"
 
