@@ -112,11 +112,11 @@ def _load_transposed(x):
 
 def _validate(x, w_gate, w_up, w_down, act, TOKENS_IN_BLOCK):
     H, hidden = w_gate.shape
-    assert x.shape[1] == H and tuple(w_up.shape) == (H, hidden) and tuple(w_down.shape) == (hidden, H), (
+    assert (x.shape[1], *w_up.shape, *w_down.shape) == (H, H, hidden, hidden, H), (
         f"x, w_gate, w_up and w_down must be [tokens, H], [H, F], [H, F] and [F, H], found {list(x.shape)}, "
         f"{list(w_gate.shape)}, {list(w_up.shape)} and {list(w_down.shape)}"
     )
-    assert H % P == 0 and hidden % P == 0, (
+    assert H % P == hidden % P == 0, (
         f"H={H} and F={hidden} must be multiples of {P}: pad the weights with zeros"
     )
     assert act in ACTIVATIONS, f"act={act!r} is not one of {sorted(ACTIVATIONS)}"

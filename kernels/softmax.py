@@ -80,7 +80,7 @@ def softmax(x, ROWS_PER_PARTITION=None):
 
 
 def inputs(dtype="float32", seed=0, *, rows, D):
-    """Rows neither flat nor one-hot, around levels at which exp overflows unless the maximum is subtracted."""
+    """Rows neither flat nor one-hot, at levels where exp overflows unless the maximum is subtracted."""
     x = 3 * make((rows, D), "float32", seed) + 100 * make((rows, 1), "float32", seed + 1)
     return (x.astype(make(1, dtype).dtype),)
 

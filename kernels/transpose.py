@@ -42,23 +42,31 @@ def transpose(x, TILES_IN_BLOCK_M=8, TILES_IN_BLOCK_N=8):
     M, N = x.shape
     out = nl.ndarray((N, M), dtype=x.dtype, buffer=nl.shared_hbm)
     for m, block_m in tiles(M, P * TILES_IN_BLOCK_M):
-        full = block_m // P * P  # rows in whole tiles; the ragged rest is loaded and transposed by itself
         for n, block_n in tiles(N, P * TILES_IN_BLOCK_N):
-            stack = load_stacked(x[m : m + full, n : n + block_n]) if full else None
-            rest = None
-            if full < block_m:
-                rest = nl.ndarray((block_m - full, block_n), dtype=x.dtype, buffer=nl.sbuf)
-                nisa.dma_copy(dst=rest, src=x[m + full : m + block_m, n : n + block_n])
+            stacks = _load_rows(x[m : m + block_m, n : n + block_n])
             for column, columns in tiles(block_n, P):
-                here = slice(column, column + columns)
                 result = nl.ndarray((columns, block_m), dtype=x.dtype, buffer=nl.sbuf)
-                if full:
-                    chunks = [stack[:, i, here] for i in range(full // P)]
-                    transpose_chunks(result[:, 0:full].reshape_dim(1, (full // P, P)), chunks)
-                if rest is not None:
-                    transpose_chunks(result[:, full:block_m].expand_dim(1), [rest[:, here]])
+                start = 0
+                for stack in stacks:
+                    p, count, _ = stack.shape
+                    chunks = [stack[:, i, column : column + columns] for i in range(count)]
+                    part = result[:, start : start + count * p]
+                    transpose_chunks(part.reshape_dim(1, (count, p)), chunks)
+                    start += count * p
                 nisa.dma_copy(dst=out[n + column : n + column + columns, m : m + block_m], src=result)
     return out
+
+
+def _load_rows(block):
+    """An HBM block [rows, W] as SBUF tiles [p, n, W]: the whole tiles of 128 rows, then the rest."""
+    rows, width = block.shape
+    full = rows // P * P
+    stacks = [load_stacked(block[0:full, :])] if full else []
+    if full < rows:
+        rest = nl.ndarray((rows - full, 1, width), dtype=block.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=rest, src=block[full:rows, :].expand_dim(1))
+        stacks.append(rest)
+    return stacks
 
 
 def inputs(dtype="float32", seed=0, *, M, N):

@@ -122,7 +122,7 @@ def run(kernel: Callable, mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {MODES}")
     if mode == "simulate":
-        launch = nki.simulate(kernel)
+        launch: Callable = nki.simulate(kernel)
     else:
         launch = nki.jit(kernel) if inspect.isfunction(kernel) else kernel
     result = launch(*(array.copy() for array in arrays), **meta)

@@ -69,7 +69,7 @@ def test_row_kernels_take_leading_dimensions(name, mode):
 def test_flash_attention_keeps_a_running_maximum(causal, mode):
     """Scores whose exponentials overflow, and whose maximum falls from one block of keys to the next."""
     module = MODULES["flash_attention"]
-    q, k, v = module.inputs(heads=1, kv_heads=1, S_q=1152, S_k=1152, D=32)
+    q, k, v = module.inputs(heads=1, kv_heads=1, S_q=256, S_k=1152, D=32)
     k[:, :512] *= 200
     check(
         module.flash_attention,
@@ -87,14 +87,14 @@ def test_flash_attention_keeps_a_running_maximum(causal, mode):
 
 # One ragged shape per kernel, larger than the smallest tile in every dimension that is tiled.
 SWEPT = {
-    "matmul": Case({"M": 200, "N": 600, "K": 384}, "float32"),
+    "matmul": Case({"M": 200, "N": 600, "K": 256}, "float32"),
     "softmax": Case({"rows": 600, "D": 40}, "float32"),
     "rmsnorm": Case({"rows": 600, "D": 40}, "float32"),
     "layernorm": Case({"rows": 600, "D": 40}, "float32"),
     "flash_attention": Case(
-        {"heads": 1, "kv_heads": 1, "S_q": 384, "S_k": 1152, "D": 32}, "float32", {"causal": True}
+        {"heads": 1, "kv_heads": 1, "S_q": 256, "S_k": 640, "D": 32}, "float32", {"causal": True}
     ),
-    "mlp": Case({"tokens": 200, "H": 640, "F": 256}, "float32"),
+    "mlp": Case({"tokens": 140, "H": 640, "F": 256}, "float32"),
     "transpose": Case({"M": 300, "N": 270}, "float32"),
     "rope": Case({"batch": 1, "tokens": 150, "heads": 3, "D": 16}, "float32"),
 }
@@ -102,10 +102,12 @@ SWEPT = {
 
 @pytest.mark.parametrize("name", GALLERY)
 def test_any_point_of_the_space_computes_the_same(name):
-    """All corners of the space, and each value of each parameter by itself."""
+    """The corners of the space, and each value of each parameter by itself; both extremes also natively."""
     space = MODULES[name].SPACE
     ends = itertools.product(*((values[0], values[-1]) for values in space.values()))
     corners = [dict(zip(space, point, strict=True)) for point in ends]
-    singles = [{key: value} for key, values in space.items() for value in values]
+    singles = [{key: value} for key, values in space.items() for value in values[1:-1]]
     for meta in corners + singles:
         _check(name, SWEPT[name], "simulate", **meta)
+    for meta in (corners[0], corners[-1]):
+        _check(name, SWEPT[name], "compiled", **meta)
