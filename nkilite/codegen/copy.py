@@ -15,6 +15,8 @@ from nkilite.ir.types import IndirectKind
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
+# What a copy must reach for non-temporal stores to pay; below, its result is likely to be read from the cache next.
+_LONG_RUN, _LARGE_COPY = 8 << 10, 4 << 20
 
 
 def bit_exact(dst: DType, src: DType) -> bool:
@@ -77,7 +79,9 @@ def _copy_nest(
             with e.loop(dims[level].count) as loop:
                 descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, dims[level].strides, strict=True)])
             return
-        copy_bytes(e, at[0], at[1], (dims[level].count if dims else 1) * size)
+        run = (dims[level].count if dims else 1) * size
+        streams = not target.region.on_chip and run >= _LONG_RUN and prod(target.shape) * size >= _LARGE_COPY
+        (_stream_bytes if streams else copy_bytes)(e, at[0], at[1], run)
 
     descend(0, at)
 
@@ -181,6 +185,25 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
         elementwise.store(e, target.dtype, wide[lanes], at[0], strides[0], "bits")
 
     elementwise.visit(kernel, [target], [pointer], element)
+
+
+def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
+    """Copy a long dense run around the caches: aligned non-temporal stores, and one vector at each ragged end."""
+    native = e.host.vector_bits // 8
+    misaligned = e.and_(e.convert("ptrtoint", dst, "i64"), e.i64(native - 1))
+    head = e.and_(e.sub(e.i64(native), misaligned), e.i64(native - 1))
+    e.store(e.load("i8", src, native), dst)
+    body = e.and_(e.sub(e.i64(count), head), e.i64(-native * _VECTORS))
+    first, target = e.offset(src, head), e.offset(dst, head)
+    with e.loop(body, step=native * _VECTORS) as loop:
+        values = [e.load("i8", e.offset(e.offset(first, loop.index), i * native), native) for i in range(_VECTORS)]
+        for i, value in enumerate(values):
+            e.store(value, e.offset(e.offset(target, loop.index), i * native), align=native, streaming=True)
+    done = e.add(head, body)
+    with e.when(e.compare("ne", done, e.i64(count))):
+        for i in range(1, _VECTORS + 1):
+            at = count - i * native
+            e.store(e.load("i8", e.offset(src, at), native), e.offset(dst, at))
 
 
 def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse: bool) -> None:
