@@ -1,17 +1,15 @@
-"""Moving and filling memory: copies with and without conversion, gathers and scatters, and constants."""
+"""Copies between static layouts, with and without conversion, and constants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from math import gcd, prod
+from math import prod
 
 from nkilite import dtypes
-from nkilite.codegen import convert, elementwise, nest
+from nkilite.codegen import convert, elementwise, nest, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
-from nkilite.ir.types import IndirectKind
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
@@ -19,47 +17,21 @@ _VECTORS = 4  # native vectors in flight per loop step of a dense copy
 _LONG_RUN, _LARGE_COPY = 8 << 10, 4 << 20
 
 
-def bit_exact(dst: DType, src: DType) -> bool:
-    """Whether a copy between the dtypes moves bits."""
-    return dst == src or (dst is dtypes.float32 and src is dtypes.tfloat32)
-
-
-def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = None) -> None:
-    """dst = src, elements in row-major order of both shapes; through float32 where the dtypes differ.
-
-    Either side may have a runtime index: one for the whole view, or one for each position of dimension 0 (gather,
-    scatter). Where out-of-bounds indices are skipped, nothing is written for them.
-
-    Args:
-        axes: dimension i of dst is dimension axes[i] of src.
-    """
-    target, source = kernel.operands[dst], kernel.operands[src]
-    if axes is not None:
-        order = sorted(range(len(axes)), key=axes.__getitem__)
-        target = target._replace(
-            shape=tuple(target.shape[i] for i in order), strides=tuple(target.strides[i] for i in order)
-        )
-    if not _by_row(target) and not _by_row(source):
-        dims = nest.unify([target.layout, source.layout])
-        if dims is not None:
-            _copy_nest(kernel, target, source, dims, [kernel.pointer(dst), kernel.pointer(src)])
-            return
-    _copy_pieces(kernel, target, source)
-
-
-def _by_row(operand: CpuOperand) -> bool:
-    """Whether every position of dimension 0 has its own runtime index."""
-    return operand.indirection is not None and operand.indirection.kind is IndirectKind.vector
-
-
-def _copy_nest(
+def nested(
     kernel: MicroKernel, target: CpuOperand, source: CpuOperand, dims: Sequence[nest.Dim], at: list[Value]
 ) -> None:
-    """Copy over loops whose strides are those of the target and of the source."""
+    """Copy over loops whose strides are those of the target and of the source, in any order.
+
+    Equal dtypes move bits: dense runs by whole vectors, runs that are dense along different loops in transposed
+    blocks. Different dtypes convert through float32.
+    """
     e = kernel.e
     size = target.dtype.itemsize
-    exact = bit_exact(target.dtype, source.dtype)
-    if not exact or (dims and dims[-1].strides != (size, size)):
+    exact = elementwise.bit_exact(target.dtype, source.dtype)
+    dense = exact and (not dims or dims[-1].strides == (size, size))
+    if exact and not dense and transpose.blocks(e, dims, at, size):
+        return
+    if not dense:
         shape = tuple(d.count for d in dims) or (1,)
         sides = [
             o._replace(shape=shape, strides=tuple(d.strides[i] for d in dims) or (o.dtype.itemsize,))
@@ -84,73 +56,6 @@ def _copy_nest(
         (_stream_bytes if streams else copy_bytes)(e, at[0], at[1], run)
 
     descend(0, at)
-
-
-def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) -> None:
-    """Copy piece by piece, where a piece has a static layout on both sides and its address is computed.
-
-    This is how gathers and scatters run (a piece is a row), and shapes whose boundaries do not nest (a piece is the
-    longest run that no boundary cuts).
-    """
-    e = kernel.e
-    sides = (_Side(target), _Side(source))
-    length, pieces = _pieces(sides)
-    dims = nest.unify([inner for _, inner in pieces])
-    assert dims is not None
-    pointers = [kernel.pointer(side.operand.name) for side in sides]
-    with e.loop(prod(target.shape) // length) as loop:
-        at: list[Value] = []
-        inside: list[Value] = []
-        for side, pointer, (outer, _) in zip(sides, pointers, pieces, strict=True):
-            piece = loop.index
-            operand = side.operand
-            if side.by_row:
-                per_row = e.i64(side.length // length)
-                position, piece = e.binary("udiv", piece, per_row), e.binary("urem", piece, per_row)
-                index = kernel.index(operand.name, position)
-                found = kernel.in_bounds(operand.name, index)
-                if kernel.call.skips_out_of_bounds:
-                    inside.append(found)
-                else:
-                    kernel.stop_unless(found, operand.name, index)
-                pointer = e.step(e.step(pointer, index, operand.index_stride), position, operand.strides[0])
-            at.append(_address(e, pointer, piece, outer))
-        condition = inside[0] if inside else None
-        for other in inside[1:]:
-            condition = e.and_(inside[0], other)
-        with e.when(condition) if condition is not None else nullcontext():
-            _copy_nest(kernel, target, source, dims, at)
-
-
-class _Side:
-    """One side of a copy: a row per index for a gather or scatter, otherwise a single row."""
-
-    def __init__(self, operand: CpuOperand) -> None:
-        self.operand = operand
-        self.by_row = _by_row(operand)
-        first = 1 if self.by_row else 0
-        self.row = nest.collapse((operand.shape[first:], operand.strides[first:]))
-        self.length = prod(operand.shape[first:])
-
-
-def _pieces(sides: tuple[_Side, _Side]) -> tuple[int, list[tuple[nest.Layout, nest.Layout]]]:
-    """The longest piece length whose pieces are alike on both sides, and each side's (pieces, piece) layouts."""
-    rows = [side.length for side in sides]
-    innermost = [side.row[0][-1] if side.row[0] else 1 for side in sides]
-    for length in (gcd(*rows), gcd(*innermost)):
-        cuts = [nest.cut(side.row, length) for side in sides]
-        if cuts[0] is not None and cuts[1] is not None and nest.unify([cuts[0][1], cuts[1][1]]) is not None:
-            return length, [cuts[0], cuts[1]]
-    raise AssertionError("runs of the greatest common divisor always nest")
-
-
-def _address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
-    """The address of the element at a row-major position."""
-    dims = list(zip(*layout, strict=True))
-    for n, stride in reversed(dims[1:]):
-        pointer = e.step(pointer, e.binary("urem", position, e.i64(n)), stride)
-        position = e.binary("udiv", position, e.i64(n))
-    return e.step(pointer, position, dims[0][1]) if dims else pointer
 
 
 def copy_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:

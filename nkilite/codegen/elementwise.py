@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from nkilite import dtypes
 from nkilite.codegen import convert, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
@@ -31,6 +32,11 @@ def load(e: Emitter, dtype: DType, pointer: Value, lanes: int, stride: int, comp
         for lane in range(lanes):
             raw = e.insert(raw, e.load(scalar, e.offset(pointer, lane * stride)), lane)
     return from_raw(e, dtype, raw, compute)
+
+
+def bit_exact(dst: DType, src: DType) -> bool:
+    """Whether a conversion from src to dst leaves every element's bits alone."""
+    return dst == src or (dst is dtypes.float32 and src is dtypes.tfloat32)
 
 
 def from_raw(e: Emitter, dtype: DType, raw: Value, compute: str) -> Value:

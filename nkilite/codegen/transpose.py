@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nkilite.codegen import convert, copy, elementwise, matrix, nest
+from nkilite.codegen import convert, elementwise, matrix, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 
 
-def permute(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int]) -> None:
-    """dst = src with its dimensions reordered: dimension i of the result is dimension axes[i] of src.
+def blocks(e: Emitter, dims: Sequence[nest.Dim], at: list[Value], size: int) -> bool:
+    """Copy elements of `size` bytes in register blocks, if target and source are dense along different loops.
 
-    Elements are taken in row-major order of dst and of the reordered src, so dst may be split into other
-    dimensions. Equal dtypes move bits, different ones convert through float32.
+    Args:
+        dims: loops whose strides are those of the target and of the source, in any order.
+        at: pointers of the target and of the source.
+
+    Returns:
+        False, with nothing written, if there are no two such loops.
     """
-    e = kernel.e
-    target, source = kernel.operands[dst], kernel.operands[src]
-    source = source._replace(
-        shape=tuple(source.shape[a] for a in axes), strides=tuple(source.strides[a] for a in axes)
-    )
-    at = [kernel.pointer(dst), kernel.pointer(src)]
-    compute = "bits" if copy.bit_exact(target.dtype, source.dtype) else "f32"
-    size = target.dtype.itemsize
-    dims = nest.unify([target.layout, source.layout])
-    across = _find(dims, 0, size) if dims is not None and compute == "bits" else None
-    down = _find(dims, 1, size) if dims is not None and compute == "bits" else None
-    if dims is None or across is None or down is None or across == down:
-
-        def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
-            value = elementwise.load(e, source.dtype, at[1], lanes, strides[1], compute)
-            elementwise.store(e, target.dtype, value, at[0], strides[0], compute)
-
-        elementwise.visit(kernel, [target, source], at, element)
-        return
+    across, down = _find(dims, 0, size), _find(dims, 1, size)
+    if across is None or down is None or across == down:
+        return False
     wide, tall = dims[across], dims[down]
     outer = [d for i, d in enumerate(dims) if i not in (across, down)]
 
@@ -45,12 +33,17 @@ def permute(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int]) -> Non
             with e.loop(count) as loop:
                 descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
             return
-        _tiles(
-            e, size, wide.count, tall.count, lambda i: e.step(at[1], i, wide.strides[1]),
-            lambda p, lanes: e.load(_BITS[size], p, lanes), size, at[0], tall.strides[0],
-        )
+        columns(e, size, wide.count, tall.count, lambda i: e.step(at[1], i, wide.strides[1]), at[0], tall.strides[0])
 
     descend(0, at)
+    return True
+
+
+def columns(
+    e: Emitter, size: int, across: int, down: int, row: Callable[[Value], Value], out: Value, out_stride: int
+) -> None:
+    """out[j, i] = element j of the dense row at address row(i), for i < across and j < down."""
+    _tiles(e, size, across, down, row, lambda p, lanes: e.load(_BITS[size], p, lanes), size, out, out_stride)
 
 
 def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None:
@@ -87,7 +80,7 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
             e.store(pointer, e.step(rows, e.add(index, e.i64(lane)), 8), align=8)
 
     elementwise.chunks(e, out.columns, lanes, find)
-    same = copy.bit_exact(out.dtype, source.dtype)
+    same = elementwise.bit_exact(out.dtype, source.dtype)
 
     def load(pointer: Value, lanes: int) -> Value:
         if same:
@@ -127,7 +120,7 @@ def _block(e: Emitter, size: int) -> int:
     return e.host.lanes if size == 4 else 16 // size
 
 
-def _find(dims: list[nest.Dim], operand: int, size: int) -> int | None:
+def _find(dims: Sequence[nest.Dim], operand: int, size: int) -> int | None:
     """The loop along which an operand is dense."""
     return next((i for i, d in enumerate(dims) if d.strides[operand] == size), None)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import copy
+from nkilite.codegen import copy, move
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, WrongMemory
@@ -81,7 +81,7 @@ def _(call: Signature) -> Cost:
 
 @tensor_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    copy.move(kernel, "dst", "src")
+    move.move(kernel, "dst", "src")
 
 
 @instruction(writes=("dst",), updates=lambda arguments: ("dst",))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen import copy, transpose
+from nkilite.codegen import move
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedEngine
@@ -144,7 +144,7 @@ def _runs(kind: ViewType) -> int:
 
 @dma_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    copy.move(kernel, "dst", "src")
+    move.move(kernel, "dst", "src")
 
 
 @instruction(writes=("dst",), updates=_skips_rows, in_place=False)
@@ -286,10 +286,7 @@ def _(call: Signature) -> Cost:
 
 @dma_transpose.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    if call.src.indirection is not None and call.src.indirection.kind is IndirectKind.vector:
-        copy.move(kernel, "dst", "src", call.axes)
-    else:
-        transpose.permute(kernel, "dst", "src", call.axes)
+    move.move(kernel, "dst", "src", call.axes)
 
 
 # --- what both instructions ask ---------------------------------------------------------------------------------------

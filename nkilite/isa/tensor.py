@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen import contraction, transpose
+from nkilite.codegen import contraction, move, transpose
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import (
     DtypeMismatch,
@@ -374,4 +374,4 @@ def _(call: Signature) -> Cost:
 
 @nc_transpose.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    transpose.permute(kernel, "dst", "data", (*range(1, call.data.ndim), 0))
+    move.move(kernel, "dst", "data", (*range(1, call.data.ndim), 0))

@@ -1,0 +1,153 @@
+"""Moves between any two views: shapes that do not match, permuted dimensions, gathers and scatters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from math import gcd, prod
+
+from nkilite.codegen import copy, elementwise, nest, transpose
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.ir.types import IndirectKind
+
+
+def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = None) -> None:
+    """dst = src, elements in row-major order of both shapes; through float32 where the dtypes differ.
+
+    Either side may have a runtime index: one for the whole view, or one for each position of dimension 0
+    (gather, scatter). Where out-of-bounds indices are skipped, nothing is written for them.
+
+    Args:
+        axes: dimension i of what is stored is dimension axes[i] of src. The shapes of dst and the reordered src
+            must agree for a gather; otherwise only their sizes.
+    """
+    target, source = kernel.operands[dst], kernel.operands[src]
+    if axes is not None:
+        if _by_row(source):
+            target = _reordered(target, sorted(range(len(axes)), key=axes.__getitem__))
+            if not kernel.call.skips_out_of_bounds and _gather_columns(kernel, target, source):
+                return
+        else:
+            source = _reordered(source, axes)
+    if not _by_row(target) and not _by_row(source):
+        dims = nest.unify([target.layout, source.layout])
+        if dims is not None:
+            copy.nested(kernel, target, source, dims, [kernel.pointer(dst), kernel.pointer(src)])
+            return
+    _copy_pieces(kernel, target, source)
+
+
+def _by_row(operand: CpuOperand) -> bool:
+    """Whether every position of dimension 0 has its own runtime index."""
+    return operand.indirection is not None and operand.indirection.kind is IndirectKind.vector
+
+
+def _reordered(operand: CpuOperand, axes: Sequence[int]) -> CpuOperand:
+    return operand._replace(
+        shape=tuple(operand.shape[a] for a in axes), strides=tuple(operand.strides[a] for a in axes)
+    )
+
+
+def _gather_columns(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) -> bool:
+    """A gather whose rows become the columns of the target, in transposed blocks over a table of row addresses.
+
+    Returns:
+        False, with nothing written, if target or rows are not dense or need conversion.
+    """
+    e = kernel.e
+    size = source.dtype.itemsize
+    if not elementwise.bit_exact(target.dtype, source.dtype):
+        return False
+    if target.strides[0] != size or (source.shape[-1] > 1 and source.strides[-1] != size):
+        return False
+    count = source.shape[0]
+    base, out = kernel.pointer(source.name), kernel.pointer(target.name)
+    table = e.scratch(8 * count)
+    with e.loop(count) as loop:
+        index = kernel.index(source.name, loop.index)
+        kernel.stop_unless(kernel.in_bounds(source.name, index), source.name, index)
+        row = e.step(e.step(base, index, source.index_stride), loop.index, source.strides[0])
+        e.store(row, e.step(table, loop.index, 8), align=8)
+
+    def descend(dim: int, within: Value, out: Value) -> None:
+        if dim < len(source.shape) - 1:
+            with e.loop(source.shape[dim]) as loop:
+                step = e.mul(loop.index, e.i64(source.strides[dim]))
+                descend(dim + 1, e.add(within, step), e.step(out, loop.index, target.strides[dim]))
+            return
+
+        def row(position: Value) -> Value:
+            return e.offset(e.load("ptr", e.step(table, position, 8), align=8), within)
+
+        transpose.columns(e, size, count, source.shape[-1], row, out, target.strides[-1])
+
+    descend(1, e.i64(0), out)
+    return True
+
+
+def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) -> None:
+    """Copy piece by piece, where a piece has a static layout on both sides and its address is computed.
+
+    This is how gathers and scatters run (a piece is a row), and shapes whose boundaries do not nest (a piece is the
+    longest run that no boundary cuts).
+    """
+    e = kernel.e
+    sides = (_Side(target), _Side(source))
+    length, pieces = _pieces(sides)
+    dims = nest.unify([inner for _, inner in pieces])
+    assert dims is not None
+    pointers = [kernel.pointer(side.operand.name) for side in sides]
+    with e.loop(prod(target.shape) // length) as loop:
+        at: list[Value] = []
+        inside: list[Value] = []
+        for side, pointer, (outer, _) in zip(sides, pointers, pieces, strict=True):
+            piece = loop.index
+            operand = side.operand
+            if side.by_row:
+                per_row = e.i64(side.length // length)
+                position, piece = e.binary("udiv", piece, per_row), e.binary("urem", piece, per_row)
+                index = kernel.index(operand.name, position)
+                found = kernel.in_bounds(operand.name, index)
+                if kernel.call.skips_out_of_bounds:
+                    inside.append(found)
+                else:
+                    kernel.stop_unless(found, operand.name, index)
+                pointer = e.step(e.step(pointer, index, operand.index_stride), position, operand.strides[0])
+            at.append(_address(e, pointer, piece, outer))
+        condition = inside[0] if inside else None
+        for other in inside[1:]:
+            condition = e.and_(inside[0], other)
+        with e.when(condition) if condition is not None else nullcontext():
+            copy.nested(kernel, target, source, dims, at)
+
+
+class _Side:
+    """One side of a copy: a row per index for a gather or scatter, otherwise a single row."""
+
+    def __init__(self, operand: CpuOperand) -> None:
+        self.operand = operand
+        self.by_row = _by_row(operand)
+        first = 1 if self.by_row else 0
+        self.row = nest.collapse((operand.shape[first:], operand.strides[first:]))
+        self.length = prod(operand.shape[first:])
+
+
+def _pieces(sides: tuple[_Side, _Side]) -> tuple[int, list[tuple[nest.Layout, nest.Layout]]]:
+    """The longest piece length whose pieces are alike on both sides, and each side's (pieces, piece) layouts."""
+    rows = [side.length for side in sides]
+    innermost = [side.row[0][-1] if side.row[0] else 1 for side in sides]
+    for length in (gcd(*rows), gcd(*innermost)):
+        cuts = [nest.cut(side.row, length) for side in sides]
+        if cuts[0] is not None and cuts[1] is not None and nest.unify([cuts[0][1], cuts[1][1]]) is not None:
+            return length, [cuts[0], cuts[1]]
+    raise AssertionError("runs of the greatest common divisor always nest")
+
+
+def _address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
+    """The address of the element at a row-major position."""
+    dims = list(zip(*layout, strict=True))
+    for n, stride in reversed(dims[1:]):
+        pointer = e.step(pointer, e.binary("urem", position, e.i64(n)), stride)
+        position = e.binary("udiv", position, e.i64(n))
+    return e.step(pointer, position, dims[0][1]) if dims else pointer
