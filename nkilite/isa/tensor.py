@@ -292,7 +292,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     contraction.matmul(kernel, "dst", "stationary", "moving", bool(call.accumulate), paired=_double_row(call))
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), in_place=False)
 def nc_transpose(dst: NkiTensor, data: NkiTensor, engine=_any_engine, name=None) -> None:
     """Transpose `data` between the partition and the free dimension, bit by bit; dst is always overwritten.
 
