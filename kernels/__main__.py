@@ -22,6 +22,7 @@ from nkilite.profile import summarize
 from nkilite.testing import check
 
 ROUNDS = 5
+WIDTH = 140  # columns the tables need; logs have no width of their own
 
 
 def softmax(x):
@@ -68,7 +69,7 @@ SHOWN: dict[str, tuple[dict[str, int], Callable[..., Any]]] = {
 
 def main() -> int:
     """Show the table; the exit status is 1 if a result is wrong."""
-    console = Console()
+    console = Console(width=max(Console().width, WIDTH))
     answers = Table(title="Answers and speed on this CPU (float32, cpu-measured)")
     for heading in ("kernel", "sizes", "result", "first call", "compiled", "NumPy", "NumPy / compiled"):
         answers.add_column(heading, justify="left" if heading in ("kernel", "sizes", "result") else "right")
