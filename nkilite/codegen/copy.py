@@ -13,7 +13,7 @@ from nkilite.dtypes import DType
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
-# What a copy must reach for non-temporal stores to pay; below, its result is likely to be read from the cache next.
+# What a copy must reach for non-temporal stores to pay; a smaller result is likely to be read next.
 _LONG_RUN, _LARGE_COPY = 8 << 10, 4 << 20
 
 
@@ -22,8 +22,8 @@ def nested(
 ) -> None:
     """Copy over loops whose strides are those of the target and of the source, in any order.
 
-    Equal dtypes move bits: dense runs by whole vectors, runs that are dense along different loops in transposed
-    blocks. Different dtypes convert through float32.
+    Equal dtypes move bits: dense runs by whole vectors, runs that are dense along different loops in
+    transposed blocks. Different dtypes convert through float32.
     """
     e = kernel.e
     size = target.dtype.itemsize
@@ -49,7 +49,8 @@ def nested(
     def descend(level: int, at: list[Value]) -> None:
         if level < len(dims) - 1:
             with e.loop(dims[level].count) as loop:
-                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, dims[level].strides, strict=True)])
+                strides = dims[level].strides
+                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
             return
         run = (dims[level].count if dims else 1) * size
         streams = not target.region.on_chip and run >= _LONG_RUN and prod(target.shape) * size >= _LARGE_COPY
@@ -93,7 +94,7 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
 
 
 def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
-    """Copy a long dense run around the caches: aligned non-temporal stores, and one vector at each ragged end."""
+    """Copy a long dense run around the caches: aligned non-temporal stores, plain ones at ragged ends."""
     native = e.host.vector_bits // 8
     misaligned = e.and_(e.convert("ptrtoint", dst, "i64"), e.i64(native - 1))
     head = e.and_(e.sub(e.i64(native), misaligned), e.i64(native - 1))
@@ -101,18 +102,19 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
     body = e.and_(e.sub(e.i64(count), head), e.i64(-native * _VECTORS))
     first, target = e.offset(src, head), e.offset(dst, head)
     with e.loop(body, step=native * _VECTORS) as loop:
-        values = [e.load("i8", e.offset(e.offset(first, loop.index), i * native), native) for i in range(_VECTORS)]
+        at = e.offset(first, loop.index)
+        values = [e.load("i8", e.offset(at, i * native), native) for i in range(_VECTORS)]
         for i, value in enumerate(values):
             e.store(value, e.offset(e.offset(target, loop.index), i * native), align=native, streaming=True)
     done = e.add(head, body)
     with e.when(e.compare("ne", done, e.i64(count))):
         for i in range(1, _VECTORS + 1):
-            at = count - i * native
-            e.store(e.load("i8", e.offset(src, at), native), e.offset(dst, at))
+            last = count - i * native
+            e.store(e.load("i8", e.offset(src, last), native), e.offset(dst, last))
 
 
 def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse: bool) -> None:
-    """dst = src, a tensor of the same dtype or an immediate, where the predicate is nonzero (zero when reversed)."""
+    """dst = src where the predicate is nonzero (zero if reversed); src has dst's dtype or is an immediate."""
     e = kernel.e
     target, control = kernel.operands[dst], kernel.operands[predicate]
     operands = [target, control]
@@ -145,7 +147,7 @@ def _splats(e: Emitter, scalar: Value) -> dict[int, Value]:
 
 
 def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
-    """A float64 scalar as the element bits of a dtype: integers round to nearest even and saturate; NaN becomes 0."""
+    """A float64 scalar as the element bits of a dtype; integers round to nearest even and saturate."""
     if dtype.kind == "x":
         return e.const(_BITS[dtype.itemsize], 0)
     if dtype is dtypes.bool_:

@@ -1,8 +1,8 @@
 """A micro-kernel being written: the operands of one signature as byte-strided CPU memory, and their pointers.
 
-A micro-kernel is `i32 f(ptr words, ptr bases)`. The words are those the executable's table holds for the instruction:
-for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in signature order. It returns a
-status; details of a failure go to the words in front of the bases.
+A micro-kernel is `i32 f(ptr words, ptr bases)`. The words are those the executable's table holds for the
+instruction: for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in
+signature order. It returns a status; details of a failure go to the words in front of the bases.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
 from nkilite.dtypes import DType
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
-from nkilite.ir.types import IndirectKind, Indirection, MemoryRegion
+from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion
 
 STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
@@ -43,7 +43,7 @@ class CpuOperand(NamedTuple):
         return self.shape, self.strides
 
     def broadcast(self, shape: tuple[int, ...]) -> CpuOperand:
-        """Repeat along dimensions of size 1 (stride 0) up to `shape`; missing free dimensions count as size 1."""
+        """Repeat along dimensions of size 1 (stride 0) up to `shape`; free dimensions may be missing."""
         own = (*self.shape[:1], *(1,) * (len(shape) - len(self.shape)), *self.shape[1:])
         strides = (*self.strides[:1], *(0,) * (len(shape) - len(self.shape)), *self.strides[1:])
         new = tuple(0 if n == 1 and m != 1 else s for n, m, s in zip(own, shape, strides, strict=True))
@@ -74,7 +74,7 @@ class MicroKernel:
     def pointer(self, name: str) -> Value:
         """Address of the first element of a tensor argument; call it before opening loops.
 
-        The index of a scalar-indirect tensor is included. A vector-indirect tensor has an address per row: `row`.
+        The index of a scalar-indirect tensor is included; a vector-indirect tensor has one per row.
         """
         found = self._pointers.get(name)
         if found is None:
@@ -98,7 +98,7 @@ class MicroKernel:
         base = e.load("ptr", e.step(Value("%bases", "ptr"), which, 8), align=8)
         return e.offset(base, bytes)
 
-    # --- runtime indices ------------------------------------------------------------------------------------------
+    # --- runtime indices ------------------------------------------------------------------------------------
 
     def index(self, name: str, position: Value | None = None) -> Value:
         """The runtime index of an indirect tensor, or that of one position of its dimension 0, as an i64.
@@ -143,7 +143,7 @@ class MicroKernel:
         """Address of the row of a vector-indirect tensor that an index, known to be in bounds, chooses."""
         return self.e.step(self.pointer(name), index, self.operands[name].index_stride)
 
-    # --- numbers --------------------------------------------------------------------------------------------------
+    # --- numbers --------------------------------------------------------------------------------------------
 
     def immediate(self, name: str) -> Value:
         """The float64 value of an immediate argument, as a scalar."""

@@ -19,8 +19,8 @@ def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = N
     (gather, scatter). Where out-of-bounds indices are skipped, nothing is written for them.
 
     Args:
-        axes: dimension i of what is stored is dimension axes[i] of src. The shapes of dst and the reordered src
-            must agree for a gather; otherwise only their sizes.
+        axes: dimension i of what is stored is dimension axes[i] of src. The shapes of dst and the reordered
+            src must agree for a gather; otherwise only their sizes.
     """
     target, source = kernel.operands[dst], kernel.operands[src]
     if axes is not None:
@@ -50,7 +50,7 @@ def _reordered(operand: CpuOperand, axes: Sequence[int]) -> CpuOperand:
 
 
 def _gather_columns(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) -> bool:
-    """A gather whose rows become the columns of the target, in transposed blocks over a table of row addresses.
+    """A gather whose rows become columns of the target, in transposed blocks over a table of row addresses.
 
     Returns:
         False, with nothing written, if target or rows are not dense or need conversion.
@@ -89,8 +89,8 @@ def _gather_columns(kernel: MicroKernel, target: CpuOperand, source: CpuOperand)
 def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) -> None:
     """Copy piece by piece, where a piece has a static layout on both sides and its address is computed.
 
-    This is how gathers and scatters run (a piece is a row), and shapes whose boundaries do not nest (a piece is the
-    longest run that no boundary cuts).
+    This is how gathers and scatters run (a piece is a row), and shapes whose boundaries do not nest (a piece
+    is the longest run that no boundary cuts).
     """
     e = kernel.e
     sides = (_Side(target), _Side(source))
@@ -134,7 +134,7 @@ class _Side:
 
 
 def _pieces(sides: tuple[_Side, _Side]) -> tuple[int, list[tuple[nest.Layout, nest.Layout]]]:
-    """The longest piece length whose pieces are alike on both sides, and each side's (pieces, piece) layouts."""
+    """The longest piece length that suits both sides, and each side's layouts of pieces and of a piece."""
     rows = [side.length for side in sides]
     innermost = [side.row[0][-1] if side.row[0] else 1 for side in sides]
     for length in (gcd(*rows), gcd(*innermost)):

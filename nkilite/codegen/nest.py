@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import prod
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ class Dim(NamedTuple):
 def unify(layouts: list[Layout]) -> list[Dim] | None:
     """Loops, outermost first, that visit all operands' elements in row-major order.
 
-    Dimensions are split where another operand has a boundary and merged where every operand is dense. None when the
-    boundaries do not nest (such as shapes (3, 4) and (4, 3) of strided views).
+    Dimensions are split where another operand has a boundary and merged where every operand is dense. None
+    when the boundaries do not nest (such as shapes (3, 4) and (4, 3) of strided views).
     """
     total = prod(layouts[0][0])
     assert all(prod(shape) == total for shape, _ in layouts), layouts
@@ -31,10 +32,10 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
             inner *= n
             boundaries.add(inner)
     edges = sorted(boundaries)
-    if any(b % a for a, b in zip(edges, edges[1:], strict=False)):
+    if any(b % a for a, b in itertools.pairwise(edges)):
         return None
     dims: list[Dim] = []
-    for inner, outer in reversed(list(zip(edges, edges[1:], strict=False))):
+    for inner, outer in reversed(list(itertools.pairwise(edges))):
         dims.append(Dim(outer // inner, tuple(_stride_at(layout, inner) for layout in layouts)))
     return merge(dims)
 
@@ -46,7 +47,7 @@ def collapse(layout: Layout) -> Layout:
 
 
 def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
-    """Split a layout into one of pieces and one of the `length` elements of a piece; None if pieces differ."""
+    """Layouts of the pieces of `length` elements and of one piece; None if the pieces differ."""
     outer: list[tuple[int, int]] = []
     inner: list[tuple[int, int]] = []
     size = 1
@@ -57,8 +58,12 @@ def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
         inner.append((within, stride))
         outer.append((n // within, stride * within))
         size *= within
-    pieces, piece = (collapse((tuple(n for n, _ in reversed(p)), tuple(s for _, s in reversed(p)))) for p in (outer, inner))
-    return pieces, piece
+    return _layout(outer), _layout(inner)
+
+
+def _layout(dims: list[tuple[int, int]]) -> Layout:
+    """The layout of (count, stride) pairs, innermost first."""
+    return collapse((tuple(n for n, _ in reversed(dims)), tuple(s for _, s in reversed(dims))))
 
 
 def _stride_at(layout: Layout, inner: int) -> int:
@@ -91,8 +96,8 @@ def merge(dims: list[Dim]) -> list[Dim]:
 def contiguous_last(dims: list[Dim], itemsizes: list[int], least: int) -> list[Dim]:
     """Reorder loops so that the innermost is the best one to vectorize.
 
-    The last loop stays unless it is short or strided and another loop of at least `least` trips is dense in more
-    operands. Only valid when the order of iterations does not matter.
+    The last loop stays unless it is short or strided and another loop of at least `least` trips is dense in
+    more operands. Only valid when the order of iterations does not matter.
     """
     if not dims:
         return dims

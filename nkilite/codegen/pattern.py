@@ -1,4 +1,4 @@
-"""Affine patterns: loops over a tile that know offset + channel * multiplier + the steps of a [step, num] pattern."""
+"""Affine patterns: loops over a tile that know a linear function of every element's position."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def from_int32(e: Emitter, dtype: DType, value: Value) -> Value:
     return convert.from_i32(e, dtype, value)
 
 
-def iota(kernel: MicroKernel, dst: str, pattern: Sequence[tuple[int, int]], channel_multiplier: int, offset: str) -> None:
+def iota(
+    kernel: MicroKernel, dst: str, pattern: Sequence[tuple[int, int]], channel_multiplier: int, offset: str
+) -> None:
     """Store the affine values themselves."""
     e = kernel.e
     target = kernel.operands[dst]
@@ -126,7 +128,7 @@ def select(
     offset: str,
     holds: Callable[[Emitter, Value], Value],
 ) -> None:
-    """dst = on_true where `holds` (i1 lanes) of the affine value, elsewhere the float32 immediate `on_false`."""
+    """dst = on_true where `holds` (i1 lanes) of the affine value, else the float32 immediate on_false."""
     e = kernel.e
     target, source = kernel.operands[dst], kernel.operands[on_true]
     compute = "bits" if target.dtype == source.dtype else "f32"

@@ -31,8 +31,8 @@ def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -
     Equal dtypes are copied bit by bit; different ones are converted through float32.
 
     Args:
-        dst: SBUF or PSUM tile with the partitions and elements per partition of `src`; the free dimensions may be
-            shaped differently (elements are taken in row-major order).
+        dst: SBUF or PSUM tile with the partitions and elements per partition of `src`; the free dimensions
+            may be shaped differently (elements are taken in row-major order).
         src: SBUF or PSUM tile of any dtype.
         engine: `nisa.engine.vector` (default), `gpsimd` (SBUF only) or `scalar` (trn2 and later; on trn1 use
             nisa.activation with nl.copy).
@@ -88,7 +88,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 def tensor_copy_predicated(
     dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred=False, name=None
 ) -> None:
-    """Copy elements of `src` to `dst` where `predicate` is nonzero, on the Vector Engine; dst keeps the others.
+    """Copy elements of `src` to `dst` where `predicate` is nonzero, on the Vector Engine.
 
     Args:
         dst: SBUF or PSUM tile.
@@ -119,7 +119,8 @@ def _(call: Signature) -> None:
     if call.is_tensor("src"):
         if call.src.dtype != call.dst.dtype:
             raise DtypeMismatch(
-                instruction=rules.instruction_name(call), detail=f"src is {call.src.dtype} and dst {call.dst.dtype}",
+                instruction=rules.instruction_name(call),
+                detail=f"src is {call.src.dtype} and dst {call.dst.dtype}",
                 hint="convert src first with nisa.tensor_copy.",
             )
         if call.src.region is rules.PSUM and call.predicate.region is rules.PSUM:
@@ -197,7 +198,7 @@ def _(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
 
 
 def constant(value: float, dtype: DType) -> np.generic:
-    """A compile-time number as an element: integers are exact where they fit, and saturate where they do not."""
+    """A compile-time number as an element; integers are exact or saturate."""
     if not dtype.is_integer or dtype.kind == "b":
         return np.float32(value) if dtype.kind != "x" else dtype.numpy.type(0)
     limits = np.iinfo(dtype.numpy)

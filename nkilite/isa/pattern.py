@@ -33,18 +33,19 @@ def iota(dst: NkiTensor, pattern, offset: int = 0, channel_multiplier=0, name=No
     """Write an affine function of each element's position.
 
     Element (p, w, z, y, x) becomes ``offset + p * channel_multiplier + w * step_w + z * step_z + y * step_y +
-    x * step_x``, in int32 arithmetic that wraps around. Integer dtypes saturate, float dtypes round to nearest even.
+    x * step_x``, in int32 arithmetic that wraps around. Integer dtypes saturate, float dtypes round to
+    nearest even.
 
     Args:
-        dst: SBUF tile of any dtype but the packed ones; its elements per partition are the product of the nums, and
-            take the pattern's values in row-major order.
+        dst: SBUF tile of any dtype but the packed ones; its elements per partition are the product of the
+            nums, and take the pattern's values in row-major order.
         pattern: up to four [step, num] pairs, outermost first.
         offset: int32 added to every value.
         channel_multiplier: int32 multiplied with the partition's position in dst.
 
     Raises:
         WrongMemory: dst is not in SBUF.
-        InvalidOperand: the pattern is not a list of one to four [step, num] pairs of integers, or offset no int32.
+        InvalidOperand: pattern is no list of one to four [step, num] integer pairs, or offset no int32.
         ShapeMismatch: the pattern has another number of elements than a partition of dst.
         UnsupportedDtype: dst is packed.
 
@@ -96,8 +97,8 @@ def affine_select(
     offset: int = 0,
     name=None,
 ) -> None:
-    """Keep `on_true_tile` where an affine function of the element's position compares with 0 as asked; elsewhere
-    write `on_false_value`.
+    """Keep `on_true_tile` where an affine function of the element's position compares with 0 as asked;
+    elsewhere write `on_false_value`.
 
     The function is that of nisa.iota; ``cmp_op(value, 0)`` decides. Causal masks are its common use.
 
@@ -105,8 +106,8 @@ def affine_select(
         dst: SBUF tile.
         pattern: up to four [step, num] pairs, outermost first; as many elements as a partition of dst has.
         channel_multiplier: int32 multiplied with the partition's position in dst.
-        on_true_tile: SBUF tile with the partitions and elements per partition of dst. Copied bit by bit when the
-            dtypes agree, else converted through float32.
+        on_true_tile: SBUF tile with the partitions and elements per partition of dst. Copied bit by bit when
+            the dtypes agree, else converted through float32.
         on_false_value: a number, taken as float32 and converted to dst's dtype.
         cmp_op: nl.equal, not_equal, less, less_equal, greater or greater_equal.
         offset: int32 added to every value.
@@ -169,11 +170,12 @@ def _(call: Signature, kernel: MicroKernel) -> None:
         return e.compare("ne", call.cmp_op.emit(e, values, zero), zero)
 
     algorithms.select(
-        kernel, "dst", "on_true_tile", "on_false_value", call.pattern, call.channel_multiplier, "offset", holds
+        kernel, "dst", "on_true_tile", "on_false_value",
+        call.pattern, call.channel_multiplier, "offset", holds,
     )
 
 
-# --- patterns ---------------------------------------------------------------------------------------------------------
+# --- patterns -----------------------------------------------------------------------------------------------
 
 
 def _normalize_pattern(arguments: dict[str, Any], instruction: str) -> None:
@@ -186,7 +188,7 @@ def _normalize_pattern(arguments: dict[str, Any], instruction: str) -> None:
     if not 1 <= len(pairs) <= _MOST_DIMENSIONS or any(num < 1 for _, num in pairs):
         raise InvalidOperand(
             instruction=instruction, operand="pattern", found=pattern,
-            expected=f"a list of 1 to {_MOST_DIMENSIONS} [step, num] pairs of integers with num of at least 1",
+            expected=f"a list of 1 to {_MOST_DIMENSIONS} [step, num] pairs of integers with num at least 1",
         )
     arguments["pattern"] = pairs
     try:

@@ -11,8 +11,8 @@ def splice(program: Program, runs: dict[int, list[int]]) -> None:
     """Put other words in the place of instructions.
 
     Args:
-        runs: by the word position of an instruction, the words of one or more instructions; the last of them stands
-            for the replaced one (it may be a copy of it) and inherits its name and dependencies.
+        runs: by the word position of an instruction, the words of one or more instructions; the last of them
+            stands for the replaced one (it may be a copy of it) and inherits its name and dependencies.
     """
     if not runs:
         return

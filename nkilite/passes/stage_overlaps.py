@@ -1,8 +1,8 @@
 """Copy operands that an instruction would overwrite while it still reads them.
 
-An instruction reads all of its operands before it writes. Native micro-kernels read and write as they go, which is the
-same thing when operands and destination are apart, or are the same view of an instruction that works elementwise.
-Where they overlap in any other way, the operand is copied to a buffer of its own first.
+An instruction reads all of its operands before it writes. Native micro-kernels read and write as they go,
+which is the same thing when operands and destination are apart, or are the same view of an instruction that
+works elementwise. Where they overlap in any other way, the operand is copied to a buffer of its own first.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _pairs(signature: Signature) -> Iterator[tuple[Operand, Operand]]:
 class _Places:
     """Where buffers are, as arrays over buffer ids.
 
-    Two operands can only touch when their buffers have the same `space`: the buffer itself, or for tiles with an
-    explicit address, which may alias, their memory.
+    Two operands can only touch when their buffers have the same `space`: the buffer itself, or for tiles with
+    an explicit address, which may alias, their memory.
     """
 
     def __init__(self, program: Program) -> None:
@@ -72,12 +72,14 @@ class _Places:
         memories = {region: len(buffers) + i for i, region in enumerate(_TILES)}
         fixed = [b.address is not None and b.region in memories for b in buffers]
         self.buffers = buffers
-        self.space = np.array([memories[b.region] if f else b.id for b, f in zip(buffers, fixed, strict=True)], np.int64)
+        spaces = [memories[b.region] if f else b.id for b, f in zip(buffers, fixed, strict=True)]
+        self.space = np.array(spaces, np.int64)
         self.partition = np.array([b.address[0] if b.address else 0 for b in buffers], np.int64)
         self.byte = np.array([b.address[1] if b.address else 0 for b in buffers], np.int64)
         self.partitions = np.array([b.partitions for b in buffers], np.int64)
         # Off chip there are no partitions: everything is one long row.
-        self.row = np.array([max(b.partition_bytes, 1) if b.region.on_chip else 1 << 62 for b in buffers], np.int64)
+        rows = [max(b.partition_bytes, 1) if b.region.on_chip else 1 << 62 for b in buffers]
+        self.row = np.array(rows, np.int64)
 
     def locate(self, buffer: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Partition and byte in the partition of byte offsets into buffers."""
@@ -121,7 +123,7 @@ def _overlapping(
 
 
 class _Extent(NamedTuple):
-    """The bytes of a view: `partitions` rows a `step` of partitions apart, each with elements at strided offsets."""
+    """The bytes of a view: `partitions` rows, `step` partitions apart, of elements at strided offsets."""
 
     partitions: int
     step: int
@@ -165,7 +167,7 @@ def _merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int
 
 
 def _conflict(written: _Extent, read: _Extent, partitions: int, bytes: int, in_place: bool) -> bool:
-    """Whether a read operand that starts so many partitions and bytes after the written one must be staged."""
+    """Whether an operand that starts so many partitions and bytes after the written one must be staged."""
     if in_place and written == read and partitions == 0 and bytes == 0:
         return False
     last, read_last = (written.partitions - 1) * written.step, partitions + (read.partitions - 1) * read.step
@@ -183,7 +185,7 @@ def _bytes_meet(written: _Extent, read: _Extent, shift: int) -> bool:
     if read_low >= high or read_high <= low:
         return False
     if written.shape and read.shape and written.strides[0] == read.strides[0] > 0:
-        # Rows of equal pitch, such as two blocks of columns: compare one row, if neither reaches into the next.
+        # Rows of equal pitch, such as two blocks of columns: one row tells, if neither reaches into the next.
         pitch = written.strides[0]
         rows = (e._replace(shape=e.shape[1:], strides=e.strides[1:]) for e in (written, read))
         one, other = rows
@@ -201,14 +203,14 @@ def _bytes_meet(written: _Extent, read: _Extent, shift: int) -> bool:
 
 
 class _Stages:
-    """Writes the copies, and the instructions that read them; one buffer per type of operand serves all of them."""
+    """Writes the copies and the instructions that read them; operands of one type share a buffer."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._buffers: dict[tuple, Buffer] = {}
 
     def run_for(self, start: int, operands: list[Operand]) -> list[int]:
-        """The words that replace the instruction at `start`: a copy per operand, then the instruction on them."""
+        """The words that replace the instruction at `start`: a copy per operand, then the instruction."""
         program = self._program
         signature = program.signatures[program.code[start]]
         words = list(program.code[start:start + signature.n_words])
@@ -243,7 +245,8 @@ class _Stages:
         """The words of the instruction that copies a view into its stage."""
         definition = REGISTRY["tensor_copy" if kind.region.on_chip else "dma_copy"]
         arguments = {p.name: p.default for p in definition.parameters}
-        arguments.update(dst=stage.whole(), src=kind, engine=Engine.vector if kind.region.on_chip else Engine.unknown)
+        engine = Engine.vector if kind.region.on_chip else Engine.unknown
+        arguments.update(dst=stage.whole(), src=kind, engine=engine)
         return [self._program.signature(definition, arguments).id, where, stage.id, 0, buffer, offset]
 
     def _redirected(self, signature: Signature, plain: dict[str, ViewType]) -> Signature:
@@ -255,8 +258,8 @@ class _Stages:
                 view: ViewType = arguments[tensor]
                 old = view.indirection
                 assert old is not None
-                indirection = Indirection.of(old.kind, kind, old.stride, old.limit)
-                arguments[tensor] = ViewType.of(view.region, view.dtype, view.shape, view.strides, indirection)
+                moved = Indirection.of(old.kind, kind, old.stride, old.limit)
+                arguments[tensor] = ViewType.of(view.region, view.dtype, view.shape, view.strides, moved)
             else:
                 arguments[name] = kind
         return self._program.signature(signature.definition, arguments)

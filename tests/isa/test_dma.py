@@ -64,8 +64,11 @@ def test_converts(source, target):
 
 
 @pytest.mark.parametrize(
-    "source, target",
-    [((8, 24), (24, 8)), ((6, 35), (7, 30)), ((4, 6, 10), (5, 48)), ((1, 120), (120, 1)), ((9, 16), (16, 3, 3))],
+    ("source", "target"),
+    [
+        ((8, 24), (24, 8)), ((6, 35), (7, 30)), ((4, 6, 10), (5, 48)), ((1, 120), (120, 1)),
+        ((9, 16), (16, 3, 3)),
+    ],
 )
 def test_partitions_may_change(source, target):
     """Row-major order on both sides, through tiles whose rows are padded apart and through strided views."""
@@ -127,7 +130,8 @@ def test_gather_and_scatter(cpu, index_dtype, columns, monkeypatch):
 
     def kernel(x, y, where):
         index = tile(where)
-        gathered, selected, narrow = new((count, columns)), new((count, columns)), new((count, columns), "bfloat16")
+        gathered, selected = new((count, columns)), new((count, columns))
+        narrow = new((count, columns), "bfloat16")
         nisa.dma_copy(gathered, x.ap([[columns, count], [1, columns]], vector_offset=index))
         nisa.dma_copy(selected, x.vector_select(0, index))
         nisa.dma_copy(narrow, x.vector_select(0, index))
@@ -148,7 +152,9 @@ def test_gather_and_scatter(cpu, index_dtype, columns, monkeypatch):
 
 
 def test_gather_of_multidimensional_rows_and_strided_columns():
-    """Part of each row, with an offset, in another order; the index reads a multi-column tile column by column."""
+    """Part of each row, with an offset, in another order; the index reads a multi-column tile column by
+    column.
+    """
 
     def kernel(x, where):
         index = tile(where)
@@ -296,7 +302,10 @@ def test_a_view_may_not_run_past_the_storage(run):
 
 @pytest.mark.parametrize("cpu", CPU_LEVELS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
-@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (128, 128), (77, 33), (512, 96), (3, 4, 5), (40, 3, 64), (6, 2, 3, 20)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (5, 7), (128, 128), (77, 33), (512, 96), (3, 4, 5), (40, 3, 64), (6, 2, 3, 20)],
+)
 def test_transpose(cpu, dtype, shape, monkeypatch):
     monkeypatch.setenv("NKILITE_CPU", cpu)
     axes = {2: (1, 0), 3: (2, 1, 0), 4: (3, 1, 2, 0)}[len(shape)]
@@ -406,15 +415,20 @@ def test_copy_rules():
         lambda: copy(new((4, 8)), hbm((4, 8), "bfloat16"), dge_mode=mode.hwdge),
     )
     _raises(
-        errors.UnsupportedOnTarget, "trn2", lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=mode.hwdge), "trn1"
+        errors.UnsupportedOnTarget, "trn2",
+        lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=mode.hwdge), "trn1",
     )
-    _raises(errors.InvalidOperand, "dge_mode is 2", lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=2))
-    _raises(errors.InvalidOperand, "oob_mode is 1", lambda: copy(new((4, 8)), hbm((4, 8)), oob_mode=1))
-    _raises(errors.InvalidOperand, "dge_mode is hwdge", lambda: copy(new((4, 8)), rows(), dge_mode=mode.hwdge))
+    _raises(errors.InvalidOperand, "dge_mode is .*2", lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=2))
+    _raises(errors.InvalidOperand, "oob_mode is .*1", lambda: copy(new((4, 8)), hbm((4, 8)), oob_mode=1))
+    _raises(
+        errors.InvalidOperand, "dge_mode is hwdge",
+        lambda: copy(new((4, 8)), rows(), dge_mode=mode.hwdge),
+    )
     _raises(errors.InvalidOperand, "dge_mode is none", lambda: copy(rows(), new((4, 8)), dge_mode=mode.none))
     _raises(errors.ShapeMismatch, r"\(3, 1\) for 4 rows", lambda: copy(new((4, 8)), short()))
     _raises(
-        errors.InvalidOperand, "engine is sync", lambda: copy(new((4, 8)), hbm((4, 8)), engine=nisa.engine.sync)
+        errors.InvalidOperand, "engine is sync",
+        lambda: copy(new((4, 8)), hbm((4, 8)), engine=nisa.engine.sync),
     )
     _raises(
         errors.UnsupportedEngine, "vector.*sync, scalar",
@@ -422,7 +436,7 @@ def test_copy_rules():
     )
     _raises(errors.UnsupportedOnTarget, "trn3", lambda: copy(new((4, 8)), hbm((4, 8)), priority=1))
     _raises(
-        errors.InvalidOperand, "priority is 4; expected an integer from 0 to 3",
+        errors.InvalidOperand, "priority is .*4; expected an integer from 0 to 3",
         lambda: copy(new((4, 8)), hbm((4, 8)), priority=4), "trn3",
     )
 
@@ -453,7 +467,10 @@ def test_transpose_rules():
     def out(shape=(8, 16), dtype="bfloat16"):
         return new(shape, dtype)
 
-    _raises(errors.WrongMemory, "dst is in PSUM", lambda: transpose(new((8, 16), "bfloat16", nl.psum), source()))
+    _raises(
+        errors.WrongMemory, "dst is in PSUM",
+        lambda: transpose(new((8, 16), "bfloat16", nl.psum), source()),
+    )
     _raises(errors.ShapeMismatch, r"has \(8, 16\)", lambda: transpose(out((16, 8)), source()))
     _raises(errors.ShapeMismatch, "1 dimensions", lambda: transpose(out((8, 1)), source((8,))))
     _raises(errors.InvalidOperand, r"axes is \(0, 1\)", lambda: transpose(out(), source(), (0, 1)))
@@ -472,7 +489,10 @@ def test_transpose_rules():
         errors.UnsupportedDtype, "float32",
         lambda: transpose(out(dtype="float32"), source(dtype="float32"), dge_mode=mode.hwdge),
     )
-    _raises(errors.UnsupportedDtype, "float32", lambda: transpose(out(dtype="float32"), rows(dtype="float32")))
+    _raises(
+        errors.UnsupportedDtype, "float32",
+        lambda: transpose(out(dtype="float32"), rows(dtype="float32")),
+    )
     _raises(errors.ShapeMismatch, "12 rows", lambda: transpose(out((8, 12)), rows(12)))
     _raises(errors.ShapeMismatch, r"shape \(20, 1\)", lambda: transpose(out(), rows(index=(20, 1))))
     _raises(errors.ShapeMismatch, "128 partitions", lambda: transpose(out(), rows(index=(16, 2))))

@@ -41,7 +41,7 @@ PATTERNS = [
 
 @pytest.mark.parametrize("cpu", CPU_LEVELS)
 @pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("offset, multiplier", [(0, 0), (-17, 3), (2**31 - 5, -1000)])
+@pytest.mark.parametrize(("offset", "multiplier"), [(0, 0), (-17, 3), (2**31 - 5, -1000)])
 def test_iota(cpu, pattern, offset, multiplier, monkeypatch):
     monkeypatch.setenv("NKILITE_CPU", cpu)
     count = int(np.prod([num for _, num in pattern]))
@@ -74,9 +74,8 @@ def test_iota_dtypes(cpu, dtype, monkeypatch):
         return outputs(small, large)
 
     kind = dtypes.as_dtype(dtype)
-    for result, values in zip(
-        both(kernel, np.zeros(1, np.float32)), (affine(3, pattern, -20), affine(3, [[1, 60]], -30, 100)), strict=True
-    ):
+    wanted = affine(3, pattern, -20), affine(3, [[1, 60]], -30, 100)
+    for result, values in zip(both(kernel, np.zeros(1, np.float32)), wanted, strict=True):
         if kind.kind in "iu":
             limits = np.iinfo(kind.numpy)
             expected = np.clip(values.astype(np.int64), limits.min, limits.max).astype(kind.numpy)
@@ -191,7 +190,10 @@ def test_rules():
     raises(errors.InvalidOperand, "1 to 4", lambda: nisa.iota(sbuf(), [[1, 1]] * 4 + [[1, 8]]))
     raises(errors.InvalidOperand, "1 to 4", lambda: nisa.iota(sbuf(), [1, 8]))
     raises(errors.InvalidOperand, "1 to 4", lambda: nisa.iota(sbuf(), [[1.5, 8]]))
-    raises(errors.InvalidOperand, "offset is 2147483648; expected an int32", lambda: nisa.iota(sbuf(), [[1, 8]], 2**31))
+    raises(
+        errors.InvalidOperand, "offset is 2147483648; expected an int32",
+        lambda: nisa.iota(sbuf(), [[1, 8]], 2**31),
+    )
     raises(errors.InvalidOperand, "offset is 0.5", lambda: nisa.iota(sbuf(), [[1, 8]], 0.5))
     raises(errors.InvalidOperand, "channel_multiplier is '1'", lambda: nisa.iota(sbuf(), [[1, 8]], 0, "1"))
     raises(errors.UnsupportedDtype, "float8_e5m2_x4", lambda: nisa.iota(sbuf("float8_e5m2_x4"), [[1, 8]]))

@@ -72,7 +72,7 @@ def _staged(program: Program) -> int:
     return len(program) - before
 
 
-@pytest.mark.parametrize("shift, staged", [(0, 0), (32, 1), (-32, 1), (64, 0), (-64, 0)])
+@pytest.mark.parametrize(("shift", "staged"), [(0, 0), (32, 1), (-32, 1), (64, 0), (-64, 0)])
 def test_tiles_aliased_by_address(shift: int, staged: int) -> None:
     def kernel(x: Any) -> Any:
         one, other = new((8, 16), (0, 1024)), new((8, 16), (0, 1024 + shift))
