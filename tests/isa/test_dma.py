@@ -499,3 +499,30 @@ def test_transpose_rules():
     _raises(errors.DtypeMismatch, "int32", lambda: transpose(out(), rows(index_dtype="int32")))
     _raises(errors.InvalidOperand, "none", lambda: transpose(out(), rows(), dge_mode=mode.none))
     _raises(errors.UnsupportedOnTarget, "trn2", lambda: transpose(out(), rows()), "trn1")
+
+
+# --- modelled time ------------------------------------------------------------------------------------------
+
+
+def test_costs_count_contiguous_runs():
+    """A run is what one descriptor covers: a partition's row, or what strides leave of it."""
+
+    def kernel(x):
+        rows, columns = new((128, 512)), new((64, 512), "bfloat16")
+        nisa.dma_copy(rows, x)
+        nisa.dma_copy(rows[:, ::4], x[:, :128])
+        nisa.dma_copy(columns, x[:64])
+        nisa.dma_copy(hbm((64, 512)), x[64:])
+        nisa.dma_transpose(hbm((512, 128)), x)
+        return x
+
+    program = nki.jit(kernel).trace(make((128, 512), "float32"))
+    costs = [s.definition.rule("cost")(s) for s in program.signatures]
+    assert {c.engine for c in costs} == {nisa.engine.dma}
+    whole, strided, half, between, transposed = costs
+    assert [c.bytes_moved for c in costs] == [128 * 2048, 128 * 512, 64 * 2048, 64 * 2048, 128 * 2048]
+    assert [c.dma_engines for c in costs] == [16, 16, 8, 16, 16]
+    assert strided.transfer_ns > whole.transfer_ns  # 128 times the descriptors for a quarter of the bytes
+    assert half.transfer_ns == pytest.approx(whole.transfer_ns)
+    assert between.transfer_ns < half.transfer_ns
+    assert transposed.transfer_ns > between.transfer_ns
