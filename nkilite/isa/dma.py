@@ -1,4 +1,4 @@
-"""Instructions of the DMA engines: copies and transposes between HBM and SBUF, with conversion, gather and scatter."""
+"""DMA instructions: copies and transposes between HBM and SBUF, with conversion, gather and scatter."""
 
 from __future__ import annotations
 
@@ -46,23 +46,24 @@ def dma_copy(
     engine=_any_engine,
     name=None,
 ) -> None:
-    """Copy `src` to `dst` with the DMA engines: between HBM and SBUF in either direction, or within one of them.
+    """Copy `src` to `dst` with the DMA engines: between HBM and SBUF in either direction, or within either.
 
-    Elements are taken in row-major order of both shapes, which may differ (also in partitions) as long as the element
-    counts agree. Equal dtypes are copied bit by bit, different ones through float32.
+    Elements are taken in row-major order of both shapes, which may differ (also in partitions) as long as the
+    element counts agree. Equal dtypes are copied bit by bit, different ones through float32.
 
-    A view with a runtime index gathers (as `src`) or scatters (as `dst`): `.ap(vector_offset=)` and `.vector_select`
-    give every position of dimension 0 its own index, `.ap(scalar_offset=)` and `.select` move the whole view. When
-    several scattered rows have the same index, the last one stays.
+    A view with a runtime index gathers (as `src`) or scatters (as `dst`): `.ap(vector_offset=)` and
+    `.vector_select` give every position of dimension 0 its own index, `.ap(scalar_offset=)` and `.select`
+    move the whole view. When several scattered rows have the same index, the last one stays.
 
     Args:
         dst: HBM or SBUF tensor.
         src: HBM or SBUF tensor; dimensions of stride 0 repeat elements.
         priority: quality-of-service class 0 (highest) to 3, trn3 only; has no effect on results.
-        oob_mode: for an index outside its dimension, `nisa.oob_mode.error` raises IndirectOutOfBounds when the kernel
-            runs and `skip` transfers nothing for it, leaving `dst` as it is there.
-        dge_mode: where descriptors are made: `none` (before the kernel), `swdge` (GpSimd), `hwdge` (trn2 and later,
-            equal dtypes), `unknown` (chosen by the compiler). Gathers and scatters by vector need swdge or unknown.
+        oob_mode: for an index outside its dimension, `nisa.oob_mode.error` raises IndirectOutOfBounds when
+            the kernel runs and `skip` transfers nothing for it, leaving `dst` as it is there.
+        dge_mode: where descriptors are made: `none` (before the kernel), `swdge` (GpSimd), `hwdge` (trn2 and
+            later, equal dtypes), `unknown` (chosen by the compiler). Gathers and scatters by vector need
+            swdge or unknown.
         engine: with hwdge, the queue that triggers the transfer: `nisa.engine.sync` or `nisa.engine.scalar`.
 
     Raises:
@@ -82,7 +83,8 @@ def _(call: Signature) -> None:
     if call.dst.size != call.src.size:
         raise ShapeMismatch(
             instruction=rules.instruction_name(call),
-            detail=f"dst {call.dst.shape} has {call.dst.size} elements, src {call.src.shape} has {call.src.size}",
+            detail=f"dst {call.dst.shape} has {call.dst.size} elements, "
+            f"src {call.src.shape} has {call.src.size}",
         )
     rules.require_convertible(call, "dst", "src")
     _require_options(call)
@@ -125,6 +127,9 @@ def _(call: Signature) -> Cost:
     runs = max(_runs(call.dst), _runs(call.src))
     wider = max(call.dst.dtype.itemsize, call.src.dtype.itemsize)
     partitions = [o.partitions for o in (call.dst, call.src) if o.region.on_chip]
+    if not partitions:
+        # Nothing ties a piece of HBM to one engine, so a long run is shared by all.
+        runs = max(runs, min(call.target.dma_engines, call.dst.size))
     return costs.dma(
         call.target, runs, call.dst.size * wider / runs, partitions=min(partitions) if partitions else None,
         hardware_dge=call.dge_mode is _DgeMode.hwdge,
@@ -133,13 +138,18 @@ def _(call: Signature) -> Cost:
 
 def _runs(kind: ViewType) -> int:
     """The number of contiguous pieces of memory a view consists of; every partition is one of its own."""
-    rows = kind.region.on_chip or (kind.indirection is not None and kind.indirection.kind is IndirectKind.vector)
+    rows = kind.region.on_chip or _by_vector(kind)
     run = 1
     for n, stride in reversed(list(zip(kind.shape, kind.strides, strict=True))[1 if rows else 0:]):
         if n != 1 and stride != run:
             break
         run *= n
     return kind.size // run
+
+
+def _by_vector(kind: ViewType) -> bool:
+    """Whether every position of dimension 0 has its own runtime index."""
+    return kind.indirection is not None and kind.indirection.kind is IndirectKind.vector
 
 
 @dma_copy.lower
@@ -157,26 +167,27 @@ def dma_transpose(
     oob_mode=_oob_error,
     name=None,
 ) -> None:
-    """Transpose `src` into `dst` with the DMA engines; the innermost dimension becomes the partition dimension.
+    """Transpose `src` into `dst` with the DMA engines; its innermost dimension becomes the outermost.
 
     Args:
         dst: tensor of exactly the transposed shape of src, and its dtype.
-        src: 2-D, 3-D or 4-D tensor in HBM or SBUF. With `.ap(vector_offset=)` rows of an HBM tensor are gathered
-            first: row i is the one named by entry i of the index tile read column by column.
+        src: 2-D, 3-D or 4-D tensor in HBM or SBUF. With `.ap(vector_offset=)` rows of an HBM tensor are
+            gathered first: row i is the one named by entry i of the index tile read column by column.
         axes: (1, 0), (2, 1, 0) or (3, 1, 2, 0) for 2, 3 and 4 dimensions, which is also what None means.
         priority: quality-of-service class 0 (highest) to 3, trn3 only; has no effect on results.
-        dge_mode: `unknown`; `none` or `hwdge` for a src without vector offset; `swdge` with one. hwdge needs trn2, a
-            2-byte dtype, at most 128 columns and 16 rows (or, in 3-D and 4-D, 1, 2, 4, 8 or 16 rows, whose product
-            with the second-to-last dimension is a multiple of 16).
+        dge_mode: `unknown`; `none` or `hwdge` for a src without vector offset; `swdge` with one. hwdge needs
+            trn2, a 2-byte dtype, at most 128 columns and 16 rows (or, in 3-D and 4-D, 1, 2, 4, 8 or 16 rows,
+            whose product with the second-to-last dimension is a multiple of 16).
         oob_mode: as for dma_copy; `skip` applies to an indirect src alone.
 
-    An indirect transpose needs trn2; a 2-byte dtype; at most 128 columns; rows in multiples of 16; in 4-D, a second
-    or third dimension of size 1; and a 2-D uint32 index tile in SBUF with 16, 32, ... 128 partitions (128 when it has
-    more than one column) and at least as many entries as src has rows.
+    An indirect transpose needs trn2; a 2-byte dtype; at most 128 columns; rows in multiples of 16; in 4-D, a
+    second or third dimension of size 1; and a 2-D uint32 index tile in SBUF with 16, 32, ... 128 partitions
+    (128 when it has more than one column) and at least as many entries as src has rows.
 
     Raises:
         WrongMemory: an operand is in PSUM; or src in SBUF with a vector offset.
-        ShapeMismatch, DtypeMismatch, UnsupportedDtype, InvalidOperand, UnsupportedOnTarget: a rule above is broken.
+        ShapeMismatch, DtypeMismatch, UnsupportedDtype, InvalidOperand, UnsupportedOnTarget: a rule above is
+            broken.
 
     Source: nki.isa.dma_transpose; the DGE reference; Trainium2 architecture guide, DMA transpose.
     """
@@ -196,23 +207,27 @@ def _(call: Signature) -> None:
         _require_reachable(call, operand)
     order = _ORDERS.get(src.ndim)
     if order is None:
-        raise ShapeMismatch(instruction=name, detail=f"src has {src.ndim} dimensions, shape {src.shape}; 2 to 4 work")
+        raise ShapeMismatch(
+            instruction=name, detail=f"src has {src.ndim} dimensions, shape {src.shape}; 2 to 4 work"
+        )
     if call.axes != order:
         raise _invalid(call, "axes", call.axes, f"{order} for a src of {src.ndim} dimensions")
     wanted = tuple(src.shape[a] for a in order)
     if dst.shape != wanted:
         raise ShapeMismatch(
-            instruction=name, detail=f"dst has shape {dst.shape}; src {src.shape} transposed by {order} has {wanted}"
+            instruction=name,
+            detail=f"dst has shape {dst.shape}; src {src.shape} transposed by {order} has {wanted}",
         )
     if dst.dtype != src.dtype:
         raise DtypeMismatch(
-            instruction=name, detail=f"src is {src.dtype} and dst {dst.dtype}; a DMA transpose does not convert",
+            instruction=name,
+            detail=f"src is {src.dtype} and dst {dst.dtype}; a DMA transpose does not convert",
             hint="convert before or after with nisa.tensor_copy.",
         )
     _require_options(call)
     if src.indirection is None and call.oob_mode is OobMode.skip:
         raise _invalid(call, "oob_mode", "skip", "error, for src has no runtime index")
-    if src.indirection is not None and src.indirection.kind is IndirectKind.vector:
+    if _by_vector(src):
         _require_gather_transpose(call, src)
     elif call.dge_mode is _DgeMode.swdge and src.indirection is None:
         raise _invalid(call, "dge_mode", "swdge", "unknown, none or hwdge, for src has no runtime index")
@@ -226,7 +241,8 @@ def _require_narrow(call: Signature, src: ViewType, how: str) -> None:
     if src.shape[-1] > _MOST_COLUMNS:
         raise ShapeMismatch(
             instruction=rules.instruction_name(call),
-            detail=f"{how} takes at most {_MOST_COLUMNS} elements in the last dimension of src; it has {src.shape[-1]}",
+            detail=f"{how} takes at most {_MOST_COLUMNS} elements in the last dimension of src; "
+            f"it has {src.shape[-1]}",
         )
 
 
@@ -237,8 +253,8 @@ def _require_hardware_transpose(call: Signature, src: ViewType) -> None:
     if not fits:
         raise ShapeMismatch(
             instruction=rules.instruction_name(call),
-            detail=f"src has shape {src.shape}; a hwdge transpose needs 16 rows in 2-D, and in 3-D and 4-D 1, 2, 4, 8 "
-            "or 16 rows whose product with the second-to-last dimension is a multiple of 16",
+            detail=f"src has shape {src.shape}; a hwdge transpose needs 16 rows in 2-D, and in 3-D and 4-D "
+            "1, 2, 4, 8 or 16 rows whose product with the second-to-last dimension is a multiple of 16",
         )
 
 
@@ -254,7 +270,7 @@ def _require_gather_transpose(call: Signature, src: ViewType) -> None:
     elif src.shape[0] % 16:
         problem = f"src has {src.shape[0]} rows; an indirect transpose needs a multiple of 16"
     elif index.ndim != 2 or index.shape[0] not in _INDEX_PARTITIONS:
-        problem = f"the index tile has shape {index.shape}; it needs 2 dimensions and 16, 32, ... 128 partitions"
+        problem = f"the index tile has shape {index.shape}; it needs 2-D and 16, 32, ... 128 partitions"
     elif index.shape[1] > 1 and index.shape[0] != 128:
         problem = f"the index tile has shape {index.shape}; with several columns it needs 128 partitions"
     elif index.size < src.shape[0]:
@@ -263,7 +279,8 @@ def _require_gather_transpose(call: Signature, src: ViewType) -> None:
         raise ShapeMismatch(instruction=rules.instruction_name(call), detail=problem)
     if index.dtype != "uint32":
         raise DtypeMismatch(
-            instruction=rules.instruction_name(call), detail=f"the index tile of an indirect transpose is {index.dtype}",
+            instruction=rules.instruction_name(call),
+            detail=f"the index tile of an indirect transpose is {index.dtype}",
             hint="make it uint32.",
         )
 
@@ -289,7 +306,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src", call.axes)
 
 
-# --- what both instructions ask ---------------------------------------------------------------------------------------
+# --- what both instructions ask -----------------------------------------------------------------------------
 
 
 def _require_reachable(call: Signature, operand: str) -> None:
@@ -301,7 +318,7 @@ def _require_reachable(call: Signature, operand: str) -> None:
     indirection = kind.indirection
     if indirection is None:
         return
-    entries = kind.shape[0] if indirection.kind is IndirectKind.vector else 1
+    entries = kind.shape[0] if _by_vector(kind) else 1
     if prod(indirection.index.shape) < entries:
         raise ShapeMismatch(
             instruction=rules.instruction_name(call),
@@ -321,11 +338,10 @@ def _require_options(call: Signature) -> None:
             raise _invalid(call, "priority", call.priority, "an integer from 0 to 3")
     if call.dge_mode is _DgeMode.hwdge:
         rules.require_generation(call, 3, "dge_mode.hwdge")
-    by_vector = any(
-        o.indirection is not None and o.indirection.kind is IndirectKind.vector for o in (call.dst, call.src)
-    )
+    by_vector = _by_vector(call.dst) or _by_vector(call.src)
     if by_vector and call.dge_mode not in (_DgeMode.unknown, _DgeMode.swdge):
-        raise _invalid(call, "dge_mode", call.dge_mode.name, "unknown or swdge, which alone gather and scatter")
+        expected = "unknown or swdge, which alone gather and scatter"
+        raise _invalid(call, "dge_mode", call.dge_mode.name, expected)
 
 
 def _invalid(call: Signature, operand: str, found: object, expected: str) -> InvalidOperand:
