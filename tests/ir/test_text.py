@@ -31,8 +31,8 @@ def add(a, b):
 GOLDEN = """\
 program add on trn2
 file test_text.py = "{file}"
-buffer %a = input shared_hbm float32[64, 32]  ; test_text.py:17
-buffer %b = input shared_hbm float32[64, 32]  ; test_text.py:17
+buffer %a = input shared_hbm float32[64, 32]  ; test_text.py:18
+buffer %b = input shared_hbm float32[64, 32]  ; test_text.py:18
 buffer %out = internal shared_hbm float32[64, 32]  ; test_text.py:19
 buffer %sb3 = internal sbuf float32[64, 32]  ; test_text.py:20
 buffer %sb4 = internal sbuf float32[64, 32] name 'b tile'  ; test_text.py:21
