@@ -48,7 +48,7 @@ class DType(str):
             return str.__eq__(self, other)
         if isinstance(other, (type, np.dtype)) or hasattr(other, "dtype"):
             try:
-                return self.numpy == np.dtype(other) and self is not tfloat32  # type: ignore[call-overload]
+                return self.numpy == np.dtype(other) and self is not tfloat32
             except TypeError:
                 return False
         return False

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nkilite import compat
 from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
 from nkilite.runtime.kernel import Kernel, jit
@@ -30,7 +31,7 @@ class InvalidArgumentSpec(ArgumentError, ValueError):
 
 
 def load_kernel(spec: str) -> Kernel:
-    """The kernel named by ``package.module:kernel`` or ``path/file.py:kernel``.
+    """The kernel named by ``package.module:kernel`` or ``path/file.py:kernel``; the file may say ``import nki``.
 
     Raises:
         UnknownKernel: the module or the name does not exist.
@@ -38,13 +39,15 @@ def load_kernel(spec: str) -> Kernel:
     where, _, name = spec.rpartition(":")
     if not where or not name:
         raise UnknownKernel(spec=spec, reason="there is no ':' between module and kernel")
+    compat.install()
     try:
         if where.endswith(".py"):
             path = os.path.abspath(where)
             if not os.path.exists(path):
                 raise UnknownKernel(spec=spec, reason=f"{where} does not exist")
             module_spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
-            assert module_spec is not None and module_spec.loader is not None
+            assert module_spec is not None
+            assert module_spec.loader is not None
             module = importlib.util.module_from_spec(module_spec)
             sys.modules[module_spec.name] = module
             sys.path.insert(0, os.path.dirname(path))

@@ -12,7 +12,7 @@ Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, byte strides
 class Dim(NamedTuple):
     """A loop: its trip count and the byte stride of every operand."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is of no use here
     strides: tuple[int, ...]
 
 

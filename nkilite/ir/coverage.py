@@ -73,7 +73,7 @@ class Coverage:
         """A boolean array of the view's shape: True where an element was not written."""
         if self.full:
             return np.zeros(type.shape, bool)
-        return ~self._written(type, byte_offset).all(axis=-1)
+        return np.logical_not(self._written(type, byte_offset).all(axis=-1))
 
     def _written(self, type: ViewType, byte_offset: int) -> np.ndarray:
         if self._map is None:

@@ -145,7 +145,8 @@ class _Parser:
         dtype = ALL[match["dtype"]] if match["dtype"] else buffer.dtype
         offset = int(match["offset"] or 0) * dtype.itemsize
         pattern = ast.literal_eval(match["pattern"])
-        indirection, index_words = None, []
+        indirection: Indirection | None = None
+        index_words: list[int] = []
         if match["dynamic"]:
             index, index_words = self._operand(match["index"])
             indirection = Indirection.of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -118,7 +118,8 @@ def _rows(call: Signature) -> Iterator[tuple[int, int]]:
             yield row, row - row % quadrant + chosen
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """Consecutive output partitions whose sources are evenly spaced: one strided copy."""
 
     row: int

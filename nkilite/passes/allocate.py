@@ -35,7 +35,7 @@ class Allocate:
             psum = region is MemoryRegion.psum
             result = plan(
                 requests,
-                capacity=target.psum_partition_bytes if psum else target.sbuf_fmax_bytes,
+                capacity=target.psum_partition_bytes if psum else target.sbuf_partition_bytes,
                 align=target.psum_min_align if psum else _SBUF_ALIGN,
                 policy="spread",
                 bank=target.psum_bank_bytes if psum else None,
