@@ -6,13 +6,30 @@ Values are read when asked for, never at import: kernel files set NEURON_PLATFOR
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 DEFAULT_TARGET = "trn2"
+_TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 
 
 def target() -> str:
     """NEURON_PLATFORM_TARGET_OVERRIDE: the modelled chip (trn1|inf2|gen2, trn2|gen3, trn3|gen4)."""
-    return os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE") or DEFAULT_TARGET
+    return os.environ.get(_TARGET) or DEFAULT_TARGET
+
+
+@contextmanager
+def overridden_target(name: str) -> Iterator[None]:
+    """Make `name` the target inside a `with` block."""
+    before = os.environ.get(_TARGET)
+    os.environ[_TARGET] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TARGET]
+        else:
+            os.environ[_TARGET] = before
 
 
 def cpu() -> str:
@@ -21,6 +38,12 @@ def cpu() -> str:
     "native" (default) uses all the host has; "amx", "avx512", "avx2" and "vector128" name one of its levels.
     """
     return os.environ.get("NKILITE_CPU") or "native"
+
+
+def tuned() -> str:
+    """NKILITE_TUNED: a file of tuned configurations (exported, or a tuner's database) that launches take values for
+    omitted parameters from; "" (default) means the defaults in the kernel's signature."""
+    return os.environ.get("NKILITE_TUNED", "")
 
 
 def verify_passes() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nkilite.location import is_internal
 
-_MISSING = object()
+MISSING = object()
 
 
 class Globals:
@@ -27,11 +27,11 @@ class Globals:
     def unchanged(self) -> bool:
         """Whether every value is still what it was."""
         for namespace, name, value, copy in self._values:
-            now = namespace.get(name, _MISSING)
+            now = namespace.get(name, MISSING)
             if now is not value or (copy is not None and now != copy):
                 return False
         return all(
-            _content(cell) is value and (copy is None or _content(cell) == copy) for cell, value, copy in self._cells
+            content(cell) is value and (copy is None or content(cell) == copy) for cell, value, copy in self._cells
         )
 
     def _follow(self, value: Any) -> None:
@@ -45,26 +45,32 @@ class Globals:
         if not isinstance(function, types.FunctionType) or id(function) in self._seen:
             return
         self._seen.add(id(function))
-        if is_internal(function.__code__.co_filename) or "site-packages" in function.__code__.co_filename:
+        if is_library(function):
             return
         for cell in function.__closure__ or ():
-            content = _content(cell)
-            self._cells.append((cell, content, _copy(content)))
-            self._follow(content)
-        for name in _names(function.__code__):
-            found = function.__globals__.get(name, _MISSING)
-            if found is _MISSING or isinstance(found, types.ModuleType):
+            held = content(cell)
+            self._cells.append((cell, held, _copy(held)))
+            self._follow(held)
+        for name in global_names(function.__code__):
+            found = function.__globals__.get(name, MISSING)
+            if found is MISSING or isinstance(found, types.ModuleType):
                 continue
             self._values.append((function.__globals__, name, found, _copy(found)))
             self._follow(found)
 
 
-def _names(code: types.CodeType) -> set[str]:
+def is_library(function: types.FunctionType) -> bool:
+    """Whether a function is nkilite's or an installed package's, which are taken as constant."""
+    file = function.__code__.co_filename
+    return is_internal(file) or "site-packages" in file
+
+
+def global_names(code: types.CodeType) -> set[str]:
     """Global names used by a code object and the functions nested in it."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _names(constant)
+            names |= global_names(constant)
     return names
 
 
@@ -72,8 +78,9 @@ def _copy(value: Any) -> Any:
     return type(value)(value) if isinstance(value, (list, dict, set)) else None
 
 
-def _content(cell: Any) -> Any:
+def content(cell: Any) -> Any:
+    """What a closure cell holds, or MISSING while it is empty."""
     try:
         return cell.cell_contents
     except ValueError:
-        return _MISSING
+        return MISSING

@@ -1,0 +1,47 @@
+"""Where launches find tuned values for the parameters a caller leaves out: one lookup per process, set by a tuner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from nkilite import knobs
+
+ENTRY_POINT = "nkilite.configurations"
+
+Lookup = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+
+_NOT_LOADED: Any = object()
+_lookup: Lookup | None = _NOT_LOADED
+
+
+def register(lookup: Lookup | None) -> Lookup | None:
+    """Make `lookup(kernel, explicit arguments)` supply the arguments a launch leaves out; returns the one before.
+
+    The lookup is asked at every launch, so it must be quick; it returns values by parameter name, and those the
+    caller passed win. None turns it off.
+    """
+    global _lookup
+    before, _lookup = _current(), lookup
+    return before
+
+
+def configured(kernel: Any, explicit: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values for the parameters of `kernel` that are not in `explicit`; empty when no tuner is registered."""
+    lookup = _lookup if _lookup is not _NOT_LOADED else _current()
+    if lookup is None:
+        return {}
+    return {name: value for name, value in lookup(kernel, explicit).items() if name not in explicit}
+
+
+def _current() -> Lookup | None:
+    """The registered lookup; at first use NKILITE_TUNED makes the installed tuner's entry point supply it."""
+    global _lookup
+    if _lookup is _NOT_LOADED:
+        _lookup = None
+        path = knobs.tuned()
+        if path:
+            for point in entry_points(group=ENTRY_POINT):
+                _lookup = point.load()(path)
+    return _lookup
