@@ -18,7 +18,7 @@ from rich.table import Table
 
 from kernels import GALLERY
 from nkilite.isa import engine
-from nkilite.profile import summarize
+from nkilite.profiling import summarize
 from nkilite.testing import check
 
 ROUNDS = 5

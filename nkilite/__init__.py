@@ -11,6 +11,8 @@ from nkilite import collectives, errors, isa, language, typing
 from nkilite.dtypes import DType as dtype
 from nkilite.errors import UnknownName as _UnknownName
 from nkilite.language import NkiTensor as tensor
+from nkilite.profiling import profile
+from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, simulate
 
 __version__ = "0.1.0"
@@ -23,6 +25,8 @@ __all__ = [
     "isa",
     "jit",
     "language",
+    "profile",
+    "register_configurations",
     "simulate",
     "tensor",
     "typing",
@@ -31,7 +35,6 @@ __all__ = [
 _REPLACED = {
     "baremetal": "call the kernel directly: @nki.jit runs it.",
     "benchmark": "call the kernel and measure it; python -m nkilite compile --time shows where time goes.",
-    "profile": "see nkilite.profile for the modelled timeline.",
     "simulate_kernel": "use nki.simulate(kernel)(...).",
 }
 

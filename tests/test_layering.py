@@ -13,19 +13,21 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ["location", "knobs"],
     ["deprecation", "errors"],
+    ["suggest"],
     ["dtypes"],
     ["machine"],
     ["ir"],
     ["codegen", "passes", "trace"],
     ["isa"],
-    ["language", "profile"],
+    ["language"],
     ["runtime"],
-    ["collectives", "compiler", "typing", "testing", "compat"],
+    ["collectives", "compiler", "typing", "testing", "compat", "profiling"],
     ["cli"],
     ["pytest_plugin", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PUBLIC = {"nkilite", "nkilite.profile", "nkilite.isa", "nkilite.language", "nkilite.testing", "nkilite.errors", "nkilite.typing"}
+PUBLIC = {"nkilite", "nkilite.profiling", "nkilite.isa", "nkilite.language", "nkilite.testing", "nkilite.errors", "nkilite.typing",
+          "nkilite.location", "nkilite.cli.specs"}
 
 
 def imports(path: Path) -> list[tuple[int, str]]:

@@ -132,7 +132,6 @@ def _(call: Signature) -> Cost:
         runs = max(runs, min(call.target.dma_engines, call.dst.size))
     return costs.dma(
         call.target, runs, call.dst.size * wider / runs, partitions=min(partitions) if partitions else None,
-        hardware_dge=call.dge_mode is _DgeMode.hwdge,
     )
 
 
@@ -297,7 +296,6 @@ def _(call: Signature) -> Cost:
     return costs.dma_transpose(
         call.target, call.src.size * call.src.dtype.itemsize, src_in_sbuf=call.src.region.on_chip,
         partitions=min(call.dst.partitions, call.target.num_partitions),
-        hardware_dge=call.dge_mode is _DgeMode.hwdge,
     )
 
 

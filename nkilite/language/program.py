@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from nkilite.trace import active
+
 __all__ = ["no_reorder", "num_programs", "program_id", "program_ndim"]
 
 
@@ -28,5 +30,12 @@ def program_ndim() -> int:
 
 @contextmanager
 def no_reorder() -> Iterator[None]:
-    """Keep the instructions of a `with` block in program order, as nkilite does everywhere."""
+    """Keep the instructions of a `with` block in program order.
+
+    nkilite executes in program order everywhere; the block matters to the timing model, in which each of its
+    instructions waits for the one before it.
+    """
+    program = active.builder("nl.no_reorder").program
+    first = program.count
     yield
+    program.dependencies += [(i, i - 1) for i in range(first + 1, program.count)]

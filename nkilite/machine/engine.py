@@ -31,12 +31,14 @@ __all__ = [
     "Operand",
     "clock_ghz",
     "dma",
+    "dma_issue_ns",
     "dma_transpose",
     "gpsimd_local_gather",
     "gpsimd_stream",
     "gpsimd_topk",
     "matmul",
     "matmul_mx",
+    "result_latency_ns",
     "scalar_copy",
     "scalar_stream",
     "sequencer",
@@ -389,6 +391,25 @@ def gpsimd_topk(target: Target, n: int, k: int) -> Cost:
     return Cost(Engine.gpsimd, max(target.min_issue_cycles, 4 * n + k))
 
 
+# --- from one instruction to the next ----------------------------------------------------------------------
+
+
+def result_latency_ns(target: Target, engine: Engine) -> float:
+    """Time from when a compute instruction leaves its engine until a consumer can use the result.
+
+    What `Target.dependency_cycles` (published for dependent one-element instructions) has beyond the minimum
+    initiation interval: draining the pipeline, writing, and telling the consumer.
+    """
+    return (target.dependency_cycles - target.min_issue_cycles) / clock_ghz(target, engine)
+
+
+def dma_issue_ns(target: Target, *, generated: bool) -> float:
+    """Time a DMA instruction holds its queue: making its descriptors, or only triggering ready-made ones."""
+    if generated:
+        return target.dge_issue_ns
+    return sequencer(target, Engine.sync).busy_ns(target)
+
+
 # --- sequencers ---------------------------------------------------------------------------------------------
 
 
@@ -409,27 +430,24 @@ def dma(
     buffer_bytes: float,
     *,
     partitions: int | None = None,
-    hardware_dge: bool = False,
 ) -> Cost:
     """A DMA transfer of `buffers` contiguous runs of `buffer_bytes` bytes each.
 
     Each DMA engine serves eight SBUF partitions, so a tile of few partitions uses few engines (dma, example
-    1). A buffer holds its engine for its bytes over the engine's bandwidth or `Target.dma_min_buffer_ns`,
-    whichever is longer. Starting takes `Target.dma_start_ns` (dma-bw), and 600 ns more through the hardware
-    descriptor generator (dge). The 16 engines together stay below a core's share of device memory bandwidth
-    on every generation.
+    1). A buffer holds its engine for its bytes over the engine's bandwidth plus `Target.dma_descriptor_ns`.
+    Starting takes `Target.dma_start_ns` (dma-bw). The 16 engines together stay below a core's share of device
+    memory bandwidth on every generation.
 
     Args:
         buffers: contiguous runs on the side that is cut into more of them; at least one per SBUF partition.
         buffer_bytes: bytes of one run (their mean when they differ); with a dtype cast, of the wider side.
         partitions: SBUF partitions touched; None when neither side is in SBUF (runs spread over all engines).
-        hardware_dge: descriptors come from the hardware DGE.
     """
-    return _dma(target, buffers, buffer_bytes, partitions, hardware_dge, efficiency=1.0)
+    return _dma(target, buffers, buffer_bytes, partitions, efficiency=1.0)
 
 
 def dma_transpose(
-    target: Target, total_bytes: int, *, src_in_sbuf: bool, partitions: int, hardware_dge: bool = False
+    target: Target, total_bytes: int, *, src_in_sbuf: bool, partitions: int
 ) -> Cost:
     """A DMA transpose into SBUF: 16 engines together at 90% (from HBM) or 50% (from SBUF) of copy speed.
 
@@ -439,7 +457,7 @@ def dma_transpose(
     best = target.dma_transpose_efficiency_sbuf if src_in_sbuf else target.dma_transpose_efficiency_hbm
     efficiency = best * min(1.0, partitions / target.num_partitions)
     per_engine = total_bytes / target.dma_engines
-    return _dma(target, target.dma_engines, per_engine, None, hardware_dge, efficiency)
+    return _dma(target, target.dma_engines, per_engine, None, efficiency)
 
 
 def _dma(
@@ -447,18 +465,17 @@ def _dma(
     buffers: int,
     buffer_bytes: float,
     partitions: int | None,
-    hardware_dge: bool,
     efficiency: float,
 ) -> Cost:
     engines = target.dma_engines
     if partitions is not None:
         engines = min(engines, math.ceil(partitions / target.partitions_per_dma_engine))
     engines = max(1, min(engines, buffers))
-    buffer_ns = max(buffer_bytes / (target.dma_bytes_per_ns * efficiency), target.dma_min_buffer_ns)
+    buffer_ns = buffer_bytes / (target.dma_bytes_per_ns * efficiency) + target.dma_descriptor_ns
     return Cost(
         Engine.dma,
         transfer_ns=math.ceil(buffers / engines) * buffer_ns,
-        fixed_ns=target.dma_start_ns + (target.hardware_dge_ns if hardware_dge else 0.0),
+        fixed_ns=target.dma_start_ns,
         dma_engines=engines,
         bytes_moved=round(buffers * buffer_bytes),
     )

@@ -30,6 +30,7 @@ from nkilite.errors import UnknownTarget
 __all__ = ["TARGETS", "Target", "get_target", "legal_start_partitions"]
 
 KIB = 1024
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Target:
     dma_theoretical_bytes_per_ns: float
     #: Device memory bandwidth divided evenly over the NeuronCores of the device.
     hbm_bytes_per_ns: float
+    #: Device memory, which the NeuronCores of the device share.
+    hbm_bytes: int
     cores_per_device: int
     max_logical_core_size: int
 
@@ -139,13 +142,19 @@ class Target:
     partitions_per_dma_engine: int = 8  # dma: 128 partitions over 16 engines
     #: dma-bw: descriptor set-up, synchronization and semaphore-to-start, cross-engine.
     dma_start_ns: float = 1300.0
-    #: A buffer (one contiguous run of bytes) occupies its DMA engine at least this long. Read off the plotted
-    #: throughput curve of dma (v3): proportional to the payload up to 1 KiB, where it is 42% of peak, so a
-    #: buffer costs as much as 2450 bytes at 23 bytes/ns. Carried over to v2 and v4.
-    dma_min_buffer_ns: float = 106.0
+    #: A descriptor (one contiguous run of bytes) holds its DMA engine this much longer than its bytes take. Read off
+    #: published trn2 profiles: 2 KiB in 97 ns (dma, example 2), which leaves 8; the packet times of versions 2 and 3
+    #: in the kernel-optimization tutorial leave 7.6 for 512 bytes and 3.5 for 2 KiB. Carried over to v2 and v4.
+    dma_descriptor_ns: float = 7.0
+    #: A DMA instruction holds the generator of its descriptors this long: published for the hardware DGE (dge), and
+    #: the distance of software triggers in the kernel-optimization tutorial (version 2, zoomed).
+    dge_issue_ns: float = 600.0
     dma_recommended_bytes: int = 2 * KIB  # dma-bw: minimum recommended per partition
     dma_saturating_bytes: int = 4 * KIB  # dma-bw: fully amortizes the per-packet overhead
-    hardware_dge_ns: float = 600.0  # dge: one DMA instruction through the hardware DGE
+    #: What a launch adds before the first and after the last instruction: 17 + 5 us in the profiles of the fused
+    #: mamba tutorial (trn1); carried over.
+    launch_ns: float = 17_000.0
+    teardown_ns: float = 5_000.0
     dma_transpose_efficiency_hbm: float = 0.9  # arch-v3: HBM to SBUF transpose against a plain copy
     dma_transpose_efficiency_sbuf: float = 0.5  # arch-v3: SBUF to SBUF
 
@@ -234,6 +243,7 @@ _TRN1 = Target(
     dma_bytes_per_ns=17.0,  # dma-bw
     dma_theoretical_bytes_per_ns=27.2,  # dma
     hbm_bytes_per_ns=820 / 2,  # arch-v2: 820 GB/s, two cores
+    hbm_bytes=32 * GIB,  # arch-v2
     cores_per_device=2,
     max_logical_core_size=1,
     matmul_dtypes=_BASE_MATMUL_DTYPES,
@@ -280,6 +290,7 @@ _TRN2 = replace(
     dma_bytes_per_ns=23.0,  # dma-bw
     dma_theoretical_bytes_per_ns=27.2,  # dma
     hbm_bytes_per_ns=3000 / 8,  # arch-v3: 3 TB/s, eight cores
+    hbm_bytes=96 * GIB,  # arch-v3
     cores_per_device=8,
     max_logical_core_size=2,  # nki/get-started/about/lnc
     pe_tile_sizes=(32, 64, 128),  # isa: nc_matmul, tiling mode
@@ -312,6 +323,7 @@ _TRN3 = replace(
     dma_bytes_per_ns=33.0,  # dma-bw
     dma_theoretical_bytes_per_ns=38.4,  # dma
     hbm_bytes_per_ns=4700 / 8,  # arch-v4: 4.7 TB/s, eight cores
+    hbm_bytes=144 * GIB,  # arch-v4
     matmul_dtypes=_BASE_MATMUL_DTYPES | {"float8_e4m3fn"},  # isa: nc_matmul
     matmul_dst_dtypes=frozenset({"float32", "bfloat16"}),  # arch-v4: BF16 results in PSUM
     matmul_moving_fmax_32bit=4096,  # isa: nc_matmul, all eight PSUM banks

@@ -53,7 +53,7 @@ def summarize(program: Program) -> Summary:
         cost = signature.definition.rule("cost")(signature)
         instructions[cost.engine] += count
         busy[cost.engine] = busy.get(cost.engine, 0.0) + count * cost.busy_ns(program.target) / 1000
-        taken, given = _hbm_bytes(signature)
+        taken, given = hbm_bytes(signature)
         read += count * taken
         written += count * given
     first, last = lifetimes(program)
@@ -73,7 +73,7 @@ def summarize(program: Program) -> Summary:
     )
 
 
-def _hbm_bytes(signature: Signature) -> tuple[int, int]:
+def hbm_bytes(signature: Signature) -> tuple[int, int]:
     """Bytes one instruction reads from and writes to HBM; broadcast dimensions are read once."""
     read = written = 0
     for operand in signature.operands:

@@ -1,0 +1,225 @@
+"""When every instruction runs: in-order engine queues, DMA engines and hazards, simulated event by event.
+
+A `Workload` says for each instruction which queue issues it, how long it holds the queue, when its result lands and
+whom it waits for; `simulate` returns when it starts and ends and what held it back. Two orders:
+
+    program    every queue issues in program order: the instruction at its head blocks those behind it
+    compiler   a free queue issues the earliest instruction (in program order) whose operands are ready: list
+               scheduling within each engine, as the vendor's compiler may do between independent instructions
+
+A DMA instruction holds its queue while descriptors are made and triggered; after the start-up latency, its share of
+the transfer occupies each of its DMA engines, first come, first served. All times are modelled nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Literal
+
+import numpy as np
+
+from nkilite.machine.dependencies import DATA, ORDER, Edges
+
+__all__ = ["BUSY", "FREE", "ORDERS", "Order", "Timeline", "Workload", "simulate"]
+
+Order = Literal["program", "compiler"]
+ORDERS: tuple[Order, ...] = ("compiler", "program")
+
+FREE, BUSY = -1, -2  # what held an instruction back: nothing; its engine (or a shared port) was busy
+
+
+@dataclass
+class Workload:
+    """Instructions as the model sees them, one entry per instruction and list.
+
+    Attributes:
+        queues: which queue issues it; any small integers.
+        busy_ns: time it holds its queue.
+        latency_ns: compute: from leaving the engine until the result can be used. DMA: from issue to the first byte.
+        transfer_ns: time each of its DMA engines is occupied; 0 for compute.
+        dma_engines: (first engine, engines) of a transfer; (0, 0) for compute.
+        ports: bit mask of memory ports that only one instruction can hold at a time.
+        priorities: DMA service class, 0 first; matters in ``compiler`` order.
+        edges: hazards and explicit dependencies.
+    """
+
+    queues: Sequence[int]
+    busy_ns: Sequence[float]
+    latency_ns: Sequence[float]
+    transfer_ns: Sequence[float]
+    dma_engines: Sequence[tuple[int, int]]
+    edges: Edges
+    ports: Sequence[int] = ()
+    priorities: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self.queues)
+
+
+@dataclass
+class Timeline:
+    """The result of a simulation, arrays indexed by instruction, nanoseconds from the first issue.
+
+    Attributes:
+        start, end: when the instruction held its queue.
+        moving: when the first byte of a DMA moved; `start` for compute.
+        finish: when its result was usable, or all its bytes had arrived.
+        cause: the instruction whose completion it waited for, `BUSY` if its engine was not free, or `FREE`.
+        before: the instruction that held the queue before it, or -1.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    moving: np.ndarray
+    finish: np.ndarray
+    cause: np.ndarray
+    before: np.ndarray
+    order: Order = "compiler"
+    span_ns: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.span_ns = float(self.finish.max()) if len(self.finish) else 0.0
+
+    def critical_path(self) -> list[int]:
+        """Instructions, first to last, each of which began when the one before it allowed."""
+        if not len(self.finish):
+            return []
+        path = []
+        at = int(self.finish.argmax())
+        while at >= 0:
+            path.append(at)
+            cause = int(self.cause[at])
+            at = int(self.before[at]) if cause == BUSY else cause
+        return path[::-1]
+
+
+def simulate(work: Workload, order: Order = "compiler") -> Timeline:
+    """Run a workload; the cost is O(n log n) in instructions and linear in edges."""
+    n = len(work)
+    producer, consumer, kind = work.edges.producer, work.edges.consumer, work.edges.kind
+    if order == "program":
+        chain = _queue_chains(work.queues)
+        producer = np.concatenate([producer, chain[:, 0]])
+        consumer = np.concatenate([consumer, chain[:, 1]])
+        kind = np.concatenate([kind, np.full(len(chain), _ISSUE, np.int8)])
+    by_producer = np.argsort(producer, kind="stable")
+    consumers, kinds = consumer[by_producer].tolist(), kind[by_producer].tolist()
+    first = np.searchsorted(producer[by_producer], np.arange(n + 1)).tolist()
+    waiting = np.bincount(consumer, minlength=n).tolist() if len(consumer) else [0] * n
+
+    queues, busy_ns = list(work.queues), list(work.busy_ns)
+    latency_ns, transfer_ns, dma_engines = list(work.latency_ns), list(work.transfer_ns), list(work.dma_engines)
+    ports = list(work.ports) or [0] * n
+    keys = _keys(n, work.priorities)
+    names = sorted(set(queues))
+    slot = {q: i for i, q in enumerate(names)}
+    queues = [slot[q] for q in queues]
+    n_engines = max((e + c for e, c in set(dma_engines)), default=0)
+
+    start, end, moving, finish = [0.0] * n, [0.0] * n, [0.0] * n, [0.0] * n
+    cause, before = [FREE] * n, [-1] * n
+    ready = [0.0] * n  # earliest start its producers allow
+    engine_free = [0.0] * n_engines
+    port_free = [0.0] * (max(ports, default=0).bit_length())
+    port_holder = [-1] * len(port_free)
+    last = [-1] * len(names)
+    free = [0.0] * len(names)
+    eligible: list[list] = [[] for _ in names]  # (key, instruction) whose operands are ready
+    future: list[list] = [[] for _ in names]  # (time, key, instruction) whose operands will be
+    wake = [(0.0, q) for q in range(len(names))]
+    alarm = [0.0] * len(names)  # the earliest wake of each queue; later ones in the heap are void
+
+    for i in range(n):
+        if not waiting[i]:
+            heappush(future[queues[i]], (0.0, keys[i], i))
+
+    while wake:
+        now, q = heappop(wake)
+        if now != alarm[q]:
+            continue
+        alarm[q] = _NEVER
+        coming, ready_now = future[q], eligible[q]
+        while coming and coming[0][0] <= now:
+            _, key, i = heappop(coming)
+            heappush(ready_now, (key, i))
+        if not ready_now:
+            if coming:
+                alarm[q] = coming[0][0]
+                heappush(wake, (alarm[q], q))
+            continue
+        i = ready_now[0][1]
+        if ports[i]:
+            blocked, holder = max((port_free[b], port_holder[b]) for b in range(len(port_free)) if ports[i] >> b & 1)
+            if blocked > now:
+                ready[i], cause[i], alarm[q] = blocked, holder, blocked
+                heappush(wake, (blocked, q))
+                continue
+        heappop(ready_now)
+        if now > ready[i]:
+            cause[i] = BUSY
+        start[i] = now
+        before[i], last[q] = last[q], i
+        done = now + busy_ns[i]
+        end[i] = free[q] = done
+        count = dma_engines[i][1]
+        if count:
+            begin = now + latency_ns[i]
+            arrived, started = 0.0, _NEVER
+            lead = dma_engines[i][0]
+            for e in range(lead, lead + count):
+                at = engine_free[e] if engine_free[e] > begin else begin
+                started = at if at < started else started
+                engine_free[e] = at = at + transfer_ns[i]
+                arrived = at if at > arrived else arrived
+            moving[i] = started
+            landed = left = max(arrived, done)
+        else:
+            moving[i] = now
+            left, landed = done, done + latency_ns[i]
+        finish[i] = landed
+        if ports[i]:
+            for b in range(len(port_free)):
+                if ports[i] >> b & 1:
+                    port_free[b], port_holder[b] = done, i
+        for k in range(first[i], first[i + 1]):
+            j, edge = consumers[k], kinds[k]
+            at = landed if edge == DATA else left if edge == ORDER else done
+            if at > ready[j]:
+                ready[j] = at
+                cause[j] = i if edge != _ISSUE else BUSY
+            waiting[j] -= 1
+            if not waiting[j]:
+                other = queues[j]
+                heappush(future[other], (ready[j], keys[j], j))
+                at = max(ready[j], free[other])
+                if at < alarm[other]:
+                    alarm[other] = at
+                    heappush(wake, (at, other))
+        if done < alarm[q]:
+            alarm[q] = done
+            heappush(wake, (done, q))
+
+    return Timeline(
+        np.array(start), np.array(end), np.array(moving), np.array(finish), np.array(cause, np.int64),
+        np.array(before, np.int64), order,
+    )
+
+
+_NEVER = float("inf")
+_ISSUE = 2  # an edge kind of program order: the next instruction of a queue issues after this one
+
+
+def _queue_chains(queues: Sequence[int]) -> np.ndarray:
+    """(instruction, next instruction of its queue) pairs."""
+    table = np.asarray(queues)
+    pairs = [np.column_stack([at[:-1], at[1:]]) for q in np.unique(table) for at in [np.flatnonzero(table == q)]]
+    return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
+
+
+def _keys(n: int, priorities: Sequence[int]) -> list[int]:
+    """What orders the ready instructions of a queue: service class, then program order."""
+    if not len(priorities):
+        return list(range(n))
+    return [p * n + i for i, p in enumerate(priorities)]

@@ -1,0 +1,6 @@
+"""Where the time of a kernel goes on the modelled chip."""
+
+from nkilite.profiling.profile import Profile, profile
+from nkilite.profiling.summary import Summary, summarize
+
+__all__ = ["Profile", "Summary", "profile", "summarize"]

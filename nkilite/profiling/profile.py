@@ -1,0 +1,366 @@
+"""`nkilite.profile(kernel, *args)`: trace a kernel, run the timing model on it, and answer questions about the result.
+
+Everything here is modelled. docs/calibration.md holds the model against published measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nkilite import knobs
+from nkilite.errors import MemoryOverflow
+from nkilite.ir.program import Program, Signature
+from nkilite.location import Location
+from nkilite.machine.engine import Engine
+from nkilite.machine.target import Target, get_target
+from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload, simulate
+from nkilite.passes.follow_writes import FollowWrites
+from nkilite.profiling.oversubscribe import allocate
+from nkilite.profiling.summary import Summary, summarize
+from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
+from nkilite.runtime.kernel import Kernel, jit
+
+__all__ = ["ERROR", "EngineUse", "Gap", "LineCost", "Profile", "profile", "profile_program"]
+
+#: The model's known error, printed with every result.
+ERROR = "modelled; against published measurements see docs/calibration.md"
+
+COMPUTE = (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)
+
+
+class EngineUse(NamedTuple):
+    """How much an engine did: instructions, microseconds busy, and the fraction of the launch it was busy.
+
+    For DMA, busy means that at least one of the DMA engines moved data.
+    """
+
+    instructions: int
+    busy_us: float
+    active: float
+
+
+class Gap(NamedTuple):
+    """A time an engine idled: it waited for `cause` before it could start `instruction` (-1: nothing to wait for)."""
+
+    queue: str
+    start_us: float
+    length_us: float
+    instruction: int
+    cause: int
+
+
+class LineCost(NamedTuple):
+    """What one source line took: engine time (of its DMAs, the mean over the DMA engines), and time on the critical
+    path."""
+
+    location: Location
+    instructions: int
+    busy_us: dict[str, float]
+    critical_us: float
+
+    @property
+    def total_us(self) -> float:
+        return sum(self.busy_us.values())
+
+
+@dataclass
+class Profile:
+    """The modelled execution of one kernel launch.
+
+    Attributes:
+        name: the kernel.
+        target: the modelled chip.
+        order: ``compiler`` (list-scheduled within each engine) or ``program`` (queues in program order).
+        program: the traced, allocated program.
+        workload, timeline: input and result of the timing model, by instruction.
+        summary: counts, bytes and memory peaks.
+        costs, ids: cost of every signature, and the signature of every instruction.
+        overflow: what did not fit on chip; the times are then a lower bound, for reloading is not counted.
+    """
+
+    name: str
+    target: Target
+    order: Order
+    program: Program
+    workload: Workload
+    timeline: Timeline
+    summary: Summary
+    costs: Costs
+    ids: np.ndarray
+    overflow: MemoryOverflow | None = None
+
+    # --- the headline -------------------------------------------------------------------------------------------------
+
+    @property
+    def span_us(self) -> float:
+        """From the first instruction to the last result."""
+        return self.timeline.span_ns / 1000
+
+    @property
+    def latency_us(self) -> float:
+        """Device time of a launch, start-up and tear-down included."""
+        return self.span_us + (self.target.launch_ns + self.target.teardown_ns) / 1000
+
+    @property
+    def hbm_read_bytes(self) -> int:
+        return self.summary.hbm_read_bytes
+
+    @property
+    def hbm_write_bytes(self) -> int:
+        return self.summary.hbm_write_bytes
+
+    @property
+    def sbuf_peak_bytes(self) -> int:
+        """Most bytes per partition live at once in SBUF."""
+        return self.summary.sbuf_peak_bytes
+
+    @property
+    def psum_peak_banks(self) -> int:
+        """Most PSUM banks in use at once."""
+        return self.summary.psum_peak_banks
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products; transposes by the Tensor Engine do not count."""
+        return sum(int(n) * matmul_flops(self.program.signatures[s])[0] for s, n in self._uses)
+
+    @cached_property
+    def _uses(self) -> list[tuple[int, int]]:
+        counts = np.bincount(self.ids, minlength=len(self.program.signatures))
+        return [(s, int(counts[s])) for s in np.flatnonzero(counts).tolist()]
+
+    @cached_property
+    def ideal_tensor_us(self) -> float:
+        """Time the products would take at the peak rate of their dtypes."""
+        total = 0.0
+        for number, count in self._uses:
+            flops, dtype = matmul_flops(self.program.signatures[number])
+            if flops:
+                total += count * flops / self.target.matmul_flops_per_ns(dtype)
+        return total / 1000
+
+    @property
+    def mfu(self) -> float:
+        """Matrix product FLOP/s over the peak for the operands' dtypes, 0 to 1."""
+        return self.ideal_tensor_us / self.latency_us
+
+    @property
+    def hbm_bytes(self) -> int:
+        return self.hbm_read_bytes + self.hbm_write_bytes
+
+    @property
+    def mbu(self) -> float:
+        """HBM bytes per second over the core's share of device memory bandwidth, 0 to 1."""
+        return self.hbm_bytes / (self.latency_us * 1000 * self.target.hbm_bytes_per_ns)
+
+    @property
+    def arithmetic_intensity(self) -> float:
+        """Matrix product FLOPs per HBM byte."""
+        return self.flops / self.hbm_bytes if self.hbm_bytes else math.inf if self.flops else 0.0
+
+    # --- engines ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def engines(self) -> dict[str, EngineUse]:
+        """Use of each engine, by name; ``DMA`` stands for the 16 together."""
+        queues = np.asarray(self.workload.queues)
+        busy = np.asarray(self.workload.busy_ns)
+        latency = self.latency_us
+        found = {}
+        for engine in COMPUTE:
+            mine = queues == engine.value
+            time = float(busy[mine].sum()) / 1000
+            if engine is not Engine.sync or mine.any():
+                found[QUEUES[engine.value]] = EngineUse(int(mine.sum()), time, time / latency)
+        moves = self.dma_instructions
+        covered = _union_ns(self.timeline.moving[moves], self.timeline.finish[moves]) / 1000
+        found["DMA"] = EngineUse(len(moves), covered, covered / latency)
+        return found
+
+    @cached_property
+    def dma_instructions(self) -> np.ndarray:
+        """Indices of the DMA instructions."""
+        return np.flatnonzero(np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1])
+
+    @property
+    def dma_utilization(self) -> float:
+        """Fraction of the launch the DMA engines moved data, averaged over the engines."""
+        counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
+        total = float((np.asarray(self.workload.transfer_ns) * counts).sum())
+        return total / self.target.dma_engines / (self.latency_us * 1000)
+
+    @property
+    def bottleneck(self) -> str:
+        """The engine (or DMA) that was busy longest."""
+        return max(self.engines.items(), key=lambda item: item[1].busy_us)[0]
+
+    def queue_of(self, instruction: int) -> str:
+        return QUEUES[self.workload.queues[instruction]]
+
+    # --- why ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def critical_path(self) -> list[int]:
+        """Instructions, first to last, each of which began when the one before it allowed."""
+        return self.timeline.critical_path()
+
+    @cached_property
+    def critical_us(self) -> np.ndarray:
+        """Time each instruction adds to the critical path."""
+        path = self.critical_path
+        spent = np.zeros(len(self.workload))
+        if path:
+            begins = self.timeline.start[path]
+            spent[path] = np.diff(np.append(begins, self.timeline.span_ns)) / 1000
+        return spent
+
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """Idle times of the compute engines, longest first."""
+        line = self.timeline
+        queues = np.asarray(self.workload.queues)
+        since = np.where(line.before >= 0, line.end[line.before], 0.0)
+        length = (line.start - since) / 1000
+        idle = np.flatnonzero((length > 0) & (queues < _FIRST_TRIGGER))
+        idle = idle[np.argsort(-length[idle], kind="stable")]
+        return [
+            Gap(QUEUES[queues[i]], float(since[i]) / 1000, float(length[i]), int(i), max(int(line.cause[i]), -1))
+            for i in idle
+        ]
+
+    def waits(self, queue: str) -> dict[str, float]:
+        """Microseconds a compute engine idled, by what it waited for: another engine, DMA, or the start."""
+        found: dict[str, float] = defaultdict(float)
+        for gap in self.gaps:
+            if gap.queue == queue:
+                cause = self.queue_of(gap.cause) if gap.cause >= 0 else "launch"
+                found["DMA" if cause.startswith("DMA") else cause] += gap.length_us
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    @cached_property
+    def lines(self) -> list[LineCost]:
+        """Cost by source line, the most expensive first."""
+        _, starts = signature_ids(self.program)
+        where = np.frombuffer(self.program.code, np.int64)[starts + 1] if len(starts) else starts
+        queues = np.asarray(self.workload.queues)
+        counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
+        moved = np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
+        time = np.where(queues >= _FIRST_TRIGGER, moved, np.asarray(self.workload.busy_ns)) / 1000
+        groups = np.minimum(queues, _FIRST_TRIGGER)
+        n_places = len(self.program.locations)
+        table = np.bincount(where * (_FIRST_TRIGGER + 1) + groups, time, n_places * (_FIRST_TRIGGER + 1))
+        table = table.reshape(n_places, -1)
+        critical = np.bincount(where, self.critical_us, n_places)
+        uses = np.bincount(where, minlength=n_places)
+        found = [
+            LineCost(
+                location, int(uses[i]),
+                {QUEUES.get(q, "DMA"): float(table[i, q]) for q in np.flatnonzero(table[i]).tolist()},
+                float(critical[i]),
+            )
+            for i, location in enumerate(self.program.locations) if uses[i]
+        ]
+        return sorted(found, key=lambda cost: -cost.total_us)
+
+    def describe(self, instruction: int) -> str:
+        """An instruction in words: what it is and where it stands."""
+        if instruction < 0:
+            return {FREE: "nothing", BUSY: "its engine"}[instruction]
+        location = self.location(instruction)
+        name = self.program.names.get(instruction, "")
+        label = f" {name!r}" if name else ""
+        return f"{self.opcode(instruction)}{label} #{instruction} (line {location.line})"
+
+    def opcode(self, instruction: int) -> str:
+        return self.program.signatures[int(self.ids[instruction])].name
+
+    def location(self, instruction: int) -> Location:
+        """The user's line of an instruction."""
+        return self.program.locations[self.program.code[int(self._starts[instruction]) + 1]]
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return signature_ids(self.program)[1]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.target.name}: {self.latency_us:.2f} us ({ERROR})"
+
+
+_FIRST_TRIGGER = 10  # queues from here on trigger DMAs
+
+
+def matmul_flops(signature: Signature) -> tuple[int, str]:
+    """Floating-point operations of a matrix product, and the dtype whose peak applies; 0 for everything else."""
+    if signature.name not in ("nc_matmul", "nc_matmul_mx") or signature.arguments.get("is_transpose"):
+        return 0, ""
+    stationary, moving = signature.arguments["stationary"], signature.arguments["moving"]
+    depth = stationary.partitions
+    dtypes = (str(stationary.dtype), str(moving.dtype))
+    dtype = "float32" if "float32" in dtypes else dtypes[0]
+    if signature.name == "nc_matmul_mx":
+        depth *= 4
+    elif getattr(signature.arguments.get("perf_mode"), "name", "none") == "double_row":
+        depth *= 2
+    elif "float8" in dtype:
+        dtype = "bfloat16"  # the faster peak belongs to double_row mode
+    return 2 * depth * signature.arguments["dst"].partitions * signature.arguments["dst"].free_size, dtype
+
+
+def _union_ns(start: np.ndarray, end: np.ndarray) -> float:
+    """Length of the union of intervals."""
+    if not len(start):
+        return 0.0
+    order = np.argsort(start)
+    start, end = start[order], end[order]
+    reached = np.maximum.accumulate(end)
+    before = np.concatenate([[start[0]], reached[:-1]])
+    return float(np.maximum(reached - np.maximum(before, start), 0).sum())
+
+
+def profile_program(program: Program, order: Order = "compiler") -> Profile:
+    """Model a freshly traced program; it is settled and allocated in place.
+
+    Raises:
+        MemoryOverflow: a single tile is larger than its memory.
+    """
+    program = FollowWrites().run(program)
+    overflow = allocate(program)
+    ids, starts = signature_ids(program)
+    costs = costs_of(program, ids)
+    work = workload_of(program, ids, starts, costs)
+    line = simulate(work, order)
+    return Profile(program.name, program.target, order, program, work, line, summarize(program), costs, ids, overflow)
+
+
+def profile(
+    kernel: Callable[..., Any], *args: Any, target: str | Target | None = None, order: Order = "compiler", **kwargs: Any
+) -> Profile:
+    """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
+
+    Args:
+        kernel: an `@nki.jit` kernel, or a plain function.
+        args, kwargs: its arguments.
+        target: ``trn1``, ``trn2`` or ``trn3`` (or an alias); by default the environment's.
+        order: ``compiler`` lets a free engine take the earliest instruction whose operands are ready; ``program``
+            keeps the order of the source in every queue.
+
+    Returns:
+        The Profile; every figure in it is modelled.
+
+    Raises:
+        UnknownTarget: no such chip.
+        NkiError: what tracing the kernel raises, and MemoryOverflow when a single tile does not fit.
+    """
+    chip = get_target(knobs.target()) if target is None else get_target(target) if isinstance(target, str) else target
+    traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
+    with knobs.overridden_target(chip.name):
+        program = traced.trace(*args, **kwargs)
+    return profile_program(program, order)
+

@@ -1,0 +1,283 @@
+"""Turn a Program into what the timing model takes: queues, durations and the regions each instruction touches.
+
+The only place where the IR meets nkilite.machine.timeline. Works per signature and column of the instruction table,
+so that a trace of 100,000 instructions costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+
+from nkilite.ir.program import Program, Signature
+from nkilite.ir.types import Buffer, MemoryRegion, ViewType
+from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
+from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
+from nkilite.machine.target import Target
+from nkilite.machine.timeline import Workload
+
+__all__ = ["QUEUES", "Costs", "costs_of", "signature_ids", "workload_of"]
+
+# Queues are numbered by Engine for compute; DMA triggers have queues of their own.
+LOADS, STORES, SOFTWARE, HARDWARE_SYNC, HARDWARE_SCALAR = range(10, 15)
+QUEUES: dict[int, str] = {
+    Engine.tensor.value: "Tensor",
+    Engine.vector.value: "Vector",
+    Engine.scalar.value: "Scalar",
+    Engine.gpsimd.value: "GpSimd",
+    Engine.sync.value: "Sync",
+    LOADS: "DMA loads (Sync)",
+    STORES: "DMA stores (GpSimd)",
+    SOFTWARE: "DMA (GpSimd DGE)",
+    HARDWARE_SYNC: "DMA (Sync DGE)",
+    HARDWARE_SCALAR: "DMA (Scalar DGE)",
+}
+
+_SBUF_PORT, _PSUM_PORT = 1, 2  # shared on trn1: Vector with GpSimd on SBUF, Vector with Scalar on PSUM
+_SPACES = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}  # further spaces: 2 + buffer id
+
+
+def signature_ids(program: Program) -> tuple[np.ndarray, np.ndarray]:
+    """The signature id and the word position of every instruction."""
+    starts = np.array(program.starts(), np.int64)
+    return np.frombuffer(program.code, np.int64)[starts] if len(starts) else starts, starts
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The cost of every signature of a program, by id; None for signatures no instruction uses."""
+
+    by_signature: list[Cost | None]
+
+    def __getitem__(self, signature: int) -> Cost:
+        found = self.by_signature[signature]
+        assert found is not None
+        return found
+
+
+def costs_of(program: Program, ids: np.ndarray) -> Costs:
+    """Ask each signature in use for its cost."""
+    used = np.bincount(ids, minlength=len(program.signatures))
+    return Costs([s.definition.rule("cost")(s) if used[s.id] else None for s in program.signatures])
+
+
+def workload_of(program: Program, ids: np.ndarray, starts: np.ndarray, costs: Costs) -> Workload:
+    """The model's view of an allocated program."""
+    n = len(ids)
+    target = program.target
+    used = np.flatnonzero(np.bincount(ids, minlength=len(program.signatures)))
+    queue, ports = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    busy, latency, transfer = np.zeros(n), np.zeros(n), np.zeros(n)
+    lead, count, priority = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    columns = _Columns(program)
+    for number in used.tolist():
+        signature, cost = program.signatures[number], costs[number]
+        rows = np.flatnonzero(ids == number) if len(used) > 1 else np.arange(n)
+        queue[rows] = _queue(signature, cost, target)
+        if cost.engine is Engine.dma:
+            busy[rows] = dma_issue_ns(target, generated=_is_generated(signature, target))
+            latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
+            priority[rows] = signature.arguments.get("priority") or 0
+        else:
+            busy[rows] = cost.cycles / clock_ghz(target, cost.engine)
+            latency[rows] = result_latency_ns(target, cost.engine) + cost.fixed_ns
+            ports[rows] = _ports(signature, cost, target)
+        partition = columns.add(signature, cost, rows, starts[rows])
+        if cost.engine is Engine.dma and cost.dma_engines < target.dma_engines:
+            lanes = partition // target.partitions_per_dma_engine
+            lead[rows] = np.minimum(lanes, target.dma_engines - cost.dma_engines)
+    queues = queue.tolist()
+    edges = _with_dependencies(hazards(*columns.collected(), queues), program)
+    engines = list(zip(lead.tolist(), count.tolist(), strict=True))
+    return Workload(
+        queues, busy.tolist(), latency.tolist(), transfer.tolist(), engines, edges, ports.tolist(),
+        priority.tolist() if priority.any() else (),
+    )
+
+
+def _with_dependencies(edges: Edges, program: Program) -> Edges:
+    """Hazards and the dependencies the program states."""
+    if not program.dependencies:
+        return edges
+    stated = np.array(program.dependencies, np.int64)
+    return Edges(
+        np.concatenate([edges.producer, stated[:, 1]]), np.concatenate([edges.consumer, stated[:, 0]]),
+        np.concatenate([edges.kind, np.full(len(stated), DATA, np.int8)]),
+    )
+
+
+def _is_generated(signature: Signature, target: Target) -> bool:
+    """Whether descriptors are made while the kernel runs: always on trn2 and later unless the call says otherwise."""
+    mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
+    return target.hardware_dge if mode == "unknown" else mode != "none"
+
+
+def _queue(signature: Signature, cost: Cost, target: Target) -> int:
+    if cost.engine is not Engine.dma:
+        return cost.engine.value
+    mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
+    if mode == "hwdge":
+        return HARDWARE_SCALAR if signature.arguments.get("engine") is Engine.scalar else HARDWARE_SYNC
+    if _is_generated(signature, target):
+        return SOFTWARE
+    to_hbm = any(o.writes and not o.type.region.on_chip for o in signature.operands)
+    return STORES if to_hbm else LOADS
+
+
+def _ports(signature: Signature, cost: Cost, target: Target) -> int:
+    """The memory ports an instruction holds against another engine (arch-v2, lifted on trn2)."""
+    regions = {o.type.region for o in signature.operands}
+    mask = 0
+    if not target.vector_gpsimd_sbuf_parallel and cost.engine in (Engine.vector, Engine.gpsimd):
+        mask |= _SBUF_PORT if MemoryRegion.sbuf in regions else 0
+    if not target.vector_scalar_psum_parallel and cost.engine in (Engine.vector, Engine.scalar):
+        mask |= _PSUM_PORT if MemoryRegion.psum in regions else 0
+    return mask
+
+
+class _Columns:
+    """Collects the accesses of all instructions, an operand column of a signature at a time."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._code = np.frombuffer(program.code, np.int64)
+        self._accesses: list[np.ndarray] = []  # rows of (instruction, rank, flags)
+        self._regions: list[np.ndarray] = []  # the region of each, as fields
+        self._written = _written_buffers(program)
+        buffers = program.buffers
+        address = [program.addresses.get(b.id, (0, 0)) for b in buffers]
+        self._top = np.array([a[0] for a in address], np.int64)
+        self._left = np.array([a[1] for a in address], np.int64)
+        self._space = np.array([_SPACES.get(b.region, 2 + b.id) for b in buffers], np.int64)
+        self._pitch = np.array([_pitch(b) for b in buffers], np.int64)
+        self._rows = np.array([max(b.size_bytes, 1) for b in buffers], np.int64) // self._pitch
+
+    def add(self, signature: Signature, cost: Cost, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Add a signature's instructions; returns the first partition each touches in SBUF."""
+        partitions = np.zeros(len(rows), np.int64)
+        for rank, operand in enumerate(signature.operands):
+            buffers, offsets = self._code[starts + operand.word], self._code[starts + operand.word + 1]
+            regions = self._regions_of(operand.type, buffers, offsets)
+            if operand.type.region.on_chip:
+                partitions = regions[:, 1]
+            elif not self._written[buffers].any():
+                continue  # nothing ever writes it: no hazards
+            flags = (READ if operand.reads else 0) | (WRITE if operand.writes else 0)
+            if operand.reads and operand.writes and cost.engine is Engine.tensor:
+                flags |= ACCUMULATE
+            rank += 64 if operand.writes else 0  # reads come first
+            self._accesses.append(np.column_stack([rows, np.full(len(rows), rank), np.full(len(rows), flags)]))
+            self._regions.append(regions)
+        return partitions
+
+    def collected(self) -> tuple[np.ndarray, Accesses]:
+        """The distinct regions, and all accesses in program order."""
+        if not self._accesses:
+            none = np.empty(0, np.int64)
+            return np.empty((0, 7), np.int64), Accesses(none, none, none)
+        table = np.concatenate(self._accesses)
+        regions, numbers = _distinct(np.concatenate(self._regions))
+        order = np.argsort(table[:, 0] << 8 | table[:, 1], kind="stable")
+        return regions, Accesses(table[order, 0], numbers[order], table[order, 2])
+
+    def _regions_of(self, kind: ViewType, buffers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """The region (a row of its fields) of a view at each place."""
+        found = np.zeros((len(buffers), 7), np.int64)
+        pitch, rows = self._pitch[buffers], self._rows[buffers]
+        found[:, 0] = self._space[buffers]
+        if kind.indirection is not None:
+            found[:, 2], found[:, 4], found[:, 5:] = rows, pitch, 1
+        else:
+            for width in np.unique(pitch).tolist():
+                at = pitch == width
+                _place(found, at, _shape_of(kind, width), offsets[at], width, rows[at])
+        top, left = self._top[buffers], self._left[buffers]
+        found[:, 1] += top
+        found[:, 2] += top
+        found[:, 3] += left
+        found[:, 4] += left
+        return found
+
+
+def _place(
+    found: np.ndarray, at: np.ndarray, shape: tuple[int, ...], offsets: np.ndarray, pitch: int, rows: np.ndarray
+) -> None:
+    """Fill in the regions of views of one shape in buffers of one row pitch."""
+    up, down, before, after, step, width = shape
+    top, left = offsets // pitch, offsets % pitch
+    fields = np.column_stack([
+        top - up, top + down, left - before, left + after, np.full(len(top), step), np.full(len(top), width)
+    ])
+    over = (fields[:, 2] < 0) | (fields[:, 3] > pitch)  # the view runs over the ends of rows
+    if over.any():
+        first = fields[over, 0] * pitch + fields[over, 2]
+        last = (fields[over, 1] - 1) * pitch + fields[over, 3]
+        fields[over, 0] = np.maximum(first // pitch, 0)
+        fields[over, 1] = np.minimum(-(-last // pitch), rows[over])
+        fields[over, 2:] = (0, pitch, 1, 1)
+    found[at, 1:] = fields
+
+
+def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows of a table, and for each row the number of its equal; by hashing, for sorting rows is slow."""
+    odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5,
+                    0x85EBCA77C2B2AE63, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53], np.uint64)
+    mixed = table.view(np.uint64) * odd
+    _, index, numbers = np.unique((mixed ^ mixed >> np.uint64(29)).sum(axis=1), return_index=True, return_inverse=True)
+    if (table[index][numbers] != table).any():
+        return np.unique(table, axis=0, return_inverse=True)
+    return table[index], numbers
+
+
+def _written_buffers(program: Program) -> np.ndarray:
+    """Whether any instruction writes each buffer."""
+    ids, starts = signature_ids(program)
+    code = np.frombuffer(program.code, np.int64)
+    written = np.zeros(len(program.buffers), bool)
+    for number in np.flatnonzero(np.bincount(ids, minlength=1)).tolist():
+        signature, rows = program.signatures[number], starts[ids == number]
+        for operand in signature.operands:
+            if operand.writes:
+                written[code[rows + operand.word]] = True
+    return written
+
+
+def _pitch(buffer: Buffer) -> int:
+    """Bytes from one row to the next: of a partition on chip, of the last dimension in HBM."""
+    if buffer.region.on_chip:
+        return max(buffer.partition_bytes, 1)
+    return max(buffer.shape[-1] * buffer.dtype.itemsize if len(buffer.shape) > 1 else buffer.size_bytes, 1)
+
+
+def _shape_of(kind: ViewType, pitch: int) -> tuple[int, int, int, int, int, int]:
+    """The rectangle of a view around its first element, in rows of `pitch` bytes.
+
+    Returns:
+        Rows above and below (the latter with the first), bytes to the left and right (the latter with the first
+        element), and the step and width of its runs, 0 when it has no gaps.
+    """
+    size = kind.dtype.itemsize
+    up, down, before, after = 0, 1, 0, size
+    gaps, height = False, 1
+    run, step = size, 0  # bytes of the innermost contiguous run; what all longer strides are multiples of
+    dims = sorted((abs(s) * size, n, s < 0) for n, s in zip(kind.shape, kind.strides, strict=True) if n > 1 and s)
+    for stride, n, negative in dims:
+        reach = stride * (n - 1)
+        if stride % pitch == 0:
+            lines = reach // pitch
+            up, down = (up + lines, down) if negative else (up, down + lines)
+            gaps |= stride // pitch > height
+            height += lines
+            continue
+        before, after = (before + reach, after) if negative else (before, after + reach)
+        if stride <= run and not step:
+            run += reach
+        else:
+            step = gcd(step, stride)
+    if gaps:
+        return up, down, before, after, 1, 1
+    if step and run < step:
+        return up, down, before, after, step, run
+    return up, down, before, after, 0, 0

@@ -1,0 +1,96 @@
+"""Hazards between accesses: on hand-written regions, and against brute force on bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nkilite.machine.dependencies import ACCUMULATE, DATA, ORDER, READ, WRITE, Accesses, Region, hazards
+
+
+def edges(regions: list[Region], accesses: list[tuple[int, int, int]], queues: list[int]) -> set[tuple[int, int, int]]:
+    """(producer, consumer, kind) for accesses (instruction, region, flags)."""
+    columns = np.array(accesses, np.int64).T
+    found = hazards(np.array(regions, np.int64).reshape(-1, 7), Accesses(*columns), queues)
+    return set(zip(found.producer.tolist(), found.consumer.tolist(), found.kind.tolist(), strict=True))
+
+
+TILE = Region(0, 0, 128, 0, 512)
+LEFT, RIGHT = Region(0, 0, 128, 0, 256), Region(0, 0, 128, 256, 512)
+
+
+def test_read_after_write_waits_for_the_result() -> None:
+    assert edges([TILE], [(0, 0, WRITE), (1, 0, READ)], [0, 1]) == {(0, 1, DATA)}
+
+
+def test_write_after_read_waits_until_the_reader_is_done() -> None:
+    assert edges([TILE], [(0, 0, READ), (1, 0, WRITE)], [0, 1]) == {(0, 1, ORDER)}
+
+
+def test_write_after_write_is_ordered_by_its_queue_or_waits() -> None:
+    assert edges([TILE], [(0, 0, WRITE), (1, 0, WRITE)], [0, 0]) == {(0, 1, ORDER)}
+    assert edges([TILE], [(0, 0, WRITE), (1, 0, WRITE)], [0, 1]) == {(0, 1, DATA)}
+
+
+def test_readers_do_not_wait_for_each_other() -> None:
+    assert edges([TILE], [(0, 0, READ), (1, 0, READ)], [0, 1]) == set()
+
+
+def test_halves_of_a_tile_are_independent_and_the_whole_meets_both() -> None:
+    accesses = [(0, 1, WRITE), (1, 2, WRITE), (2, 0, READ), (3, 2, WRITE)]
+    assert edges([TILE, LEFT, RIGHT], accesses, [0, 1, 2, 3]) == {
+        (0, 2, DATA), (1, 2, DATA), (1, 3, DATA), (2, 3, ORDER)
+    }
+
+
+def test_a_write_hides_what_was_before_it() -> None:
+    assert edges([TILE], [(0, 0, WRITE), (1, 0, WRITE), (2, 0, READ)], [0, 1, 2]) == {(0, 1, DATA), (1, 2, DATA)}
+
+
+def test_accumulation_runs_at_full_rate_and_its_reader_waits_for_the_last() -> None:
+    update = READ | WRITE | ACCUMULATE
+    assert edges([TILE], [(0, 0, WRITE), (1, 0, update), (2, 0, READ)], [1, 1, 5]) == {(0, 1, ORDER), (1, 2, DATA)}
+    assert edges([TILE], [(0, 0, WRITE), (1, 0, READ | WRITE)], [1, 1]) == {(0, 1, DATA)}
+
+
+def test_partitions_and_memories_apart_do_not_meet() -> None:
+    low, high, psum = Region(0, 0, 64, 0, 8), Region(0, 64, 128, 0, 8), Region(1, 0, 64, 0, 8)
+    assert edges([low, high, psum], [(0, 0, WRITE), (1, 1, WRITE), (2, 2, WRITE)], [0, 1, 2]) == set()
+
+
+def test_interleaved_columns_do_not_meet() -> None:
+    even, odd = Region(0, 0, 128, 0, 60, 8, 4), Region(0, 0, 128, 4, 64, 8, 4)
+    accesses = [(0, 0, WRITE), (1, 1, WRITE), (2, 0, READ), (3, 1, READ)]
+    assert edges([even, odd], accesses, [0, 1, 2, 3]) == {(0, 2, DATA), (1, 3, DATA)}
+
+
+@pytest.mark.parametrize("columns", [4, 400])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_no_hazard_is_missed(columns: int, data: st.DataObject) -> None:
+    """Every instruction reaches, over edges, all earlier ones it shares a byte with (unless both only read)."""
+    n = data.draw(st.integers(2, 14))
+    regions, accesses = [], []
+    for i in range(n):
+        top, left = data.draw(st.integers(0, 3)), data.draw(st.integers(0, columns - 1))
+        bottom, right = data.draw(st.integers(top + 1, 4)), data.draw(st.integers(left + 1, columns))
+        step = data.draw(st.sampled_from([0, 2, 3]))
+        regions.append(Region(0, top, bottom, left, right, step, 1 if step else 0))
+        accesses.append((i, i, data.draw(st.sampled_from([READ, WRITE, READ | WRITE]))))
+    found = edges(regions, accesses, list(range(n)))
+    reach = np.eye(n, dtype=bool)
+    for producer, consumer, _ in sorted(found, key=lambda e: e[1]):
+        reach[consumer] |= reach[producer]
+    masks = [_bytes(r, columns) for r in regions]
+    for later in range(n):
+        for earlier in range(later):
+            if (accesses[later][2] | accesses[earlier][2]) & WRITE and (masks[later] & masks[earlier]).any():
+                assert reach[later, earlier], (regions[earlier], regions[later])
+
+
+def _bytes(region: Region, columns: int) -> np.ndarray:
+    mask = np.zeros((4, columns), bool)
+    mask[region.top:region.bottom, region.left:region.right:region.step or 1] = True
+    return mask

@@ -1,0 +1,107 @@
+"""Queues, overlap, latencies, DMA engines and orders on small programs computed by hand."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from nkilite.machine.dependencies import DATA, ORDER, Edges
+from nkilite.machine.timeline import BUSY, FREE, Timeline, Workload, simulate
+
+A, B, DMA = 0, 1, 10
+
+
+def run(
+    queues: list[int], busy: list[float], edges: list[tuple[int, int, int]] = (), order: str = "compiler",
+    latency: list[float] | None = None, transfer: list[float] | None = None,
+    engines: list[tuple[int, int]] | None = None,
+    **more: list[int],
+) -> Timeline:
+    n = len(queues)
+    columns = np.array(list(edges), np.int64).reshape(-1, 3).T
+    work = Workload(
+        queues, busy, latency or [0.0] * n, transfer or [0.0] * n, engines or [(0, 0)] * n,
+        Edges(columns[0], columns[1], columns[2]), **more,
+    )
+    return simulate(work, order)
+
+
+def test_a_queue_runs_one_after_another_and_queues_overlap() -> None:
+    line = run([A, A, B], [10, 20, 25])
+    assert line.start.tolist() == [0, 10, 0]
+    assert line.span_ns == 30
+    assert line.cause.tolist() == [FREE, BUSY, FREE]
+
+
+def test_data_waits_for_the_latency_and_order_does_not() -> None:
+    line = run([A, B, B], [10, 5, 5], [(0, 1, DATA), (0, 2, ORDER)], latency=[7, 0, 0])
+    assert line.start.tolist() == [0, 17, 10]
+    assert line.cause.tolist() == [FREE, 0, 0]
+    assert line.finish.tolist() == [17, 22, 15]
+
+
+def test_program_order_blocks_behind_the_head_and_compiler_order_does_not() -> None:
+    queues, busy, edges = [B, A, A], [100, 10, 10], [(0, 1, DATA)]
+    assert run(queues, busy, edges, "program").start.tolist() == [0, 100, 110]
+    assert run(queues, busy, edges, "compiler").start.tolist() == [0, 100, 0]
+
+
+def test_compiler_order_prefers_the_earliest_ready_instruction() -> None:
+    assert run([A, A, A], [5, 5, 5]).start.tolist() == [0, 5, 10]
+
+
+def test_a_service_class_goes_before_program_order() -> None:
+    assert run([DMA, DMA], [5, 5], priorities=[3, 0]).start.tolist() == [5, 0]
+
+
+def test_dma_triggers_overlap_with_transfers_and_engines_are_shared() -> None:
+    """Two loads of 16 engines: triggered 600 apart, first bytes 1300 after their triggers, transfers back to back."""
+    line = run([DMA, DMA], [600, 600], latency=[1300, 1300], transfer=[1000, 1000], engines=[(0, 16), (0, 16)])
+    assert line.start.tolist() == [0, 600]
+    assert line.moving.tolist() == [1300, 2300]
+    assert line.finish.tolist() == [2300, 3300]
+
+
+def test_narrow_transfers_on_different_engines_do_not_wait() -> None:
+    line = run([DMA, DMA], [0, 0], latency=[100, 100], transfer=[50, 50], engines=[(0, 1), (4, 1)])
+    assert line.finish.tolist() == [150, 150]
+
+
+def test_a_writer_waits_until_a_dma_has_read_everything() -> None:
+    line = run([DMA, A], [10, 5], [(0, 1, ORDER)], latency=[100, 0], transfer=[50, 0], engines=[(0, 1), (0, 0)])
+    assert line.start.tolist() == [0, 150]
+
+
+def test_a_shared_port_serializes_two_engines() -> None:
+    line = run([A, B], [10, 10], ports=[1, 1])
+    assert sorted(line.start.tolist()) == [0, 10]
+    assert run([A, B], [10, 10], ports=[1, 2]).start.tolist() == [0, 0]
+
+
+def test_critical_path_goes_back_over_waits_and_busy_engines() -> None:
+    line = run([A, A, B, B], [10, 10, 5, 1], [(1, 2, DATA)])
+    assert line.start.tolist() == [0, 10, 20, 0]
+    assert line.critical_path() == [0, 1, 2]
+
+
+def test_nothing_to_do() -> None:
+    line = run([], [])
+    assert line.span_ns == 0
+    assert line.critical_path() == []
+
+
+@pytest.mark.parametrize("order", ["compiler", "program"])
+def test_cost_grows_linearly(order: str) -> None:
+    """Ten times the instructions take about ten times as long."""
+
+    def seconds(n: int) -> float:
+        queues = [i % 4 for i in range(n)]
+        edges = [(i - 3, i, DATA) for i in range(3, n)] + [(i - 40, i, ORDER) for i in range(40, n)]
+        started = time.process_time()
+        run(queues, [10.0] * n, edges, order, latency=[100.0] * n)
+        return time.process_time() - started
+
+    small = min(seconds(4_000) for _ in range(3))
+    assert seconds(40_000) < 25 * small
