@@ -12,7 +12,8 @@ discovered later (by a pass, or while the kernel runs).
     ├── TracingError           Python that cannot be traced
     ├── UnsupportedError       valid NKI that nkilite does not run yet
     ├── IrError                malformed IR text or Program
-    └── ExecutionError         only known while the kernel runs
+    ├── ExecutionError         only known while the kernel runs
+    └── InternalError          a mistake of nkilite
 """
 
 from __future__ import annotations
@@ -48,8 +49,25 @@ class NkiError(Exception):
                 lines.append(f"     {self.location.source}")
         remedy = self.fields.get("fix") or self.remedy
         if remedy:
-            lines.append(f"  fix: {remedy.format(**self.fields)}")
+            text = remedy.format(**self.fields)
+            lines.append(f"  fix: {text}" if text.endswith((".", "?")) else f"  fix: {text}.")
         return "\n".join(lines)
+
+
+def describe(value: Any) -> str:
+    """A value of the wrong kind in an error message: arrays and tensors by shape, others by a short repr."""
+    kind = type(value).__name__
+    if value is None:
+        return "None"
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type):
+        if kind == "NkiTensor":
+            return f"a tensor {value.dtype} {tuple(value.shape)} in {str(value.buffer).upper()}"
+        return f"an array {value.dtype} {tuple(value.shape)} ({kind})"
+    text = repr(value)
+    return f"{kind} {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}"
+
+
+_SHOWN = 80  # characters of a repr
 
 
 # --- families -----------------------------------------------------------------------------------------------------
@@ -100,6 +118,11 @@ class UnsupportedArgument(ArgumentError, TypeError):
         "pass NumPy, torch (CPU) or JAX arrays for tensors, and numbers, strings, None, enums, functions, "
         "dataclasses, tuples, lists or dicts for compile-time values."
     )
+
+
+class InvalidCall(ArgumentError, TypeError):
+    template = "{function}() {problem}."
+    remedy = "its signature is {function}{signature}."
 
 
 class UnsupportedArrayDtype(ArgumentError, TypeError):
@@ -190,6 +213,11 @@ class InvalidOperand(NkiValidationError):
     remedy = "pass {expected}."
 
 
+class UnknownKeyword(NkiValidationError, TypeError):
+    template = "{function} has no parameter {keyword!r}; it has {known}."
+    remedy = "{hint}"
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +227,11 @@ class MemoryOverflow(NkiValidationError):
         "use: {missing} too many.\nlive tiles, largest first:\n{tiles}"
     )
     remedy = "use smaller tiles, or stop using some of these tiles before allocating this one."
+
+
+class HbmOverflow(NkiValidationError):
+    template = "{what} takes {found} bytes; the device memory of {target} holds {limit}."
+    remedy = "pass the data in pieces, over several kernel calls."
 
 
 class InvalidAddress(NkiValidationError):
@@ -227,6 +260,11 @@ class IndexOutOfBounds(ViewError, IndexError):
 class TooManyIndices(ViewError, IndexError):
     template = "{found} indices for a tensor of {ndim} dimensions, shape {shape}."
     remedy = "pass at most {ndim} indices."
+
+
+class InvalidDimension(ViewError, IndexError):
+    template = "{operation}: there is no dimension {found} in a tensor of shape {shape}."
+    remedy = "pass a dimension from 0 to {last}."
 
 
 class InvalidIndex(ViewError, TypeError):
@@ -269,6 +307,16 @@ class NotInKernel(TracingError, RuntimeError):
     remedy = "call it inside a function decorated with @nki.jit (and call that function with arrays)."
 
 
+class StaleTensor(TracingError, RuntimeError):
+    template = "{instruction}: {operand} is tile {tensor} of a kernel call that has ended; it was made at {made}."
+    remedy = "a tensor lives as long as its kernel call: pass data as a kernel argument, or make the tensor in this kernel."
+
+
+class KernelRecursion(TracingError, RecursionError):
+    template = "kernel {kernel!r} calls itself without end: tracing reached Python's recursion limit of {limit} frames."
+    remedy = "end the recursion by a compile-time condition, or write a loop."
+
+
 class TensorAsNumber(TracingError, TypeError):
     template = "a tensor's elements are not known while the kernel is traced, so it cannot be used as {use}."
     remedy = "{hint}"
@@ -277,6 +325,24 @@ class TensorAsNumber(TracingError, TypeError):
 class RegisterInControlFlow(TracingError, TypeError):
     template = "a register's value is only known on the device, so it cannot be used as {use} in Python."
     remedy = "use nl.fori_loop or nl.while_loop for loops the device runs."
+
+
+class RegisterOperator(TracingError, TypeError):
+    template = "registers have no operator {symbol}."
+    remedy = (
+        "compute with the scalar of nisa.scalar_load instead, or nisa.register_store the register into a (1, 1) int32 "
+        "tile, compute there and nisa.register_load the result."
+    )
+
+
+class TensorOfLoop(TracingError, RuntimeError):
+    template = "{instruction}: {operand} is tile {tensor}, made at {made} in the body of a loop that has ended."
+    remedy = "make the tensor before the loop: what a body makes is a fresh one in every iteration and ends with it."
+
+
+class DependencyOnLoop(TracingError, RuntimeError):
+    template = "depends_on: the producer is in the body of a loop that the instruction is not in."
+    remedy = "order instructions of the same loop body, or depend on one before the loop."
 
 
 class TensorOperator(TracingError, TypeError):
@@ -295,6 +361,11 @@ class LegacyDialect(TracingError, ImportError):
 
 
 # --- running ------------------------------------------------------------------------------------------------------
+
+
+class InternalError(NkiError):
+    template = "nkilite failed where it should not: {type}: {message}."
+    remedy = "this is a mistake in nkilite, not in the kernel; please report it with this traceback."
 
 
 class IndirectOutOfBounds(ExecutionError, IndexError):

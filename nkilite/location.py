@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
 import sys
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _internal: dict[str, bool] = {}
+_DECORATOR_LINES = 50  # looked through for the def below them
 
 
 class Location(NamedTuple):
@@ -45,6 +47,20 @@ def user_frame(depth: int = 1) -> FrameType | None:
     while frame is not None and is_internal(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def defined_at(function: Any) -> Location:
+    """The line of a function's `def`, which stands below its decorators."""
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return UNKNOWN
+    line = code.co_firstlineno
+    for below in range(line, line + _DECORATOR_LINES):
+        if linecache.getline(code.co_filename, below).lstrip().startswith(("def ", "async def ")):
+            line = below
+            break
+    return Location(code.co_filename, line, function.__name__)
 
 
 def here() -> Location:

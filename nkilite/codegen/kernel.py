@@ -17,6 +17,7 @@ from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion
 
 STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
+STATUS_JUMP = 2  # not a failure: go on at the other end of the loop
 
 # Two int64 words in front of the bases, where a micro-kernel leaves what it cannot return.
 FAULT_WORDS = 2
@@ -142,6 +143,23 @@ class MicroKernel:
     def row(self, name: str, index: Value) -> Value:
         """Address of the row of a vector-indirect tensor that an index, known to be in bounds, chooses."""
         return self.e.step(self.pointer(name), index, self.operands[name].index_stride)
+
+    # --- registers and loops --------------------------------------------------------------------------------
+
+    def register(self, name: str) -> Value:
+        """The value of a register, or of an immediate in its place, as an i32."""
+        if self.has(name):
+            return self.e.load("i32", self.pointer(name), align=4)
+        return self.e.convert("trunc", self.immediate_i64(name), "i32")
+
+    def jump_if(self, condition: Value) -> None:
+        """End the micro-kernel and go on at the other end of the loop."""
+        e = self.e
+        jump, stay = e.label("jump"), e.label("stay")
+        e.line(f"br {condition}, label %{jump}, label %{stay}")
+        e.start_block(jump)
+        e.ret(STATUS_JUMP)
+        e.start_block(stay)
 
     # --- numbers --------------------------------------------------------------------------------------------
 

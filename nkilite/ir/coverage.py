@@ -9,7 +9,7 @@ import numpy as np
 
 from nkilite.errors import AccumulateUninitialized, UninitializedRead
 from nkilite.ir.program import Operand, Signature
-from nkilite.ir.types import Buffer, ViewType
+from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.location import Location
 
 
@@ -119,7 +119,8 @@ def check_read(
         if buffer.address is not None:
             return  # another tile at the same address may have been written
         raise UninitializedRead(
-            instruction=f"nisa.{call.name}", operand=operand.name, what=_describe(buffer), location=location
+            instruction=f"nisa.{call.name}", operand=operand.name, what=_describe(buffer), location=location,
+            fix=_SET_REGISTER if buffer.region is MemoryRegion.registers else "",
         )
     warnings.warn_explicit(
         f"nisa.{call.name} reads {operand.name} ({_describe(buffer)}), of which some elements were never written",
@@ -127,5 +128,10 @@ def check_read(
     )
 
 
+_SET_REGISTER = "give it a value first (nisa.register_alloc(0), nisa.register_move or nisa.register_load)"
+
+
 def _describe(buffer: Buffer) -> str:
+    if buffer.region is MemoryRegion.registers:
+        return f"register {buffer.label}"
     return f"tile {buffer.label} {buffer.dtype} {buffer.shape} in {buffer.region}"

@@ -8,9 +8,15 @@ nkilite.isa. The rules are plain functions:
     cost(call)                    a nkilite.machine.engine.Cost on call.target
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
 
-Two rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Three rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
-**immediates) checks the numbers of every single call, which are not part of the signature.
+**immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
+**immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
+knows.
+
+Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
+returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
+when none does, the one that ends it goes back to the body when one does.
 """
 
 from __future__ import annotations
@@ -32,12 +38,22 @@ class Role(Enum):
     attribute = "attribute"  # anything else: a compile-time value, part of the signature
 
 
+class Control(Enum):
+    """Which end of a loop's body an instruction is."""
+
+    begin = "begin"
+    end = "end"
+
+
 @dataclass(frozen=True)
 class Parameter:
+    """`register`: a VirtualRegister may be given, and stands for the one-element tensor behind it."""
+
     name: str
     role: Role
     default: Any
     written: bool
+    register: bool = False
 
 
 Rule = Callable[..., Any]
@@ -50,6 +66,7 @@ class Definition:
     `registers(arguments)` names the engine whose accumulation registers the call uses, or None; `updates(arguments)`
     names the written operands whose old content matters too (accumulation, predicated copies). `in_place` says that
     an operand may be the very view that is written: elements are read before the same elements are written.
+    `control` marks the instructions that enclose the body of a loop.
     """
 
     name: str
@@ -58,6 +75,7 @@ class Definition:
     registers: Callable[[dict[str, Any]], str | None]
     updates: Callable[[dict[str, Any]], tuple[str, ...]]
     in_place: bool = True
+    control: Control | None = None
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -68,14 +86,15 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower")
-OPTIONAL_RULES = ("normalize", "check_immediates")
+OPTIONAL_RULES = ("normalize", "check_immediates", "trips")
 REGISTRY: dict[str, Definition] = {}
+_REGISTER = "VirtualRegister"
 
 
 def role_of(annotation: str) -> Role:
     """Classify a parameter by its (string) annotation."""
     parts = {part.strip() for part in annotation.split("|")}
-    if "NkiTensor" in parts:
+    if parts & {"NkiTensor", _REGISTER}:
         if "float" in parts or "int" in parts:
             return Role.scalar_or_tensor
         return Role.optional_tensor if "None" in parts else Role.tensor
@@ -88,6 +107,7 @@ def define(
     registers: Callable[[dict[str, Any]], str | None],
     updates: Callable[[dict[str, Any]], tuple[str, ...]],
     in_place: bool = True,
+    control: Control | None = None,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -96,8 +116,9 @@ def define(
             continue
         annotation = parameter.annotation if isinstance(parameter.annotation, str) else ""
         written = parameter.name in writes
-        parameters.append(Parameter(parameter.name, role_of(annotation), parameter.default, written))
-    definition = Definition(function.__name__, function, tuple(parameters), registers, updates, in_place)
+        register = _REGISTER in annotation
+        parameters.append(Parameter(parameter.name, role_of(annotation), parameter.default, written, register))
+    definition = Definition(function.__name__, function, tuple(parameters), registers, updates, in_place, control)
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition
     return definition

@@ -21,7 +21,7 @@ from nkilite.machine.target import get_target
 _BUFFER = re.compile(
     r"buffer %(?P<ref>\S+) = (?P<kind>\w+) (?P<region>\w+) (?P<dtype>\w+)(?P<shape>\[[^\]]*\])"
     r"(?: name (?P<name>'[^']*'))?(?: address (?P<address>\([^)]*\)))?(?: planned (?P<planned>\([^)]*\)))?"
-    r"(?: data (?P<data>\S+))?$"
+    r"(?: in loop (?P<loop>\d+))?(?: data (?P<data>\S+))?$"
 )
 _INSTRUCTION = re.compile(r"(?P<engine>\w+) +(?P<op>\w+)\((?P<arguments>.*)\)(?: name (?P<name>'[^']*'))?"
                           r"(?: after (?P<after>\[[^\]]*\]))?$")
@@ -41,7 +41,7 @@ def parse_program(text: str) -> Program:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             try:
-                parser.line(line.rstrip())
+                parser.line(line.strip())
             except (IrError, KeyError, ValueError, SyntaxError, AttributeError) as error:
                 raise IrError(f"line {number} of the program text: {error}\n  {line}", location=UNKNOWN) from None
     if parser.program is None:
@@ -98,6 +98,7 @@ class _Parser:
         buffer = self.program.add_buffer(
             region, shape, dtype, name="" if name == generated else name, kind=kind, location=location, data=data,
             address=ast.literal_eval(match["address"]) if match["address"] else None,
+            loop=int(match["loop"]) if match["loop"] else None,
         )
         if match["planned"]:
             self.program.addresses[buffer.id] = ast.literal_eval(match["planned"])

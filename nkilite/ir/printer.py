@@ -8,6 +8,13 @@
     dma     dma_copy(dst=%sb2, src=%a)  ; add.py:11
     vector  tensor_tensor(dst=%sb4 [[512, 128], [1, 512]], data1=%sb2, data2=%sb3, op=alu.add)  ; add.py:14
 
+The body of a loop is indented, and buffers made in it say which loop that is ("in loop 0", counting beginnings):
+
+    buffer %sb5 = internal sbuf float32[128, 512] in loop 0  ; add.py:20
+    sync    for_begin(index=%reg3, counter=%reg4, lower=0.0, upper=%reg2, step=1.0)  ; add.py:24
+      dma     dma_copy(dst=%sb5, src=%a [[512, 128], [1, 512]] scalar(%reg3) * 512 < 897)  ; add.py:21
+    sync    for_end(index=%reg3, counter=%reg4, step=1.0)  ; add.py:24
+
 An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
 and its access pattern as [[stride, count], ...].
 """
@@ -19,6 +26,7 @@ import os
 from collections.abc import Iterator
 
 from nkilite.ir import attributes
+from nkilite.ir.definition import Control
 from nkilite.ir.program import IMMEDIATE, Instruction, Operand, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, ViewType
 from nkilite.location import Location
@@ -41,8 +49,12 @@ def _lines(program: Program) -> Iterator[str]:
     after: dict[int, list[int]] = {}
     for consumer, producer in program.dependencies:
         after.setdefault(consumer, []).append(producer)
+    depth = 0
     for instruction in program:
-        yield printer.instruction(instruction, after.get(instruction.index, []))
+        control = instruction.signature.definition.control
+        depth -= control is Control.end
+        yield "  " * depth + printer.instruction(instruction, after.get(instruction.index, []))
+        depth += control is Control.begin
 
 
 class _Printer:
@@ -80,6 +92,8 @@ class _Printer:
             text += f" address {buffer.address}"
         elif buffer.id in self._program.addresses:
             text += f" planned {self._program.addresses[buffer.id]}"
+        if buffer.loop is not None:
+            text += f" in loop {buffer.loop}"
         if buffer.kind is BufferKind.constant and buffer.data is not None:
             text += f" data {base64.b64encode(buffer.data.tobytes()).decode()}"
         return text + self.location(buffer.location)

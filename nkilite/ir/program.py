@@ -7,6 +7,8 @@ Straight-line traces reach hundreds of thousands of instructions, so an instruct
 with one slot group per argument of its signature, in order: a tensor takes two words (buffer id, byte offset into the
 buffer's row-major storage), an indirect tensor four (tensor, then index tensor), an immediate one (constant id).
 Everything that many instructions share lives in the `Signature`.
+
+Loops that the device runs are marked by pairs of control instructions around their body (nkilite/ir/loops.py).
 """
 
 from __future__ import annotations
@@ -203,6 +205,13 @@ class Program:
         self.code.extend(words)
         self.count += 1
         return self.count - 1
+
+    def rewind(self, words: int, count: int) -> None:
+        """Drop the instructions after the first `count`, which take `words` words."""
+        del self.code[words:]
+        self.count = count
+        self.names = {i: name for i, name in self.names.items() if i < count}
+        self.dependencies = [(a, b) for a, b in self.dependencies if a < count]
 
     # --- reading --------------------------------------------------------------------------------------------------
 

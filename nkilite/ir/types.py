@@ -159,7 +159,10 @@ class Buffer:
     """Storage: a dense row-major array in one memory.
 
     On chip each of `shape[0]` partitions holds `partition_bytes`. `address` is (first partition, byte in partition),
-    given by the user or, after the allocation pass, by the planner.
+    given by the user or, after the allocation pass, by the planner. `open_id` is `id` until the kernel call that made
+    the buffer ends, and None from then on: what records operands by it refuses tensors of an earlier call. `loop` is
+    the number of the loop in whose body the buffer was made, None outside of loops: such a buffer is a fresh one in
+    every iteration and closes with the body.
     """
 
     __slots__ = (
@@ -169,7 +172,9 @@ class Buffer:
         "id",
         "kind",
         "location",
+        "loop",
         "name",
+        "open_id",
         "partition_bytes",
         "region",
         "shape",
@@ -187,9 +192,11 @@ class Buffer:
         address: tuple[int, int] | None = None,
         location: Location = UNKNOWN,
         data: Any = None,
+        loop: int | None = None,
     ) -> None:
         self.id, self.region, self.shape, self.dtype, self.name = id, region, shape, dtype, name
-        self.kind, self.address, self.location = kind, address, location
+        self.open_id: int | None = id
+        self.kind, self.address, self.location, self.loop = kind, address, location, loop
         self.data: np.ndarray | None = data
         self.size_bytes = prod(shape) * dtype.itemsize
         self.partition_bytes = prod(shape[1:]) * dtype.itemsize

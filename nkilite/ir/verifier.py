@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from nkilite.errors import IrError
+from nkilite.ir.loops import Loop, enclosing, loops
 from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import Buffer, BufferKind
 
 
 def verify(program: Program, after: str = "") -> None:
-    """Check tables, operand bounds and every distinct signature's hardware rules.
+    """Check tables, loops, operand bounds and every distinct signature's hardware rules.
 
     Args:
         after: what produced the program, for the message.
@@ -41,6 +42,39 @@ def verify(program: Program, after: str = "") -> None:
         if not 0 <= producer < consumer < len(program):
             raise IrError(f"dependency of instruction {consumer} on {producer} does not point back{where}",
                           location=program.locations[0])
+    _check_loops(program, where)
+
+
+def _check_loops(program: Program, where: str) -> None:
+    """Beginnings and ends pair up, and what is made in a body is used in that body alone."""
+    all_loops = loops(program)
+    for buffer in program.buffers:
+        if buffer.loop is not None and buffer.loop >= len(all_loops):
+            raise IrError(f"buffer {buffer.label} is made in loop {buffer.loop} of {len(all_loops)}{where}",
+                          location=buffer.location)
+    if not all_loops:
+        return
+    chains = _chains(program, all_loops)
+    for instruction in program:
+        for operand in instruction.signature.operands:
+            buffer, _ = instruction.access(operand)
+            if buffer.loop is not None and buffer.loop not in chains[instruction.index]:
+                raise IrError(
+                    f"{instruction.signature.name} uses buffer {buffer.label} of loop {buffer.loop} outside of it{where}",
+                    location=instruction.location,
+                )
+    for consumer, producer in program.dependencies:
+        if not set(chains[producer]) <= set(chains[consumer]):
+            raise IrError(f"instruction {consumer} depends on {producer}, which is in a loop that has ended{where}",
+                          location=program.locations[0])
+
+
+def _chains(program: Program, all_loops: list[Loop]) -> list[list[int]]:
+    """The loops around every instruction, innermost first; the end of a loop is in its body, the beginning is not."""
+    chains: list[list[int]] = [[]] * len(program)
+    for loop in all_loops:  # inner loops begin later and overwrite their part
+        chains[loop.begin + 1:loop.end + 1] = [enclosing(all_loops, loop.number)] * (loop.end - loop.begin)
+    return chains
 
 
 def _check_access(instruction: Instruction, operand: Operand, buffer: Buffer, offset: int, where: str) -> None:

@@ -26,7 +26,7 @@ from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.map_reduce import map_reduce
 from nkilite.dtypes import float32
-from nkilite.errors import InvalidOperand
+from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.isa.alu import AluOp
@@ -52,8 +52,8 @@ def require_command(call: Signature, *commands: reduce_cmd) -> None:
     """Raise InvalidOperand for a reduce_cmd that is not one of `commands`."""
     if call.reduce_cmd not in commands:
         raise InvalidOperand(
-            instruction=rules.instruction_name(call), operand="reduce_cmd", found=call.reduce_cmd,
-            expected="nisa.reduce_cmd." + " or ".join(c.name for c in commands),
+            instruction=rules.instruction_name(call), operand="reduce_cmd", found=describe(call.reduce_cmd),
+            expected=" or ".join(f"nisa.reduce_cmd.{c.name}" for c in commands),
         )
 
 

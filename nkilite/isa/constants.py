@@ -11,6 +11,21 @@ from nkilite.ir.attributes import register_enum
 from nkilite.ir.types import OobMode
 from nkilite.machine.engine import Engine
 
+__all__ = [
+    "dge_mode",
+    "dma_engine",
+    "engine",
+    "gpsimd_engine",
+    "matmul_perf_mode",
+    "nc_version",
+    "oob_mode",
+    "reduce_cmd",
+    "scalar_engine",
+    "tensor_engine",
+    "unknown_engine",
+    "vector_engine",
+]
+
 engine = Engine
 oob_mode = OobMode
 

@@ -10,7 +10,7 @@ import numpy as np
 from nkilite.codegen import move
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import cast
-from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedEngine
+from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedEngine, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, OobMode, ViewType
 from nkilite.isa import rules
@@ -327,13 +327,13 @@ def _require_reachable(call: Signature, operand: str) -> None:
 def _require_options(call: Signature) -> None:
     """Raise unless priority, oob_mode and dge_mode are values the target and the operands allow."""
     if not isinstance(call.oob_mode, OobMode):
-        raise _invalid(call, "oob_mode", call.oob_mode, "a member of nisa.oob_mode")
+        raise _invalid(call, "oob_mode", describe(call.oob_mode), "a member of nisa.oob_mode")
     if not isinstance(call.dge_mode, _DgeMode):
-        raise _invalid(call, "dge_mode", call.dge_mode, "a member of nisa.dge_mode")
+        raise _invalid(call, "dge_mode", describe(call.dge_mode), "a member of nisa.dge_mode")
     if call.priority is not None:
         rules.require_generation(call, 4, f"priority of {rules.instruction_name(call)}")
         if call.priority not in _PRIORITIES:
-            raise _invalid(call, "priority", call.priority, "an integer from 0 to 3")
+            raise _invalid(call, "priority", describe(call.priority), "an integer from 0 to 3")
     if call.dge_mode is _DgeMode.hwdge:
         rules.require_generation(call, 3, "dge_mode.hwdge")
     by_vector = _by_vector(call.dst) or _by_vector(call.src)

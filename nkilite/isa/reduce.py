@@ -11,7 +11,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.reduction import Reduction
 from nkilite.dtypes import DType
-from nkilite.errors import InvalidOperand, ShapeMismatch
+from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
 from nkilite.isa import accumulation, alu, arithmetic, rules
 from nkilite.isa.alu import AluOp
@@ -127,7 +127,7 @@ def _axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     axes = tuple(sorted({int(a) % ndim for a in numbers})) if valid else ()
     if not axes or axes[0] == 0 or axes != tuple(range(axes[0], ndim)) or len(axes) != len(numbers):
         raise InvalidOperand(
-            instruction="nisa.tensor_reduce", operand="axis", found=f"{axis} for shape {shape}",
+            instruction="nisa.tensor_reduce", operand="axis", found=f"{describe(axis)} for shape {shape}",
             expected=f"the last free dimensions, such as {ndim - 1} or {tuple(range(1, ndim))} (dimension 0 "
             "is reduced by nisa.tensor_partition_reduce; others after a permute)",
         )

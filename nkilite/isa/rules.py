@@ -13,6 +13,7 @@ from nkilite.errors import (
     UnsupportedError,
     UnsupportedOnTarget,
     WrongMemory,
+    describe,
 )
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
@@ -27,7 +28,7 @@ UNPACKED = tuple(d for d in ALL.values() if d.kind != "x")
 TWO_BYTES = tuple(d for d in ALL.values() if d.itemsize == 2)
 
 _HINTS = {
-    MemoryRegion.sbuf: "nisa.dma_copy moves HBM and SBUF data, nisa.tensor_copy moves between PSUM and SBUF",
+    MemoryRegion.sbuf: "nisa.dma_copy moves data between HBM and SBUF, nisa.tensor_copy between PSUM and SBUF",
     MemoryRegion.psum: "allocate it with buffer=nl.psum",
 }
 
@@ -153,7 +154,7 @@ def require_engine(call: Signature, *allowed: Engine) -> None:
     chosen = call.arguments["engine"]
     if chosen not in allowed:
         raise UnsupportedEngine(
-            instruction=instruction_name(call), found=getattr(chosen, "name", chosen),
+            instruction=instruction_name(call), found=chosen.name if isinstance(chosen, Engine) else describe(chosen),
             allowed=", ".join(e.name for e in allowed),
         )
 

@@ -14,6 +14,7 @@ from nkilite.errors import (
     FreeSizeExceeded,
     InvalidOperand,
     PartitionLimitExceeded,
+    PsumBankExceeded,
     ShapeMismatch,
 )
 from nkilite.ir.program import Signature
@@ -75,7 +76,7 @@ def nc_matmul(
         WrongMemory: an operand is not in SBUF, or dst not in PSUM.
         UnsupportedDtype, DtypeMismatch: see above.
         ShapeMismatch: M, N or K disagree.
-        PartitionLimitExceeded, FreeSizeExceeded: K, M or N is too large.
+        PartitionLimitExceeded, FreeSizeExceeded, PsumBankExceeded: K, M or N is too large.
         InvalidOperand: an impossible tile_position, tile_size, perf_mode or accumulate.
         UnsupportedOnTarget: double_row on trn1.
 
@@ -117,6 +118,7 @@ def _(call: Signature) -> None:
     _check_mode(call)
     _check_matmul_dtypes(call)
     rows, columns = _check_tiling(call)
+    _check_bank(call)
     stationary, moving = _free_size(call, "stationary"), _free_size(call, "moving")
     partitions = call.stationary.partitions
     if partitions > rows:
@@ -204,6 +206,16 @@ def _check_free_size(call: Signature, operand: str, found: int, limit: int) -> N
     if found > limit:
         raise FreeSizeExceeded(
             instruction="nisa.nc_matmul", operand=operand, found=found, limit=limit, target=call.target.name
+        )
+
+
+def _check_bank(call: Signature) -> None:
+    """Before trn3 a matmul writes one PSUM bank."""
+    limit = call.target.psum_bank_bytes
+    if call.target.generation < 4 and call.dst.free_bytes > limit:
+        raise PsumBankExceeded(
+            instruction="nisa.nc_matmul", operand="dst", found=call.dst.free_bytes, limit=limit,
+            limit_elements=call.target.psum_bank_fmax,
         )
 
 

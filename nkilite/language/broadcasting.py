@@ -11,26 +11,26 @@ from typing import Any
 
 from nkilite import isa as nisa
 from nkilite.dtypes import DType, float32
-from nkilite.errors import InvalidOperand, ShapeMismatch
+from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.language.creation import element_type, ndarray
 from nkilite.trace.tensor import NkiTensor
 
 _SHUFFLED = 32  # partitions one nc_stream_shuffle reaches
 
 
+_TO_A_TILE = "pass arrays as arguments of the kernel and nl.load them; make a tile of a number with nl.full"
+
+
 def require_tile(x: Any, operand: str, function: str) -> NkiTensor:
     """Raise InvalidOperand unless `x` is a tensor on chip."""
     if isinstance(x, NkiTensor) and x.buffer.on_chip:
         return x
-    found = (
-        f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
-    )
     raise InvalidOperand(
         instruction=f"nl.{function}",
         operand=operand,
-        found=found,
+        found=describe(x),
         expected="a tile in SBUF or PSUM",
-        fix="bring it on chip first, for example with nl.load",
+        fix="bring it on chip first, for example with nl.load" if isinstance(x, NkiTensor) else _TO_A_TILE,
     )
 
 

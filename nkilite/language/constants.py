@@ -12,7 +12,7 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.dtypes import cast, from_numpy, uint8
-from nkilite.errors import InvalidOperand
+from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.language.creation import element_type, ndarray
 from nkilite.trace import active
@@ -35,7 +35,7 @@ def shared_constant(constant: np.ndarray | str | os.PathLike) -> NkiTensor:
     array = np.load(constant) if isinstance(constant, (str, os.PathLike)) else constant
     if not isinstance(array, np.ndarray) or array.ndim == 0:
         raise _invalid(
-            f"{type(constant).__name__} {constant!r}", "a NumPy array with dimensions, or the path of one"
+            describe(constant), "a NumPy array with dimensions, or the path of one"
         )
     try:
         dtype = from_numpy(array.dtype)

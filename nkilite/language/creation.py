@@ -13,7 +13,7 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.dtypes import ALL, DType, as_dtype
-from nkilite.errors import InvalidOperand, MemoryOverflow, PartitionLimitExceeded, UnsupportedError
+from nkilite.errors import HbmOverflow, InvalidOperand, MemoryOverflow, PartitionLimitExceeded, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.regions import as_region
 from nkilite.passes.allocate import check_address
@@ -44,13 +44,23 @@ def ndarray(
     Raises:
         InvalidOperand: shape, dtype, buffer or address is of the wrong kind.
         PartitionLimitExceeded: an on-chip tensor of more than 128 partitions.
+        HbmOverflow: a tensor larger than the device memory.
         MemoryOverflow: a tensor larger than its memory by itself.
         InvalidAddress: an address outside the memory, or misaligned.
     """
     region = as_region(buffer, "ndarray")
     sizes, element = as_shape(shape, "ndarray"), element_type(dtype, "ndarray")
     builder = active.builder("nl.ndarray")
+    target = builder.target
+    if not isinstance(name, str):
+        raise InvalidOperand(
+            instruction="nl.ndarray", operand="name", found=describe(name), expected="a string"
+        )
     if not region.on_chip:
+        size = prod(sizes) * element.itemsize
+        if size > target.hbm_bytes:
+            what = f"{name or 'a tensor'} {element} {list(sizes)}"
+            raise HbmOverflow(what=what, found=size, limit=target.hbm_bytes, target=target.name)
         if address is not None:
             raise _bad_address(address, "None for a tensor in HBM")
         return builder.allocate(region, sizes, element, name=name)
@@ -62,7 +72,6 @@ def ndarray(
             expected="at least two dimensions, (partitions, elements per partition)",
             fix=f"write ({sizes[0]}, 1) for one element per partition, or (1, {sizes[0]}) for one partition",
         )
-    target = builder.target
     if sizes[0] > target.num_partitions:
         raise PartitionLimitExceeded(
             what=f"nl.ndarray: {list(sizes)}", found=sizes[0], limit=target.num_partitions
@@ -181,12 +190,12 @@ def as_shape(shape: Any, function: str) -> tuple[int, ...]:
         raise InvalidOperand(
             instruction=f"nl.{function}",
             operand="shape",
-            found=f"{type(shape).__name__} {shape!r}",
+            found=describe(shape),
             expected=expected,
         )
     for size in shape:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            fix = "use // instead of / to compute sizes" if isinstance(size, float) else expected
+            fix = "use // instead of / to compute sizes" if isinstance(size, float) else ""
             raise InvalidOperand(
                 instruction=f"nl.{function}",
                 operand="shape",
@@ -209,7 +218,7 @@ def element_type(dtype: Any, function: str) -> DType:
         raise InvalidOperand(
             instruction=f"nl.{function}",
             operand="dtype",
-            found=repr(dtype),
+            found=describe(dtype),
             expected="one of " + ", ".join(sorted(ALL)),
         ) from None
 

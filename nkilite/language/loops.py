@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nkilite.deprecation import deprecated
-from nkilite.errors import InvalidOperand, UnsupportedError
+from nkilite.errors import InvalidOperand, UnsupportedError, describe
 from nkilite.trace.tensor import DynamicSlice
 
 __all__ = [
@@ -49,7 +49,7 @@ def _range(name: str, start: Any, stop: Any, step: Any) -> builtins.range:
             raise InvalidOperand(
                 instruction=name,
                 operand=operand,
-                found=f"{type(value).__name__} {value!r}",
+                found=describe(value),
                 expected="an int",
             )
     return builtins.range(*map(int, bounds))

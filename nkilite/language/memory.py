@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
-from nkilite.errors import InvalidOperand
+from nkilite.errors import InvalidOperand, describe
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.language.creation import fill
 from nkilite.trace import tensor as tensors
@@ -88,7 +88,7 @@ def assign(view: NkiTensor, value: Any) -> None:
         raise InvalidOperand(
             instruction="t[...] = value",
             operand="value",
-            found=type(value).__name__,
+            found=describe(value),
             expected="a tensor or a number",
         )
 
@@ -99,13 +99,11 @@ tensors.assign[0] = assign
 def _require_hbm(x: Any, operand: str, function: str) -> NkiTensor:
     if isinstance(x, NkiTensor) and not x.buffer.on_chip:
         return x
-    found = (
-        f"a tensor in {str(x.buffer).upper()}" if isinstance(x, NkiTensor) else f"{type(x).__name__} {x!r}"
-    )
+    on_chip = isinstance(x, NkiTensor)
     raise InvalidOperand(
         instruction=f"nl.{function}",
         operand=operand,
-        found=found,
+        found=describe(x),
         expected="a tensor in HBM",
-        fix="use nl.copy or nisa.tensor_copy between tiles",
+        fix="use nl.copy or nisa.tensor_copy between tiles" if on_chip else "pass arrays as arguments of the kernel",
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.dtypes import float32
-from nkilite.errors import InvalidOperand
+from nkilite.errors import InvalidOperand, describe
 from nkilite.language import elementwise
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.trace.tensor import NkiTensor
@@ -94,14 +94,15 @@ def last_axes(x: NkiTensor, axis: Axis, function: str) -> tuple[int, ...]:
     Raises:
         InvalidOperand: they are not the last free dimensions of the tile.
     """
-    given = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-    axes = tuple(sorted(a + x.ndim if a < 0 else a for a in given))
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    whole = builtins.all(isinstance(a, (int, np.integer)) for a in given)
+    axes = tuple(sorted(a + x.ndim if a < 0 else a for a in given)) if whole else ()
     if not axes or axes[0] < 1 or axes != tuple(range(axes[0], x.ndim)):
         names = " or ".join(str(tuple(range(i, x.ndim))) for i in builtins.range(x.ndim - 1, 0, -1))
         raise InvalidOperand(
             instruction=f"nl.{function}",
             operand="axis",
-            found=repr(axis),
+            found=describe(axis),
             expected=f"the last dimensions of a tile of shape {x.shape}: {names}",
         )
     return axes

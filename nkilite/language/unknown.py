@@ -1,11 +1,11 @@
-"""What to say about names nki.language does not have: close matches, or what replaced an old name."""
+"""What to say about names nki.language does not have."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from nkilite.errors import UnknownName
+from nkilite.suggest import unknown_name as _unknown_name
 
 _BETA1 = {
     "arange": "index with slices and nl.ds instead of index tensors.",
@@ -22,9 +22,4 @@ _BETA1 = {
 
 def unknown_name(name: str, known: Iterable[str]) -> UnknownName:
     """The error for `nl.<name>`."""
-    if name in _BETA1:
-        why = ": it belongs to the Beta-1 dialect of NKI"
-        return UnknownName(module="nki.language", name=name, why=why, hint=_BETA1[name])
-    close = [f"nl.{match}" for match in difflib.get_close_matches(name, list(known), n=3)]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see docs/compatibility.md for what runs."
-    return UnknownName(module="nki.language", name=name, why="", hint=hint)
+    return _unknown_name("nki.language", "nl", name, known, _BETA1)

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import FAULT_WORDS, STATUS_OUT_OF_BOUNDS
+from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP, STATUS_OUT_OF_BOUNDS
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, BufferKind
@@ -19,13 +19,14 @@ from nkilite.runtime.lower import Lowered
 
 _ALIGN = 64
 
-# Walks [function, width, words...] entries until the end or a nonzero status; returns status << 48 | word position.
-_WALKER = """
-define i64 @nkilite_walk(ptr %table, i64 %count, ptr %bases) {
+# Walks [function, width, words...] entries until the end or a failure; returns status << 48 | word position.
+# STATUS_JUMP moves by the distance in the entry's last word, which control instructions have.
+_WALKER = f"""
+define i64 @nkilite_walk(ptr %table, i64 %count, ptr %bases) {{
 entry:
   br label %head
 head:
-  %at = phi i64 [ 0, %entry ], [ %next, %advance ]
+  %at = phi i64 [ 0, %entry ], [ %next, %advance ], [ %target, %jump ]
   %more = icmp slt i64 %at, %count
   br i1 %more, label %body, label %done
 body:
@@ -36,9 +37,18 @@ body:
   %words = getelementptr i8, ptr %entry_ptr, i64 16
   %status = call i32 %function(ptr %words, ptr %bases)
   %ok = icmp eq i32 %status, 0
-  br i1 %ok, label %advance, label %fail
+  br i1 %ok, label %advance, label %other
 advance:
   %next = add i64 %at, %width
+  br label %head
+other:
+  %jumps = icmp eq i32 %status, {STATUS_JUMP}
+  br i1 %jumps, label %jump, label %fail
+jump:
+  %past = getelementptr i64, ptr %entry_ptr, i64 %width
+  %last = getelementptr i8, ptr %past, i64 -8
+  %distance = load i64, ptr %last, align 8
+  %target = add i64 %at, %distance
   br label %head
 fail:
   %wide = zext i32 %status to i64
@@ -47,7 +57,7 @@ fail:
   ret i64 %code
 done:
   ret i64 0
-}
+}}
 """
 
 

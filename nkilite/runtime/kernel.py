@@ -12,14 +12,29 @@ import numpy as np
 
 from nkilite import knobs
 from nkilite.codegen.host import host
-from nkilite.errors import InvalidReturn, NkiError, NonContiguousArgument, UnsupportedError
+from nkilite.errors import (
+    InvalidCall,
+    InvalidOperand,
+    InvalidReturn,
+    NkiError,
+    NonContiguousArgument,
+    StaleTensor,
+    UnsupportedError,
+    describe,
+)
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion
-from nkilite.location import Location, is_internal
+from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
+from nkilite.passes.allocate import Allocate
+from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays, to_framework
 from nkilite.runtime.compile import Compilation, compile_program
+from nkilite.runtime.configurations import configured
+from nkilite.runtime.fingerprint import fingerprint
+from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.globals import Globals
+from nkilite.runtime.tracebacks import presented
 from nkilite.trace import active
 from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
 from nkilite.trace.storage import Placement, array
@@ -35,6 +50,10 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., Any], lnc: int = 1, simulated: bool = False) -> None:
+        if not callable(function):
+            raise InvalidOperand(
+                instruction="nki.jit", operand="the kernel", found=describe(function), expected="a function"
+            )
         functools.update_wrapper(self, function)
         self.function = function
         self.lnc = lnc
@@ -48,6 +67,11 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<nki kernel {self.__qualname__}>"
+
+    @property
+    def location(self) -> Location:
+        """Where the kernel is defined."""
+        return defined_at(self.function)
 
     def __getitem__(self, lnc: Any) -> Kernel:
         """`kernel[lnc]`: the kernel on a logical NeuronCore of that many physical cores; 1 for now."""
@@ -63,27 +87,75 @@ class Kernel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if active.builder_or_none() is not None:
-            return self.function(*args, **kwargs)
+            return self._inline(args, kwargs)
         try:
             arguments = self._bind(args, kwargs)
             if self.simulated:
                 return _simulate(self, arguments)
             return self._specialize(arguments).run(arguments.arrays)
         except Exception as error:
-            if isinstance(error, NkiError) or _raised_by_user(error):
-                raise error.with_traceback(_user_frames(error)) from error.__cause__
+            shown = presented(error, self.__name__)
+            raise shown from shown.__cause__
+
+    def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run as a part of the kernel that is being traced."""
+        try:
+            return self.function(*args, **kwargs)
+        except TypeError as error:
+            assert error.__traceback__ is not None
+            if error.__traceback__.tb_next is None and not isinstance(error, NkiError):
+                self._bind(args, kwargs)  # explains arguments that do not fit
             raise
 
     def trace(self, *args: Any, **kwargs: Any) -> Program:
         """The kernel's IR for these arguments, before any pass."""
-        return _trace(self, self._bind(args, kwargs))[0]
+        try:
+            return _trace(self, self._bind(args, kwargs))[0]
+        except Exception as error:
+            shown = presented(error, self.__name__)
+            raise shown from shown.__cause__
+
+    def check(self, *args: Any, **kwargs: Any) -> Program:
+        """Trace for these arguments and run every pass, so that all mistakes show, but compile nothing."""
+        try:
+            return run_pipeline(_trace(self, self._bind(args, kwargs))[0])
+        except Exception as error:
+            shown = presented(error, self.__name__)
+            raise shown from shown.__cause__
+
+    def launcher(self, *args: Any, **kwargs: Any) -> Launcher:
+        """Compile for these arguments and bind the result to them, to be launched and timed repeatedly."""
+        try:
+            arguments = self._bind(args, kwargs)
+            return Launcher(self._specialize(arguments), arguments)
+        except Exception as error:
+            shown = presented(error, self.__name__)
+            raise shown from shown.__cause__
+
+    def forget(self) -> None:
+        """Drop every compiled specialization; the next launch compiles anew."""
+        self._specializations.clear()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the kernel's source, its Python helpers and the global values they read; see runtime/fingerprint."""
+        return fingerprint(self.function)
 
     def compile(self, *args: Any, **kwargs: Any) -> Compilation:
         """Trace and compile for these arguments without running; the same object later calls use."""
-        return self._specialize(self._bind(args, kwargs)).compilation
+        try:
+            return self._specialize(self._bind(args, kwargs)).compilation
+        except Exception as error:
+            shown = presented(error, self.__name__)
+            raise shown from shown.__cause__
 
     def _bind(self, args: tuple, kwargs: dict[str, Any]) -> Arguments:
-        bound = self.signature.bind(*args, **kwargs)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            problem = f"has {error}" if str(error).startswith("too many") else str(error)
+            raise InvalidCall(function=self.__name__, problem=problem, signature=self.signature) from None
+        bound.arguments.update(configured(self, bound.arguments))
         bound.apply_defaults()
         arrays: list[ArrayArgument] = []
 
@@ -92,12 +164,12 @@ class Kernel:
             return array
 
         values = {k: map_arrays(v, k, self.__name__, remember) for k, v in bound.arguments.items()}
-        return Arguments(bound, values, arrays)
+        key = tuple(cache_key(v, k, self.__name__) for k, v in values.items())
+        return Arguments(bound, values, arrays, key)
 
     def _specialize(self, arguments: Arguments) -> Specialization:
         target = get_target(knobs.target())
-        values = tuple(cache_key(v, k, self.__name__) for k, v in arguments.values.items())
-        key = (target.name, host().level, values)
+        key = (target.name, host().level, arguments.key)
         found = self._specializations.get(key)
         if found is None or not found.globals.unchanged():
             found = self._specializations[key] = Specialization(self, arguments)
@@ -105,12 +177,14 @@ class Kernel:
 
 
 class Arguments:
-    """Bound arguments with their arrays wrapped as ArrayArguments, and those arrays in order."""
+    """Bound arguments with their arrays wrapped as ArrayArguments, those arrays in order, and the specialization key."""
 
-    __slots__ = ("arrays", "bound", "values")
+    __slots__ = ("arrays", "bound", "key", "values")
 
-    def __init__(self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument]) -> None:
-        self.bound, self.values, self.arrays = bound, values, arrays
+    def __init__(
+        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple
+    ) -> None:
+        self.bound, self.values, self.arrays, self.key = bound, values, arrays, key
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor], kernel: str) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
@@ -145,8 +219,7 @@ def _replace(value: Any, tensors: dict[int, NkiTensor]) -> Any:
 def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
     """Run the kernel function under a builder; returns what it returned."""
     tensors: dict[int, NkiTensor] = {}
-    code = getattr(kernel.function, "__code__", None)
-    where = Location(code.co_filename, code.co_firstlineno, kernel.__name__) if code else Location("", 0)
+    where = kernel.location
     for argument in arguments.arrays:
         data = None
         if eager:
@@ -158,28 +231,39 @@ def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) 
         )
         if isinstance(builder, EagerBuilder) and not argument.writable:
             builder.unwritable[tensor.storage.id] = _unwritable(argument)
-    with active.activate(builder):
-        return arguments.call(kernel.function, tensors, kernel.__name__)
+    try:
+        with active.activate(builder):
+            return arguments.call(kernel.function, tensors, kernel.__name__)
+    finally:
+        builder.close()
 
 
 def _trace(kernel: Kernel, arguments: Arguments) -> tuple[Program, Any]:
     builder = TraceBuilder(kernel.__name__, get_target(knobs.target()))
-    returned = _enter(builder, kernel, arguments, eager=False)
+    with collector_paused():
+        returned = _enter(builder, kernel, arguments, eager=False)
     program = builder.program
-    for tensor in _tensors(returned, kernel.__name__):
+    for tensor in _tensors(returned, kernel, program):
         if tensor.storage.kind is not BufferKind.input and tensor.storage not in program.outputs:
             program.outputs.append(tensor.storage)
     return program, returned
 
 
-def _tensors(returned: Any, kernel: str) -> list[NkiTensor]:
-    """The tensors in a return value, which must all be in HBM."""
+def _tensors(returned: Any, kernel: Kernel, program: Program) -> list[NkiTensor]:
+    """The tensors in a return value, which must all be in HBM and made by this call."""
     found: list[NkiTensor] = []
+    name = kernel.__name__
 
     def visit(tensor: NkiTensor) -> NkiTensor:
+        buffer = tensor.storage
+        if buffer.id >= len(program.buffers) or program.buffers[buffer.id] is not buffer:
+            raise StaleTensor(
+                instruction=f"kernel {name!r}", operand="a returned value", tensor=buffer.label,
+                made=buffer.location, location=kernel.location,
+            )
         if tensor.buffer.on_chip or tensor.is_indirect():
             what = f"a tensor in {str(tensor.buffer).upper()}" if tensor.buffer.on_chip else "an indirect view"
-            raise InvalidReturn(kernel=kernel, what=what, location=tensor.storage.location)
+            raise InvalidReturn(kernel=name, what=what, location=buffer.location)
         found.append(tensor)
         return tensor
 
@@ -187,7 +271,7 @@ def _tensors(returned: Any, kernel: str) -> list[NkiTensor]:
     return found
 
 
-def map_returned(value: Any, kernel: str, replace: Callable[[NkiTensor], Any]) -> Any:
+def map_returned(value: Any, kernel: Kernel, replace: Callable[[NkiTensor], Any]) -> Any:
     """Copy a return value with every tensor replaced; tuples, lists and dicts keep their nesting.
 
     Raises:
@@ -204,7 +288,8 @@ def map_returned(value: Any, kernel: str, replace: Callable[[NkiTensor], Any]) -
         return {k: map_returned(v, kernel, replace) for k, v in value.items()}
     if value is None or isinstance(value, (int, float, str)):
         return value
-    raise InvalidReturn(kernel=kernel, what=f"a {type(value).__name__}")
+    what = f"a value of type {type(value).__name__}"
+    raise InvalidReturn(kernel=kernel.__name__, what=what, location=kernel.location)
 
 
 class Specialization:
@@ -216,7 +301,8 @@ class Specialization:
         started = time.perf_counter()
         program, self._returned = _trace(kernel, arguments)
         traced = time.perf_counter() - started
-        self.compilation = compile_program(program)
+        with collector_paused():
+            self.compilation = compile_program(program)
         self.compilation.seconds = {"trace": traced, **self.compilation.seconds}
         self.program = self.compilation.program
         written = _written_inputs(self.program)
@@ -224,16 +310,24 @@ class Specialization:
 
     def run(self, arguments: list[ArrayArgument]) -> Any:
         """Run on arrays and wrap the results in the framework of the inputs."""
+        arrays = self.place(arguments)
+        self.compilation.executable.run(arrays)
+        return self.results(arguments, arrays)
+
+    def place(self, arguments: list[ArrayArgument]) -> dict[int, np.ndarray]:
+        """The memory of a run by buffer id: the arguments' own, and new arrays for the outputs."""
         arrays: dict[int, np.ndarray] = {}
-        originals: dict[int, ArrayArgument] = {}
         for buffer, argument, written in zip(self.program.inputs, arguments, self._in_place, strict=True):
             if written is not None and not argument.writable:
                 raise NonContiguousArgument(location=written, **_unwritable(argument))
             arrays[buffer.id] = argument.numpy
-            originals[buffer.id] = argument
         for buffer in self.program.outputs:
             arrays[buffer.id] = np.empty(buffer.shape, buffer.dtype.numpy)
-        self.compilation.executable.run(arrays)
+        return arrays
+
+    def results(self, arguments: list[ArrayArgument], arrays: dict[int, np.ndarray]) -> Any:
+        """What the kernel returned, as arrays in the framework of the inputs."""
+        originals = {b.id: a for b, a in zip(self.program.inputs, arguments, strict=True)}
         framework = next((a.framework for a in arguments), "numpy")
 
         def result(tensor: NkiTensor) -> Any:
@@ -242,7 +336,26 @@ class Specialization:
                 return originals[buffer.id].original
             return to_framework(_view(arrays[buffer.id], tensor), tensor.dtype, framework)
 
-        return map_returned(self._returned, self.kernel.__name__, result)
+        return map_returned(self._returned, self.kernel, result)
+
+
+class Launcher:
+    """A kernel compiled for, and bound to, one set of arguments; its outputs are reused from launch to launch."""
+
+    def __init__(self, specialization: Specialization, arguments: Arguments) -> None:
+        self._specialization = specialization
+        self._arguments = arguments.arrays
+        self._arrays = specialization.place(arguments.arrays)
+
+    def run(self) -> Any:
+        """Launch once and return what the kernel returns."""
+        self._specialization.compilation.executable.run(self._arrays)
+        return self._specialization.results(self._arguments, self._arrays)
+
+    def time(self, launches: int = 1) -> list[float]:
+        """Microseconds (cpu-measured) of each of `launches` runs, clocked around the native loop alone."""
+        elapsed = self._specialization.compilation.executable.time(self._arrays, launches)
+        return [nanoseconds / 1000 for nanoseconds in elapsed]
 
 
 def _unwritable(argument: ArrayArgument) -> dict[str, Any]:
@@ -274,7 +387,8 @@ def _written_inputs(program: Program) -> dict[int, Location]:
 def _simulate(kernel: Kernel, arguments: Arguments) -> Any:
     builder = EagerBuilder(kernel.__name__, get_target(knobs.target()))
     returned = _enter(builder, kernel, arguments, eager=True)
-    _tensors(returned, kernel.__name__)
+    _tensors(returned, kernel, builder.program)
+    Allocate().run(builder.program)  # overflows are mistakes here, too
     by_storage = {id(b): a for b, a in zip(builder.program.inputs, arguments.arrays, strict=True)}
 
     def result(tensor: NkiTensor) -> Any:
@@ -283,7 +397,7 @@ def _simulate(kernel: Kernel, arguments: Arguments) -> Any:
             return argument.original
         return to_framework(array(tensor).copy(), tensor.dtype, arguments.framework)
 
-    return map_returned(returned, kernel.__name__, result)
+    return map_returned(returned, kernel, result)
 
 
 def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -305,27 +419,3 @@ def simulate(kernel: Callable[..., Any]) -> Kernel:
     if isinstance(kernel, Kernel):
         return Kernel(kernel.function, kernel.lnc, simulated=True)
     return Kernel(kernel, simulated=True)
-
-
-def _raised_by_user(error: Exception) -> bool:
-    """Whether the innermost frame is user code (an assertion of the kernel, say) rather than nkilite."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and not is_internal(trace.tb_frame.f_code.co_filename)
-
-
-def _user_frames(error: Exception) -> Any:
-    """The traceback without nkilite's own frames."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        if not is_internal(trace.tb_frame.f_code.co_filename):
-            frames.append(trace)
-        trace = trace.tb_next
-    for outer, inner in zip(frames, frames[1:], strict=False):
-        outer.tb_next = inner
-    if not frames:
-        return None
-    frames[-1].tb_next = None
-    return frames[0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.ir.definition import Control
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.passes.place import CpuPlacement
 from nkilite.runtime.library import Source
@@ -21,7 +22,8 @@ class Lowered(NamedTuple):
 
     Attributes:
         sources: distinct micro-kernels.
-        table: int64 words; entry = [micro-kernel number, width, operand words...].
+        table: int64 words; entry = [micro-kernel number, width, operand words...], and for a control instruction
+            the distance to where it jumps: past the end of its loop, or to the beginning of the body.
         entries: word position of every instruction's entry.
     """
 
@@ -43,6 +45,7 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
     code = program.code
     table: list[int] = []
     entries: list[int] = []
+    open_loops: list[int] = []  # entries of the instructions that began them
     start = 0
     for _ in range(program.count):
         layout = layouts[code[start]]
@@ -74,6 +77,15 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
                 sources.append(source)
             numbers[key] = number
         entry[0] = number
+        if layout.control is Control.begin:
+            open_loops.append(entries[-1])
+            entry.append(0)  # known at the end of the loop
+        elif layout.control is Control.end:
+            begin, end = open_loops.pop(), entries[-1]
+            body = begin + table[begin + 1]
+            past = end + layout.width
+            table[body - 1] = past - begin
+            entry.append(body - end)
         table += entry
         start += layout.signature.n_words
     return Lowered(sources, np.array(table, np.int64), np.array(entries, np.int64))
@@ -82,13 +94,14 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
 class _Layout:
     """The argument slots of a signature: True for a tensor, False for an immediate."""
 
-    __slots__ = ("signature", "slots", "width")
+    __slots__ = ("control", "signature", "slots", "width")
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         marks = [(o.word, True) for o in signature.operands] + [(i.word, False) for i in signature.immediates]
         self.slots = tuple(is_tensor for _, is_tensor in sorted(marks))
-        self.width = HEADER_WORDS + signature.n_words - WORDS_BEFORE_ARGUMENTS
+        self.control = signature.definition.control
+        self.width = HEADER_WORDS + signature.n_words - WORDS_BEFORE_ARGUMENTS + (self.control is not None)
 
 
 def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Host) -> Source:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.errors import InvalidOperand, NonContiguousArgument
+from nkilite.errors import (
+    DependencyOnLoop,
+    InvalidOperand,
+    NkiError,
+    NonContiguousArgument,
+    StaleTensor,
+    TensorOfLoop,
+    describe,
+)
 from nkilite.ir.coverage import Coverage, Covered, check_read
-from nkilite.ir.definition import Definition, Role
+from nkilite.ir.definition import Definition, Parameter, Role
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
 from nkilite.machine.target import Target
 from nkilite.trace import storage
+from nkilite.trace.nesting import Nesting
 from nkilite.trace.tensor import NkiTensor
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
@@ -31,20 +40,26 @@ class NkiInstruction:
         self.builder, self.index = builder, index
 
     def depends_on(self, *producers: NkiInstruction) -> NkiInstruction:
-        """Make this instruction run after each of the producers; returns itself."""
+        """Make this instruction run after each of the producers; returns itself.
+
+        Raises:
+            DependencyOnLoop: a producer is in the body of a loop that this instruction is not in.
+        """
         for producer in producers:
             if producer is not None:
-                self.builder.program.dependencies.append((self.index, producer.index))
+                self.builder.depend(self.index, producer.index)
         return self
 
 
 class Builder:
     """What a kernel's front end writes to.
 
-    `records` says that instructions only need their words (buffer ids and offsets), not their tensors.
+    Instructions are recorded in the program. `records` says that this is all: that instructions only need their words
+    (buffer ids and offsets), not their tensors.
 
     Attributes:
-        program: buffers, signatures and (when tracing) the instruction table.
+        program: buffers, signatures and the instruction table.
+        nesting: the loops around what is recorded now.
         known: signatures already validated, by the argument types the instruction wrappers build.
     """
 
@@ -53,15 +68,19 @@ class Builder:
     def __init__(self, name: str, target: Target) -> None:
         self.target = target
         self.program = Program(name, target)
+        self.nesting = Nesting()
         self.known: dict[tuple, Signature] = {}
         self.constants: dict[Any, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
+        self._location_ids: dict[tuple[str, int], int] = {}
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
     def allocate(self, region: MemoryRegion, shape: tuple[int, ...], dtype: dtypes.DType, **options: Any) -> NkiTensor:
         """A tensor over a new buffer."""
         options.setdefault("location", here())
+        if options.get("kind", BufferKind.internal) is BufferKind.internal:
+            options["loop"] = self.nesting.innermost
         buffer = self.program.add_buffer(region, shape, dtype, **options)
         self._allocated(buffer)
         return NkiTensor(buffer, buffer.whole())
@@ -85,7 +104,7 @@ class Builder:
         """Normalize and check the arguments of a call; returns its interned signature."""
         arguments: dict[str, Any] = {}
         for parameter, value in zip(definition.parameters, values, strict=True):
-            arguments[parameter.name] = _classify(definition, parameter.name, parameter.role, value)
+            arguments[parameter.name] = _classify(definition, parameter, value)
         normalize = definition.rules.get("normalize")
         if normalize is not None:
             normalize(arguments, self.target)
@@ -96,49 +115,94 @@ class Builder:
         definition.rule("check")(call)
         return self.program.signature(definition, arguments)
 
-    def emit(self, signature: Signature, operands: tuple, name: str | None) -> Any:
-        raise AssertionError("a Builder records or executes")
-
-    def _operands_of(self, signature: Signature, operands: tuple) -> tuple:
-        if "registers" in signature.arguments:
-            engine = signature.definition.registers(signature.arguments)
-            assert engine is not None
-            return (*operands, self.registers(engine))
-        return operands
-
-
-class TraceBuilder(Builder):
-    """Records instructions into the program."""
-
-    records = True
-
-    def __init__(self, name: str, target: Target) -> None:
-        super().__init__(name, target)
-        self._location_ids: dict[tuple[str, int], int] = {}
-
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+        """Record a call of a checked signature.
+
+        Raises:
+            StaleTensor, TensorOfLoop: an operand belongs to a kernel call, or a loop body, that has ended.
+        """
         _check_immediates(signature, operands)
-        words = [signature.id, self.where()]
+        words: list[Any] = [signature.id, self.where()]
         for value in self._operands_of(signature, operands):
             if value.__class__ is NkiTensor:
-                words.append(value.storage.id)
+                words.append(value.storage.open_id)
                 words.append(value.byte_offset)
                 if value.index is not None:
-                    words.append(value.index.storage.id)
+                    words.append(value.index.storage.open_id)
                     words.append(value.index.byte_offset)
             elif value is not None:
                 words.append(self.program.constant_id(value))
+        if None in words:
+            raise self._stale(signature, operands)
         return self.record(words, name)
 
     def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
-        """Append an instruction whose words are known."""
+        """Append an instruction whose words are known.
+
+        Raises:
+            TypeError: a word is None, the id of a tensor of an ended kernel call; nothing is appended.
+        """
         program = self.program
         index = program.count
-        program.code.extend(words)
+        try:
+            program.code.extend(words)
+        except TypeError:
+            del program.code[-words.index(None):]  # what came before it
+            raise
         program.count = index + 1
-        if name:
-            program.names[index] = name
+        if name is not None:
+            program.names[index] = _checked_name(program, words[0], name)
         return NkiInstruction(self, index)
+
+    def depend(self, consumer: int, producer: int) -> None:
+        """Record that instruction `consumer` waits for `producer`.
+
+        Raises:
+            DependencyOnLoop: the producer is in the body of a loop that the consumer is not in.
+        """
+        if not set(self.nesting.around(producer)) <= set(self.nesting.around(consumer)):
+            raise DependencyOnLoop
+        self.program.dependencies.append((consumer, producer))
+
+    # --- loops ----------------------------------------------------------------------------------------------------
+
+    def loop(self, begin: Callable[[], Any], iteration: Callable[[], None]) -> None:
+        """Record a loop: `begin` emits the instruction that begins it, `iteration` the body and what ends it.
+
+        Tensors made in an iteration close with it. If an exception leaves the body, nothing of the loop is kept.
+        """
+        program, nesting = self.program, self.nesting
+        start = len(program.code), program.count
+        outside = len(nesting), nesting.innermost
+        recorded = False
+        try:
+            begin()
+            nesting.begin(program.count - 1)
+            recorded = self._iterate(iteration)
+            nesting.end(program.count - 1)
+        finally:
+            if not recorded:
+                program.rewind(*start)
+                nesting.rewind(*outside)
+
+    def _iterate(self, iteration: Callable[[], None]) -> bool:
+        """Run the body once, to record it; returns whether the loop is recorded."""
+        self._run(iteration)
+        return True
+
+    def _run(self, iteration: Callable[[], None]) -> list[Buffer]:
+        """Run one iteration, close the tensors it made, and return their buffers."""
+        buffers, before, constants = self.program.buffers, len(self.program.buffers), dict(self.constants)
+        try:
+            iteration()
+        finally:
+            made = [b for b in buffers[before:] if b.loop is not None]
+            for buffer in made:
+                buffer.open_id = None
+            self.constants = constants  # a loop may run zero times: what its body loaded is not there after it
+        return made
+
+    # --- places ---------------------------------------------------------------------------------------------------
 
     def where(self) -> int:
         """The location id of the user's line; cheap, for it is asked once per instruction."""
@@ -156,9 +220,40 @@ class TraceBuilder(Builder):
             found = self._location_ids[key] = self.program.location_id(location)
         return found
 
+    def close(self) -> None:
+        """The kernel call has ended: its tensors are not accepted as operands any more."""
+        for buffer in self.program.buffers:
+            buffer.open_id = None
+
+    def _stale(self, signature: Signature, operands: tuple) -> NkiError:
+        """The error for the first operand whose kernel call, or loop body, has ended."""
+        names = [p.name for p in signature.definition.parameters if p.role is not Role.attribute]
+        given = [(n, t) for n, t in zip(names, operands, strict=True) if isinstance(t, NkiTensor)]
+        given += [(f"the index of {n}", t.index) for n, t in given if t.index is not None]
+        name, tensor = next((n, t) for n, t in given if t.storage.open_id is None)
+        buffer, buffers = tensor.storage, self.program.buffers
+        ours = buffer.id < len(buffers) and buffers[buffer.id] is buffer
+        error = TensorOfLoop if ours else StaleTensor
+        return error(
+            instruction=f"nisa.{signature.name}", operand=name, tensor=buffer.label, made=buffer.location
+        )
+
+    def _operands_of(self, signature: Signature, operands: tuple) -> tuple:
+        if "registers" in signature.arguments:
+            engine = signature.definition.registers(signature.arguments)
+            assert engine is not None
+            return (*operands, self.registers(engine))
+        return operands
+
+
+class TraceBuilder(Builder):
+    """Records instructions into the program."""
+
+    records = True
+
 
 class EagerBuilder(Builder):
-    """Executes each instruction at once by its reference rule: nki.simulate."""
+    """Executes each instruction at once by its reference rule, and records it: nki.simulate."""
 
     def __init__(self, name: str, target: Target) -> None:
         super().__init__(name, target)
@@ -166,20 +261,43 @@ class EagerBuilder(Builder):
             target.num_partitions,
             {MemoryRegion.sbuf: target.sbuf_partition_bytes, MemoryRegion.psum: target.psum_partition_bytes},
         )
+        self._follows = False  # whether the last control instruction is followed by an iteration
+        self._repeats = False  # in an iteration after a loop's first, which is the one that is recorded
         self.unwritable: dict[int, dict[str, Any]] = {}  # input buffers that cannot be written, with the reason
         self._coverage: dict[int, Coverage] = {}
-        self._count = 0
 
     def _allocated(self, buffer: Buffer) -> None:
-        if buffer.region in (MemoryRegion.sbuf, MemoryRegion.psum):
+        if buffer.region.on_chip and buffer.kind is BufferKind.internal:
             self._coverage[buffer.id] = Coverage(buffer)
         if buffer.data is None:
             buffer.data = self._memory.place(buffer)  # type: ignore[assignment]
         if buffer.kind is BufferKind.registers:
             buffer.data.memory[:] = 0  # type: ignore[union-attr]
 
+    def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
+        if self._repeats:
+            return NkiInstruction(self, self.program.count - 1)
+        return super().record(words, name)
+
+    def depend(self, consumer: int, producer: int) -> None:
+        if not self._repeats:
+            super().depend(consumer, producer)
+
+    def _iterate(self, iteration: Callable[[], None]) -> bool:
+        outer, entered = self._repeats, self._follows
+        try:
+            while self._follows:
+                for buffer in self._run(iteration):
+                    if buffer.region.on_chip:  # nobody can ask for its values any more
+                        buffer.data = None
+                        self._coverage.pop(buffer.id, None)
+                self._repeats = True
+        finally:
+            self._repeats = outer
+        return entered and not outer
+
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
-        _check_immediates(signature, operands)
+        recorded = super().emit(signature, operands, name)
         arguments = dict(signature.arguments)
         tensors: dict[str, NkiTensor] = {}
         values = iter(self._operands_of(signature, operands))
@@ -197,13 +315,13 @@ class EagerBuilder(Builder):
                 arguments[key] = float(_next_given(values))
         self._follow_writes(signature, arguments, tensors)
         results = signature.definition.rule("reference")(signature, **arguments)
+        if signature.definition.control is not None:
+            *results, self._follows = results
         written = [o.name for o in signature.operands if o.writes]
-        for key, result in zip(written, results if isinstance(results, tuple) else (results,), strict=True):
+        for key, result in zip(written, results if isinstance(results, (tuple, list)) else (results,), strict=True):
             if result is not None:
                 storage.write(tensors[key], result)
-        self._count += 1
-        return NkiInstruction(self, self._count - 1)
-
+        return recorded
 
     def _follow_writes(self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor]) -> None:
         """Check reads of on-chip memory, settle accumulate=None, and record what is written."""
@@ -214,13 +332,15 @@ class EagerBuilder(Builder):
             coverage = self._coverage.get(tensor.storage.id)
             if coverage is None:
                 continue
+            tensor = storage.located(tensor)
             if infer and operand.name == "dst":
                 covered = coverage.covered(tensor.type, tensor.byte_offset)
                 arguments["accumulate"] = covered is not Covered.none
                 if covered is Covered.some:
                     arguments["dst"] = np.where(coverage.unwritten(tensor.type, tensor.byte_offset), 0, arguments["dst"])
             elif operand.reads:
-                check_read(coverage, signature, operand, tensor.storage, tensor.byte_offset, here())
+                read = operand._replace(type=tensor.type)
+                check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, here())
         for operand in signature.operands:
             if not operand.writes:
                 continue
@@ -230,6 +350,7 @@ class EagerBuilder(Builder):
                 raise NonContiguousArgument(location=here(), **problem)
             coverage = self._coverage.get(tensor.storage.id)
             if coverage is not None:
+                tensor = storage.located(tensor)
                 coverage.mark(tensor.type, tensor.byte_offset)
 
 
@@ -242,14 +363,24 @@ def _check_immediates(signature: Signature, operands: tuple) -> None:
         rule(signature, **{name: value for name, value in given if signature.arguments[name] is IMMEDIATE})
 
 
+def _checked_name(program: Program, signature: int, name: Any) -> str:
+    if isinstance(name, str):
+        return name
+    raise InvalidOperand(
+        instruction=f"nisa.{program.signatures[signature].name}", operand="name", found=describe(name),
+        expected="a string",
+    )
+
+
 def _next_given(values: Any) -> Any:
     return next(v for v in values if v is not None)
 
 
-def _classify(definition: Definition, name: str, role: Role, value: Any) -> Any:
+def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
     """The value a parameter has in a signature."""
+    role = parameter.role
     if role is Role.attribute:
-        return _frozen(value)
+        return _attribute(definition, parameter, value)
     if isinstance(value, NkiTensor):
         if role is not Role.immediate:
             return value.type
@@ -258,12 +389,37 @@ def _classify(definition: Definition, name: str, role: Role, value: Any) -> Any:
             return IMMEDIATE
     elif value is None and role is not Role.tensor:
         return None
-    expected = {
-        Role.tensor: "a tensor", Role.optional_tensor: "a tensor or None", Role.immediate: "a number",
-        Role.scalar_or_tensor: "a number or a tensor",
-    }[role]
-    found = f"{type(value).__name__} {value!r}"
-    raise InvalidOperand(instruction=f"nisa.{definition.name}", operand=name, found=found, expected=expected)
+    expected = _EXPECTED[role]
+    raise _invalid(definition, parameter, value, expected.replace("tensor", "register") if parameter.register else expected)
+
+
+_EXPECTED = {
+    Role.tensor: "a tensor", Role.optional_tensor: "a tensor or None", Role.immediate: "a number",
+    Role.scalar_or_tensor: "a number or a tensor",
+}
+
+
+def _attribute(definition: Definition, parameter: Parameter, value: Any) -> Any:
+    """A compile-time value in the form signatures keep: hashable, and flags as bool."""
+    if isinstance(parameter.default, bool):
+        if value in (True, False) and isinstance(value, (bool, int, np.bool_)):
+            return bool(value)
+        raise _invalid(definition, parameter, value, "True or False")
+    frozen = _frozen(value)
+    try:
+        hash(frozen)
+    except TypeError:
+        raise _invalid(definition, parameter, value, "a compile-time value") from None
+    if isinstance(value, NkiTensor):
+        raise _invalid(definition, parameter, value, "a compile-time value")
+    return frozen
+
+
+def _invalid(definition: Definition, parameter: Parameter, value: Any, expected: str) -> InvalidOperand:
+    fix = "pass the array as an argument of the kernel, where it is a tensor" if isinstance(value, np.ndarray) else ""
+    return InvalidOperand(
+        instruction=f"nisa.{definition.name}", operand=parameter.name, found=describe(value), expected=expected, fix=fix
+    )
 
 
 def _frozen(value: Any) -> Any:

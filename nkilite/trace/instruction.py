@@ -7,13 +7,17 @@ builder; only the first use of a signature pays for normalization and checks.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Definition, Role, define
+from nkilite.deprecation import deprecated
+from nkilite.errors import UnknownKeyword
+from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Role, define
 from nkilite.trace import active
+from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
 _NO_REGISTERS: Callable[[dict[str, Any]], str | None] = lambda arguments: None  # noqa: E731
@@ -25,6 +29,7 @@ def instruction(
     registers: Callable[[dict[str, Any]], str | None] = _NO_REGISTERS,
     updates: Callable[[dict[str, Any]], tuple[str, ...]] = _NO_UPDATES,
     in_place: bool = True,
+    control: Control | None = None,
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -35,10 +40,11 @@ def instruction(
         updates: given the normalized arguments, the written parameters whose previous content matters.
         in_place: whether the micro-kernel works when an operand is the written view itself; False for instructions
             that move elements (transposes, shuffles), whose operand is then copied first.
+        control: which end of a loop's body it is, if any.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        definition = define(function, writes, registers, updates, in_place)
+        definition = define(function, writes, registers, updates, in_place, control)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition
@@ -76,16 +82,25 @@ def _compile_wrapper(definition: Definition) -> Any:
             key.append(f"{p.name}.type")
         else:
             key.append(f"({p.name}.type if {p.name}.__class__ is T else {p.name}.__class__)")
+    unwrapped = "".join(
+        f"\n    if isinstance({p.name}, R):\n        {p.name} = {p.name}.register_tensor"
+        for p in definition.parameters if p.register
+    )
     plain = all(p.role is Role.tensor for p in definition.parameters if p.role is not Role.attribute)
-    words = "".join(f"{name}.storage.id, {name}.byte_offset, " for name in passed)
+    words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
     fast = f"""
     if builder.records and signature.plain:
-        return builder.record((signature.id, builder.where(), {words}), name)""" if plain else ""
+        try:
+            return builder.record((signature.id, builder.where(), {words}), name)
+        except TypeError:
+            pass  # a tensor of an ended kernel has no id: emit explains""" if plain else ""
     everything = ", ".join(p.name for p in definition.parameters)
     operands = "".join(f"{name}, " for name in passed)
     source = f"""
-def {definition.name}({", ".join(header)}, name=None):
+def {definition.name}({", ".join(header)}, name=None, **old):
     builder = active_builder("nki.isa.{definition.name}")
+    if old:
+        accept_old(D, old){unwrapped}
     try:
         signature = builder.known[({", ".join(key)})]
     except (KeyError, TypeError, AttributeError):
@@ -96,7 +111,29 @@ def {definition.name}({", ".join(header)}, name=None):
             pass  # a list among the attributes{fast}
     return builder.emit(signature, ({operands}), name)
 """
-    namespace: dict[str, Any] = {"D": definition, "T": NkiTensor, "active_builder": active.builder, **defaults}
+    namespace: dict[str, Any] = {
+        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active_builder": active.builder, "accept_old": _accept_old, **defaults
+    }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]
 
+
+def _accept_old(definition: Definition, old: dict[str, Any]) -> None:
+    """Keywords that instructions had before NKI 0.3: an empty mask, and a dtype (that of dst decides now).
+
+    Raises:
+        UnknownKeyword: any other keyword.
+    """
+    for keyword, value in old.items():
+        instruction = f"nisa.{definition.name}"
+        if keyword == "mask" and value is None:
+            deprecated(f"mask= of {instruction}", "no mask")
+        elif keyword == "dtype":
+            deprecated(f"dtype= of {instruction}", "the dtype of dst, which decides")
+        else:
+            known = [p.name for p in definition.parameters] + ["name"]
+            near = difflib.get_close_matches(keyword, known, 1)
+            raise UnknownKeyword(
+                function=instruction, keyword=keyword, known=", ".join(known),
+                hint=f"did you mean {near[0]}?" if near else "remove it.",
+            )

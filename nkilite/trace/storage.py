@@ -13,7 +13,7 @@ import numpy as np
 
 from nkilite.dtypes import cast
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion
+from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
 
 if TYPE_CHECKING:
     from nkilite.trace.tensor import NkiTensor
@@ -88,6 +88,19 @@ def write(tensor: NkiTensor, values: np.ndarray) -> None:
     converted = converted.reshape(tensor.shape)
     for positions, rows in _indirect_rows(tensor):
         rows[...] = converted[positions]
+
+
+def located(tensor: NkiTensor) -> NkiTensor:
+    """The tensor that a scalar runtime index chooses at this moment; other tensors as they are."""
+    kind = tensor.type
+    if tensor.index is None or kind.indirection is None or kind.indirection.kind is not IndirectKind.scalar:
+        return tensor
+    index = int(_indices(tensor)[0])
+    if not 0 <= index < kind.indirection.limit:
+        return tensor
+    here = ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides)
+    offset = index * kind.indirection.stride * kind.dtype.itemsize
+    return type(tensor)(tensor.storage, here, tensor.byte_offset + offset)
 
 
 def valid_rows(tensor: NkiTensor) -> np.ndarray | None:

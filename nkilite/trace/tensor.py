@@ -13,21 +13,24 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from nkilite.dtypes import DType, as_dtype
+from nkilite.dtypes import ALL, DType, as_dtype
 from nkilite.errors import (
     EmptySlice,
     IndexOutOfBounds,
+    InvalidDimension,
     InvalidIndex,
+    InvalidOperand,
     InvalidReshape,
     InvalidView,
     PartitionStrideMismatch,
     PatternOutOfBounds,
     TensorAsNumber,
-    TensorOperator,
     TooManyIndices,
+    describe,
 )
 from nkilite.ir.types import Buffer, IndirectKind, Indirection, MemoryRegion, ViewType, contiguous_strides
 from nkilite.trace import layout
+from nkilite.trace.refusals import Refusals
 
 _VIEWS_KEPT = 4096  # cached slices per tensor; beyond that kernels do not come back to them
 
@@ -39,7 +42,7 @@ class DynamicSlice(NamedTuple):
     size: int
 
 
-class NkiTensor:
+class NkiTensor(Refusals):
     """A view: `shape`, `strides`, `offset` (elements of `dtype`) over storage in `buffer` memory.
 
     On-chip tensors (SBUF, PSUM) keep dimension 0 as the partition dimension and have at least two dimensions; HBM
@@ -137,10 +140,29 @@ class NkiTensor:
         except TypeError:
             return self._getitem(key)
         if found is None:
-            found = self._getitem(key)
+            found = self._sliced(key) or self._getitem(key)
             if len(views) < _VIEWS_KEPT:
                 views[cache_key] = found
         return found
+
+    def _sliced(self, key: Any) -> NkiTensor | None:
+        """The view for the commonest key, one in-bounds slice of step 1 per dimension; None for all others."""
+        kind = self.type
+        if type(key) is not tuple or len(key) != kind.ndim or self.index is not None:
+            return None
+        shape = []
+        offset = 0
+        for k, size, stride in zip(key, kind.shape, kind.strides, strict=True):
+            if type(k) is not slice or k.step is not None:
+                return None
+            start = 0 if k.start is None else k.start
+            stop = size if k.stop is None else k.stop
+            if type(start) is not int or type(stop) is not int or not 0 <= start < stop <= size:
+                return None
+            offset += start * stride
+            shape.append(stop - start)
+        new = ViewType.of(kind.region, kind.dtype, tuple(shape), kind.strides)
+        return NkiTensor(self.storage, new, self.byte_offset + offset * kind.dtype.itemsize)
 
     def _getitem(self, key: Any) -> NkiTensor:
         keys = list(key) if type(key) is tuple else [key]
@@ -183,7 +205,8 @@ class NkiTensor:
                 else:
                     kept_last = (1, stride)
             elif isinstance(k, DynamicSlice):
-                if isinstance(k.start, (int, np.integer)):
+                _require_ints("nl.ds", size=k.size)
+                if _is_int(k.start):
                     start, count, _ = _slice(slice(int(k.start), int(k.start) + int(k.size)), size, dim, self)
                     self._guard_indirect(dim, "slice")
                     offset += start * stride
@@ -197,7 +220,7 @@ class NkiTensor:
                 kept_last = (1, stride)
             else:
                 raise InvalidIndex(
-                    what=f"{_kind(k)} {k!r}" if k is not None else "None",
+                    what=describe(k),
                     hint="use integers, slices, ..., nl.ds(start, size), or expand_dim() for a new axis.",
                 )
         minimum = 2 if on_chip else 1
@@ -224,6 +247,7 @@ class NkiTensor:
     def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
         """Elements start, start + step, ... below end of one dimension. Raises IndexOutOfBounds, EmptySlice."""
         dim = self._dim(dim, "slice")
+        _require_ints("slice", start=start, end=end, step=step)
         if step < 1:
             raise InvalidView(operation="slice", reason=f"step {step} is below 1", hint="use a positive step.")
         if not 0 <= start < end <= self.shape[dim]:
@@ -270,7 +294,9 @@ class NkiTensor:
 
     def permute(self, dims: Sequence[int]) -> NkiTensor:
         """Reorder dimensions; on chip the partition dimension stays first."""
-        dims = tuple(dims)
+        order = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+        _require_ints("permute", **{f"dims[{i}]": d for i, d in enumerate(order)})
+        dims = tuple(int(d) for d in order)
         if sorted(dims) != list(range(self.ndim)):
             raise InvalidView(operation="permute", reason=f"{dims} is not a permutation of {tuple(range(self.ndim))}",
                               hint="name every dimension once.")
@@ -281,6 +307,9 @@ class NkiTensor:
     def broadcast(self, dim: int, size: int) -> NkiTensor:
         """Repeat a dimension of size 1 `size` times without a copy (stride 0)."""
         dim = self._dim(dim, "broadcast")
+        _require_ints("broadcast", size=size)
+        if size < 1:
+            raise InvalidView(operation="broadcast", reason=f"size {size} is below 1", hint="repeat it at least once.")
         self._guard_partition(dim, "broadcast", "copy to the other partitions, or use a matmul with ones.")
         if self.shape[dim] != 1:
             raise InvalidView(operation="broadcast", reason=f"dimension {dim} has size {self.shape[dim]}, not 1",
@@ -290,8 +319,9 @@ class NkiTensor:
 
     def expand_dim(self, dim: int) -> NkiTensor:
         """Insert a dimension of size 1 at `dim`."""
+        _require_ints("expand_dim", dim=dim)
         if not 0 <= dim <= self.ndim:
-            raise IndexOutOfBounds(index=dim, dim="list", size=self.ndim + 1, of=_of(self))
+            raise InvalidDimension(operation="expand_dim", found=dim, shape=self.shape, last=self.ndim)
         self._guard_partition(dim, "expand_dim", "insert it after the partition dimension.")
         stride = self.strides[dim] * self.shape[dim] if dim < self.ndim else 1
         return self._view((*self.shape[:dim], 1, *self.shape[dim:]), (*self.strides[:dim], stride, *self.strides[dim:]), 0)
@@ -308,9 +338,10 @@ class NkiTensor:
     def reshape_dim(self, dim: int, shape: Sequence[int]) -> NkiTensor:
         """Split one dimension into several; one size may be -1."""
         dim = self._dim(dim, "reshape_dim")
-        new = layout.infer_size(tuple(shape), self.shape[dim])
+        wanted = self._sizes((self.shape[dim],), shape)
+        new = layout.infer_size(wanted, self.shape[dim])
         if new is None:
-            raise InvalidReshape(shape=(self.shape[dim],), new_shape=tuple(shape), hint="make the products equal.",
+            raise InvalidReshape(shape=(self.shape[dim],), new_shape=wanted, hint="make the products equal.",
                                  reason=f"the product is not {self.shape[dim]}")
         if len(new) > 1:
             self._guard_partition(dim, "reshape_dim", "partitions cannot be split by a view.")
@@ -339,12 +370,12 @@ class NkiTensor:
         Raises:
             InvalidReshape: the sizes differ, partitions would change, or the strides do not allow it.
         """
-        wanted = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else tuple(shape)
-        wanted = tuple(int(n) for n in wanted)
+        wanted = self._sizes(self.shape, shape[0] if len(shape) == 1 else shape)
         new = layout.infer_size(wanted, self.size)
         if new is None:
             raise InvalidReshape(shape=self.shape, new_shape=wanted, hint="make the products equal.",
-                                 reason=f"they have {self.size} and {abs(prod(wanted))} elements")
+                                 reason="more than one size is unknown" if wanted.count(-1) > 1 else
+                                 f"they have {self.size} and {abs(prod(wanted))} elements")
         on_chip = self.type.region.on_chip
         if (on_chip or self._vector_indexed()) and new[0] != self.shape[0]:
             raise InvalidReshape(
@@ -400,7 +431,7 @@ class NkiTensor:
 
     def view(self, dtype: Any) -> NkiTensor:
         """Reinterpret the bits as another dtype; the size of the (contiguous) last dimension is rescaled."""
-        new = as_dtype(dtype)
+        new = _element_type("view", dtype)
         old_size, new_size = self.dtype.itemsize, new.itemsize
         if self.index is not None:
             raise InvalidView(operation="view", reason="the view has a runtime index", hint="reinterpret before indexing.")
@@ -443,7 +474,13 @@ class NkiTensor:
         Raises:
             PartitionStrideMismatch, PatternOutOfBounds, InvalidView.
         """
-        element = as_dtype(dtype) if dtype is not None else self.dtype
+        element = _element_type(".ap()", dtype) if dtype is not None else self.dtype
+        if not isinstance(pattern, (tuple, list)) or not all(_is_pair(p) for p in pattern):
+            raise InvalidView(operation=".ap()", reason=f"pattern {pattern!r} is no list of pairs of ints",
+                              hint="write [[stride, count], ...], the partition dimension first on chip.")
+        if offset is not None:
+            _require_ints(".ap()", offset=offset)
+        _require_ints(".ap()", indirect_dim=indirect_dim)
         pairs = [(int(s), int(n)) for s, n in pattern]
         strides, shape = tuple(s for s, _ in pairs), tuple(n for _, n in pairs)
         if not pairs or min(shape) < 1:
@@ -469,7 +506,8 @@ class NkiTensor:
         if not dynamic:
             return NkiTensor(self.storage, ViewType.of(region, element, shape, strides), byte_offset)
         if not 0 <= indirect_dim < self.ndim:
-            raise IndexOutOfBounds(index=indirect_dim, dim="list", size=self.ndim, of=_of(self))
+            raise InvalidDimension(operation=".ap(indirect_dim=)", found=indirect_dim, shape=self.shape,
+                                   last=self.ndim - 1)
         stride = prod(self.shape[indirect_dim + 1:]) * self.dtype.itemsize // element.itemsize
         kind = IndirectKind.scalar if scalar_offset is not None else IndirectKind.vector
         index = _index_tensor(scalar_offset if scalar_offset is not None else vector_offset)
@@ -477,20 +515,7 @@ class NkiTensor:
         limit = self.shape[indirect_dim]
         return self._indirect(kind, index, stride, limit, shape, static_strides, byte_offset, element)
 
-    # --- what a tensor is not -------------------------------------------------------------------------------------
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __index__(self) -> NoReturn:
-        raise TensorAsNumber(use="a Python index or range bound", hint="index with the tensor itself (select, or "
-                             ".ap with scalar_offset), or pass the value as a compile-time kernel argument.")
-
-    def __int__(self) -> NoReturn:
-        raise TensorAsNumber(use="a Python int", hint="pass the value as a compile-time kernel argument.")
-
-    def __float__(self) -> NoReturn:
-        raise TensorAsNumber(use="a Python float", hint="pass a [P, 1] tile as the operand instead of a number.")
+    # --- looking at it while simulating -------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray:
         """The values, while simulating (nki.simulate); a copy.
@@ -538,6 +563,15 @@ class NkiTensor:
         type = ViewType.of(self.type.region, element, shape, strides, indirection)
         return NkiTensor(self.storage, type, byte_offset, index)
 
+    @staticmethod
+    def _sizes(shape: tuple[int, ...], new_shape: Any) -> tuple[int, ...]:
+        """The sizes a reshape asks for, which must be ints."""
+        sizes = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
+        if not all(_is_int(n) for n in sizes):
+            raise InvalidReshape(shape=shape, new_shape=sizes, reason="sizes are ints",
+                                 hint="use // instead of / to compute sizes.")
+        return tuple(int(n) for n in sizes)
+
     def _vector_indexed(self) -> bool:
         indirection = self.type.indirection
         return indirection is not None and indirection.kind is IndirectKind.vector
@@ -552,29 +586,10 @@ class NkiTensor:
             raise InvalidView(operation=operation, hint=hint, reason="dimension 0 is the partition dimension")
 
     def _dim(self, dim: int, operation: str) -> int:
+        _require_ints(operation, dim=dim)
         if not -self.ndim <= dim < self.ndim:
-            raise IndexOutOfBounds(index=dim, dim=f"list of {operation}", size=self.ndim, of=_of(self))
+            raise InvalidDimension(operation=operation, found=dim, shape=self.shape, last=self.ndim - 1)
         return dim % self.ndim
-
-
-def _refuse_operator(symbol: str, function: str) -> Callable[..., NoReturn]:
-    def operator(self: NkiTensor, *_: Any) -> NoReturn:
-        raise TensorOperator(symbol=symbol, function=function)
-
-    return operator
-
-
-for _name, _symbol, _function in (
-    ("add", "+", "add"), ("sub", "-", "subtract"), ("mul", "*", "multiply"), ("truediv", "/", "divide"),
-    ("pow", "**", "power"), ("matmul", "@", "matmul"), ("mod", "%", "mod"), ("and", "&", "bitwise_and"),
-    ("or", "|", "bitwise_or"), ("xor", "^", "bitwise_xor"), ("lshift", "<<", "left_shift"),
-    ("rshift", ">>", "right_shift"),
-):
-    setattr(NkiTensor, f"__{_name}__", _refuse_operator(_symbol, _function))
-    setattr(NkiTensor, f"__r{_name}__", _refuse_operator(_symbol, _function))
-for _name, _symbol, _function in (("lt", "<", "less"), ("le", "<=", "less_equal"), ("gt", ">", "greater"),
-                                  ("ge", ">=", "greater_equal"), ("neg", "-", "negative"), ("invert", "~", "invert")):
-    setattr(NkiTensor, f"__{_name}__", _refuse_operator(_symbol, _function))
 
 
 def _no_assignment(view: NkiTensor, value: Any) -> NoReturn:
@@ -604,7 +619,7 @@ def _slice(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, int
         if isinstance(bound, NkiTensor):
             bound.__index__()
         if bound is not None and not isinstance(bound, (int, np.integer)):
-            raise InvalidIndex(what=f"slice bound {bound!r} of type {_kind(bound)}",
+            raise InvalidIndex(what=f"slice bound {describe(bound)}",
                                hint="use integers (// instead of /), or nl.ds for a runtime start.")
     step = 1 if key.step is None else int(key.step)
     if step == 0:
@@ -617,6 +632,29 @@ def _slice(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, int
     if count == 0:
         raise EmptySlice(index=_show(key), dim=dim, size=size)
     return start, count, step
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_int(v) for v in value)
+
+
+def _require_ints(operation: str, **values: Any) -> None:
+    """Raise InvalidView for the first argument that is not an int."""
+    for name, value in values.items():
+        if not _is_int(value):
+            raise InvalidView(operation=operation, reason=f"{name} is {describe(value)}", hint=f"pass {name} as an int.")
+
+
+def _element_type(operation: str, dtype: Any) -> DType:
+    try:
+        return as_dtype(dtype)
+    except KeyError:
+        raise InvalidOperand(instruction=operation, operand="dtype", found=describe(dtype),
+                             expected="one of " + ", ".join(sorted(ALL))) from None
 
 
 def _show(key: slice) -> str:
@@ -653,7 +691,7 @@ def _is_runtime_index(value: Any) -> bool:
 
 def _index_tensor(value: Any) -> NkiTensor:
     """The tensor behind a runtime index: itself, or the one-element tensor a register lives in."""
-    return value.register_tensor if hasattr(value, "register_tensor") else value
+    return value if isinstance(value, NkiTensor) else getattr(value, "register_tensor", value)
 
 
 def _check_index(index: Any, what: str) -> None:

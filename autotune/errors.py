@@ -1,0 +1,65 @@
+"""Every error the tuner raises: one small class per mistake, in the manner of nkilite.errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nkilite.errors import NkiError
+from nkilite.location import UNKNOWN, Location
+
+
+class TuningError(NkiError):
+    """Base of the tuner's errors; those about a kernel name the line of its definition."""
+
+    def __init__(self, *args: Any, location: Location = UNKNOWN, **fields: Any) -> None:
+        super().__init__(*args, location=location, **fields)
+
+
+class InvalidSpace(TuningError, ValueError):
+    template = "search space: {problem}."
+    remedy = "give every parameter at least one value, for example space={{'TILES': [1, 2, 4]}}."
+
+
+class InvalidParameterSpec(TuningError, ValueError):
+    template = "cannot read --param {spec!r}: {problem}."
+    remedy = "write NAME=1,2,4 for a choice, NAME=1..16 or NAME=2..64:2 for a range, NAME=pow2:1..64 for powers of two."
+
+
+class NoSpace(TuningError, ValueError):
+    template = "kernel {kernel!r} has no search space: no SPACE beside it and no keyword meta-parameters."
+    remedy = "decorate it with @autotune.tune(space={{...}}) or pass --param NAME=VALUES."
+
+
+class UnknownParameter(TuningError, ValueError):
+    template = "the search space tunes {name!r}, which kernel {kernel!r} does not take."
+    remedy = "its parameters are {choices}."
+
+
+class UnknownObjective(TuningError, ValueError):
+    template = "objective {found!r} is not one of {choices}."
+    remedy = "trn1, trn2 and trn3 are modelled latencies, cpu is measured on this machine."
+
+
+class UnknownSampler(TuningError, ValueError):
+    template = "sampler {found!r} is not one of {choices}."
+    remedy = "tpe is the default."
+
+
+class NothingLegal(TuningError, ValueError):
+    template = "none of the {count} configurations tried for kernel {kernel!r} is legal:\n{histogram}"
+    remedy = "{advice}"
+
+
+class ReferenceFailed(TuningError, ValueError):
+    template = "kernel {kernel!r} has no reference, and its default configuration, which stands in for one, fails: {problem}"
+    remedy = "pass reference=..., or a default configuration that runs."
+
+
+class NotImportable(TuningError, ValueError):
+    template = "kernel {kernel!r} cannot be loaded by the measuring process: {problem}."
+    remedy = "define it at the top level of a module or file."
+
+
+class InvalidDatabase(TuningError, ValueError):
+    template = "{path} is not a database of trials: {problem}."
+    remedy = "autotune run writes one; autotune import adds an export to one."

@@ -1,0 +1,131 @@
+"""Tuned configurations at launch: by exact arguments, else from the nearest shape that is legal, else the default.
+
+`use` makes every `@nki.jit` kernel of the process take the parameters its caller leaves out from a database or an
+export; so does the environment variable NKILITE_TUNED, without a line of code. A call that sets one tuned parameter
+decides them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import nkilite as nki
+from autotune.context import Context, cpu_level, cpu_model, describe_arguments
+from autotune.database import Choice, Database, open_any
+from autotune.objective import current_target
+from autotune.space import Configuration
+
+NEAREST_TRIED = 3  # nearest shapes whose configuration is traced to see whether it is legal here
+
+
+class Configurations:
+    """Answers launches from a database; what it found is kept, so a repeated launch costs one dict lookup.
+
+    Measured choices for this CPU come before modelled ones for the current target.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._found: dict[Any, Configuration] = {}
+        self._contexts: dict[str, list[Context]] = defaultdict(list)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what was added to the database since."""
+        self._database.refresh()
+        self._found.clear()
+        self._contexts.clear()
+        for context in self._database.of_kernel():
+            self._contexts[context.kernel.rpartition(":")[2]].append(context)
+
+    def __call__(self, kernel: Any, explicit: Mapping[str, Any]) -> Configuration:
+        """Tuned values for the parameters of `kernel` that a call with these arguments leaves out."""
+        if kernel.__qualname__ not in self._contexts:
+            return {}
+        target = current_target()
+        key = (kernel, target, tuple((n, _token(v)) for n, v in explicit.items()))
+        try:
+            found = self._found.get(key)
+        except TypeError:  # an unhashable argument
+            return self._search(kernel, explicit, target)
+        if found is None:
+            self._found[key] = {}  # while the search traces the kernel
+            found = self._found[key] = self._search(kernel, explicit, target)
+        return found
+
+    def _search(self, kernel: Any, explicit: Mapping[str, Any], target: str) -> Configuration:
+        here = [c for c in self._contexts[kernel.__qualname__] if _applies(c, kernel, target)]
+        here.sort(key=lambda c: c.objective != "cpu")
+        arguments = {n: p.default for n, p in kernel.signature.parameters.items() if p.default is not p.empty}
+        described = describe_arguments({**arguments, **explicit})
+        key = getattr(getattr(kernel, "tuning", None), "key", None)
+        near: list[tuple[bool, float, int, Choice]] = []
+        for context in here:
+            choice = self._database.best(context)
+            if choice is None or choice.configuration.keys() & explicit.keys():
+                continue
+            names = [n for n in context.arguments if key is None or n in key]
+            distance = _distance(context.arguments, described, names)
+            if distance == 0:
+                return choice.configuration
+            if distance is not None:
+                near.append((context.objective != "cpu", distance, len(near), choice))
+        for *_, choice in sorted(near, key=lambda n: n[:3])[:NEAREST_TRIED]:
+            if _legal(kernel, {**arguments, **explicit, **choice.configuration}):
+                return choice.configuration
+        return {}
+
+
+def use(path: str | os.PathLike[str] | None) -> Configurations | None:
+    """Let launches of this process take tuned configurations from a database or an export; None stops it.
+
+    Raises:
+        InvalidDatabase: the file is neither.
+    """
+    configurations = None if path is None else Configurations(open_any(path))
+    nki.register_configurations(configurations)
+    return configurations
+
+
+def _token(value: Any) -> Any:
+    shape = getattr(value, "shape", None)
+    return value if shape is None else (tuple(shape), value.dtype)
+
+
+def _applies(context: Context, kernel: Any, target: str) -> bool:
+    if context.fingerprint != kernel.fingerprint or context.nkilite != nki.__version__ or context.target != target:
+        return False
+    return context.objective != "cpu" or context.cpu == f"{cpu_model()} {cpu_level()}"
+
+
+def _distance(tuned: dict[str, list[Any]], called: dict[str, list[Any]], names: list[str]) -> float | None:
+    """Between the sizes of arrays; None when the arguments differ in more than sizes."""
+    total = 0.0
+    for name in names:
+        ours, theirs = tuned[name], called.get(name)
+        if ours == theirs:
+            continue
+        if theirs is None or ours[0] != "array" or theirs[0] != "array" or ours[2] != theirs[2]:
+            return None
+        if len(ours[1]) != len(theirs[1]):
+            return None
+        total += size_distance(ours[1], theirs[1])
+    return total
+
+
+def size_distance(ours: list[int], theirs: list[int]) -> float:
+    """The sum over dimensions of the larger size over the smaller, less one."""
+    return sum(max(n, m) / min(n, m) - 1 for n, m in zip(ours, theirs, strict=True))
+
+
+def _legal(kernel: Any, arguments: Mapping[str, Any]) -> bool:
+    call = kernel.signature.bind_partial()
+    call.arguments.update({n: arguments[n] for n in kernel.signature.parameters if n in arguments})
+    try:
+        kernel.check(*call.args, **call.kwargs)
+    except Exception:  # whatever the reason, this configuration is not for these arguments
+        return False
+    return True

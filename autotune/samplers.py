@@ -1,0 +1,154 @@
+"""Where the next configuration comes from: optuna's samplers on the positions of a space, by ask and tell."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from autotune.context import canonical
+from autotune.errors import UnknownSampler
+from autotune.space import Configuration, Parameter, Space
+
+REPEATS = 2  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
+SCATTER = 1000  # random draws for an unseen configuration before the whole space is walked
+
+
+def _tpe(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, n_ei_candidates=48
+    )
+
+
+SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
+    "tpe": _tpe,
+    "random": lambda seed, startup, conditional: optuna.samplers.RandomSampler(seed=seed),
+    "cmaes": lambda seed, startup, conditional: optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup),
+    "gp": lambda seed, startup, conditional: optuna.samplers.GPSampler(
+        seed=seed, n_startup_trials=startup, deterministic_objective=True
+    ),
+    "qmc": lambda seed, startup, conditional: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+}
+BRUTE_FORCE = "grid"
+NAMES = (*SAMPLERS, BRUTE_FORCE)
+
+
+class Suggester:
+    """Suggests configurations that were not suggested before, and learns from what became of them.
+
+    Rejected configurations are told as pruned: samplers that can, steer away from them.
+    """
+
+    def __init__(self, space: Space, sampler: str, seed: int, trials: int) -> None:
+        if sampler not in SAMPLERS:
+            raise UnknownSampler(found=sampler, choices=", ".join(NAMES))
+        self.space = space
+        self.random = sampler == "random"
+        startup = max(4, min(10, trials // 3))
+        conditional = any(p.when is not None for p in space.parameters.values())
+        level = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(sampler=SAMPLERS[sampler](seed, startup, conditional))
+        optuna.logging.set_verbosity(level)
+        self._rng = random.Random(seed)
+        self._asked: dict[str, optuna.Trial] = {}
+        self._seen: set[str] = set()
+        self._values: list[tuple[float, tuple[int, ...], Configuration]] = []
+        self._remaining: Iterator[Configuration] | None = None
+
+    def ask(self) -> Configuration | None:
+        """A configuration not seen yet; None when all have been."""
+        for _ in range(REPEATS):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trial = self._study.ask()
+                configuration = self.space.suggest(lambda name, p, t=trial: _suggest(t, name, p))
+            key = canonical(configuration)
+            if key not in self._seen:
+                self._seen.add(key)
+                self._asked[key] = trial
+                return configuration
+            self._study.tell(trial, state=TrialState.FAIL)
+        found = None if self.random else self._beside_the_best()
+        if found is None:
+            found = self._unseen()
+        if found is not None:
+            self._seen.add(canonical(found))
+        return found
+
+    def tell(self, configuration: Configuration, value: float | None) -> None:
+        """What became of a configuration, asked for or known from before; None when it was rejected."""
+        key = canonical(configuration)
+        self._seen.add(key)
+        positions = self.space.positions(configuration)
+        if value is not None:
+            self._values.append((value, positions, configuration))
+        trial = self._asked.pop(key, None)
+        if trial is not None:
+            if value is None:
+                self._study.tell(trial, state=TrialState.PRUNED)
+            else:
+                self._study.tell(trial, value)
+            return
+        if any(p < 0 for n, p in zip(self.space.parameters, positions, strict=True) if n in configuration):
+            return  # a default that is not among the values to try
+        names = [n for n in self.space.parameters if n in configuration]
+        held = {n: p for n, p in zip(self.space.parameters, positions, strict=True) if n in configuration}
+        self._study.add_trial(
+            create_trial(
+                params=held, distributions={n: _distribution(self.space.parameters[n]) for n in names}, value=value,
+                state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
+            )
+        )
+
+    def _beside_the_best(self) -> Configuration | None:
+        """An unseen neighbour of the best configuration that still has one."""
+        for _, _, configuration in sorted(self._values, key=lambda v: v[:2])[:5]:
+            near = [c for c in self.space.neighbours(configuration) if canonical(c) not in self._seen]
+            if near:
+                return self._rng.choice(near)
+        return None
+
+    def _unseen(self) -> Configuration | None:
+        for _ in range(min(SCATTER, self.space.size)):
+            drawn = self.space.suggest(lambda name, p: self._rng.randrange(len(p.values)))
+            if canonical(drawn) not in self._seen:
+                return drawn
+        if self._remaining is None:
+            self._remaining = iter(self.space)
+        return next((c for c in self._remaining if canonical(c) not in self._seen), None)
+
+
+class BruteForce:
+    """Every configuration of the space, in its order."""
+
+    def __init__(self, space: Space) -> None:
+        self._remaining = iter(space)
+        self._seen: set[str] = set()
+
+    def ask(self) -> Configuration | None:
+        """The next configuration; None after the last."""
+        return next((c for c in self._remaining if canonical(c) not in self._seen), None)
+
+    def tell(self, configuration: Configuration, value: float | None) -> None:
+        """Learns only that this one is done."""
+        self._seen.add(canonical(configuration))
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    last = len(parameter.values) - 1
+    return IntDistribution(0, last) if parameter.ordered else CategoricalDistribution(range(last + 1))
+
+
+def _suggest(trial: Any, name: str, parameter: Parameter) -> int:
+    last = len(parameter.values) - 1
+    if parameter.ordered:
+        return trial.suggest_int(name, 0, last)
+    return trial.suggest_categorical(name, range(last + 1))

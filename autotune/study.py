@@ -1,0 +1,267 @@
+"""A study: one parent asks for configurations, has them evaluated, tells the sampler, and remembers everything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from autotune.context import Context, canonical
+from autotune.database import Choice, Database, Trial
+from autotune.errors import NothingLegal
+from autotune.objective import Candidate, Objective, Workload
+from autotune.outcome import Outcome, Reason, Rejections
+from autotune.samplers import BRUTE_FORCE, BruteForce, Suggester
+from autotune.space import Configuration, Space, infer
+
+TRIALS = 100
+REJECTIONS_PER_TRIAL = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a study stands, after each configuration."""
+
+    done: int
+    budget: int
+    rejected: int
+    elapsed: float
+    seconds: float | None
+    best: Candidate | None
+    last: Configuration
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to go at the present pace, or until the time is up; None before the first trial."""
+        if not self.done:
+            return self.seconds
+        paced = self.elapsed / self.done * (self.budget - self.done)
+        return paced if self.seconds is None else min(paced, max(0.0, self.seconds - self.elapsed))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study found.
+
+    Attributes:
+        best: the chosen configuration with its outcomes; its figures are `label`.
+        default: the default configuration's, None where it was rejected.
+        ties: configurations that cannot be told from the best.
+        ranking: accepted configurations, best first.
+        rejections: the histogram of why others were not accepted.
+        history: (configuration, value or None) in the order of the search.
+        answered: configurations known from the database.
+        exhausted: every configuration of the space was tried.
+        interrupted: stopped by Ctrl-C.
+        overhead: seconds per configuration spent neither evaluating nor writing the database.
+    """
+
+    kernel: str
+    objective: str
+    label: str
+    workloads: tuple[str, ...]
+    best: Candidate
+    default: Candidate | None
+    default_configuration: Configuration
+    ties: tuple[Configuration, ...]
+    ranking: tuple[Candidate, ...]
+    rejections: Rejections
+    history: tuple[tuple[Configuration, float | None], ...]
+    answered: int
+    exhausted: bool
+    interrupted: bool
+    seconds: float
+    overhead: float
+    remark: str = ""
+
+    @property
+    def speedup(self) -> float | None:
+        """Of the best over the default configuration."""
+        return None if self.default is None else self.default.value / self.best.value
+
+
+@dataclass
+class Study:
+    """The search for the configuration of a kernel that minimizes an objective over one or several workloads.
+
+    Attributes:
+        workloads: argument sets one configuration is to serve; figures are combined by geometric mean.
+        objective: see `autotune.objective`.
+        space: None infers it, see `autotune.space.infer`.
+        sampler: tpe, random, cmaes, gp, qmc or grid; spaces no larger than the budget are searched whole anyway.
+        seed: of the sampler. A modelled study is a function of the seed, the space and the budget alone.
+        trials: budget of accepted configurations, known ones included; rejected ones are free.
+        seconds: budget of time.
+        database: where finished trials go and known ones come from.
+        resume: begin with all trials the database holds, whichever study made them.
+    """
+
+    workloads: Sequence[Workload]
+    objective: Objective
+    space: Space | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    trials: int = TRIALS
+    seconds: float | None = None
+    database: Database = field(default_factory=lambda: Database(None))
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        kernel = self.workloads[0].kernel
+        self.kernel = kernel
+        self._space = (infer(kernel) if self.space is None else self.space).fitting(kernel)
+        self.default = self._space.default(kernel.signature)
+        self._contexts = [w.context(self._space, self.objective) for w in self.workloads]
+        self._tried: dict[str, tuple[Configuration, tuple[Outcome, ...]]] = {}
+        self._answered = 0
+        self._evaluating = 0.0
+        self._suggester: Suggester | BruteForce = self._make_suggester()
+
+    def _make_suggester(self) -> Suggester | BruteForce:
+        small = self._space.size <= self.trials
+        if not small and self._space.size <= 100 * self.trials:  # constraints may leave few
+            legal = (c for c in self._space if self._space.violated(c) is None)
+            small = sum(1 for _ in islice(legal, self.trials + 1)) <= self.trials
+        if small or self.sampler == BRUTE_FORCE:
+            return BruteForce(self._space)
+        return Suggester(self._space, self.sampler, self.seed, self.trials)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every configuration will be tried."""
+        return isinstance(self._suggester, BruteForce)
+
+    def run(self, on_trial: Callable[[Progress], Any] = lambda progress: None) -> Result:
+        """Search until the budget or the space is spent or Ctrl-C, settle on a configuration and record the choice.
+
+        Raises:
+            NothingLegal: every configuration tried was rejected.
+        """
+        started = time.perf_counter()
+        interrupted = exhausted = False
+        try:
+            exhausted = self._search(started, on_trial)
+        except KeyboardInterrupt:
+            interrupted = True
+        searched = time.perf_counter() - started
+        candidates = self._accepted()
+        if not candidates:
+            if interrupted:
+                raise KeyboardInterrupt
+            raise self._nothing_legal()
+        try:
+            verdict = self.objective.settle(self.workloads, candidates, self.default, self._space)
+        except KeyboardInterrupt:
+            interrupted = True
+            verdict = None
+        ranking = verdict.ranking if verdict is not None else tuple(candidates)
+        ties = verdict.ties if verdict is not None else ()
+        default = next((c for c in ranking if c.configuration == self.default), None)
+        self._record(ranking[0], default, ties)
+        tried = max(1, len(self._tried))
+        return Result(
+            kernel=self.kernel.__name__,
+            objective=self.objective.name,
+            label=self.objective.label,
+            workloads=tuple(w.label for w in self.workloads),
+            best=ranking[0],
+            default=default,
+            default_configuration=self.default,
+            ties=ties,
+            ranking=ranking,
+            rejections=Rejections.of(_verdict(outcomes) for _, outcomes in self._tried.values()),
+            history=tuple((c, _value(o)) for c, o in self._tried.values()),
+            answered=self._answered,
+            exhausted=exhausted,
+            interrupted=interrupted,
+            seconds=time.perf_counter() - started,
+            overhead=(searched - self._evaluating) / tried,
+            remark=verdict.remark if verdict is not None else "",
+        )
+
+    def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
+        """Try configurations; returns whether the space is exhausted."""
+        best: Candidate | None = None
+        done = rejected = 0
+        pending = [self.default, *(self._known() if self.resume else ())]
+        pending.reverse()
+        while done < self.trials and rejected < REJECTIONS_PER_TRIAL * self.trials:
+            elapsed = time.perf_counter() - started
+            if self.seconds is not None and elapsed >= self.seconds:
+                return False
+            configuration = pending.pop() if pending else self._suggester.ask()
+            if configuration is None:
+                return True
+            key = canonical(configuration)
+            if key in self._tried:
+                continue
+            outcomes = self._try(configuration, best)
+            self._tried[key] = configuration, outcomes
+            value = _value(outcomes)
+            self._suggester.tell(configuration, value)
+            if value is None:
+                rejected += 1
+            else:
+                done += 1
+                if best is None or value < best.value:
+                    best = Candidate(configuration, outcomes)
+            elapsed = time.perf_counter() - started
+            on_trial(Progress(done, self.trials, rejected, elapsed, self.seconds, best, configuration))
+        return False
+
+    def _try(self, configuration: Configuration, best: Candidate | None) -> tuple[Outcome, ...]:
+        """Outcomes per workload, up to the first that rejects the configuration."""
+        rule = self._space.violated(configuration)
+        if rule is not None:  # not stored: constraints belong to the space, not to the kernel
+            return (Outcome(reason=Reason.constraint, detail=rule.text),)
+        outcomes: list[Outcome] = []
+        known = True
+        for index, (workload, context) in enumerate(zip(self.workloads, self._contexts, strict=True)):
+            outcome = self.database.find(context, configuration)
+            if outcome is None:
+                known = False
+                started = time.perf_counter()
+                incumbent = None if best is None else best.outcomes[index].value
+                outcome = self.objective.evaluate(workload, configuration, incumbent)
+                self.database.add(Trial(context, configuration, outcome))
+                self._evaluating += time.perf_counter() - started
+            outcomes.append(outcome)
+            if not outcome.accepted:
+                break
+        self._answered += known
+        return tuple(outcomes)
+
+    def _known(self) -> list[Configuration]:
+        """Configurations of this space that the database has for the first workload."""
+        first: Context = self._contexts[0]
+        found = [t.configuration for t in self.database.trials.values() if t.context.id == first.id]
+        return [c for c in found if self._space.complete(c) == c]
+
+    def _accepted(self) -> list[Candidate]:
+        accepted = [Candidate(c, o) for c, o in self._tried.values() if _value(o) is not None]
+        return sorted(accepted, key=lambda c: (c.value, self._space.positions(c.configuration)))
+
+    def _nothing_legal(self) -> NothingLegal:
+        rejections = Rejections.of(_verdict(outcomes) for _, outcomes in self._tried.values())
+        return NothingLegal(
+            count=len(self._tried), kernel=self.kernel.__name__, histogram=str(rejections), advice=rejections.advice,
+            location=self.kernel.location,
+        )
+
+    def _record(self, best: Candidate, default: Candidate | None, ties: tuple[Configuration, ...]) -> None:
+        for index, context in enumerate(self._contexts):
+            value = best.outcomes[index].value
+            assert value is not None
+            usual = None if default is None else default.outcomes[index].value
+            self.database.choose(Choice(context, best.configuration, value, usual, ties))
+
+
+def _verdict(outcomes: tuple[Outcome, ...]) -> Outcome:
+    """The outcome that decided: the rejection, or the last."""
+    return outcomes[-1]
+
+
+def _value(outcomes: tuple[Outcome, ...]) -> float | None:
+    return Candidate({}, outcomes).value if outcomes[-1].accepted else None

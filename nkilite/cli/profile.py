@@ -1,0 +1,42 @@
+"""`python -m nkilite profile`: where the time of a kernel goes on the modelled chip."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nkilite.cli.specs import load_kernel, parse_arguments
+from nkilite.machine.timeline import ORDERS
+from nkilite.profiling import Profile, text
+from nkilite.profiling import profile as model
+
+_WIDTH = 120  # columns the tables need; logs have no width of their own
+
+
+def profile(
+    kernels: Annotated[list[str], typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL; several are compared.")],
+    shapes: Annotated[
+        str, typer.Option(help="Arguments: 4096x8192:bf16,8192x8192:bf16 or x=128x512:float32,causal=True")
+    ] = "",
+    target: Annotated[str, typer.Option(help="trn1, trn2, trn3, or several: trn1,trn2,trn3.")] = "trn2",
+    order: Annotated[str, typer.Option(help="compiler: list-scheduled; program: queues in source order.")] = "compiler",
+    lines: Annotated[int, typer.Option(help="Source lines to show.")] = 10,
+) -> None:
+    """Model a launch of kernels on targets and show where the time goes. Nothing is run; all times are modelled."""
+    if order not in ORDERS:
+        raise typer.BadParameter(f"{order!r} is not one of {', '.join(ORDERS)}", param_hint="--order")
+    specs = [s for s in re.split(r"[\s,]+(?![^(\[]*[)\]])", shapes) if s]
+    positional, named = parse_arguments(specs, fill=False)
+    profiles: list[Profile] = []
+    for spec in kernels:
+        kernel = load_kernel(spec)
+        profiles += [model(kernel, *positional, target=t, order=order, **named) for t in target.split(",")]
+    console = Console(width=max(Console().width, _WIDTH))
+    console.print(text.comparison(profiles))
+    for found in profiles:
+        console.print(text.line_table(found, lines))
+        console.print(text.wait_table(found))

@@ -1,0 +1,113 @@
+"""Profiles as rich tables: side by side, by source line, by waiting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from rich.table import Table
+
+from nkilite.profiling.profile import ERROR, Profile
+
+__all__ = ["comparison", "line_table", "size_text", "time_text", "wait_table"]
+
+
+def time_text(us: float) -> str:
+    """A time with three or four significant digits and its unit."""
+    if us >= 1000:
+        return f"{us / 1000:.2f} ms"
+    return f"{us:.2f} µs" if us >= 1 else f"{us * 1000:.0f} ns"
+
+
+def size_text(count: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.1%}"
+
+
+def _intensity(p: Profile) -> str:
+    value = p.arithmetic_intensity
+    return "no HBM traffic" if math.isinf(value) else f"{value:.1f} FLOP/B"
+
+
+def _engine(p: Profile, name: str) -> str:
+    use = p.engines.get(name)
+    return f"{time_text(use.busy_us)}  {use.active:.0%}" if use and use.instructions else "–"
+
+
+_ROWS: list[tuple[str, Callable[[Profile], str]]] = [
+    ("instructions", lambda p: f"{len(p.workload):,}"),
+    ("Tensor busy, active", lambda p: _engine(p, "Tensor")),
+    ("Vector", lambda p: _engine(p, "Vector")),
+    ("Scalar", lambda p: _engine(p, "Scalar")),
+    ("GpSimd", lambda p: _engine(p, "GpSimd")),
+    ("DMA (any engine)", lambda p: _engine(p, "DMA")),
+    ("DMA engines, mean", lambda p: _percent(p.dma_utilization)),
+    ("bottleneck", lambda p: p.bottleneck),
+    ("HBM read", lambda p: size_text(p.hbm_read_bytes)),
+    ("HBM written", lambda p: size_text(p.hbm_write_bytes)),
+    ("MFU", lambda p: _percent(p.mfu)),
+    ("MBU", lambda p: _percent(p.mbu)),
+    ("arithmetic intensity", _intensity),
+    ("SBUF peak per partition", lambda p: size_text(p.sbuf_peak_bytes)),
+    ("PSUM peak", lambda p: f"{p.psum_peak_banks} banks"),
+]
+
+
+def comparison(profiles: Sequence[Profile]) -> Table:
+    """Profiles side by side; later latencies are also shown against the first."""
+    first = profiles[0]
+    table = Table(title=f"Profile ({first.order} order; {ERROR})", title_justify="left")
+    table.add_column("")
+    for p in profiles:
+        table.add_column(f"{p.name}\n{p.target.name}", justify="right")
+    latencies = [time_text(p.latency_us) for p in profiles]
+    for i, p in enumerate(profiles[1:], 1):
+        latencies[i] += f"  {p.latency_us / first.latency_us - 1:+.1%}"
+    table.add_row("latency", *latencies, style="bold")
+    for name, value in _ROWS:
+        table.add_row(name, *(value(p) for p in profiles))
+    if any(p.overflow for p in profiles):
+        table.add_row("fits on chip", *("no: lower bound" if p.overflow else "yes" for p in profiles))
+    return table
+
+
+def line_table(profile: Profile, count: int = 10) -> Table:
+    """The source lines that took the most engine time."""
+    table = Table(title=f"{profile.name} on {profile.target.name}: source lines by engine time (modelled)",
+                  title_justify="left")
+    for heading in ("line", "code", "instructions", "engine time", "on the critical path"):
+        table.add_column(heading, justify="left" if heading in ("line", "code") else "right", no_wrap=heading != "code")
+    for cost in profile.lines[:count]:
+        times = ", ".join(f"{name} {time_text(us)}" for name, us in cost.busy_us.items())
+        table.add_row(
+            f"{cost.location.file.rpartition('/')[2]}:{cost.location.line}", cost.location.source.strip(),
+            f"{cost.instructions:,}", times, time_text(cost.critical_us),
+        )
+    return table
+
+
+def wait_table(profile: Profile, count: int = 6) -> Table:
+    """What the busiest compute engine waited for, and its longest gaps."""
+    engines = {k: v for k, v in profile.engines.items() if k != "DMA" and v.instructions}
+    table = Table(title=f"{profile.name} on {profile.target.name}: longest idle gaps (modelled)", title_justify="left")
+    for heading in ("engine", "at", "idle for", "to run", "waited for"):
+        table.add_column(heading)
+    if not engines:
+        return table
+    name = max(engines.items(), key=lambda item: item[1].busy_us)[0]
+    for gap in [g for g in profile.gaps if g.queue == name][:count]:
+        table.add_row(
+            gap.queue, time_text(gap.start_us), time_text(gap.length_us), profile.describe(gap.instruction),
+            profile.describe(gap.cause),
+        )
+    totals = ", ".join(f"{cause} {time_text(us)}" for cause, us in profile.waits(name).items())
+    table.caption = f"{name} idle in all: {totals or 'never'}"
+    return table
