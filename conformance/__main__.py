@@ -16,15 +16,11 @@ from .runner import run
 
 
 def main(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Checkouts, or folders that hold checkouts.", exists=True)
-    ],
+    folders: Annotated[list[Path], typer.Argument(help="Checkouts, or folders that hold checkouts.", exists=True)],
     filter_: Annotated[
         str, typer.Option("--filter", help="Keep cases whose suite, path or label contains this text.")
     ] = "",
-    mode: Annotated[
-        list[str] | None, typer.Option(help="Keep these modes (column headings); repeatable.")
-    ] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="Keep these modes (column headings); repeatable.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
     timeout: Annotated[float, typer.Option(help="Seconds for one case in one mode.")] = 180.0,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,

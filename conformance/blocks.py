@@ -47,9 +47,7 @@ def _export(tile):
     return out
 '''
 
-_KNOWN = frozenset({"math", "os", "dataclass", "Enum", "nki", "nisa", "nl", "np", "NKIObject"}) | set(
-    dir(builtins)
-)
+_KNOWN = frozenset({"math", "os", "dataclass", "Enum", "nki", "nisa", "nl", "np", "NKIObject"}) | set(dir(builtins))
 _DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _EQUALITY = frozenset({"equal"})
@@ -276,11 +274,7 @@ class _Names(ast.NodeVisitor):
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
-            if (
-                node.id not in _KNOWN
-                and node.id not in self.bound
-                and not any(node.id in s for s in self._local)
-            ):
+            if node.id not in _KNOWN and node.id not in self.bound and not any(node.id in s for s in self._local):
                 self.free.setdefault(node.id)
         else:
             self._bind(node.id)

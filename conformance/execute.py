@@ -20,13 +20,14 @@ from .case import TARGET_VARIABLE, Case, Launch, Mode, Result, Source, Status, T
 from .frameworks import from_framework, missing, to_framework
 from .sources import GeneratedSource
 
-# Packages a public file may need that nkilite does not replace.
+# Packages a public file may need that nkilite does not replace; nki_samples lacks modules in some checkouts.
 OPTIONAL = frozenset(
     {
         "jax",
         "jaxlib",
         "neuron_dtypes",
         "neuronpy",
+        "nki_samples",
         "pytest",
         "torch",
         "torch_neuronx",
@@ -183,7 +184,12 @@ def _is_typed(error: Exception) -> bool:
 def _run_script(case: Case, timeout: float) -> None:
     """Runs a file as ``python -m nkilite run``; raises what the child reports on its standard error."""
     command = [sys.executable, "-m", "nkilite", "run", str(case.source.path)]
-    environment = os.environ | {TARGET_VARIABLE: "trn2", "PYTHONDONTWRITEBYTECODE": "1"}
+    search = [*map(str, getattr(case.source, "roots", ())), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        TARGET_VARIABLE: "trn2",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(search),
+    }
     done = subprocess.run(
         command,
         cwd=case.source.path.parent,

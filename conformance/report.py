@@ -21,9 +21,7 @@ _COLOURS = {
 }
 
 
-def print_report(
-    console: Console, cases: Sequence[Case], results: Sequence[Result], *, show_skipped: bool
-) -> None:
+def print_report(console: Console, cases: Sequence[Case], results: Sequence[Result], *, show_skipped: bool) -> None:
     """Prints the table, then what went wrong, then the summary."""
     by_case: dict[str, dict[Mode, Result]] = {}
     for result in results:
@@ -37,9 +35,7 @@ def print_report(
     _print_failures(console, cases, results)
     counts = Counter(result.status for result in results)
     summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
-    hidden = (
-        f"; {len(skipped)} cases skipped, --show-skipped lists them" if skipped and not show_skipped else ""
-    )
+    hidden = f"; {len(skipped)} cases skipped, --show-skipped lists them" if skipped and not show_skipped else ""
     console.print(f"[bold]{len(rows)} cases, {len(results)} runs: {summary}{hidden}[/bold]")
 
 
@@ -63,9 +59,7 @@ def short_path(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def _table(
-    suite: str, cases: Sequence[Case], modes: Sequence[Mode], results: dict[str, dict[Mode, Result]]
-) -> Table:
+def _table(suite: str, cases: Sequence[Case], modes: Sequence[Mode], results: dict[str, dict[Mode, Result]]) -> Table:
     table = Table(title=suite, title_justify="left", title_style="bold")
     table.add_column("source", overflow="fold", min_width=24)
     table.add_column("kernel", overflow="fold", min_width=24)

@@ -55,9 +55,7 @@ def run(
 class _Group:
     """The work of one source, carried through as many children as it takes."""
 
-    def __init__(
-        self, folders: list[str], work: Work, timeout: float, report: Callable[[Result], None]
-    ) -> None:
+    def __init__(self, folders: list[str], work: Work, timeout: float, report: Callable[[Result], None]) -> None:
         self._folders = folders
         self._left = list(work)
         self._timeout = timeout
@@ -73,9 +71,7 @@ class _Group:
     def _child(self) -> None:
         """Runs one child until it is done, dies or hangs; at least one piece of work is settled."""
         request = json.dumps({"folders": self._folders, "work": self._left, "timeout": self._timeout})
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
-        }
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
         with tempfile.TemporaryFile("w+") as errors:
             child = subprocess.Popen(
                 [sys.executable, "-m", "conformance.worker"],

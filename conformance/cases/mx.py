@@ -72,8 +72,7 @@ def _strided(packed: str) -> list[Launch]:
 
     names = ("kernel_copy_strided_quantize_matmul_mx", "kernel_copy_strided_quantize_matmul_mx_packed_scale")
     return [
-        Launch(name, lambda: (rows("st", _M), rows("mv", _N), _dtype(packed)), reference, _TOLERANCE)
-        for name in names
+        Launch(name, lambda: (rows("st", _M), rows("mv", _N), _dtype(packed)), reference, _TOLERANCE) for name in names
     ]
 
 
@@ -116,7 +115,5 @@ def _round_trip(values: np.ndarray, packed: str) -> np.ndarray:
 
 def _contract(stationary: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """Sums over the partitions and over the four values of a packed element."""
-    left, right = (
-        operand.transpose(0, 2, 1).reshape(-1, operand.shape[1]) for operand in (stationary, moving)
-    )
+    left, right = (operand.transpose(0, 2, 1).reshape(-1, operand.shape[1]) for operand in (stationary, moving))
     return left.T @ right

@@ -61,17 +61,9 @@ def _tutorial(root: Path) -> Iterator[Case]:
     page = root / TUTORIAL
     if not page.is_file():
         return
-    blocks = [
-        block for block in blocks_of_page(page) if "matrix_multiply_kernel" in analyse(block.text).kernels
-    ]
+    blocks = [block for block in blocks_of_page(page) if "matrix_multiply_kernel" in analyse(block.text).kernels]
     for number, block in enumerate(blocks, start=1):
-        k, m, n = (
-            (128, 128, 512)
-            if number == 1
-            else (1024, 2048, 1024)
-            if number == len(blocks)
-            else (256, 512, 1024)
-        )
+        k, m, n = (128, 128, 512) if number == 1 else (1024, 2048, 1024) if number == len(blocks) else (256, 512, 1024)
         launch = Launch(
             "matrix_multiply_kernel",
             ref.arrays(lhs=(k, m), rhs=(k, n)),
@@ -130,9 +122,7 @@ def _plain_case(
     if analysis.inert:
         return Case(SUITE, label, source, modes=(Mode.FILE,), skip="only defines functions or classes")
     if analysis.kind is Kind.MODULE:
-        return Case(
-            SUITE, label, source, modes=(Mode.FILE,), skip=f"no inputs known for {analysis.kernels[0]}"
-        )
+        return Case(SUITE, label, source, modes=(Mode.FILE,), skip=f"no inputs known for {analysis.kernels[0]}")
     if analysis.kind is Kind.SCRIPT:
         source = GeneratedSource(path, label, module_text([block.text]))
         return Case(SUITE, label, source, modes=(Mode.FILE,))
@@ -161,6 +151,4 @@ def _entry_case(
         mutates=entry.mutates,
         pairs=not entry.kernel and not entry.function,
     )
-    return Case(
-        SUITE, label, GeneratedSource(path, label, text), launch, refused_on=refused | entry.refused_on
-    )
+    return Case(SUITE, label, GeneratedSource(path, label, text), launch, refused_on=refused | entry.refused_on)

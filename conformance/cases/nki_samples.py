@@ -33,4 +33,4 @@ def cases(root: Path) -> list[Case]:
         # Its kernels name their target in the decorator.
         modes = (Mode.SIMULATE_TRN3, Mode.COMPILED_TRN3)
         found.extend(file_cases(SUITE, path, mx_variants(path, frozenset()), modes))
-    return [*found, *old_dialect_cases(SUITE, root, sorted(root.rglob("*.py")))]
+    return [*found, *old_dialect_cases(SUITE, root, sorted(root.rglob("*.py")), (root / "src",))]

@@ -9,19 +9,20 @@ from pathlib import Path
 from ..case import Case, Mode
 from ..sources import FileSource
 
-_IMPORT = re.compile(
-    r"^\s*(?:from|import)\s+neuronxcc\.nki\b|^\s*from\s+neuronxcc\s+import\s+nki\b", re.MULTILINE
-)
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+neuronxcc\.nki\b|^\s*from\s+neuronxcc\s+import\s+nki\b", re.MULTILINE)
 
 
-def old_dialect_cases(suite: str, root: Path, files: Iterable[Path]) -> Iterator[Case]:
-    """One case per file that imports ``neuronxcc.nki``: run as a script, it has to be refused by name."""
+def old_dialect_cases(suite: str, root: Path, files: Iterable[Path], roots: tuple[Path, ...] = ()) -> Iterator[Case]:
+    """One case per file that imports ``neuronxcc.nki``: run as a script, it has to be refused by name.
+
+    ``roots`` are folders of the checkout that have to be on the module search path.
+    """
     for path in files:
         if _IMPORT.search(path.read_text(encoding="utf-8", errors="replace")):
             yield Case(
                 suite,
                 "old dialect",
-                FileSource(path),
+                FileSource(path, roots),
                 modes=(Mode.FILE,),
                 refused_on=frozenset({"file"}),
                 script=True,

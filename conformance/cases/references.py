@@ -26,9 +26,7 @@ def rounding(dtype: np.dtype[Any], scale: float = 1.0) -> Tolerance:
     return Tolerance(rtol=relative, atol=relative * scale)
 
 
-def uniform(
-    name: str, *shape: int, dtype: np.dtype[Any] = FLOAT32, low: float = -1.0, high: float = 1.0
-) -> np.ndarray:
+def uniform(name: str, *shape: int, dtype: np.dtype[Any] = FLOAT32, low: float = -1.0, high: float = 1.0) -> np.ndarray:
     """Uniform random values, the same in every process for the same name."""
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     return generator.uniform(low, high, shape).astype(dtype)
@@ -78,9 +76,7 @@ def max_pool(image: np.ndarray, window: int) -> np.ndarray:
     return pool(image, window, np.max)
 
 
-def selective_scan(
-    delta: np.ndarray, u: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
-) -> np.ndarray:
+def selective_scan(delta: np.ndarray, u: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Mamba's state-space recurrence, one time step after the other.
 
     h[t] = exp(delta[t] * a) * h[t-1] + delta[t] * u[t] * b[t];  y[t] = sum over states of c[t] * h[t].

@@ -59,11 +59,7 @@ def _launches() -> dict[str, list[Variant]]:
         ],
         "matrix_multiplication/matrix_multiplication_nki_kernels.py": [
             *(variant for launch in matmul_launches(ref.FLOAT32) for variant in variants(launch)),
-            *(
-                variant
-                for launch in matmul_launches(brain)
-                for variant in variants(launch, "torch", note="bf16")
-            ),
+            *(variant for launch in matmul_launches(brain) for variant in variants(launch, "torch", note="bf16")),
         ],
         "fused_mamba/mamba_nki_kernels.py": [
             *variants(mamba[0], "torch"),
