@@ -158,8 +158,12 @@ class MicroKernel:
         jump, stay = e.label("jump"), e.label("stay")
         e.line(f"br {condition}, label %{jump}, label %{stay}")
         e.start_block(jump)
-        e.ret(STATUS_JUMP)
+        self.jump()
         e.start_block(stay)
+
+    def jump(self) -> None:
+        """End the micro-kernel here and go on at the other end of the loop."""
+        self.e.ret(STATUS_JUMP)
 
     # --- numbers --------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ FAMILIES = {
     "GpSimd searches": ("nonzero_with_count", "sequence_bounds", "topk"),
     "DMA with computation": ("dma_compute",),
     "several cores": ("core_barrier", "sendrecv"),
-    "registers": ("register_alloc", "register_load", "register_move", "register_store"),
 }
 
 NAMES = tuple(sorted(name for names in FAMILIES.values() for name in names))

@@ -1,7 +1,7 @@
-"""Loops: Python's `range` under its NKI names, and structured loops.
+"""Loops: Python's `range` under its NKI names, and the loops that the device runs.
 
-A trace is straight-line code, so loops with compile-time bounds unroll. Source: public pages
-nki.language.affine_range and nki.language.fori_loop.
+Python loops unroll while a kernel is traced; fori_loop and while_loop stay loops. Source: public pages
+nki.language.affine_range, nki.language.fori_loop and "NKI Dynamic Loops".
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 
 from nkilite.deprecation import deprecated
-from nkilite.errors import InvalidOperand, UnsupportedError, describe
-from nkilite.trace.tensor import DynamicSlice
+from nkilite.dtypes import int32
+from nkilite.errors import InvalidOperand, RegisterInControlFlow, describe
+from nkilite.ir.types import MemoryRegion
+from nkilite.isa.loops import for_begin, for_end, while_begin, while_end
+from nkilite.isa.registers import register_alloc, require_int32
+from nkilite.isa.scalars import NkiScalar, new_scalar
+from nkilite.trace import active
+from nkilite.trace.register import VirtualRegister
+from nkilite.trace.tensor import DynamicSlice, NkiTensor
 
 __all__ = [
     "affine_range",
@@ -44,8 +51,8 @@ def _range(name: str, start: Any, stop: Any, step: Any) -> builtins.range:
     bounds = (0, start, step) if stop is None else (start, stop, step)
     for operand, value in zip(("start", "stop", "step"), bounds, strict=True):
         if not isinstance(value, (int, np.integer)):
-            if operand != "step" and hasattr(value, "register_tensor"):
-                raise UnsupportedError(feature=f"{name} with a bound in a register")
+            if isinstance(value, VirtualRegister) and operand != "step":
+                raise RegisterInControlFlow(use=f"a bound of {name}")
             raise InvalidOperand(
                 instruction=name,
                 operand=operand,
@@ -71,47 +78,108 @@ def static_range(start: int, stop: int | None = None, step: int = 1) -> builtins
 
 
 def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> builtins.range:
-    """A counted loop on the device (deprecated name); with compile-time bounds it unrolls like `range`.
+    """A counted loop (deprecated name); its bounds are compile-time ints and it unrolls like `range`.
 
     Raises:
-        UnsupportedError: a bound is in a register.
+        RegisterInControlFlow: a bound is in a register, which a Python loop cannot ask for.
     """
     deprecated("nl.dynamic_range", "nl.fori_loop")
     return _range("nl.dynamic_range", start, stop, step)
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int = 1) -> None:
-    """Call `body_fun(i)` for i in range(lower, upper, step); compile-time bounds unroll, and i is an int.
+def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], None], step: int = 1) -> None:
+    """A loop on the device: run ``body_fun(i)`` for i = lower, lower + step, ... below upper.
+
+    The body is traced once. It carries state from iteration to iteration in tensors made before the loop; a tensor
+    made in the body is a fresh one in every iteration, and ends with it.
 
     Args:
-        lower: first value.
-        upper: end, exclusive.
-        body_fun: the body; it returns nothing and carries state through SBUF or HBM.
-        step: a positive int.
+        lower: first value: an int, a register or a scalar.
+        upper: end, exclusive: an int, a register or a scalar, read when the loop begins.
+        body_fun: the body. Its argument is an NkiScalar, or a VirtualRegister if a bound is one that is no scalar; it
+            is a copy, so that writing to it does not change the loop. The body returns nothing.
+        step: a positive compile-time int.
 
     Raises:
-        InvalidOperand: the step is not positive, or the body returned a value.
-        UnsupportedError: a bound is in a register.
+        InvalidOperand: a bound or the step is something else, or the body returned a value.
+        TensorOfLoop: (by whoever uses it) a tensor made in the body is used after the loop.
+
+    Source: nki.language.fori_loop.
     """
-    if not isinstance(step, (int, np.integer)) or step < 1:
-        raise InvalidOperand(
-            instruction="nl.fori_loop", operand="step", found=repr(step), expected="a positive int"
-        )
-    for i in _range("nl.fori_loop", lower, upper, step):
-        returned = body_fun(i)
+    name = "nl.fori_loop"
+    builder = active.builder(name)
+    for operand, bound in (("lower", lower), ("upper", upper)):
+        if not isinstance(bound, VirtualRegister):
+            _require_bound(name, operand, bound)
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
+        raise InvalidOperand(instruction=name, operand="step", found=describe(step), expected="a positive int")
+    require_int32(name, "step", step)
+    plain = any(isinstance(b, VirtualRegister) and not isinstance(b, NkiScalar) for b in (lower, upper))
+    index = register_alloc() if plain else new_scalar()
+    counter = builder.allocate(MemoryRegion.registers, (1, 2), int32)
+
+    def iteration() -> None:
+        returned = body_fun(index)
         if returned is not None:
             raise InvalidOperand(
-                instruction="nl.fori_loop",
+                instruction=name,
                 operand="the value returned by body_fun",
-                found=repr(returned),
-                expected="None: carry state through SBUF or HBM tensors",
+                found=describe(returned),
+                expected="None",
+                fix="carry state through tensors made before the loop",
             )
+        for_end(index, counter, step)
+
+    builder.loop(lambda: for_begin(index, counter, lower, upper, step), iteration)
 
 
-def while_loop(init: Any, body_fun: Callable[[Any], Any]) -> None:
-    """Repeat `body_fun` while a register is nonzero.
+def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
+    """A loop on the device: while r is not zero, ``r = body_fun(r)``, beginning with init.
+
+    The body is traced once; for tensors made in it, see `fori_loop`.
+
+    Args:
+        init: the first condition, a register; if it is zero, the body does not run.
+        body_fun: the body. Its argument is a copy of the condition, which it may write to; it returns the register
+            that is the next condition.
 
     Raises:
-        UnsupportedError: always; nkilite has no runtime loops yet.
+        InvalidOperand: init, or what the body returned, is not a register.
+        TensorOfLoop: (by whoever uses it) a tensor made in the body is used after the loop.
+
+    Source: nki.language.while_loop.
     """
-    raise UnsupportedError(feature="nl.while_loop")
+    name = "nl.while_loop"
+    builder = active.builder(name)
+    _require_condition(name, "init", init)
+    value = new_scalar() if isinstance(init, NkiScalar) else register_alloc()
+
+    def iteration() -> None:
+        condition = body_fun(value)
+        _require_condition(name, "the value returned by body_fun", condition)
+        while_end(value, condition)
+
+    builder.loop(lambda: while_begin(value, init), iteration)
+
+
+def _require_bound(name: str, operand: str, bound: Any) -> None:
+    if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
+        raise InvalidOperand(
+            instruction=name,
+            operand=operand,
+            found=describe(bound),
+            expected="an int, a register or a scalar",
+            fix=_LOAD if isinstance(bound, NkiTensor) else "",
+        )
+    require_int32(name, operand, bound)
+
+
+def _require_condition(name: str, operand: str, condition: Any) -> None:
+    if not isinstance(condition, VirtualRegister):
+        fix = _LOAD if isinstance(condition, NkiTensor) else ""
+        raise InvalidOperand(
+            instruction=name, operand=operand, found=describe(condition), expected="a register", fix=fix
+        )
+
+
+_LOAD = "read the tile into a register first: nisa.register_load(nisa.register_alloc(), tile)"

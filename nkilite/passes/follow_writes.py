@@ -7,23 +7,34 @@ from collections.abc import Iterator
 import numpy as np
 
 from nkilite.ir.coverage import Coverage, Covered, check_read
-from nkilite.ir.definition import REGISTRY
+from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.loops import Loop, carrying, loops
 from nkilite.ir.program import IMMEDIATE, Program, Signature
-from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
 from nkilite.passes.splice import splice
 
-_TRACKED = (MemoryRegion.sbuf, MemoryRegion.psum)
+_TRACKED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.registers)
 
 
 class FollowWrites:
     """accumulate=None becomes False where a matmul is the first write of its PSUM region and True elsewhere.
 
     Coverage is kept per buffer and per byte: banks are reused through `address=`, and kernels fill a tile piecewise.
-    A matmul onto a region that is only partly written gets its unwritten part zeroed first and then accumulates.
+    A matmul onto a region that is only partly written gets its unwritten part zeroed first and then accumulates. So
+    does, with the whole buffer in the place of the region, one whose region a runtime index chooses.
+
+    The body of a loop is followed as its first iteration. A matmul in a body onto a tile made before the loop
+    accumulates over the iterations, as it would if the loop were unrolled: what the first iteration would overwrite is
+    zeroed before the loop. Every loop is taken to run at least once: what its body writes counts as written after it.
     """
 
     def run(self, program: Program) -> Program:
-        coverage = [Coverage(b) if b.region in _TRACKED else None for b in program.buffers]
+        coverage = [
+            Coverage(b, full=b.kind is BufferKind.registers) if b.region in _TRACKED else None for b in program.buffers
+        ]
+        all_loops = loops(program)
+        begun = 0
+        open_loops: list[tuple[Loop, int]] = []  # with the word position of the beginning
         inserted: dict[int, list[int]] = {}
         code = program.code
         plans = [_Plan(s) for s in program.signatures]
@@ -35,10 +46,12 @@ class FollowWrites:
                 assert cover is not None
                 if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
                     buffer = program.buffers[code[start + word]]
+                    if len(open_loops) > 1 and buffer.loop != open_loops[-1][0].number:
+                        continue  # an inner loop may run for the first time in a later iteration of the outer one
                     location = program.locations[code[start + 1]]
                     check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
             if plan.infers:
-                self._settle(program, plan, coverage, start, inserted)
+                self._settle(program, plan, coverage, start, open_loops, inserted)
                 if len(plans) < len(program.signatures):
                     plans += [_Plan(s) for s in program.signatures[len(plans):]]
             for word, kind, _ in plan.writes:
@@ -46,31 +59,46 @@ class FollowWrites:
                 assert cover is not None
                 if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
                     cover.mark(kind, code[start + word + 1])
+            if plan.control is Control.begin:
+                open_loops.append((all_loops[begun], start))
+                begun += 1
+            elif plan.control is Control.end:
+                open_loops.pop()
             start += plan.width
         widths = [s.n_words for s in program.signatures]
         splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in inserted.items()})
         return program
 
-    def _settle(self, program: Program, plan: _Plan, coverage: list, start: int, inserted: dict[int, list[int]]) -> None:
+    def _settle(
+        self, program: Program, plan: _Plan, coverage: list, start: int, open_loops: list[tuple[Loop, int]],
+        inserted: dict[int, list[int]],
+    ) -> None:
         """Decide accumulate=None of the instruction at a word position."""
         code = program.code
         dst = plan.signature.operand("dst")
-        buffer, offset = code[start + dst.word], code[start + dst.word + 1]
-        covered = coverage[buffer].covered(dst.type, offset)
-        if covered is Covered.some:
-            missing = coverage[buffer].unwritten(dst.type, offset)
-            inserted[start] = _zeroing(program, dst.type, buffer, offset, missing, code[start + 1])
+        id, offset, where = code[start + dst.word], code[start + dst.word + 1], code[start + 1]
+        buffer, cover = program.buffers[id], coverage[id]
+        covered = cover.covered(dst.type, offset)
+        loop = carrying([loop for loop, _ in open_loops], buffer)
+        dynamic = dst.type.indirection is not None
+        if covered is Covered.some or (covered is Covered.none and (dynamic or loop is not None)):
+            kind, at = (buffer.whole(), 0) if dynamic else (dst.type, offset)
+            first = start if loop is None else next(at for outer, at in open_loops if outer is loop)
+            words = _zeroing(program, kind, id, at, cover.unwritten(kind, at), where)
+            inserted.setdefault(first, []).extend(words)
+            covered = Covered.some
         code[start] = plan.settled(program, covered is not Covered.none)
 
 
 class _Plan:
     """What to look at for instructions of one signature."""
 
-    __slots__ = ("_settled", "infers", "reads", "signature", "width", "writes")
+    __slots__ = ("_settled", "control", "infers", "reads", "signature", "width", "writes")
 
     def __init__(self, signature: Signature) -> None:
         tracked = [o for o in signature.operands if o.type.region in _TRACKED]
         self.signature = signature
+        self.control = signature.definition.control
         self.width = signature.n_words
         self.infers = signature.arguments.get("accumulate", False) is None
         self.reads = [(o.word, o.type, o) for o in tracked if o.reads and not (self.infers and o.name == "dst")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import pytest
@@ -10,12 +11,17 @@ import nkilite.isa as nisa
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
 
+# What nl.fori_loop, nl.while_loop and the operators of NkiScalar write; users do not call them.
+INTERNAL = {"for_begin", "for_end", "scalar_compute", "while_begin", "while_end"}
+
+
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_instruction_is_complete(name: str) -> None:
     definition = REGISTRY[name]
     missing = [kind for kind in RULE_KINDS if kind not in definition.rules]
     assert not missing
-    function = getattr(nisa, name)
+    home = importlib.import_module(definition.function.__module__) if name in INTERNAL else nisa
+    function = getattr(home, name)
     assert function.definition is definition
     doc = inspect.getdoc(function) or ""
     undocumented = [p.name for p in definition.parameters if p.name not in doc]

@@ -1,0 +1,213 @@
+"""Registers of the engines' sequencers: making them, and moving values between them, immediates and memory.
+
+A register is one int32 in `registers` memory. Sequencers compute with integers, so floats have to be converted to an
+integer tile before they are loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.errors import InvalidOperand, ShapeMismatch, UnsupportedError, WrongMemory, describe
+from nkilite.ir.program import Signature
+from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
+from nkilite.isa import rules
+from nkilite.machine import engine as costs
+from nkilite.machine.engine import Cost, Engine
+from nkilite.trace import active
+from nkilite.trace.instruction import instruction
+from nkilite.trace.register import VirtualRegister
+from nkilite.trace.tensor import NkiTensor
+
+_LOWEST, _HIGHEST = -(1 << 31), (1 << 31) - 1
+_INTEGERS = tuple(d for d in dtypes.ALL.values() if d.is_integer) + (dtypes.bool_,)
+
+
+def register_alloc(x: int | NkiTensor | VirtualRegister | None = None) -> VirtualRegister:
+    """Make a register.
+
+    Args:
+        x: its first value: an int of 32 bits, another register, or an integer tensor of one element in SBUF or HBM;
+            without it the register has no value until one is moved or loaded into it.
+
+    Raises:
+        InvalidOperand: x is something else, or does not fit into 32 bits.
+        UninitializedRead: (by whoever reads it) the register was never given a value.
+
+    Source: nki.isa.register_alloc.
+    """
+    builder = active.builder("nki.isa.register_alloc")
+    if x is not None and not isinstance(x, (NkiTensor, VirtualRegister)):
+        require_int32("nisa.register_alloc", "x", x)
+    register = VirtualRegister(builder.allocate(MemoryRegion.registers, (1, 1), dtypes.int32))
+    if isinstance(x, NkiTensor):
+        register_load(register, x)
+    elif x is not None:
+        register_move(register, x)
+    return register
+
+
+@instruction(writes=("dst",))
+def register_move(dst: VirtualRegister, src: int | VirtualRegister) -> None:
+    """Give a register the value of an int or of another register.
+
+    Args:
+        dst: the register.
+        src: an int of 32 bits, or a register.
+
+    Raises:
+        InvalidOperand: src is neither, or does not fit into 32 bits.
+
+    Source: nki.isa.register_move.
+    """
+
+
+@register_move.check
+def _(call: Signature) -> None:
+    require_registers(call, "dst", "src")
+
+
+@register_move.check_immediates
+def _(call: Signature, src: Any = 0) -> None:
+    require_int32("nisa.register_move", "src", src)
+
+
+@register_move.reference
+def _(call: Signature, dst: np.ndarray, src: Any) -> np.ndarray:
+    return np.full((1, 1), register_value(src), np.int32)
+
+
+@register_move.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    kernel.e.store(kernel.register("src"), kernel.pointer("dst"), align=4)
+
+
+@instruction(writes=("dst",))
+def register_load(dst: VirtualRegister, src: NkiTensor) -> None:
+    """Read one element of memory into a register.
+
+    Narrow integers are extended to 32 bits; a uint32 keeps its bits.
+
+    Args:
+        dst: the register.
+        src: an integer (or bool) tensor of one element in SBUF or HBM.
+
+    Raises:
+        WrongMemory: src is in PSUM.
+        ShapeMismatch: src has more than one element.
+        UnsupportedDtype: src is not an integer tensor.
+
+    Source: nki.isa.register_load.
+    """
+
+
+@register_load.check
+def _(call: Signature) -> None:
+    require_registers(call, "dst")
+    _require_element(call, "src")
+
+
+@register_load.reference
+def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
+    return src.reshape(1, 1).astype(np.int32)
+
+
+@register_load.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    e = kernel.e
+    value = e.load(f"i{8 * call.src.dtype.itemsize}", kernel.pointer("src"))
+    if value.scalar != "i32":
+        value = e.convert("sext" if call.src.dtype.kind == "i" else "zext", value, "i32")
+    e.store(value, kernel.pointer("dst"), align=4)
+
+
+@instruction(writes=("dst",))
+def register_store(dst: NkiTensor, src: VirtualRegister) -> None:
+    """Write the value of a register to one element of memory.
+
+    Args:
+        dst: an integer (or bool) tensor of one element in SBUF or HBM; narrow integers take the low bits, and bool
+            whether the value is not zero.
+        src: the register.
+
+    Raises:
+        WrongMemory: dst is in PSUM.
+        ShapeMismatch: dst has more than one element.
+        UnsupportedDtype: dst is not an integer tensor.
+
+    Source: nki.isa.register_store.
+    """
+
+
+@register_store.check
+def _(call: Signature) -> None:
+    require_registers(call, "src")
+    _require_element(call, "dst")
+
+
+@register_store.reference
+def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
+    return src.astype(call.dst.dtype.numpy)
+
+
+@register_store.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    e, dtype = kernel.e, call.dst.dtype
+    value = kernel.register("src")
+    if dtype is dtypes.bool_:
+        value = e.convert("zext", e.compare("ne", value, e.i32(0)), "i8")
+    elif dtype.itemsize < 4:
+        value = e.convert("trunc", value, f"i{8 * dtype.itemsize}")
+    e.store(value, kernel.pointer("dst"))
+
+
+@register_move.cost
+@register_load.cost
+@register_store.cost
+def _(call: Signature) -> Cost:
+    return costs.sequencer(call.target, Engine.sync)
+
+
+# --- what loops and scalars share -----------------------------------------------------------------------------------
+
+
+def register_value(operand: Any) -> int:
+    """In a reference rule: the number in a register, or an immediate in its place."""
+    return int(operand[0, 0]) if isinstance(operand, np.ndarray) else int(operand)
+
+
+def require_int32(instruction: str, operand: str, value: Any) -> None:
+    """Raise InvalidOperand unless a number is an int that fits into a register."""
+    if not isinstance(value, (int, np.integer)) or not _LOWEST <= value <= _HIGHEST:
+        raise InvalidOperand(
+            instruction=instruction, operand=operand, found=describe(value),
+            expected=f"an int from {_LOWEST} to {_HIGHEST}",
+        )
+
+
+def require_registers(call: Signature, *operands: str) -> None:
+    """Raise WrongMemory when a tensor was given in the place of a register."""
+    for operand in operands:
+        kind = call.arguments[operand]
+        if isinstance(kind, ViewType) and kind.region is not MemoryRegion.registers:
+            raise WrongMemory(
+                instruction=rules.instruction_name(call), operand=operand, found=str(kind.region).upper(),
+                allowed="a register", hint="nisa.register_load reads one element into a register",
+            )
+
+
+def _require_element(call: Signature, operand: str) -> None:
+    rules.require_memory(call, operand, MemoryRegion.sbuf, *rules.HBM)
+    kind: ViewType = call.arguments[operand]
+    if kind.size != 1:
+        raise ShapeMismatch(
+            instruction=rules.instruction_name(call),
+            detail=f"{operand} has shape {kind.shape}; a register holds one element, of shape (1, 1) or, in HBM, (1,)",
+        )
+    if kind.indirection is not None and kind.indirection.kind is IndirectKind.vector:
+        raise UnsupportedError(feature=f"{rules.instruction_name(call)} with a vector_offset in {operand}")
+    rules.require_dtype(call, operand, _INTEGERS)
