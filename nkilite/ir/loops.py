@@ -85,6 +85,16 @@ def carrying(open_loops: list[Loop], buffer: Buffer) -> Loop | None:
     return open_loops[0] if open_loops else None
 
 
+def repeats(program: Program) -> list[int]:
+    """How often each instruction runs; a loop whose trip count only the device knows is taken to run once."""
+    times = [1] * len(program)
+    for loop in loops(program):
+        if loop.trips is not None:
+            for index in range(loop.begin + 1, loop.end + 1):
+                times[index] *= loop.trips
+    return times
+
+
 def _pair(begin: Instruction, end: Instruction) -> bool:
     return begin.signature.name.removesuffix("_begin") == end.signature.name.removesuffix("_end")
 

@@ -35,7 +35,7 @@ def ndarray(
     """A new, uninitialized tensor.
 
     Args:
-        shape: sizes; on chip (SBUF, PSUM) at least two, the first counting partitions.
+        shape: sizes; on chip (SBUF, PSUM) at least two, the first counting partitions, except that (1,) is (1, 1).
         dtype: an nl dtype, a NumPy or ml_dtypes type, or its name.
         buffer: the memory.
         name: shown in messages and profiles.
@@ -64,6 +64,8 @@ def ndarray(
         if address is not None:
             raise _bad_address(address, "None for a tensor in HBM")
         return builder.allocate(region, sizes, element, name=name)
+    if sizes == (1,):
+        sizes = (1, 1)  # one element has one partition, whichever dimension was meant
     if len(sizes) < 2:
         raise InvalidOperand(
             instruction="nl.ndarray",

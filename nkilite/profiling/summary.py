@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from nkilite.ir.loops import repeats
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
@@ -18,6 +19,8 @@ _HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 @dataclass(frozen=True)
 class Summary:
     """Figures of one kernel launch. Times and peaks are modelled; counts and bytes are exact.
+
+    A loop counts as often as it runs, or once where the number is only known on the device.
 
     Attributes:
         target: the modelled chip.
@@ -42,8 +45,8 @@ def summarize(program: Program) -> Summary:
     uses: Counter[int] = Counter()
     code, widths = program.code, [s.n_words for s in program.signatures]
     start = 0
-    for _ in range(program.count):
-        uses[code[start]] += 1
+    for times in repeats(program):
+        uses[code[start]] += times
         start += widths[code[start]]
     instructions: Counter[Engine] = Counter()
     busy: dict[Engine, float] = {}

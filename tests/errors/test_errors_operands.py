@@ -17,7 +17,6 @@ from nkilite.errors import (
     UnknownOperator,
     UnsupportedDtype,
     UnsupportedEngine,
-    UnsupportedError,
     UnsupportedOnTarget,
 )
 
@@ -520,13 +519,13 @@ def loop_step(x):
     nl.fori_loop(0, 4, lambda i: None, step=0)  # here
 
 
-@mistake(InvalidOperand, "start", "float 2.0", "int")
+@mistake(InvalidOperand, "lower", "float 2.0", "int")
 def loop_bound(x):
     nl.fori_loop(2.0, 4, lambda i: None)  # here
 
 
-@mistake(UnsupportedError, "nl.while_loop", "docs/compatibility.md")
-def what_does_not_run_yet(x):
+@mistake(InvalidOperand, "nl.while_loop", "init", "None", "register")
+def loop_condition(x):
     nl.while_loop(None, lambda i: None)  # here
 
 
