@@ -9,11 +9,11 @@ from typing import NoReturn as _NoReturn
 
 from nkilite import collectives, errors, isa, language, typing
 from nkilite.dtypes import DType as dtype
-from nkilite.errors import UnknownName as _UnknownName
 from nkilite.language import NkiTensor as tensor
 from nkilite.profiling import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, simulate
+from nkilite.suggest import unknown_name as _unknown_name
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ __all__ = [
     "typing",
 ]
 
-_REPLACED = {
+_BETA1 = {
     "baremetal": "call the kernel directly: @nki.jit runs it.",
     "benchmark": "call the kernel and measure it; python -m nkilite compile --time shows where time goes.",
     "simulate_kernel": "use nki.simulate(kernel)(...).",
@@ -40,10 +40,6 @@ _REPLACED = {
 
 
 def __getattr__(name: str) -> _NoReturn:
-    why = " (it belongs to the Beta-1 dialect of NKI)" if name in _REPLACED else ""
-    hint = _REPLACED.get(name, "see docs/compatibility.md for what runs.")
-    raise (
-        AttributeError(name)
-        if name.startswith("__")
-        else _UnknownName(module="nki", name=name, why=why, hint=hint)
-    )
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise _unknown_name("nki", "nki", name, __all__, _BETA1)

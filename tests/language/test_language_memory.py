@@ -174,7 +174,7 @@ def test_assignment_of_nonsense():
         t = nl.ndarray((8, 12), nl.float32)
         t[...] = "zero"
 
-    with pytest.raises(errors.InvalidOperand, match="value is str; expected a tensor or a number") as caught:
+    with pytest.raises(errors.InvalidOperand, match="value is str 'zero'; expected a tensor or a number") as caught:
         nki.jit(kernel)()
     assert caught.value.location.line == kernel.__code__.co_firstlineno + 2
 
@@ -212,9 +212,7 @@ def test_identity_matrix_is_shared():
 
 def test_broadcast_to(rng):
     x = floats(rng, 8, 1, 5)
-    np.testing.assert_array_equal(
-        run_both(lambda t: nl.broadcast_to(t, (8, 4, 5)), x), np.broadcast_to(x, (8, 4, 5))
-    )
+    np.testing.assert_array_equal(run_both(lambda t: nl.broadcast_to(t, (8, 4, 5)), x), np.broadcast_to(x, (8, 4, 5)))
     np.testing.assert_array_equal(
         run_both(lambda t: nl.broadcast_to(t, (70, 5)), x[:1, 0]), np.broadcast_to(x[:1, 0], (70, 5))
     )
