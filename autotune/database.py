@@ -177,7 +177,8 @@ class Database:
     def of_kernel(self, name: str = "") -> Iterator[Context]:
         """Every context with trials or a choice whose kernel's name contains `name`."""
         seen: set[str] = set()
-        for record in (*self.trials.values(), *self.choices.values()):
+        records: tuple[Trial | Choice, ...] = (*self.trials.values(), *self.choices.values())
+        for record in records:
             if name in record.context.kernel and record.context.id not in seen:
                 seen.add(record.context.id)
                 yield record.context

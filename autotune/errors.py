@@ -51,7 +51,9 @@ class NothingLegal(TuningError, ValueError):
 
 
 class ReferenceFailed(TuningError, ValueError):
-    template = "kernel {kernel!r} has no reference, and its default configuration, which stands in for one, fails: {problem}"
+    template = (
+        "kernel {kernel!r} has no reference, and its default configuration, which stands in for one, fails: {problem}"
+    )
     remedy = "pass reference=..., or a default configuration that runs."
 
 
@@ -63,3 +65,8 @@ class NotImportable(TuningError, ValueError):
 class InvalidDatabase(TuningError, ValueError):
     template = "{path} is not a database of trials: {problem}."
     remedy = "autotune run writes one; autotune import adds an export to one."
+
+
+class InvalidShapes(TuningError, ValueError):
+    template = "cannot read --shapes {shapes!r}: {problem}."
+    remedy = "write one spec per argument ('512x128:bf16 128x64'), or NAME=SIZE,... where the module has `inputs`."

@@ -85,9 +85,14 @@ def use(path: str | os.PathLike[str] | None) -> Configurations | None:
     Raises:
         InvalidDatabase: the file is neither.
     """
-    configurations = None if path is None else Configurations(open_any(path))
+    configurations = None if path is None else configurations_of(path)
     nki.register_configurations(configurations)
     return configurations
+
+
+def configurations_of(path: str | os.PathLike[str]) -> Configurations:
+    """The lookup nkilite loads where NKILITE_TUNED names a file (entry point `nkilite.configurations`)."""
+    return Configurations(open_any(path))
 
 
 def _token(value: Any) -> Any:

@@ -51,7 +51,7 @@ class Workload:
 
         All are explicit, so that configurations tuned earlier do not reach into a study.
         """
-        bound = inspect.BoundArguments(self.kernel.signature, {})  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.kernel.signature, {})
         values = {**self.arguments, **(arguments or {}), **configuration}
         for name in self.kernel.signature.parameters:  # args and kwargs rely on the order of the signature
             bound.arguments[name] = values[name]
@@ -129,7 +129,7 @@ class Modelled:
             return rejection(error, time.perf_counter() - started)
         if profile.overflow is not None:
             return rejection(profile.overflow, time.perf_counter() - started)
-        figures = {
+        figures: dict[str, float] = {
             "sbuf_peak_bytes": profile.sbuf_peak_bytes,
             "psum_peak_banks": profile.psum_peak_banks,
             "hbm_bytes": profile.hbm_read_bytes + profile.hbm_write_bytes,
@@ -139,7 +139,7 @@ class Modelled:
     def settle(
         self, workloads: Sequence[Workload], candidates: Sequence[Candidate], default: Configuration, space: Space
     ) -> Verdict:
-        """Equal figures are broken in favour of the default, then of the configuration that stands first in the space."""
+        """Equal figures are broken in favour of the default, then of what stands first in the space."""
         ranking = sorted(candidates, key=lambda c: (c.value, *preference(c.configuration, default, space)))
         best = ranking[0].value
         ties = [c.configuration for c in ranking[1:] if math.isclose(c.value, best, rel_tol=1e-9)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import optuna
@@ -16,6 +17,7 @@ from autotune.errors import UnknownSampler
 from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 2  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
+REJECTIONS_TOLD = 100  # more than the accepted ones; a model of more only costs time
 SCATTER = 1000  # random draws for an unseen configuration before the whole space is walked
 
 
@@ -58,6 +60,7 @@ class Suggester:
             self._study = optuna.create_study(sampler=SAMPLERS[sampler](seed, startup, conditional))
         optuna.logging.set_verbosity(level)
         self._rng = random.Random(seed)
+        self._rejected = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._seen: set[str] = set()
         self._values: list[tuple[float, tuple[int, ...], Configuration]] = []
@@ -69,7 +72,7 @@ class Suggester:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial = self._study.ask()
-                configuration = self.space.suggest(lambda name, p, t=trial: _suggest(t, name, p))
+                configuration = self.space.suggest(partial(_suggest, trial))
             key = canonical(configuration)
             if key not in self._seen:
                 self._seen.add(key)
@@ -90,12 +93,17 @@ class Suggester:
         positions = self.space.positions(configuration)
         if value is not None:
             self._values.append((value, positions, configuration))
+        else:
+            self._rejected += 1
+        told = value is not None or self._rejected <= len(self._values) + REJECTIONS_TOLD
         trial = self._asked.pop(key, None)
         if trial is not None:
-            if value is None:
-                self._study.tell(trial, state=TrialState.PRUNED)
-            else:
+            if value is not None:
                 self._study.tell(trial, value)
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED if told else TrialState.FAIL)
+            return
+        if not told:
             return
         if any(p < 0 for n, p in zip(self.space.parameters, positions, strict=True) if n in configuration):
             return  # a default that is not among the values to try

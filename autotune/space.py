@@ -1,8 +1,8 @@
 """Search spaces: what may be varied, when, and which combinations are allowed.
 
-A parameter holds finitely many values in an order, so a configuration is also a tuple of positions; samplers, neighbours
-and deterministic tie-breaking all work on positions. A parameter whose `when` does not hold is absent from the
-configuration, and the kernel's own default applies.
+A parameter holds finitely many values in an order, so a configuration is also a tuple of positions; samplers,
+neighbours and deterministic tie-breaking all work on positions. A parameter whose `when` does not hold is absent from
+the configuration, and the kernel's own default applies.
 """
 
 from __future__ import annotations

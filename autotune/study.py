@@ -17,6 +17,7 @@ from autotune.samplers import BRUTE_FORCE, BruteForce, Suggester
 from autotune.space import Configuration, Space, infer
 
 TRIALS = 100
+REJECTIONS = 200  # new ones a study ends after, and as many more as
 REJECTIONS_PER_TRIAL = 20
 
 
@@ -55,7 +56,7 @@ class Result:
         answered: configurations known from the database.
         exhausted: every configuration of the space was tried.
         interrupted: stopped by Ctrl-C.
-        overhead: seconds per configuration spent neither evaluating nor writing the database.
+        overhead: processor seconds per configuration spent neither evaluating nor writing the database.
     """
 
     kernel: str
@@ -139,13 +140,13 @@ class Study:
         Raises:
             NothingLegal: every configuration tried was rejected.
         """
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         interrupted = exhausted = False
         try:
             exhausted = self._search(started, on_trial)
         except KeyboardInterrupt:
             interrupted = True
-        searched = time.perf_counter() - started
+        searched = time.process_time() - worked
         candidates = self._accepted()
         if not candidates:
             if interrupted:
@@ -185,9 +186,11 @@ class Study:
         """Try configurations; returns whether the space is exhausted."""
         best: Candidate | None = None
         done = rejected = 0
+        patience = REJECTIONS + REJECTIONS_PER_TRIAL * self.trials
+        known = len(self._known()) if self.resume else 0
         pending = [self.default, *(self._known() if self.resume else ())]
         pending.reverse()
-        while done < self.trials and rejected < REJECTIONS_PER_TRIAL * self.trials:
+        while done < self.trials and rejected < patience + known:
             elapsed = time.perf_counter() - started
             if self.seconds is not None and elapsed >= self.seconds:
                 return False
@@ -222,11 +225,11 @@ class Study:
             outcome = self.database.find(context, configuration)
             if outcome is None:
                 known = False
-                started = time.perf_counter()
+                worked = time.process_time()
                 incumbent = None if best is None else best.outcomes[index].value
                 outcome = self.objective.evaluate(workload, configuration, incumbent)
                 self.database.add(Trial(context, configuration, outcome))
-                self._evaluating += time.perf_counter() - started
+                self._evaluating += time.process_time() - worked
             outcomes.append(outcome)
             if not outcome.accepted:
                 break

@@ -1,0 +1,5 @@
+"""`python -m autotune`."""
+
+from autotune.command import main
+
+main()

@@ -1,0 +1,138 @@
+"""The Python interface: `tune` marks a kernel with its space, `search` finds its best configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nkilite as nki
+from autotune.database import Database
+from autotune.errors import UnknownObjective
+from autotune.objective import Modelled, Objective, Workload
+from autotune.space import Space, infer
+from autotune.study import TRIALS, Progress, Result, Study
+
+MODELLED = ("trn1", "trn2", "trn3")
+OBJECTIVES = (*MODELLED, "cpu")
+
+
+def objective_named(name: str, kernel: Any) -> Objective:
+    """trn1, trn2 or trn3: modelled latency on that chip.
+
+    Raises:
+        UnknownObjective.
+    """
+    if name in MODELLED:
+        return Modelled(name)
+    raise UnknownObjective(found=name, choices=", ".join(OBJECTIVES))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What `tune` knows about a kernel; its attribute `tuning`.
+
+    Attributes:
+        space: what may vary.
+        key: names of the arguments whose shapes, dtypes and values select a tuned configuration; None for all.
+        reference, tolerance: how results are judged when measuring.
+    """
+
+    kernel: Any
+    space: Space
+    key: tuple[str, ...] | None = None
+    reference: Callable[..., Any] | None = None
+    tolerance: Mapping[str, Any] | None = None
+
+    def search(self, *args: Any, **options: Any) -> Result:
+        """`search` on this kernel, for the arguments of a call."""
+        return search(self.kernel, args, **options)
+
+
+def tune(
+    space: Space | Mapping[str, Any] | None = None,
+    *,
+    key: Sequence[str] | None = None,
+    constraints: Sequence[Any] = (),
+    reference: Callable[..., Any] | None = None,
+    tolerance: Mapping[str, Any] | None = None,
+) -> Callable[[Any], Any]:
+    """Declare what may be tuned of a kernel: a decorator over `@nki.jit`, which leaves the kernel as it is.
+
+    Args:
+        space: values by parameter, or a Space; None infers it (see `autotune.space.infer`).
+        key: names of the arguments whose shapes, dtypes and values select a tuned configuration; None for all.
+        constraints: see `autotune.space.Space`.
+        reference: a NumPy function of the arrays, the measure of correctness.
+        tolerance: keywords of `nkilite.testing.check`.
+
+    Raises:
+        InvalidSpace, UnknownParameter, NoSpace.
+    """
+
+    def mark(kernel: Any) -> Any:
+        kernel = nki.jit(kernel)
+        if space is None:
+            own = infer(kernel)
+        else:
+            own = space if isinstance(space, Space) else Space(space)
+        if constraints:
+            own = Space(own.parameters, (*own.constraints, *constraints))
+        names = None if key is None else tuple(key)
+        kernel.tuning = Tuning(kernel, own.fitting(kernel), names, reference, tolerance)
+        return kernel
+
+    return mark
+
+
+def search(
+    kernel: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    workloads: Sequence[Workload] = (),
+    objective: str | Objective = "trn2",
+    space: Space | Mapping[str, Any] | None = None,
+    sampler: str = "tpe",
+    seed: int = 0,
+    trials: int = TRIALS,
+    seconds: float | None = None,
+    database: Database | str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    on_trial: Callable[[Progress], Any] = lambda progress: None,
+) -> Result:
+    """Find the best configuration of a kernel for the arguments of a call, or for several workloads at once.
+
+    Args:
+        kernel: an `@nki.jit` kernel.
+        args, kwargs: of the call.
+        workloads: instead of args and kwargs, argument sets that one configuration is to serve.
+        objective: "trn1", "trn2", "trn3" (modelled), "cpu" (cpu-measured), or an Objective, which is left open.
+        space: None takes the one of `tune`, or infers it.
+        sampler, seed, trials, seconds, resume: see `Study`.
+        database: a Database, the path of one, or None to remember nothing.
+        on_trial: called after every configuration.
+
+    Raises:
+        NothingLegal: every configuration was rejected; says why and what to change.
+    """
+    tuning: Tuning | None = getattr(kernel, "tuning", None)
+    if not workloads:
+        reference = tuning.reference if tuning is not None else None
+        tolerance = tuning.tolerance if tuning is not None else None
+        workloads = [Workload.of(kernel, *args, reference=reference, tolerance=tolerance, **(kwargs or {}))]
+    if space is None and tuning is not None:
+        space = tuning.space
+    if space is not None and not isinstance(space, Space):
+        space = Space(space)
+    own = isinstance(objective, str)
+    chosen = objective_named(objective, kernel) if isinstance(objective, str) else objective
+    held = database if isinstance(database, Database) else Database(database)
+    try:
+        return Study(workloads, chosen, space, sampler, seed, trials, seconds, held, resume).run(on_trial)
+    finally:
+        if own:
+            chosen.close()
+        if held is not database:
+            held.close()

@@ -1,0 +1,150 @@
+"""What people see: a progress bar while a study runs, and tables of what it found or of what a database holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from autotune import study
+from autotune.context import Context
+from autotune.database import Choice, Database
+from autotune.objective import Candidate
+from autotune.outcome import Outcome
+from autotune.study import Result
+
+SHOWN = 5
+WIDTH = 160
+
+
+class Bar:
+    """A progress bar with the best figure so far and the time left; a context manager and a study's `on_trial`."""
+
+    def __init__(self, console: Console, unit: str) -> None:
+        self._unit = unit
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[best]}"), TextColumn("{task.fields[left]}"), console=console, auto_refresh=False,
+        )
+        self._task = self._progress.add_task("tuning", total=None, best="", left="")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, at: study.Progress) -> None:
+        best = "nothing legal yet" if at.best is None else f"best {microseconds(at.best.value)} {self._unit}"
+        left = "" if at.left is None else f"{at.rejected} rejected, {at.left:.0f} s left"
+        self._progress.update(self._task, completed=at.done, total=at.budget, best=best, left=left, refresh=True)
+
+
+def console() -> Console:
+    """The terminal; wide enough for tables where there is none."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDTH)
+
+
+def show_result(console: Console, result: Result) -> None:
+    """The final table: best, default, speed-up, ties; and the histogram of rejections."""
+    title = f"{result.kernel} on {'; '.join(result.workloads)}: {result.objective}, {result.label}"
+    table = Table("", "latency", "p20..p80", "configuration", title=title, title_justify="left")
+    _add(table, "best", result.best)
+    if result.default is not None:
+        _add(table, "default", result.default)
+    else:
+        table.add_row("default", "rejected", "", format_configuration(result.default_configuration))
+    runners = [c for c in result.ranking[1:] if c is not result.default and c.configuration not in result.ties]
+    for candidate in runners[:SHOWN]:
+        _add(table, "", candidate)
+    console.print(table)
+    if result.speedup is not None:
+        console.print(f"speed-up over the default: {result.speedup:.2f}x ({result.label})")
+    if result.ties:
+        shown = "; ".join(format_configuration(c) for c in result.ties[:SHOWN])
+        more = f" and {len(result.ties) - SHOWN} more" if len(result.ties) > SHOWN else ""
+        console.print(f"tied with the best: {shown}{more}")
+    if result.remark:
+        console.print(result.remark)
+    show_rejections(console, result.rejections.counts, result.rejections.examples)
+    known = f", {result.answered} known from the database" if result.answered else ""
+    extent = "; the whole space" if result.exhausted else ""
+    counts = f"{len(result.ranking)} accepted and {result.rejections.total} rejected"
+    console.print(f"{counts} in {result.seconds:.1f} s{known}{extent}")
+    if result.interrupted:
+        console.print("interrupted; run again with --resume to continue")
+
+
+def show_rejections(console: Console, counts: Mapping[Any, int], examples: Mapping[Any, str]) -> None:
+    """The histogram of reasons, with an example of each."""
+    if not counts:
+        return
+    table = Table("rejected because of", "", "", "for example", title="rejections", title_justify="left")
+    longest = max(counts.values())
+    for reason, count in counts.items():
+        bar = "█" * max(1, round(20 * count / longest))
+        table.add_row(reason.value, str(count), bar, (examples[reason].splitlines() or [""])[0])
+    console.print(table)
+
+
+def show_database(console: Console, database: Database, contexts: Iterable[Context]) -> None:
+    """One row per context: trials, best, default."""
+    table = Table("kernel", "arguments", "objective", "trials", "best", "default", "speed-up", "configuration")
+    for context in contexts:
+        trials = [t for (cid, _), t in database.trials.items() if cid == context.id]
+        best = database.best(context)
+        usual = best.default_value if best is not None else None
+        table.add_row(
+            context.kernel, format_arguments(context), context.objective, str(len(trials)),
+            "" if best is None else microseconds(best.value), "" if usual is None else microseconds(usual),
+            "" if best is None or usual is None else f"{usual / best.value:.2f}x",
+            "" if best is None else format_configuration(best.configuration),
+        )
+    console.print(table)
+    if database.damaged:
+        console.print(f"{database.damaged} damaged line(s) skipped: the end of a run that was killed")
+
+
+def show_comparison(console: Console, names: tuple[str, str], pairs: Iterable[tuple[Choice, Choice]]) -> int:
+    """Best configurations of two databases side by side; returns how many contexts they share."""
+    table = Table("kernel", "arguments", "objective", *names, "ratio", "configurations")
+    count = 0
+    for first, second in pairs:
+        count += 1
+        same = first.configuration == second.configuration
+        both = format_configuration(first.configuration)
+        if not same:
+            both += "\n" + format_configuration(second.configuration)
+        table.add_row(
+            first.context.kernel, format_arguments(first.context), first.context.objective, microseconds(first.value),
+            microseconds(second.value), f"{second.value / first.value:.3f}", both,
+        )
+    console.print(table)
+    return count
+
+
+def _add(table: Table, name: str, candidate: Candidate) -> None:
+    only = candidate.outcomes[0] if len(candidate.outcomes) == 1 else Outcome()
+    spread = "" if only.low is None or only.high is None else f"{microseconds(only.low)}..{microseconds(only.high)}"
+    table.add_row(name, microseconds(candidate.value), spread, format_configuration(candidate.configuration))
+
+
+def microseconds(value: float) -> str:
+    """Four significant digits of a time."""
+    return f"{value / 1000:.4g} ms" if value >= 1000 else f"{value:.4g} µs"
+
+
+def format_configuration(configuration: Mapping[str, Any]) -> str:
+    """NAME=value ..."""
+    return " ".join(f"{name}={value}" for name, value in configuration.items())
+
+
+def format_arguments(context: Context) -> str:
+    """Shapes and dtypes of the arrays of a context."""
+    arrays = [a for a in context.arguments.values() if a[0] == "array"]
+    return " ".join(f"{'x'.join(map(str, shape))}:{dtype}" for _, shape, dtype in arrays)

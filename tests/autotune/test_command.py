@@ -1,0 +1,69 @@
+"""The command line, run in process: tables, exports, comparisons, mistakes."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from autotune.command import app
+from autotune.database import Database
+from autotune.errors import InvalidDatabase, InvalidShapes, NothingLegal, UnknownObjective
+from nkilite.errors import NkiError
+
+MATMUL = ["run", "kernels.matmul:matmul", "--shapes", "M=256,N=1024,K=512", "--dtype", "bfloat16"]
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=True)
+    if isinstance(result.exception, NkiError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def database(tmp_path):
+    return str(tmp_path / "db.jsonl")
+
+
+def test_run_show_export_compare_import(database, tmp_path) -> None:
+    shown = invoke(*MATMUL, "-d", database, "--trials", "12", "--param", "TILES_IN_BLOCK_M=1,2,300",
+                   "--param", "TILES_IN_BLOCK_K=1..6", "--constraint", "TILES_IN_BLOCK_K != 3")
+    assert "trn2, modelled" in shown
+    assert "speed-up over the default" in shown
+    assert "constraint" in shown
+    assert "TILES_IN_BLOCK_K != 3" in shown
+    assert "kernels.matmul:matmul" in invoke("show", "-d", database)
+    assert "kernels.matmul:matmul" not in invoke("show", "softmax", "-d", database)
+    export, other = str(tmp_path / "best.json"), str(tmp_path / "other.jsonl")
+    assert "1 configuration(s)" in invoke("export", export, "-d", database)
+    assert "1 new configuration(s)" in invoke("import", export, "-d", other)
+    assert "1.000" in invoke("compare", export, other)
+
+
+def test_several_shapes_and_specs(database) -> None:
+    shown = invoke("run", "kernels.softmax:softmax", "--shapes", "256x128:bf16", "--shapes", "512x64:bf16",
+                   "-d", database, "--objective", "trn1")
+    assert "256x128:bf16; 512x64:bf16: trn1, modelled" in shown
+    assert len({c.id for c in Database(database).of_kernel("softmax")}) == 2
+
+
+def test_resume(database) -> None:
+    arguments = (*MATMUL, "-d", database, "--param", "TILES_IN_BLOCK_M=1..60")
+    invoke(*arguments, "--trials", "3")
+    assert "3 known from the database" in invoke(*arguments, "--trials", "6", "--resume", "--seed", "5")
+    assert len(Database(database)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["run", "kernels.matmul:matmul", "--shapes", "M=256,Q=1"], InvalidShapes),
+        ([*MATMUL, "--objective", "gpu"], UnknownObjective),
+        (["run", "kernels.matmul:matmul", "--shapes", "100x128 100x128"], NothingLegal),
+        (["show"], InvalidDatabase),
+    ],
+)
+def test_mistakes(arguments: list[str], error: type[Exception], database) -> None:
+    with pytest.raises(error):
+        invoke(*arguments, "-d", database)
