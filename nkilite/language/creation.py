@@ -13,7 +13,14 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.dtypes import ALL, DType, as_dtype
-from nkilite.errors import HbmOverflow, InvalidOperand, MemoryOverflow, PartitionLimitExceeded, UnsupportedError, describe
+from nkilite.errors import (
+    HbmOverflow,
+    InvalidOperand,
+    MemoryOverflow,
+    PartitionLimitExceeded,
+    UnsupportedError,
+    describe,
+)
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.regions import as_region
 from nkilite.passes.allocate import check_address
@@ -29,7 +36,7 @@ def ndarray(
     shape: Sequence[int],
     dtype: Any,
     buffer: MemoryRegion = MemoryRegion.sbuf,
-    name: str = "",
+    name: str | None = "",
     address: tuple[int, int] | None = None,
 ) -> NkiTensor:
     """A new, uninitialized tensor.
@@ -38,7 +45,7 @@ def ndarray(
         shape: sizes; on chip (SBUF, PSUM) at least two, the first counting partitions, except that (1,) is (1, 1).
         dtype: an nl dtype, a NumPy or ml_dtypes type, or its name.
         buffer: the memory.
-        name: shown in messages and profiles.
+        name: shown in messages and profiles; None is no name.
         address: (first partition, byte in the partition) of an on-chip tensor; None leaves it to the planner.
 
     Raises:
@@ -52,6 +59,7 @@ def ndarray(
     sizes, element = as_shape(shape, "ndarray"), element_type(dtype, "ndarray")
     builder = active.builder("nl.ndarray")
     target = builder.target
+    name = "" if name is None else name
     if not isinstance(name, str):
         raise InvalidOperand(
             instruction="nl.ndarray", operand="name", found=describe(name), expected="a string"
