@@ -291,11 +291,11 @@ class InvalidView(ViewError, ValueError):
 
 class PartitionStrideMismatch(ViewError, ValueError):
     template = ".ap() on an on-chip tensor: partition stride {found} is not {expected}, the elements per partition."
-    remedy = "use [{expected}, n] (or a multiple of it) as the first pair: all partitions perform the same access."
+    remedy = "use [{expected}, n] as the first pair: all partitions perform the same access."
 
 
 class PatternOutOfBounds(ViewError, IndexError):
-    template = "access pattern {pattern} with offset {offset} reaches element {reaches}; {tensor} has {size}."
+    template = "access pattern {pattern} with offset {offset} reaches {reaches}; {tensor} has {size}."
     remedy = "reduce the counts, strides or offset."
 
 

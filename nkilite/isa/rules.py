@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from nkilite.dtypes import ALL, DType
 from nkilite.errors import (
     DtypeMismatch,

@@ -29,10 +29,10 @@ from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays, to_framework
+from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.compile import Compilation, compile_program
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.fingerprint import fingerprint
-from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.globals import Globals
 from nkilite.runtime.tracebacks import presented
 from nkilite.trace import active
@@ -48,6 +48,9 @@ class Kernel:
     inlined. Specializations are cached by argument shapes, dtypes and compile-time values, the target, the CPU level
     and the global values the function uses.
     """
+
+    __name__: str
+    __qualname__: str
 
     def __init__(self, function: Callable[..., Any], lnc: int = 1, simulated: bool = False) -> None:
         if not callable(function):
@@ -102,8 +105,8 @@ class Kernel:
         try:
             return self.function(*args, **kwargs)
         except TypeError as error:
-            assert error.__traceback__ is not None
-            if error.__traceback__.tb_next is None and not isinstance(error, NkiError):
+            trace = error.__traceback__
+            if trace is not None and trace.tb_next is None and not isinstance(error, NkiError):
                 self._bind(args, kwargs)  # explains arguments that do not fit
             raise
 
@@ -177,7 +180,7 @@ class Kernel:
 
 
 class Arguments:
-    """Bound arguments with their arrays wrapped as ArrayArguments, those arrays in order, and the specialization key."""
+    """Bound arguments with their arrays wrapped as ArrayArguments, those arrays in order, and the key of all."""
 
     __slots__ = ("arrays", "bound", "key", "values")
 
@@ -188,7 +191,7 @@ class Arguments:
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor], kernel: str) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
-        bound = inspect.BoundArguments(self.bound.signature, dict(self.bound.arguments))  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.bound.signature, dict(self.bound.arguments))
         for name, value in self.values.items():
             bound.arguments[name] = _replace(value, tensors)
         return function(*bound.args, **bound.kwargs)

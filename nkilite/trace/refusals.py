@@ -1,4 +1,4 @@
-"""What a tensor is not: a Python number, a NumPy array, an operand of Python operators. Each says what to do instead."""
+"""What a tensor is not: a Python number, a NumPy array, an operand of Python operators; and what to do instead."""
 
 from __future__ import annotations
 

@@ -13,24 +13,23 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from nkilite.dtypes import ALL, DType, as_dtype
+from nkilite.dtypes import DType
 from nkilite.errors import (
     EmptySlice,
     IndexOutOfBounds,
     InvalidDimension,
     InvalidIndex,
-    InvalidOperand,
     InvalidReshape,
     InvalidView,
     PartitionStrideMismatch,
-    PatternOutOfBounds,
     TensorAsNumber,
     TooManyIndices,
     describe,
 )
-from nkilite.ir.types import Buffer, IndirectKind, Indirection, MemoryRegion, ViewType, contiguous_strides
+from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, ViewType, contiguous_strides
 from nkilite.trace import layout
 from nkilite.trace.refusals import Refusals
+from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, require_inside, require_ints
 
 _VIEWS_KEPT = 4096  # cached slices per tensor; beyond that kernels do not come back to them
 
@@ -205,8 +204,8 @@ class NkiTensor(Refusals):
                 else:
                     kept_last = (1, stride)
             elif isinstance(k, DynamicSlice):
-                _require_ints("nl.ds", size=k.size)
-                if _is_int(k.start):
+                require_ints("nl.ds", size=k.size)
+                if is_int(k.start):
                     start, count, _ = _slice(slice(int(k.start), int(k.start) + int(k.size)), size, dim, self)
                     self._guard_indirect(dim, "slice")
                     offset += start * stride
@@ -247,7 +246,7 @@ class NkiTensor(Refusals):
     def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
         """Elements start, start + step, ... below end of one dimension. Raises IndexOutOfBounds, EmptySlice."""
         dim = self._dim(dim, "slice")
-        _require_ints("slice", start=start, end=end, step=step)
+        require_ints("slice", start=start, end=end, step=step)
         if step < 1:
             raise InvalidView(operation="slice", reason=f"step {step} is below 1", hint="use a positive step.")
         if not 0 <= start < end <= self.shape[dim]:
@@ -295,7 +294,7 @@ class NkiTensor(Refusals):
     def permute(self, dims: Sequence[int]) -> NkiTensor:
         """Reorder dimensions; on chip the partition dimension stays first."""
         order = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
-        _require_ints("permute", **{f"dims[{i}]": d for i, d in enumerate(order)})
+        require_ints("permute", **{f"dims[{i}]": d for i, d in enumerate(order)})
         dims = tuple(int(d) for d in order)
         if sorted(dims) != list(range(self.ndim)):
             raise InvalidView(operation="permute", reason=f"{dims} is not a permutation of {tuple(range(self.ndim))}",
@@ -307,7 +306,7 @@ class NkiTensor(Refusals):
     def broadcast(self, dim: int, size: int) -> NkiTensor:
         """Repeat a dimension of size 1 `size` times without a copy (stride 0)."""
         dim = self._dim(dim, "broadcast")
-        _require_ints("broadcast", size=size)
+        require_ints("broadcast", size=size)
         if size < 1:
             raise InvalidView(operation="broadcast", reason=f"size {size} is below 1", hint="repeat it at least once.")
         self._guard_partition(dim, "broadcast", "copy to the other partitions, or use a matmul with ones.")
@@ -319,12 +318,13 @@ class NkiTensor(Refusals):
 
     def expand_dim(self, dim: int) -> NkiTensor:
         """Insert a dimension of size 1 at `dim`."""
-        _require_ints("expand_dim", dim=dim)
+        require_ints("expand_dim", dim=dim)
         if not 0 <= dim <= self.ndim:
             raise InvalidDimension(operation="expand_dim", found=dim, shape=self.shape, last=self.ndim)
         self._guard_partition(dim, "expand_dim", "insert it after the partition dimension.")
         stride = self.strides[dim] * self.shape[dim] if dim < self.ndim else 1
-        return self._view((*self.shape[:dim], 1, *self.shape[dim:]), (*self.strides[:dim], stride, *self.strides[dim:]), 0)
+        strides = (*self.strides[:dim], stride, *self.strides[dim:])
+        return self._view((*self.shape[:dim], 1, *self.shape[dim:]), strides, 0)
 
     def squeeze_dim(self, dim: int) -> NkiTensor:
         """Remove a dimension of size 1."""
@@ -402,8 +402,8 @@ class NkiTensor(Refusals):
         """
         sizes = dict(fixed_sizes or {})
         if len(src_pattern) != self.ndim:
-            raise InvalidView(operation="rearrange", reason=f"{len(src_pattern)} source names for {self.ndim} dimensions",
-                              hint="name every dimension.")
+            reason = f"{len(src_pattern)} source names for {self.ndim} dimensions"
+            raise InvalidView(operation="rearrange", reason=reason, hint="name every dimension.")
         view = self
         names: list[str] = []
         for entry in src_pattern:
@@ -431,10 +431,11 @@ class NkiTensor(Refusals):
 
     def view(self, dtype: Any) -> NkiTensor:
         """Reinterpret the bits as another dtype; the size of the (contiguous) last dimension is rescaled."""
-        new = _element_type("view", dtype)
+        new = element_type("view", dtype)
         old_size, new_size = self.dtype.itemsize, new.itemsize
         if self.index is not None:
-            raise InvalidView(operation="view", reason="the view has a runtime index", hint="reinterpret before indexing.")
+            raise InvalidView(operation="view", reason="the view has a runtime index",
+                              hint="reinterpret before indexing.")
         if old_size == new_size:
             return NkiTensor(self.storage, ViewType.of(self.buffer, new, self.shape, self.strides), self.byte_offset)
         last_bytes = self.shape[-1] * old_size
@@ -474,18 +475,12 @@ class NkiTensor(Refusals):
         Raises:
             PartitionStrideMismatch, PatternOutOfBounds, InvalidView.
         """
-        element = _element_type(".ap()", dtype) if dtype is not None else self.dtype
-        if not isinstance(pattern, (tuple, list)) or not all(_is_pair(p) for p in pattern):
-            raise InvalidView(operation=".ap()", reason=f"pattern {pattern!r} is no list of pairs of ints",
-                              hint="write [[stride, count], ...], the partition dimension first on chip.")
+        element = element_type(".ap()", dtype) if dtype is not None else self.dtype
+        pairs = pattern_pairs(pattern)
         if offset is not None:
-            _require_ints(".ap()", offset=offset)
-        _require_ints(".ap()", indirect_dim=indirect_dim)
-        pairs = [(int(s), int(n)) for s, n in pattern]
+            require_ints(".ap()", offset=offset)
+        require_ints(".ap()", indirect_dim=indirect_dim)
         strides, shape = tuple(s for s, _ in pairs), tuple(n for _, n in pairs)
-        if not pairs or min(shape) < 1:
-            raise InvalidView(operation=".ap()", reason=f"pattern {list(map(list, pairs))} selects nothing",
-                              hint="every count must be at least 1.")
         byte_offset = self.byte_offset + int(offset or 0) * element.itemsize
         region = self.type.region
         per_partition = self.storage.partition_bytes // element.itemsize
@@ -495,14 +490,8 @@ class NkiTensor(Refusals):
             raise InvalidView(operation=".ap()", reason="both scalar_offset and vector_offset are given",
                               hint="pass one of them.")
         dynamic = scalar_offset is not None or vector_offset is not None
-        total = self.storage.size_bytes // element.itemsize
-        start = byte_offset // element.itemsize
         static_strides = (0, *strides[1:]) if vector_offset is not None else strides
-        low = sum(s * (n - 1) for s, n in zip(static_strides, shape, strict=True) if s < 0)
-        high = sum(s * (n - 1) for s, n in zip(static_strides, shape, strict=True) if s > 0)
-        if start + low < 0 or start + high >= total:
-            raise PatternOutOfBounds(pattern=[list(p) for p in pairs], offset=start, size=f"{total} elements",
-                                     reaches=start + (low if start + low < 0 else high), tensor=self.storage.label)
+        require_inside(self.storage, pairs, static_strides, byte_offset // element.itemsize, per_partition)
         if not dynamic:
             return NkiTensor(self.storage, ViewType.of(region, element, shape, strides), byte_offset)
         if not 0 <= indirect_dim < self.ndim:
@@ -567,7 +556,7 @@ class NkiTensor(Refusals):
     def _sizes(shape: tuple[int, ...], new_shape: Any) -> tuple[int, ...]:
         """The sizes a reshape asks for, which must be ints."""
         sizes = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
-        if not all(_is_int(n) for n in sizes):
+        if not all(is_int(n) for n in sizes):
             raise InvalidReshape(shape=shape, new_shape=sizes, reason="sizes are ints",
                                  hint="use // instead of / to compute sizes.")
         return tuple(int(n) for n in sizes)
@@ -586,7 +575,7 @@ class NkiTensor(Refusals):
             raise InvalidView(operation=operation, hint=hint, reason="dimension 0 is the partition dimension")
 
     def _dim(self, dim: int, operation: str) -> int:
-        _require_ints(operation, dim=dim)
+        require_ints(operation, dim=dim)
         if not -self.ndim <= dim < self.ndim:
             raise InvalidDimension(operation=operation, found=dim, shape=self.shape, last=self.ndim - 1)
         return dim % self.ndim
@@ -632,29 +621,6 @@ def _slice(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, int
     if count == 0:
         raise EmptySlice(index=_show(key), dim=dim, size=size)
     return start, count, step
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_int(v) for v in value)
-
-
-def _require_ints(operation: str, **values: Any) -> None:
-    """Raise InvalidView for the first argument that is not an int."""
-    for name, value in values.items():
-        if not _is_int(value):
-            raise InvalidView(operation=operation, reason=f"{name} is {describe(value)}", hint=f"pass {name} as an int.")
-
-
-def _element_type(operation: str, dtype: Any) -> DType:
-    try:
-        return as_dtype(dtype)
-    except KeyError:
-        raise InvalidOperand(instruction=operation, operand="dtype", found=describe(dtype),
-                             expected="one of " + ", ".join(sorted(ALL))) from None
 
 
 def _show(key: slice) -> str:

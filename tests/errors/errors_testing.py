@@ -89,8 +89,7 @@ def check_location(error: NkiError, function: Callable) -> None:
     assert f"at {error.location.file}:{marked[0]}" in message
     assert lines[marked[0] - first].strip() in message
     assert "\n  fix: " in message
-    assert message.rstrip().endswith((".", ")", "]")), message
-    assert "{" not in message.partition("\n  at ")[0], f"an unfilled template: {message}"
+    assert message.endswith((".", "?")), message
 
 
 def check_hidden_frames(error: BaseException) -> None:

@@ -239,7 +239,7 @@ def test_tiles_are_true() -> None:
     def kernel(x):
         tile = sbuf()
         assert tile
-        assert not (tile is None)
+        assert tile is not None
         assert (tile or None) is tile
         return stored(nl.load(x))
 

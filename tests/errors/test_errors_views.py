@@ -266,7 +266,7 @@ def pattern_partition_stride(x):
     sbuf().ap([[31, 64], [1, 16]])  # here
 
 
-@mistake(PatternOutOfBounds, "2048 elements", "2063", "reduce")
+@mistake(PatternOutOfBounds, "has 2048", "element 2063", "reduce")
 def pattern_past_the_end(x):
     x.ap([[32, 64], [1, 48]])  # here
 
@@ -281,9 +281,14 @@ def pattern_before_the_start(x):
     x.ap([[32, 64], [-1, 2]])  # here
 
 
-@mistake(PatternOutOfBounds, "partition", "32")
+@mistake(PatternOutOfBounds, "element 39", "32 in each partition")
 def pattern_leaves_its_partition(x):
     sbuf().ap([[32, 32], [1, 40]])  # here
+
+
+@mistake(PatternOutOfBounds, "partition 64", "64 partitions")
+def pattern_of_too_many_partitions(x):
+    sbuf()[1:].ap([[32, 64], [1, 32]])  # here
 
 
 @mistake(InvalidView, ".ap()", "[[32, 64], [1, 0]]", "at least 1")
