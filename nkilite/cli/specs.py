@@ -64,15 +64,16 @@ def load_kernel(spec: str) -> Kernel:
     return found if isinstance(found, Kernel) else jit(found)
 
 
-def parse_arguments(specs: list[str], seed: int = 0) -> tuple[list[Any], dict[str, Any]]:
+def parse_arguments(specs: list[str], seed: int = 0, fill: bool = True) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments from specs like ``x=128x512:float32``, ``256x64:bf16`` or ``causal=True``.
 
-    Arrays hold reproducible standard-normal values (small integers for integer dtypes).
+    Arrays hold reproducible standard-normal values (small integers for integer dtypes), or nothing in particular
+    without `fill`.
 
     Raises:
         InvalidArgumentSpec.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed) if fill else None
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for spec in specs:
@@ -88,7 +89,7 @@ def parse_arguments(specs: list[str], seed: int = 0) -> tuple[list[Any], dict[st
     return positional, named
 
 
-def _value(spec: str, text: str, rng: np.random.Generator) -> Any:
+def _value(spec: str, text: str, rng: np.random.Generator | None) -> Any:
     match = _SHAPE.match(text)
     if match and ("x" in text or match["dtype"]):
         try:
@@ -96,6 +97,8 @@ def _value(spec: str, text: str, rng: np.random.Generator) -> Any:
         except KeyError:
             raise InvalidArgumentSpec(spec=spec, reason=f"{match['dtype']!r} is not a dtype") from None
         shape = tuple(int(n) for n in match["shape"].split("x"))
+        if rng is None:
+            return np.empty(shape, dtype.numpy)
         if dtype.is_integer:
             return rng.integers(0, 2 if dtype.kind == "b" else 100, shape).astype(dtype.numpy)
         return rng.standard_normal(shape, dtype=np.float32).astype(dtype.numpy)

@@ -161,6 +161,7 @@ class Program:
         self.addresses: dict[int, tuple[int, int]] = {}  # chip address by buffer id, set by the allocation pass
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
+        self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple, Signature] = {}
         self._location_ids: dict[Location, int] = {}
         self._constant_ids: dict[Any, int] = {}

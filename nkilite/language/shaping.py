@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nkilite import isa as nisa
+from nkilite.dtypes import DType, bfloat16, float16, float32
 from nkilite.errors import ShapeMismatch
 from nkilite.language.broadcasting import repeat, require_tile
-from nkilite.language.creation import as_shape, element_type
+from nkilite.language.creation import as_shape, element_type, ndarray
 from nkilite.language.memory import copy
+from nkilite.language.regions import psum, sbuf
+from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
 __all__ = ["broadcast_to", "expand_dims"]
+
+#: Names the instructions that move a broadcast out of PSUM; the timing model lets consumers read it there.
+BROADCAST = "nl.broadcast_to"
+
+_PRODUCTS = (float32, bfloat16, float16)  # what a product with ones carries exactly
 
 
 def expand_dims(x: NkiTensor, axis: int) -> NkiTensor:
@@ -38,4 +47,34 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
         raise ShapeMismatch(
             instruction="nl.broadcast_to", detail=f"x of shape {x.shape} does not broadcast to {sizes}"
         )
+    if x.shape[0] != sizes[0] and x.buffer is sbuf and x.dtype in _PRODUCTS and converted in _PRODUCTS:
+        x = _across_partitions(x, sizes[0], converted)
+        if x.shape == sizes:
+            return x
     return copy(repeat(x, sizes), converted)
+
+
+def _across_partitions(x: NkiTensor, partitions: int, dtype: DType) -> NkiTensor:
+    """The only partition of `x` in all of a new SBUF tile: a product with a column of ones, which the Tensor Engine
+    makes a PSUM bank at a time (public tutorial fused_mamba, step 3)."""
+    result = ndarray((partitions, *x.shape[1:]), dtype)
+    flat, row = result.reshape((partitions, x.type.free_size)), x.reshape((1, x.type.free_size))
+    ones = _ones(partitions, x.dtype)
+    widest = active.builder("nl.broadcast_to").target.gemm_moving_fmax
+    for start in range(0, row.shape[1], widest):
+        columns = slice(start, min(start + widest, row.shape[1]))
+        bank = ndarray((partitions, columns.stop - start), float32, psum)
+        nisa.nc_matmul(bank, ones, row[:, columns], accumulate=False)
+        nisa.activation(flat[:, columns], copy, bank, name=BROADCAST)
+    return result
+
+
+def _ones(columns: int, dtype: DType) -> NkiTensor:
+    """A row of ones; calls with the same size and dtype share one tile."""
+    builder = active.builder("nl.broadcast_to")
+    key = ("ones", columns, dtype)
+    found = builder.constants.get(key)
+    if found is None:
+        found = builder.constants[key] = ndarray((1, columns), dtype)
+        nisa.memset(found, 1.0)
+    return found

@@ -1,12 +1,13 @@
 """Which instruction has to wait for which: read-after-write, write-after-read and write-after-write hazards.
 
 An access is a rectangle of a memory (rows are partitions, or rows of an HBM tensor; columns are bytes) of which a
-strided pattern may leave gaps. The rectangles of a program cut each memory into cells; a walk in program order keeps
-for every cell the last writers and the readers since. The cost is linear in the number of accesses.
+strided pattern may leave gaps. A walk in program order keeps, for every part of every memory, the last writers and the
+readers since. The cost is linear in the number of accesses.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -21,9 +22,6 @@ DATA, ORDER = 0, 1
 
 #: What an access does.
 READ, WRITE, ACCUMULATE = 1, 2, 4
-
-_DENSE_TOUCHES = 24  # cells per access, on average, up to which a memory is cut exactly
-_COARSE = 64  # rows and columns of cells of a memory that exact cutting would shatter
 
 
 class Region(NamedTuple):
@@ -57,13 +55,6 @@ class Region(NamedTuple):
         apart = (other.left - self.left) % step
         return apart < mine or apart + theirs > step
 
-    def covers(self, other: Region) -> bool:
-        """Whether every byte of `other` surely belongs to this region."""
-        if self == other:
-            return True
-        inside = self.top <= other.top and other.bottom <= self.bottom
-        return not self.step and inside and self.left <= other.left and other.right <= self.right
-
 
 class Accesses(NamedTuple):
     """What instructions do to regions: equally long arrays in program order, the reads of an instruction first.
@@ -96,44 +87,23 @@ def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int]) -> E
         accesses: in program order.
         queues: the engine queue of every instruction: a queue keeps the order of its own writes.
     """
-    cells, n_cells, exact = _cells(regions, accesses)
-    plain = (exact & (regions[:, 5] == 0)).tolist()
-    n = max(len(regions), 1)
-    # Writers and readers of a cell are kept as instruction * n + region: the writers since (and including) the last
-    # that covered all earlier ones, and the readers since then.
-    writers: list[list[int]] = [[] for _ in range(n_cells)]
-    readers: list[list[int]] = [[] for _ in range(n_cells)]
+    places = _Places(regions)
+    memories = {space: _Memory(places) for space in set(places.space)}
     producers: list[int] = []
     consumers: list[int] = []
     kinds: list[int] = []
-    test = _Overlaps(regions)
     for instruction, region, flags in zip(*(a.tolist() for a in accesses), strict=True):
-        mine, queue, code = plain[region], queues[instruction], instruction * n + region
+        memory = memories[places.space[region]]
+        written, read = memory.write(instruction, region) if flags & WRITE else (memory.read(instruction, region), ())
         # A queue keeps its own writes in order, and the Tensor Engine its own sums.
-        keeps_order = flags & ACCUMULATE or not flags & READ
-        found: dict[int, int] = {}
-        for cell in cells[region]:
-            for entry in writers[cell]:
-                earlier, place = divmod(entry, n)
-                if earlier == instruction or not ((mine and plain[place]) or test.overlap(region, place)):
-                    continue
-                kind = ORDER if keeps_order and queues[earlier] == queue else DATA
-                if found.get(earlier, ORDER) == ORDER:
-                    found[earlier] = kind
-            if not flags & WRITE:
-                readers[cell].append(code)
-                continue
-            for entry in readers[cell]:
-                earlier, place = divmod(entry, n)
-                if earlier != instruction and ((mine and plain[place]) or test.overlap(region, place)):
-                    found.setdefault(earlier, ORDER)
-            if mine:
-                writers[cell] = [code]
-                if readers[cell]:
-                    readers[cell] = []
+        in_order = queues[instruction] if flags & ACCUMULATE or not flags & READ else None
+        found: dict[int, int] = dict.fromkeys(read, ORDER)
+        for earlier in written:
+            if queues[earlier] != in_order:
+                found[earlier] = DATA
             else:
-                writers[cell] = [w for w in writers[cell] if not test.covers(region, w % n)] + [code]
-                readers[cell] = [r for r in readers[cell] if not test.covers(region, r % n)]
+                found.setdefault(earlier, ORDER)
+        found.pop(instruction, None)
         if found:
             producers += found
             consumers += [instruction] * len(found)
@@ -141,69 +111,105 @@ def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int]) -> E
     return Edges(np.array(producers, np.int64), np.array(consumers, np.int64), np.array(kinds, np.int8))
 
 
-class _Overlaps:
-    """Remembers which pairs of regions overlap."""
+class _Places:
+    """The regions as lists, seen along the axis that tells most of a memory's regions apart.
+
+    `start`, `stop` are along that axis (bytes of a partition, or rows of an HBM tensor) and `low`, `high` across it.
+    """
 
     def __init__(self, table: np.ndarray) -> None:
         self._table = table
-        self._regions: dict[int, Region] = {}
         self._known: dict[tuple[int, int], bool] = {}
+        along, across = table[:, 3:5].copy(), table[:, 1:3].copy()
+        for space in np.unique(table[:, 0]):
+            members = table[:, 0] == space
+            rows, columns = table[members, 1], table[members, 3]
+            if len(np.unique(rows)) > len(np.unique(columns)):
+                along[members], across[members] = table[members, 1:3], table[members, 3:5]
+        self.space: list[int] = table[:, 0].tolist()
+        self.start, self.stop = along.T.tolist() if len(table) else ([], [])
+        self.low, self.high = across.T.tolist() if len(table) else ([], [])
+        self.dense: list[bool] = (table[:, 5] == 0).tolist()
 
     def overlap(self, a: int, b: int) -> bool:
+        """Whether two regions of one memory may share a byte."""
+        if self.start[a] >= self.stop[b] or self.start[b] >= self.stop[a]:
+            return False
+        if self.low[a] >= self.high[b] or self.low[b] >= self.high[a]:
+            return False
+        if self.dense[a] and self.dense[b]:
+            return True
         key = (a, b) if a < b else (b, a)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._region(a).overlaps(self._region(b))
-        return found
-
-    def covers(self, a: int, b: int) -> bool:
-        return self._region(a).covers(self._region(b))
-
-    def _region(self, number: int) -> Region:
-        found = self._regions.get(number)
-        if found is None:
-            found = self._regions[number] = Region._make(self._table[number].tolist())
+            one, other = (Region._make(self._table[r].tolist()) for r in key)
+            found = self._known[key] = one.overlaps(other)
         return found
 
 
-def _cells(table: np.ndarray, accesses: Accesses) -> tuple[list[Sequence[int]], int, np.ndarray]:
-    """Cut every memory at the edges of its regions: the cells of each region, their number, and whether a region
-    fills its cells (it does not where cutting exactly would make too many)."""
-    uses = np.bincount(accesses.region, minlength=len(table))
-    cells: list[Sequence[int]] = [()] * len(table)
-    exact = np.ones(len(table), bool)
-    total = 0
-    for space in np.unique(table[:, 0]):
-        members = np.flatnonzero(table[:, 0] == space)
-        _, top, bottom, left, right = table[members, :5].T
-        rows, columns = np.unique(np.r_[top, bottom]), np.unique(np.r_[left, right])
-        spans = _spans(rows, columns, top, bottom, left, right)
-        touches = ((spans[1] - spans[0]) * (spans[3] - spans[2]) * uses[members]).sum()
-        fine = bool(touches <= _DENSE_TOUCHES * max(uses[members].sum(), 64))
-        if not fine:
-            rows, columns = (_thinned(edges) for edges in (rows, columns))
-            spans = _spans(rows, columns, top, bottom, left, right)
-            exact[members] = False
-        wide = len(columns)
-        for member, y0, y1, x0, x1 in zip(members.tolist(), *(s.tolist() for s in spans), strict=True):
-            if y1 - y0 == 1:
-                cells[member] = range(total + y0 * wide + x0, total + y0 * wide + x1)
-            else:
-                cells[member] = [total + y * wide + x for y in range(y0, y1) for x in range(x0, x1)]
-        total += len(rows) * wide
-    return cells, total, exact
+class _Memory:
+    """Who wrote and who read each part of a memory: an interval map whose segments split at the edges of writes.
+
+    An entry is (instruction, region). A segment keeps the writers that no later write covers, and the readers since.
+    """
+
+    def __init__(self, places: _Places) -> None:
+        self._places = places
+        self._starts: list[int] = [-_FAR]  # of the segments; the last one has no end
+        self._writers: list[list[tuple[int, int]]] = [[]]
+        self._readers: list[list[tuple[int, int]]] = [[]]
+
+    def read(self, instruction: int, region: int) -> list[int]:
+        """Add a reader; returns the writers it meets."""
+        overlap = self._places.overlap
+        first = bisect_right(self._starts, self._places.start[region]) - 1
+        last = bisect_left(self._starts, self._places.stop[region])
+        met = []
+        for segment in range(first, last):
+            met += [i for i, r in self._writers[segment] if overlap(r, region)]
+            self._readers[segment].append((instruction, region))
+        return met
+
+    def write(self, instruction: int, region: int) -> tuple[list[int], list[int]]:
+        """Add a writer; returns the writers and the readers it meets."""
+        places = self._places
+        overlap = places.overlap
+        first, last = self._split(places.start[region]), self._split(places.stop[region])
+        entry = (instruction, region)
+        written, read = [], []
+        alone = True
+        for segment in range(first, last):
+            writers, readers = self._writers[segment], self._readers[segment]
+            written += [i for i, r in writers if overlap(r, region)]
+            read += [i for i, r in readers if overlap(r, region)]
+            left = [w for w in writers if not self._hidden(w[1], region)]
+            self._writers[segment] = [*left, entry]
+            self._readers[segment] = [w for w in readers if not self._hidden(w[1], region)]
+            alone = alone and not left and not self._readers[segment]
+        if alone and last - first > 1:
+            self._starts[first:last] = [self._starts[first]]
+            self._writers[first:last] = [[entry]]
+            self._readers[first:last] = [[]]
+        return written, read
+
+    def _hidden(self, earlier: int, region: int) -> bool:
+        """Whether, within a segment it covers, a write to `region` leaves nothing of `earlier`."""
+        places = self._places
+        if earlier == region:
+            return True
+        return places.dense[region] and places.low[region] <= places.low[earlier] <= places.high[earlier] <= (
+            places.high[region]
+        )
+
+    def _split(self, at: int) -> int:
+        """The segment that starts at `at`, made by cutting one in two if need be."""
+        segment = bisect_right(self._starts, at) - 1
+        if self._starts[segment] == at:
+            return segment
+        self._starts.insert(segment + 1, at)
+        self._writers.insert(segment + 1, list(self._writers[segment]))
+        self._readers.insert(segment + 1, list(self._readers[segment]))
+        return segment + 1
 
 
-def _spans(rows, columns, top, bottom, left, right) -> tuple[np.ndarray, ...]:
-    """First and past-the-end row and column of cells of every rectangle."""
-    return (
-        np.searchsorted(rows, top, "right") - 1, np.searchsorted(rows, bottom, "left"),
-        np.searchsorted(columns, left, "right") - 1, np.searchsorted(columns, right, "left"),
-    )
-
-
-def _thinned(edges: np.ndarray) -> np.ndarray:
-    """At most `_COARSE` of the sorted edges, with the first and the last."""
-    if len(edges) <= _COARSE:
-        return edges
-    return edges[np.linspace(0, len(edges) - 1, _COARSE).astype(int)]
+_FAR = 1 << 60

@@ -22,6 +22,8 @@ from nkilite.machine.engine import Engine
 from nkilite.machine.target import Target, get_target
 from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload, simulate
 from nkilite.passes.follow_writes import FollowWrites
+from nkilite.profiling.balance import balanced
+from nkilite.profiling.forward import forwarded
 from nkilite.profiling.oversubscribe import allocate
 from nkilite.profiling.summary import Summary, summarize
 from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
@@ -262,7 +264,10 @@ class Profile:
         found = [
             LineCost(
                 location, int(uses[i]),
-                {QUEUES.get(q, "DMA"): float(table[i, q]) for q in np.flatnonzero(table[i]).tolist()},
+                {
+                    QUEUES[q] if q < _FIRST_TRIGGER else "DMA": float(table[i, q])
+                    for q in np.flatnonzero(table[i]).tolist()
+                },
                 float(critical[i]),
             )
             for i, location in enumerate(self.program.locations) if uses[i]
@@ -331,6 +336,11 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
         MemoryOverflow: a single tile is larger than its memory.
     """
     program = FollowWrites().run(program)
+    if order == "compiler":
+        program = balanced(program)
+        short = forwarded(program)
+        if short is not program and allocate(short) is None:
+            program = short
     overflow = allocate(program)
     ids, starts = signature_ids(program)
     costs = costs_of(program, ids)

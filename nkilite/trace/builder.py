@@ -23,6 +23,7 @@ from nkilite.ir.definition import Definition, Parameter, Role
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
+from nkilite.machine.engine import Engine
 from nkilite.machine.target import Target
 from nkilite.trace import storage
 from nkilite.trace.nesting import Nesting
@@ -106,6 +107,7 @@ class Builder:
         for parameter, value in zip(definition.parameters, values, strict=True):
             arguments[parameter.name] = _classify(definition, parameter, value)
         normalize = definition.rules.get("normalize")
+        open_engine = "engine" in arguments and arguments["engine"] in (None, Engine.unknown)
         if normalize is not None:
             normalize(arguments, self.target)
         engine = definition.registers(arguments)
@@ -113,7 +115,10 @@ class Builder:
             arguments["registers"] = self.registers(engine).type
         call = Signature(-1, definition, arguments, self.target, ())
         definition.rule("check")(call)
-        return self.program.signature(definition, arguments)
+        signature = self.program.signature(definition, arguments)
+        if open_engine:
+            self.program.open_engines.add(signature.id)
+        return signature
 
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
         """Record a call of a checked signature.

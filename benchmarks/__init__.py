@@ -1,0 +1,1 @@
+"""Measurements that take long or need other checkouts; run as modules."""

@@ -1,0 +1,75 @@
+"""What the `compiler` order may change in the program: where open copies run, and where broadcasts are read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.ir.types import MemoryRegion
+
+X = np.zeros((1, 512), np.float32)
+
+
+def copies(x, engine):
+    out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+    a, b = (nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf) for _ in range(2))
+    nisa.memset(dst=a, value=0.0)
+    for _ in range(10):
+        nisa.tensor_copy(dst=b, src=a, engine=engine)
+        nisa.tensor_copy(dst=a, src=b, engine=engine)
+    nisa.dma_copy(dst=out, src=a)
+    return out
+
+
+def shares(engine, target: str, order: str = "compiler") -> dict[str, int]:
+    engines = nki.profile(copies, X, engine, target=target, order=order).engines
+    return {name: engines[name].instructions for name in ("Vector", "Scalar")}
+
+
+def test_open_copies_are_shared_by_vector_and_scalar() -> None:
+    found = shares(nisa.engine.unknown, "trn2")
+    assert found["Vector"] + found["Scalar"] == 21
+    assert min(found.values()) >= 8
+
+
+def test_a_chosen_engine_is_kept_and_so_is_program_order() -> None:
+    assert shares(nisa.engine.vector, "trn2") == {"Vector": 21, "Scalar": 0}
+    assert shares(nisa.engine.unknown, "trn2", "program") == {"Vector": 21, "Scalar": 0}
+    assert shares(nisa.engine.unknown, "trn1") == {"Vector": 21, "Scalar": 0}  # no tensor_copy on its Scalar Engine
+
+
+def broadcast(x, columns, keep):
+    out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+    row = nl.load(x)
+    wide = nl.broadcast_to(row[:, :columns], (128, columns))
+    result = nl.ndarray((128, columns), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.tensor_tensor(dst=result, data1=result_of(columns), data2=wide, op=nl.add)
+    nisa.dma_copy(dst=out[:, :columns], src=wide if keep else result)
+    return out
+
+
+def result_of(columns):
+    tile = nl.ndarray((128, columns), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.memset(dst=tile, value=1.0)
+    return tile
+
+
+def region_of_sum(keep: bool) -> MemoryRegion:
+    program = nki.profile(broadcast, X, 512, keep, target="trn1").program
+    return next(i.signature for i in program if i.signature.name == "tensor_tensor").arguments["data2"].region
+
+
+def test_a_broadcast_is_read_from_psum_where_every_consumer_can() -> None:
+    assert region_of_sum(keep=False) is MemoryRegion.psum
+    assert region_of_sum(keep=True) is MemoryRegion.sbuf  # DMA does not reach PSUM
+
+
+def test_program_order_times_the_program_as_written() -> None:
+    kinds = {}
+    for order in ("program", "compiler"):
+        program = nki.profile(broadcast, X, 512, False, target="trn1", order=order).program
+        kinds[order] = [i.signature.name for i in program]
+    assert kinds["program"].count("activation") == 1
+    assert kinds["compiler"].count("activation") == 0
