@@ -1,0 +1,182 @@
+"""Kernels that import `nki`: compat.install, the run command and the pytest plugin, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+KERNEL = """\
+import sys
+import numpy as np
+import nki
+import nki.isa as nisa
+import nki.language as nl
+import nki.typing as nt
+import nki.collectives, nki.compiler
+from nki.isa.constants import oob_mode
+from nki.language import NKIObject
+
+@nki.jit
+def double(x: nt.tensor[4, 8], out: nt.mutable_tensor = None):
+    t = nl.load(x)
+    o = nl.ndarray(x.shape, x.dtype, nl.shared_hbm)
+    nl.store(o, nl.multiply(t, 2.0))
+    return o
+"""
+
+
+def python(*arguments: str, cwd: Path, code: int = 0) -> str:
+    """Runs Python; checks the exit code and returns what it printed, errors included."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def run(script: str, *arguments: str, tmp_path: Path, code: int = 0) -> str:
+    (tmp_path / "program.py").write_text(script)
+    return python("-m", "nkilite", "run", "program.py", *arguments, cwd=tmp_path, code=code)
+
+
+def test_run_a_script(tmp_path):
+    (tmp_path / "beside.py").write_text("VALUE = 21\n")
+    script = KERNEL + (
+        "import beside\n"
+        "x = np.full((4, 8), beside.VALUE, np.float32)\n"
+        "print(double(x)[0, 0], nki.simulate(double)(x)[0, 0], sys.argv, __name__)\n"
+        "sys.exit(3)\n"
+    )
+    out = run(script, "--help", "a b", tmp_path=tmp_path, code=3)
+    assert out == "42.0 42.0 ['program.py', '--help', 'a b'] __main__\n"
+
+
+def test_run_a_module(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "tool.py").write_text(KERNEL + "print(sys.argv[1:], __name__, __package__)\n")
+    out = python("-m", "nkilite", "run", "-m", "package.tool", "-x", "--force", cwd=tmp_path)
+    assert out == "['-x', '--force'] __main__ package\n"
+
+
+def test_the_user_sees_his_own_frames(tmp_path):
+    script = KERNEL + "@nki.jit\ndef wrong(x):\n    return nl.load(x)[:, 9:]\nwrong(np.ones((4, 8), np.float32))\n"
+    out = run(script, tmp_path=tmp_path, code=1)
+    assert "IndexOutOfBounds" in out
+    assert "return nl.load(x)[:, 9:]" in out
+    assert str(ROOT / "nkilite") not in out
+    assert "runpy" not in out
+
+
+def test_errors_of_the_program_keep_their_frames(tmp_path):
+    out = run(KERNEL + "import json\njson.loads('{')\n", tmp_path=tmp_path, code=1)
+    assert "json/decoder.py" in out
+    assert "JSONDecodeError" in out
+    assert "runpy" not in out
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("import neuronxcc.nki.language as nl", "LegacyDialect: neuronxcc.nki is the Beta-1 dialect"),
+        ("from neuronxcc import nki", "LegacyDialect"),
+        ("from nki.compiler.driver import CompileOptions", "VendorModule: nki.compiler.driver is part of the vendor's"),
+        ("nki.compiler.skip_middle_end_transformations", "VendorModule: nki.compiler.skip_middle_end_transformations"),
+        ("nki.collectives.all_reduce([], [], None, nl.add)", "UnsupportedError: nki.collectives.all_reduce"),
+        ("nki.benchmark", "UnknownName: nki has no attribute 'benchmark'"),
+    ],
+)
+def test_what_is_not_there_says_so(statement, says, tmp_path):
+    out = run(KERNEL + statement + "\n", tmp_path=tmp_path, code=1)
+    assert says in out
+    assert f'program.py", line {KERNEL.count(chr(10)) + 1}' in out
+    assert "fix:" in out
+
+
+def test_looking_for_packages_is_no_error(tmp_path):
+    script = KERNEL + (
+        "import importlib.util\n"
+        "assert importlib.util.find_spec('neuronxcc') is not None\n"
+        "try:\n    import neuronxcc\nexcept ImportError:\n    print('none')\n"
+    )
+    assert run(script, tmp_path=tmp_path) == "none\n"
+
+
+def test_modules_are_nkilites_own(tmp_path):
+    script = (
+        "import nkilite, nkilite.compat\n"
+        "nkilite.compat.install()\nnkilite.compat.install()\n"
+        "import nki, nki.isa.constants, nki.language\n"
+        "assert nki is nkilite and nki.language is nkilite.language and nki.isa is nkilite.isa\n"
+        "assert nki.isa.constants.oob_mode is nkilite.isa.oob_mode\n"
+        "assert nkilite.language.__name__ == 'nkilite.language' and nkilite.__spec__.name == 'nkilite'\n"
+    )
+    python("-c", script, cwd=tmp_path)
+
+
+def test_an_installed_package_is_not_shadowed(tmp_path):
+    (tmp_path / "nki").mkdir()
+    (tmp_path / "nki" / "__init__.py").write_text("REAL = True\n")
+    program = "from nki import REAL\nprint(REAL)\n"
+    out = run(program, tmp_path=tmp_path, code=1)
+    assert "PackageShadowed" in out
+    assert str(tmp_path / "nki") in out
+    assert "--force" in out
+    (tmp_path / "program.py").write_text("import nki\nprint(nki.__name__)\n")
+    assert python("-m", "nkilite", "run", "--force", "program.py", cwd=tmp_path) == "nkilite\n"
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path):
+    (tmp_path / "nki").mkdir()
+    assert run("import nki\nprint(nki.__name__)\n", tmp_path=tmp_path) == "nkilite\n"
+
+
+TEST_FILE = KERNEL + "def test_it():\n    assert double(np.ones((4, 8), np.float32))[1, 1] == 2\n"
+
+
+@pytest.mark.parametrize("how", ["run", "option", "ini"])
+def test_pytest(how, tmp_path):
+    (tmp_path / "test_kernel.py").write_text(TEST_FILE)
+    (tmp_path / "conftest.py").write_text("import nki.language as nl\n")
+    ini = "nki = true\n" if how == "ini" else ""
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
+    plugin = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "nkilite.pytest_plugin"]
+    command = {
+        "run": ["-m", "nkilite", "run", "-m", "pytest", "-p", "no:cacheprovider"],
+        "option": [*plugin, "--nki"],
+        "ini": plugin,
+    }[how]
+    assert "1 passed" in python(*command, "test_kernel.py", cwd=tmp_path)
+
+
+def test_plugin_does_nothing_unasked(tmp_path):
+    (tmp_path / "test_kernel.py").write_text(TEST_FILE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    out = python("-m", "pytest", "-p", "nkilite.pytest_plugin", "test_kernel.py", cwd=tmp_path, code=2)
+    assert "No module named 'nki'" in out
+
+
+def test_typing_annotations():
+    import nkilite.typing as nt
+
+    annotation = nt.tensor[128, 512]
+    assert (repr(annotation), annotation.shape, annotation.mutable) == ("nt.tensor[128, 512]", (128, 512), False)
+    assert nt.mutable_tensor.mutable
+    assert nt.mutable_tensor[4].shape == (4,)
+    assert (nt.tensor | None) == (None | nt.tensor)
+    with pytest.raises(TypeError, match=r"nl.ndarray"):
+        nt.tensor((4, 4))
