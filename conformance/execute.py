@@ -35,6 +35,7 @@ OPTIONAL = frozenset(
         "torchvision",
     }
 )
+_RAISED = re.compile(r"^(?:\w+\.)*(?P<name>\w+): .*$", re.MULTILINE)  # the last line of a traceback
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
@@ -166,7 +167,7 @@ def _record(error: Exception, case: Case, mode: Mode, result: Result) -> None:
     result.detail = traceback.format_exc()
     if isinstance(error, Mismatch):
         result.status, result.error = Status.FAIL, ""
-    elif case.refused_in(mode) and _is_typed(error):
+    elif case.refused_in(mode) and _is_refusal(error):
         result.status = Status.REFUSED
     elif isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in OPTIONAL:
         result.status, result.message = Status.SKIP, f"needs {error.name}"
@@ -177,8 +178,14 @@ def _record(error: Exception, case: Case, mode: Mode, result: Result) -> None:
         result.status = Status.ERROR
 
 
-def _is_typed(error: Exception) -> bool:
-    return isinstance(error, ScriptRefused | importlib.import_module("nkilite.errors").NkiError)
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, ScriptRefused) or _is_refusal_type(type(error))
+
+
+def _is_refusal_type(kind: type) -> bool:
+    """Whether an error says that the program is wrong, rather than that nkilite lacks something."""
+    errors = importlib.import_module("nkilite.errors")
+    return issubclass(kind, errors.NkiError) and not issubclass(kind, errors.UnsupportedError)
 
 
 def _run_script(case: Case, timeout: float) -> None:
@@ -202,14 +209,15 @@ def _run_script(case: Case, timeout: float) -> None:
     if done.returncode == 0:
         return
     report = done.stderr.strip() or done.stdout.strip()
-    last = report.splitlines()[-1] if report else f"exit code {done.returncode}"
-    if (found := _MISSING_MODULE.search(last)) and found[1].split(".")[0] in OPTIONAL:
+    raised = list(_RAISED.finditer(report))
+    message = raised[-1][0] if raised else f"exit code {done.returncode}"
+    if (found := _MISSING_MODULE.search(message)) and found[1].split(".")[0] in OPTIONAL:
         raise ModuleNotFoundError(f"needs {found[1]}", name=found[1])
     errors = importlib.import_module("nkilite.errors")
-    for name, kind in vars(errors).items():
-        if isinstance(kind, type) and issubclass(kind, errors.NkiError) and re.search(rf"\b{name}\b", report):
-            raise ScriptRefused(report)
-    raise Mismatch(f"exit code {done.returncode}: {last}")
+    kind = getattr(errors, raised[-1]["name"], None) if raised else None
+    if isinstance(kind, type) and _is_refusal_type(kind):
+        raise ScriptRefused(message)
+    raise Mismatch(message)
 
 
 @contextlib.contextmanager
