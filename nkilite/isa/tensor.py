@@ -310,7 +310,8 @@ def nc_transpose(dst: NkiTensor, data: NkiTensor, engine=_any_engine, name=None)
 
     Args:
         dst: tile of the dtype of `data` with one partition per element of a partition of `data`, and one
-            element per partition of `data`. PSUM for the Tensor Engine; SBUF or PSUM for the Vector Engine.
+            element per partition of `data`. PSUM for the Tensor Engine; SBUF or PSUM for the Vector Engine. On
+            trn1 the Tensor Engine also transposes narrower floats into float32.
         data: tile of any dtype; several free dimensions count as one. At most [128, 128] in SBUF for the
             Tensor Engine; at most [32, 32] in SBUF or PSUM for the Vector Engine.
         engine: `nisa.engine.tensor` or `nisa.engine.vector`; by default the Vector Engine where it can, which
@@ -362,12 +363,18 @@ def _(call: Signature) -> None:
             detail=f"dst has shape {call.dst.shape}; the transpose of data {call.data.shape} has "
             f"{call.data.free_size} partitions of {call.data.partitions} elements",
         )
-    if call.dst.dtype != call.data.dtype:
+    if call.dst.dtype != call.data.dtype and not _multiplies_into_float32(call):
         raise DtypeMismatch(
             instruction="nisa.nc_transpose",
             detail=f"dst is {call.dst.dtype} and data {call.data.dtype}: a transpose moves bits",
             hint=f"allocate dst with dtype {call.data.dtype}.",
         )
+
+
+def _multiplies_into_float32(call: Signature) -> bool:
+    """Whether the transpose is a matmul by an identity whose float32 sums dst keeps."""
+    multiplies = call.engine is Engine.tensor and not call.target.tensor_transpose_mode
+    return multiplies and call.data.dtype.is_float and str(call.dst.dtype) == "float32"
 
 
 @nc_transpose.reference

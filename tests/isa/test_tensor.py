@@ -429,6 +429,20 @@ def test_transpose_access_patterns(level, dtype):
         assert not strided[..., [0, 2]].any()
 
 
+def test_transpose_into_float32_on_trn1(level, monkeypatch):
+    """Without a transpose mode the Tensor Engine multiplies, and its sums are float32."""
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn1")
+    a = integers((64, 100), BF16, low=-100, high=100)
+
+    def kernel(a):
+        out = nl.ndarray((100, 64), nl.float32, buffer=nl.psum)
+        nisa.nc_transpose(out, load(a))
+        return store(out)
+
+    for result in both(kernel, a):
+        np.testing.assert_array_equal(result, a.T.astype(np.float32))
+
+
 def test_transpose_overwrites_psum():
     a = special((64, 64), np.float32)
 
