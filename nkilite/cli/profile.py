@@ -40,3 +40,4 @@ def profile(
     for found in profiles:
         console.print(text.line_table(found, lines))
         console.print(text.wait_table(found))
+        console.print(text.advice_text(found), soft_wrap=True)

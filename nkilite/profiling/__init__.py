@@ -1,6 +1,7 @@
 """Where the time of a kernel goes on the modelled chip."""
 
+from nkilite.profiling.advice import Advice, advise
 from nkilite.profiling.profile import Profile, profile
 from nkilite.profiling.summary import Summary, summarize
 
-__all__ = ["Profile", "Summary", "profile", "summarize"]
+__all__ = ["Advice", "Profile", "Summary", "advise", "profile", "summarize"]

@@ -249,8 +249,7 @@ class Profile:
     @cached_property
     def lines(self) -> list[LineCost]:
         """Cost by source line, the most expensive first."""
-        _, starts = signature_ids(self.program)
-        where = np.frombuffer(self.program.code, np.int64)[starts + 1] if len(starts) else starts
+        where = np.frombuffer(self.program.code, np.int64)[self.starts + 1]
         queues = np.asarray(self.workload.queues)
         counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
         moved = np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
@@ -288,10 +287,11 @@ class Profile:
 
     def location(self, instruction: int) -> Location:
         """The user's line of an instruction."""
-        return self.program.locations[self.program.code[int(self._starts[instruction]) + 1]]
+        return self.program.locations[self.program.code[int(self.starts[instruction]) + 1]]
 
     @cached_property
-    def _starts(self) -> np.ndarray:
+    def starts(self) -> np.ndarray:
+        """The word position of every instruction in the program's code."""
         return signature_ids(self.program)[1]
 
     def __str__(self) -> str:

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
+from nkilite.profiling.advice import advise
 from nkilite.profiling.profile import ERROR, Profile
 
-__all__ = ["comparison", "line_table", "size_text", "time_text", "wait_table"]
+__all__ = ["advice_text", "comparison", "line_table", "size_text", "time_text", "wait_table"]
 
 
 def time_text(us: float) -> str:
@@ -111,3 +113,16 @@ def wait_table(profile: Profile, count: int = 6) -> Table:
     totals = ", ".join(f"{cause} {time_text(us)}" for cause, us in profile.waits(name).items())
     table.caption = f"{name} idle in all: {totals or 'never'}"
     return table
+
+
+def advice_text(profile: Profile) -> Text:
+    """The findings, one paragraph each."""
+    found = advise(profile)
+    text = Text(f"{profile.name} on {profile.target.name}: advice (modelled)\n", style="italic")
+    if not found:
+        text.append("  nothing stands out\n", style="not italic")
+    for advice in found:
+        where = f" {advice.location.file.rpartition('/')[2]}:{advice.location.line}" if advice.location else ""
+        text.append(f"  {advice.kind}{where}: ", style="bold not italic")
+        text.append(f"{advice.figure}. {advice.text}\n", style="not italic")
+    return text

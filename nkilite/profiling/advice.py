@@ -1,0 +1,258 @@
+"""What a profile suggests to change: each finding with its source line and its figure.
+
+A rule looks at one thing, and speaks only when the thing costs a noticeable share of the launch. All figures are
+modelled.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir.program import Signature
+from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.location import Location
+from nkilite.machine.engine import Engine
+from nkilite.profiling.profile import Profile, matmul_flops
+from nkilite.profiling.summary import hbm_bytes
+
+__all__ = ["Advice", "advise"]
+
+_SHARE = 0.05  # of the launch (or of DMA time) that a finding must concern
+_RELOADED = 1.5  # times an input is read before that is worth a word
+_LOW_MFU = 0.5
+
+
+class Advice(NamedTuple):
+    """One finding.
+
+    Attributes:
+        kind: short name of the rule.
+        location: the line it is about; None for the kernel as a whole.
+        figure: the number behind it, in words.
+        text: what it means and what to try.
+        share: of the launch that it concerns, for ranking.
+    """
+
+    kind: str
+    location: Location | None
+    figure: str
+    text: str
+    share: float
+
+    def __str__(self) -> str:
+        where = f"{self.location}: " if self.location else ""
+        return f"{where}{self.kind}: {self.figure}. {self.text}"
+
+
+def advise(profile: Profile) -> list[Advice]:
+    """All findings, the costliest first."""
+    uses = _Uses(profile)
+    found = [advice for rule in _RULES for advice in rule(profile, uses)]
+    return sorted(found, key=lambda a: -a.share)
+
+
+class _Group(NamedTuple):
+    """The instructions of one signature on one line."""
+
+    signature: Signature
+    location: Location
+    count: int
+    share: float  # of the launch its engine (for DMA, each DMA engine on average) spends on them
+
+
+class _Uses:
+    """Instructions grouped by line and signature."""
+
+    def __init__(self, profile: Profile) -> None:
+        where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1]
+        counts = np.asarray(profile.workload.dma_engines).reshape(-1, 2)[:, 1]
+        moved = np.asarray(profile.workload.transfer_ns) * counts / profile.target.dma_engines
+        time = np.where(counts > 0, moved, np.asarray(profile.workload.busy_ns))
+        n = len(profile.program.signatures)
+        keys, inverse = np.unique(where * n + profile.ids, return_inverse=True)
+        totals, sizes = np.bincount(inverse, time), np.bincount(inverse)
+        self.groups = [
+            _Group(
+                profile.program.signatures[key % n], profile.program.locations[key // n], int(size),
+                float(total) / 1000 / profile.latency_us,
+            )
+            for key, size, total in zip(keys.tolist(), sizes, totals, strict=True)
+        ]
+
+    def by_line(self, wanted: Callable[[_Group], bool]) -> list[tuple[Location, list[_Group], float]]:
+        """(line, groups, share) of the groups wanted, where a line's share is noticeable."""
+        lines: dict[Location, list[_Group]] = defaultdict(list)
+        for group in self.groups:
+            if wanted(group):
+                lines[group.location].append(group)
+        shares = [(place, groups, sum(g.share for g in groups)) for place, groups in lines.items()]
+        return [entry for entry in shares if entry[2] >= _SHARE]
+
+
+def _reloads(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Inputs read from HBM more than once."""
+    program, code = profile.program, np.frombuffer(profile.program.code, np.int64)
+    read: dict[int, int] = defaultdict(int)
+    lines: dict[int, Location] = {}
+    for number in np.unique(profile.ids).tolist():
+        signature = program.signatures[number]
+        for operand in signature.operands:
+            if not operand.reads or operand.type.region.on_chip:
+                continue
+            size = hbm_bytes(signature)[0]
+            rows = profile.starts[profile.ids == number]
+            for buffer, count in zip(*np.unique(code[rows + operand.word], return_counts=True), strict=True):
+                read[int(buffer)] += size * int(count)
+                lines.setdefault(int(buffer), program.locations[int(code[rows[0] + 1])])
+    for number, size in read.items():
+        buffer = program.buffers[number]
+        times = size / max(buffer.size_bytes, 1)
+        share = size / max(profile.hbm_bytes, 1) * profile.dma_utilization
+        if buffer.kind is BufferKind.input and times >= _RELOADED and share >= _SHARE:
+            yield Advice(
+                "input reloaded", lines[number], f"{buffer.label} is read {times:.1f} times from HBM",
+                "Load larger blocks, reorder the loops so that a tile is used by all who need it while it is on chip, or "
+                f"keep it: SBUF peaks at {profile.sbuf_peak_bytes:,} of {profile.target.sbuf_fmax_bytes:,} bytes per "
+                "partition.", share,
+            )
+
+
+def _small_transfers(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """DMA with less per partition than amortizes its overhead."""
+    least = profile.target.dma_recommended_bytes
+
+    def small(group: _Group) -> bool:
+        sides = [o.type for o in group.signature.operands if o.type.region is MemoryRegion.sbuf]
+        return _is_dma(profile, group) and bool(sides) and max(s.free_bytes for s in sides) < least
+
+    for place, groups, share in uses.by_line(small):
+        size = max(
+            o.type.free_bytes for g in groups for o in g.signature.operands if o.type.region is MemoryRegion.sbuf
+        )
+        yield Advice(
+            "small DMA", place, f"{size:,} bytes per partition, below {least:,}",
+            "Move several tiles with one instruction: a wider tile, loaded once and sliced.", share,
+        )
+
+
+def _few_partitions(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Instructions that leave lanes idle."""
+    full = profile.target.num_partitions
+
+    def narrow(group: _Group) -> bool:
+        tiles = [o.type for o in group.signature.operands if o.type.region.on_chip and o.name != "registers"]
+        return bool(tiles) and max(t.partitions for t in tiles) < full
+
+    for place, groups, share in uses.by_line(narrow):
+        most = max(o.type.partitions for g in groups for o in g.signature.operands if o.type.region.on_chip)
+        yield Advice(
+            "few partitions", place, f"at most {most} of {full} partitions in use, {share:.0%} of the launch",
+            "Lay more of the data along the partition dimension.", share,
+        )
+
+
+def _waiting_for_dma(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """The busiest compute engine idles while data arrives."""
+    engines = {k: v.busy_us for k, v in profile.engines.items() if k != "DMA"}
+    name = max(engines, key=lambda k: engines[k], default="")
+    waits = [g for g in profile.gaps if g.queue == name and g.cause >= 0 and profile.queue_of(g.cause).startswith("DMA")]
+    share = sum(g.length_us for g in waits) / profile.latency_us
+    if share >= 2 * _SHARE:
+        lines: dict[Location, float] = defaultdict(float)
+        for gap in waits:
+            lines[profile.location(gap.cause)] += gap.length_us
+        place = max(lines, key=lambda k: lines[k])
+        yield Advice(
+            "waiting for DMA", place, f"{name} Engine idle {share:.0%} of the launch for data",
+            "Load earlier and into more than one buffer, so that transfers overlap with compute, and load less or in "
+            "larger pieces.", share,
+        )
+
+
+def _float32_products(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Matrix products that take four passes."""
+
+    def single(group: _Group) -> bool:
+        return matmul_flops(group.signature)[1] == "float32"
+
+    for place, _, share in uses.by_line(single):
+        passes = profile.target.fp32_matmul_passes
+        yield Advice(
+            "float32 matmul", place, f"{share:.0%} of the launch at 1/{passes} of the bfloat16 rate",
+            f"Where accuracy allows, convert the operands to bfloat16: products take {share / passes:.0%} then, and "
+            "still accumulate in float32.", share * (1 - 1 / passes),
+        )
+
+
+def _short_instructions(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Instructions so short that they take the minimum initiation interval."""
+    least = profile.target.min_issue_cycles
+
+    def short(group: _Group) -> bool:
+        cost = profile.costs[group.signature.id]
+        tiles = [o.type for o in group.signature.operands if o.writes and o.type.region.on_chip]
+        lanes = cost.engine in (Engine.vector, Engine.scalar)
+        return lanes and cost.cycles <= least and bool(tiles) and max(t.free_size for t in tiles) < least // 2
+
+    for place, groups, share in uses.by_line(short):
+        size = max(o.type.free_size for g in groups for o in g.signature.operands if o.writes)
+        count = sum(g.count for g in groups)
+        yield Advice(
+            "short instructions", place,
+            f"{count:,} instructions on {size} elements per partition take the minimum of {least} cycles",
+            "Work on several tiles with one instruction, with a free dimension of at least that many elements.", share,
+        )
+
+
+def _bank_conflicts(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """The Tensor Engine waits until somebody has emptied a PSUM bank."""
+    lines: dict[Location, float] = defaultdict(float)
+    for gap in profile.gaps:
+        if gap.queue != "Tensor" or gap.cause < 0:
+            continue
+        cause = profile.program.signatures[int(profile.ids[gap.cause])]
+        if any(o.reads and not o.writes and o.type.region is MemoryRegion.psum for o in cause.operands):
+            lines[profile.location(gap.cause)] += gap.length_us
+    for place, waited in lines.items():
+        share = waited / profile.latency_us
+        if share >= _SHARE:
+            yield Advice(
+                "PSUM bank conflict", place, f"Tensor Engine idle {share:.0%} of the launch until this has read a bank",
+                f"Spread results over more of the {profile.target.psum_banks} banks "
+                f"({profile.psum_peak_banks} in use at most), or empty them on two engines in turn.", share,
+            )
+
+
+def _low_utilization(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Matrix products far from the peak."""
+    if profile.flops and profile.mfu < _LOW_MFU and profile.ideal_tensor_us > _SHARE * profile.latency_us:
+        products = [g for g in uses.groups if matmul_flops(g.signature)[0]]
+        place = max(products, key=lambda g: g.share).location
+        yield Advice(
+            "Tensor Engine below peak", place, f"MFU is {profile.mfu:.0%}; {profile.bottleneck} is busy longest",
+            "The roofline says whether bytes or another engine stand in the way; see the waits of the Tensor Engine.",
+            _LOW_MFU - profile.mfu,
+        )
+
+
+def _overflow(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Tiles that do not fit."""
+    if profile.overflow is not None:
+        yield Advice(
+            "does not fit on chip", profile.overflow.location, str(profile.overflow).splitlines()[0],
+            "The times are a lower bound: a compiler would have to spill. Use smaller blocks.", 1.0,
+        )
+
+
+def _is_dma(profile: Profile, group: _Group) -> bool:
+    return profile.costs[group.signature.id].engine is Engine.dma
+
+
+_RULES = (
+    _overflow, _reloads, _small_transfers, _few_partitions, _waiting_for_dma, _float32_products, _short_instructions,
+    _bank_conflicts, _low_utilization,
+)

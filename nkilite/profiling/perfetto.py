@@ -1,0 +1,62 @@
+"""A profile as a Chrome trace, which ui.perfetto.dev and chrome://tracing open.
+
+Source of the format: the public "Trace Event Format" document. Queues are threads of slices, DMA transfers are
+asynchronous slices from their first to their last byte, memory occupancy is two counters. Times are modelled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nkilite.ir.types import MemoryRegion
+from nkilite.profiling.occupancy import occupancy
+from nkilite.profiling.profile import ERROR, Profile
+from nkilite.profiling.workload import QUEUES
+
+__all__ = ["trace_events", "write_trace"]
+
+_PROCESS = 1
+
+
+def trace_events(profile: Profile) -> dict[str, Any]:
+    """The trace as a JSON-ready object."""
+    line, work = profile.timeline, profile.workload
+    events: list[dict[str, Any]] = [
+        _named("process_name", 0, f"{profile.name} on {profile.target.name} (modelled)"),
+        *(_named("thread_name", q, QUEUES[q]) for q in sorted(set(work.queues))),
+    ]
+    where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1].tolist()
+    places = [str(location) for location in profile.program.locations]
+    critical = set(profile.critical_path)
+    start, busy = (line.start / 1000).tolist(), (np.asarray(work.busy_ns) / 1000).tolist()
+    moving, finish = (line.moving / 1000).tolist(), (line.finish / 1000).tolist()
+    for i, queue in enumerate(work.queues):
+        name = profile.program.names.get(i) or profile.opcode(i)
+        details = {"line": places[where[i]], "instruction": i, "critical": i in critical}
+        if line.cause[i] >= 0:
+            details["waited for"] = profile.describe(int(line.cause[i]))
+        slice_ = {"name": name, "pid": _PROCESS, "cat": "modelled"}
+        events.append({**slice_, "ph": "X", "tid": queue, "ts": start[i], "dur": busy[i], "args": details})
+        if work.dma_engines[i][1]:
+            transfer = {**slice_, "cat": "transfer", "id": i}
+            events.append({**transfer, "ph": "b", "ts": moving[i], "args": details})
+            events.append({**transfer, "ph": "e", "ts": finish[i]})
+    for region, label in ((MemoryRegion.sbuf, "SBUF"), (MemoryRegion.psum, "PSUM")):
+        for time, size in zip(*(a.tolist() for a in occupancy(profile, region)), strict=True):
+            events.append({
+                "ph": "C", "pid": _PROCESS, "name": f"{label} bytes per partition", "ts": time, "args": {"bytes": size}
+            })
+    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"error": ERROR, "order": profile.order}}
+
+
+def write_trace(profile: Profile, path: str | Path) -> None:
+    """Write the trace to a file."""
+    Path(path).write_text(json.dumps(trace_events(profile)))
+
+
+def _named(kind: str, thread: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "pid": _PROCESS, "tid": thread, "name": kind, "args": {"name": name}}
