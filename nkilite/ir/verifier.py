@@ -59,10 +59,8 @@ def _check_loops(program: Program, where: str) -> None:
         for operand in instruction.signature.operands:
             buffer, _ = instruction.access(operand)
             if buffer.loop is not None and buffer.loop not in chains[instruction.index]:
-                raise IrError(
-                    f"{instruction.signature.name} uses buffer {buffer.label} of loop {buffer.loop} outside of it{where}",
-                    location=instruction.location,
-                )
+                raise IrError(f"{instruction.signature.name} uses {buffer.label} of loop {buffer.loop} outside of it{where}",
+                              location=instruction.location)
     for consumer, producer in program.dependencies:
         if not set(chains[producer]) <= set(chains[consumer]):
             raise IrError(f"instruction {consumer} depends on {producer}, which is in a loop that has ended{where}",

@@ -24,7 +24,7 @@ from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
 _LOWEST, _HIGHEST = -(1 << 31), (1 << 31) - 1
-_INTEGERS = tuple(d for d in dtypes.ALL.values() if d.is_integer) + (dtypes.bool_,)
+_INTEGERS = tuple(d for d in dtypes.ALL.values() if d.is_integer)  # bool is one of them
 
 
 def register_alloc(x: int | NkiTensor | VirtualRegister | None = None) -> VirtualRegister:

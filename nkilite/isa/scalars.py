@@ -8,7 +8,7 @@ import numpy as np
 
 from nkilite import dtypes
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import describe, InvalidOperand
+from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa.registers import register_load, register_store, register_value, require_int32, require_registers

@@ -87,7 +87,7 @@ def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> builtins.range
     return _range("nl.dynamic_range", start, stop, step)
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], None], step: int = 1) -> None:
+def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int = 1) -> None:
     """A loop on the device: run ``body_fun(i)`` for i = lower, lower + step, ... below upper.
 
     The body is traced once. It carries state from iteration to iteration in tensors made before the loop; a tensor

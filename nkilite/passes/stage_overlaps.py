@@ -107,12 +107,12 @@ def _overlapping(
     if written.type.indirection is not None or read.type.indirection is not None:
         # What a runtime index reaches is only known while running: all of the buffer counts, except that equal
         # indices reach the same elements.
-        hit = places.meet(to, source)
+        meets = places.meet(to, source)
         if written.type is read.type and signature.definition.in_place:
             words = np.arange(4)  # buffer and offset, of the tensor and of its index
             here, there = at[:, None] + written.word + words, at[:, None] + read.word + words
-            hit &= (code[here] != code[there]).any(axis=1)
-        yield from at[hit].tolist()
+            meets &= (code[here] != code[there]).any(axis=1)
+        yield from at[meets].tolist()
         return
     to_partition, to_byte = places.locate(to, code[at + written.word + 1])
     partition, byte = places.locate(source, code[at + read.word + 1])

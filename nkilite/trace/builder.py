@@ -395,7 +395,9 @@ def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
     elif value is None and role is not Role.tensor:
         return None
     expected = _EXPECTED[role]
-    raise _invalid(definition, parameter, value, expected.replace("tensor", "register") if parameter.register else expected)
+    if parameter.register:
+        expected = expected.replace("tensor", "register")
+    raise _invalid(definition, parameter, value, expected)
 
 
 _EXPECTED = {

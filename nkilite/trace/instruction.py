@@ -112,7 +112,8 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {
-        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active_builder": active.builder, "accept_old": _accept_old, **defaults
+        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active_builder": active.builder,
+        "accept_old": _accept_old, **defaults,
     }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]

@@ -10,7 +10,6 @@ import pytest
 import nkilite.isa as nisa
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
-
 # What nl.fori_loop, nl.while_loop and the operators of NkiScalar write; users do not call them.
 INTERNAL = {"for_begin", "for_end", "scalar_compute", "while_begin", "while_end"}
 
