@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import nkilite as nki
 import nkilite.isa as nisa
@@ -77,3 +78,21 @@ def same(
 
 def _results(returned: Any) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(r) for r in (returned if isinstance(returned, (tuple, list)) else (returned,)))
+
+
+def raises(
+    error: type[Exception], match: str, body: Callable, target: str | None = None, shape: tuple = (8, 16)
+) -> None:
+    """Require that a one-line body, given a float32 tile, fails at its own line, traced and simulated alike."""
+
+    def kernel(x: Any) -> Any:
+        body(tile(x))
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        if target is not None:
+            patch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", target)
+        for run in (nki.jit, nki.simulate):
+            with pytest.raises(error, match=match) as caught:
+                run(kernel)(np.zeros(shape, np.float32))
+            assert caught.value.location.line == body.__code__.co_firstlineno  # type: ignore[attr-defined]
