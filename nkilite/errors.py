@@ -7,7 +7,6 @@ discovered later (by a pass, or while the kernel runs).
     NkiError
     ├── ArgumentError          what was passed to a kernel
     ├── NkiValidationError     an instruction breaks a rule of the hardware
-    │   ├── MemoryError_       ... about SBUF, PSUM and their contents
     │   └── ViewError          ... about indexing and access patterns
     ├── TracingError           Python that cannot be traced
     ├── UnsupportedError       valid NKI that nkilite does not run yet
@@ -192,13 +191,13 @@ class UnsupportedDtype(NkiValidationError):
 
 
 class UnsupportedEngine(NkiValidationError):
-    template = "{instruction} cannot run on engine {found}; allowed here: {allowed}."
+    template = "{instruction} cannot run on engine {found}; allowed for this call: {allowed}."
     remedy = "leave engine unset, or choose one of the allowed engines."
 
 
 class UnsupportedOnTarget(NkiValidationError):
     template = "{feature} needs {needs}; the target is {target}."
-    remedy = "choose another formulation, or set NEURON_PLATFORM_TARGET_OVERRIDE."
+    remedy = "choose another formulation, or a newer chip with NEURON_PLATFORM_TARGET_OVERRIDE."
 
 
 class UnknownOperator(NkiValidationError):
@@ -364,6 +363,8 @@ class LegacyDialect(TracingError, ImportError):
 
 
 class InternalError(NkiError):
+    """Something failed that no check foresaw: a mistake in nkilite."""
+
     template = "nkilite failed where it should not: {type}: {message}."
     remedy = "this is a mistake in nkilite, not in the kernel; please report it with this traceback."
 

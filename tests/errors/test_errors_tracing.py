@@ -17,8 +17,12 @@ from nkilite.errors import (
     KernelRecursion,
     NonContiguousArgument,
     NotInKernel,
+    RegisterInControlFlow,
+    RegisterOperator,
     TensorAsNumber,
+    TensorOfLoop,
     TensorOperator,
+    UninitializedRead,
     UnknownName,
     UnknownTarget,
     UnsupportedArgument,
@@ -57,6 +61,51 @@ def tensor_as_a_slice_bound(x):
 @mistake(TensorAsNumber, "a NumPy array", "nki.simulate")
 def tensor_as_an_array(x):
     np.asarray(sbuf())  # here
+
+
+@mistake(RegisterInControlFlow, "condition", "nl.while_loop")
+def register_as_a_condition(x):
+    register = nisa.register_alloc(3)
+    while register:  # here
+        pass
+
+
+@mistake(RegisterInControlFlow, "comparison", "nl.fori_loop")
+def register_compared(x):
+    if nisa.register_alloc(3) > 2:  # here
+        pass
+
+
+@mistake(RegisterInControlFlow, "int")
+def register_as_a_range_bound(x):
+    range(nisa.register_alloc(3))  # here
+
+
+@mistake(RegisterInControlFlow, "bound of nl.static_range")
+def register_as_a_bound_of_a_python_loop(x):
+    nl.static_range(nisa.register_alloc(3))  # here
+
+
+@mistake(RegisterOperator, "+", "register_store")
+def register_arithmetic(x):
+    nisa.register_alloc(3) + 1  # here
+
+
+@mistake(UninitializedRead, "never written")
+def register_without_a_value(x):
+    nisa.register_store(sbuf((1, 1), nl.int32), nisa.register_alloc())  # here
+
+
+@mistake(InvalidOperand, "4294967296", "int")
+def register_of_a_large_value(x):
+    nisa.register_alloc(1 << 32)  # here
+
+
+@mistake(TensorOfLoop, "data1", "body of a loop", "before the loop")
+def tile_of_a_loop_used_after_it(x):
+    made = []
+    nl.fori_loop(0, 4, lambda i: made.append(sbuf()))
+    nisa.tensor_tensor(sbuf(), made[0], sbuf(), op=nl.add)  # here
 
 
 @mistake(TensorOperator, "+", "nl.add")
