@@ -26,6 +26,7 @@ from nkilite.profiling.balance import balanced
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.oversubscribe import allocate
 from nkilite.profiling.summary import Summary, summarize
+from nkilite.profiling.unroll import unknown_loops, unrolled
 from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
 from nkilite.runtime.kernel import Kernel, jit
 
@@ -80,10 +81,11 @@ class Profile:
         name: the kernel.
         target: the modelled chip.
         order: ``compiler`` (list-scheduled within each engine) or ``program`` (queues in program order).
-        program: the traced, allocated program.
+        program: the traced, allocated program, its loops unrolled.
         workload, timeline: input and result of the timing model, by instruction.
         summary: counts, bytes and memory peaks.
         costs, ids: cost of every signature, and the signature of every instruction.
+        guessed_loops: loops that were taken to run once, because only the device knows how often they do.
         overflow: what did not fit on chip; the times are then a lower bound, for reloading is not counted.
     """
 
@@ -97,6 +99,7 @@ class Profile:
     costs: Costs
     ids: np.ndarray
     overflow: MemoryOverflow | None = None
+    guessed_loops: int = 0
 
     # --- the headline -------------------------------------------------------------------------------------------------
 
@@ -342,11 +345,13 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
         if short is not program and allocate(short) is None:
             program = short
     overflow = allocate(program)
+    summary, guessed = summarize(program), len(unknown_loops(program))
+    program = unrolled(program)
     ids, starts = signature_ids(program)
     costs = costs_of(program, ids)
     work = workload_of(program, ids, starts, costs)
     line = simulate(work, order)
-    return Profile(program.name, program.target, order, program, work, line, summarize(program), costs, ids, overflow)
+    return Profile(program.name, program.target, order, program, work, line, summary, costs, ids, overflow, guessed)
 
 
 def profile(

@@ -78,6 +78,8 @@ def comparison(profiles: Sequence[Profile]) -> Table:
         table.add_row(name, *(value(p) for p in profiles))
     if any(p.overflow for p in profiles):
         table.add_row("fits on chip", *("no: lower bound" if p.overflow else "yes" for p in profiles))
+    if any(p.guessed_loops for p in profiles):
+        table.add_row("loops taken to run once", *(str(p.guessed_loops) for p in profiles))
     return table
 
 

@@ -199,6 +199,25 @@ def test_tiles_that_do_not_fit_are_timed_and_reported() -> None:
     assert profile.latency_us > 0
 
 
+def test_loops_run_as_often_as_they_say() -> None:
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        a = tile(x.shape)
+        nisa.dma_copy(dst=a, src=x)
+
+        def body(i):
+            nisa.activation(dst=a, op=nl.exp, data=a, name="body")
+
+        nl.fori_loop(0, 12, body)
+        nisa.dma_copy(dst=out, src=a)
+        return out
+
+    profile = nki.profile(kernel, X, target="trn2")
+    assert profile.guessed_loops == 0
+    assert profile.engines["Scalar"].busy_us >= 12 * 512 / 1200
+    assert list(profile.program.names.values()).count("body") == 12
+
+
 def test_a_hundred_thousand_instructions_take_seconds() -> None:
     """The model itself, on a 4,000-instruction trace: at the same rate 100,000 stay within 2 s on a laptop."""
     import time
