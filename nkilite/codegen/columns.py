@@ -1,7 +1,7 @@
 """Columns of a tile as vectors whose lanes are partitions, for dense rows of memory.
 
-Rows are read in runs of four elements, a run of several rows to a vector, and transposed four by four inside
-its 128-bit segments: the shuffles every vector unit is fastest at.
+Rows are read in runs of four elements, a run of several rows to a vector, and transposed four by four inside its
+128-bit segments: the shuffles every vector unit is fastest at.
 """
 
 from __future__ import annotations
@@ -10,30 +10,23 @@ from nkilite.codegen import convert
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.dtypes import DType
 
-RUN = 4  # elements of a row read or written at once; rows and columns come in multiples of it
+RUN = 4  # neighbouring columns read or written at once; rows come in multiples of it
 
 
-def load(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int, columns: int) -> list[Value]:
-    """`columns` float32 vectors of `rows` lanes; rows are `pitch` bytes apart."""
-    result = []
-    for column in range(0, columns, RUN):
-        at = e.offset(pointer, column * dtype.itemsize)
-        runs = [e.load(convert.raw_scalar(dtype), e.offset(at, row * pitch), RUN) for row in range(rows)]
-        # Vector j holds rows j, j + 4, j + 8, ...: transposed, lanes are in the order of rows.
-        gathered = [convert.widen(e, dtype, _join(e, runs[j::RUN])) for j in range(RUN)]
-        result += _transpose_segments(e, gathered)
-    return result
+def load(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> list[Value]:
+    """RUN columns, each a float32 vector of `rows` lanes; rows are `pitch` bytes apart."""
+    runs = [e.load(convert.raw_scalar(dtype), e.offset(pointer, row * pitch), RUN) for row in range(rows)]
+    # Vector j holds rows j, j + 4, j + 8, ...: transposed, lanes are in the order of rows.
+    return _transpose_segments(e, [convert.widen(e, dtype, _join(e, runs[j::RUN])) for j in range(RUN)])
 
 
 def store(e: Emitter, dtype: DType, columns: list[Value], pointer: Value, pitch: int) -> None:
-    """Round vectors of one column each and write them to rows `pitch` bytes apart."""
-    for column in range(0, len(columns), RUN):
-        at = e.offset(pointer, column * dtype.itemsize)
-        for j, vector in enumerate(_transpose_segments(e, columns[column : column + RUN])):
-            raw = convert.narrow(e, dtype, vector)
-            for first in range(0, raw.lanes, RUN):
-                run = e.shuffle(raw, None, range(first, first + RUN))
-                e.store(run, e.offset(at, (first + j) * pitch))
+    """Round RUN columns and write them to rows `pitch` bytes apart."""
+    for j, vector in enumerate(_transpose_segments(e, columns)):
+        raw = convert.narrow(e, dtype, vector)
+        for first in range(0, raw.lanes, RUN):
+            run = e.shuffle(raw, None, range(first, first + RUN))
+            e.store(run, e.offset(pointer, (first + j) * pitch))
 
 
 def _join(e: Emitter, parts: list[Value]) -> Value:

@@ -16,8 +16,6 @@ from nkilite.codegen.kernel import CpuOperand, MicroKernel
 
 Step = Callable[..., Value]
 
-BLOCK = 16  # columns per block: whole cache lines of float32
-
 
 def scan(
     kernel: MicroKernel,
@@ -103,7 +101,7 @@ class _Rows:
             i: self._column(i, at[i]) for i, stride in enumerate(dim.strides) if i > 0 and stride == 0
         }
         start = 0
-        for width in (BLOCK, columns.RUN, 1):
+        for width in (columns.RUN, 1):
             end = start + (dim.count - start) // width * width
             if end > start:
                 with e.loop(end, state, start=start, step=width) as loop:
@@ -152,7 +150,7 @@ class _Rows:
         """The elements of `width` columns."""
         operand = self._operands[i]
         if self._in_runs(operand, stride, width):
-            return columns.load(self._e, operand.dtype, pointer, operand.strides[0], self._lanes, width)
+            return columns.load(self._e, operand.dtype, pointer, operand.strides[0], self._lanes)
         return [self._column(i, self._e.offset(pointer, c * stride)) for c in range(width)]
 
     def _store(self, pointer: Value, stride: int, states: list[Value]) -> None:
