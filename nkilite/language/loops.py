@@ -20,8 +20,9 @@ from nkilite.isa.loops import for_begin, for_end, while_begin, while_end
 from nkilite.isa.registers import register_alloc, require_int32
 from nkilite.isa.scalars import NkiScalar, new_scalar
 from nkilite.trace import active
+from nkilite.trace.indexing import DynamicSlice
 from nkilite.trace.register import VirtualRegister
-from nkilite.trace.tensor import DynamicSlice, NkiTensor
+from nkilite.trace.tensor import NkiTensor
 
 __all__ = [
     "affine_range",

@@ -9,36 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nkilite.dtypes import DType
 from nkilite.errors import (
-    EmptySlice,
     IndexOutOfBounds,
     InvalidDimension,
-    InvalidIndex,
     InvalidReshape,
     InvalidView,
     PartitionStrideMismatch,
     TensorAsNumber,
-    TooManyIndices,
-    describe,
 )
 from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, ViewType, contiguous_strides
-from nkilite.trace import layout
+from nkilite.trace import indexing, layout
+from nkilite.trace.indirection import index_tensor, reachable
+from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
 from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, require_inside, require_ints
 
 _VIEWS_KEPT = 4096  # cached slices per tensor; beyond that kernels do not come back to them
-
-
-class DynamicSlice(NamedTuple):
-    """`nl.ds(start, size)`: `size` elements from `start`."""
-
-    start: Any
-    size: int
 
 
 class NkiTensor(Refusals):
@@ -134,7 +125,7 @@ class NkiTensor(Refusals):
         if views is None:
             views = self._views = {}
         try:
-            cache_key = _cache_key(key)
+            cache_key = indexing.cache_key(key)
             found = views.get(cache_key)
         except TypeError:
             return self._getitem(key)
@@ -164,80 +155,14 @@ class NkiTensor(Refusals):
         return NkiTensor(self.storage, new, self.byte_offset + offset * kind.dtype.itemsize)
 
     def _getitem(self, key: Any) -> NkiTensor:
-        keys = list(key) if type(key) is tuple else [key]
-        ndim = self.type.ndim
-        explicit = len(keys) - sum(k is Ellipsis for k in keys)
-        if explicit > ndim:
-            raise TooManyIndices(found=explicit, ndim=ndim, shape=self.shape)
-        ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]
-        if len(ellipses) > 1:
-            raise InvalidIndex(what="two ellipses", hint="use ... once.")
-        fill = [slice(None)] * (ndim - explicit)
-        if ellipses:
-            keys[ellipses[0]:ellipses[0] + 1] = fill
-        else:
-            keys += fill
-
-        shape: list[int] = []
-        strides: list[int] = []
-        dynamic: list[tuple[int, Any]] = []
-        offset = 0
-        kept_last: tuple[int, int] | None = None
-        on_chip = self.type.region.on_chip
-        for dim, (k, size, stride) in enumerate(zip(keys, self.shape, self.strides, strict=True)):
-            if isinstance(k, slice):
-                start, count, step = _slice(k, size, dim, self)
-                if (start, count, step) != (0, size, 1):
-                    self._guard_indirect(dim, "slice")
-                offset += start * stride
-                shape.append(count)
-                strides.append(stride * step)
-            elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
-                i = int(k)
-                if not -size <= i < size:
-                    raise IndexOutOfBounds(index=i, dim=dim, size=size, of=_of(self))
-                self._guard_indirect(dim, "index")
-                offset += (i % size) * stride
-                if on_chip and dim == 0:
-                    shape.append(1)
-                    strides.append(stride)
-                else:
-                    kept_last = (1, stride)
-            elif isinstance(k, DynamicSlice):
-                require_ints("nl.ds", size=k.size)
-                if is_int(k.start):
-                    start, count, _ = _slice(slice(int(k.start), int(k.start) + int(k.size)), size, dim, self)
-                    self._guard_indirect(dim, "slice")
-                    offset += start * stride
-                else:
-                    count = int(k.size)
-                    dynamic.append((dim, k.start))
-                shape.append(count)
-                strides.append(stride)
-            elif _is_runtime_index(k):
-                dynamic.append((dim, k))
-                kept_last = (1, stride)
-            else:
-                raise InvalidIndex(
-                    what=describe(k),
-                    hint="use integers, slices, ..., nl.ds(start, size), or expand_dim() for a new axis.",
-                )
-        minimum = 2 if on_chip else 1
-        if len(shape) < minimum:
-            size, stride = kept_last if kept_last is not None else (1, 1)
-            shape.append(size)
-            strides.append(stride)
-        if not dynamic:
-            return self._view(tuple(shape), tuple(strides), offset)
-        if len(dynamic) > 1 or self.index is not None:
-            raise InvalidView(
-                operation="indexing with a runtime value", reason="a view has at most one runtime index",
-                hint="combine the indices into one before indexing.",
-            )
-        dim, index = dynamic[0]
-        key = keys[dim]
-        last = self.shape[dim] - (key.size if isinstance(key, DynamicSlice) else 1)
-        return self._dynamic(tuple(shape), tuple(strides), offset, dim, index, last + 1)
+        found = indexing.select(self, key)
+        if found.first is not None and self._vector_indexed():
+            raise InvalidView(operation=found.first, reason="dimension 0 has a runtime index per position",
+                              hint="slice the index tensor instead.")
+        if found.runtime is None:
+            return self._view(found.shape, found.strides, found.offset)
+        dim, index, limit = found.runtime
+        return self._dynamic(found.shape, found.strides, found.offset, dim, index, limit)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy `value` (a tensor or a number) into the view, as nisa.tensor_copy, dma_copy or memset would."""
@@ -250,7 +175,7 @@ class NkiTensor(Refusals):
         if step < 1:
             raise InvalidView(operation="slice", reason=f"step {step} is below 1", hint="use a positive step.")
         if not 0 <= start < end <= self.shape[dim]:
-            raise IndexOutOfBounds(index=f"{start}:{end}", dim=dim, size=self.shape[dim], of=_of(self))
+            raise IndexOutOfBounds(index=f"{start}:{end}", dim=dim, size=self.shape[dim], of=indexing.of_tensor(self))
         return self[(slice(None),) * dim + (slice(start, end, step),)]
 
     def select(self, dim: int, index: Any) -> NkiTensor:
@@ -262,7 +187,7 @@ class NkiTensor(Refusals):
         dim = self._dim(dim, "select")
         if isinstance(index, (int, np.integer)):
             if not 0 <= index < self.shape[dim]:
-                raise IndexOutOfBounds(index=index, dim=dim, size=self.shape[dim], of=_of(self))
+                raise IndexOutOfBounds(index=index, dim=dim, size=self.shape[dim], of=indexing.of_tensor(self))
             return self[(slice(None),) * dim + (int(index),)]
         self._guard_partition(dim, "select with a runtime index", "select a free dimension.")
         if self.index is not None:
@@ -282,10 +207,10 @@ class NkiTensor(Refusals):
                 reason=f"needs dim=0 of an HBM tensor without a runtime index (dim={dim}, memory {self.buffer})",
                 hint="move the data to HBM, or use nisa.nc_n_gather / nisa.local_gather on chip.",
             )
-        _check_index(vector_offset, "vector_offset")
-        count = vector_offset.shape[0]
+        index = index_tensor(vector_offset, "vector_offset")
+        count = index.shape[0]
         return self._indirect(
-            IndirectKind.vector, vector_offset, self.strides[0], self.shape[0],
+            IndirectKind.vector, index, self.strides[0], self.shape[0],
             (count, *self.shape[1:]), (0, *self.strides[1:]), self.byte_offset,
         )
 
@@ -400,32 +325,7 @@ class NkiTensor(Refusals):
             dst_pattern: the same names in the wanted order; a tuple of names is merged into one dimension.
             fixed_sizes: sizes of split names; one name per group may be left out.
         """
-        sizes = dict(fixed_sizes or {})
-        if len(src_pattern) != self.ndim:
-            reason = f"{len(src_pattern)} source names for {self.ndim} dimensions"
-            raise InvalidView(operation="rearrange", reason=reason, hint="name every dimension.")
-        view = self
-        names: list[str] = []
-        for entry in src_pattern:
-            group = (entry,) if isinstance(entry, str) else tuple(entry)
-            if len(group) > 1:
-                view = view.reshape_dim(len(names), tuple(sizes.get(n, -1) for n in group))
-            names.extend(group)
-        for name, size in zip(names, view.shape, strict=True):
-            if sizes.get(name, size) != size:
-                raise InvalidView(operation="rearrange", reason=f"{name} is {size}, not {sizes[name]}",
-                                  hint="correct fixed_sizes.")
-        flat = [n for entry in dst_pattern for n in ((entry,) if isinstance(entry, str) else entry)]
-        if sorted(flat) != sorted(names):
-            raise InvalidView(operation="rearrange", reason=f"names {flat} are not a permutation of {names}",
-                              hint="use every source name once.")
-        view = view.permute(tuple(names.index(n) for n in flat))
-        at = 0
-        for entry in dst_pattern:
-            if not isinstance(entry, str) and len(entry) > 1:
-                view = view.flatten_dims(at, at + len(entry) - 1)
-            at += 1
-        return view
+        return rearrange(self, src_pattern, dst_pattern, fixed_sizes or {})
 
     # --- reinterpretation -----------------------------------------------------------------------------------------
 
@@ -499,8 +399,7 @@ class NkiTensor(Refusals):
                                    last=self.ndim - 1)
         stride = prod(self.shape[indirect_dim + 1:]) * self.dtype.itemsize // element.itemsize
         kind = IndirectKind.scalar if scalar_offset is not None else IndirectKind.vector
-        index = _index_tensor(scalar_offset if scalar_offset is not None else vector_offset)
-        _check_index(index, f"{kind.value}_offset")
+        index = index_tensor(scalar_offset if scalar_offset is not None else vector_offset, f"{kind.value}_offset")
         limit = self.shape[indirect_dim]
         return self._indirect(kind, index, stride, limit, shape, static_strides, byte_offset, element)
 
@@ -539,15 +438,14 @@ class NkiTensor(Refusals):
                  limit: int) -> NkiTensor:
         if self.type.region.on_chip and dim == 0:
             self._guard_partition(0, "a runtime index", "index a free dimension.")
-        tensor = _index_tensor(index)
-        _check_index(tensor, "runtime index")
+        tensor = index_tensor(index, "runtime index")
         return self._indirect(IndirectKind.scalar, tensor, self.strides[dim], limit, shape, strides,
                               self.byte_offset + offset * self.dtype.itemsize)
 
     def _indirect(self, kind: IndirectKind, index: NkiTensor, stride: int, limit: int, shape: tuple[int, ...],
                   strides: tuple[int, ...], byte_offset: int, dtype: DType | None = None) -> NkiTensor:
         element = dtype or self.dtype
-        limit = min(limit, _reachable(self.storage, element, byte_offset, shape, strides, stride))
+        limit = min(limit, reachable(self.storage, element, byte_offset, shape, strides, stride))
         indirection = Indirection.of(kind, index.type, stride, limit)
         type = ViewType.of(self.type.region, element, shape, strides, indirection)
         return NkiTensor(self.storage, type, byte_offset, index)
@@ -564,11 +462,6 @@ class NkiTensor(Refusals):
     def _vector_indexed(self) -> bool:
         indirection = self.type.indirection
         return indirection is not None and indirection.kind is IndirectKind.vector
-
-    def _guard_indirect(self, dim: int, operation: str) -> None:
-        if dim == 0 and self._vector_indexed():
-            raise InvalidView(operation=operation, reason="dimension 0 has a runtime index per position",
-                              hint="slice the index tensor instead.")
 
     def _guard_partition(self, dim: int, operation: str, hint: str) -> None:
         if dim == 0 and (self.type.region.on_chip or self._vector_indexed()):
@@ -587,81 +480,3 @@ def _no_assignment(view: NkiTensor, value: Any) -> NoReturn:
 
 # How `t[...] = value` copies: set by nkilite.language, which knows the instructions.
 assign: list[Callable[[NkiTensor, Any], None]] = [_no_assignment]
-
-
-def _cache_key(key: Any) -> tuple:
-    """A hashable stand-in for an index expression (slices hash only since Python 3.12)."""
-    if type(key) is tuple:
-        if len(key) == 2:
-            a, b = key
-            if type(a) is slice and type(b) is slice:
-                return (slice, a.start, a.stop, a.step, b.start, b.stop, b.step)
-        return tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
-    if type(key) is slice:
-        return (key.start, key.stop, key.step, slice)
-    return (key,)
-
-
-def _slice(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, int, int]:
-    """(start, count, step) of a slice; unlike NumPy, bounds outside the dimension are an error."""
-    for bound in (key.start, key.stop, key.step):
-        if isinstance(bound, NkiTensor):
-            bound.__index__()
-        if bound is not None and not isinstance(bound, (int, np.integer)):
-            raise InvalidIndex(what=f"slice bound {describe(bound)}",
-                               hint="use integers (// instead of /), or nl.ds for a runtime start.")
-    step = 1 if key.step is None else int(key.step)
-    if step == 0:
-        raise InvalidIndex(what="a slice of step 0", hint="use a nonzero step.")
-    for bound in (key.start, key.stop):
-        if bound is not None and not -size <= bound <= size:
-            raise IndexOutOfBounds(index=_show(key), dim=dim, size=size, of=_of(tensor))
-    start, stop, step = key.indices(size)
-    count = len(range(start, stop, step))
-    if count == 0:
-        raise EmptySlice(index=_show(key), dim=dim, size=size)
-    return start, count, step
-
-
-def _show(key: slice) -> str:
-    text = f"{'' if key.start is None else key.start}:{'' if key.stop is None else key.stop}"
-    return text if key.step is None else f"{text}:{key.step}"
-
-
-def _of(tensor: NkiTensor) -> str:
-    return f" of {tensor.storage.label} with shape {tensor.shape}"
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
-def _reachable(storage: Buffer, dtype: DType, byte_offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
-               stride: int) -> int:
-    """The number of indices from 0 on whose whole view, `stride` elements further each, lies inside the storage."""
-    start, total = byte_offset // dtype.itemsize, storage.size_bytes // dtype.itemsize
-    row = storage.partition_bytes // dtype.itemsize
-    if storage.region.on_chip and stride % row:
-        # The view moves inside its partitions.
-        start, total, shape, strides = start % row, row, shape[1:], strides[1:]
-    if stride < 0:
-        lowest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s < 0)
-        return lowest // -stride + 1
-    highest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s > 0)
-    return max(0, (total - 1 - highest) // stride + 1) if stride else storage.size_bytes
-
-
-def _is_runtime_index(value: Any) -> bool:
-    return isinstance(value, NkiTensor) or hasattr(value, "register_tensor")
-
-
-def _index_tensor(value: Any) -> NkiTensor:
-    """The tensor behind a runtime index: itself, or the one-element tensor a register lives in."""
-    return value if isinstance(value, NkiTensor) else getattr(value, "register_tensor", value)
-
-
-def _check_index(index: Any, what: str) -> None:
-    if not isinstance(index, NkiTensor) or not index.type.region.on_chip or not index.dtype.is_integer:
-        found = f"{index.dtype} in {index.buffer}" if isinstance(index, NkiTensor) else _kind(index)
-        raise InvalidView(operation=what, reason=f"the index is {found}",
-                          hint="use an int32 or uint32 tile in SBUF.")

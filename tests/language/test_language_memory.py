@@ -101,7 +101,7 @@ def test_refusals(make, error, match):
 
 
 def test_outside_a_kernel():
-    with pytest.raises(errors.NotInKernel, match="nl.ndarray was called outside a kernel"):
+    with pytest.raises(errors.NotInKernel, match=r"nl\.ndarray was called outside a kernel"):
         nl.ndarray((4, 4), nl.float32)
 
 

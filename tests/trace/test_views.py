@@ -216,7 +216,8 @@ def reinterpret(data: st.DataObject, chain: Chain) -> None:
 
 
 STEPS = [
-    index, select, slice_dimension, permute, broadcast, expand, squeeze, split, flatten, reshape, rearrange, reinterpret,
+    index, select, slice_dimension, permute, broadcast, expand, squeeze,
+    split, flatten, reshape, rearrange, reinterpret,
 ]  # fmt: skip
 
 
@@ -319,11 +320,9 @@ def test_access_patterns(memory: Any, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, columns - 1))
     low = offset + sum(min(0, s * (n - 1)) for s, n in free)
     high = offset + sum(max(0, s * (n - 1)) for s, n in free)
-    inside = (
-        low >= 0 and high < columns
-        if memory.on_chip
-        else 0 <= low + first * columns and (high + first * columns < base.size)
-    )
+    if not memory.on_chip:
+        low, high, columns = low + first * columns, high + first * columns, base.size
+    inside = low >= 0 and high < columns
 
     def kernel(x: Any) -> None:
         view = placed(x, memory)[first:]
@@ -332,7 +331,7 @@ def test_access_patterns(memory: Any, data: st.DataObject) -> None:
                 view.ap(pattern, offset=offset)
             return
         strides = [4 * s for s, _ in pattern]
-        start = base.reshape(-1)[first * columns + offset :]
+        start = base[first:].reshape(-1)[offset:]
         want = as_strided(start, [n for _, n in pattern], strides)
         np.testing.assert_array_equal(view.ap(pattern, offset=offset).numpy(), want)
 

@@ -1,0 +1,166 @@
+"""What `t[key]` selects: keys to shape, strides and offset. Source: "Tensor Indexing" in the NKI language guide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nkilite.errors import EmptySlice, IndexOutOfBounds, InvalidIndex, InvalidView, TooManyIndices, describe
+from nkilite.trace.indirection import is_runtime_index
+from nkilite.trace.refusals import Refusals
+from nkilite.trace.view_arguments import is_int, require_ints
+
+if TYPE_CHECKING:
+    from nkilite.trace.tensor import NkiTensor
+
+
+class DynamicSlice(NamedTuple):
+    """`nl.ds(start, size)`: `size` elements from `start`."""
+
+    start: Any
+    size: int
+
+
+class RuntimeIndex(NamedTuple):
+    """A dimension addressed by a value that is only known on the device, which lies below `limit`."""
+
+    dim: int
+    value: Any
+    limit: int
+
+
+class Selection(NamedTuple):
+    """What an index expression selects.
+
+    Attributes:
+        offset: elements from the beginning of the indexed view.
+        first: what a static key did to dimension 0, "slice" or "index"; None when it kept all of it.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    first: str | None
+    runtime: RuntimeIndex | None
+
+
+def select(tensor: NkiTensor, key: Any) -> Selection:
+    """Resolve an index expression of integers, slices, an ellipsis, nl.ds and at most one runtime index.
+
+    Integers remove their dimension, except that dimension 0 stays on chip, and that the last removed one stays when
+    fewer than two dimensions (in HBM: none) would be left.
+
+    Raises:
+        IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex, InvalidView.
+    """
+    keys = _one_per_dimension(tensor, key)
+    shape: list[int] = []
+    strides: list[int] = []
+    runtime: list[RuntimeIndex] = []
+    offset = 0
+    removed = (1, 1)
+    first: str | None = None
+    on_chip = tensor.type.region.on_chip
+    for dim, (k, size, stride) in enumerate(zip(keys, tensor.shape, tensor.strides, strict=True)):
+        if isinstance(k, DynamicSlice):
+            require_ints("nl.ds", size=k.size)
+            if not is_int(k.start):
+                runtime.append(RuntimeIndex(dim, k.start, size - int(k.size) + 1))
+                shape.append(int(k.size))
+                strides.append(stride)
+                continue
+            k = slice(int(k.start), int(k.start) + int(k.size))
+        if isinstance(k, slice):
+            start, count, step = _bounds(k, size, dim, tensor)
+            if dim == 0 and (start, count, step) != (0, size, 1):
+                first = "slice"
+            offset += start * stride
+            shape.append(count)
+            strides.append(stride * step)
+        elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
+            i = int(k)
+            if not -size <= i < size:
+                raise IndexOutOfBounds(index=i, dim=dim, size=size, of=of_tensor(tensor))
+            first = "index" if dim == 0 else first
+            offset += (i % size) * stride
+            if on_chip and dim == 0:
+                shape.append(1)
+                strides.append(stride)
+            else:
+                removed = (1, stride)
+        elif is_runtime_index(k):
+            runtime.append(RuntimeIndex(dim, k, size))
+            removed = (1, stride)
+        else:
+            hint = "use integers, slices, ..., nl.ds(start, size), or expand_dim() for a new axis."
+            raise InvalidIndex(what=describe(k), hint=hint)
+    if len(shape) < (2 if on_chip else 1):
+        shape.append(removed[0])
+        strides.append(removed[1])
+    if len(runtime) > 1 or (runtime and tensor.index is not None):
+        raise InvalidView(
+            operation="indexing with a runtime value",
+            reason="a view has at most one runtime index",
+            hint="combine the indices into one before indexing.",
+        )
+    return Selection(tuple(shape), tuple(strides), offset, first, runtime[0] if runtime else None)
+
+
+def cache_key(key: Any) -> tuple:
+    """A hashable stand-in for an index expression (slices hash only since Python 3.12)."""
+    if type(key) is tuple:
+        if len(key) == 2:
+            a, b = key
+            if type(a) is slice and type(b) is slice:
+                return (slice, a.start, a.stop, a.step, b.start, b.stop, b.step)
+        return tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
+    if type(key) is slice:
+        return (key.start, key.stop, key.step, slice)
+    return (key,)
+
+
+def _one_per_dimension(tensor: NkiTensor, key: Any) -> list[Any]:
+    """The keys with the ellipsis, and what is left out at the end, replaced by full slices."""
+    keys = list(key) if type(key) is tuple else [key]
+    ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]
+    explicit = len(keys) - len(ellipses)
+    if explicit > tensor.ndim:
+        raise TooManyIndices(found=explicit, ndim=tensor.ndim, shape=tensor.shape)
+    if len(ellipses) > 1:
+        raise InvalidIndex(what="two ellipses", hint="use ... once.")
+    fill = [slice(None)] * (tensor.ndim - explicit)
+    if not ellipses:
+        return keys + fill
+    return keys[: ellipses[0]] + fill + keys[ellipses[0] + 1 :]
+
+
+def _bounds(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, int, int]:
+    """(start, count, step) of a slice; unlike NumPy, bounds outside the dimension are an error."""
+    for bound in (key.start, key.stop, key.step):
+        if isinstance(bound, Refusals):
+            bound.__index__()
+        if bound is not None and not isinstance(bound, (int, np.integer)):
+            hint = "use integers (// instead of /), or nl.ds for a runtime start."
+            raise InvalidIndex(what=f"slice bound {describe(bound)}", hint=hint)
+    step = 1 if key.step is None else int(key.step)
+    if step == 0:
+        raise InvalidIndex(what="a slice of step 0", hint="use a nonzero step.")
+    for bound in (key.start, key.stop):
+        if bound is not None and not -size <= bound <= size:
+            raise IndexOutOfBounds(index=_show(key), dim=dim, size=size, of=of_tensor(tensor))
+    start, stop, step = key.indices(size)
+    count = len(range(start, stop, step))
+    if count == 0:
+        raise EmptySlice(index=_show(key), dim=dim, size=size)
+    return start, count, step
+
+
+def _show(key: slice) -> str:
+    text = f"{'' if key.start is None else key.start}:{'' if key.stop is None else key.stop}"
+    return text if key.step is None else f"{text}:{key.step}"
+
+
+def of_tensor(tensor: NkiTensor) -> str:
+    """How messages about an index name the tensor."""
+    return f" of {tensor.storage.label} with shape {tensor.shape}"

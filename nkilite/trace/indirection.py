@@ -1,0 +1,57 @@
+"""Runtime indices of views: the tensors they are read from, and which values keep a view inside its storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nkilite.dtypes import DType
+from nkilite.errors import InvalidView
+from nkilite.ir.types import Buffer
+from nkilite.trace.refusals import Refusals
+
+if TYPE_CHECKING:
+    from nkilite.trace.tensor import NkiTensor
+
+
+def is_runtime_index(value: Any) -> bool:
+    """Whether a value is a tensor or a register, which the device reads when the kernel runs."""
+    return isinstance(value, Refusals) or hasattr(value, "register_tensor")
+
+
+def index_tensor(value: Any, what: str) -> NkiTensor:
+    """The tensor behind a runtime index: itself, or the one-element tensor a register lives in.
+
+    Raises:
+        InvalidView: it is not an integer tensor on chip; `what` names it in the message.
+    """
+    index = value if isinstance(value, Refusals) else getattr(value, "register_tensor", value)
+    if not isinstance(index, Refusals):
+        found = type(index).__name__
+    elif index.type.region.on_chip and index.dtype.is_integer:
+        return index
+    else:
+        found = f"{index.dtype} in {index.buffer}"
+    raise InvalidView(
+        operation=what, reason=f"the index is {found}", hint="use an int32 or uint32 tile in SBUF."
+    )
+
+
+def reachable(
+    storage: Buffer,
+    dtype: DType,
+    byte_offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    stride: int,
+) -> int:
+    """The number of indices from 0 on whose whole view, `stride` elements further each, lies inside the storage."""
+    start, total = byte_offset // dtype.itemsize, storage.size_bytes // dtype.itemsize
+    row = storage.partition_bytes // dtype.itemsize
+    if storage.region.on_chip and stride % row:
+        # The view moves inside its partitions.
+        start, total, shape, strides = start % row, row, shape[1:], strides[1:]
+    if stride < 0:
+        lowest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s < 0)
+        return lowest // -stride + 1
+    highest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s > 0)
+    return max(0, (total - 1 - highest) // stride + 1) if stride else storage.size_bytes
