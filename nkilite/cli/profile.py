@@ -13,6 +13,8 @@ from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.machine.timeline import ORDERS
 from nkilite.profiling import Profile, text
 from nkilite.profiling import profile as model
+from nkilite.profiling.html import write_page
+from nkilite.profiling.perfetto import write_trace
 
 _WIDTH = 120  # columns the tables need; logs have no width of their own
 
@@ -24,6 +26,8 @@ def profile(
     ] = "",
     target: Annotated[str, typer.Option(help="trn1, trn2, trn3, or several: trn1,trn2,trn3.")] = "trn2",
     order: Annotated[str, typer.Option(help="compiler: list-scheduled; program: queues in source order.")] = "compiler",
+    trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace (JSON) for ui.perfetto.dev.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
     lines: Annotated[int, typer.Option(help="Source lines to show.")] = 10,
 ) -> None:
     """Model a launch of kernels on targets and show where the time goes. Nothing is run; all times are modelled."""
@@ -41,3 +45,15 @@ def profile(
         console.print(text.line_table(found, lines))
         console.print(text.wait_table(found))
         console.print(text.advice_text(found), soft_wrap=True)
+        for path, write in ((trace, write_trace), (html, write_page)):
+            if path is not None:
+                place = _numbered(path, found, profiles)
+                write(found, place)
+                console.print(f"written: {place}")
+
+
+def _numbered(path: Path, found: Profile, profiles: list[Profile]) -> Path:
+    """The path itself for a single profile, else with kernel and target before the suffix."""
+    if len(profiles) == 1:
+        return path
+    return path.with_stem(f"{path.stem}-{found.name}-{found.target.name}")

@@ -60,7 +60,7 @@ class _Group(NamedTuple):
 
     signature: Signature
     location: Location
-    count: int
+    uses: int
     share: float  # of the launch its engine (for DMA, each DMA engine on average) spends on them
 
 
@@ -115,8 +115,8 @@ def _reloads(profile: Profile, uses: _Uses) -> Iterator[Advice]:
         if buffer.kind is BufferKind.input and times >= _RELOADED and share >= _SHARE:
             yield Advice(
                 "input reloaded", lines[number], f"{buffer.label} is read {times:.1f} times from HBM",
-                "Load larger blocks, reorder the loops so that a tile is used by all who need it while it is on chip, or "
-                f"keep it: SBUF peaks at {profile.sbuf_peak_bytes:,} of {profile.target.sbuf_fmax_bytes:,} bytes per "
+                "Load larger blocks, reorder the loops so that a tile serves all who need it while it is on chip, "
+                f"or keep it: SBUF peaks at {profile.sbuf_peak_bytes:,} of {profile.target.sbuf_fmax_bytes:,} bytes per "
                 "partition.", share,
             )
 
@@ -159,7 +159,8 @@ def _waiting_for_dma(profile: Profile, uses: _Uses) -> Iterator[Advice]:
     """The busiest compute engine idles while data arrives."""
     engines = {k: v.busy_us for k, v in profile.engines.items() if k != "DMA"}
     name = max(engines, key=lambda k: engines[k], default="")
-    waits = [g for g in profile.gaps if g.queue == name and g.cause >= 0 and profile.queue_of(g.cause).startswith("DMA")]
+    own = [g for g in profile.gaps if g.queue == name and g.cause >= 0]
+    waits = [g for g in own if profile.queue_of(g.cause).startswith("DMA")]
     share = sum(g.length_us for g in waits) / profile.latency_us
     if share >= 2 * _SHARE:
         lines: dict[Location, float] = defaultdict(float)
@@ -200,7 +201,7 @@ def _short_instructions(profile: Profile, uses: _Uses) -> Iterator[Advice]:
 
     for place, groups, share in uses.by_line(short):
         size = max(o.type.free_size for g in groups for o in g.signature.operands if o.writes)
-        count = sum(g.count for g in groups)
+        count = sum(g.uses for g in groups)
         yield Advice(
             "short instructions", place,
             f"{count:,} instructions on {size} elements per partition take the minimum of {least} cycles",
@@ -214,17 +215,34 @@ def _bank_conflicts(profile: Profile, uses: _Uses) -> Iterator[Advice]:
     for gap in profile.gaps:
         if gap.queue != "Tensor" or gap.cause < 0:
             continue
-        cause = profile.program.signatures[int(profile.ids[gap.cause])]
-        if any(o.reads and not o.writes and o.type.region is MemoryRegion.psum for o in cause.operands):
+        reader = profile.program.signatures[int(profile.ids[gap.cause])]
+        empties = any(o.reads and not o.writes and o.type.region is MemoryRegion.psum for o in reader.operands)
+        written, needed = _buffers(profile, gap.cause)[1], _buffers(profile, gap.instruction)[0]
+        if empties and not written & needed:
             lines[profile.location(gap.cause)] += gap.length_us
+    bank = profile.target.psum_bank_bytes
+    banks = {
+        at // bank
+        for buffer in profile.program.buffers
+        if buffer.region is MemoryRegion.psum and buffer.id in profile.program.addresses
+        for first in [profile.program.addresses[buffer.id][1]]
+        for at in range(first, first + buffer.partition_bytes, bank)
+    }
     for place, waited in lines.items():
         share = waited / profile.latency_us
         if share >= _SHARE:
             yield Advice(
                 "PSUM bank conflict", place, f"Tensor Engine idle {share:.0%} of the launch until this has read a bank",
                 f"Spread results over more of the {profile.target.psum_banks} banks "
-                f"({profile.psum_peak_banks} in use at most), or empty them on two engines in turn.", share,
+                f"({len(banks)} in use), or empty them on two engines in turn.", share,
             )
+
+
+def _buffers(profile: Profile, instruction: int) -> tuple[set[int], set[int]]:
+    """The buffers an instruction reads, and those it writes."""
+    start, code = int(profile.starts[instruction]), profile.program.code
+    operands = profile.program.signatures[code[start]].operands
+    return ({code[start + o.word] for o in operands if o.reads}, {code[start + o.word] for o in operands if o.writes})
 
 
 def _low_utilization(profile: Profile, uses: _Uses) -> Iterator[Advice]:

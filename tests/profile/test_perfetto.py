@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_every_instruction_is_a_slice_on_its_queue(profile: Profile, tmp_path: P
         by_queue.setdefault(e["tid"], []).append((e["ts"], e["ts"] + e["dur"]))
     for spans in by_queue.values():
         spans.sort()
-        assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(spans[:-1], spans[1:], strict=True))
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(spans))
     opened = {e["id"]: e["ts"] for e in events if e["ph"] == "b"}
     closed = {e["id"]: e["ts"] for e in events if e["ph"] == "e"}
     assert opened.keys() == closed.keys() == set(profile.dma_instructions.tolist())

@@ -1,0 +1,153 @@
+"""A profile as one self-contained HTML page: zoomable timeline, memory occupancy, roofline, lines, waits, advice.
+
+The page is report.html with the profile's figures put in as JSON; it loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nkilite.ir.types import MemoryRegion
+from nkilite.profiling.advice import advise
+from nkilite.profiling.occupancy import occupancy
+from nkilite.profiling.profile import ERROR, Profile, matmul_flops
+from nkilite.profiling.text import size_text, time_text
+from nkilite.profiling.workload import QUEUES
+
+__all__ = ["page", "write_page"]
+
+_WAITS = 20
+_TRANSFER_LANES = 4  # DMA transfers in flight at a time are shown on up to this many lanes
+
+
+def page(profile: Profile) -> str:
+    """The HTML text."""
+    template = resources.files("nkilite.profiling").joinpath("report.html").read_text(encoding="utf-8")
+    data = json.dumps(_data(profile), separators=(",", ":")).replace("</", "<\\/")
+    return template.replace("/*DATA*/null", data)
+
+
+def write_page(profile: Profile, path: str | Path) -> None:
+    """Write the page to a file."""
+    Path(path).write_text(page(profile), encoding="utf-8")
+
+
+def _data(profile: Profile) -> dict[str, Any]:
+    line, work = profile.timeline, profile.workload
+    program = profile.program
+    where = np.frombuffer(program.code, np.int64)[profile.starts + 1]
+    opcodes = sorted({s.name for s in program.signatures})
+    number = {name: i for i, name in enumerate(opcodes)}
+    by_signature = np.array([number[s.name] for s in program.signatures])
+    critical = np.zeros(len(work), int)
+    critical[profile.critical_path] = 1
+    return {
+        "name": profile.name, "target": profile.target.name, "order": profile.order, "error": ERROR,
+        "span": profile.span_us, "cards": _cards(profile),
+        "engines": [[name, use.instructions, use.busy_us, use.active] for name, use in profile.engines.items()],
+        "lines": [
+            [f"{_file(c.location.file)}:{c.location.line}", c.location.source, c.instructions, list(c.busy_us.items()),
+             c.critical_us]
+            for c in profile.lines
+        ],
+        "waits": [
+            [g.queue, g.start_us, g.length_us, profile.describe(g.instruction), profile.describe(g.cause)]
+            for g in profile.gaps[:_WAITS]
+        ],
+        "advice": [
+            [a.kind, f"{_file(a.location.file)}:{a.location.line}" if a.location else "", a.figure, a.text]
+            for a in advise(profile)
+        ],
+        "roof": _roof(profile),
+        "lanes": _lanes(profile), "curves": _curves(profile),
+        "opcodes": opcodes, "opcode": by_signature[profile.ids].tolist(), "line": where.tolist(),
+        "lines_of": [[f"{_file(p.file)}:{p.line}", p.source] for p in program.locations],
+        "names": program.names, "critical": critical.tolist(), "cause": line.cause.tolist(),
+        "start": _us(line.start), "busy": _us(np.asarray(work.busy_ns)), "finish": _us(line.finish),
+    }
+
+
+def _cards(profile: Profile) -> list[tuple[str, str]]:
+    cards = [
+        ("latency (modelled)", time_text(profile.latency_us)), ("bottleneck", profile.bottleneck),
+        ("MFU", f"{profile.mfu:.1%}"), ("MBU", f"{profile.mbu:.1%}"),
+        ("instructions", f"{len(profile.workload):,}"),
+        ("HBM read", size_text(profile.hbm_read_bytes)), ("HBM written", size_text(profile.hbm_write_bytes)),
+        ("SBUF peak per partition", size_text(profile.sbuf_peak_bytes)),
+        ("PSUM peak", f"{profile.psum_peak_banks} banks"),
+        ("DMA engines busy, mean", f"{profile.dma_utilization:.1%}"),
+    ]
+    if profile.guessed_loops:
+        cards.append(("loops taken to run once", str(profile.guessed_loops)))
+    return cards
+
+
+def _roof(profile: Profile) -> dict[str, Any]:
+    """Peak and achieved GFLOP/s, HBM GB/s, FLOP per byte."""
+    flops: dict[str, int] = {}
+    for number, count in enumerate(np.bincount(profile.ids, minlength=1).tolist()):
+        amount, dtype = matmul_flops(profile.program.signatures[number]) if count else (0, "")
+        flops[dtype] = flops.get(dtype, 0) + amount * count
+    dtype = max(flops, key=lambda d: flops[d]) or "bfloat16"
+    intensity = profile.arithmetic_intensity
+    return {
+        "dtype": dtype, "peak": profile.target.matmul_flops_per_ns(dtype),
+        "bandwidth": profile.target.hbm_bytes_per_ns, "intensity": intensity if math.isfinite(intensity) else 0,
+        "achieved": profile.flops / (profile.latency_us * 1000),
+    }
+
+
+def _lanes(profile: Profile) -> list[dict[str, Any]]:
+    """Slices by queue, and DMA transfers on lanes on which they do not overlap."""
+    line, queues = profile.timeline, np.asarray(profile.workload.queues)
+    lanes = [
+        _lane(QUEUES[q], line.start, line.end, np.flatnonzero(queues == q), counts=True)
+        for q in np.unique(queues).tolist()
+    ]
+    moves = profile.dma_instructions
+    free = [0.0] * _TRANSFER_LANES
+    members: list[list[int]] = [[] for _ in free]
+    for i in moves[np.argsort(line.moving[moves], kind="stable")].tolist():
+        lane = next((k for k, t in enumerate(free) if t <= line.moving[i]), None)
+        if lane is None:
+            lane = min(range(len(free)), key=lambda k: free[k])
+        members[lane].append(i)
+        free[lane] = max(free[lane], float(line.finish[i]))
+    lanes += [
+        _lane("DMA, more in flight" if k else "DMA transfers", line.moving, line.finish, np.array(found), counts=False)
+        for k, found in enumerate(members) if found
+    ]
+    return lanes
+
+
+def _lane(name: str, start: np.ndarray, end: np.ndarray, members: np.ndarray, counts: bool) -> dict[str, Any]:
+    members = members[np.argsort(start[members], kind="stable")]
+    ends = np.maximum.accumulate(end[members]) if len(members) else end[members]
+    return {
+        "name": name, "counts": counts, "start": _us(start[members]), "end": _us(ends), "id": members.tolist()
+    }
+
+
+def _curves(profile: Profile) -> list[dict[str, Any]]:
+    found = []
+    for region, name, limit in (
+        (MemoryRegion.sbuf, "SBUF per partition", profile.target.sbuf_fmax_bytes),
+        (MemoryRegion.psum, "PSUM per partition", profile.target.psum_partition_bytes),
+    ):
+        times, sizes = occupancy(profile, region)
+        found.append({"name": name, "limit": limit, "t": np.round(times, 4).tolist(), "v": sizes.tolist()})
+    return found
+
+
+def _us(ns: np.ndarray) -> list[float]:
+    return np.round(ns / 1000, 4).tolist()
+
+
+def _file(path: str) -> str:
+    return path.rpartition("/")[2]
