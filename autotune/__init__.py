@@ -15,6 +15,8 @@ Modules, from the bottom up:
     context     what a result belongs to: source, arguments, machine, versions
     database    append-only memory of trials, export and import
     objective   workloads, modelled latency
+    timing      statistics of noisy times
+    measuring, isolation, measured   the cpu objective: its process, the parent's end, the objective
     samplers    optuna behind ask and tell
     study       the search
     lookup      tuned configurations at launch
@@ -28,9 +30,11 @@ from autotune.lookup import use
 from autotune.objective import Workload
 from autotune.space import Space, choice, integers, powers_of_two
 from autotune.study import Result, Study
+from autotune.timing import Protocol
 
 __all__ = [
     "Database",
+    "Protocol",
     "Result",
     "Space",
     "Study",

@@ -10,22 +10,26 @@ from typing import Any
 import nkilite as nki
 from autotune.database import Database
 from autotune.errors import UnknownObjective
+from autotune.measured import Measured
 from autotune.objective import Modelled, Objective, Workload
 from autotune.space import Space, infer
 from autotune.study import TRIALS, Progress, Result, Study
+from autotune.timing import Protocol
 
 MODELLED = ("trn1", "trn2", "trn3")
 OBJECTIVES = (*MODELLED, "cpu")
 
 
-def objective_named(name: str, kernel: Any) -> Objective:
-    """trn1, trn2 or trn3: modelled latency on that chip.
+def objective_named(name: str, seed: int = 0, protocol: Protocol | None = None) -> Objective:
+    """trn1, trn2 or trn3: modelled latency on that chip; cpu: measured on this machine, by a protocol.
 
     Raises:
         UnknownObjective.
     """
     if name in MODELLED:
         return Modelled(name)
+    if name == "cpu":
+        return Measured(protocol, seed)
     raise UnknownObjective(found=name, choices=", ".join(OBJECTIVES))
 
 
@@ -127,7 +131,7 @@ def search(
     if space is not None and not isinstance(space, Space):
         space = Space(space)
     own = isinstance(objective, str)
-    chosen = objective_named(objective, kernel) if isinstance(objective, str) else objective
+    chosen = objective_named(objective, seed) if isinstance(objective, str) else objective
     held = database if isinstance(database, Database) else Database(database)
     try:
         return Study(workloads, chosen, space, sampler, seed, trials, seconds, held, resume).run(on_trial)

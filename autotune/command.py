@@ -16,6 +16,7 @@ from autotune.present import Bar, console, show_comparison, show_database, show_
 from autotune.samplers import NAMES
 from autotune.sources import space_from, workload_from
 from autotune.study import TRIALS, Study
+from autotune.timing import Protocol
 from nkilite.cli.specs import load_kernel
 from nkilite.errors import NkiError
 
@@ -50,6 +51,7 @@ def run(
     seed: Annotated[int, typer.Option()] = 0,
     trials: Annotated[int, typer.Option(min=1, help="Budget of accepted configurations.")] = TRIALS,
     seconds: Annotated[float | None, typer.Option(help="Budget of time.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds a measured configuration may take.")] = Protocol.timeout,
     resume: Annotated[bool, typer.Option("--resume", help="Begin with every trial the database holds.")] = False,
     database: DatabaseOption = Path(DEFAULT_PATH),
 ) -> None:
@@ -58,7 +60,7 @@ def run(
     found = load_kernel(kernel)
     workloads = [workload_from(found, s, dtype, fixed=argument or ()) for s in shapes]
     space = space_from(found, param or (), constraint or ())
-    chosen = objective_named(objective, kernel)
+    chosen = objective_named(objective, seed, Protocol(timeout=timeout))
     try:
         with Database(database) as trials_kept:
             study = Study(workloads, chosen, space, sampler, seed, trials, seconds, trials_kept, resume)

@@ -97,6 +97,9 @@ class Objective(Protocol):
     target: str
     label: str
 
+    def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
+        """Take on the workloads of a study; `default` is the configuration to start from."""
+
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None) -> Outcome:
         """One trial; `incumbent` is the best figure on this workload so far."""
 
@@ -116,6 +119,9 @@ class Modelled:
 
     def __init__(self, target: str) -> None:
         self.name = self.target = target
+
+    def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
+        """Needs nothing."""
 
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None = None) -> Outcome:
         """Trace, check and place the kernel, then run the timing model."""

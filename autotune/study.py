@@ -142,6 +142,7 @@ class Study:
         """
         started, worked = time.perf_counter(), time.process_time()
         interrupted = exhausted = False
+        self.objective.prepare(self.workloads, self.default)
         try:
             exhausted = self._search(started, on_trial)
         except KeyboardInterrupt:
@@ -211,7 +212,8 @@ class Study:
                 if best is None or value < best.value:
                     best = Candidate(configuration, outcomes)
             elapsed = time.perf_counter() - started
-            on_trial(Progress(done, self.trials, rejected, elapsed, self.seconds, best, configuration))
+            budget = min(self.trials, self._space.size) if self.whole else self.trials
+            on_trial(Progress(done, budget, rejected, elapsed, self.seconds, best, configuration))
         return False
 
     def _try(self, configuration: Configuration, best: Candidate | None) -> tuple[Outcome, ...]:

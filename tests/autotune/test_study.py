@@ -13,7 +13,9 @@ from autotune.errors import NothingLegal, UnknownObjective, UnknownSampler
 from autotune.objective import Modelled, geometric_mean
 from autotune.outcome import Outcome, Reason
 
-SPACE = Space({"CHUNK": [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 192], "COPIES": range(1, 9), "REFUSE": ["no", "yes", 1]})
+SPACE = Space({
+    "CHUNK": [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 192], "COPIES": range(1, 9), "REFUSE": ["no", "yes", 1],
+})
 
 
 class Counting(Modelled):

@@ -1,0 +1,119 @@
+"""The parent's end of the measuring process: starts it, waits with a time limit, and tells a crash from a hang."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from autotune.errors import NotImportable
+from autotune.measuring import Load
+
+_PROGRAM = "from autotune.measuring import main; main()"  # not -m: its classes must be those it is sent
+START_SECONDS = 120.0  # imports and reading the workloads, on a busy machine
+
+
+class Crashed(Exception):
+    """The measuring process ended while it worked on a request."""
+
+
+class TimedOut(Exception):
+    """The measuring process did not answer in time, and was killed."""
+
+
+class Measurer:
+    """One measuring process, started when first asked and again after it died."""
+
+    def __init__(self, loads: Sequence[Load]) -> None:
+        self._loads = list(loads)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._expectations: list[Any] = []
+
+    def ask(self, request: Any, timeout: float) -> Any:
+        """The answer to a request.
+
+        Raises:
+            Crashed, TimedOut: the process is gone; the next request starts another.
+        """
+        if self._connection is None:
+            self._start()
+        return self._exchange(request, timeout)
+
+    def remember(self, request: Any) -> None:
+        """A request to repeat whenever the process is started anew."""
+        self._expectations.append(request)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment,
+                start_new_session=True,  # Ctrl-C is the parent's to handle
+            )
+        self._connection = Connection(ours.detach())
+        try:
+            for request in (*self._loads, *self._expectations):
+                self._exchange(request, START_SECONDS)
+        except (Crashed, TimedOut) as error:
+            kernel = self._loads[0].kernel
+            raise NotImportable(kernel=kernel, problem=f"{error}; its standard error says why") from None
+
+    def _exchange(self, request: Any, timeout: float) -> Any:
+        assert self._connection is not None
+        try:
+            self._connection.send(request)
+            if not self._connection.poll(timeout):
+                self.close()
+                raise TimedOut(f"no answer within {timeout:g} s")
+            return self._connection.recv()
+        except (EOFError, OSError):
+            raise Crashed(self._end()) from None
+        except KeyboardInterrupt:
+            self.close()
+            raise
+
+    def _end(self) -> str:
+        assert self._process is not None
+        code = self._process.wait()
+        self.close()
+        if code < 0:
+            return f"the measuring process was ended by {signal.Signals(-code).name}"
+        return f"the measuring process ended with status {code}"
+
+    def close(self) -> None:
+        """End the process, working or not."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def address(kernel: Any) -> str:
+    """Where another process finds a kernel: MODULE:KERNEL, or FILE.py:KERNEL where no import finds the module.
+
+    Raises:
+        NotImportable: it is not at the top level of its module.
+    """
+    name, module = kernel.__qualname__, kernel.__module__
+    if "." in name:
+        raise NotImportable(kernel=name, problem="it is defined inside something else", location=kernel.location)
+    file = kernel.location.file
+    spec = None if module == "__main__" else importlib.util.find_spec(module)
+    if spec is not None and spec.origin is not None and os.path.samefile(spec.origin, file):
+        return f"{module}:{name}"
+    if not os.path.exists(file):
+        raise NotImportable(kernel=name, problem=f"{file} does not exist", location=kernel.location)
+    return f"{file}:{name}"

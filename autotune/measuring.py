@@ -1,0 +1,231 @@
+"""The measuring process: compiles, checks and times configurations for a parent, so that a crash costs one trial.
+
+`main` answers requests (see `Server`) on a connection until it closes. What kernels print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from autotune.context import canonical
+from autotune.objective import Workload
+from autotune.outcome import Outcome, Reason, rejection
+from autotune.space import Configuration
+from autotune.timing import Protocol, Spread
+from nkilite.cli.specs import load_kernel
+from nkilite.testing import MismatchError, compare, tolerance
+
+
+@dataclass(frozen=True)
+class Load:
+    """Take on a workload: `arrays` are the arguments by name, `expected` its reference's results, or None."""
+
+    kernel: str
+    arguments: dict[str, Any]
+    expected: tuple[np.ndarray, ...] | None
+    reduction: int
+    overrides: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Compile, check and time a configuration of workload `index`; answered with an Outcome."""
+
+    index: int
+    configuration: Configuration
+    incumbent: float | None
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Expect:
+    """Make the results of this configuration of workload `index` the expected ones; answered with an Outcome."""
+
+    index: int
+    configuration: Configuration
+
+
+@dataclass(frozen=True)
+class Interleave:
+    """Time configurations of all workloads in rounds; answered with samples[configuration][workload][round]."""
+
+    configurations: tuple[Configuration, ...]
+    protocol: Protocol
+    seed: int
+
+
+class Subject:
+    """One workload in this process, with its compiled configurations."""
+
+    def __init__(self, load: Load) -> None:
+        self.workload = Workload.of(load_kernel(load.kernel), **load.arguments)
+        self.expected = load.expected
+        self.reduction, self.overrides = load.reduction, load.overrides
+        self.arrays = {n: a for n, a in self.workload.arguments.items() if isinstance(a, np.ndarray)}
+        self.pristine = {n: a.copy() for n, a in self.arrays.items()}
+        self.in_place: set[str] = set()
+        self.launchers: dict[str, Any] = {}
+
+    def launcher(self, configuration: Configuration) -> Any:
+        """Compiled once."""
+        key = canonical(configuration)
+        if key not in self.launchers:
+            call = self.workload.call(configuration)
+            self.launchers[key] = self.workload.kernel.launcher(*call.args, **call.kwargs)
+        return self.launchers[key]
+
+    def drop(self, configuration: Configuration) -> None:
+        """Free a configuration's memory."""
+        self.launchers.pop(canonical(configuration), None)
+        self.workload.kernel.forget()
+
+    def restore(self) -> None:
+        """Give arguments that the kernel writes their first values back."""
+        for name in self.in_place:
+            np.copyto(self.arrays[name], self.pristine[name])
+
+    def results(self, launcher: Any) -> tuple[np.ndarray, ...]:
+        """Of one launch, and whatever it did to its arguments."""
+        self.restore()
+        returned = launcher.run()
+        for name, array in self.arrays.items():
+            if array.tobytes() != self.pristine[name].tobytes():
+                self.in_place.add(name)
+        values = returned if isinstance(returned, (tuple, list)) else (returned,)
+        found = tuple(np.array(v) for v in values if v is not None)
+        self.restore()
+        return found
+
+    def time(self, launcher: Any, launches: int) -> list[float]:
+        """Microseconds of each launch, arguments restored before each if need be."""
+        if not self.in_place:
+            return launcher.time(launches)
+        times = []
+        for _ in range(launches):
+            self.restore()
+            times += launcher.time(1)
+        return times
+
+    def judge(self, got: Sequence[np.ndarray]) -> None:
+        """Raise MismatchError unless results are what is expected."""
+        assert self.expected is not None
+        if len(got) != len(self.expected):
+            raise MismatchError(f"{len(got)} outputs, expected {len(self.expected)}")
+        dtypes = [a.dtype for a in self.arrays.values()]
+        for index, (ours, right) in enumerate(zip(got, self.expected, strict=True)):
+            exact = ours.dtype.kind in "iub"
+            wanted = np.asarray(right, ours.dtype if exact else np.float64)
+            rtol, per_rms = tolerance(ours.dtype, inputs=dtypes, reduction=self.reduction)
+            finite = wanted[np.isfinite(wanted)].astype(np.float64)
+            rms = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+            compare(
+                ours, wanted, rtol=self.overrides.get("rtol", rtol), atol=self.overrides.get("atol", per_rms * rms),
+                what=f"output {index}",
+            )
+
+
+class Server:
+    """Answers one request after the other."""
+
+    def __init__(self) -> None:
+        self.subjects: list[Subject] = []
+
+    def answer(self, request: Load | Measure | Expect | Interleave) -> Any:
+        """What the request's docstring says; an Outcome where the kernel fails."""
+        if isinstance(request, Load):
+            self.subjects.append(Subject(request))
+            return None
+        if isinstance(request, Interleave):
+            return self._interleave(request)
+        started = time.perf_counter()
+        subject = self.subjects[request.index]
+        try:
+            if isinstance(request, Expect):
+                subject.expected = subject.results(subject.launcher(request.configuration))
+                return Outcome(value=0.0)
+            return self._measure(subject, request, started)
+        except MismatchError as error:
+            subject.drop(request.configuration)
+            return Outcome(reason=Reason.wrong_result, detail=str(error), seconds=time.perf_counter() - started)
+        except Exception as error:  # the kernel's; the parent decides what it means
+            subject.drop(request.configuration)
+            return rejection(error, time.perf_counter() - started)
+
+    def _measure(self, subject: Subject, request: Measure, started: float) -> Outcome:
+        protocol = request.protocol
+        launcher = subject.launcher(request.configuration)
+        subject.judge(subject.results(launcher))
+        bound = math.inf if request.incumbent is None else protocol.hopeless * request.incumbent
+        fastest = self._warm_up(subject, launcher, protocol)
+        if fastest > bound:  # a burst of noise deserves a second look
+            fastest = min(fastest, self._warm_up(subject, launcher, protocol))
+        if fastest > bound:
+            subject.drop(request.configuration)
+            detail = f"{fastest:.4g} us at best in warm-up, incumbent {request.incumbent:.4g} us (cpu-measured)"
+            return Outcome(reason=Reason.hopeless, detail=detail, seconds=time.perf_counter() - started)
+        times: list[float] = []
+        begun = time.perf_counter()
+        while len(times) < protocol.launches and (
+            len(times) < protocol.least or time.perf_counter() - begun < protocol.seconds
+        ):
+            times += subject.time(launcher, 1)
+        spread = Spread.of(times)
+        subject.drop(request.configuration)
+        return Outcome(
+            value=spread.median, low=spread.low, high=spread.high, figures={"launches": len(times)},
+            seconds=time.perf_counter() - started,
+        )
+
+    def _warm_up(self, subject: Subject, launcher: Any, protocol: Protocol) -> float:
+        """Microseconds of the fastest launch."""
+        times: list[float] = []
+        begun = time.perf_counter()
+        while not times or (
+            len(times) < protocol.warmup_launches and time.perf_counter() - begun < protocol.warmup_seconds
+        ):
+            times += subject.time(launcher, 1)
+        return min(times)
+
+    def _interleave(self, request: Interleave) -> list[list[list[float]]]:
+        rng, protocol = random.Random(request.seed), request.protocol
+        samples: list[list[list[float]]] = [[[] for _ in self.subjects] for _ in request.configurations]
+        launchers = [[s.launcher(c) for s in self.subjects] for c in request.configurations]
+        order = list(range(len(launchers)))
+        begun, done = time.perf_counter(), 0
+        while done < protocol.rounds and (
+            done < protocol.least or time.perf_counter() - begun < protocol.final_seconds
+        ):
+            rng.shuffle(order)
+            for candidate in order:
+                for index, subject in enumerate(self.subjects):
+                    # The first launch brings the candidate's memory back into the caches; the second is taken.
+                    samples[candidate][index].append(subject.time(launchers[candidate][index], 2)[1])
+            done += 1
+        return samples
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the parent closes the connection."""
+    server = Server()
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        connection.send(server.answer(request))
+
+
+def main() -> None:
+    """Entry point of the process; its only argument is the descriptor of the connection."""
+    os.dup2(2, 1)
+    serve(Connection(int(sys.argv[1])))

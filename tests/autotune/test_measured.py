@@ -1,0 +1,152 @@
+"""The cpu objective: correctness, crashes, hangs, arguments written in place, finals; and its statistics."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import subjects
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nkilite as nki
+from autotune import Database, Protocol, Space, Study, Workload, choice, search
+from autotune.errors import NotImportable, ReferenceFailed
+from autotune.isolation import address
+from autotune.measured import Measured
+from autotune.objective import Candidate
+from autotune.outcome import Outcome, Reason
+from autotune.timing import Spread, indistinct, median_interval, paired_ratio, quantile
+
+QUICK = Protocol(
+    warmup_launches=2, warmup_seconds=0.02, launches=5, seconds=0.05, least=3, rounds=7, final_seconds=1, timeout=4
+)
+
+
+@pytest.fixture
+def objective(monkeypatch):
+    monkeypatch.setenv(subjects.PARENT, str(os.getpid()))
+    measured = Measured(QUICK)
+    yield measured
+    measured.close()
+
+
+def test_wrong_results_crashes_and_hangs_cost_one_trial(objective, capfd) -> None:
+    workload = Workload.of(subjects.doubled, subjects.X, reference=lambda x: 2 * x.astype(np.float64))
+    space = Space({"HOW": ["well", "wrong", "crash", "hang", "print"]})
+    database = Database(None)
+    result = Study([workload], objective, space, database=database).run()
+    reasons = {t.configuration["HOW"]: t.outcome.reason for t in database.trials.values()}
+    assert reasons == {
+        "well": None, "wrong": Reason.wrong_result, "crash": Reason.crash, "hang": Reason.timeout, "print": None,
+    }
+    crash = next(t.outcome for t in database.trials.values() if t.outcome.reason is Reason.crash)
+    assert "SIGSEGV" in crash.detail
+    assert result.label == "cpu-measured"
+    best = result.best.outcomes[0]
+    assert 0 < best.low <= best.value <= best.high
+    assert "kernels may print" not in capfd.readouterr().out.replace("kernels may print\n", "", 1)  # traced here once
+
+
+def test_hopeless_candidates_stop_early_and_the_best_is_found(objective) -> None:
+    space = Space({"PASSES": [1, 200]})
+    result = search(subjects.doubled, (subjects.X,), objective=objective, space=space)
+    assert result.best.configuration == {"PASSES": 1}
+    assert result.rejections.counts == {Reason.hopeless: 1}
+
+
+def test_slow_default_is_beaten(objective) -> None:
+    kernel_space = Space({"PASSES": choice([1, 4], default=4)})
+    result = search(subjects.doubled, (subjects.X,), objective=objective, space=kernel_space)
+    assert result.best.configuration == {"PASSES": 1}
+    assert result.default.configuration == {"PASSES": 4}
+    assert result.speedup > 1.2
+    assert "interleaved" in result.remark
+
+
+def test_arguments_written_in_place_are_restored(objective) -> None:
+    x = subjects.X.copy()
+    result = subjects.incremented_in_place.tuning.search(x, objective=objective)
+    assert len(result.ranking) == 2
+    np.testing.assert_array_equal(x, subjects.X)
+
+
+def test_default_stands_in_for_a_reference(objective) -> None:
+    result = search(subjects.doubled, (subjects.X,), objective=objective, space={"HOW": ["well", "wrong"]})
+    assert result.rejections.counts == {Reason.wrong_result: 1}
+    bad = Space({"HOW": choice(["well", "crash"], default="crash")})
+    with pytest.raises(ReferenceFailed, match="SIGSEGV"):
+        search(subjects.doubled, (subjects.X,), objective=objective, space=bad)
+
+
+def test_kernels_must_be_importable(objective) -> None:
+    @nki.jit
+    def local(x, PASSES=1):
+        return x
+
+    with pytest.raises(NotImportable, match="top level"):
+        search(local, (subjects.X,), objective=objective)
+    assert address(subjects.doubled).endswith("subjects:doubled")
+
+
+def test_database_keeps_cpu_and_level(objective) -> None:
+    database = Database(None)
+    search(subjects.doubled, (subjects.X,), objective=objective, space={"PASSES": [1]}, database=database)
+    context = next(database.of_kernel())
+    assert context.objective == "cpu"
+    assert subjects.doubled.compile(subjects.X).host.level in context.cpu
+
+
+class Scripted:
+    """A measurer whose interleaved samples are given."""
+
+    def __init__(self, samples) -> None:
+        self.samples = samples
+
+    def ask(self, request, timeout):
+        return [[self.samples[c["N"]]] for c in request.configurations]
+
+
+def settle(samples, default=None):
+    objective = Measured(QUICK)
+    objective._measurer = Scripted(samples)
+    space = Space({"N": sorted(samples)})
+    candidates = [Candidate({"N": n}, (Outcome(value=Spread.of(s).median, low=min(s)),)) for n, s in samples.items()]
+    candidates.sort(key=lambda c: c.value)
+    return objective.settle((), candidates, default or {"N": -1}, space)
+
+
+def test_ties_go_to_the_default_then_to_the_order() -> None:
+    noise = [100.0, 130.0, 101.0, 99.0, 150.0, 100.0, 102.0]
+    near = [n * (1.002 if i % 2 else 0.998) for i, n in enumerate(noise)]
+    slower = [n * 1.05 for n in noise]
+    verdict = settle({1: near, 2: noise, 3: slower})
+    assert verdict.ranking[0].configuration == {"N": 1}
+    assert verdict.ties == ({"N": 2},)
+    assert verdict.ranking[-1].configuration == {"N": 3}
+    assert settle({1: near, 2: noise, 3: slower}, default={"N": 2}).ranking[0].configuration == {"N": 2}
+
+
+def test_pairing_sees_through_drift() -> None:
+    drift = [100.0 * 1.2**i for i in range(9)]
+    faster = [0.95 * d for d in drift]
+    assert paired_ratio(faster, drift)[0] == pytest.approx(0.95)
+    assert not indistinct(faster, drift)
+    assert indistinct(drift, list(drift))
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=40))
+def test_interval_encloses_the_median(samples: list[float]) -> None:
+    low, high = median_interval(samples)
+    assert min(samples) <= low <= quantile(samples, 0.5) <= high <= max(samples)
+
+
+def test_interval_has_its_confidence() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(1000):
+        low, high = median_interval(rng.lognormal(size=25).tolist())
+        inside += low <= 1 <= high
+    assert 0.94 <= inside / 1000 <= 1
+    assert median_interval([1.0, 2.0, 3.0]) == (1.0, 3.0)
