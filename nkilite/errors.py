@@ -124,6 +124,11 @@ class InvalidCall(ArgumentError, TypeError):
     remedy = "its signature is {function}{signature}."
 
 
+class InvalidSchedule(ArgumentError, ValueError):
+    template = "the schedule of kernel {kernel!r} does not fit it: {problem}."
+    remedy = "an entry is (name, name or list of names it waits for), of instructions called with name=."
+
+
 class UnsupportedArrayDtype(ArgumentError, TypeError):
     template = "array argument {name!r} has dtype {dtype}, which NeuronCores do not have."
     remedy = "convert it first, for example to {suggestion}."

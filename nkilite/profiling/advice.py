@@ -116,8 +116,8 @@ def _reloads(profile: Profile, uses: _Uses) -> Iterator[Advice]:
             yield Advice(
                 "input reloaded", lines[number], f"{buffer.label} is read {times:.1f} times from HBM",
                 "Load larger blocks, reorder the loops so that a tile serves all who need it while it is on chip, "
-                f"or keep it: SBUF peaks at {profile.sbuf_peak_bytes:,} of {profile.target.sbuf_fmax_bytes:,} bytes per "
-                "partition.", share,
+                f"or keep it: SBUF peaks at {profile.sbuf_peak_bytes:,} of {profile.target.sbuf_fmax_bytes:,} bytes "
+                "per partition.", share,
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from nkilite.runtime.compile import Compilation, compile_program
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.fingerprint import fingerprint
 from nkilite.runtime.globals import Globals
+from nkilite.runtime.schedule import Schedule, apply_schedule, as_schedule
 from nkilite.runtime.tracebacks import presented
 from nkilite.trace import active
 from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
@@ -62,7 +63,25 @@ class Kernel:
         self.lnc = lnc
         self.simulated = simulated
         self.signature = inspect.signature(function)
+        self._schedule: Schedule = ()
         self._specializations: dict[Any, Specialization] = {}
+
+    def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel:
+        """This kernel with dependencies between named instructions.
+
+        Args:
+            edges: (name, name or names of the instructions it waits for).
+
+        They have no effect on results; `nkilite.profile` honours them. Source: public page "How to Use the NKI
+        Scheduling APIs".
+
+        Raises:
+            InvalidSchedule: an entry is no such pair; when the kernel is traced, a name is unknown or an instruction
+                would wait for a later one.
+        """
+        scheduled = Kernel(self.function, self.lnc, self.simulated)
+        scheduled._schedule = as_schedule(edges, self.__name__)
+        return scheduled
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -246,6 +265,7 @@ def _trace(kernel: Kernel, arguments: Arguments) -> tuple[Program, Any]:
     with collector_paused():
         returned = _enter(builder, kernel, arguments, eager=False)
     program = builder.program
+    apply_schedule(program, kernel._schedule)
     for tensor in _tensors(returned, kernel, program):
         if tensor.storage.kind is not BufferKind.input and tensor.storage not in program.outputs:
             program.outputs.append(tensor.storage)

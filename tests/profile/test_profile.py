@@ -8,7 +8,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.errors import UnknownTarget
+from nkilite.errors import InvalidSchedule, UnknownTarget
 from nkilite.machine.target import get_target
 
 X = np.zeros((128, 512), np.float32)
@@ -168,6 +168,42 @@ def test_no_reorder_chains_and_depends_on_adds_one_edge() -> None:
     counts = {how: len(nki.profile(two_engines, X, how, target="trn2").workload.edges) for how in ("", "edge", "block")}
     assert counts["edge"] == counts[""] + 1
     assert counts["block"] == counts[""] + 2
+
+
+@nki.jit
+def named(x):
+    a, b = tile(x.shape), tile(x.shape)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=a, src=x)
+    nisa.activation(dst=b, op=nl.exp, data=a, name="exp")
+    nisa.tensor_scalar(dst=tile(x.shape), data=a, op0=nl.multiply, operand0=2.0, name="twice")
+    nisa.dma_copy(dst=out, src=b)
+    return out
+
+
+@pytest.mark.parametrize("edges", [[("twice", "exp")], [("twice", ["exp"])]])
+def test_with_schedule_adds_dependencies(edges) -> None:
+    def starts(kernel):
+        profile = nki.profile(kernel, X, target="trn2")
+        return {n: profile.timeline.start[i] for i, n in profile.program.names.items()}
+
+    free, scheduled = starts(named), starts(named.with_schedule(edges))
+    assert free["twice"] == free["exp"]
+    assert scheduled["twice"] > scheduled["exp"] + 512 / 1.2
+
+
+@pytest.mark.parametrize(
+    ("edges", "says"),
+    [
+        ([("twice", "square")], "no instruction is named 'square'; names: exp, twice"),
+        ([("exp", "twice")], "'twice' is traced after 'exp'"),
+        ([("exp",)], r"\('exp',\) is not a pair"),
+        ([("exp", 3)], "name"),
+    ],
+)
+def test_schedules_that_do_not_fit(edges, says: str) -> None:
+    with pytest.raises(InvalidSchedule, match=says):
+        nki.profile(named.with_schedule(edges), X, target="trn2")
 
 
 def test_program_order_is_never_faster_here() -> None:
