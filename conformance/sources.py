@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import re
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -63,11 +66,18 @@ class GeneratedSource:
         return _SETS_TARGET.search(self.text) is not None
 
     def load(self) -> ModuleType:
-        folder = Path(tempfile.mkdtemp(prefix="conformance-"))
         name = re.sub(r"\W+", "_", self.name).strip("_")
-        file = folder / f"{name}.py"
+        file = _generated_folder() / f"{name}.py"
         file.write_text(self.text, encoding="utf-8")
         return load_path(file, name)
+
+
+@cache
+def _generated_folder() -> Path:
+    """A folder for generated modules, removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="conformance-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def load_path(path: Path, name: str) -> ModuleType:
