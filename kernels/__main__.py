@@ -115,7 +115,8 @@ def _in_turns(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float
 
 
 def _add_chip_row(table: Table, name: str, summary: Any) -> None:
-    counts = [summary.instructions.get(e, 0) for e in (engine.tensor, engine.vector, engine.scalar, engine.gpsimd, engine.dma)]
+    shown = (engine.tensor, engine.vector, engine.scalar, engine.gpsimd, engine.dma)
+    counts = [summary.instructions.get(e, 0) for e in shown]
     busiest, time_us = max(summary.busy_us.items(), key=lambda item: item[1])
     table.add_row(
         name, *map(str, counts), _bytes(summary.hbm_read_bytes), _bytes(summary.hbm_write_bytes),

@@ -245,7 +245,7 @@ class InvalidAddress(NkiValidationError):
 
 class UninitializedRead(NkiValidationError):
     template = "{instruction} reads {operand}, but {what} was never written."
-    remedy = "write the tile first (nisa.memset, nisa.dma_copy, or a computation), or read only the part that is written."
+    remedy = "write the tile first (nisa.memset, nisa.dma_copy, or a computation), or read only the written part."
 
 
 class AccumulateUninitialized(NkiValidationError):
@@ -313,7 +313,7 @@ class NotInKernel(TracingError, RuntimeError):
 
 class StaleTensor(TracingError, RuntimeError):
     template = "{instruction}: {operand} is tile {tensor} of a kernel call that has ended; it was made at {made}."
-    remedy = "a tensor lives as long as its kernel call: pass data as a kernel argument, or make the tensor in this kernel."
+    remedy = "a tensor lives as long as its kernel call: pass data as an argument, or make the tensor in this kernel."
 
 
 class KernelRecursion(TracingError, RecursionError):

@@ -26,8 +26,17 @@ LAYERS = [
     ["pytest_plugin", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-PUBLIC = {"nkilite", "nkilite.profiling", "nkilite.isa", "nkilite.language", "nkilite.testing", "nkilite.errors", "nkilite.typing",
-          "nkilite.location", "nkilite.cli.specs"}
+PUBLIC = {
+    "nkilite",
+    "nkilite.cli.specs",
+    "nkilite.errors",
+    "nkilite.isa",
+    "nkilite.language",
+    "nkilite.location",
+    "nkilite.profiling",
+    "nkilite.testing",
+    "nkilite.typing",
+}
 
 
 def imports(path: Path) -> list[tuple[int, str]]:

@@ -39,8 +39,12 @@ def compile(
         Stage | None,
         typer.Option(help="trace: IR as traced; passes: IR after each pass; final: IR after the last; llvm; asm."),
     ] = None,
-    only: Annotated[str | None, typer.Option("--pass", help="With --dump passes: only before and after this pass.")] = None,
-    times: Annotated[bool, typer.Option("--time", help="Print the time of every stage, and run the kernel once.")] = False,
+    only: Annotated[
+        str | None, typer.Option("--pass", help="With --dump passes: only before and after this pass.")
+    ] = None,
+    times: Annotated[
+        bool, typer.Option("--time", help="Print the time of every stage, and run the kernel twice.")
+    ] = False,
     target: Annotated[str | None, typer.Option(help="trn1, trn2 or trn3.")] = None,
 ) -> None:
     """Trace and compile a kernel; dump the IR, LLVM IR or assembly; time the stages."""

@@ -149,7 +149,7 @@ def visit(
         return
     dims = nest.contiguous_last(dims, itemsizes, e.host.lanes)
     if not dims:
-        element(list(pointers), [i for i in itemsizes], 1)
+        element(list(pointers), list(itemsizes), 1)
         return
     lanes = step_lanes(e)
 

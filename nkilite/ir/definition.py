@@ -47,12 +47,18 @@ class Control(Enum):
 
 @dataclass(frozen=True)
 class Parameter:
-    """`register`: a VirtualRegister may be given, and stands for the one-element tensor behind it."""
+    """What a call gives an instruction.
+
+    Attributes:
+        optional: None may be given.
+        register: a VirtualRegister may be given, and stands for the one-element tensor behind it.
+    """
 
     name: str
     role: Role
     default: Any
     written: bool
+    optional: bool = True
     register: bool = False
 
 
@@ -116,8 +122,10 @@ def define(
             continue
         annotation = parameter.annotation if isinstance(parameter.annotation, str) else ""
         written = parameter.name in writes
+        role = role_of(annotation)
+        optional = role is Role.attribute or "None" in annotation
         register = _REGISTER in annotation
-        parameters.append(Parameter(parameter.name, role_of(annotation), parameter.default, written, register))
+        parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(function.__name__, function, tuple(parameters), registers, updates, in_place, control)
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

@@ -14,7 +14,7 @@ from nkilite.errors import IrError
 from nkilite.ir import attributes
 from nkilite.ir.definition import REGISTRY, Role
 from nkilite.ir.program import IMMEDIATE, Program
-from nkilite.ir.types import Buffer, BufferKind, IndirectKind, Indirection, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, Indirection, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import get_target
 

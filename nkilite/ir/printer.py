@@ -82,10 +82,13 @@ class _Printer:
     def reference(self, buffer: Buffer) -> str:
         if buffer.name in self._unique:
             return f"%{buffer.name}"
-        return f"%{buffer.label}.{buffer.id}" if buffer.name and buffer.name.isidentifier() else f"%{_generated(buffer)}"
+        if buffer.name.isidentifier():
+            return f"%{buffer.name}.{buffer.id}"
+        return f"%{_generated(buffer)}"
 
     def buffer(self, buffer: Buffer) -> str:
-        text = f"buffer {self.reference(buffer)} = {buffer.kind.value} {buffer.region} {buffer.dtype}{list(buffer.shape)}"
+        what = f"{buffer.kind.value} {buffer.region} {buffer.dtype}{list(buffer.shape)}"
+        text = f"buffer {self.reference(buffer)} = {what}"
         if buffer.name and buffer.name not in self._unique:
             text += f" name {buffer.name!r}"
         if buffer.address is not None:

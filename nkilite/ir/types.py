@@ -1,10 +1,10 @@
-"""What an instruction operand is: a memory region, a buffer in it, and an interned strided view type over that buffer."""
+"""What an operand is: a memory region, a buffer in it, and an interned strided view type over that buffer."""
 
 from __future__ import annotations
 
 from enum import Enum
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Indirection:
     """
 
     __slots__ = ("index", "kind", "limit", "stride")
-    _interned: dict[tuple, Indirection] = {}
+    _interned: ClassVar[dict[tuple, Indirection]] = {}
 
     def __init__(self, kind: IndirectKind, index: ViewType, stride: int, limit: int) -> None:
         self.kind, self.index, self.stride, self.limit = kind, index, stride, limit
@@ -86,7 +86,7 @@ class ViewType:
     """
 
     __slots__ = ("dtype", "free_size", "indirection", "ndim", "region", "shape", "size", "strides")
-    _interned: dict[tuple, ViewType] = {}
+    _interned: ClassVar[dict[tuple, ViewType]] = {}
 
     region: MemoryRegion
     dtype: DType

@@ -59,8 +59,10 @@ def _check_loops(program: Program, where: str) -> None:
         for operand in instruction.signature.operands:
             buffer, _ = instruction.access(operand)
             if buffer.loop is not None and buffer.loop not in chains[instruction.index]:
-                raise IrError(f"{instruction.signature.name} uses {buffer.label} of loop {buffer.loop} outside of it{where}",
-                              location=instruction.location)
+                raise IrError(
+                    f"{instruction.signature.name} uses {buffer.label} of loop {buffer.loop} outside of it{where}",
+                    location=instruction.location,
+                )
     for consumer, producer in program.dependencies:
         if not set(chains[producer]) <= set(chains[consumer]):
             raise IrError(f"instruction {consumer} depends on {producer}, which is in a loop that has ended{where}",
@@ -85,7 +87,8 @@ def _check_access(instruction: Instruction, operand: Operand, buffer: Buffer, of
     elif offset + low * size < 0 or offset + (high + 1) * size > buffer.size_bytes:
         problem = f"covers bytes {offset + low * size}..{offset + (high + 1) * size} of {buffer.size_bytes}"
     elif buffer.region.on_chip and kind.shape[0] > 1 and kind.strides[0] * size % buffer.partition_bytes:
-        problem = f"has partition stride {kind.strides[0] * size} bytes in a tile of {buffer.partition_bytes} per partition"
+        stride = kind.strides[0] * size
+        problem = f"has partition stride {stride} bytes in a tile of {buffer.partition_bytes} per partition"
     if problem:
         raise IrError(
             f"operand {operand.name} of {instruction.signature.name} ({buffer.label}) {problem}{where}",

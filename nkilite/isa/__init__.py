@@ -2,7 +2,21 @@
 
 from typing import NoReturn as _NoReturn
 
-from nkilite.isa.constants import *  # noqa: F403
+from nkilite.errors import NkiValidationError
+from nkilite.isa.constants import (
+    dge_mode,
+    dma_engine,
+    engine,
+    gpsimd_engine,
+    matmul_perf_mode,
+    nc_version,
+    oob_mode,
+    reduce_cmd,
+    scalar_engine,
+    tensor_engine,
+    unknown_engine,
+    vector_engine,
+)
 from nkilite.isa.copy import memset, tensor_copy, tensor_copy_predicated
 from nkilite.isa.dma import dma_copy, dma_transpose
 from nkilite.isa.pattern import affine_select, iota
@@ -20,7 +34,65 @@ from nkilite.isa.unsupported import FUNCTIONS as _UNSUPPORTED
 from nkilite.isa.vector import reciprocal, scalar_tensor_tensor, tensor_scalar, tensor_tensor
 from nkilite.isa.version import get_nc_sub_version, get_nc_version
 from nkilite.suggest import unknown_name as _unknown_name
+from nkilite.trace.builder import NkiInstruction
 from nkilite.trace.register import VirtualRegister
+
+__all__ = [
+    "NkiInstruction",
+    "NkiScalar",
+    "NkiValidationError",
+    "VirtualRegister",
+    "activate2",
+    "activation",
+    "activation_reduce",
+    "affine_select",
+    "bn_aggr",
+    "bn_stats",
+    "dge_mode",
+    "dma_copy",
+    "dma_engine",
+    "dma_transpose",
+    "engine",
+    "exponential",
+    "get_nc_sub_version",
+    "get_nc_version",
+    "gpsimd_engine",
+    "iota",
+    "matmul_perf_mode",
+    "max8",
+    "memset",
+    "nc_find_index8",
+    "nc_match_replace8",
+    "nc_matmul",
+    "nc_stream_shuffle",
+    "nc_transpose",
+    "nc_version",
+    "oob_mode",
+    "range_select",
+    "reciprocal",
+    "reduce_cmd",
+    "register_alloc",
+    "register_load",
+    "register_move",
+    "register_store",
+    "scalar_engine",
+    "scalar_load",
+    "scalar_store",
+    "scalar_tensor_tensor",
+    "select_reduce",
+    "tensor_copy",
+    "tensor_copy_predicated",
+    "tensor_engine",
+    "tensor_partition_reduce",
+    "tensor_reduce",
+    "tensor_scalar",
+    "tensor_scalar_cumulative",
+    "tensor_scalar_reduce",
+    "tensor_tensor",
+    "tensor_tensor_scan",
+    "unknown_engine",
+    "vector_engine",
+]
 
 globals().update(_UNSUPPORTED)
 

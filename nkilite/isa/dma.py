@@ -10,7 +10,7 @@ import numpy as np
 from nkilite.codegen import move
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import cast
-from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedEngine, describe
+from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, OobMode, ViewType
 from nkilite.isa import rules
@@ -94,13 +94,10 @@ def _(call: Signature) -> None:
             detail=f"hwdge moves bytes and cannot convert src {call.src.dtype} to dst {call.dst.dtype}",
             hint="reinterpret one side with .view(dtype), or convert with dge_mode swdge or none.",
         )
-    if call.engine is not Engine.unknown:
+    if call.engine not in (None, Engine.unknown):
+        rules.require_engine(call, Engine.sync, Engine.scalar)
         if call.dge_mode is not _DgeMode.hwdge:
             raise _invalid(call, "engine", call.engine.name, "no engine unless dge_mode is hwdge")
-        if call.engine not in (Engine.sync, Engine.scalar):
-            raise UnsupportedEngine(
-                instruction=rules.instruction_name(call), found=call.engine.name, allowed="sync, scalar"
-            )
 
 
 @dma_copy.reference

@@ -43,6 +43,7 @@ __all__ = [
     "scalar_stream",
     "sequencer",
     "tensor_transpose",
+    "turnaround_ns",
     "vector_copy",
     "vector_copy_predicated",
     "vector_memset",
@@ -401,6 +402,17 @@ def result_latency_ns(target: Target, engine: Engine) -> float:
     initiation interval: draining the pipeline, writing, and telling the consumer.
     """
     return (target.dependency_cycles - target.min_issue_cycles) / clock_ghz(target, engine)
+
+
+def turnaround_ns(target: Target, engine: Engine) -> float:
+    """Time from the end of an instruction until its engine starts the next one.
+
+    Starting an access to SBUF or PSUM takes `Target.memory_access_cycles` (arch-v2), which Vector and Scalar Engine
+    do not hide; the Tensor Engine loads weights in the background, and GpSimd's start-up is part of its costs.
+    """
+    if engine in (Engine.vector, Engine.scalar):
+        return target.memory_access_cycles / clock_ghz(target, engine)
+    return 0.0
 
 
 def dma_issue_ns(target: Target, *, generated: bool) -> float:

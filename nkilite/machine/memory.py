@@ -149,7 +149,7 @@ def plan(
     if needed <= rules.capacity:
         offsets = place_by_size(requests, rules, _occupied(reserved))
         if offsets is not None:
-            extent = max(offset + rules.rounded(request[0]) for offset, request in zip(offsets, requests))
+            extent = max(offset + rules.rounded(request[0]) for offset, request in zip(offsets, requests, strict=True))
             return Plan(offsets, needed, extent, "by_size")
     assert failed is not None
     return _overflow(requests, rules, reserved, sweep, failed, needed)
@@ -178,7 +178,7 @@ def _overflow(
     closed = _occupied(reserved).during(start, end)
     widths = [
         high - low
-        for hole in zip(sweep.holes.starts, sweep.holes.stops)
+        for hole in zip(sweep.holes.starts, sweep.holes.stops, strict=True)
         for low, high in rules.gaps(*hole, closed)
     ]
     free, largest = sum(widths), max(widths, default=0)

@@ -41,6 +41,7 @@ class Workload:
         transfer_ns: time each of its DMA engines is occupied; 0 for compute.
         dma_engines: (first engine, engines) of a transfer; (0, 0) for compute.
         ports: bit mask of memory ports that only one instruction can hold at a time.
+        turnaround_ns: time from leaving its queue until the next instruction can start there.
         priorities: DMA service class, 0 first; matters in ``compiler`` order.
         edges: hazards and explicit dependencies.
     """
@@ -53,6 +54,7 @@ class Workload:
     edges: Edges
     ports: Sequence[int] = ()
     priorities: Sequence[int] = ()
+    turnaround_ns: Sequence[float] = ()
 
     def __len__(self) -> int:
         return len(self.queues)
@@ -111,7 +113,7 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
 
     queues, busy_ns = list(work.queues), list(work.busy_ns)
     latency_ns, transfer_ns, dma_engines = list(work.latency_ns), list(work.transfer_ns), list(work.dma_engines)
-    ports = list(work.ports) or [0] * n
+    ports, turnaround_ns = list(work.ports) or [0] * n, list(work.turnaround_ns) or [0.0] * n
     keys = _keys(n, work.priorities)
     names = sorted(set(queues))
     slot = {q: i for i, q in enumerate(names)}
@@ -162,7 +164,8 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
         start[i] = now
         before[i], last[q] = last[q], i
         done = now + busy_ns[i]
-        end[i] = free[q] = done
+        end[i] = done
+        free[q] = again = done + turnaround_ns[i]
         count = dma_engines[i][1]
         if count:
             begin = now + latency_ns[i]
@@ -197,9 +200,9 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
                 if at < alarm[other]:
                     alarm[other] = at
                     heappush(wake, (at, other))
-        if done < alarm[q]:
-            alarm[q] = done
-            heappush(wake, (done, q))
+        if again < alarm[q]:
+            alarm[q] = again
+            heappush(wake, (again, q))
 
     return Timeline(
         np.array(start), np.array(end), np.array(moving), np.array(finish), np.array(cause, np.int64),

@@ -31,7 +31,9 @@ class Allocate:
             automatic = [b for b in tiles if b.address is None]
             automatic.sort(key=lambda b: first[b.id])
             requests = [Request(b.partition_bytes, first[b.id], last[b.id]) for b in automatic]
-            reserved = [Reservation(b.address[1], b.partition_bytes, first[b.id], last[b.id]) for b in fixed if b.address]
+            reserved = [
+                Reservation(b.address[1], b.partition_bytes, first[b.id], last[b.id]) for b in fixed if b.address
+            ]
             psum = region is MemoryRegion.psum
             result = plan(
                 requests,

@@ -1,8 +1,8 @@
 """Choose the engine of copies that left it open.
 
 nkilite runs them all on the Vector Engine; the vendor's compiler selects the best engine "based on engine workload"
-(nisa.tensor_copy). Here each copy, in program order, goes to the Vector or Scalar Engine, whichever would be done with
-it first if both worked through their instructions without waiting.
+(nisa.tensor_copy). Here each copy, in program order, goes to the Scalar Engine if that would be done with it before the
+Vector Engine could begin, if both worked through their instructions without waiting.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def balanced(program: Program) -> Program:
         choice = choices.get(number)
         if choice is not None:
             here, other, there = choice
-            if scalar + there < vector + here:
+            if scalar + there < vector:
                 program.code[start] = other.id
                 scalar += there
             else:

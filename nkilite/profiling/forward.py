@@ -7,12 +7,10 @@ to the program that is timed; what runs is not changed.
 
 from __future__ import annotations
 
-from array import array
-
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.language.shaping import BROADCAST
-from nkilite.profiling.rewrite import changed, copied
+from nkilite.profiling.rewrite import changed, copied, without
 
 __all__ = ["forwarded"]
 
@@ -40,8 +38,7 @@ def forwarded(program: Program) -> Program:
             for word, value in changes:
                 program.code[word] = value
             dropped.add(copy)
-    _drop(program, starts, dropped)
-    return program
+    return without(program, starts, dropped)
 
 
 Use = tuple[int, int, bool]  # instruction, index of the operand in its signature, whether it writes
@@ -84,19 +81,3 @@ def _in_psum(program: Program, signature: Signature, operand: int) -> Signature 
     if name not in signature.arguments or kind.indirection is not None:
         return None
     return changed(program, signature, name, ViewType.of(MemoryRegion.psum, kind.dtype, kind.shape, kind.strides))
-
-
-def _drop(program: Program, starts: list[int], dropped: set[int]) -> None:
-    """Remove instructions from the table."""
-    if not dropped:
-        return
-    code = array("q")
-    moved: dict[int, int] = {}
-    ends = [*starts[1:], len(program.code)]
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if i not in dropped:
-            moved[i] = len(moved)
-            code.extend(program.code[start:end])
-    program.code, program.count = code, len(moved)
-    program.names = {moved[i]: name for i, name in program.names.items() if i in moved}
-    program.dependencies = [(moved[a], moved[b]) for a, b in program.dependencies if a in moved and b in moved]

@@ -29,6 +29,18 @@ def allocate(program: Program) -> MemoryOverflow | None:
     return None
 
 
+def fits(program: Program) -> bool:
+    """Whether the tiles fit, without placing any."""
+    before = dict(program.addresses)
+    try:
+        Allocate().run(program)
+    except MemoryOverflow:
+        return False
+    finally:
+        program.addresses = before
+    return True
+
+
 def _ring(program: Program, region: MemoryRegion, overflow: MemoryOverflow) -> None:
     target = program.target
     capacity = target.psum_partition_bytes if region is MemoryRegion.psum else target.sbuf_fmax_bytes

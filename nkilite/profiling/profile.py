@@ -24,7 +24,8 @@ from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload, simu
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.profiling.balance import balanced
 from nkilite.profiling.forward import forwarded
-from nkilite.profiling.oversubscribe import allocate
+from nkilite.profiling.oversubscribe import allocate, fits
+from nkilite.profiling.reuse import reused
 from nkilite.profiling.summary import Summary, summarize
 from nkilite.profiling.unroll import unknown_loops, unrolled
 from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
@@ -233,7 +234,7 @@ class Profile:
         queues = np.asarray(self.workload.queues)
         since = np.where(line.before >= 0, line.end[line.before], 0.0)
         length = (line.start - since) / 1000
-        idle = np.flatnonzero((length > 0) & (queues < _FIRST_TRIGGER))
+        idle = np.flatnonzero((length > 0) & (queues < _FIRST_TRIGGER) & (line.cause != BUSY))
         idle = idle[np.argsort(-length[idle], kind="stable")]
         return [
             Gap(QUEUES[queues[i]], float(since[i]) / 1000, float(length[i]), int(i), max(int(line.cause[i]), -1))
@@ -341,9 +342,11 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
     program = FollowWrites().run(program)
     if order == "compiler":
         program = balanced(program)
-        short = forwarded(program)
-        if short is not program and allocate(short) is None:
-            program = short
+        # Both make tiles live longer: only as far as there is room.
+        for shorten in (reused, forwarded):
+            shorter = shorten(program)
+            if shorter is not program and fits(shorter):
+                program = shorter
     overflow = allocate(program)
     summary, guessed = summarize(program), len(unknown_loops(program))
     program = unrolled(program)

@@ -26,3 +26,18 @@ def changed(program: Program, signature: Signature, name: str, value: Any) -> Si
     except NkiError:
         return None
     return program.signature(signature.definition, arguments)
+
+
+def without(program: Program, starts: list[int], dropped: set[int]) -> Program:
+    """The program, changed in place, without some instructions; `starts` are the word positions of all."""
+    code = array("q")
+    moved: dict[int, int] = {}
+    ends = [*starts[1:], len(program.code)]
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if i not in dropped:
+            moved[i] = len(moved)
+            code.extend(program.code[start:end])
+    program.code, program.count = code, len(moved)
+    program.names = {moved[i]: name for i, name in program.names.items() if i in moved}
+    program.dependencies = [(moved[a], moved[b]) for a, b in program.dependencies if a in moved and b in moved]
+    return program

@@ -14,7 +14,7 @@ import numpy as np
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
-from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
+from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns, turnaround_ns
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import Workload
 
@@ -70,6 +70,7 @@ def workload_of(program: Program, ids: np.ndarray, starts: np.ndarray, costs: Co
     used = np.flatnonzero(np.bincount(ids, minlength=len(program.signatures)))
     queue, ports = np.zeros(n, np.int64), np.zeros(n, np.int64)
     busy, latency, transfer = np.zeros(n), np.zeros(n), np.zeros(n)
+    turnaround = np.zeros(n)
     lead, count, priority = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
     columns = _Columns(program)
     for number in used.tolist():
@@ -83,6 +84,7 @@ def workload_of(program: Program, ids: np.ndarray, starts: np.ndarray, costs: Co
         else:
             busy[rows] = cost.cycles / clock_ghz(target, cost.engine)
             latency[rows] = result_latency_ns(target, cost.engine) + cost.fixed_ns
+            turnaround[rows] = turnaround_ns(target, cost.engine)
             ports[rows] = _ports(signature, cost, target)
         partition = columns.add(signature, cost, rows, starts[rows])
         if cost.engine is Engine.dma and cost.dma_engines < target.dma_engines:
@@ -93,7 +95,7 @@ def workload_of(program: Program, ids: np.ndarray, starts: np.ndarray, costs: Co
     engines = list(zip(lead.tolist(), count.tolist(), strict=True))
     return Workload(
         queues, busy.tolist(), latency.tolist(), transfer.tolist(), engines, edges, ports.tolist(),
-        priority.tolist() if priority.any() else (),
+        priority.tolist() if priority.any() else (), turnaround.tolist(),
     )
 
 

@@ -18,6 +18,7 @@ from nkilite.runtime.library import Source, library
 from nkilite.runtime.lower import Lowered
 
 _ALIGN = 64
+_REGISTER_BYTES = 4
 
 # Walks [function, width, words...] entries until the end or a failure; returns status << 48 | word position.
 # STATUS_JUMP moves by the distance in the entry's last word, which control instructions have.
@@ -80,6 +81,7 @@ class Executable:
         self._walk = prototype(addresses["nkilite_walk"])
         self._external = placement.external
         self._memory, arena = _aligned(placement.arena_bytes)
+        self._accumulators = self._accumulation_registers(placement, arena - self._memory.ctypes.data)
         self._words = np.zeros(FAULT_WORDS + 1 + len(placement.external), np.int64)
         self._bases = self._words[FAULT_WORDS:]
         self._bases[0] = arena
@@ -99,6 +101,12 @@ class Executable:
                 self._dynamic.append((slot, buffer))
         self._lock = threading.Lock()
 
+    def _accumulation_registers(self, placement: CpuPlacement, arena: int) -> list[np.ndarray]:
+        """The bytes of the engines' accumulation registers, which are zero when a kernel begins."""
+        places = [placement.buffers[b.id] for b in self.program.buffers if b.kind is BufferKind.registers]
+        size = self.program.target.num_partitions * _REGISTER_BYTES
+        return [self._memory[arena + p.offset : arena + p.offset + size] for p in places]
+
     def run(self, arrays: dict[int, np.ndarray]) -> None:
         """Run with the given memory for input and output buffers (by buffer id).
 
@@ -108,6 +116,8 @@ class Executable:
         with self._lock:
             for slot, buffer in self._dynamic:
                 self._bases[slot] = arrays[buffer.id].ctypes.data
+            for registers in self._accumulators:
+                registers[...] = 0
             failure = self._walk(self.table.ctypes.data, len(self.table), self._bases.ctypes.data)
         if failure:
             self._raise(failure >> 48, failure & ((1 << 48) - 1))
@@ -125,6 +135,8 @@ class Executable:
                 self._bases[slot] = arrays[buffer.id].ctypes.data
             bases = self._bases.ctypes.data
             for _ in range(launches):
+                for registers in self._accumulators:
+                    registers[...] = 0
                 started = clock()
                 failure = walk(table, count, bases)
                 elapsed.append(clock() - started)

@@ -342,7 +342,8 @@ class EagerBuilder(Builder):
                 covered = coverage.covered(tensor.type, tensor.byte_offset)
                 arguments["accumulate"] = covered is not Covered.none
                 if covered is Covered.some:
-                    arguments["dst"] = np.where(coverage.unwritten(tensor.type, tensor.byte_offset), 0, arguments["dst"])
+                    unwritten = coverage.unwritten(tensor.type, tensor.byte_offset)
+                    arguments["dst"] = np.where(unwritten, 0, arguments["dst"])
             elif operand.reads:
                 read = operand._replace(type=tensor.type)
                 check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, here())
@@ -392,7 +393,7 @@ def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
     elif isinstance(value, _NUMBERS):
         if role in (Role.scalar_or_tensor, Role.immediate):
             return IMMEDIATE
-    elif value is None and role is not Role.tensor:
+    elif value is None and parameter.optional:
         return None
     expected = _EXPECTED[role]
     if parameter.register:
@@ -409,7 +410,7 @@ _EXPECTED = {
 def _attribute(definition: Definition, parameter: Parameter, value: Any) -> Any:
     """A compile-time value in the form signatures keep: hashable, and flags as bool."""
     if isinstance(parameter.default, bool):
-        if value in (True, False) and isinstance(value, (bool, int, np.bool_)):
+        if isinstance(value, (bool, int, np.bool_)) and value in (True, False):
             return bool(value)
         raise _invalid(definition, parameter, value, "True or False")
     frozen = _frozen(value)

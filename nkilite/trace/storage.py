@@ -121,7 +121,8 @@ def check_bounds(tensor: NkiTensor, instruction: str) -> None:
 
 
 def _indices(tensor: NkiTensor) -> np.ndarray:
-    assert tensor.index is not None and tensor.type.indirection is not None
+    assert tensor.index is not None
+    assert tensor.type.indirection is not None
     flat = array(tensor.index).astype(np.int64)
     if tensor.type.indirection.kind is IndirectKind.scalar:
         return np.broadcast_to(flat.reshape(-1)[:1], (tensor.shape[0],))

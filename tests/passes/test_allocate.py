@@ -120,7 +120,8 @@ def test_psum_overflow_counts_banks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "problem"), [((0, 1 << 20), "needs bytes"), ((64, 0), "needs partitions 64..191"), ((0, -4), "needs bytes")]
+    ("address", "problem"),
+    [((0, 1 << 20), "needs bytes"), ((64, 0), "needs partitions 64..191"), ((0, -4), "needs bytes")],
 )
 def test_bad_explicit_address(address, problem) -> None:
     @nki.jit

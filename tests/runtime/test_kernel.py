@@ -107,7 +107,10 @@ def test_inputs_written_in_place(mode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("make", "problem"),
-    [(lambda: np.zeros((32, 64), np.float32).T, "not contiguous"), (lambda: np.broadcast_to(np.float32(0), (64, 32)), "not")],
+    [
+        (lambda: np.zeros((32, 64), np.float32).T, "not contiguous"),
+        (lambda: np.broadcast_to(np.float32(0), (64, 32)), "not"),
+    ],
 )
 def test_unwritable_inputs_are_refused_with_the_line(mode, make, problem) -> None:
     @nki.jit
@@ -129,7 +132,9 @@ def test_read_only_and_strided_inputs_may_be_read(mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.int8, np.uint32, ml_dtypes.float8_e4m3fn, np.bool_])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, ml_dtypes.bfloat16, np.int8, np.uint32, ml_dtypes.float8_e4m3fn, np.bool_]
+)
 def test_array_dtypes(mode, dtype) -> None:
     x = (X % 2).astype(dtype)
     result = mode(nki.jit(copied))(x)
@@ -336,3 +341,20 @@ def test_jax_arrays() -> None:
     result = nki.jit(copied)(x)
     assert isinstance(result, type(x))
     assert (result == x).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_accumulation_registers_begin_at_zero_in_every_launch(mode) -> None:
+    @nki.jit
+    def kernel(x):
+        tile, total = nl.load(x), nl.zeros((64, 1), nl.float32)
+        nisa.activation(
+            tile, nl.copy, tile, reduce_op=nl.add, reduce_res=total, reduce_cmd=nisa.reduce_cmd.reduce
+        )
+        out = nl.ndarray((64, 1), nl.float32, nl.shared_hbm)
+        nisa.dma_copy(out, total)
+        return out
+
+    launch = mode(kernel)
+    for _ in range(2):
+        np.testing.assert_allclose(launch(X), X.sum(axis=1, keepdims=True))
