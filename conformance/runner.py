@@ -17,6 +17,8 @@ from typing import IO, Any
 from .case import Case, Mode, Result, Status
 
 _START_UP = 120.0  # seconds a child may take to import nkilite and find its cases
+# Children run side by side, and the products of a simulated kernel are too small to share among threads.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _ROOT = Path(__file__).resolve().parent.parent
 
 Work = list[tuple[str, Mode]]
@@ -71,7 +73,8 @@ class _Group:
     def _child(self) -> None:
         """Runs one child until it is done, dies or hangs; at least one piece of work is settled."""
         request = json.dumps({"folders": self._folders, "work": self._left, "timeout": self._timeout})
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment = {**_ONE_THREAD, **os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
         with tempfile.TemporaryFile("w+") as errors:
             child = subprocess.Popen(
                 [sys.executable, "-m", "conformance.worker"],
