@@ -10,7 +10,7 @@ from typing import NoReturn as _NoReturn
 from nkilite import collectives, errors, isa, language, typing
 from nkilite.dtypes import DType as dtype
 from nkilite.language import NkiTensor as tensor
-from nkilite.profiling import profile
+from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, simulate
 from nkilite.suggest import unknown_name as _unknown_name
