@@ -185,15 +185,15 @@ def report(rows: list[Row]) -> str:
 
 _REMARKS = """## What to make of it
 
-- Two constants were read off profiles that also appear above: the time of a descriptor (versions 2 and 3 of the
-  matmul, and the 2 KiB packet) and the distance of DMA triggers (published as about 600 ns, confirmed by version 2).
-  Version 2 is bound by the triggers, so it confirms that figure rather than testing it. The launch overhead (22 µs)
-  comes from the mamba profile with 256 channels, where it is 13% of the latency.
-- The mamba kernels are bound by the Vector Engine. Their published profiles show 3,430 to 5,220 Vector Engine cycles
-  for the same five instructions per tile of 512, depending on the version; the published formulas give 4,096 when both
-  broadcasts are read from PSUM and 5,120 when they are not. The model follows the formulas and cannot explain the rest.
+- Some constants and rules of the model were learnt from profiles that also appear above, so these rows confirm them
+  more than they test them: the time of a descriptor (packet times of matmul versions 2 and 3, and the 2 KiB packet);
+  the distance of DMA triggers (published as about 600 ns, seen in version 2, which is bound by it); the launch overhead
+  of 22 µs (mamba_v1 with 256 channels, 13% of its latency); and that the compiler computes the product of delta and u
+  once instead of once per state (the picture of mamba_v2 at seq_len 8192 shows four Vector instructions per state).
+- All instruction costs are the published formulas. Where the Vector Engine reads a broadcast from PSUM and where from
+  SBUF follows from the size of a bank, for every kernel alike.
 - The tutorial measured an older mamba_v1 than the one in the repository, with the loop over states outside.
-- The compiler of the time spilled mamba_v2 from seq_len 7168 on. The model does not spill; where tiles do not fit, it
+- The compiler of the time spilled mamba_v2 at long sequences. The model does not spill; where tiles do not fit, it
   reuses memory as a ring, and the result is a lower bound.
 - The plotted DMA throughput below 2 KiB per partition suggests 850 ns between triggers where the text says 600 ns.
 """

@@ -73,3 +73,30 @@ def test_program_order_times_the_program_as_written() -> None:
         kinds[order] = [i.signature.name for i in program]
     assert kinds["program"].count("activation") == 1
     assert kinds["compiler"].count("activation") == 0
+
+
+def invariant(x, repeats, stored):
+    out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+    a, total = result_of(512), result_of(512)
+    for i in range(repeats):
+        doubled = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.tensor_scalar(dst=doubled, data=a, op0=nl.multiply, operand0=2.0, name="doubled")
+        nisa.tensor_tensor(dst=total, data1=total, data2=doubled, op=nl.add)
+        if stored:
+            nisa.dma_copy(dst=out, src=doubled)
+        if i == repeats // 2 and stored is None:
+            nisa.memset(dst=a, value=3.0)
+    nisa.dma_copy(dst=out, src=total)
+    return out
+
+
+def doubled(repeats: int, stored: bool | None, order: str = "compiler") -> int:
+    names = nki.profile(invariant, X, repeats, stored, target="trn2", order=order).program.names
+    return list(names.values()).count("doubled")
+
+
+def test_what_is_computed_again_from_the_same_values_is_computed_once() -> None:
+    assert doubled(6, stored=False) == 1
+    assert doubled(6, stored=None) == 2  # its input changes half-way
+    assert doubled(6, stored=True) == 6  # results that leave the chip are kept apart
+    assert doubled(6, stored=False, order="program") == 6

@@ -35,6 +35,11 @@ def test_a_queue_runs_one_after_another_and_queues_overlap() -> None:
     assert line.cause.tolist() == [FREE, BUSY, FREE]
 
 
+def test_a_turnaround_separates_instructions_and_delays_nobody_else() -> None:
+    line = run([A, A, B], [10, 10, 5], [(0, 2, DATA)], turnaround_ns=[3, 3, 3])
+    assert line.start.tolist() == [0, 13, 10]
+
+
 def test_data_waits_for_the_latency_and_order_does_not() -> None:
     line = run([A, B, B], [10, 5, 5], [(0, 1, DATA), (0, 2, ORDER)], latency=[7, 0, 0])
     assert line.start.tolist() == [0, 17, 10]
