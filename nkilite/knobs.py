@@ -46,6 +46,11 @@ def tuned() -> str:
     return os.environ.get("NKILITE_TUNED", "")
 
 
+def simulator() -> bool:
+    """NKI_SIMULATOR: run every kernel through nki.simulate ("1"), without changing the program that calls it."""
+    return os.environ.get("NKI_SIMULATOR", "0") not in ("", "0")
+
+
 def verify_passes() -> bool:
     """NKILITE_VERIFY: run the IR verifier after every pass ("1"); the test suite turns it on."""
     return os.environ.get("NKILITE_VERIFY", "0") not in ("", "0")

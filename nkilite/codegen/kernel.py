@@ -18,6 +18,7 @@ from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion
 STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
 STATUS_JUMP = 2  # not a failure: go on at the other end of the loop
+STATUS_PAUSE = 3  # not a failure: the host looks at memory, then the kernel goes on
 
 # Two int64 words in front of the bases, where a micro-kernel leaves what it cannot return.
 FAULT_WORDS = 2
@@ -179,6 +180,11 @@ class MicroKernel:
     def immediate_i64(self, name: str) -> Value:
         """An integer immediate argument."""
         return self.e.convert("fptosi", self.immediate(name), "i64")
+
+    def pause(self) -> None:
+        """Return to the host, which goes on with the next instruction when it is done."""
+        self.e.ret(STATUS_PAUSE)
+        self.e.start_block(self.e.label("resumed"))
 
     def text(self, name: str) -> str:
         """The LLVM function, complete."""

@@ -9,6 +9,7 @@ import numpy as np
 from nkilite.errors import UnknownOperator
 
 _LANGUAGE = "nkilite.language"
+_NUMPY_REDUCTIONS = {np.max: "maximum", np.min: "minimum", np.sum: "add", np.prod: "multiply"}
 _UFUNC_NAMES = {"absolute": "abs", "remainder": "mod", "bitwise_not": "invert"}
 
 
@@ -27,6 +28,8 @@ def name_of(op: Any) -> str | None:
     if isinstance(op, str):
         return op
     name = getattr(op, "__name__", None)
+    if callable(op) and op in _NUMPY_REDUCTIONS:
+        return _NUMPY_REDUCTIONS[op]
     if isinstance(op, np.ufunc):
         return _UFUNC_NAMES.get(op.__name__, op.__name__)
     module = getattr(op, "__module__", None) or ""

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from nkilite.errors import InvalidOperand, UnsupportedError
+from nkilite.isa import debugging
 from nkilite.trace.tensor import NkiTensor
 
 __all__ = ["device_print"]
 
 
 def device_print(print_prefix: str, tensor: NkiTensor) -> None:
-    """Print a prefix and the values of a tensor in SBUF or HBM, under nki.simulate.
+    """Print a prefix and the values of a tensor in SBUF or HBM each time the kernel gets to this line.
 
-    Source: public page nki.language.device_print.
+    Simulated and compiled kernels both print when they run, not when they are traced.
+
+    Args:
+        print_prefix: printed in front of the values.
+        tensor: any tensor or view without a runtime index.
 
     Raises:
-        UnsupportedError: the kernel is being compiled; run it with nki.simulate to see values.
+        InvalidOperand: print_prefix is not a string.
+        InvalidView: the tensor has a runtime index.
+        WrongMemory: the tensor is in PSUM.
+
+    Source: nki.language.device_print.
     """
-    if not isinstance(print_prefix, str):
-        raise InvalidOperand(
-            instruction="nl.device_print",
-            operand="print_prefix",
-            found=repr(print_prefix),
-            expected="a string",
-        )
-    if tensor.storage.data is None:
-        raise UnsupportedError(
-            feature="nl.device_print in a compiled kernel", fix="run it with nki.simulate(kernel)(...)"
-        )
-    print(print_prefix, tensor.numpy())
+    debugging.device_print(print_prefix, tensor)

@@ -9,25 +9,26 @@ import time
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP, STATUS_OUT_OF_BOUNDS
+from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.ir.program import Program
+from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import Buffer, BufferKind
 from nkilite.passes.place import CpuPlacement
 from nkilite.runtime.library import Source, library
-from nkilite.runtime.lower import Lowered
+from nkilite.runtime.lower import HEADER_WORDS, Lowered, cpu_strides
 
 _ALIGN = 64
 _REGISTER_BYTES = 4
 
-# Walks [function, width, words...] entries until the end or a failure; returns status << 48 | word position.
+# Walks [function, width, words...] entries from a word position to the end, or until one neither succeeds nor jumps;
+# returns 0, or status << 48 | word position of that entry.
 # STATUS_JUMP moves by the distance in the entry's last word, which control instructions have.
 _WALKER = f"""
-define i64 @nkilite_walk(ptr %table, i64 %count, ptr %bases) {{
+define i64 @nkilite_walk(ptr %table, i64 %start, i64 %count, ptr %bases) {{
 entry:
   br label %head
 head:
-  %at = phi i64 [ 0, %entry ], [ %next, %advance ], [ %target, %jump ]
+  %at = phi i64 [ %start, %entry ], [ %next, %advance ], [ %target, %jump ]
   %more = icmp slt i64 %at, %count
   br i1 %more, label %body, label %done
 body:
@@ -77,9 +78,11 @@ class Executable:
         functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
         if len(self.table):
             self.table[lowered.entries] = functions[self.table[lowered.entries]]
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        prototype = ctypes.CFUNCTYPE(
+            ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+        )
         self._walk = prototype(addresses["nkilite_walk"])
-        self._external = placement.external
+        self._placement = placement
         self._memory, arena = _aligned(placement.arena_bytes)
         self._accumulators = self._accumulation_registers(placement, arena - self._memory.ctypes.data)
         self._words = np.zeros(FAULT_WORDS + 1 + len(placement.external), np.int64)
@@ -118,9 +121,7 @@ class Executable:
                 self._bases[slot] = arrays[buffer.id].ctypes.data
             for registers in self._accumulators:
                 registers[...] = 0
-            failure = self._walk(self.table.ctypes.data, len(self.table), self._bases.ctypes.data)
-        if failure:
-            self._raise(failure >> 48, failure & ((1 << 48) - 1))
+            self._finish(self._walk(self.table.ctypes.data, 0, len(self.table), self._bases.ctypes.data))
 
     def time(self, arrays: dict[int, np.ndarray], launches: int) -> list[int]:
         """Nanoseconds (cpu-measured) of each of several runs, clocked around the native loop alone.
@@ -138,20 +139,46 @@ class Executable:
                 for registers in self._accumulators:
                     registers[...] = 0
                 started = clock()
-                failure = walk(table, count, bases)
+                stopped = walk(table, 0, count, bases)
                 elapsed.append(clock() - started)
-                if failure:
-                    self._raise(failure >> 48, failure & ((1 << 48) - 1))
+                self._finish(stopped)
         return elapsed
 
-    def _raise(self, status: int, word: int) -> None:
-        index = int(np.searchsorted(self._entries, word))
-        instruction = next(i for i in self.program if i.index == index)
+    def _finish(self, stopped: int) -> None:
+        """Handle what the walker stopped at, going on after every pause, until the end of the table."""
+        while stopped:
+            status, word = stopped >> 48, stopped & ((1 << 48) - 1)
+            index = int(np.searchsorted(self._entries, word))
+            instruction = next(i for i in self.program if i.index == index)
+            if status != STATUS_PAUSE:
+                self._raise(status, instruction)
+            self._print(instruction, word)
+            after = word + int(self.table[word + 1])
+            stopped = self._walk(self.table.ctypes.data, after, len(self.table), self._bases.ctypes.data)
+
+    def _print(self, instruction: Instruction, word: int) -> None:
+        """What nl.device_print prints."""
+        call = instruction.signature
+        buffer, _ = instruction.access(call.operand("tensor"))
+        strides = cpu_strides(call.tensor, buffer.partition_bytes, self._placement.buffers[buffer.id].pitch)
+        base, offset = self.table[word + HEADER_WORDS : word + HEADER_WORDS + 2].tolist()
+        low, high = extent(call.tensor.shape, strides)
+        size = high - low + call.tensor.dtype.itemsize
+        memory = (ctypes.c_char * size).from_address(int(self._bases[base]) + offset + low)
+        print(call.prefix, np.ndarray(call.tensor.shape, call.tensor.dtype.numpy, memory, -low, strides))
+
+    def _raise(self, status: int, instruction: Instruction) -> None:
         assert status == STATUS_OUT_OF_BOUNDS, status
         found, limit = self._words[:FAULT_WORDS].tolist()
         raise IndirectOutOfBounds(
             instruction=f"nisa.{instruction.signature.name}", found=found, limit=limit, location=instruction.location
         )
+
+
+def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
+    """The lowest and highest byte offset of an element."""
+    ends = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
 
 
 def _aligned(size: int) -> tuple[np.ndarray, int]:

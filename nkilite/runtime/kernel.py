@@ -112,7 +112,7 @@ class Kernel:
             return self._inline(args, kwargs)
         try:
             arguments = self._bind(args, kwargs)
-            if self.simulated:
+            if self.simulated or knobs.simulator():
                 return _simulate(self, arguments)
             return self._specialize(arguments).run(arguments.arrays)
         except Exception as error:

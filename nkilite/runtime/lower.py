@@ -104,6 +104,14 @@ class _Layout:
         self.width = HEADER_WORDS + signature.n_words - WORDS_BEFORE_ARGUMENTS + (self.control is not None)
 
 
+def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
+    """Byte strides of a view whose buffer has `row` bytes per partition, placed `pitch` bytes apart."""
+    strides = [s * kind.dtype.itemsize for s in kind.strides]
+    if kind.region.on_chip and row:
+        strides[0] = strides[0] // row * pitch
+    return tuple(strides)
+
+
 def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Host) -> Source:
     """Apply the lower rule to one signature on one placement."""
     operands: dict[str, CpuOperand] = {}
@@ -112,14 +120,11 @@ def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Ho
         kind = operand.type
         row, pitch = by_name[operand.name]
         size = kind.dtype.itemsize
-        strides = [s * size for s in kind.strides]
-        if kind.region.on_chip and row:
-            strides[0] = strides[0] // row * pitch
         index_stride = kind.indirection.stride * size if kind.indirection else 0
         if kind.region.on_chip and row and index_stride % row == 0:
             index_stride = index_stride // row * pitch
         operands[operand.name] = CpuOperand(
-            operand.name, kind.dtype, kind.shape, tuple(strides), kind.region, kind.indirection, index_stride
+            operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection, index_stride
         )
     kernel = MicroKernel(signature, host, operands)
     signature.definition.rule("lower")(signature, kernel)

@@ -101,6 +101,17 @@ class Builder:
 
     # --- instructions ---------------------------------------------------------------------------------------------
 
+    def find(self, definition: Definition, key: Callable[[], tuple], values: tuple) -> Signature:
+        """The signature of a call whose key is new, has lists in it, or cannot be made (a wrong kind of argument)."""
+        try:
+            frozen = _frozen(key())
+            found = self.known.get(frozen)
+        except (AttributeError, TypeError):
+            return self.specialize(definition, values)
+        if found is None:
+            found = self.known[frozen] = self.specialize(definition, values)
+        return found
+
     def specialize(self, definition: Definition, values: tuple) -> Signature:
         """Normalize and check the arguments of a call; returns its interned signature."""
         arguments: dict[str, Any] = {}

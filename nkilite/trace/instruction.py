@@ -104,11 +104,7 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     try:
         signature = builder.known[({", ".join(key)})]
     except (KeyError, TypeError, AttributeError):
-        signature = builder.specialize(D, ({everything},))
-        try:
-            builder.known[({", ".join(key)})] = signature
-        except TypeError:
-            pass  # a list among the attributes{fast}
+        signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){fast}
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {

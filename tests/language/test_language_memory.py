@@ -93,7 +93,7 @@ def test_likes():
         (lambda: nl.transpose(nl.zeros((4, 4, 4), nl.float32)), errors.InvalidOperand, "two-dimensional"),
         (lambda: nl.broadcast_to(nl.zeros((4, 3), nl.float32), (4, 6)), errors.ShapeMismatch, r"\(4, 3\).*\(4, 6\)"),
         (lambda: nl.matmul(nl.zeros((4, 3), nl.float32), nl.zeros((4, 3), nl.float32)), errors.ShapeMismatch, "x @ y"),
-        (lambda: nl.device_print("x", nl.zeros((4, 3), nl.float32)), errors.UnsupportedError, r"(?s)nki.simulate"),
+        (lambda: nl.device_print(1, nl.zeros((4, 3), nl.float32)), errors.InvalidOperand, "a string"),
     ],
 )  # fmt: skip
 def test_refusals(make, error, match):
@@ -226,9 +226,22 @@ def test_broadcast_to(rng):
     nki.simulate(kernel)()
 
 
-def test_device_print(capsys):
-    def kernel():
-        nl.device_print("value", nl.full((1, 2), 3.0, nl.float32))
+@pytest.mark.parametrize("mode", [nki.jit, nki.simulate], ids=["compiled", "simulate"])
+def test_device_print(mode, capsys):
+    def kernel(x):
+        out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        nl.device_print("column", tile[:, 1:2])
 
-    nki.simulate(kernel)()
-    assert capsys.readouterr().out == "value [[3. 3.]]\n"
+        def body(i):
+            nl.store(out, nl.add(tile, tile))
+            nl.device_print("out", out[1, 0:2])
+
+        nl.fori_loop(0, 2, body)
+        return out
+
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    launch = mode(kernel)
+    for _ in range(2):
+        np.testing.assert_array_equal(launch(x), 2 * x)
+        assert capsys.readouterr().out == "column [[1.]\n [4.]]\nout [6. 8.]\nout [6. 8.]\n"

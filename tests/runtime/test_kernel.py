@@ -314,6 +314,19 @@ def test_simulated_tensors_show_their_values(capsys) -> None:
     assert "32." in capsys.readouterr().out
 
 
+def test_the_environment_can_simulate_every_kernel(monkeypatch) -> None:
+    @nki.jit
+    def kernel(x):
+        tile = nl.load(x)
+        seen.append(tile.numpy())
+        return copied(x)
+
+    seen: list[np.ndarray] = []
+    monkeypatch.setenv("NKI_SIMULATOR", "1")
+    np.testing.assert_array_equal(kernel(X), X)
+    np.testing.assert_array_equal(seen[0], X)
+
+
 def test_threads_may_share_a_kernel() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

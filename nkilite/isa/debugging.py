@@ -1,0 +1,59 @@
+"""Showing values of a running kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.errors import InvalidOperand, InvalidView
+from nkilite.ir.program import Signature
+from nkilite.isa import rules
+from nkilite.machine import engine as costs
+from nkilite.machine.engine import Cost, Engine
+from nkilite.trace.instruction import instruction
+from nkilite.trace.tensor import NkiTensor
+
+
+@instruction(writes=())
+def device_print(prefix, tensor: NkiTensor, name=None) -> None:
+    """Print `prefix` and the values of `tensor` each time the kernel gets here; written by nl.device_print.
+
+    Args:
+        prefix: a string.
+        tensor: any tensor in SBUF or HBM without a runtime index.
+
+    Raises:
+        InvalidOperand: prefix is not a string.
+        InvalidView: the tensor has a runtime index.
+        WrongMemory: the tensor is in PSUM.
+    """
+
+
+@device_print.check
+def _(call: Signature) -> None:
+    if not isinstance(call.prefix, str):
+        raise InvalidOperand(
+            instruction="nl.device_print", operand="print_prefix", found=repr(call.prefix), expected="a string"
+        )
+    rules.require_memory(call, "tensor", rules.SBUF, *rules.HBM)
+    if call.tensor.indirection is not None:
+        raise InvalidView(
+            operation="nl.device_print", reason="the tensor has a runtime index",
+            hint="copy the part you want to see into a tile first.",
+        )
+
+
+@device_print.reference
+def _(call: Signature, prefix: str, tensor: np.ndarray) -> tuple:
+    print(prefix, tensor)
+    return ()
+
+
+@device_print.cost
+def _(call: Signature) -> Cost:
+    return costs.sequencer(call.target, Engine.gpsimd)
+
+
+@device_print.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    kernel.pause()
