@@ -166,7 +166,7 @@ class _Memory:
         last = bisect_left(self._starts, self._places.stop[region])
         met = []
         for segment in range(first, last):
-            met += [i for i, r in self._writers[segment] if overlap(r, region)]
+            met += [i for i, r in self._writers[segment] if r == region or overlap(r, region)]
             self._readers[segment].append((instruction, region))
         return met
 
@@ -180,11 +180,11 @@ class _Memory:
         alone = True
         for segment in range(first, last):
             writers, readers = self._writers[segment], self._readers[segment]
-            written += [i for i, r in writers if overlap(r, region)]
-            read += [i for i, r in readers if overlap(r, region)]
-            left = [w for w in writers if not self._hidden(w[1], region)]
+            written += [i for i, r in writers if r == region or overlap(r, region)]
+            read += [i for i, r in readers if r == region or overlap(r, region)]
+            left = [w for w in writers if w[1] != region and not self._hidden(w[1], region)]
             self._writers[segment] = [*left, entry]
-            self._readers[segment] = [w for w in readers if not self._hidden(w[1], region)]
+            self._readers[segment] = [w for w in readers if w[1] != region and not self._hidden(w[1], region)]
             alone = alone and not left and not self._readers[segment]
         if alone and last - first > 1:
             self._starts[first:last] = [self._starts[first]]
@@ -193,10 +193,8 @@ class _Memory:
         return written, read
 
     def _hidden(self, earlier: int, region: int) -> bool:
-        """Whether, within a segment it covers, a write to `region` leaves nothing of `earlier`."""
+        """Whether, within a segment it covers, a write to `region` leaves nothing of another one."""
         places = self._places
-        if earlier == region:
-            return True
         return places.dense[region] and places.low[region] <= places.low[earlier] <= places.high[earlier] <= (
             places.high[region]
         )

@@ -29,6 +29,7 @@ from nkilite.profiling.reuse import reused
 from nkilite.profiling.summary import Summary, summarize
 from nkilite.profiling.unroll import unknown_loops, unrolled
 from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
+from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.kernel import Kernel, jit
 
 __all__ = ["ERROR", "EngineUse", "Gap", "LineCost", "Profile", "profile", "profile_program"]
@@ -352,8 +353,9 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
     program = unrolled(program)
     ids, starts = signature_ids(program)
     costs = costs_of(program, ids)
-    work = workload_of(program, ids, starts, costs)
-    line = simulate(work, order)
+    with collector_paused():
+        work = workload_of(program, ids, starts, costs)
+        line = simulate(work, order)
     return Profile(program.name, program.target, order, program, work, line, summary, costs, ids, overflow, guessed)
 
 
