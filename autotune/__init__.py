@@ -21,9 +21,11 @@ Modules, from the bottom up:
     study       the search
     lookup      tuned configurations at launch
     api         tune and search
+    triton      configurations in the manner of triton.autotune
     present, sources, command     the command line
 """
 
+from autotune import triton
 from autotune.api import search, tune
 from autotune.database import Database
 from autotune.lookup import use
@@ -43,6 +45,7 @@ __all__ = [
     "integers",
     "powers_of_two",
     "search",
+    "triton",
     "tune",
     "use",
 ]

@@ -12,7 +12,7 @@ from autotune.database import Database
 from autotune.errors import UnknownObjective
 from autotune.measured import Measured
 from autotune.objective import Modelled, Objective, Workload
-from autotune.space import Space, infer
+from autotune.space import Configuration, Space, infer
 from autotune.study import TRIALS, Progress, Result, Study
 from autotune.timing import Protocol
 
@@ -41,6 +41,7 @@ class Tuning:
         space: what may vary.
         key: names of the arguments whose shapes, dtypes and values select a tuned configuration; None for all.
         reference, tolerance: how results are judged when measuring.
+        at_launch: chooses a configuration for a launch, from all its arguments by name, where none is known.
     """
 
     kernel: Any
@@ -48,6 +49,7 @@ class Tuning:
     key: tuple[str, ...] | None = None
     reference: Callable[..., Any] | None = None
     tolerance: Mapping[str, Any] | None = None
+    at_launch: Callable[[Mapping[str, Any]], Configuration] | None = None
 
     def search(self, *args: Any, **options: Any) -> Result:
         """`search` on this kernel, for the arguments of a call."""
@@ -104,6 +106,7 @@ def search(
     seconds: float | None = None,
     database: Database | str | os.PathLike[str] | None = None,
     resume: bool = False,
+    protocol: Protocol | None = None,
     on_trial: Callable[[Progress], Any] = lambda progress: None,
 ) -> Result:
     """Find the best configuration of a kernel for the arguments of a call, or for several workloads at once.
@@ -116,6 +119,7 @@ def search(
         space: None takes the one of `tune`, or infers it.
         sampler, seed, trials, seconds, resume: see `Study`.
         database: a Database, the path of one, or None to remember nothing.
+        protocol: how the cpu objective measures.
         on_trial: called after every configuration.
 
     Raises:
@@ -131,7 +135,7 @@ def search(
     if space is not None and not isinstance(space, Space):
         space = Space(space)
     own = isinstance(objective, str)
-    chosen = objective_named(objective, seed) if isinstance(objective, str) else objective
+    chosen = objective_named(objective, seed, protocol) if isinstance(objective, str) else objective
     held = database if isinstance(database, Database) else Database(database)
     try:
         return Study(workloads, chosen, space, sampler, seed, trials, seconds, held, resume).run(on_trial)

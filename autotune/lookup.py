@@ -43,24 +43,29 @@ class Configurations:
 
     def __call__(self, kernel: Any, explicit: Mapping[str, Any]) -> Configuration:
         """Tuned values for the parameters of `kernel` that a call with these arguments leaves out."""
-        if kernel.__qualname__ not in self._contexts:
+        tuning: Any = getattr(kernel, "tuning", None)
+        at_launch = None if tuning is None else tuning.at_launch
+        if at_launch is None and kernel.__qualname__ not in self._contexts:
             return {}
         target = current_target()
-        key = (kernel, target, tuple((n, _token(v)) for n, v in explicit.items()))
+        key = (kernel, target, tuple((n, _token(v)) for n, v in explicit.items() if _selects(n, tuning)))
         try:
             found = self._found.get(key)
         except TypeError:  # an unhashable argument
             return self._search(kernel, explicit, target)
         if found is None:
             self._found[key] = {}  # while the search traces the kernel
-            found = self._found[key] = self._search(kernel, explicit, target)
+            found = self._search(kernel, explicit, target)
+            if not found and at_launch is not None and not explicit.keys() & tuning.space.parameters.keys():
+                found = at_launch(_with_defaults(kernel, explicit))
+            self._found[key] = found
         return found
 
     def _search(self, kernel: Any, explicit: Mapping[str, Any], target: str) -> Configuration:
         here = [c for c in self._contexts[kernel.__qualname__] if _applies(c, kernel, target)]
         here.sort(key=lambda c: c.objective != "cpu")
-        arguments = {n: p.default for n, p in kernel.signature.parameters.items() if p.default is not p.empty}
-        described = describe_arguments({**arguments, **explicit})
+        arguments = _with_defaults(kernel, explicit)
+        described = describe_arguments(arguments)
         key = getattr(getattr(kernel, "tuning", None), "key", None)
         near: list[tuple[bool, float, int, Choice]] = []
         for context in here:
@@ -74,7 +79,7 @@ class Configurations:
             if distance is not None:
                 near.append((context.objective != "cpu", distance, len(near), choice))
         for *_, choice in sorted(near, key=lambda n: n[:3])[:NEAREST_TRIED]:
-            if _legal(kernel, {**arguments, **explicit, **choice.configuration}):
+            if _legal(kernel, {**arguments, **choice.configuration}):
                 return choice.configuration
         return {}
 
@@ -90,9 +95,30 @@ def use(path: str | os.PathLike[str] | None) -> Configurations | None:
     return configurations
 
 
+def ensure() -> None:
+    """Let kernels that tune themselves at launch be asked, unless launches are answered already."""
+    nki.register_configurations(nki.register_configurations(None) or Configurations(Database(None)))
+
+
 def configurations_of(path: str | os.PathLike[str]) -> Configurations:
     """The lookup nkilite loads where NKILITE_TUNED names a file (entry point `nkilite.configurations`)."""
     return Configurations(open_any(path))
+
+
+def _with_defaults(kernel: Any, explicit: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a call by name, in the order of the signature."""
+    found = {}
+    for name, parameter in kernel.signature.parameters.items():
+        if name in explicit:
+            found[name] = explicit[name]
+        elif parameter.default is not parameter.empty:
+            found[name] = parameter.default
+    return found
+
+
+def _selects(name: str, tuning: Any) -> bool:
+    """Whether an argument has a say in which configuration a launch gets."""
+    return tuning is None or tuning.key is None or name in tuning.key or name in tuning.space.parameters
 
 
 def _token(value: Any) -> Any:

@@ -16,14 +16,14 @@ from autotune.context import canonical
 from autotune.errors import UnknownSampler
 from autotune.space import Configuration, Parameter, Space
 
-REPEATS = 2  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
+REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
 REJECTIONS_TOLD = 100  # more than the accepted ones; a model of more only costs time
 SCATTER = 1000  # random draws for an unseen configuration before the whole space is walked
 
 
 def _tpe(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, n_ei_candidates=48
+        seed=seed, n_startup_trials=startup, multivariate=True, group=conditional, n_ei_candidates=24
     )
 
 

@@ -13,12 +13,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 from autotune.errors import InvalidParameterSpec, InvalidSpace, NoSpace, UnknownParameter
 
 Configuration = dict[str, Any]
-Condition = Callable[..., bool] | Mapping[str, Any] | str
+Condition = Union[Callable[..., bool], Mapping[str, Any], str, "Rule"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Rule:
         Raises:
             InvalidSpace: the expression does not parse.
         """
+        if isinstance(condition, Rule):
+            return condition
         if isinstance(condition, str):
             try:
                 code = compile(condition, "<constraint>", "eval")

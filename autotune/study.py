@@ -11,7 +11,7 @@ from typing import Any
 from autotune.context import Context, canonical
 from autotune.database import Choice, Database, Trial
 from autotune.errors import NothingLegal
-from autotune.objective import Candidate, Objective, Workload
+from autotune.objective import Candidate, Objective, Verdict, Workload
 from autotune.outcome import Outcome, Reason, Rejections
 from autotune.samplers import BRUTE_FORCE, BruteForce, Suggester
 from autotune.space import Configuration, Space, infer
@@ -153,13 +153,13 @@ class Study:
             if interrupted:
                 raise KeyboardInterrupt
             raise self._nothing_legal()
-        try:
-            verdict = self.objective.settle(self.workloads, candidates, self.default, self._space)
-        except KeyboardInterrupt:
-            interrupted = True
-            verdict = None
-        ranking = verdict.ranking if verdict is not None else tuple(candidates)
-        ties = verdict.ties if verdict is not None else ()
+        verdict = Verdict(tuple(candidates), ())
+        if not interrupted:
+            try:
+                verdict = self.objective.settle(self.workloads, candidates, self.default, self._space)
+            except KeyboardInterrupt:
+                interrupted = True
+        ranking, ties = verdict.ranking, verdict.ties
         default = next((c for c in ranking if c.configuration == self.default), None)
         self._record(ranking[0], default, ties)
         tried = max(1, len(self._tried))
@@ -180,7 +180,7 @@ class Study:
             interrupted=interrupted,
             seconds=time.perf_counter() - started,
             overhead=(searched - self._evaluating) / tried,
-            remark=verdict.remark if verdict is not None else "",
+            remark=verdict.remark,
         )
 
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:

@@ -3,71 +3,87 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import random
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from autotune.context import canonical
-from autotune.database import Database
-
-ROOT = Path(__file__).parents[2]
-RUNS = 20
-
-# Prints a line after each trial is in the database, so that the test knows what was finished.
-TUNING = """
-import sys, time
-import autotune
-from autotune.objective import Workload
-from autotune.outcome import Outcome
 from subjects import X, doubled
 
-class Slow:
+import autotune
+from autotune.context import canonical
+from autotune.database import Database
+from autotune.outcome import Outcome
+
+RUNS = 20
+
+
+class Instant:
+    """An objective that takes a millisecond and says when it begins."""
+
     name = target = "trn2"
     label = "modelled"
-    def prepare(self, workloads, default): print("ready", flush=True)
-    def evaluate(self, workload, configuration, incumbent):
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+
+    def prepare(self, workloads, default) -> None:
+        self.pipe.send(None)
+
+    def evaluate(self, workload, configuration, incumbent) -> Outcome:
         time.sleep(0.001)
         return Outcome(value=float(configuration["PASSES"] % 37 + 1), figures={"padding": 1.0})
-    def settle(self, workloads, candidates, default, space): raise SystemExit("finished")
-    def close(self): pass
 
-def told(progress):
-    print(progress.last["PASSES"], flush=True)
+    def settle(self, workloads, candidates, default, space):
+        raise AssertionError("the run was to be killed")
 
-with autotune.Database(sys.argv[1]) as database:
-    autotune.search(
-        doubled, (X,), objective=Slow(), space={"PASSES": range(1, 100000)}, sampler="random", trials=100000,
-        database=database, resume=True, seed=int(sys.argv[2]), on_trial=told,
-    )
-"""
+    def close(self) -> None:
+        pass
+
+
+def tune(path: Path, seed: int, pipe: Connection) -> None:
+    """Tells the test of every trial once it is in the database."""
+    with Database(path) as database:
+        autotune.search(
+            doubled, (X,), objective=Instant(pipe), space={"PASSES": range(1, 100000)}, sampler="random",
+            trials=100000, database=database, resume=True, seed=seed,
+            on_trial=lambda progress: pipe.send(progress.last["PASSES"]),
+        )
 
 
 def test_twenty_runs_killed(tmp_path: Path) -> None:
     rng = random.Random(0)
     path = tmp_path / "db.jsonl"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-    commands = [[sys.executable, "-c", TUNING, str(path), str(seed)] for seed in range(RUNS)]
+    start = multiprocessing.get_context("fork")
     finished: set[int] = set()
-    for command in commands:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    for seed in range(RUNS):
+        ours, theirs = start.Pipe(duplex=False)
+        process = start.Process(target=tune, args=(path, seed, theirs))
+        process.start()
+        theirs.close()
+        assert ours.recv() is None
         time.sleep(rng.uniform(0, 0.15))
         process.kill()
-        finished |= {int(line) for line in process.stdout.read().split("\n")[:-1]}
-        process.wait()
+        process.join()
+        finished |= drain(ours)
         database = Database(path)
-        stored = {t.configuration["PASSES"] for t in database.trials.values()}
-        assert finished <= stored
-    lines = path.read_bytes().split(b"\n")
+        assert finished <= {t.configuration["PASSES"] for t in database.trials.values()}
     keys = []
-    for line in lines:
+    for line in path.read_bytes().split(b"\n"):
         try:
             keys.append(canonical(json.loads(line)["configuration"]))
         except ValueError:
             continue
     assert len(keys) == len(set(keys)) == len(database) >= len(finished) > RUNS
     assert database.damaged <= RUNS
+
+
+def drain(pipe: Connection) -> set[int]:
+    """What a process said before it was killed."""
+    said = set()
+    while True:
+        try:
+            said.add(pipe.recv())
+        except EOFError:
+            return said
