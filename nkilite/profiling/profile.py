@@ -34,8 +34,8 @@ from nkilite.runtime.kernel import Kernel, jit
 
 __all__ = ["ERROR", "EngineUse", "Gap", "LineCost", "Profile", "profile", "profile_program"]
 
-#: The model's known error, printed with every result.
-ERROR = "modelled; against published measurements see docs/calibration.md"
+#: The model's known error (docs/calibration.md), printed with every result.
+ERROR = "modelled; error over 26 published measurements: median 5.8%, largest 12.2%"
 
 COMPUTE = (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)
 
