@@ -13,7 +13,7 @@ TABLE = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text()
 def test_the_stated_error_is_the_calibrated_one() -> None:
     rows, median = re.search(r"median error, all (\d+) rows: \*\*([\d.]+)%\*\*", TABLE).groups()  # type: ignore[union-attr]
     largest = re.search(r"largest error: ([\d.]+)%", TABLE)[1]  # type: ignore[index]
-    assert ERROR == f"modelled; error over {rows} published measurements: median {median}%, largest {largest}%"
+    assert f"modelled; error over {rows} published measurements: median {median}%, largest {largest}%" == ERROR
 
 
 def test_every_published_pair_is_in_order() -> None:
