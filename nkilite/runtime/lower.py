@@ -11,6 +11,7 @@ from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.definition import Control
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
+from nkilite.ir.types import ViewType
 from nkilite.passes.place import CpuPlacement
 from nkilite.runtime.library import Source
 
