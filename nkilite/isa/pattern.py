@@ -68,7 +68,7 @@ def _(call: Signature) -> None:
 
 @iota.check_immediates
 def _(call: Signature, offset: float) -> None:
-    _require_int32(call, offset)
+    rules.require_int32(call, "offset", offset)
 
 
 @iota.reference
@@ -140,7 +140,7 @@ def _(call: Signature) -> None:
 
 @affine_select.check_immediates
 def _(call: Signature, on_false_value: float, offset: float) -> None:
-    _require_int32(call, offset)
+    rules.require_int32(call, "offset", offset)
 
 
 @affine_select.reference
@@ -214,13 +214,6 @@ def _require_fit(call: Signature) -> None:
             instruction=rules.instruction_name(call),
             detail=f"pattern {list(map(list, call.pattern))} has {count} elements, and a partition of dst "
             f"{call.dst.shape} has {call.dst.free_size}",
-        )
-
-
-def _require_int32(call: Signature, offset: float) -> None:
-    if not -(1 << 31) <= offset < 1 << 31 or offset != int(offset):
-        raise InvalidOperand(
-            instruction=rules.instruction_name(call), operand="offset", found=offset, expected="an int32"
         )
 
 

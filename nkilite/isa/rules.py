@@ -5,6 +5,7 @@ from __future__ import annotations
 from nkilite.dtypes import ALL, DType
 from nkilite.errors import (
     DtypeMismatch,
+    InvalidOperand,
     PartitionLimitExceeded,
     ShapeMismatch,
     UnsupportedDtype,
@@ -122,6 +123,14 @@ def require_dtype(call: Signature, operand: str, allowed: tuple[DType, ...] | fr
         raise UnsupportedDtype(
             instruction=instruction_name(call), operand=operand, found=kind.dtype, target=call.target.name,
             allowed=", ".join(sorted(map(str, allowed))),
+        )
+
+
+def require_int32(call: Signature, operand: str, value: float) -> None:
+    """Raise InvalidOperand unless the number given for an immediate is a whole one of 32 bits."""
+    if not -(1 << 31) <= value < 1 << 31 or value != int(value):
+        raise InvalidOperand(
+            instruction=instruction_name(call), operand=operand, found=value, expected="an int32"
         )
 
 

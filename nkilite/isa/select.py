@@ -205,6 +205,11 @@ def _(call: Signature) -> None:
     accumulation.require_defined(call)
 
 
+@range_select.check_immediates
+def _(call: Signature, range_start: float) -> None:
+    rules.require_int32(call, "range_start", range_start)
+
+
 @range_select.reference
 def _(
     call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, bound0: np.ndarray, bound1: np.ndarray,
