@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from nkilite.cli.compile import compile
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
+from nkilite.errors import NkiError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,8 +24,11 @@ app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_
 
 
 def main() -> None:
-    """Entry point of the `nkilite` command."""
-    app(prog_name="nkilite")
+    """Entry point of the `nkilite` command. The errors of nkilite say all a user needs, without a traceback."""
+    try:
+        app(prog_name="nkilite")
+    except NkiError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -15,17 +15,25 @@ import numpy as np
 from nkilite import compat
 from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
+from nkilite.location import UNKNOWN
 from nkilite.runtime.kernel import Kernel, jit
 
 _SHAPE = re.compile(r"(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
 
 
-class UnknownKernel(ArgumentError, ValueError):
+class CommandLineError(ArgumentError, ValueError):
+    """A mistake on the command line: no line of a program to point at."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(location=UNKNOWN, **fields)
+
+
+class UnknownKernel(CommandLineError):
     template = "cannot load kernel {spec!r}: {reason}."
     remedy = "write MODULE:KERNEL or FILE.py:KERNEL."
 
 
-class InvalidArgumentSpec(ArgumentError, ValueError):
+class InvalidArgumentSpec(CommandLineError):
     template = "cannot read argument {spec!r}: {reason}."
     remedy = "write NAME=128x512:float32 for an array, NAME=VALUE for a compile-time value, or leave NAME= out."
 
