@@ -49,7 +49,7 @@ class DType(str):
         if isinstance(other, (type, np.dtype)) or hasattr(other, "dtype"):
             try:
                 return self.numpy == np.dtype(other) and self is not tfloat32
-            except TypeError:
+            except (TypeError, ValueError):
                 return False
         return False
 
@@ -107,7 +107,7 @@ def as_dtype(value: Any) -> DType:
         return as_dtype(str(value))
     try:
         return from_numpy(np.dtype(value))
-    except TypeError:
+    except (TypeError, ValueError):
         raise KeyError(value) from None
 
 

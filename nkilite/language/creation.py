@@ -137,6 +137,7 @@ def zeros_like(
     x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = ""
 ) -> NkiTensor:
     """A new tensor of zeros with the shape of `x`, and its dtype and memory unless given."""
+    x = require_tensor(x, "x", "zeros_like")
     return full(x.shape, 0, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
 
 
@@ -144,6 +145,7 @@ def empty_like(
     x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = ""
 ) -> NkiTensor:
     """A new, uninitialized tensor with the shape of `x`, and its dtype and memory unless given."""
+    x = require_tensor(x, "x", "empty_like")
     return ndarray(x.shape, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
 
 
@@ -187,6 +189,13 @@ def fill(tensor: NkiTensor, value: float) -> None:
         count = min(columns, tensor.size - done)
         nisa.dma_copy(flat[done : done + rows * count].reshape((rows, count)), source[:rows, :count])
         done += rows * count
+
+
+def require_tensor(x: Any, operand: str, function: str) -> NkiTensor:
+    """Raise InvalidOperand unless `x` is a tensor."""
+    if isinstance(x, NkiTensor):
+        return x
+    raise InvalidOperand(instruction=f"nl.{function}", operand=operand, found=describe(x), expected="a tensor")
 
 
 def as_shape(shape: Any, function: str) -> tuple[int, ...]:

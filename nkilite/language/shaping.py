@@ -9,11 +9,12 @@ from nkilite import isa as nisa
 from nkilite.dtypes import DType, bfloat16, float16, float32
 from nkilite.errors import ShapeMismatch
 from nkilite.language.broadcasting import repeat, require_tile
-from nkilite.language.creation import as_shape, element_type, ndarray
+from nkilite.language.creation import as_shape, element_type, ndarray, require_tensor
 from nkilite.language.memory import copy
 from nkilite.language.regions import psum, sbuf
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.view_arguments import require_ints
 
 __all__ = ["broadcast_to", "expand_dims"]
 
@@ -25,6 +26,8 @@ _PRODUCTS = (float32, bfloat16, float16)  # what a product with ones carries exa
 
 def expand_dims(x: NkiTensor, axis: int) -> NkiTensor:
     """A view of `x` with a dimension of size 1 inserted at `axis` of the result; on chip not at 0."""
+    x = require_tensor(x, "x", "expand_dims")
+    require_ints("nl.expand_dims", axis=axis)
     return x.expand_dim(axis + x.ndim + 1 if axis < 0 else axis)
 
 

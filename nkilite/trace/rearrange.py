@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from nkilite.errors import InvalidView
+from nkilite.errors import InvalidView, describe
+from nkilite.trace.view_arguments import is_int
 
 if TYPE_CHECKING:
     from nkilite.trace.tensor import NkiTensor
@@ -20,6 +21,11 @@ def rearrange(tensor: NkiTensor, source: Names, target: Names, sizes: Mapping[st
         InvalidView: the names do not match the dimensions or each other, or a size is wrong.
         InvalidReshape: a group does not divide its dimension, or its merge is not contiguous.
     """
+    for what, pattern in (("src_pattern", source), ("dst_pattern", target)):
+        if not isinstance(pattern, (tuple, list)) or not all(_is_names(entry) for entry in pattern):
+            _refuse(f"{what} is {describe(pattern)}", "write a tuple of names and of tuples of names.")
+    if not isinstance(sizes, Mapping) or not all(is_int(size) for size in sizes.values()):
+        _refuse(f"fixed_sizes is {describe(sizes)}", "pass a dict from names to ints.")
     if len(source) != tensor.ndim:
         _refuse(f"{len(source)} source names for {tensor.ndim} dimensions", "name every dimension.")
     view = tensor
@@ -40,6 +46,12 @@ def rearrange(tensor: NkiTensor, source: Names, target: Names, sizes: Mapping[st
         if len(_group(entry)) > 1:
             view = view.flatten_dims(dim, dim + len(entry) - 1)
     return view
+
+
+def _is_names(entry: object) -> bool:
+    """Whether an entry of a pattern is a name or a group of names."""
+    group = isinstance(entry, (tuple, list)) and len(entry) > 0 and all(isinstance(name, str) for name in entry)
+    return group or isinstance(entry, str)
 
 
 def _group(entry: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -201,6 +201,7 @@ class NkiTensor(Refusals):
 
     def vector_select(self, dim: int, vector_offset: NkiTensor) -> NkiTensor:
         """Give every position of dimension 0 its own runtime index into this HBM tensor (gather or scatter)."""
+        require_ints("vector_select", dim=dim)
         if dim != 0 or self.type.region.on_chip or self.index is not None:
             raise InvalidView(
                 operation="vector_select",
@@ -454,8 +455,8 @@ class NkiTensor(Refusals):
     def _sizes(shape: tuple[int, ...], new_shape: Any) -> tuple[int, ...]:
         """The sizes a reshape asks for, which must be ints."""
         sizes = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
-        if not all(is_int(n) for n in sizes):
-            raise InvalidReshape(shape=shape, new_shape=sizes, reason="sizes are ints",
+        if not sizes or not all(is_int(n) for n in sizes):
+            raise InvalidReshape(shape=shape, new_shape=sizes, reason="a shape is one or more ints",
                                  hint="use // instead of / to compute sizes.")
         return tuple(int(n) for n in sizes)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from errors_testing import MODES
@@ -25,7 +27,9 @@ from nkilite.ir.definition import REGISTRY, Parameter, Role
 INSTRUCTIONS = [d for name, d in REGISTRY.items() if hasattr(nisa, name)]
 
 _MEMORIES = (nl.sbuf, nl.sbuf, nl.sbuf, nl.psum, nl.shared_hbm)
-_SHAPES = ((32, 8), (32, 1), (32, 2), (1, 8), (8, 32), (32, 2, 4), (32, 16), (128, 128), (4, 3, 2, 5), (16, 40), (64, 6))
+_SHAPES = (
+    (32, 8), (32, 1), (32, 2), (1, 8), (8, 32), (32, 2, 4), (32, 16), (128, 128), (4, 3, 2, 5), (16, 40), (64, 6),
+)
 _VIEWS = ("whole", "whole", "step", "column", "row", "repeat", "swap")
 _JUNK = (None, 0, 1, -3, 2.5, True, "add", "x", (), (1, 0), [[1, 8]], {}, b"", nl.float32, np.ones(2), nl.add, object)
 _NUMBERS = (0, 1, -2, 3, 0.5, -1.5, float("inf"), float("nan"), 1e30, 1 << 40, True, np.float32(2.0))
@@ -70,10 +74,11 @@ class Register(NamedTuple):
 
 
 class Call(NamedTuple):
-    """An instruction and its arguments by name."""
+    """An instruction, its arguments by name, and the chip."""
 
     name: str
     arguments: dict[str, Any]
+    target: str
 
 
 def _rows(columns: int, dtype: str = "") -> Callable[[Tile], Tile]:
@@ -107,7 +112,8 @@ _FITTING: dict[tuple[str, str], Callable[[Tile], Tile]] = {
 def calls(draw: Any, definitions: list | None = None) -> Call:
     """Calls that agree in shape, dtype and memory more often than chance would have them."""
     definition = draw(st.sampled_from(definitions or INSTRUCTIONS))
-    common = Tile(draw(st.sampled_from(_MEMORIES)), draw(st.sampled_from(_SHAPES)), draw(st.sampled_from(list(ALL))), "whole")
+    memory, shape = draw(st.sampled_from(_MEMORIES)), draw(st.sampled_from(_SHAPES))
+    common = Tile(memory, shape, draw(st.sampled_from(list(ALL))), "whole")
     if draw(st.booleans()):
         common = common._replace(memory=nl.sbuf, dtype=draw(st.sampled_from(["float32", "bfloat16", "int32", "uint8"])))
     arguments = {}
@@ -115,8 +121,11 @@ def calls(draw: Any, definitions: list | None = None) -> Call:
         required = parameter.default is inspect.Parameter.empty
         if draw(st.integers(0, 39 if required else 2)) == 2:
             continue
-        arguments[parameter.name] = draw(_argument(definition.name, parameter, common))
-    return Call(definition.name, arguments)
+        value = draw(_argument(definition.name, parameter, common))
+        if parameter.written and isinstance(value, Tile) and value.view == "repeat":
+            value = value._replace(view="whole")  # which of several writes to an element stays is not defined
+        arguments[parameter.name] = value
+    return Call(definition.name, arguments, draw(st.sampled_from(["trn1", "trn2", "trn3"])))
 
 
 def _argument(instruction: str, parameter: Parameter, common: Tile) -> st.SearchStrategy:
@@ -185,7 +194,8 @@ def run(call: Call) -> str:
     outcomes = {}
     for mode, launch in MODES.items():
         try:
-            outcomes[mode] = launch(kernel)(*(a.copy() for a in arrays))
+            with patch.dict(os.environ, NEURON_PLATFORM_TARGET_OVERRIDE=call.target):
+                outcomes[mode] = launch(kernel)(*(a.copy() for a in arrays))
         except NkiError as error:
             assert not isinstance(error, InternalError), error
             assert "{" not in error.template.format(**error.fields).replace("{}", ""), error

@@ -202,6 +202,7 @@ def nested_kernel_called_wrongly(x):
     inner(rows=x)  # here
 
 
+@pytest.mark.filterwarnings("ignore:nl.static_range is deprecated")
 @mistake.parametrize
 def test_mistake(mistake, mode, monkeypatch) -> None:
     check(mistake, mode, monkeypatch)
