@@ -158,8 +158,8 @@ class UnknownTarget(ArgumentError, ValueError):
 
 
 class PartitionLimitExceeded(NkiValidationError):
-    template = "{what} has {found} partitions; a tile has at most {limit}."
-    remedy = "dimension 0 of an on-chip tile is the partition dimension: split it into tiles of at most {limit}."
+    template = "{what} has {found} partitions; the limit is {limit}."
+    remedy = "dimension 0 of an on-chip tile is the partition dimension: split it into tiles of at most {limit} rows."
 
 
 class PsumBankExceeded(NkiValidationError):
@@ -170,6 +170,14 @@ class PsumBankExceeded(NkiValidationError):
     remedy = "split the free dimension into pieces of at most {limit_elements} float32 elements."
 
 
+class PsumBankCrossed(NkiValidationError):
+    template = (
+        "{instruction}: dst covers bytes {first} to {last} of a PSUM partition (tile {tile}), across a bank boundary; "
+        "on {target} a result lies within one bank of {limit} bytes."
+    )
+    remedy = "start the slice on a bank boundary (a multiple of {limit} bytes) or shorten it."
+
+
 class FreeSizeExceeded(NkiValidationError):
     template = "{instruction}: {operand} has {found} elements in its free dimension; the limit is {limit} on {target}."
     remedy = "tile the free dimension."
@@ -177,7 +185,7 @@ class FreeSizeExceeded(NkiValidationError):
 
 class WrongMemory(NkiValidationError):
     template = "{instruction}: {operand} is in {found}; it must be in {allowed}."
-    remedy = "move it there first ({hint})."
+    remedy = "{hint}."
 
 
 class ShapeMismatch(NkiValidationError):
@@ -192,7 +200,7 @@ class DtypeMismatch(NkiValidationError):
 
 class UnsupportedDtype(NkiValidationError):
     template = "{instruction}: {operand} has dtype {found}; allowed on {target}: {allowed}."
-    remedy = "convert it with nisa.tensor_copy into a tile of an allowed dtype."
+    remedy = "use a tile of an allowed dtype; nisa.tensor_copy converts."
 
 
 class UnsupportedEngine(NkiValidationError):

@@ -154,7 +154,7 @@ def test_pytest(how, tmp_path):
     (tmp_path / "conftest.py").write_text("import nki.language as nl\n")
     ini = "nki = true\n" if how == "ini" else ""
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}")
-    plugin = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "nkilite.pytest_plugin"]
+    plugin = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:nkilite", "-p", "nkilite.pytest_plugin"]
     command = {
         "run": ["-m", "nkilite", "run", "-m", "pytest", "-p", "no:cacheprovider"],
         "option": [*plugin, "--nki"],
@@ -166,7 +166,8 @@ def test_pytest(how, tmp_path):
 def test_plugin_does_nothing_unasked(tmp_path):
     (tmp_path / "test_kernel.py").write_text(TEST_FILE)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    out = python("-m", "pytest", "-p", "nkilite.pytest_plugin", "test_kernel.py", cwd=tmp_path, code=2)
+    plugin = ["-p", "no:nkilite", "-p", "nkilite.pytest_plugin"]
+    out = python("-m", "pytest", *plugin, "test_kernel.py", cwd=tmp_path, code=2)
     assert "No module named 'nki'" in out
 
 

@@ -14,7 +14,9 @@ from nkilite.ir.definition import REGISTRY
 from nkilite.isa.unsupported import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
-_LISTS = re.compile(r"(Supported, simulated and compiled:\n).*?(\nNot supported yet.*?\| --- \| --- \|\n).*?(\n## )", re.S)
+_LISTS = re.compile(
+    r"(Supported, simulated and compiled:\n).*?(\nNot supported yet.*?\| --- \| --- \|\n).*?(\n## )", re.S
+)
 
 
 def with_lists(text: str) -> str:

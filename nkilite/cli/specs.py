@@ -110,6 +110,8 @@ def _value(spec: str, text: str, rng: np.random.Generator | None) -> Any:
         if dtype.is_integer:
             return rng.integers(0, 2 if dtype.kind == "b" else 100, shape).astype(dtype.numpy)
         return rng.standard_normal(shape, dtype=np.float32).astype(dtype.numpy)
+    if re.match(r"\d+x", text):
+        raise InvalidArgumentSpec(spec=spec, reason=f"{text!r} is not SHAPE:DTYPE such as 128x512:float32")
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

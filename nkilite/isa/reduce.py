@@ -128,8 +128,8 @@ def _axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     if not axes or axes[0] == 0 or axes != tuple(range(axes[0], ndim)) or len(axes) != len(numbers):
         raise InvalidOperand(
             instruction="nisa.tensor_reduce", operand="axis", found=f"{describe(axis)} for shape {shape}",
-            expected=f"the last free dimensions, such as {ndim - 1} or {tuple(range(1, ndim))} (dimension 0 "
-            "is reduced by nisa.tensor_partition_reduce; others after a permute)",
+            expected=f"the last free dimensions, such as {ndim - 1} or {tuple(range(1, ndim))}",
+            fix="permute other dimensions to the end first; nisa.tensor_partition_reduce reduces over partitions",
         )
     return axes
 

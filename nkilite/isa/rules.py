@@ -27,11 +27,6 @@ FLOATS = tuple(d for d in ALL.values() if d.is_float)
 UNPACKED = tuple(d for d in ALL.values() if d.kind != "x")
 TWO_BYTES = tuple(d for d in ALL.values() if d.itemsize == 2)
 
-_HINTS = {
-    MemoryRegion.sbuf: "nisa.dma_copy moves data between HBM and SBUF, nisa.tensor_copy between PSUM and SBUF",
-    MemoryRegion.psum: "allocate it with buffer=nl.psum",
-}
-
 
 def instruction_name(call: Signature) -> str:
     """How messages name the instruction."""
@@ -48,9 +43,19 @@ def require_memory(call: Signature, operand: str, *allowed: MemoryRegion) -> Non
     kind = call.arguments[operand]
     if isinstance(kind, ViewType) and kind.region not in allowed:
         raise WrongMemory(
-            instruction=instruction_name(call), operand=operand, found=str(kind.region).upper(),
-            allowed=" or ".join(dict.fromkeys(_public(r) for r in allowed)), hint=_HINTS.get(allowed[0], _HINTS[SBUF]),
+            instruction=instruction_name(call), operand=operand, found=_public(kind.region),
+            allowed=" or ".join(dict.fromkeys(_public(r) for r in allowed)), hint=_move(call, operand, allowed),
         )
+
+
+def _move(call: Signature, operand: str, allowed: tuple[MemoryRegion, ...]) -> str:
+    """How an operand gets into an allowed memory."""
+    if any(p.written and p.name == operand for p in call.definition.parameters):
+        where = " or ".join(f"buffer=nl.{r}" for r in allowed if r is not MemoryRegion.private_hbm)
+        return f"allocate {operand} with {where}, and move the result from there"
+    if call.arguments[operand].region in HBM:
+        return f"copy it into an SBUF tile with nisa.dma_copy (or nl.load) and pass that as {operand}"
+    return f"copy it into an SBUF tile with nisa.tensor_copy and pass that as {operand}"
 
 
 def _public(region: MemoryRegion) -> str:

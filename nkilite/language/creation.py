@@ -238,7 +238,7 @@ def element_type(dtype: Any, function: str) -> DType:
             instruction=f"nl.{function}",
             operand="dtype",
             found=describe(dtype),
-            expected="one of " + ", ".join(sorted(ALL)),
+            expected="one of " + ", ".join(sorted(ALL)), fix="pass an nl dtype, for example nl.bfloat16",
         ) from None
 
 

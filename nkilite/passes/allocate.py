@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nkilite.errors import InvalidAddress, MemoryOverflow
+from nkilite.errors import InvalidAddress, MemoryOverflow, PsumBankCrossed
 from nkilite.ir.program import Program
-from nkilite.ir.types import Buffer, MemoryRegion
+from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.machine.memory import Overflow, Request, Reservation, plan
 from nkilite.machine.target import Target
 from nkilite.passes.liveness import lifetimes
@@ -50,10 +50,53 @@ class Allocate:
             for tile in fixed:
                 assert tile.address is not None
                 program.addresses[tile.id] = tile.address
+        _check_banks(program)
         return program
 
 
 _SBUF_ALIGN = 32  # a tile start that suits every engine; the hardware minimum is a byte
+
+
+def _check_banks(program: Program) -> None:
+    """Raise PsumBankCrossed where a Tensor Engine result crosses a PSUM bank, which trn3 allows and others do not."""
+    bank, code = program.target.psum_bank_bytes, program.code
+    if program.target.generation >= _GENERATION_ACROSS_BANKS:
+        return
+    results = {
+        s.id: s.operand("dst")
+        for s in program.signatures
+        if s.name in ("nc_matmul", "nc_transpose") and s.dst.region is MemoryRegion.psum
+    }
+    checked: set[tuple[int, int, int]] = set()
+    start = 0
+    for _ in range(program.count):
+        dst = results.get(code[start])
+        if dst is not None:
+            place = code[start], code[start + dst.word], code[start + dst.word + 1]
+            if place not in checked:
+                checked.add(place)
+                buffer = program.buffers[place[1]]
+                kind = program.signatures[code[start]].dst
+                low, high = _free_span(kind)
+                begin = program.addresses[buffer.id][1] + place[2] % buffer.partition_bytes
+                first = begin + low * kind.dtype.itemsize
+                last = begin + (high + 1) * kind.dtype.itemsize - 1
+                if first // bank != last // bank:
+                    raise PsumBankCrossed(
+                        instruction=f"nisa.{program.signatures[code[start]].name}", tile=_name(buffer), first=first,
+                        last=last, limit=bank, target=program.target.name,
+                        location=program.locations[code[start + 1]],
+                    )
+        start += program.signatures[code[start]].n_words
+
+
+_GENERATION_ACROSS_BANKS = 4
+
+
+def _free_span(kind: ViewType) -> tuple[int, int]:
+    """The lowest and highest element a view touches within a partition, relative to its offset."""
+    ends = [s * (n - 1) for s, n in zip(kind.strides[1:], kind.shape[1:], strict=True)]
+    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
 
 
 def check_address(tile: Buffer, target: Target) -> None:

@@ -312,7 +312,8 @@ def map_returned(value: Any, kernel: Kernel, replace: Callable[[NkiTensor], Any]
     if value is None or isinstance(value, (int, float, str)):
         return value
     what = f"a value of type {type(value).__name__}"
-    raise InvalidReturn(kernel=kernel.__name__, what=what, location=kernel.location)
+    fix = "return HBM tensors, numbers, strings or None, alone or in tuples, lists and dicts"
+    raise InvalidReturn(kernel=kernel.__name__, what=what, fix=fix, location=kernel.location)
 
 
 class Specialization:

@@ -125,7 +125,8 @@ def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Ho
         if kind.region.on_chip and row and index_stride % row == 0:
             index_stride = index_stride // row * pitch
         operands[operand.name] = CpuOperand(
-            operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection, index_stride
+            operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection,
+            index_stride,
         )
     kernel = MicroKernel(signature, host, operands)
     signature.definition.rule("lower")(signature, kernel)

@@ -32,7 +32,7 @@ def element_type(operation: str, dtype: Any) -> DType:
     except KeyError:
         raise InvalidOperand(
             instruction=operation, operand="dtype", found=describe(dtype),
-            expected="one of " + ", ".join(sorted(ALL)),
+            expected="one of " + ", ".join(sorted(ALL)), fix="pass an nl dtype, for example nl.bfloat16",
         ) from None
 
 

@@ -55,7 +55,7 @@ def stationary_in_psum(x):
     nisa.nc_matmul(dst, stationary, moving)  # here
 
 
-@mistake(WrongMemory, "moving", "SHARED_HBM", "SBUF", "dma_copy")
+@mistake(WrongMemory, "moving", "moving is in HBM", "SBUF", "dma_copy")
 def moving_in_hbm(x):
     stationary, dst = sbuf((64, 64)), psum(value=None)
     nisa.nc_matmul(dst, stationary, x)  # here
@@ -80,7 +80,7 @@ def dma_to_psum(x):
     nisa.dma_copy(tile, x)  # here
 
 
-@mistake(WrongMemory, "data1", "SHARED_HBM", "SBUF or PSUM", "dma_copy")
+@mistake(WrongMemory, "data1 is in HBM", "SBUF or PSUM", "dma_copy")
 def compute_on_hbm(x):
     tile = sbuf()
     nisa.tensor_tensor(tile, x, tile, op=nl.add)  # here

@@ -8,7 +8,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.errors import InvalidAddress, MemoryOverflow
+from nkilite.errors import InvalidAddress, MemoryOverflow, PsumBankCrossed
 
 X = np.arange(128 * 256, dtype=np.float32).reshape(128, 256)
 
@@ -99,6 +99,28 @@ def test_overflow_lists_the_live_tiles() -> None:
     assert "65536 bytes" in text
     assert f"{__file__}:" in text
     assert error.value.fields["missing"] > 0
+
+
+@pytest.mark.parametrize(("start", "address"), [(256, None), (448, None), (0, (0, 1024))])
+def test_a_matmul_result_stays_in_its_bank(start, address, monkeypatch) -> None:
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+        left, right = nl.load(x[:, 0:128]), nl.ndarray((128, 512), dtype=nl.float32)
+        nisa.dma_copy(dst=right[:, 0:256], src=x)
+        nisa.dma_copy(dst=right[:, 256:512], src=x)
+        result = nl.ndarray((128, 1024), dtype=nl.float32, buffer=nl.psum, address=address)
+        nisa.nc_matmul(result[:, start:start + 512], left, right)  # crosses
+        tile = nl.ndarray((128, 512), dtype=nl.float32)
+        nisa.tensor_copy(dst=tile, src=result[:, start:start + 512])
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    with pytest.raises(PsumBankCrossed, match="2048 bytes") as error:
+        kernel(X)
+    assert error.value.location.source.endswith("# crosses")
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+    kernel(X)
 
 
 def test_psum_overflow_counts_banks() -> None:
