@@ -139,6 +139,15 @@ def require_int32(call: Signature, operand: str, value: float) -> None:
         )
 
 
+def require_bits(call: Signature, operand: str, value: float) -> None:
+    """Raise InvalidOperand unless the number given to a bit operation is a whole one of 32 bits, signed or not."""
+    if not -(1 << 31) <= value < 1 << 32 or value != int(value):
+        raise InvalidOperand(
+            instruction=instruction_name(call), operand=operand, found=value,
+            expected="a 32-bit integer, because the operation works on bits",
+        )
+
+
 def require_integers(call: Signature, *operands: str) -> None:
     """Raise DtypeMismatch unless all tensor arguments are integers, as bit operations need."""
     for operand in operands:

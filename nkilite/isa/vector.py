@@ -215,6 +215,13 @@ def _check_tensor_scalar_engine(call: Signature) -> None:
     rules.require_no_gpsimd_psum(call)
 
 
+@tensor_scalar.check_immediates
+def _(call: Signature, **operands: float) -> None:
+    if call.op0.bitvec:
+        for operand, value in operands.items():
+            rules.require_bits(call, operand, value)
+
+
 @tensor_scalar.reference
 def _(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: Any = None, **_: Any

@@ -115,6 +115,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int 
     if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
         raise InvalidOperand(instruction=name, operand="step", found=describe(step), expected="a positive int")
     require_int32(name, "step", step)
+    _require_body(name, body_fun)
     plain = any(isinstance(b, VirtualRegister) and not isinstance(b, NkiScalar) for b in (lower, upper))
     index = register_alloc() if plain else new_scalar()
     counter = builder.allocate(MemoryRegion.registers, (1, 2), int32)
@@ -153,6 +154,7 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
     name = "nl.while_loop"
     builder = active.builder(name)
     _require_condition(name, "init", init)
+    _require_body(name, body_fun)
     value = new_scalar() if isinstance(init, NkiScalar) else register_alloc()
 
     def iteration() -> None:
@@ -173,6 +175,13 @@ def _require_bound(name: str, operand: str, bound: Any) -> None:
             fix=_LOAD if isinstance(bound, NkiTensor) else "",
         )
     require_int32(name, operand, bound)
+
+
+def _require_body(name: str, body_fun: Any) -> None:
+    if not callable(body_fun):
+        raise InvalidOperand(
+            instruction=name, operand="body_fun", found=describe(body_fun), expected="a function of one argument"
+        )
 
 
 def _require_condition(name: str, operand: str, condition: Any) -> None:

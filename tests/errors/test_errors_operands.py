@@ -514,6 +514,17 @@ def store_into_sbuf(x):
     nl.store(sbuf(), nl.load(x))  # here
 
 
+@mistake(InvalidOperand, "operand0", "1.5", "32-bit integer")
+def fraction_for_bits(x):
+    tile = sbuf(dtype=nl.uint32)
+    nisa.tensor_scalar(tile, tile, nl.bitwise_and, 1.5)  # here
+
+
+@mistake(InvalidOperand, "body_fun", "int 3", "a function")
+def loop_body_that_is_no_function(x):
+    nl.fori_loop(0, 4, 3)  # here
+
+
 @mistake(InvalidOperand, "step", "0", "positive")
 def loop_step(x):
     nl.fori_loop(0, 4, lambda i: None, step=0)  # here
