@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from math import prod
 from typing import Any, ClassVar
@@ -126,9 +127,7 @@ class ViewType:
 
     def span(self) -> tuple[int, int]:
         """The lowest and highest element position the view touches, relative to its offset."""
-        low = sum(s * (n - 1) for s, n in zip(self.strides, self.shape, strict=True) if s < 0)
-        high = sum(s * (n - 1) for s, n in zip(self.strides, self.shape, strict=True) if s > 0)
-        return low, high
+        return extent(self.shape, self.strides)
 
     def __str__(self) -> str:
         dims = ", ".join(f"[{s}, {n}]" for s, n in zip(self.strides, self.shape, strict=True))
@@ -136,6 +135,12 @@ class ViewType:
         return f"{self.dtype} {self.region} [{dims}]{dynamic}"
 
     __repr__ = __str__
+
+
+def extent(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """The lowest and highest position of an element, relative to the first one and in the unit of the strides."""
+    ends = [s * (n - 1) for s, n in zip(strides, shape, strict=True)]
+    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

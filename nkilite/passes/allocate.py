@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nkilite.errors import InvalidAddress, MemoryOverflow, PsumBankCrossed
 from nkilite.ir.program import Program
-from nkilite.ir.types import Buffer, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, MemoryRegion, extent
 from nkilite.machine.memory import Overflow, Request, Reservation, plan
 from nkilite.machine.target import Target
 from nkilite.passes.liveness import lifetimes
@@ -77,7 +77,7 @@ def _check_banks(program: Program) -> None:
                 checked.add(place)
                 buffer = program.buffers[place[1]]
                 kind = program.signatures[code[start]].dst
-                low, high = _free_span(kind)
+                low, high = extent(kind.shape[1:], kind.strides[1:])
                 begin = program.addresses[buffer.id][1] + place[2] % buffer.partition_bytes
                 first = begin + low * kind.dtype.itemsize
                 last = begin + (high + 1) * kind.dtype.itemsize - 1
@@ -91,12 +91,6 @@ def _check_banks(program: Program) -> None:
 
 
 _GENERATION_ACROSS_BANKS = 4
-
-
-def _free_span(kind: ViewType) -> tuple[int, int]:
-    """The lowest and highest element a view touches within a partition, relative to its offset."""
-    ends = [s * (n - 1) for s, n in zip(kind.strides[1:], kind.shape[1:], strict=True)]
-    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
 
 
 def check_address(tile: Buffer, target: Target) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import sys
-import types
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from nkilite.dtypes import DType, as_dtype, from_numpy
 from nkilite.errors import UnsupportedArgument, UnsupportedArrayDtype
+from nkilite.runtime.containers import is_record, map_leaves
 
 _SUGGESTED = {"float64": "float32", "int64": "int32", "uint64": "uint32", "complex64": "float32 pairs"}
 
@@ -103,36 +103,17 @@ def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
 
 
 def map_arrays(value: Any, name: str, kernel: str, replace: Callable[[ArrayArgument], Any]) -> Any:
-    """Copy an argument with every array inside tuples, lists, dicts and dataclasses replaced.
+    """Copy an argument with every array inside tuples, lists, dicts and records replaced.
 
     Raises:
-        UnsupportedArgument: a value a kernel cannot be specialized on.
+        UnsupportedArgument: an array a kernel cannot be called with.
     """
-    array = as_array(name, value, kernel)
-    if array is not None:
-        return replace(array)
-    if isinstance(value, tuple):
-        items = [map_arrays(v, f"{name}[{i}]", kernel, replace) for i, v in enumerate(value)]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [map_arrays(v, f"{name}[{i}]", kernel, replace) for i, v in enumerate(value)]
-    if isinstance(value, dict):
-        return {k: map_arrays(v, f"{name}[{k!r}]", kernel, replace) for k, v in value.items()}
-    if _is_plain_object(value):
-        changed = {k: map_arrays(v, f"{name}.{k}", kernel, replace) for k, v in vars(value).items()}
-        if all(changed[k] is v for k, v in vars(value).items()):
-            return value
-        copy = object.__new__(type(value))
-        copy.__dict__.update(changed)
-        return copy
-    return value
 
+    def leaf(value: Any, name: str) -> Any:
+        array = as_array(name, value, kernel)
+        return value if array is None else replace(array)
 
-def _is_plain_object(value: Any) -> bool:
-    """A user's dataclass or NKIObject: an instance whose state is its __dict__."""
-    if isinstance(value, (type, types.ModuleType, types.FunctionType, enum.Enum)) or not hasattr(value, "__dict__"):
-        return False
-    return dataclasses.is_dataclass(value) or any(c.__name__ == "NKIObject" for c in type(value).__mro__)
+    return map_leaves(value, leaf, name)
 
 
 def cache_key(value: Any, name: str, kernel: str) -> Hashable:
@@ -151,7 +132,7 @@ def cache_key(value: Any, name: str, kernel: str) -> Hashable:
         return dict, tuple((k, cache_key(v, f"{name}[{k!r}]", kernel)) for k, v in value.items())
     if isinstance(value, (set, frozenset)):
         return type(value), frozenset(value)
-    if _is_plain_object(value):
+    if is_record(value):
         return type(value), tuple((k, cache_key(v, f"{name}.{k}", kernel)) for k, v in vars(value).items())
     if callable(value) or isinstance(value, (np.dtype, slice, range)):
         return type(value), _Held(value)

@@ -12,7 +12,7 @@ from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.program import Instruction, Program
-from nkilite.ir.types import Buffer, BufferKind
+from nkilite.ir.types import Buffer, BufferKind, extent
 from nkilite.passes.place import CpuPlacement
 from nkilite.runtime.library import Source, library
 from nkilite.runtime.lower import HEADER_WORDS, Lowered, cpu_strides
@@ -173,12 +173,6 @@ class Executable:
         raise IndirectOutOfBounds(
             instruction=f"nisa.{instruction.signature.name}", found=found, limit=limit, location=instruction.location
         )
-
-
-def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """The lowest and highest byte offset of an element."""
-    ends = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
-    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
 
 
 def _aligned(size: int) -> tuple[np.ndarray, int]:

@@ -32,6 +32,7 @@ from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays, to_f
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.compile import Compilation, compile_program
 from nkilite.runtime.configurations import configured
+from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.fingerprint import fingerprint
 from nkilite.runtime.globals import Globals
 from nkilite.runtime.schedule import Schedule, apply_schedule, as_schedule
@@ -210,32 +211,18 @@ class Arguments:
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor], kernel: str) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
+
+        def leaf(value: Any, _: str) -> Any:
+            return tensors[id(value)] if isinstance(value, ArrayArgument) else value
+
         bound = inspect.BoundArguments(self.bound.signature, dict(self.bound.arguments))
         for name, value in self.values.items():
-            bound.arguments[name] = _replace(value, tensors)
+            bound.arguments[name] = map_leaves(value, leaf)
         return function(*bound.args, **bound.kwargs)
 
     @property
     def framework(self) -> str:
         return next((a.framework for a in self.arrays), "numpy")
-
-
-def _replace(value: Any, tensors: dict[int, NkiTensor]) -> Any:
-    if isinstance(value, ArrayArgument):
-        return tensors[id(value)]
-    if isinstance(value, tuple):
-        items = [_replace(v, tensors) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [_replace(v, tensors) for v in value]
-    if isinstance(value, dict):
-        return {k: _replace(v, tensors) for k, v in value.items()}
-    state = getattr(value, "__dict__", None)
-    if state and not isinstance(value, type) and any(isinstance(v, ArrayArgument) for v in state.values()):
-        copy = object.__new__(type(value))
-        copy.__dict__.update({k: _replace(v, tensors) for k, v in state.items()})
-        return copy
-    return value
 
 
 def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
@@ -300,20 +287,17 @@ def map_returned(value: Any, kernel: Kernel, replace: Callable[[NkiTensor], Any]
     Raises:
         InvalidReturn: anything that is not a tensor, a container of tensors, a number, a string or None.
     """
-    if isinstance(value, NkiTensor):
-        return replace(value)
-    if isinstance(value, tuple):
-        items = [map_returned(v, kernel, replace) for v in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [map_returned(v, kernel, replace) for v in value]
-    if isinstance(value, dict):
-        return {k: map_returned(v, kernel, replace) for k, v in value.items()}
-    if value is None or isinstance(value, (int, float, str)):
-        return value
-    what = f"a value of type {type(value).__name__}"
-    fix = "return HBM tensors, numbers, strings or None, alone or in tuples, lists and dicts"
-    raise InvalidReturn(kernel=kernel.__name__, what=what, fix=fix, location=kernel.location)
+
+    def leaf(value: Any, _: str) -> Any:
+        if isinstance(value, NkiTensor):
+            return replace(value)
+        if value is None or isinstance(value, (int, float, str)):
+            return value
+        what = f"a value of type {type(value).__name__}"
+        fix = "return HBM tensors, numbers, strings or None, alone or in tuples, lists and dicts"
+        raise InvalidReturn(kernel=kernel.__name__, what=what, fix=fix, location=kernel.location)
+
+    return map_leaves(value, leaf, records=False)
 
 
 class Specialization:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidView
-from nkilite.ir.types import Buffer
+from nkilite.ir.types import Buffer, extent
 from nkilite.trace.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def reachable(
     if storage.region.on_chip and stride % row:
         # The view moves inside its partitions.
         start, total, shape, strides = start % row, row, shape[1:], strides[1:]
+    low, high = extent(shape, strides)
     if stride < 0:
-        lowest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s < 0)
-        return lowest // -stride + 1
-    highest = start + sum(s * (n - 1) for s, n in zip(strides, shape, strict=True) if s > 0)
-    return max(0, (total - 1 - highest) // stride + 1) if stride else storage.size_bytes
+        return (start + low) // -stride + 1
+    return max(0, (total - 1 - start - high) // stride + 1) if stride else storage.size_bytes

@@ -8,7 +8,7 @@ import numpy as np
 
 from nkilite.dtypes import ALL, DType, as_dtype
 from nkilite.errors import InvalidOperand, InvalidView, PatternOutOfBounds, describe
-from nkilite.ir.types import Buffer
+from nkilite.ir.types import Buffer, extent
 
 
 def is_int(value: Any) -> bool:
@@ -69,11 +69,10 @@ def require_inside(
     """
     on_chip = storage.region.on_chip
     shape = tuple(n for _, n in pairs)
-    free = list(zip(strides, shape, strict=True))[1 if on_chip else 0 :]
+    free = slice(1 if on_chip else 0, None)
     position = start % per_partition if on_chip else start
     total = per_partition if on_chip else per_partition * storage.partitions
-    low = position + sum(s * (n - 1) for s, n in free if s < 0)
-    high = position + sum(s * (n - 1) for s, n in free if s > 0)
+    low, high = (position + end for end in extent(shape[free], strides[free]))
     last = start // per_partition + shape[0] - 1
     if on_chip and not 0 <= last < storage.partitions:
         reaches, size = f"partition {last}", f"{storage.partitions} partitions"

@@ -76,6 +76,18 @@ def test_containers_of_arrays_and_values(mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_arrays_deep_in_records(mode) -> None:
+    @nki.jit
+    def kernel(config):
+        first, (second, inner) = config.x
+        return [copied(first), copied(second["s"]), copied(inner.x[0])]
+
+    results = mode(kernel)(Config([X, ({"s": X + 1}, Config((X + 2,), 0))], 0))
+    for i, result in enumerate(results):
+        np.testing.assert_array_equal(result, X + i)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_nested_returns(mode) -> None:
     @nki.jit
     def kernel(x):
