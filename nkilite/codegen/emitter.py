@@ -296,14 +296,14 @@ class Emitter:
     # --- control --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def loop(self, count: int | Value, *initial: Value, start: int = 0, step: int = 1) -> Iterator[Loop]:
+    def loop(self, count: int | Value, *initial: Value, start: int | Value = 0, step: int = 1) -> Iterator[Loop]:
         """A counted loop: index = start, start + step, ... below count.
 
         Values named in `initial` are carried from iteration to iteration: read them from `loop.values`, hand on new
         ones with `loop.carry(...)`, and find the last ones in `loop.results` after the block. A constant trip count of
         0 writes nothing executable; of 1, straight-line code.
         """
-        if isinstance(count, int) and start + step >= count > start:
+        if isinstance(count, int) and isinstance(start, int) and start + step >= count > start:
             loop = Loop(self.i64(start), initial)
             yield loop
             loop.results = loop._next
@@ -323,7 +323,8 @@ class Emitter:
         yield loop
         advanced = self.add(index, self.i64(step))
         self.line(f"br label %{head}")
-        phis = [f"  {index.ref} = phi i64 [ {start}, %{before} ], [ {advanced.ref}, %{self._block} ]"]
+        first_index = start if isinstance(start, int) else start.ref
+        phis = [f"  {index.ref} = phi i64 [ {first_index}, %{before} ], [ {advanced.ref}, %{self._block} ]"]
         for value, first, then in zip(values, initial, loop._next, strict=True):
             phis.append(
                 f"  {value.ref} = phi {value.type} [ {first.ref}, %{before} ], [ {then.ref}, %{self._block} ]"

@@ -1,8 +1,11 @@
 """A micro-kernel being written: the operands of one signature as byte-strided CPU memory, and their pointers.
 
-A micro-kernel is `i32 f(ptr words, ptr bases)`. The words are those the executable's table holds for the
-instruction: for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in
+A micro-kernel is `i32 f(ptr words, ptr bases, i64 part, i64 parts)`. The words are those the executable's table holds
+for the instruction: for a tensor (index into bases, byte offset), for an immediate the bits of a float64, in
 signature order. It returns a status; details of a failure go to the words in front of the bases.
+
+One that splits does the share `part` of `parts` of its work, so that threads can call it side by side; any other does
+all of it and is called with part 0 of 1.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ STATUS_PAUSE = 3  # not a failure: the host looks at memory, then the kernel goe
 # Two int64 words in front of the bases, where a micro-kernel leaves what it cannot return.
 FAULT_WORDS = 2
 _FAULT_INDEX, _FAULT_LIMIT = -16, -8
+
+_PARAMETERS = "ptr %words, ptr %bases, i64 %part, i64 %parts"
 
 
 class CpuOperand(NamedTuple):
@@ -60,6 +65,7 @@ class MicroKernel:
         e: the emitter of the function body.
         host: the CPU.
         operands: the tensor arguments by parameter name.
+        splits: whether the function does one part of its work per call.
     """
 
     def __init__(self, call: Signature, host: Host, operands: dict[str, CpuOperand]) -> None:
@@ -67,6 +73,7 @@ class MicroKernel:
         self.host = host
         self.operands = operands
         self.e = Emitter(host)
+        self.splits = False
         self._pointers: dict[str, Value] = {}
 
     def has(self, name: str) -> bool:
@@ -181,6 +188,14 @@ class MicroKernel:
         """An integer immediate argument."""
         return self.e.convert("fptosi", self.immediate(name), "i64")
 
+    def share(self, count: int) -> tuple[Value, Value]:
+        """The first and the end of the pieces, out of `count` independent ones, that this call is to do."""
+        self.splits = True
+        e, part, parts, n = self.e, Value("%part", "i64"), Value("%parts", "i64"), self.e.i64(count)
+        first = e.binary("udiv", e.mul(n, part), parts)
+        end = e.binary("udiv", e.mul(n, e.add(part, e.i64(1))), parts)
+        return first, end
+
     def pause(self) -> None:
         """Return to the host, which goes on with the next instruction when it is done."""
         self.e.ret(STATUS_PAUSE)
@@ -189,7 +204,7 @@ class MicroKernel:
     def text(self, name: str) -> str:
         """The LLVM function, complete."""
         self.e.ret(STATUS_OK)
-        return f"define i32 @{name}(ptr %words, ptr %bases) {{\nentry:\n{self.e.body()}\n}}\n"
+        return f"define i32 @{name}({_PARAMETERS}) {{\nentry:\n{self.e.body()}\n}}\n"
 
 
 def _column_order(values: tuple[int, ...]) -> tuple[int, ...]:

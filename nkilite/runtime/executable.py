@@ -37,7 +37,7 @@ body:
   %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
   %width = load i64, ptr %width_ptr, align 8
   %words = getelementptr i8, ptr %entry_ptr, i64 16
-  %status = call i32 %function(ptr %words, ptr %bases)
+  %status = call i32 %function(ptr %words, ptr %bases, i64 0, i64 1)
   %ok = icmp eq i32 %status, 0
   br i1 %ok, label %advance, label %other
 advance:

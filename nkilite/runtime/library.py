@@ -14,11 +14,12 @@ _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
 
 class Source(NamedTuple):
-    """LLVM text of a function and the declarations it needs."""
+    """LLVM text of a function and the declarations it needs; `splits` as of the MicroKernel."""
 
     name: str
     text: str
     declarations: tuple[str, ...]
+    splits: bool = False
 
 
 class Library:

@@ -134,4 +134,4 @@ def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Ho
     digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
     name = f"{signature.name}_{digest}"
     text = body.replace("@@(", f"@{name}(", 1)
-    return Source(name, text, tuple(kernel.e.declarations.values()))
+    return Source(name, text, tuple(kernel.e.declarations.values()), kernel.splits)
