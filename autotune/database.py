@@ -42,12 +42,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A configuration on the front, with its figures in the order of the objective's names."""
+
+    configuration: Configuration
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Choice:
     """The configuration a finished study chose for a context, with its figure and that of the default.
 
     Attributes:
-        value, default_value: microseconds; the default's is None where it is not legal.
+        value, default_value: in the unit of the objective's first figure; the default's is None where it is not legal.
         ties: configurations statistically as good.
+        front: of several figures, every configuration that no other was better than in all of them.
     """
 
     context: Context
@@ -55,6 +64,7 @@ class Choice:
     value: float
     default_value: float | None = None
     ties: tuple[Configuration, ...] = ()
+    front: tuple[Point, ...] = ()
 
 
 class Database:
@@ -143,7 +153,8 @@ class Database:
         if stored["kind"] == "trial":
             return Trial(context, stored["configuration"], Outcome.from_json(stored["outcome"]))
         return Choice(
-            context, stored["configuration"], stored["value"], stored.get("default_value"), tuple(stored["ties"])
+            context, stored["configuration"], stored["value"], stored.get("default_value"), tuple(stored["ties"]),
+            tuple(Point(p["configuration"], tuple(p["values"])) for p in stored.get("front", ())),
         )
 
     def _append(self, record: dict[str, Any]) -> None:
@@ -237,7 +248,10 @@ def _record(item: Trial | Choice) -> dict[str, Any]:
     common = {"format": FORMAT, "context": item.context.to_json(), "configuration": item.configuration}
     if isinstance(item, Trial):
         return {**common, "kind": "trial", "outcome": item.outcome.to_json(), "versions": versions()}
-    return {
+    record = {
         **common, "kind": "choice", "value": item.value, "default_value": item.default_value, "ties": list(item.ties),
         "versions": versions(),
     }
+    if item.front:
+        record["front"] = [{"configuration": p.configuration, "values": list(p.values)} for p in item.front]
+    return record

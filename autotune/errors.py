@@ -37,12 +37,20 @@ class UnknownParameter(TuningError, ValueError):
 
 class UnknownObjective(TuningError, ValueError):
     template = "objective {found!r} is not one of {choices}."
-    remedy = "trn1, trn2 and trn3 are modelled latencies, cpu is measured on this machine."
+    remedy = (
+        "trn1, trn2 and trn3 are modelled latencies, sbuf is the modelled peak of SBUF, cpu (time) and error "
+        "(numerical) are measured on this machine; several are separated by commas, each named once."
+    )
 
 
 class UnknownSampler(TuningError, ValueError):
     template = "sampler {found!r} is not one of {choices}."
     remedy = "tpe is the default."
+
+
+class OneFigureOnly(TuningError, ValueError):
+    template = "sampler {sampler!r} minimizes one figure, not several."
+    remedy = "several take one of {choices}."
 
 
 class NothingLegal(TuningError, ValueError):

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from autotune.errors import ReferenceFailed
+from autotune.figures import CPU, CPU_MEASURED, Figure, geometric_mean
 from autotune.isolation import Crashed, Measurer, TimedOut, address
 from autotune.measuring import Expect, Interleave, Load, Measure
-from autotune.objective import Candidate, Verdict, Workload, current_target, geometric_mean, preference
+from autotune.objective import Candidate, Verdict, Workload, current_target, preference
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration, Space
 from autotune.timing import Protocol, Spread, indistinct, paired_ratio
@@ -28,7 +29,8 @@ class Measured:
     """
 
     name = "cpu"
-    label = "cpu-measured"
+    label = CPU_MEASURED
+    figures: tuple[Figure, ...] = (CPU,)
 
     def __init__(self, protocol: Protocol | None = None, seed: int = 0) -> None:
         self.target = current_target()
@@ -145,4 +147,4 @@ def _retimed(candidate: Candidate, samples: Sequence[Sequence[float]]) -> Candid
     for outcome, taken in zip(candidate.outcomes, samples, strict=True):
         spread = Spread.of(taken)
         outcomes.append(replace(outcome, value=spread.median, low=spread.low, high=spread.high))
-    return Candidate(candidate.configuration, tuple(outcomes))
+    return replace(candidate, outcomes=tuple(outcomes))

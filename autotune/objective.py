@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import nkilite as nki
 from autotune.context import Context, context_of
+from autotune.figures import FIGURES, MODELLED, Figure
 from autotune.outcome import Outcome, rejection
 from autotune.space import Configuration, Space
 
@@ -64,38 +65,54 @@ class Workload:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An accepted configuration with its outcome on every workload."""
+    """An accepted configuration with its outcome on every workload, and the figures it is judged by."""
 
     configuration: Configuration
     outcomes: tuple[Outcome, ...]
+    figures: tuple[Figure, ...]
 
     @property
     def value(self) -> float:
-        """Microseconds; the geometric mean over workloads."""
-        return geometric_mean([o.value for o in self.outcomes if o.value is not None])
+        """The first figure, over all workloads."""
+        return self.figures[0].combine([o.value for o in self.outcomes if o.value is not None])
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All figures, over all workloads."""
+        others = (f.combine([o.figures[f.key] for o in self.outcomes]) for f in self.figures[1:])
+        return self.value, *others
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The end of the search: candidates best first, and those that cannot be told from the best."""
+    """The end of the search.
+
+    Attributes:
+        ranking: candidates, the chosen one first.
+        ties: configurations that cannot be told from it.
+        front: of several figures, the candidates that no other is better than in all of them, by the first figure.
+    """
 
     ranking: tuple[Candidate, ...]
     ties: tuple[Configuration, ...]
     remark: str = ""
+    front: tuple[Candidate, ...] = ()
 
 
 class Objective(Protocol):
-    """A figure in microseconds to minimize.
+    """One or several figures to minimize.
 
     Attributes:
         name: what the database and the command line call it.
         target: the chip whose limits a configuration must respect.
         label: "modelled" or "cpu-measured".
+        figures: what outcomes hold, the first as their value, others among their figures.
     """
 
     name: str
     target: str
     label: str
+    figures: tuple[Figure, ...]
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Take on the workloads of a study; `default` is the configuration to start from."""
@@ -115,10 +132,11 @@ class Objective(Protocol):
 class Modelled:
     """Modelled latency on trn1, trn2 or trn3: deterministic, so nothing is repeated and equal figures are ties."""
 
-    label = "modelled"
+    label = MODELLED
 
     def __init__(self, target: str) -> None:
         self.name = self.target = target
+        self.figures: tuple[Figure, ...] = (FIGURES[target],)
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Needs nothing."""
@@ -158,11 +176,6 @@ class Modelled:
 def preference(configuration: Configuration, default: Configuration, space: Space) -> tuple[Any, ...]:
     """The key that breaks ties: the default first, then the order of the space."""
     return configuration != default, space.positions(configuration)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """exp of the mean logarithm."""
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def current_target() -> str:

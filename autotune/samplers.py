@@ -12,12 +12,14 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from autotune import pareto
 from autotune.context import canonical
-from autotune.errors import UnknownSampler
+from autotune.errors import OneFigureOnly, UnknownSampler
 from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
 REJECTIONS_TOLD = 100  # more than the accepted ones; a model of more only costs time
+BEST = 5  # configurations whose neighbourhood is searched
 SCATTER = 1000  # random draws for an unseen configuration before the whole space is walked
 
 
@@ -34,9 +36,13 @@ SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed, startup, conditional: optuna.samplers.GPSampler(
         seed=seed, n_startup_trials=startup, deterministic_objective=True
     ),
+    "nsga2": lambda seed, startup, conditional: optuna.samplers.NSGAIISampler(
+        seed=seed, population_size=2 * startup
+    ),
     "qmc": lambda seed, startup, conditional: optuna.samplers.QMCSampler(seed=seed, scramble=True),
 }
 BRUTE_FORCE = "grid"
+OF_ONE_FIGURE = ("cmaes",)
 NAMES = (*SAMPLERS, BRUTE_FORCE)
 
 
@@ -46,9 +52,11 @@ class Suggester:
     Rejected configurations are told as pruned: samplers that can, steer away from them.
     """
 
-    def __init__(self, space: Space, sampler: str, seed: int, trials: int) -> None:
+    def __init__(self, space: Space, sampler: str, seed: int, trials: int, figures: int = 1) -> None:
         if sampler not in SAMPLERS:
             raise UnknownSampler(found=sampler, choices=", ".join(NAMES))
+        if figures > 1 and sampler in OF_ONE_FIGURE:
+            raise OneFigureOnly(sampler=sampler, choices=", ".join(n for n in NAMES if n not in OF_ONE_FIGURE))
         self.space = space
         self.random = sampler == "random"
         startup = max(4, min(10, trials // 3))
@@ -57,13 +65,14 @@ class Suggester:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study = optuna.create_study(sampler=SAMPLERS[sampler](seed, startup, conditional))
+            chosen = SAMPLERS[sampler](seed, startup, conditional)
+            self._study = optuna.create_study(sampler=chosen, directions=["minimize"] * figures)
         optuna.logging.set_verbosity(level)
         self._rng = random.Random(seed)
         self._rejected = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._seen: set[str] = set()
-        self._values: list[tuple[float, tuple[int, ...], Configuration]] = []
+        self._accepted: list[tuple[tuple[float, ...], tuple[int, ...], Configuration]] = []
         self._remaining: Iterator[Configuration] | None = None
 
     def ask(self) -> Configuration | None:
@@ -86,20 +95,20 @@ class Suggester:
             self._seen.add(canonical(found))
         return found
 
-    def tell(self, configuration: Configuration, value: float | None) -> None:
-        """What became of a configuration, asked for or known from before; None when it was rejected."""
+    def tell(self, configuration: Configuration, values: tuple[float, ...] | None) -> None:
+        """The figures of a configuration, asked for or known from before; None when it was rejected."""
         key = canonical(configuration)
         self._seen.add(key)
         positions = self.space.positions(configuration)
-        if value is not None:
-            self._values.append((value, positions, configuration))
+        if values is not None:
+            self._accepted.append((values, positions, configuration))
         else:
             self._rejected += 1
-        told = value is not None or self._rejected <= len(self._values) + REJECTIONS_TOLD
+        told = values is not None or self._rejected <= len(self._accepted) + REJECTIONS_TOLD
         trial = self._asked.pop(key, None)
         if trial is not None:
-            if value is not None:
-                self._study.tell(trial, value)
+            if values is not None:
+                self._study.tell(trial, values)
             else:
                 self._study.tell(trial, state=TrialState.PRUNED if told else TrialState.FAIL)
             return
@@ -111,18 +120,24 @@ class Suggester:
         held = {n: p for n, p in zip(self.space.parameters, positions, strict=True) if n in configuration}
         self._study.add_trial(
             create_trial(
-                params=held, distributions={n: _distribution(self.space.parameters[n]) for n in names}, value=value,
-                state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
+                params=held, distributions={n: _distribution(self.space.parameters[n]) for n in names}, values=values,
+                state=TrialState.PRUNED if values is None else TrialState.COMPLETE,
             )
         )
 
     def _beside_the_best(self) -> Configuration | None:
-        """An unseen neighbour of the best configuration that still has one."""
-        for _, _, configuration in sorted(self._values, key=lambda v: v[:2])[:5]:
+        """An unseen neighbour of one of the best configurations, of one on the front if there are several figures."""
+        for _, _, configuration in self._best():
             near = [c for c in self.space.neighbours(configuration) if canonical(c) not in self._seen]
             if near:
                 return self._rng.choice(near)
         return None
+
+    def _best(self) -> list[tuple[tuple[float, ...], tuple[int, ...], Configuration]]:
+        if not self._accepted or len(self._accepted[0][0]) == 1:
+            return sorted(self._accepted, key=lambda a: a[:2])[:BEST]
+        leading = pareto.front(self._accepted, values=lambda a: a[0], order=lambda a: a[1])
+        return self._rng.sample(leading, min(BEST, len(leading)))
 
     def _unseen(self) -> Configuration | None:
         for _ in range(min(SCATTER, self.space.size)):
@@ -145,7 +160,7 @@ class BruteForce:
         """The next configuration; None after the last."""
         return next((c for c in self._remaining if canonical(c) not in self._seen), None)
 
-    def tell(self, configuration: Configuration, value: float | None) -> None:
+    def tell(self, configuration: Configuration, values: tuple[float, ...] | None) -> None:
         """Learns only that this one is done."""
         self._seen.add(canonical(configuration))
 

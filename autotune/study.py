@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from autotune import pareto
 from autotune.context import Context, canonical
-from autotune.database import Choice, Database, Trial
+from autotune.database import Choice, Database, Point, Trial
 from autotune.errors import NothingLegal
 from autotune.objective import Candidate, Objective, Verdict, Workload
 from autotune.outcome import Outcome, Reason, Rejections
@@ -32,6 +33,7 @@ class Progress:
     seconds: float | None
     best: Candidate | None
     last: Configuration
+    front: int = 0  # configurations on the front of several figures
 
     @property
     def left(self) -> float | None:
@@ -48,6 +50,7 @@ class Result:
 
     Attributes:
         best: the chosen configuration with its outcomes; its figures are `label`.
+        front: of several figures, the candidates that no other is better than in all of them, by the first figure.
         default: the default configuration's, None where it was rejected.
         ties: configurations that cannot be told from the best.
         ranking: accepted configurations, best first.
@@ -76,11 +79,14 @@ class Result:
     seconds: float
     overhead: float
     remark: str = ""
+    front: tuple[Candidate, ...] = ()
 
     @property
     def speedup(self) -> float | None:
-        """Of the best over the default configuration."""
-        return None if self.default is None else self.default.value / self.best.value
+        """Of the best over the default configuration, in the first figure; None where that is not a time."""
+        if self.default is None or self.best.figures[0].unit != "µs":
+            return None
+        return self.default.value / self.best.value
 
 
 @dataclass
@@ -127,7 +133,7 @@ class Study:
             small = sum(1 for _ in islice(legal, self.trials + 1)) <= self.trials
         if small or self.sampler == BRUTE_FORCE:
             return BruteForce(self._space)
-        return Suggester(self._space, self.sampler, self.seed, self.trials)
+        return Suggester(self._space, self.sampler, self.seed, self.trials, len(self.objective.figures))
 
     @property
     def whole(self) -> bool:
@@ -161,7 +167,7 @@ class Study:
                 interrupted = True
         ranking, ties = verdict.ranking, verdict.ties
         default = next((c for c in ranking if c.configuration == self.default), None)
-        self._record(ranking[0], default, ties)
+        self._record(ranking[0], default, ties, verdict.front)
         tried = max(1, len(self._tried))
         return Result(
             kernel=self.kernel.__name__,
@@ -174,18 +180,20 @@ class Study:
             ties=ties,
             ranking=ranking,
             rejections=Rejections.of(_verdict(outcomes) for _, outcomes in self._tried.values()),
-            history=tuple((c, _value(o)) for c, o in self._tried.values()),
+            history=tuple((c, None if (v := self._values(o)) is None else v[0]) for c, o in self._tried.values()),
             answered=self._answered,
             exhausted=exhausted,
             interrupted=interrupted,
             seconds=time.perf_counter() - started,
             overhead=(searched - self._evaluating) / tried,
             remark=verdict.remark,
+            front=verdict.front,
         )
 
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
         """Try configurations; returns whether the space is exhausted."""
         best: Candidate | None = None
+        leading: list[Candidate] = []
         done = rejected = 0
         patience = REJECTIONS + REJECTIONS_PER_TRIAL * self.trials
         known = len(self._known()) if self.resume else 0
@@ -203,17 +211,20 @@ class Study:
                 continue
             outcomes = self._try(configuration, best)
             self._tried[key] = configuration, outcomes
-            value = _value(outcomes)
-            self._suggester.tell(configuration, value)
-            if value is None:
+            values = self._values(outcomes)
+            self._suggester.tell(configuration, values)
+            if values is None:
                 rejected += 1
             else:
                 done += 1
-                if best is None or value < best.value:
-                    best = Candidate(configuration, outcomes)
+                candidate = self._candidate(configuration, outcomes)
+                if best is None or values < best.values:
+                    best = candidate
+                if len(values) > 1:
+                    leading = pareto.front([*leading, candidate], values=lambda c: c.values, order=lambda c: 0)
             elapsed = time.perf_counter() - started
             budget = min(self.trials, self._space.size) if self.whole else self.trials
-            on_trial(Progress(done, budget, rejected, elapsed, self.seconds, best, configuration))
+            on_trial(Progress(done, budget, rejected, elapsed, self.seconds, best, configuration, len(leading)))
         return False
 
     def _try(self, configuration: Configuration, best: Candidate | None) -> tuple[Outcome, ...]:
@@ -245,8 +256,14 @@ class Study:
         return [c for c in found if self._space.complete(c) == c]
 
     def _accepted(self) -> list[Candidate]:
-        accepted = [Candidate(c, o) for c, o in self._tried.values() if _value(o) is not None]
-        return sorted(accepted, key=lambda c: (c.value, self._space.positions(c.configuration)))
+        accepted = [self._candidate(c, o) for c, o in self._tried.values() if o[-1].accepted]
+        return sorted(accepted, key=lambda c: (c.values, self._space.positions(c.configuration)))
+
+    def _candidate(self, configuration: Configuration, outcomes: tuple[Outcome, ...]) -> Candidate:
+        return Candidate(configuration, outcomes, self.objective.figures)
+
+    def _values(self, outcomes: tuple[Outcome, ...]) -> tuple[float, ...] | None:
+        return self._candidate({}, outcomes).values if outcomes[-1].accepted else None
 
     def _nothing_legal(self) -> NothingLegal:
         rejections = Rejections.of(_verdict(outcomes) for _, outcomes in self._tried.values())
@@ -255,18 +272,17 @@ class Study:
             location=self.kernel.location,
         )
 
-    def _record(self, best: Candidate, default: Candidate | None, ties: tuple[Configuration, ...]) -> None:
+    def _record(
+        self, best: Candidate, default: Candidate | None, ties: tuple[Configuration, ...], front: tuple[Candidate, ...]
+    ) -> None:
         for index, context in enumerate(self._contexts):
             value = best.outcomes[index].value
             assert value is not None
             usual = None if default is None else default.outcomes[index].value
-            self.database.choose(Choice(context, best.configuration, value, usual, ties))
+            points = tuple(Point(c.configuration, replace(c, outcomes=(c.outcomes[index],)).values) for c in front)
+            self.database.choose(Choice(context, best.configuration, value, usual, ties, points))
 
 
 def _verdict(outcomes: tuple[Outcome, ...]) -> Outcome:
     """The outcome that decided: the rejection, or the last."""
     return outcomes[-1]
-
-
-def _value(outcomes: tuple[Outcome, ...]) -> float | None:
-    return Candidate({}, outcomes).value if outcomes[-1].accepted else None

@@ -14,6 +14,7 @@ from subjects import X, doubled
 import autotune
 from autotune.context import canonical
 from autotune.database import Database
+from autotune.figures import FIGURES
 from autotune.outcome import Outcome
 
 RUNS = 20
@@ -24,6 +25,7 @@ class Instant:
 
     name = target = "trn2"
     label = "modelled"
+    figures = (FIGURES["trn2"],)
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import nkilite as nki
 from autotune import Database, Protocol, Space, Study, Workload, choice, search
 from autotune.errors import NotImportable, ReferenceFailed
+from autotune.figures import CPU
 from autotune.isolation import address
 from autotune.measured import Measured
 from autotune.objective import Candidate
@@ -112,7 +113,8 @@ def settle(samples, default=None):
     objective = Measured(QUICK)
     objective._measurer = Scripted(samples)
     space = Space({"N": sorted(samples)})
-    candidates = [Candidate({"N": n}, (Outcome(value=Spread.of(s).median, low=min(s)),)) for n, s in samples.items()]
+    outcomes = {n: Outcome(value=Spread.of(s).median, low=min(s)) for n, s in samples.items()}
+    candidates = [Candidate({"N": n}, (outcome,), (CPU,)) for n, outcome in outcomes.items()]
     candidates.sort(key=lambda c: c.value)
     return objective.settle((), candidates, default or {"N": -1}, space)
 

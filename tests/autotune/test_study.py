@@ -10,7 +10,8 @@ import pytest
 
 from autotune import Database, Space, Study, Workload, search
 from autotune.errors import NothingLegal, UnknownObjective, UnknownSampler
-from autotune.objective import Modelled, geometric_mean
+from autotune.figures import geometric_mean
+from autotune.objective import Modelled
 from autotune.outcome import Outcome, Reason
 
 SPACE = Space({

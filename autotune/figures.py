@@ -1,0 +1,68 @@
+"""The figures a study can minimize: names, units, where they come from, how those of several workloads combine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from autotune.errors import UnknownObjective
+
+CPU_MEASURED = "cpu-measured"
+MODELLED = "modelled"
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """exp of the mean logarithm."""
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity to minimize.
+
+    Attributes:
+        name: as `--objective` has it.
+        quantity, unit: what it is and in which unit.
+        label: "modelled" or "cpu-measured".
+        key: what it is called among the figures of an outcome.
+        combine: the figure of a configuration from those of its workloads.
+    """
+
+    name: str
+    quantity: str
+    unit: str
+    label: str
+    key: str
+    combine: Callable[[Sequence[float]], float] = geometric_mean
+
+    @property
+    def title(self) -> str:
+        """As axes and tables have it: what, where, how it came about, unit."""
+        return f"{self.quantity}, {self.label} ({self.unit})"
+
+
+def _latency(chip: str) -> Figure:
+    return Figure(chip, f"{chip} latency", "µs", MODELLED, chip)
+
+
+CHIPS = ("trn1", "trn2", "trn3")
+CPU = Figure("cpu", "cpu latency", "µs", CPU_MEASURED, "cpu")
+SBUF = Figure("sbuf", "SBUF peak", "bytes per partition", MODELLED, "sbuf_peak_bytes", max)
+ERROR = Figure("error", "numerical error", "relative", CPU_MEASURED, "error", max)
+FIGURES = {f.name: f for f in (*map(_latency, CHIPS), CPU, SBUF, ERROR)}
+
+
+def figures_named(names: str | Sequence[str]) -> tuple[Figure, ...]:
+    """The figures of ``"trn2,sbuf"`` or ``("trn2", "sbuf")``, in that order.
+
+    Raises:
+        UnknownObjective: a name is none of `FIGURES`, or stands twice.
+    """
+    listed = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+    for index, name in enumerate(listed):
+        if name not in FIGURES or name in listed[:index]:
+            raise UnknownObjective(found=name, choices=", ".join(FIGURES))
+    if not listed:
+        raise UnknownObjective(found="", choices=", ".join(FIGURES))
+    return tuple(FIGURES[n] for n in listed)
