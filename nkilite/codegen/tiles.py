@@ -42,7 +42,7 @@ def contract(
     a = _pack(e, left, steps)
     _transpose_tiles(e, a, -(-rows // SIDE) * steps)
     b = _pack(e, right, steps)
-    _configure(e)
+    configure(e)
     spill = e.scratch(_TILE)
     in_place = out.dense and out.dtype is dtypes.float32
 
@@ -103,7 +103,7 @@ def _move(e: Emitter, how: str, register: int, pointer: Value, stride: int) -> N
     e.call(f"llvm.x86.{how}", "void", 0, e.const("i8", register), pointer, e.i64(stride))
 
 
-def _configure(e: Emitter) -> None:
+def configure(e: Emitter) -> None:
     """All eight tile registers full size (palette 1)."""
     layout = [0] * 64
     layout[0] = 1
