@@ -78,3 +78,31 @@ class InvalidDatabase(TuningError, ValueError):
 class InvalidShapes(TuningError, ValueError):
     template = "cannot read --shapes {shapes!r}: {problem}."
     remedy = "write one spec per argument ('512x128:bf16 128x64'), or NAME=SIZE,... where the module has `inputs`."
+
+
+class MissingExtra(TuningError, ImportError):
+    template = "{what} needs packages that are not installed: {problem}."
+    remedy = "pip install nkilite[{extra}]."
+
+
+class InvalidStorage(TuningError, ValueError):
+    template = "cannot use the storage {url}: {problem}."
+    remedy = (
+        "write journal:///path/study.log, postgresql://, mysql:// or sqlite:///path of a database, or grpc://host:port "
+        "of a server that autotune proxy started."
+    )
+
+
+class NoSharedStudy(TuningError, ValueError):
+    template = "nothing to work on in this storage: {problem}."
+    remedy = "start one with autotune run --storage; --study names it."
+
+
+class StudyMismatch(TuningError, ValueError):
+    template = "study {study!r} cannot be worked on here: {difference}."
+    remedy = "use the same checkout and versions on every machine (and, for cpu, the same CPU), or another --study."
+
+
+class WorkersLost(TuningError, RuntimeError):
+    template = "the workers of study {study!r} have ended: {problem}."
+    remedy = "what they finished is kept; --storage with the same arguments continues."
