@@ -122,7 +122,10 @@ class Study:
         self.default = self._space.default(kernel.signature)
         self._contexts = [w.context(self._space, self.objective) for w in self.workloads]
         self._tried: dict[str, tuple[Configuration, tuple[Outcome, ...]]] = {}
-        self._answered = 0
+        self._done = self._rejected = self._answered = 0
+        self._best: Candidate | None = None
+        self._leading: list[Candidate] = []  # of several figures, the front so far
+        self._resumed = len(self._known()) if self.resume else 0
         self._evaluating = 0.0
         self._suggester: Suggester | BruteForce = self._make_suggester()
 
@@ -192,40 +195,47 @@ class Study:
 
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
         """Try configurations; returns whether the space is exhausted."""
-        best: Candidate | None = None
-        leading: list[Candidate] = []
-        done = rejected = 0
-        patience = REJECTIONS + REJECTIONS_PER_TRIAL * self.trials
-        known = len(self._known()) if self.resume else 0
         pending = [self.default, *(self._known() if self.resume else ())]
         pending.reverse()
-        while done < self.trials and rejected < patience + known:
+        while not self._spent():
             elapsed = time.perf_counter() - started
             if self.seconds is not None and elapsed >= self.seconds:
                 return False
             configuration = pending.pop() if pending else self._suggester.ask()
             if configuration is None:
                 return True
-            key = canonical(configuration)
-            if key in self._tried:
+            if canonical(configuration) in self._tried:
                 continue
-            outcomes = self._try(configuration, best)
-            self._tried[key] = configuration, outcomes
-            values = self._values(outcomes)
-            self._suggester.tell(configuration, values)
-            if values is None:
-                rejected += 1
-            else:
-                done += 1
-                candidate = self._candidate(configuration, outcomes)
-                if best is None or values < best.values:
-                    best = candidate
-                if len(values) > 1:
-                    leading = pareto.front([*leading, candidate], values=lambda c: c.values, order=lambda c: 0)
-            elapsed = time.perf_counter() - started
-            budget = min(self.trials, self._space.size) if self.whole else self.trials
-            on_trial(Progress(done, budget, rejected, elapsed, self.seconds, best, configuration, len(leading)))
+            self._book(configuration, self._try(configuration, self._best))
+            on_trial(self._progress(configuration, started))
         return False
+
+    def _spent(self) -> bool:
+        """Whether the budget is used up, or so many configurations were rejected that no more are tried."""
+        patience = REJECTIONS + REJECTIONS_PER_TRIAL * self.trials + self._resumed
+        return self._done >= self.trials or self._rejected >= patience
+
+    def _book(self, configuration: Configuration, outcomes: tuple[Outcome, ...]) -> None:
+        """Take in what became of a configuration."""
+        self._tried[canonical(configuration)] = configuration, outcomes
+        values = self._values(outcomes)
+        self._suggester.tell(configuration, values)
+        if values is None:
+            self._rejected += 1
+            return
+        self._done += 1
+        candidate = self._candidate(configuration, outcomes)
+        if self._best is None or values < self._best.values:
+            self._best = candidate
+        if len(values) > 1:
+            self._leading = pareto.front([*self._leading, candidate], values=lambda c: c.values, order=lambda c: 0)
+
+    def _progress(self, last: Configuration, started: float) -> Progress:
+        elapsed = time.perf_counter() - started
+        budget = min(self.trials, self._space.size) if self.whole else self.trials
+        return Progress(
+            self._done, budget, self._rejected, elapsed, self.seconds, self._best, last, len(self._leading)
+        )
 
     def _try(self, configuration: Configuration, best: Candidate | None) -> tuple[Outcome, ...]:
         """Outcomes per workload, up to the first that rejects the configuration."""
