@@ -1,1 +1,1 @@
-"""Measurements that take long or need other checkouts; run as modules."""
+"""Measurements that take long, or need peers or other checkouts; `python -m benchmarks` lists them."""

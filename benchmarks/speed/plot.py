@@ -1,0 +1,41 @@
+"""The speed table as a picture: one bar per peer, on a logarithmic scale around parity, with the goal marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+
+_OURS, _THEIRS = "#2a7f62", "#b5543c"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the ratios of measured rows."""
+    if peers.library("matplotlib") is None:
+        raise SystemExit("--plot needs matplotlib: pip install 'nkilite[bench]'")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 0.24 * len(rows) + 1.2), layout="constrained")
+    places = range(len(rows))
+    ratios = [r["ratio"] for r in rows]
+    colours = [_OURS if ratio >= 1 else _THEIRS for ratio in ratios]
+    axes.barh(places, [ratio - 1 for ratio in ratios], left=1, color=colours, height=0.7)
+    for place, row in zip(places, rows, strict=True):
+        axes.plot([row["p20"], row["p80"]], [place, place], color="black", linewidth=1)
+        if row["goal"] is not None:
+            axes.plot([row["goal"]] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    ticks = [t for t in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if min(ratios) / 2 <= t <= max(ratios) * 2]
+    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
+    axes.minorticks_off()
+    labels = [f"{r['work']} {r['size']} ({r['threads']}t) / {r['peer']}" for r in rows]
+    axes.set_yticks(places, labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("peer's time / ours, cpu-measured (line: 20th to 80th percentile; mark: goal)")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

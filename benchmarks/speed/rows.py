@@ -1,0 +1,47 @@
+"""Normalizations along rows, which are as fast as memory at best."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks import limits, peers
+from benchmarks.speed.match import Match
+from kernels.__main__ import SHOWN
+
+ROWS = COLUMNS = 4096
+_OVER_COPY = {"softmax": 1.3, "rmsnorm": 1.1, "layernorm": 1.2}  # times as long as a copy, at most
+
+
+def matches(threads: int) -> Iterator[Match]:
+    for name, slower in _OVER_COPY.items():
+        module = importlib.import_module(f"kernels.{name}")
+        arrays = module.inputs(rows=ROWS, D=COLUMNS)
+        kernel = getattr(module, name)
+        numpy = SHOWN[name][1]
+        others: dict[str, Callable[[], object]] = {"NumPy": lambda f=numpy, a=arrays: f(*a)}
+        if threads == 1:  # NumPy's copy has one thread
+            others["streaming copy"] = limits.streaming_copy((ROWS, COLUMNS))
+        others |= _torch(name, arrays)
+        goals = {"streaming copy": 1 / slower, "torch": 2.0}
+        yield Match(name, f"{ROWS}×{COLUMNS}", lambda k=kernel, a=arrays: k(*a), others, goals)
+
+
+def _torch(name: str, arrays: tuple[Any, ...]) -> dict[str, Callable[[], object]]:
+    torch = peers.library("torch")
+    if torch is None:
+        return {}
+    f = torch.nn.functional
+    x, *rest = (torch.from_numpy(a) for a in arrays)
+    functions: dict[str, Callable[..., Any]] = {
+        "softmax": lambda x: f.softmax(x, -1),
+        "rmsnorm": lambda x, gamma: f.rms_norm(x, (COLUMNS,), gamma, 1e-6),
+        "layernorm": lambda x, gamma, beta: f.layer_norm(x, (COLUMNS,), gamma, beta, 1e-5),
+    }
+    eager = functions[name]
+    found: dict[str, Callable[[], object]] = {"torch": lambda: eager(x, *rest)}
+    fast = peers.compiled(eager, x, *rest)
+    if fast is not None:
+        found["torch.compile"] = lambda: fast(x, *rest)
+    return found
