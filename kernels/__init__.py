@@ -8,6 +8,9 @@
     mlp               gated, SiLU or GELU
     transpose         two-dimensional, on the Tensor Engine
     rope              rotary position embedding, split or interleaved pairs
+    swiglu            gated activation, elementwise, SiLU or GELU
+    mamba             selective scan
+    adam              one optimizer step with weight decay
 
 They use the public NKI interface alone: replace ``nkilite`` by ``nki`` in the imports and they run on the
 chip. Every module holds, under the same names,
@@ -30,7 +33,10 @@ from typing import Any, NamedTuple
 
 __all__ = ["GALLERY", "Case"]
 
-GALLERY = ("matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "transpose", "rope")
+GALLERY = (
+    "matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "transpose", "rope", "swiglu", "mamba",
+    "adam",
+)
 
 
 class Case(NamedTuple):

@@ -54,6 +54,25 @@ def rope(x, cos, sin):
     return np.concatenate((first * c - second * s, first * s + second * c), axis=-1)
 
 
+def swiglu(gate, up):
+    return gate / (1 + np.exp(-gate)) * up
+
+
+def mamba(delta, u, A, B, C):
+    state, y = np.zeros((*u.shape[:2], A.shape[1]), np.float32), np.empty_like(u)
+    for t in range(u.shape[2]):
+        state *= np.exp(delta[:, :, t, None] * A)
+        state += (delta[:, :, t] * u[:, :, t])[:, :, None] * B[:, None, :, t]
+        y[:, :, t] = np.einsum("bcs,bs->bc", state, C[:, :, t])
+    return y
+
+
+def adam(p, g, m, v):
+    m = np.float32(0.9) * m + np.float32(0.1) * g
+    v = np.float32(0.999) * v + np.float32(0.001) * g * g
+    return p - np.float32(1e-3) * (m / np.float32(0.1)) / (np.sqrt(v / np.float32(0.001)) + np.float32(1e-8)), m, v
+
+
 # The sizes shown, and the same computation as one would write it in NumPy.
 SHOWN: dict[str, tuple[dict[str, int], Callable[..., Any]]] = {
     "matmul": ({"M": 1024, "N": 1024, "K": 1024}, lambda lhsT, rhs: lhsT.T @ rhs),
@@ -64,6 +83,9 @@ SHOWN: dict[str, tuple[dict[str, int], Callable[..., Any]]] = {
     "mlp": ({"tokens": 512, "H": 512, "F": 1024}, mlp),
     "transpose": ({"M": 2048, "N": 2048}, lambda x: np.ascontiguousarray(x.T)),
     "rope": ({"batch": 1, "tokens": 1024, "heads": 16, "D": 128}, rope),
+    "swiglu": ({"rows": 2048, "D": 2048}, swiglu),
+    "mamba": ({"batch": 1, "channels": 256, "T": 1024, "S": 16}, mamba),
+    "adam": ({"rows": 2048, "D": 1024}, adam),
 }
 
 

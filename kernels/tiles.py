@@ -10,9 +10,16 @@ import nkilite.language as nl
 P = 128  # partitions of SBUF and PSUM, rows and columns of the systolic array
 BANK = 512  # float32 elements a PSUM bank holds per partition, also the widest moving operand before gen4
 ITEMSIZE = {nl.float32: 4, nl.bfloat16: 2, nl.float16: 2}
+ENGINES = {"gpsimd": nisa.engine.gpsimd, "scalar": nisa.engine.scalar, "vector": nisa.engine.vector}
 
 # Below about 2 KiB of contiguous bytes per partition, a DMA is dominated by its descriptors.
 DMA_BYTES = 2048
+
+
+def engine(name: str) -> nisa.engine:
+    """The engine of a meta-parameter: "gpsimd" or "vector", which share most elementwise instructions, or "scalar"."""
+    assert name in ENGINES, f"engine {name!r} is not one of {sorted(ENGINES)}"
+    return ENGINES[name]
 
 
 def tiles(extent: int, size: int) -> Iterator[tuple[int, int]]:
@@ -39,6 +46,20 @@ def row_blocks(rows: int, depth: int) -> Iterator[tuple[int, int, int]]:
 def default_depth(row_bytes: int) -> int:
     """Rows per partition that make a DMA's contiguous runs about 2 KiB, at most 8."""
     return max(1, min(8, DMA_BYTES // row_bytes))
+
+
+def flat_blocks(count: int, columns: int) -> Iterator[tuple[int, int, int]]:
+    """``(start, partitions, width)`` of blocks covering `count` elements whose order does not matter.
+
+    A block is a contiguous run of HBM, `width` <= `columns` elements of it on each partition. Only what remains of a
+    division by 128 is left to a last, one-partition block.
+    """
+    start = 0
+    while start < count:
+        left = count - start
+        p, width = (P, min(columns, left // P)) if left >= P else (1, left)
+        yield start, p, width
+        start += p * width
 
 
 def load_broadcast(vector: nl.NkiTensor) -> nl.NkiTensor:

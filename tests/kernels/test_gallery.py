@@ -6,10 +6,11 @@ from __future__ import annotations
 import importlib
 import itertools
 
+import numpy as np
 import pytest
 
 from kernels import GALLERY, Case
-from nkilite.testing import MODES, check
+from nkilite.testing import MODES, check, run
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
 
@@ -85,6 +86,25 @@ def test_flash_attention_keeps_a_running_maximum(causal, mode):
     )
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_mamba_forgets_nothing_between_time_tiles(mode):
+    """A state that never decays is a running sum over all of time, across tiles and not across batches."""
+    module = MODULES["mamba"]
+    delta, u, A, B, C = module.inputs(batch=2, channels=3, T=300, S=2)
+    delta[:], A[:], B[:], C[:] = 1, 0, 1, 0.5
+    (got,) = run(module.mamba, mode, delta, u, A, B, C, SEQ_TILE=64)
+    np.testing.assert_allclose(got, np.cumsum(u, axis=2, dtype=np.float64), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_adam_moves_by_the_learning_rate_at_first(mode):
+    """With empty means the first step is lr against the sign of the gradient, whatever its size."""
+    module = MODULES["adam"]
+    p, g, m, v = module.inputs(rows=3, D=50)
+    got, *_ = run(module.adam, mode, p, 1000 * g, 0 * m, 0 * v, lr=0.25)
+    np.testing.assert_allclose(got, p - 0.25 * np.sign(g), rtol=1e-4, atol=1e-4)
+
+
 # One ragged shape per kernel, larger than the smallest tile in every dimension that is tiled.
 SWEPT = {
     "matmul": Case({"M": 200, "N": 600, "K": 256}, "float32"),
@@ -97,6 +117,9 @@ SWEPT = {
     "mlp": Case({"tokens": 140, "H": 640, "F": 256}, "float32"),
     "transpose": Case({"M": 300, "N": 270}, "float32"),
     "rope": Case({"batch": 1, "tokens": 150, "heads": 3, "D": 16}, "float32"),
+    "swiglu": Case({"rows": 131, "D": 700}, "float32"),
+    "mamba": Case({"batch": 1, "channels": 130, "T": 140, "S": 3}, "float32"),
+    "adam": Case({"rows": 131, "D": 700}, "float32", {"step": 7}),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import kernels
 import nkilite as nki
 from kernels import GALLERY
-from kernels.tiles import default_depth, row_blocks, tiles
+from kernels.tiles import default_depth, flat_blocks, row_blocks, tiles
 from nkilite.testing import make
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -68,6 +68,16 @@ def test_row_blocks_cover_once_and_fill_the_partitions(rows, depth):
     assert all(d in (1, depth) for _, _, d in blocks)
 
 
+@pytest.mark.parametrize("columns", [1, 7, 512])
+@pytest.mark.parametrize("count", [1, 127, 128, 1000, 128 * 512 + 3])
+def test_flat_blocks_cover_once_in_tiles_that_fit(count, columns):
+    blocks = list(flat_blocks(count, columns))
+    covered = [i for start, p, width in blocks for i in range(start, start + p * width)]
+    assert covered == list(range(count))
+    assert all(p == 128 and width <= columns for _, p, width in blocks[:-1])
+    assert blocks[-1][1] in (1, 128) and blocks[-1][2] <= max(columns, 127)
+
+
 def test_default_depth_lengthens_short_rows_only():
     assert [default_depth(b) for b in (1, 256, 1024, 2048, 65536)] == [8, 8, 2, 1, 1]
 
@@ -85,6 +95,15 @@ def _mlp(H=128, F=128, H2=None):
     return tuple(make(size, "float32") for size in ((4, H), (H2 or H, F), (H2 or H, F), (F, H2 or H)))
 
 
+def _mamba(S=2, T=8):
+    sizes = (1, 4, 8), (1, 4, T), (4, S), (1, 2, 8), (1, 2, 8)
+    return tuple(make(size, "float32") for size in sizes)
+
+
+def _four(*shapes):
+    return tuple(make(shape, "float32") for shape in shapes)
+
+
 REFUSALS = [
     ("matmul", _matmul(K=100), {}, "K=100 must be a multiple of 128"),
     ("matmul", _matmul(K2=256), {}, "must agree in K"),
@@ -100,6 +119,13 @@ REFUSALS = [
     ("mlp", _mlp(), {"TOKENS_IN_BLOCK": 1024}, "TOKENS_IN_BLOCK=1024 exceeds 512"),
     ("rope", tuple(make(s, "float32") for s in ((1, 4, 1, 3), (4, 1), (4, 1))), {}, "D=3 must be even"),
     ("rope", tuple(make(s, "float32") for s in ((1, 4, 1, 4), (5, 2), (5, 2))), {}, r"found \[5, 2\]"),
+    ("swiglu", tuple(make(s, "float32") for s in ((4, 8), (4, 9))), {}, r"gate is \[4, 8\] but up is \[4, 9\]"),
+    ("swiglu", tuple(make(s, "float32") for s in ((4, 8), (4, 8))), {"act": "relu"}, "act='relu' is not one of"),
+    ("mamba", _mamba(S=3), {}, r"for u of \[1, 4, 8\], found \[1, 4, 8\], \[4, 3\]"),
+    ("mamba", _mamba(T=9), {}, r"for u of \[1, 4, 9\]"),
+    ("mamba", _mamba(), {"INPUT_ENGINE": "tensor"}, "engine 'tensor' is not one of"),
+    ("adam", _four((4, 8), (4, 8), (4, 8), (8, 4)), {}, "must have one shape"),
+    ("adam", _four((4, 8), (4, 8), (4, 8), (4, 8)), {"step": 0}, "step=0 must be at least 1"),
 ]
 
 
