@@ -57,6 +57,7 @@ class Emitter:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.declarations: dict[str, str] = {}
+        self._scratch: list[str] = []
         self._lines: list[str] = []
         self._count = 0
         self._block = "entry"
@@ -86,7 +87,7 @@ class Emitter:
         self._block = label
 
     def body(self) -> str:
-        return "\n".join(self._lines)
+        return "\n".join([*self._scratch, *self._lines])
 
     # --- constants ------------------------------------------------------------------------------------------------
 
@@ -290,8 +291,10 @@ class Emitter:
         self.line(f"call void @llvm.prefetch.p0(ptr {pointer.ref}, i32 {int(write)}, i32 {locality}, i32 1)")
 
     def scratch(self, bytes: int, align: int = 64) -> Value:
-        """Stack memory that lives until the micro-kernel returns; ask outside of loops."""
-        return self._emit(f"alloca [{bytes} x i8], align {align}", "ptr", 0)
+        """Stack memory that lives until the micro-kernel returns; in a loop, all iterations get the same."""
+        name = self._name()
+        self._scratch.append(f"  {name} = alloca [{bytes} x i8], align {align}")
+        return Value(name, "ptr")
 
     # --- control --------------------------------------------------------------------------------------------------
 

@@ -58,23 +58,28 @@ class CpuOperand(NamedTuple):
 
 
 class MicroKernel:
-    """The function written for one signature on one memory placement.
+    """The code of one signature on one memory placement: a function, or what it adds to the function of a group.
 
     Attributes:
         call: the signature (attributes and types as the check rule sees them).
-        e: the emitter of the function body.
+        e: the emitter of the function body; the members of a group share one.
         host: the CPU.
         operands: the tensor arguments by parameter name.
         splits: whether the function does one part of its work per call.
     """
 
-    def __init__(self, call: Signature, host: Host, operands: dict[str, CpuOperand]) -> None:
+    def __init__(
+        self, call: Signature, host: Host, operands: dict[str, CpuOperand], emitter: Emitter | None = None,
+        first_word: int = 0,
+    ) -> None:
+        """In a group, `first_word` is where the member's words begin."""
         self.call = call
         self.host = host
         self.operands = operands
-        self.e = Emitter(host)
+        self.e = Emitter(host) if emitter is None else emitter
         self.splits = False
         self._pointers: dict[str, Value] = {}
+        self._first_word = first_word
 
     def has(self, name: str) -> bool:
         """Whether an argument is a tensor of this call."""
@@ -100,12 +105,15 @@ class MicroKernel:
     def _base(self, name: str) -> Value:
         """Address of a tensor argument without its runtime index."""
         e = self.e
-        word = self.call.operand(name).word - WORDS_BEFORE_ARGUMENTS
-        words = Value("%words", "ptr")
-        which = e.load("i64", e.offset(words, 8 * word), align=8)
-        bytes = e.load("i64", e.offset(words, 8 * word + 8), align=8)
+        word = self.call.operand(name).word
+        which = e.load("i64", self._word(word), align=8)
+        bytes = e.load("i64", self._word(word + 1), align=8)
         base = e.load("ptr", e.step(Value("%bases", "ptr"), which, 8), align=8)
         return e.offset(base, bytes)
+
+    def _word(self, position: int) -> Value:
+        """Address of a word, given its position in the instruction."""
+        return self.e.offset(Value("%words", "ptr"), 8 * (self._first_word + position - WORDS_BEFORE_ARGUMENTS))
 
     # --- runtime indices ------------------------------------------------------------------------------------
 
@@ -177,8 +185,7 @@ class MicroKernel:
 
     def immediate(self, name: str) -> Value:
         """The float64 value of an immediate argument, as a scalar."""
-        word = next(i.word for i in self.call.immediates if i.name == name) - WORDS_BEFORE_ARGUMENTS
-        return self.e.load("double", self.e.offset(Value("%words", "ptr"), 8 * word), align=8)
+        return self.e.load("double", self._word(next(i.word for i in self.call.immediates if i.name == name)), align=8)
 
     def immediate_f32(self, name: str) -> Value:
         """An immediate argument rounded to float32."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nkilite.ir.definition import Definition, Role
+from nkilite.ir.group import Group
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import Location
 from nkilite.machine.target import Target
@@ -161,6 +162,7 @@ class Program:
         self.addresses: dict[int, tuple[int, int]] = {}  # chip address by buffer id, set by the allocation pass
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
+        self.groups: list[Group] = []  # disjoint and in order, set by the last passes
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple, Signature] = {}
         self._location_ids: dict[Location, int] = {}

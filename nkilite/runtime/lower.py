@@ -1,12 +1,14 @@
-"""Program to native table: micro-kernels for the distinct signatures, and the words the native loop walks."""
+"""Program to native table: micro-kernels for the distinct groups of instructions, and the words the loop walks."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.definition import Control
@@ -23,86 +25,130 @@ class Lowered(NamedTuple):
 
     Attributes:
         sources: distinct micro-kernels.
-        table: int64 words; entry = [micro-kernel number, width, operand words...], and for a control instruction
-            the distance to where it jumps: past the end of its loop, or to the beginning of the body.
-        entries: word position of every instruction's entry.
+        table: int64 words; entry = [micro-kernel number, width, operand words of every member...], and for a control
+            instruction the distance to where it jumps: past the end of its loop, or to the beginning of the body.
+        entries: word position of every entry.
+        firsts: index of the first instruction of every entry.
     """
 
     sources: list[Source]
     table: np.ndarray
     entries: np.ndarray
+    firsts: np.ndarray
+
+
+# Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
+Writer = Callable[[Sequence[MicroKernel], Any], None]
+
+WRITERS: dict[type, Writer] = {}
+
+_Pitches = tuple[tuple[int, int], ...]  # of every tensor argument: bytes per partition, bytes between partitions
 
 
 def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
-    """Write a micro-kernel per distinct (signature, row pitches) and translate every instruction to table words."""
+    """Write a micro-kernel per distinct group and translate every group to a table entry.
+
+    An instruction in no group is distinct by its signature and row pitches, a group by those of its members and its
+    plan.
+    """
     sources: list[Source] = []
     numbers: dict[tuple, int] = {}
     by_text: dict[str, int] = {}
-    buffers = placement.buffers
-    constants = np.array(program.constants, np.float64).view(np.int64).tolist()
-    partition_bytes = [b.partition_bytes for b in program.buffers]
-    on_chip = [b.region.on_chip for b in program.buffers]
-    layouts = [_Layout(s) for s in program.signatures]
-    code = program.code
+    encode = _Encoder(program, placement)
     table: list[int] = []
     entries: list[int] = []
+    firsts: list[int] = []
     open_loops: list[int] = []  # entries of the instructions that began them
-    start = 0
-    for _ in range(program.count):
-        layout = layouts[code[start]]
-        at = start + WORDS_BEFORE_ARGUMENTS
-        pitches = []
+    pending = iter(program.groups)
+    group = next(pending, None)
+    start = index = 0
+    while index < program.count:
         entries.append(len(table))
-        entry = [0, layout.width]
-        for is_tensor in layout.slots:
-            if not is_tensor:
-                entry.append(constants[code[at]])
-                at += 1
-                continue
-            buffer, offset = code[at], code[at + 1]
-            where = buffers[buffer]
-            row = partition_bytes[buffer]
-            if on_chip[buffer] and where.pitch != row:
-                offset = offset // row * where.pitch + offset % row
-            entry.append(where.base)
-            entry.append(where.offset + offset)
-            pitches.append((row, where.pitch))
-            at += 2
-        key = (code[start], *pitches)
+        firsts.append(index)
+        entry = [0, 0]
+        key: tuple
+        if group is None or group.first != index:
+            layout, pitches = encode(start, entry)
+            members = [(layout.signature, pitches)]
+            plan = None
+            key = (layout.signature.id, pitches)
+            start += layout.signature.n_words
+            index += 1
+            if layout.control is Control.begin:
+                open_loops.append(entries[-1])
+                entry.append(0)  # known at the end of the loop
+            elif layout.control is Control.end:
+                begin, end = open_loops.pop(), entries[-1]
+                body = begin + table[begin + 1]
+                past = end + len(entry) + 1
+                table[body - 1] = past - begin
+                entry.append(body - end)
+        else:
+            members, plan = [], group.plan
+            for _ in range(group.size):
+                layout, pitches = encode(start, entry)
+                members.append((layout.signature, pitches))
+                start += layout.signature.n_words
+            key = (plan, *((signature.id, pitches) for signature, pitches in members))
+            index += group.size
+            group = next(pending, None)
         number = numbers.get(key)
         if number is None:
-            source = _micro_kernel(layout.signature, pitches, host)
+            source = _micro_kernel(members, plan, host)
             number = by_text.get(source.name)
             if number is None:
                 number = by_text[source.name] = len(sources)
                 sources.append(source)
             numbers[key] = number
-        entry[0] = number
-        if layout.control is Control.begin:
-            open_loops.append(entries[-1])
-            entry.append(0)  # known at the end of the loop
-        elif layout.control is Control.end:
-            begin, end = open_loops.pop(), entries[-1]
-            body = begin + table[begin + 1]
-            past = end + layout.width
-            table[body - 1] = past - begin
-            entry.append(body - end)
+        entry[0], entry[1] = number, len(entry)
         table += entry
-        start += layout.signature.n_words
-    return Lowered(sources, np.array(table, np.int64), np.array(entries, np.int64))
+    return Lowered(sources, np.array(table, np.int64), np.array(entries, np.int64), np.array(firsts, np.int64))
+
+
+class _Encoder:
+    """Translates the words of instructions to those of table entries."""
+
+    def __init__(self, program: Program, placement: CpuPlacement) -> None:
+        self._code = program.code
+        self._buffers = placement.buffers
+        self._constants = np.array(program.constants, np.float64).view(np.int64).tolist()
+        self._rows = [b.partition_bytes for b in program.buffers]
+        self._on_chip = [b.region.on_chip for b in program.buffers]
+        self._layouts = [_Layout(s) for s in program.signatures]
+
+    def __call__(self, start: int, entry: list[int]) -> tuple[_Layout, _Pitches]:
+        """Append the operand words of the instruction at a word position to an entry."""
+        code = self._code
+        layout = self._layouts[code[start]]
+        at = start + WORDS_BEFORE_ARGUMENTS
+        pitches = []
+        for is_tensor in layout.slots:
+            if not is_tensor:
+                entry.append(self._constants[code[at]])
+                at += 1
+                continue
+            buffer, offset = code[at], code[at + 1]
+            where = self._buffers[buffer]
+            row = self._rows[buffer]
+            if self._on_chip[buffer] and where.pitch != row:
+                offset = offset // row * where.pitch + offset % row
+            entry.append(where.base)
+            entry.append(where.offset + offset)
+            pitches.append((row, where.pitch))
+            at += 2
+        return layout, tuple(pitches)
 
 
 class _Layout:
     """The argument slots of a signature: True for a tensor, False for an immediate."""
 
-    __slots__ = ("control", "signature", "slots", "width")
+    __slots__ = ("control", "signature", "slots")
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         marks = [(o.word, True) for o in signature.operands] + [(i.word, False) for i in signature.immediates]
         self.slots = tuple(is_tensor for _, is_tensor in sorted(marks))
         self.control = signature.definition.control
-        self.width = HEADER_WORDS + signature.n_words - WORDS_BEFORE_ARGUMENTS + (self.control is not None)
 
 
 def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
@@ -113,8 +159,28 @@ def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Host) -> Source:
-    """Apply the lower rule to one signature on one placement."""
+def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Host) -> Source:
+    """Apply the lower rule of a single instruction, or the writer of a group's plan."""
+    e = Emitter(host)
+    kernels = []
+    first_word = 0
+    for signature, pitches in members:
+        kernels.append(MicroKernel(signature, host, _operands(signature, pitches), e, first_word))
+        first_word += signature.n_words - WORDS_BEFORE_ARGUMENTS
+    if plan is None:
+        (kernel,) = kernels
+        kernel.call.definition.rule("lower")(kernel.call, kernel)
+    else:
+        WRITERS[type(plan)](kernels, plan)
+    body = kernels[0].text("@")
+    digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
+    name = f"{kernels[0].call.name}_{digest}"
+    text = body.replace("@@(", f"@{name}(", 1)
+    return Source(name, text, tuple(e.declarations.values()), any(k.splits for k in kernels))
+
+
+def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:
+    """The tensor arguments of one signature on one placement."""
     operands: dict[str, CpuOperand] = {}
     by_name = dict(zip((o.name for o in sorted(signature.operands, key=lambda o: o.word)), pitches, strict=True))
     for operand in signature.operands:
@@ -128,10 +194,4 @@ def _micro_kernel(signature: Signature, pitches: list[tuple[int, int]], host: Ho
             operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection,
             index_stride,
         )
-    kernel = MicroKernel(signature, host, operands)
-    signature.definition.rule("lower")(signature, kernel)
-    body = kernel.text("@")
-    digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
-    name = f"{signature.name}_{digest}"
-    text = body.replace("@@(", f"@{name}(", 1)
-    return Source(name, text, tuple(kernel.e.declarations.values()), kernel.splits)
+    return operands
