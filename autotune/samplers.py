@@ -95,6 +95,10 @@ class Suggester:
             self._seen.add(canonical(found))
         return found
 
+    def see(self, configuration: Configuration) -> None:
+        """Do not suggest a configuration that somebody else tries."""
+        self._seen.add(canonical(configuration))
+
     def tell(self, configuration: Configuration, values: tuple[float, ...] | None) -> None:
         """The figures of a configuration, asked for or known from before; None when it was rejected."""
         key = canonical(configuration)
@@ -159,6 +163,10 @@ class BruteForce:
     def ask(self) -> Configuration | None:
         """The next configuration; None after the last."""
         return next((c for c in self._remaining if canonical(c) not in self._seen), None)
+
+    def see(self, configuration: Configuration) -> None:
+        """Do not suggest a configuration that somebody else tries."""
+        self._seen.add(canonical(configuration))
 
     def tell(self, configuration: Configuration, values: tuple[float, ...] | None) -> None:
         """Learns only that this one is done."""

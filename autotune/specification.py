@@ -1,0 +1,119 @@
+"""A study in words: what the command line says about it, so that a worker on any machine can rebuild it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from autotune.api import objective_named
+from autotune.context import Context, digest
+from autotune.errors import StudyMismatch
+from autotune.objective import Objective, Workload
+from autotune.shared import LEASE
+from autotune.sources import space_from, workload_from
+from autotune.space import Rule, Space
+from autotune.study import TRIALS
+from autotune.timing import Protocol
+from nkilite.cli.specs import load_kernel
+
+_BUDGETS = {"trials", "seconds", "timeout", "lease"}
+_DIFFERENCES = {
+    "kernel": "the kernel", "fingerprint": "the kernel's source", "arguments": "the arguments",
+    "objective": "the objective", "target": "the target", "cpu": "the CPU", "nkilite": "the version of nkilite",
+}
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What is searched, and within which bounds; field by field an option of ``autotune run``.
+
+    Attributes:
+        kernel: MODULE:KERNEL or FILE.py:KERNEL.
+        shapes, dtype, arguments: of the workloads; arrays are made from a seed, equal on every machine.
+        parameters, constraints: of the space; without them it is the kernel's own.
+        objective, sampler, seed, trials, seconds: see `autotune.study.Study`.
+        timeout: seconds a measured configuration may take.
+        lease: seconds after which a worker that gives no sign of life has lost what it was trying.
+    """
+
+    kernel: str
+    shapes: tuple[str, ...]
+    dtype: str = "float32"
+    arguments: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    objective: str = "trn2"
+    sampler: str = "tpe"
+    seed: int = 0
+    trials: int = TRIALS
+    seconds: float | None = None
+    timeout: float = Protocol.timeout
+    lease: float = LEASE
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Specification:
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+        return cls(**values)
+
+    def load(self) -> tuple[list[Workload], Space]:
+        """The workloads and the space.
+
+        Raises:
+            UnknownKernel, InvalidShapes, InvalidArgumentSpec, InvalidParameterSpec, InvalidSpace, NoSpace.
+        """
+        kernel = load_kernel(self.kernel)
+        workloads = [workload_from(kernel, s, self.dtype, fixed=self.arguments) for s in self.shapes]
+        return workloads, space_from(kernel, self.parameters, self.constraints)
+
+    def make_objective(self) -> Objective:
+        """A new objective, to be closed.
+
+        Raises:
+            UnknownObjective.
+        """
+        return objective_named(self.objective, self.seed, Protocol(timeout=self.timeout))
+
+    def identity(self, contexts: list[Context], space: Space) -> dict[str, Any]:
+        """What must be equal on all machines, as JSON."""
+        return {"contexts": [c.to_json() for c in contexts], "space": space_digest(space)}
+
+    def study_name(self, contexts: list[Context], space: Space) -> str:
+        """The same for the same search, whatever its budget."""
+        words = {k: v for k, v in self.to_json().items() if k not in _BUDGETS}
+        return f"{self.kernel.rpartition(':')[2]}-{digest([words, self.identity(contexts, space)])}"
+
+
+def space_digest(space: Space) -> str:
+    """Equal for equal spaces, as far as text tells."""
+    parameters = [
+        [name, [repr(v) for v in p.values], p.ordered, None if p.when is None else p.when.text, repr(p.default)]
+        for name, p in space.parameters.items()
+    ]
+    return digest([parameters, [Rule.of(c).text for c in space.constraints]])
+
+
+def require_equal(study: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Compare the identity of a study as it is here with the one it was started with.
+
+    Raises:
+        StudyMismatch: names the first difference.
+    """
+    for here, there in zip(ours["contexts"], theirs["contexts"], strict=False):
+        for field, name in _DIFFERENCES.items():
+            if here[field] != there[field]:
+                difference = f"{name} is {here[field]} here and {there[field]} where it was started"
+                raise StudyMismatch(study=study, difference=difference)
+    if len(ours["contexts"]) != len(theirs["contexts"]):
+        raise StudyMismatch(study=study, difference="the workloads are others")
+    if ours["space"] != theirs["space"]:
+        raise StudyMismatch(study=study, difference="the search space is another than where it was started")
+
+
+def elsewhere(specification: Specification, kernel: str | None) -> Specification:
+    """The specification with the kernel at another place, such as a checkout in another folder."""
+    return specification if kernel is None else replace(specification, kernel=kernel)

@@ -1,0 +1,139 @@
+"""Where shared studies live: optuna's storages by URL, and the gRPC server in front of one.
+
+| URL | storage |
+|---|---|
+| ``journal:///path/study.log``, or a path ending in ``.log`` | JournalFile: processes of a host, shared file systems |
+| ``postgresql://``, ``mysql://``, ``sqlite:///path`` | RDB |
+| ``grpc://host:port`` | a server started by ``autotune proxy`` |
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from autotune.errors import InvalidStorage, MissingExtra
+
+GRPC_PORT = 13000
+GRPC_SECONDS = 10.0  # within which a server has to answer
+SQLITE_SECONDS = 60.0  # writers wait for each other
+_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
+
+
+class FileLock(JournalFileOpenLock):
+    """The journal's lock, held as the system's own, which ends with a holder that is killed; Linux has it on NFS too.
+
+    Optuna's are files that others break after half a minute.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path + ".lock"
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage a URL names, made where a journal or a database of SQLite does not exist yet.
+
+    Raises:
+        InvalidStorage: the URL is none of the kinds above, or nothing answers there.
+        MissingExtra: its driver is not installed.
+    """
+    quiet()
+    scheme = url.partition("://")[0] if "://" in url else ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            if scheme == "journal" or (not scheme and url.endswith(".log")):
+                return _journal(url.removeprefix("journal://"))
+            if scheme == "grpc":
+                return _proxy(url)
+            if scheme.partition("+")[0] in ("postgresql", "mysql", "sqlite"):
+                return _database(url)
+        except ImportError as error:
+            raise MissingExtra(extra="storage", what=hidden(url), problem=error) from None
+        except (OSError, ValueError) as error:
+            if isinstance(error, InvalidStorage):
+                raise
+            raise InvalidStorage(url=hidden(url), problem=error) from None
+    raise InvalidStorage(url=hidden(url), problem="of no known kind")
+
+
+def _journal(path: str) -> BaseStorage:
+    if not path:
+        raise ValueError("there is no path")
+    file = Path(path).absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(file), FileLock(str(file))))
+
+
+def _database(url: str) -> BaseStorage:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": SQLITE_SECONDS}
+    try:
+        # mysql:// alone would mean a driver that is compiled on installation.
+        return get_storage(RDBStorage(url.replace("mysql://", "mysql+pymysql://", 1), engine_kwargs=options))
+    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise ValueError(str(error.__cause__ or error).splitlines()[0]) from None
+
+
+def _proxy(url: str) -> BaseStorage:
+    if find_spec("grpc") is None:
+        raise ModuleNotFoundError("grpcio is not installed")
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("there is no host")
+    storage = optuna.storages.GrpcStorageProxy(host=parts.hostname, port=parts.port or GRPC_PORT)
+    storage.wait_server_ready(GRPC_SECONDS)
+    return storage
+
+
+def serve(url: str, host: str, port: int) -> None:
+    """Answer gRPC clients from a storage until the process ends.
+
+    Raises:
+        InvalidStorage: a journal, which cannot be served, or nothing answers there.
+        MissingExtra: grpcio is not installed.
+    """
+    storage = open_storage(url)
+    if isinstance(storage, JournalStorage):
+        raise InvalidStorage(url=url, problem="optuna's proxy serves databases, not journals")
+    if find_spec("grpc") is None:
+        raise MissingExtra(extra="storage", what="the proxy", problem="grpcio is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.run_grpc_proxy_server(storage, host=host, port=port)
+
+
+def hidden(url: str) -> str:
+    """A URL without its user and password."""
+    return _CREDENTIALS.sub("", url)
+
+
+def quiet() -> None:
+    """Keep optuna from narrating what it does to studies."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)

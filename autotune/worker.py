@@ -1,0 +1,176 @@
+"""A worker: tries configurations of a shared study, in any process on any machine that reaches its storage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from autotune.context import canonical, digest
+from autotune.database import Database, open_any
+from autotune.outcome import Outcome, Reason
+from autotune.shared import Claim, Entries, SharedStudy, blamed
+from autotune.space import Configuration
+from autotune.specification import Specification, elsewhere, require_equal
+from autotune.storage import open_storage
+from autotune.study import Study
+from nkilite.errors import NkiError
+
+POLL = 0.1
+EXHAUSTED = "exhausted"
+URL_VARIABLE = "AUTOTUNE_STORAGE"
+
+
+class Member(Study):
+    """A study whose configurations are tried by several processes; this one takes in what all of them found."""
+
+    shared: SharedStudy
+
+    def __init__(self, specification: Specification, database: Database, **options: Any) -> None:
+        workloads, space = specification.load()
+        self.lease = specification.lease
+        super().__init__(
+            workloads, specification.make_objective(), space, specification.sampler,
+            options.pop("seed", specification.seed), specification.trials, specification.seconds, database, **options,
+        )
+        self.identity = specification.identity(self._contexts, self._space)
+
+    def _absorb(self, entries: Entries) -> list[Configuration]:
+        """Book what is finished and was not known here; returns it."""
+        new = [e for key, e in entries.items() if e.finished and key not in self._tried]
+        for entry in new:
+            self._book(entry.configuration, entry.outcomes)
+        return [e.configuration for e in new]
+
+
+class Worker(Member):
+    """Claims a configuration, tries it, tells; until the study is over.
+
+    Attributes:
+        parent: a process without which this one has no business, or None.
+    """
+
+    def __init__(
+        self, shared: SharedStudy, specification: Specification, database: Database, parent: int | None = None
+    ) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.parent = parent
+        seed = int(digest([specification.seed, self.name])[:8], 16)  # equal ones would suggest the same
+        super().__init__(specification, database, seed=seed)
+        self.shared = shared
+
+    def work(self) -> int:
+        """Returns how many configurations were tried here.
+
+        Raises:
+            StudyMismatch: what is to be tuned is something else on this machine.
+            NotImportable, ReferenceFailed: see `autotune.measured.Measured.prepare`.
+        """
+        description = self.shared.described()
+        require_equal(self.shared.name, self.identity, description["identity"])
+        self._resumed = description["resumed"]
+        self.objective.prepare(self.workloads, self.default)
+        pending, tried = [self.default], 0
+        while self.shared.running and self.parent in (None, os.getppid()):
+            entries = self.shared.watch(self.lease)
+            self._absorb(entries)
+            if self._spent():
+                break
+            under_way = [e for e in entries.values() if e.under_way]
+            for entry in under_way:
+                self._suggester.see(entry.configuration)
+            if self._done + len(under_way) >= self.trials:
+                time.sleep(POLL)  # those under way may fill the budget
+                continue
+            configuration = self._next(entries, pending)
+            if configuration is not None:
+                tried += self._attempt(configuration, entries, pending)
+            elif under_way:
+                time.sleep(POLL)  # they may get lost
+            else:
+                self.shared.finish(EXHAUSTED)
+        return tried
+
+    def _next(self, entries: Entries, pending: list[Configuration]) -> Configuration | None:
+        """What was lost with other workers comes first."""
+        lost = next((e for e in entries.values() if e.open), None)
+        if lost is not None:
+            return lost.configuration
+        while pending:
+            configuration = pending.pop()
+            if canonical(configuration) not in entries:
+                return configuration
+        return self._suggester.ask()
+
+    def _attempt(self, configuration: Configuration, known: Entries, pending: list[Configuration]) -> bool:
+        """Try a configuration unless another worker does; whether it was."""
+        rule = self._space.violated(configuration)
+        if rule is not None:
+            outcome = Outcome(reason=Reason.constraint, detail=rule.text)
+            self.shared.publish(configuration, (outcome,), None, self._space)
+            self._book(configuration, (outcome,))
+            return False
+        claim = self.shared.claim(configuration, self._space, self.name, known)
+        if claim is None:
+            return False
+        try:
+            if not self._needed(claim):
+                self.shared.withdraw(claim)
+                pending.append(configuration)
+                return False
+            with self.shared.kept(claim, self.lease):
+                blame = blamed(claim.entries[canonical(configuration)])
+                outcomes = self._try(configuration, self._best) if blame is None else (blame,)
+            if self.shared.tell(claim, outcomes, self._values(outcomes)):
+                self._book(configuration, outcomes)
+        except BaseException:
+            self.shared.release(claim.id)
+            raise
+        return True
+
+    def _needed(self, claim: Claim) -> bool:
+        """Whether the budget has room even if all claims before this one are accepted."""
+        entries = claim.entries.values()
+        before = sum(e.under_way and e.number < claim.number for e in entries)
+        return sum(e.finished and e.outcomes[-1].accepted for e in entries) + before < self.trials
+
+
+def work(
+    url: str, study: str | None = None, kernel: str | None = None, database: str | os.PathLike[str] | None = None,
+    parent: int | None = None,
+) -> tuple[str, int]:
+    """Join a study and work until it is over; returns its name and how many configurations were tried here.
+
+    Args:
+        url: of the storage, see `autotune.storage`.
+        study: its name; None takes the last one that is running.
+        kernel: where the kernel is on this machine, if not where the study says.
+        database: known trials to answer from; it is read only.
+        parent: the process to end with.
+
+    Raises:
+        InvalidStorage, MissingExtra, NoSharedStudy, StudyMismatch.
+    """
+    shared = SharedStudy.join(open_storage(url), study)
+    specification = elsewhere(Specification.from_json(shared.described()["specification"]), kernel)
+    known = Database(None)
+    if database is not None and os.path.exists(database):
+        known.trials.update(open_any(database).trials)
+    worker = Worker(shared, specification, known, parent)
+    try:
+        return shared.name, worker.work()
+    finally:
+        worker.objective.close()
+
+
+def main() -> None:
+    """Entry point of local workers: study, parent and database as arguments, the storage in the environment."""
+    study, parent, database = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    try:
+        work(os.environ[URL_VARIABLE], study, database=database or None, parent=int(parent))
+    except NkiError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
