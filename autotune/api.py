@@ -9,28 +9,29 @@ from typing import Any
 
 import nkilite as nki
 from autotune.database import Database
-from autotune.errors import UnknownObjective
+from autotune.figures import CHIPS, CPU, figures_named
 from autotune.measured import Measured
 from autotune.objective import Modelled, Objective, Workload
+from autotune.several import Several
 from autotune.space import Configuration, Space, infer
 from autotune.study import TRIALS, Progress, Result, Study
 from autotune.timing import Protocol
 
-MODELLED = ("trn1", "trn2", "trn3")
-OBJECTIVES = (*MODELLED, "cpu")
 
+def objective_named(names: str | Sequence[str], seed: int = 0, protocol: Protocol | None = None) -> Objective:
+    """One or several of trn1, trn2, trn3 (modelled latency), cpu (measured time), sbuf (modelled), error (measured).
 
-def objective_named(name: str, seed: int = 0, protocol: Protocol | None = None) -> Objective:
-    """trn1, trn2 or trn3: modelled latency on that chip; cpu: measured on this machine, by a protocol.
+    Args:
+        names: as ``"trn2,sbuf"`` or ``("trn2", "sbuf")``.
+        seed, protocol: of measuring.
 
     Raises:
         UnknownObjective.
     """
-    if name in MODELLED:
-        return Modelled(name)
-    if name == "cpu":
-        return Measured(protocol, seed)
-    raise UnknownObjective(found=name, choices=", ".join(OBJECTIVES))
+    figures = figures_named(names)
+    if len(figures) == 1 and figures[0].name in CHIPS:
+        return Modelled(figures[0].name)
+    return Measured(protocol, seed) if figures == (CPU,) else Several(figures, protocol, seed)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def search(
     kwargs: Mapping[str, Any] | None = None,
     *,
     workloads: Sequence[Workload] = (),
-    objective: str | Objective = "trn2",
+    objective: str | Sequence[str] | Objective = "trn2",
     space: Space | Mapping[str, Any] | None = None,
     sampler: str = "tpe",
     seed: int = 0,
@@ -115,7 +116,9 @@ def search(
         kernel: an `@nki.jit` kernel.
         args, kwargs: of the call.
         workloads: instead of args and kwargs, argument sets that one configuration is to serve.
-        objective: "trn1", "trn2", "trn3" (modelled), "cpu" (cpu-measured), or an Objective, which is left open.
+        objective: "trn1", "trn2", "trn3" (modelled latency), "cpu" (cpu-measured time), "sbuf" (modelled peak), "error"
+            (numerical, cpu-measured), or several of them, "trn2,sbuf" or ("trn2", "sbuf"), for a Pareto front whose
+            best in the first figure is chosen; or an Objective, which is left open.
         space: None takes the one of `tune`, or infers it.
         sampler, seed, trials, seconds, resume: see `Study`.
         database: a Database, the path of one, or None to remember nothing.
@@ -134,8 +137,8 @@ def search(
         space = tuning.space
     if space is not None and not isinstance(space, Space):
         space = Space(space)
-    own = isinstance(objective, str)
-    chosen = objective_named(objective, seed, protocol) if isinstance(objective, str) else objective
+    own = isinstance(objective, (str, Sequence))
+    chosen = objective_named(objective, seed, protocol) if isinstance(objective, (str, Sequence)) else objective
     held = database if isinstance(database, Database) else Database(database)
     try:
         return Study(workloads, chosen, space, sampler, seed, trials, seconds, held, resume).run(on_trial)

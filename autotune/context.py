@@ -21,6 +21,7 @@ import numpy as np
 import nkilite as nki
 
 _DIGITS = 16
+_ON_CPU = {"cpu", "error"}
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Context:
         kernel: its qualified name.
         fingerprint: hash of its source and of what that reads.
         arguments: by name, ["array", shape, dtype] or ["value", text] of every argument that is not tuned.
-        objective: "trn1", "trn2", "trn3" or "cpu".
+        objective: names of figures, separated by commas.
         target: the chip whose limits the trace was checked against.
-        cpu: the CPU model and instruction level for measured objectives, "" for modelled ones.
+        cpu: the CPU model and instruction level where anything is measured, else "".
         nkilite: its version; the compiler and the timing model come with it.
     """
 
@@ -81,7 +82,7 @@ def _describe(value: Any) -> list[Any]:
 def context_of(kernel: Any, arguments: Mapping[str, Any], tuned: Any, objective: str, target: str) -> Context:
     """The context of a kernel bound to arguments, those named in `tuned` left out."""
     fixed = {n: v for n, v in arguments.items() if n not in tuned}
-    cpu = f"{cpu_model()} {cpu_level()}" if objective == "cpu" else ""
+    cpu = f"{cpu_model()} {cpu_level()}" if _ON_CPU & {*objective.split(",")} else ""
     return Context(
         f"{kernel.__module__}:{kernel.__qualname__}" if kernel.__module__ != "__main__" else kernel.__qualname__,
         kernel.fingerprint, describe_arguments(fixed), objective, target, cpu, nki.__version__,

@@ -13,8 +13,8 @@ MODELLED = "modelled"
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """exp of the mean logarithm."""
-    return math.exp(sum(map(math.log, values)) / len(values))
+    """exp of the mean logarithm; of a single value exactly that value."""
+    return values[0] if len(values) == 1 else math.exp(sum(map(math.log, values)) / len(values))
 
 
 @dataclass(frozen=True)

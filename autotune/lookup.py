@@ -15,6 +15,7 @@ from typing import Any
 import nkilite as nki
 from autotune.context import Context, cpu_level, cpu_model, describe_arguments
 from autotune.database import Choice, Database, open_any
+from autotune.figures import CHIPS, CPU
 from autotune.objective import current_target
 from autotune.space import Configuration
 
@@ -24,7 +25,8 @@ NEAREST_TRIED = 3  # nearest shapes whose configuration is traced to see whether
 class Configurations:
     """Answers launches from a database; what it found is kept, so a repeated launch costs one dict lookup.
 
-    Measured choices for this CPU come before modelled ones for the current target.
+    Measured choices for this CPU come before modelled ones for the current target, and of several figures the first
+    is what counts.
     """
 
     def __init__(self, database: Database) -> None:
@@ -63,11 +65,11 @@ class Configurations:
 
     def _search(self, kernel: Any, explicit: Mapping[str, Any], target: str) -> Configuration:
         here = [c for c in self._contexts[kernel.__qualname__] if _applies(c, kernel, target)]
-        here.sort(key=lambda c: c.objective != "cpu")
+        here.sort(key=_preference)
         arguments = _with_defaults(kernel, explicit)
         described = describe_arguments(arguments)
         key = getattr(getattr(kernel, "tuning", None), "key", None)
-        near: list[tuple[bool, float, int, Choice]] = []
+        near: list[tuple[int, float, int, Choice]] = []
         for context in here:
             choice = self._database.best(context)
             if choice is None or choice.configuration.keys() & explicit.keys():
@@ -77,7 +79,7 @@ class Configurations:
             if distance == 0:
                 return choice.configuration
             if distance is not None:
-                near.append((context.objective != "cpu", distance, len(near), choice))
+                near.append((_preference(context), distance, len(near), choice))
         for *_, choice in sorted(near, key=lambda n: n[:3])[:NEAREST_TRIED]:
             if _legal(kernel, {**arguments, **choice.configuration}):
                 return choice.configuration
@@ -129,7 +131,13 @@ def _token(value: Any) -> Any:
 def _applies(context: Context, kernel: Any, target: str) -> bool:
     if context.fingerprint != kernel.fingerprint or context.nkilite != nki.__version__ or context.target != target:
         return False
-    return context.objective != "cpu" or context.cpu == f"{cpu_model()} {cpu_level()}"
+    return not context.cpu or context.cpu == f"{cpu_model()} {cpu_level()}"
+
+
+def _preference(context: Context) -> int:
+    """Chosen by time on this CPU before modelled latency before other figures; the first figure is what chose."""
+    first = context.objective.partition(",")[0]
+    return 0 if first == CPU.name else 1 if first in CHIPS else 2
 
 
 def _distance(tuned: dict[str, list[Any]], called: dict[str, list[Any]], names: list[str]) -> float | None:

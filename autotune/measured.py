@@ -13,7 +13,7 @@ import numpy as np
 from autotune.errors import ReferenceFailed
 from autotune.figures import CPU, CPU_MEASURED, Figure, geometric_mean
 from autotune.isolation import Crashed, Measurer, TimedOut, address
-from autotune.measuring import Expect, Interleave, Load, Measure
+from autotune.measuring import Expect, Interleave, Judge, Load, Measure
 from autotune.objective import Candidate, Verdict, Workload, current_target, preference
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration, Space
@@ -65,6 +65,17 @@ class Measured:
 
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None = None) -> Outcome:
         """Trace here; compile, check and time in the measuring process."""
+        index = self._index(workload)
+        return self._ask(workload, configuration, Measure(index, configuration, incumbent, self.protocol))
+
+    def judge(self, workload: Workload, configuration: Configuration) -> Outcome:
+        """As `evaluate`, but not timed: the value is the numerical error."""
+        return self._ask(workload, configuration, Judge(self._index(workload), configuration))
+
+    def _index(self, workload: Workload) -> int:
+        return next(i for i, w in enumerate(self._workloads) if w is workload)
+
+    def _ask(self, workload: Workload, configuration: Configuration, request: Measure | Judge) -> Outcome:
         assert self._measurer is not None
         started = time.perf_counter()
         call = workload.call(configuration)
@@ -72,8 +83,6 @@ class Measured:
             workload.kernel.check(*call.args, **call.kwargs)
         except Exception as error:
             return rejection(error, time.perf_counter() - started)
-        index = next(i for i, w in enumerate(self._workloads) if w is workload)
-        request = Measure(index, configuration, incumbent, self.protocol)
         try:
             outcome = self._measurer.ask(request, self.protocol.timeout)
         except TimedOut as error:
@@ -89,10 +98,8 @@ class Measured:
         finalists = self._finalists(candidates, default)
         if len(finalists) == 1:
             return Verdict(tuple(candidates), ())
-        assert self._measurer is not None
-        request = Interleave(tuple(c.configuration for c in finalists), self.protocol, self.seed)
         try:
-            samples = self._measurer.ask(request, self.protocol.timeout * len(finalists) + self.protocol.final_seconds)
+            samples = self.retime(finalists)
         except (Crashed, TimedOut) as error:
             return Verdict(tuple(candidates), (), f"not timed again, interleaved: {error}")
         again = [_retimed(c, taken) for c, taken in zip(finalists, samples, strict=True)]
@@ -107,6 +114,16 @@ class Measured:
         rounds = len(combined[0])
         remark = f"the best {len(finalists)} timed again, interleaved, in {rounds} rounds (cpu-measured)"
         return Verdict((*(again[i] for i in (*level, *rest)), *others), ties, remark)
+
+    def retime(self, candidates: Sequence[Candidate]) -> list[list[list[float]]]:
+        """Samples by candidate, workload and round, of launches in interleaved rounds.
+
+        Raises:
+            Crashed, TimedOut.
+        """
+        assert self._measurer is not None
+        request = Interleave(tuple(c.configuration for c in candidates), self.protocol, self.seed)
+        return self._measurer.ask(request, self.protocol.timeout * len(candidates) + self.protocol.final_seconds)
 
     def _finalists(self, candidates: Sequence[Candidate], default: Configuration) -> list[Candidate]:
         """The best, those that may be as good, and the default."""

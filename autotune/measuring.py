@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from autotune.context import canonical
+from autotune.figures import ERROR
 from autotune.objective import Workload
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration
@@ -45,6 +46,14 @@ class Measure:
     configuration: Configuration
     incumbent: float | None
     protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Compile and check a configuration of workload `index`; answered with an Outcome, its value the error."""
+
+    index: int
+    configuration: Configuration
 
 
 @dataclass(frozen=True)
@@ -116,12 +125,12 @@ class Subject:
             times += launcher.time(1)
         return times
 
-    def judge(self, got: Sequence[np.ndarray]) -> None:
-        """Raise MismatchError unless results are what is expected."""
+    def judge(self, got: Sequence[np.ndarray]) -> float:
+        """The largest relative error of results; raises MismatchError if they are not what is expected."""
         assert self.expected is not None
         if len(got) != len(self.expected):
             raise MismatchError(f"{len(got)} outputs, expected {len(self.expected)}")
-        dtypes = [a.dtype for a in self.arrays.values()]
+        dtypes, worst = [a.dtype for a in self.arrays.values()], 0.0
         for index, (ours, right) in enumerate(zip(got, self.expected, strict=True)):
             exact = ours.dtype.kind in "iub"
             wanted = np.asarray(right, ours.dtype if exact else np.float64)
@@ -132,6 +141,17 @@ class Subject:
                 ours, wanted, rtol=self.overrides.get("rtol", rtol), atol=self.overrides.get("atol", per_rms * rms),
                 what=f"output {index}",
             )
+            worst = max(worst, relative_error(ours, wanted, rms))
+        return worst
+
+
+def relative_error(got: np.ndarray, wanted: np.ndarray, rms: float) -> float:
+    """The largest difference, relative to what is wanted or to the root mean square where that is larger."""
+    finite = np.isfinite(wanted.astype(np.float64))  # whether the others agree, `compare` has seen
+    right = wanted[finite].astype(np.float64)
+    difference = np.abs(got[finite].astype(np.float64) - right)
+    relative = np.divide(difference, np.maximum(np.abs(right), rms), out=difference, where=difference > 0)
+    return float(np.max(relative, initial=0.0))
 
 
 class Server:
@@ -140,7 +160,7 @@ class Server:
     def __init__(self) -> None:
         self.subjects: list[Subject] = []
 
-    def answer(self, request: Load | Measure | Expect | Interleave) -> Any:
+    def answer(self, request: Load | Measure | Judge | Expect | Interleave) -> Any:
         """What the request's docstring says; an Outcome where the kernel fails."""
         if isinstance(request, Load):
             self.subjects.append(Subject(request))
@@ -153,18 +173,22 @@ class Server:
             if isinstance(request, Expect):
                 subject.expected = subject.results(subject.launcher(request.configuration))
                 return Outcome(value=0.0)
+            if isinstance(request, Judge):
+                error = subject.judge(subject.results(subject.launcher(request.configuration)))
+                subject.drop(request.configuration)
+                return Outcome(value=error, figures={ERROR.key: error})
             return self._measure(subject, request, started)
-        except MismatchError as error:
+        except MismatchError as mismatch:
             subject.drop(request.configuration)
-            return Outcome(reason=Reason.wrong_result, detail=str(error), seconds=time.perf_counter() - started)
-        except Exception as error:  # the kernel's; the parent decides what it means
+            return Outcome(reason=Reason.wrong_result, detail=str(mismatch), seconds=time.perf_counter() - started)
+        except Exception as failure:  # the kernel's; the parent decides what it means
             subject.drop(request.configuration)
-            return rejection(error, time.perf_counter() - started)
+            return rejection(failure, time.perf_counter() - started)
 
     def _measure(self, subject: Subject, request: Measure, started: float) -> Outcome:
         protocol = request.protocol
         launcher = subject.launcher(request.configuration)
-        subject.judge(subject.results(launcher))
+        error = subject.judge(subject.results(launcher))
         bound = math.inf if request.incumbent is None else protocol.hopeless * request.incumbent
         fastest = self._warm_up(subject, launcher, protocol)
         if fastest > bound:  # a burst of noise deserves a second look
@@ -182,7 +206,7 @@ class Server:
         spread = Spread.of(times)
         subject.drop(request.configuration)
         return Outcome(
-            value=spread.median, low=spread.low, high=spread.high, figures={"launches": len(times)},
+            value=spread.median, low=spread.low, high=spread.high, figures={"launches": len(times), ERROR.key: error},
             seconds=time.perf_counter() - started,
         )
 
