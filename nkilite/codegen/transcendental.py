@@ -1,7 +1,8 @@
 """Mathematical functions on float32 lanes, written with multiplies and adds alone.
 
-Errors are 1 to 3 units in the last place (ulp), with or without fused multiply-add; docstrings say where the
-relative error is larger. Infinities, NaN and subnormal numbers are handled, and an activation whose formula
+Errors are at most 2 units in the last place (ulp), with or without fused multiply-add; docstrings say where the
+relative error is larger, and docs/vector-math.md has the figures. Where several roundings would add up, values are
+carried as a `Pair`. Infinities, NaN and subnormal numbers are handled, and an activation whose formula
 is 0 * inf at infinity gives the limit. Polynomials are minimax fits with the relative error stated beside
 them; coefficients are in ascending order.
 """
@@ -9,7 +10,8 @@ them; coefficients are in ascending order.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
 
@@ -51,13 +53,48 @@ def _with_sign(e: Emitter, magnitude: Value, x: Value) -> Value:
     return e.bitcast(e.or_(e.bitcast(magnitude, "i32"), sign), "float")
 
 
-def _square(e: Emitter, x: Value) -> tuple[Value, Value]:
-    """x * x as an unevaluated sum of two floats, exact up to the rounding of the small one."""
+class Pair(NamedTuple):
+    """A value as the unevaluated sum of two floats, the second far smaller than the first."""
+
+    high: Value
+    low: Value
+
+
+def _square(e: Emitter, x: Value) -> Pair:
+    """x * x, exact up to the rounding of the low part."""
     if e.host.fma:
         high = e.mul(x, x)
-        return high, e.fma(x, x, e.neg(high))
+        return Pair(high, e.fma(x, x, e.neg(high)))
     top = e.bitcast(e.and_(e.bitcast(x, "i32"), e.i32(-1 << 12, x.lanes)), "float")
-    return e.mul(top, top), e.mul(e.sub(x, top), e.add(x, top))
+    return Pair(e.mul(top, top), e.mul(e.sub(x, top), e.add(x, top)))
+
+
+def _product(e: Emitter, a: Pair, b: Pair) -> Pair:
+    """a * b; without fused multiply-add the rounding of the high parts' product stays."""
+    high = e.mul(a.high, b.high)
+    low = e.fma(a.high, b.low, e.mul(a.low, b.high))
+    return Pair(high, e.add(low, e.fma(a.high, b.high, e.neg(high))) if e.host.fma else low)
+
+
+def _raised(e: Emitter, number: float, x: Pair) -> Pair:
+    """number + x, for non-negative x of any size."""
+    high = e.add(_const(e, x.high, number), x.high)
+    taken = e.sub(high, x.high)
+    lost = e.add(e.sub(_const(e, x.high, number), taken), e.sub(x.high, e.sub(high, taken)))
+    return Pair(high, e.add(lost, x.low))
+
+
+def _quotient(e: Emitter, a: Pair, b: Pair) -> Value:
+    """a / b for a moderate b, the division corrected by what it and the low parts leave over."""
+    one = _const(e, b.high, 1)
+    if not e.host.fma:
+        ratio = e.div(a.high, b.high)
+        return e.add(ratio, e.div(e.sub(a.low, e.mul(ratio, b.low)), b.high))
+    inverse = e.div(one, b.high)
+    ratio = e.mul(a.high, inverse)
+    rest = e.fma(e.neg(ratio), b.high, a.high)
+    rest = e.fma(e.neg(ratio), b.low, e.add(rest, a.low))
+    return e.fma(rest, inverse, ratio)
 
 
 # --- exponential and logarithm ------------------------------------------------------------------------------
@@ -78,7 +115,21 @@ def exp(e: Emitter, x: Value) -> Value:
 
 
 def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
-    """exp(x + low), where `low` is a small correction to x.
+    """exp(x + low), where `low` is a small correction to x."""
+    p, scaled = _unscaled_exp(e, x, low)
+    return scaled(e.add(p, _const(e, x, 1)))
+
+
+def _exp_pair(e: Emitter, x: Value, low: Value | None = None) -> Pair:
+    """exp(x + low) with what rounding 1 + p loses beside it."""
+    p, scaled = _unscaled_exp(e, x, low)
+    one = _const(e, x, 1)
+    rounded = e.add(p, one)
+    return Pair(scaled(rounded), scaled(e.sub(p, e.sub(rounded, one))))
+
+
+def _unscaled_exp(e: Emitter, x: Value, low: Value | None) -> tuple[Value, Callable[[Value], Value]]:
+    """p, and a function that multiplies by 2**n, such that exp(x + low) = 2**n * (1 + p).
 
     The arguments of a masked softmax must not underflow, which costs a hundred cycles for every vector.
     AVX-512 masks such lanes out of the scaling; elsewhere they are clamped to where `_scale` multiplies by 0.
@@ -86,12 +137,11 @@ def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
     masked = e.host.vector_bits == 512
     bounded = _at_most(e, x, 89.0)
     n, p = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
-    p = e.add(p, _const(e, x, 1))
     if not masked:
-        return _scale(e, p, n)
+        return p, lambda value: _scale(e, value, n)
     suffix = f"v{n.lanes}f32.v{n.lanes}i32" if n.lanes else "f32.i32"
-    scaled = e.intrinsic("llvm.ldexp", p, n, suffix=suffix)
-    return e.select(e.compare("ugt", x, _const(e, x, -104)), scaled, _const(e, x, 0))
+    kept = e.compare("ugt", x, _const(e, x, -104))
+    return p, lambda value: e.select(kept, e.intrinsic("llvm.ldexp", value, n, suffix=suffix), _const(e, x, 0))
 
 
 def _reduce_exp(e: Emitter, x: Value, low: Value | None = None) -> tuple[Value, Value]:
@@ -247,12 +297,20 @@ def rsqrt(e: Emitter, x: Value) -> Value:
 
 # Activations of the form x * s(x) vanish below this; clamping there keeps -inf * 0 from making a NaN.
 _VANISHES = -110.0
+_SATURATED = 20.0  # those of the form x * s(x) are x from here on
 
 
 def _decay(e: Emitter, x: Value) -> tuple[Value, Value]:
     """(exp(-|x|), 1 + exp(-|x|)): what the logistic function is made of without overflow."""
     decayed = _exp(e, e.neg(e.abs(x)))
     return decayed, e.add(decayed, _const(e, x, 1))
+
+
+def _below_one(e: Emitter, x: Pair) -> Pair:
+    """1 + x for 0 <= x <= 1."""
+    one = _const(e, x.high, 1)
+    high = e.add(one, x.high)
+    return Pair(high, e.add(e.sub(x.high, e.sub(high, one)), x.low))
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:
@@ -262,8 +320,13 @@ def sigmoid(e: Emitter, x: Value) -> Value:
 
 def _logistic(e: Emitter, x: Value, factor: Value) -> Value:
     """factor / (1 + exp(-x))."""
-    decayed, total = _decay(e, x)
-    return e.div(e.select(_negative(e, x), e.mul(factor, decayed), factor), total)
+    zero = _const(e, x, 0)
+    decayed = _exp_pair(e, e.neg(e.abs(x)))
+    scaled = _product(e, Pair(factor, zero), decayed)
+    negative = _negative(e, x)
+    top = Pair(e.select(negative, scaled.high, factor), e.select(negative, scaled.low, zero))
+    ratio = _quotient(e, top, _below_one(e, decayed))
+    return e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), factor, ratio)
 
 
 def silu(e: Emitter, x: Value) -> Value:
@@ -284,27 +347,28 @@ def silu_dx(e: Emitter, x: Value) -> Value:
 
 def softplus(e: Emitter, x: Value) -> Value:
     """log(1 + exp(x))."""
-    decayed = _exp(e, e.neg(e.abs(x)))
-    return e.add(_at_least(e, x, 0.0), _log1p(e, decayed))
+    return e.add(_at_least(e, x, 0.0), _log1p(e, _exp_pair(e, e.neg(e.abs(x)))))
 
 
 # (2 atanh(s / 2) - s) / s**3 as a polynomial of s**2, for s <= 2/3: 2**-33.
 _ATANH = (0.083333343, 0.012499671, 0.0022355639, 0.00041882262, 0.00011839035)
 
 
-def _log1p(e: Emitter, u: Value) -> Value:
+def _log1p(e: Emitter, u: Pair) -> Value:
     """log(1 + u) for 0 <= u <= 1, as 2 atanh(s / 2) with s = u / (1 + u / 2)."""
-    lanes = u.lanes
-    s = e.div(u, e.fma(u, e.f32(0.5, lanes), e.f32(1, lanes)))
+    half = _const(e, u.high, 0.5)
+    s = _quotient(e, u, _below_one(e, Pair(e.mul(u.high, half), e.mul(u.low, half))))
     square = e.mul(s, s)
     return e.fma(e.mul(s, square), _polynomial(e, square, _ATANH), s)
 
 
 def mish(e: Emitter, x: Value) -> Value:
     """x * tanh(softplus(x)), as x * n / (n + 2) with n = exp(x) * (exp(x) + 2)."""
-    power = _exp(e, _at_most(e, x, 20.0))
-    n = e.mul(power, e.add(power, _const(e, x, 2)))
-    return e.mul(_at_least(e, x, _VANISHES), e.div(n, e.add(n, _const(e, x, 2))))
+    power = _exp_pair(e, _at_most(e, x, 20.0))
+    n = _product(e, power, _raised(e, 2.0, power))
+    factor = Pair(_at_least(e, x, _VANISHES), _const(e, x, 0))
+    ratio = _quotient(e, _product(e, factor, n), _raised(e, 2.0, n))
+    return e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), x, ratio)
 
 
 def tanh(e: Emitter, x: Value) -> Value:
@@ -314,8 +378,8 @@ def tanh(e: Emitter, x: Value) -> Value:
     doubled = _at_most(e, e.add(magnitude, magnitude), 20.0)
     n, p = _reduce_exp(e, doubled)
     power = _power_of_two(e, n)
-    m = e.fma(power, p, e.sub(power, e.f32(1, lanes)))
-    return _with_sign(e, e.div(m, e.add(m, e.f32(2, lanes))), x)
+    m = Pair(e.fma(power, p, e.sub(power, e.f32(1, lanes))), e.f32(0, lanes))
+    return _with_sign(e, _quotient(e, m, _raised(e, 2.0, m)), x)
 
 
 # --- the normal distribution --------------------------------------------------------------------------------
@@ -336,10 +400,16 @@ def erf(e: Emitter, x: Value) -> Value:
     return _with_sign(e, e.select(e.compare("olt", magnitude, e.f32(1, lanes)), near, far), x)
 
 
+# 2 / sqrt(pi), in two parts.
+_ERF_SLOPE, _ERF_SLOPE_LOW = 1.128379225730896, -5.8635383e-08
+
+
 def erf_dx(e: Emitter, x: Value) -> Value:
     """Derivative of erf: 2 / sqrt(pi) * exp(-x**2)."""
     high, low = _square(e, _at_most(e, e.abs(x), 11.0))
-    return e.mul(_exp(e, e.neg(high), e.neg(low)), _const(e, x, 2 / math.sqrt(math.pi)))
+    density = _exp_pair(e, e.neg(high), e.neg(low))
+    scaled = _product(e, density, Pair(_const(e, x, _ERF_SLOPE), _const(e, x, _ERF_SLOPE_LOW)))
+    return e.add(scaled.high, scaled.low)
 
 
 # exp(x**2 / 2) * (1 - Phi(x)) as a ratio of polynomials for 0 <= x <= 14.4, Phi being the normal

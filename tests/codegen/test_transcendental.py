@@ -14,12 +14,13 @@ from nkilite.isa.error_function import erf, erfc
 
 FUNCTIONS = [row for row in activation_functions.ALL if not row.takes_slope]
 
-# Largest error in ulp of the result; the functions that are products of several others have a little more.
+# Largest error in ulp of the result. gelu has more in its negative tail, where it is a product of four factors.
 ULP = {
     "square": 0.5, "sqrt": 0.5, "reciprocal": 0.5, "copy": 0, "relu": 0, "sign": 0, "abs": 0,
     "exp": 1, "log": 1, "erf": 1.5, "arctan": 1.5, "rsqrt": 1.5, "sin": 2,
-    "tanh": 2.5, "sigmoid": 2.5, "erf_dx": 3, "softplus": 3, "silu": 3, "mish": 4, "gelu": 6,
+    "tanh": 2, "sigmoid": 2, "erf_dx": 2, "softplus": 2, "silu": 2, "mish": 2, "gelu": 5,
 }
+WITHOUT_FMA = 1.2  # times as much where products round before they are added
 SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-39, -1e-39, 2.0**-126, 3.4e38, -3.4e38, 1, -1, 88.7],
     np.float32,
@@ -66,7 +67,7 @@ def test_relative_error(cpu, elementwise, row):
     # A factor below the smallest normal number has fewer digits than the product that contains it.
     error[np.abs(exact) < 2.0**-120] *= 0.02
     worst = int(np.argmax(error))
-    assert error[worst] <= ULP[row.name], (x[worst], found[worst], exact[worst])
+    assert error[worst] <= ULP[row.name] * (1 if cpu.fma else WITHOUT_FMA), (x[worst], found[worst], exact[worst])
 
 
 @pytest.mark.parametrize(
