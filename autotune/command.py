@@ -9,15 +9,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autotune.api import objective_named
+from autotune.command_shared import STORAGE_HELP, dashboard, proxy, worker
+from autotune.coordinator import distribute
 from autotune.database import DEFAULT_PATH, Database, open_any
 from autotune.errors import InvalidDatabase
 from autotune.present import Bar, console, show_comparison, show_database, show_result
 from autotune.samplers import NAMES
-from autotune.sources import space_from, workload_from
-from autotune.study import TRIALS, Study
+from autotune.shared import LEASE
+from autotune.specification import Specification
+from autotune.study import TRIALS
 from autotune.timing import Protocol
-from nkilite.cli.specs import load_kernel
+from autotune.worker import URL_VARIABLE
 from nkilite.errors import NkiError
 
 app = typer.Typer(
@@ -53,21 +55,30 @@ def run(
     seconds: Annotated[float | None, typer.Option(help="Budget of time.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds a measured configuration may take.")] = Protocol.timeout,
     resume: Annotated[bool, typer.Option("--resume", help="Begin with every trial the database holds.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes to try configurations here; 0 leaves it to autotune worker.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(envvar=URL_VARIABLE, help=STORAGE_HELP)] = None,
+    study: Annotated[str | None, typer.Option(help="Its name in the storage; derived from the search.")] = None,
+    lease: Annotated[
+        float, typer.Option(help="Seconds without a sign of life after which a worker counts as lost.")
+    ] = LEASE,
     database: DatabaseOption = Path(DEFAULT_PATH),
 ) -> None:
     """Search for the best configuration of a kernel."""
     terminal = console()
-    found = load_kernel(kernel)
-    workloads = [workload_from(found, s, dtype, fixed=argument or ()) for s in shapes]
-    space = space_from(found, param or (), constraint or ())
-    chosen = objective_named(objective, seed, Protocol(timeout=timeout))
-    try:
-        with Database(database) as trials_kept:
-            study = Study(workloads, chosen, space, sampler, seed, trials, seconds, trials_kept, resume)
-            with Bar(terminal, chosen.label) as bar:
-                result = study.run(bar)
-    finally:
-        chosen.close()
+    specification = Specification(
+        kernel, tuple(shapes), dtype, tuple(argument or ()), tuple(param or ()), tuple(constraint or ()), objective,
+        sampler, seed, trials, seconds, timeout, lease,
+    )
+    with Database(database) as kept, Bar(terminal, specification.label) as bar:
+        if storage is None and workers is None:
+            result = specification.search(kept, resume, bar)
+        else:
+            count = 1 if workers is None else workers
+            result = distribute(
+                specification, storage, study=study, workers=count, database=kept, resume=resume, on_trial=bar
+            )
     show_result(terminal, result)
 
 
@@ -114,6 +125,11 @@ def import_(
     with Database(database) as held:
         count = held.load(path)
     typer.echo(f"{count} new configuration(s) from {path}")
+
+
+app.command()(worker)
+app.command()(proxy)
+app.command()(dashboard)
 
 
 def _existing(path: Path) -> Database:

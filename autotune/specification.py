@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from autotune.api import objective_named
 from autotune.context import Context, digest
+from autotune.database import Database
 from autotune.errors import StudyMismatch
 from autotune.objective import Objective, Workload
 from autotune.shared import LEASE
 from autotune.sources import space_from, workload_from
 from autotune.space import Rule, Space
-from autotune.study import TRIALS
+from autotune.study import TRIALS, Progress, Result, Study
 from autotune.timing import Protocol
 from nkilite.cli.specs import load_kernel
 
@@ -69,6 +70,23 @@ class Specification:
         kernel = load_kernel(self.kernel)
         workloads = [workload_from(kernel, s, self.dtype, fixed=self.arguments) for s in self.shapes]
         return workloads, space_from(kernel, self.parameters, self.constraints)
+
+    @property
+    def label(self) -> str:
+        """"modelled", "cpu-measured" or both."""
+        return self.make_objective().label
+
+    def search(self, database: Database, resume: bool, on_trial: Callable[[Progress], Any]) -> Result:
+        """Search in this process; see `autotune.study.Study.run`."""
+        workloads, space = self.load()
+        objective = self.make_objective()
+        study = Study(
+            workloads, objective, space, self.sampler, self.seed, self.trials, self.seconds, database, resume
+        )
+        try:
+            return study.run(on_trial)
+        finally:
+            objective.close()
 
     def make_objective(self) -> Objective:
         """A new objective, to be closed.

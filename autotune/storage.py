@@ -27,6 +27,7 @@ from autotune.errors import InvalidStorage, MissingExtra
 GRPC_PORT = 13000
 GRPC_SECONDS = 10.0  # within which a server has to answer
 SQLITE_SECONDS = 60.0  # writers wait for each other
+_DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql", "MySQLdb")}
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -95,10 +96,16 @@ def _database(url: str) -> BaseStorage:
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": SQLITE_SECONDS}
     try:
-        # mysql:// alone would mean a driver that is compiled on installation.
-        return get_storage(RDBStorage(url.replace("mysql://", "mysql+pymysql://", 1), engine_kwargs=options))
+        return get_storage(RDBStorage(_with_driver(url), engine_kwargs=options))
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise ValueError(str(error.__cause__ or error).splitlines()[0]) from None
+
+
+def _with_driver(url: str) -> str:
+    """What a plain postgresql:// means depends on the version of SQLAlchemy; take what the extra installs, if it is."""
+    scheme, _, rest = url.partition("://")
+    driver = next((d for d in _DRIVERS.get(scheme, ()) if find_spec(d) is not None), None)
+    return url if driver is None else f"{scheme}+{driver.lower()}://{rest}"
 
 
 def _proxy(url: str) -> BaseStorage:

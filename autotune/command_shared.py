@@ -1,0 +1,48 @@
+"""Commands around a storage that several processes share: worker, proxy, dashboard."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune import dashboard as boards
+from autotune.storage import GRPC_PORT, serve
+from autotune.worker import URL_VARIABLE, work
+
+STORAGE_HELP = "journal:///path/study.log, postgresql://, mysql://, sqlite:///path or grpc://host:port."
+StorageOption = Annotated[str, typer.Option("--storage", envvar=URL_VARIABLE, help=STORAGE_HELP)]
+
+
+def worker(
+    storage: StorageOption,
+    study: Annotated[str | None, typer.Option(help="Its name; the last one that is running by default.")] = None,
+    kernel: Annotated[str | None, typer.Option(help="Where the kernel is here, if not where the study says.")] = None,
+    database: Annotated[Path | None, typer.Option("--database", "-d", help="Known trials, only read.")] = None,
+) -> None:
+    """Work on a study that `autotune run --storage` started, here or on another machine."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # lets go of what it was trying
+    name, tried = work(storage, study, kernel, database)
+    typer.echo(f"{name}: {tried} configuration(s) tried here")
+
+
+def proxy(
+    storage: StorageOption,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "localhost",
+    port: Annotated[int, typer.Option()] = GRPC_PORT,
+) -> None:
+    """Serve a database to many workers as grpc://host:port."""
+    serve(storage, host, port)
+
+
+def dashboard(
+    storage: Annotated[str | None, typer.Option("--storage", envvar=URL_VARIABLE, help=STORAGE_HELP)] = None,
+    database: Annotated[Path | None, typer.Option("--database", "-d", help="A database of trials instead.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "localhost",
+    port: Annotated[int, typer.Option()] = boards.PORT,
+) -> None:
+    """Show studies in a browser, with optuna-dashboard."""
+    boards.show(storage, database, host, port)
