@@ -39,7 +39,7 @@ class Figure:
     @property
     def title(self) -> str:
         """As axes and tables have it: what, where, how it came about, unit."""
-        return f"{self.quantity}, {self.label} ({self.unit})"
+        return f"{self.quantity}, {self.label} ({self.unit})" if self.label else self.quantity
 
 
 def _latency(chip: str) -> Figure:
@@ -51,6 +51,11 @@ CPU = Figure("cpu", "cpu latency", "µs", CPU_MEASURED, "cpu")
 SBUF = Figure("sbuf", "SBUF peak", "bytes per partition", MODELLED, "sbuf_peak_bytes", max)
 ERROR = Figure("error", "numerical error", "relative", CPU_MEASURED, "error", max)
 FIGURES = {f.name: f for f in (*map(_latency, CHIPS), CPU, SBUF, ERROR)}
+
+
+def figure_named(name: str) -> Figure:
+    """The figure of that name; of an objective of the user's own, one of which nothing more is known."""
+    return FIGURES.get(name, Figure(name, name, "", "", name))
 
 
 def figures_named(names: str | Sequence[str]) -> tuple[Figure, ...]:

@@ -12,19 +12,21 @@ from rich.table import Table
 from autotune import study
 from autotune.context import Context
 from autotune.database import Choice, Database
+from autotune.figures import CPU_MEASURED, SBUF, Figure, figure_named
 from autotune.objective import Candidate
 from autotune.outcome import Outcome
 from autotune.study import Result
 
 SHOWN = 5
+FRONT_SHOWN = 20
 WIDTH = 160
 
 
 class Bar:
     """A progress bar with the best figure so far and the time left; a context manager and a study's `on_trial`."""
 
-    def __init__(self, console: Console, unit: str) -> None:
-        self._unit = unit
+    def __init__(self, console: Console, label: str) -> None:
+        self._label = label
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[best]}"), TextColumn("{task.fields[left]}"), console=console, auto_refresh=False,
@@ -39,7 +41,11 @@ class Bar:
         self._progress.stop()
 
     def __call__(self, at: study.Progress) -> None:
-        best = "nothing legal yet" if at.best is None else f"best {microseconds(at.best.value)} {self._unit}"
+        best = "nothing legal yet"
+        if at.best is not None:
+            best = f"best {quantity(at.best.figures[0], at.best.value)} {self._label}"
+        if at.front:
+            best += f", {at.front} on the front"
         left = "" if at.left is None else f"{at.rejected} rejected, {at.left:.0f} s left"
         self._progress.update(self._task, completed=at.done, total=at.budget, best=best, left=left, refresh=True)
 
@@ -51,20 +57,32 @@ def console() -> Console:
 
 
 def show_result(console: Console, result: Result) -> None:
-    """The final table: best, default, speed-up, ties; and the histogram of rejections."""
+    """The final table: best, front, default, speed-up, ties; and the histogram of rejections."""
     title = f"{result.kernel} on {'; '.join(result.workloads)}: {result.objective}, {result.label}"
-    table = Table("", "latency", "p20..p80", "configuration", title=title, title_justify="left")
+    figures = result.best.figures
+    spread = ("p20..p80",) if figures[0].label == CPU_MEASURED else ()
+    table = Table("", figures[0].title, *spread, *(f.title for f in figures[1:]), "configuration", title=title,
+                  title_justify="left")
     _add(table, "best", result.best)
+    for candidate in result.front[1 : FRONT_SHOWN + 1]:
+        _add(table, "front", candidate)
     if result.default is not None:
         _add(table, "default", result.default)
     else:
-        table.add_row("default", "rejected", "", format_configuration(result.default_configuration))
-    runners = [c for c in result.ranking[1:] if c is not result.default and c.configuration not in result.ties]
-    for candidate in runners[:SHOWN]:
+        gap = [""] * (len(figures) - 1 + len(spread))
+        table.add_row("default", "rejected", *gap, format_configuration(result.default_configuration))
+    named = [result.default_configuration, *result.ties, *(c.configuration for c in result.front)]
+    runners = [c for c in result.ranking[1:] if c.configuration not in named]
+    for candidate in runners[: 0 if result.front else SHOWN]:
         _add(table, "", candidate)
     console.print(table)
+    if result.front:
+        unseen = len(result.front) - 1 - FRONT_SHOWN
+        hidden = f" ({unseen} of them not shown)" if unseen > 0 else ""
+        chosen = f"chosen: the best in {figures[0].name}"
+        console.print(f"{len(result.front)} configurations on the Pareto front{hidden}; {chosen}")
     if result.speedup is not None:
-        console.print(f"speed-up over the default: {result.speedup:.2f}x ({result.label})")
+        console.print(f"speed-up over the default: {result.speedup:.2f}x ({figures[0].label})")
     if result.ties:
         shown = "; ".join(format_configuration(c) for c in result.ties[:SHOWN])
         more = f" and {len(result.ties) - SHOWN} more" if len(result.ties) > SHOWN else ""
@@ -101,8 +119,9 @@ def show_database(console: Console, database: Database, contexts: Iterable[Conte
         usual = best.default_value if best is not None else None
         table.add_row(
             context.kernel, format_arguments(context), context.objective, str(len(trials)),
-            "" if best is None else microseconds(best.value), "" if usual is None else microseconds(usual),
-            "" if best is None or usual is None else f"{usual / best.value:.2f}x",
+            "" if best is None else quantity(first(context), best.value),
+            "" if usual is None else quantity(first(context), usual),
+            "" if best is None or usual is None or first(context).unit != "µs" else f"{usual / best.value:.2f}x",
             "" if best is None else format_configuration(best.configuration),
         )
     console.print(table)
@@ -114,24 +133,42 @@ def show_comparison(console: Console, names: tuple[str, str], pairs: Iterable[tu
     """Best configurations of two databases side by side; returns how many contexts they share."""
     table = Table("kernel", "arguments", "objective", *names, "ratio", "configurations")
     count = 0
-    for first, second in pairs:
+    for one, two in pairs:
         count += 1
-        same = first.configuration == second.configuration
-        both = format_configuration(first.configuration)
+        figure = first(one.context)
+        same = one.configuration == two.configuration
+        both = format_configuration(one.configuration)
         if not same:
-            both += "\n" + format_configuration(second.configuration)
+            both += "\n" + format_configuration(two.configuration)
         table.add_row(
-            first.context.kernel, format_arguments(first.context), first.context.objective, microseconds(first.value),
-            microseconds(second.value), f"{second.value / first.value:.3f}", both,
+            one.context.kernel, format_arguments(one.context), one.context.objective, quantity(figure, one.value),
+            quantity(figure, two.value), f"{two.value / one.value:.3f}" if one.value else "", both,
         )
     console.print(table)
     return count
 
 
 def _add(table: Table, name: str, candidate: Candidate) -> None:
-    only = candidate.outcomes[0] if len(candidate.outcomes) == 1 else Outcome()
-    spread = "" if only.low is None or only.high is None else f"{microseconds(only.low)}..{microseconds(only.high)}"
-    table.add_row(name, microseconds(candidate.value), spread, format_configuration(candidate.configuration))
+    first, *others = candidate.figures
+    cells = [quantity(first, candidate.value)]
+    if first.label == CPU_MEASURED:
+        only = candidate.outcomes[0] if len(candidate.outcomes) == 1 else Outcome()
+        known = only.low is not None and only.high is not None
+        cells.append(f"{microseconds(only.low or 0)}..{microseconds(only.high or 0)}" if known else "")
+    cells += [quantity(f, v) for f, v in zip(others, candidate.values[1:], strict=True)]
+    table.add_row(name, *cells, format_configuration(candidate.configuration))
+
+
+def first(context: Context) -> Figure:
+    """The figure that configurations of a context are chosen by."""
+    return figure_named(context.objective.partition(",")[0])
+
+
+def quantity(figure: Figure, value: float) -> str:
+    """A figure with its unit, as short as its meaning allows."""
+    if figure.unit == "µs":
+        return microseconds(value)
+    return f"{value / 1024:.4g} KiB" if figure is SBUF else f"{value:.3g}"
 
 
 def microseconds(value: float) -> str:

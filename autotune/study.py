@@ -40,7 +40,7 @@ class Progress:
         """Seconds to go at the present pace, or until the time is up; None before the first trial."""
         if not self.done:
             return self.seconds
-        paced = self.elapsed / self.done * (self.budget - self.done)
+        paced = self.elapsed / self.done * max(0, self.budget - self.done)
         return paced if self.seconds is None else min(paced, max(0.0, self.seconds - self.elapsed))
 
 
@@ -232,7 +232,8 @@ class Study:
 
     def _progress(self, last: Configuration, started: float) -> Progress:
         elapsed = time.perf_counter() - started
-        budget = min(self.trials, self._space.size) if self.whole else self.trials
+        foreign = self._space.complete(self.default) != self.default  # the default is tried all the same
+        budget = min(self.trials, self._space.size + foreign) if self.whole else self.trials
         return Progress(
             self._done, budget, self._rejected, elapsed, self.seconds, self._best, last, len(self._leading)
         )
