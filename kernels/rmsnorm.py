@@ -9,6 +9,10 @@ Algorithm, per row, two passes over the data on two engines:
     Scalar  activation             x² into a scratch tile, its accumulator summing them in the same pass
     Scalar  activation             rsqrt(sum / D + eps), one element per row: scale and bias are free
     Vector  scalar_tensor_tensor   (x * rstd) * gamma, both products and the cast in one pass
+
+The last of them can be taken apart into a product on the Scalar Engine and one on GpSimd (GAIN_ENGINE), where
+the Vector Engine has other work. Where there are too few blocks to overlap, COLUMNS_IN_TILE cuts each: its
+squares are summed while the rest is still arriving, and its results leave one by one.
 """
 
 from __future__ import annotations
@@ -21,14 +25,18 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import Case
-from kernels.tiles import ITEMSIZE, P, default_depth, load_broadcast, row_blocks
+from kernels.tiles import ITEMSIZE, P, combine, default_depth, engine, load_broadcast, row_blocks, scale_rows, tiles
 from nkilite.testing import make
 
-SPACE = {"ROWS_PER_PARTITION": (1, 2, 4, 8)}
+SPACE = {
+    "ROWS_PER_PARTITION": (1, 2, 4, 8),
+    "COLUMNS_IN_TILE": (512, 1024, 2048, 4096),
+    "GAIN_ENGINE": ("gpsimd", "vector"),
+}
 
 
 @nki.jit
-def rmsnorm(x, gamma, eps=1e-6, ROWS_PER_PARTITION=None):
+def rmsnorm(x, gamma, eps=1e-6, ROWS_PER_PARTITION=None, COLUMNS_IN_TILE=None, GAIN_ENGINE="vector"):
     """RMS-normalize `x` [..., D] over its last axis, in float32.
 
     Args:
@@ -36,6 +44,9 @@ def rmsnorm(x, gamma, eps=1e-6, ROWS_PER_PARTITION=None):
         gamma: HBM [D], the gain; any float dtype.
         eps: added to the mean square.
         ROWS_PER_PARTITION: rows of a block that share a partition; None sizes blocks for 2 KiB DMA runs.
+        COLUMNS_IN_TILE: elements of a row per instruction; None for whole rows.
+        GAIN_ENGINE: "vector" for both products at once, "gpsimd" for the second alone, the first on the Scalar
+            Engine.
 
     Returns:
         HBM tensor of the shape and dtype of `x`.
@@ -44,6 +55,7 @@ def rmsnorm(x, gamma, eps=1e-6, ROWS_PER_PARTITION=None):
     rows = math.prod(x.shape[:-1])
     out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
     src, dst = x.reshape((rows, width)), out.reshape((rows, width))
+    pieces = [slice(c, c + n) for c, n in tiles(width, COLUMNS_IN_TILE or width)]
 
     gain = load_broadcast(gamma)
     eps_tile = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)  # gen2 takes biases as vectors only
@@ -51,34 +63,42 @@ def rmsnorm(x, gamma, eps=1e-6, ROWS_PER_PARTITION=None):
 
     for start, p, depth in row_blocks(rows, ROWS_PER_PARTITION or default_depth(width * ITEMSIZE[x.dtype])):
         block, stop = (p, depth, width), start + p * depth
+        x_rows, y_rows = src[start:stop, :].reshape(block), dst[start:stop, :].reshape(block)
         x_tile = nl.ndarray(block, dtype=x.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=x_tile, src=src[start:stop, :].reshape(block))
-
-        rstd = nl.ndarray((p, depth), dtype=nl.float32, buffer=nl.sbuf)
+        sums = nl.ndarray((p, depth, len(pieces)), dtype=nl.float32, buffer=nl.sbuf)
         squares = nl.ndarray((p, width), dtype=nl.float32, buffer=nl.sbuf)
-        for r in range(depth):
-            nisa.activation(
-                dst=squares,
-                op=nl.square,
-                data=x_tile[:, r, :],
-                reduce_op=nl.add,
-                reduce_res=rstd[:, r : r + 1],
-                reduce_cmd=nisa.reduce_cmd.reset_reduce,
-            )
+        for i, piece in enumerate(pieces):
+            nisa.dma_copy(dst=x_tile[:, :, piece], src=x_rows[:, :, piece])
+            for r in range(depth):
+                nisa.activation(
+                    dst=squares[:, piece],
+                    op=nl.square,
+                    data=x_tile[:, r, piece],
+                    reduce_op=nl.add,
+                    reduce_res=sums[:, r, i : i + 1],
+                    reduce_cmd=nisa.reduce_cmd.reset_reduce,
+                )
+        rstd = combine(sums, nl.add)
         nisa.activation(dst=rstd, op=nl.rsqrt, data=rstd, scale=1.0 / width, bias=eps_tile[0:p, :])
 
         y_tile = nl.ndarray(block, dtype=x.dtype, buffer=nl.sbuf)
-        for r in range(depth):
-            nisa.scalar_tensor_tensor(
-                dst=y_tile[:, r, :],
-                data=x_tile[:, r, :],
-                op0=nl.multiply,
-                operand0=rstd[:, r : r + 1],
-                op1=nl.multiply,
-                operand1=gain[0:p, :],
-            )
-        nisa.dma_copy(dst=dst[start:stop, :].reshape(block), src=y_tile)
+        for piece in pieces:
+            for r in range(depth):
+                _scale(y_tile[:, r, piece], x_tile[:, r, piece], rstd[:, r : r + 1], gain[0:p, piece], GAIN_ENGINE)
+            nisa.dma_copy(dst=y_rows[:, :, piece], src=y_tile[:, :, piece])
     return out
+
+
+def _scale(dst, data, rstd, gain, on):
+    """dst = data * rstd [p, 1] * gain."""
+    if engine(on) == nisa.engine.vector:
+        nisa.scalar_tensor_tensor(
+            dst=dst, data=data, op0=nl.multiply, operand0=rstd, op1=nl.multiply, operand1=gain
+        )
+        return
+    scaled = nl.ndarray(data.shape, dtype=nl.float32, buffer=nl.sbuf)
+    scale_rows(scaled, data, rstd, "scalar")
+    nisa.tensor_tensor(dst=dst, data1=scaled, data2=gain, op=nl.multiply, engine=engine(on))
 
 
 def inputs(dtype="float32", seed=0, *, rows, D):
@@ -104,4 +124,5 @@ CASES = (
     Case({"rows": 1037, "D": 64}, "bfloat16"),
     Case({"rows": 3, "D": 7}, "float32"),
     Case({"rows": 641, "D": 96}, "float32", {"ROWS_PER_PARTITION": 4}),
+    Case({"rows": 300, "D": 700}, "bfloat16", {"ROWS_PER_PARTITION": 2, "COLUMNS_IN_TILE": 256}),
 )

@@ -1,8 +1,9 @@
-"""Tiling shared by the gallery: cutting extents, placing rows on partitions, transposing through PSUM."""
+"""What the gallery shares: cutting extents, placing rows on partitions, transposing through PSUM, scaling rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import nkilite.isa as nisa
 import nkilite.language as nl
@@ -95,3 +96,21 @@ def transpose_chunks(dst: nl.NkiTensor, chunks: list[nl.NkiTensor]) -> None:
         for i in range(count):
             nisa.nc_transpose(dst=bank[:, i, :], data=chunks[start + i], engine=nisa.engine.tensor)
         nisa.tensor_copy(dst=dst[:, start : start + count, :], src=bank)
+
+
+def combine(parts: nl.NkiTensor, op: Any, negate: bool = False) -> nl.NkiTensor:
+    """Reduces parts [p, rows, n] of row reductions to [p, rows]; a single part is taken as it is."""
+    p, rows, count = parts.shape
+    if count == 1:
+        return parts.reshape((p, rows))
+    whole = nl.ndarray((p, rows), dtype=parts.dtype, buffer=nl.sbuf)
+    nisa.tensor_reduce(dst=whole, op=op, data=parts, axis=2, negate=negate)
+    return whole
+
+
+def scale_rows(dst: nl.NkiTensor, data: nl.NkiTensor, factor: nl.NkiTensor, on: str) -> None:
+    """dst = data * factor [p, 1] on an engine by name; on the Scalar Engine the factor rides on a copy."""
+    if engine(on) == nisa.engine.scalar:
+        nisa.activation(dst=dst, op=nl.copy, data=data, scale=factor)
+    else:
+        nisa.tensor_scalar(dst=dst, data=data, op0=nl.multiply, operand0=factor, engine=engine(on))
