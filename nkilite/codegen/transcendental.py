@@ -10,6 +10,7 @@ them; coefficients are in ascending order.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -60,41 +61,55 @@ class Pair(NamedTuple):
     low: Value
 
 
-def _square(e: Emitter, x: Value) -> Pair:
-    """x * x, exact up to the rounding of the low part."""
+def _exact_product(e: Emitter, a: Value, b: Value) -> Pair:
+    """a * b, all digits of it."""
+    high = e.mul(a, b)
     if e.host.fma:
-        high = e.mul(x, x)
-        return Pair(high, e.fma(x, x, e.neg(high)))
-    top = e.bitcast(e.and_(e.bitcast(x, "i32"), e.i32(-1 << 12, x.lanes)), "float")
-    return Pair(e.mul(top, top), e.mul(e.sub(x, top), e.add(x, top)))
+        return Pair(high, e.fma(a, b, e.neg(high)))
+    a_top, b_top = _top(e, a), _top(e, b)
+    a_rest, b_rest = e.sub(a, a_top), e.sub(b, b_top)
+    low = e.add(e.sub(e.mul(a_top, b_top), high), e.add(e.mul(a_top, b_rest), e.mul(a_rest, b_top)))
+    return Pair(high, e.add(low, e.mul(a_rest, b_rest)))
+
+
+def _top(e: Emitter, x: Value) -> Value:
+    """The leading 12 bits of x: products of two such numbers are exact."""
+    return e.bitcast(e.and_(e.bitcast(x, "i32"), e.i32(-1 << 12, x.lanes)), "float")
+
+
+def _square(e: Emitter, x: Value) -> Pair:
+    """x * x, all digits of it."""
+    return _exact_product(e, x, x)
 
 
 def _product(e: Emitter, a: Pair, b: Pair) -> Pair:
-    """a * b; without fused multiply-add the rounding of the high parts' product stays."""
-    high = e.mul(a.high, b.high)
-    low = e.fma(a.high, b.low, e.mul(a.low, b.high))
-    return Pair(high, e.add(low, e.fma(a.high, b.high, e.neg(high))) if e.host.fma else low)
-
-
-def _raised(e: Emitter, number: float, x: Pair) -> Pair:
-    """number + x, for non-negative x of any size."""
-    high = e.add(_const(e, x.high, number), x.high)
-    taken = e.sub(high, x.high)
-    lost = e.add(e.sub(_const(e, x.high, number), taken), e.sub(x.high, e.sub(high, taken)))
-    return Pair(high, e.add(lost, x.low))
+    """a * b."""
+    high, low = _exact_product(e, a.high, b.high)
+    return Pair(high, e.add(low, e.fma(a.high, b.low, e.mul(a.low, b.high))))
 
 
 def _quotient(e: Emitter, a: Pair, b: Pair) -> Value:
-    """a / b for a moderate b, the division corrected by what it and the low parts leave over."""
-    one = _const(e, b.high, 1)
-    if not e.host.fma:
-        ratio = e.div(a.high, b.high)
-        return e.add(ratio, e.div(e.sub(a.low, e.mul(ratio, b.low)), b.high))
-    inverse = e.div(one, b.high)
+    """a / b for a moderate b, corrected by what the division and the low parts leave over."""
+    inverse = e.div(_const(e, b.high, 1), b.high)
     ratio = e.mul(a.high, inverse)
-    rest = e.fma(e.neg(ratio), b.high, a.high)
+    taken = _exact_product(e, ratio, b.high)
+    rest = e.sub(e.sub(a.high, taken.high), taken.low)
     rest = e.fma(e.neg(ratio), b.low, e.add(rest, a.low))
     return e.fma(rest, inverse, ratio)
+
+
+def _pair(e: Emitter, like: Value, number: float) -> Pair:
+    """A number with the digits that float32 has no room for."""
+    (high,) = struct.unpack("f", struct.pack("f", number))
+    return Pair(_const(e, like, high), _const(e, like, number - high))
+
+
+def _raised(e: Emitter, number: Value, x: Pair) -> Pair:
+    """number + x, for non-negative x of any size."""
+    high = e.add(number, x.high)
+    taken = e.sub(high, x.high)
+    lost = e.add(e.sub(number, taken), e.sub(x.high, e.sub(high, taken)))
+    return Pair(high, e.add(lost, x.low))
 
 
 # --- exponential and logarithm ------------------------------------------------------------------------------
@@ -318,10 +333,12 @@ def sigmoid(e: Emitter, x: Value) -> Value:
     return _logistic(e, x, e.f32(1, x.lanes))
 
 
-def _logistic(e: Emitter, x: Value, factor: Value) -> Value:
-    """factor / (1 + exp(-x))."""
+def _logistic(e: Emitter, x: Value, factor: Value, low: Value | None = None) -> Value:
+    """factor / (1 + exp(-(x + low)))."""
     zero = _const(e, x, 0)
-    decayed = _exp_pair(e, e.neg(e.abs(x)))
+    if low is not None:
+        low = e.select(_negative(e, x), low, e.neg(low))
+    decayed = _exp_pair(e, e.neg(e.abs(x)), low)
     scaled = _product(e, Pair(factor, zero), decayed)
     negative = _negative(e, x)
     top = Pair(e.select(negative, scaled.high, factor), e.select(negative, scaled.low, zero))
@@ -365,9 +382,10 @@ def _log1p(e: Emitter, u: Pair) -> Value:
 def mish(e: Emitter, x: Value) -> Value:
     """x * tanh(softplus(x)), as x * n / (n + 2) with n = exp(x) * (exp(x) + 2)."""
     power = _exp_pair(e, _at_most(e, x, 20.0))
-    n = _product(e, power, _raised(e, 2.0, power))
+    two = _const(e, x, 2)
+    n = _product(e, power, _raised(e, two, power))
     factor = Pair(_at_least(e, x, _VANISHES), _const(e, x, 0))
-    ratio = _quotient(e, _product(e, factor, n), _raised(e, 2.0, n))
+    ratio = _quotient(e, _product(e, factor, n), _raised(e, two, n))
     return e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), x, ratio)
 
 
@@ -379,7 +397,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     n, p = _reduce_exp(e, doubled)
     power = _power_of_two(e, n)
     m = Pair(e.fma(power, p, e.sub(power, e.f32(1, lanes))), e.f32(0, lanes))
-    return _with_sign(e, _quotient(e, m, _raised(e, 2.0, m)), x)
+    return _with_sign(e, _quotient(e, m, _raised(e, e.f32(2, lanes), m)), x)
 
 
 # --- the normal distribution --------------------------------------------------------------------------------
@@ -400,15 +418,11 @@ def erf(e: Emitter, x: Value) -> Value:
     return _with_sign(e, e.select(e.compare("olt", magnitude, e.f32(1, lanes)), near, far), x)
 
 
-# 2 / sqrt(pi), in two parts.
-_ERF_SLOPE, _ERF_SLOPE_LOW = 1.128379225730896, -5.8635383e-08
-
-
 def erf_dx(e: Emitter, x: Value) -> Value:
     """Derivative of erf: 2 / sqrt(pi) * exp(-x**2)."""
     high, low = _square(e, _at_most(e, e.abs(x), 11.0))
     density = _exp_pair(e, e.neg(high), e.neg(low))
-    scaled = _product(e, density, Pair(_const(e, x, _ERF_SLOPE), _const(e, x, _ERF_SLOPE_LOW)))
+    scaled = _product(e, density, _pair(e, x, 2 / math.sqrt(math.pi)))
     return e.add(scaled.high, scaled.low)
 
 
@@ -449,24 +463,25 @@ def gelu_dx(e: Emitter, x: Value) -> Value:
 
 
 def gelu_apprx_tanh(e: Emitter, x: Value) -> Value:
-    """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))).
-
-    In the negative tail the relative error grows with the argument of tanh.
-    """
+    """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))."""
     scale = 2 * math.sqrt(2 / math.pi)
     # Bounded so that the cube stays finite; past this the function is x or 0.
     bounded = _at_most(e, _at_least(e, x, -20.0), 20.0)
-    square = e.mul(bounded, bounded)
-    z = e.mul(bounded, e.fma(square, _const(e, x, scale * 0.044715), _const(e, x, scale)))
-    return _logistic(e, z, _at_least(e, x, -20.0))
+    cubic = _product(e, _square(e, bounded), _pair(e, x, scale * 0.044715))
+    one = _pair(e, x, scale)
+    slope = _raised(e, one.high, Pair(cubic.high, e.add(cubic.low, one.low)))
+    z = _product(e, Pair(bounded, _const(e, x, 0)), slope)
+    return _logistic(e, z.high, _at_least(e, x, -20.0), z.low)
 
 
 GELU_SIGMOID = 1.702
 
 
 def gelu_apprx_sigmoid(e: Emitter, x: Value) -> Value:
-    """x / (1 + exp(-1.702 * x)). The relative error in the negative tail grows with x."""
-    return _logistic(e, e.mul(x, _const(e, x, GELU_SIGMOID)), _at_least(e, x, _VANISHES))
+    """x / (1 + exp(-1.702 * x))."""
+    bounded = _at_most(e, _at_least(e, x, _VANISHES), -_VANISHES)
+    z = _product(e, Pair(bounded, _const(e, x, 0)), _pair(e, x, GELU_SIGMOID))
+    return _logistic(e, z.high, _at_least(e, x, _VANISHES), z.low)
 
 
 def gelu_apprx_sigmoid_dx(e: Emitter, x: Value) -> Value:
