@@ -149,6 +149,16 @@ class PackageShadowed(ArgumentError, ImportError):
     remedy = "pass force=True (--force on the command line, --nki-force to pytest) to use nkilite instead of it."
 
 
+class InvalidOutput(ArgumentError, ValueError):
+    template = "{name} of kernel {kernel!r} {problem}; it must be {expected}."
+    remedy = "give out= arrays like those the kernel returns, for example what an earlier call returned."
+
+
+class InvalidSetting(ArgumentError, ValueError):
+    template = "{variable}={found!r} is not {expected}."
+    remedy = "unset it, or set it to such a value."
+
+
 class UnknownTarget(ArgumentError, ValueError):
     template = "target {found!r} is not one of {choices}."
     remedy = "set NEURON_PLATFORM_TARGET_OVERRIDE to one of them."

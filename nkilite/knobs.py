@@ -46,6 +46,46 @@ def tuned() -> str:
     return os.environ.get("NKILITE_TUNED", "")
 
 
+def num_threads() -> str:
+    """NKILITE_NUM_THREADS: the threads a launch may use; "" (default) means the cores available to the process."""
+    return os.environ.get("NKILITE_NUM_THREADS", "")
+
+
+def recycled_bytes() -> int:
+    """NKILITE_RECYCLE: the memory of outputs no longer in use to keep for later ones ("1G" by default, "0": none);
+    -1 if the value is not a size."""
+    return _bytes(os.environ.get("NKILITE_RECYCLE") or "1G")
+
+
+def cache_enabled() -> bool:
+    """NKILITE_CACHE: keep compiled kernels on disk ("0": neither read nor write the disk cache)."""
+    return os.environ.get("NKILITE_CACHE", "1") != "0"
+
+
+def cache_directory() -> str:
+    """NKILITE_CACHE_DIR: where the disk cache is; by default `nkilite` in $XDG_CACHE_HOME or ~/.cache."""
+    found = os.environ.get("NKILITE_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    return os.path.abspath(os.path.expanduser(found or os.path.join(base, "nkilite")))
+
+
+def cache_bytes() -> int:
+    """NKILITE_CACHE_SIZE: the size of the disk cache ("1G" by default); what was used least recently goes first.
+
+    -1 if the value is not a size.
+    """
+    return _bytes(os.environ.get("NKILITE_CACHE_SIZE") or "1G")
+
+
+SIZES = "a number of bytes such as 4096, 512K, 100M or 2G"
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _bytes(text: str) -> int:
+    digits, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
+    return int(digits) * unit if digits.isdecimal() else -1
+
+
 def simulator() -> bool:
     """NKI_SIMULATOR: run every kernel through nki.simulate ("1"), without changing the program that calls it."""
     return os.environ.get("NKI_SIMULATOR", "0") not in ("", "0")
@@ -54,3 +94,8 @@ def simulator() -> bool:
 def verify_passes() -> bool:
     """NKILITE_VERIFY: run the IR verifier after every pass ("1"); the test suite turns it on."""
     return os.environ.get("NKILITE_VERIFY", "0") not in ("", "0")
+
+
+def fuse() -> bool:
+    """NKILITE_FUSE: run chains of instructions a few partitions at a time ("0" runs one instruction after another)."""
+    return os.environ.get("NKILITE_FUSE", "1") not in ("", "0")

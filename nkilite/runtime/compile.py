@@ -10,6 +10,7 @@ from nkilite.ir.program import Program
 from nkilite.passes.pipeline import Observer, run_pipeline
 from nkilite.passes.place import place
 from nkilite.runtime.executable import Executable
+from nkilite.runtime.image import image_of
 from nkilite.runtime.lower import Lowered, lower
 
 
@@ -46,6 +47,6 @@ def compile_program(program: Program, observe: Observer | None = None) -> Compil
     stage("place")
     lowered = lower(program, placement, level)
     stage("lower")
-    executable = Executable(program, placement, lowered, level)
+    executable = Executable(image_of(program, placement, lowered, level.level), level)
     stage("native code")
     return Compilation(program, lowered, executable, level, seconds)

@@ -1,24 +1,24 @@
-"""A compiled kernel: the instruction table, its memory, and the native loop that walks it."""
+"""A compiled kernel: the instruction table with the addresses of this process, and the native loop that walks it."""
 
 from __future__ import annotations
 
 import ctypes
-import threading
+import os
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
+from nkilite.codegen.kernel import STATUS_JUMP, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
+from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.ir.program import Instruction, Program
-from nkilite.ir.types import Buffer, BufferKind, extent
-from nkilite.passes.place import CpuPlacement
+from nkilite.runtime.image import Image, Shown
 from nkilite.runtime.library import Source, library
-from nkilite.runtime.lower import HEADER_WORDS, Lowered, cpu_strides
+from nkilite.runtime.workspace import Workspace, address
 
-_ALIGN = 64
-_REGISTER_BYTES = 4
+_WORKSPACES_KEPT = os.cpu_count() or 1  # runs at the same time beyond that give their memory back
 
 # Walks [function, width, words...] entries from a word position to the end, or until one neither succeeds nor jumps;
 # returns 0, or status << 48 | word position of that entry.
@@ -64,17 +64,14 @@ done:
 
 
 class Executable:
-    """Runs a lowered program over arrays.
+    """Runs an image on this host; several threads may run it at once, each in a workspace of its own."""
 
-    One run at a time per executable: the arena is part of it.
-    """
-
-    def __init__(self, program: Program, placement: CpuPlacement, lowered: Lowered, host: Host) -> None:
-        self.program = program
-        self._entries = lowered.entries
+    def __init__(self, image: Image, host: Host) -> None:
+        self.image = image
+        lowered = image.lowered
         native = library(host)
         addresses = native.addresses([*lowered.sources, Source("nkilite_walk", _WALKER, ())])
-        self.table = lowered.table
+        self.table = lowered.table.copy()
         functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
         if len(self.table):
             self.table[lowered.entries] = functions[self.table[lowered.entries]]
@@ -82,101 +79,77 @@ class Executable:
             ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
         )
         self._walk = prototype(addresses["nkilite_walk"])
-        self._placement = placement
-        self._memory, arena = _aligned(placement.arena_bytes)
-        self._accumulators = self._accumulation_registers(placement, arena - self._memory.ctypes.data)
-        self._words = np.zeros(FAULT_WORDS + 1 + len(placement.external), np.int64)
-        self._bases = self._words[FAULT_WORDS:]
-        self._bases[0] = arena
-        self._owned: list[np.ndarray] = []
-        self._dynamic: list[tuple[int, Buffer]] = []
-        outputs = {b.id for b in program.outputs}
-        for slot, buffer in enumerate(placement.external, start=1):
-            if buffer.kind is BufferKind.internal and buffer.id not in outputs:
-                memory, address = _aligned(buffer.size_bytes)
-                self._owned.append(memory)
-                self._bases[slot] = address
-            elif buffer.kind is BufferKind.constant:
-                assert buffer.data is not None
-                self._owned.append(buffer.data)
-                self._bases[slot] = buffer.data.ctypes.data
-            else:
-                self._dynamic.append((slot, buffer))
-        self._lock = threading.Lock()
+        self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
+        self._idle: list[Workspace] = []
 
-    def _accumulation_registers(self, placement: CpuPlacement, arena: int) -> list[np.ndarray]:
-        """The bytes of the engines' accumulation registers, which are zero when a kernel begins."""
-        places = [placement.buffers[b.id] for b in self.program.buffers if b.kind is BufferKind.registers]
-        size = self.program.target.num_partitions * _REGISTER_BYTES
-        return [self._memory[arena + p.offset : arena + p.offset + size] for p in places]
-
-    def run(self, arrays: dict[int, np.ndarray]) -> None:
-        """Run with the given memory for input and output buffers (by buffer id).
+    def run(self, arrays: Sequence[np.ndarray]) -> None:
+        """Run with the given memory for the inputs and then the outputs.
 
         Raises:
             IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
         """
-        with self._lock:
-            for slot, buffer in self._dynamic:
-                self._bases[slot] = arrays[buffer.id].ctypes.data
-            for registers in self._accumulators:
-                registers[...] = 0
-            self._finish(self._walk(self.table.ctypes.data, 0, len(self.table), self._bases.ctypes.data))
+        workspace = self._enter(arrays)
+        try:
+            self._finish(self._walk(address(self.table), 0, len(self.table), workspace.address), workspace)
+        finally:
+            self._leave(workspace)
 
-    def time(self, arrays: dict[int, np.ndarray], launches: int) -> list[int]:
+    def time(self, arrays: Sequence[np.ndarray], launches: int) -> list[int]:
         """Nanoseconds (cpu-measured) of each of several runs, clocked around the native loop alone.
 
         Raises:
             IndirectOutOfBounds: as `run`.
         """
         elapsed = []
-        clock, walk, table, count = time.perf_counter_ns, self._walk, self.table.ctypes.data, len(self.table)
-        with self._lock:
-            for slot, buffer in self._dynamic:
-                self._bases[slot] = arrays[buffer.id].ctypes.data
-            bases = self._bases.ctypes.data
+        clock, walk, table, count = time.perf_counter_ns, self._walk, address(self.table), len(self.table)
+        workspace = self._enter(arrays)
+        try:
             for _ in range(launches):
-                for registers in self._accumulators:
-                    registers[...] = 0
+                workspace.clear()
                 started = clock()
-                stopped = walk(table, 0, count, bases)
+                stopped = walk(table, 0, count, workspace.address)
                 elapsed.append(clock() - started)
-                self._finish(stopped)
+                self._finish(stopped, workspace)
+        finally:
+            self._leave(workspace)
         return elapsed
 
-    def _finish(self, stopped: int) -> None:
+    def _enter(self, arrays: Sequence[np.ndarray]) -> Workspace:
+        """A workspace of this run alone, with the arrays among its bases."""
+        try:
+            workspace = self._idle.pop()  # the one used last, which is still in the cache
+        except IndexError:
+            workspace = Workspace(self.image)
+        for slot, array in zip(self._slots, arrays, strict=True):
+            workspace.bases[slot] = address(array)
+        workspace.clear()
+        return workspace
+
+    def _leave(self, workspace: Workspace) -> None:
+        if len(self._idle) < _WORKSPACES_KEPT:
+            self._idle.append(workspace)
+
+    def _finish(self, stopped: int, workspace: Workspace) -> None:
         """Handle what the walker stopped at, going on after every pause, until the end of the table."""
         while stopped:
             status, word = stopped >> 48, stopped & ((1 << 48) - 1)
-            index = int(np.searchsorted(self._entries, word))
-            instruction = next(i for i in self.program if i.index == index)
+            stop = self.image.stops[int(np.searchsorted(self.image.lowered.entries, word))]
             if status != STATUS_PAUSE:
-                self._raise(status, instruction)
-            self._print(instruction, word)
+                assert status == STATUS_OUT_OF_BOUNDS, status
+                found, limit = workspace.fault()
+                raise IndirectOutOfBounds(
+                    instruction=f"nisa.{stop.instruction}", found=found, limit=limit, location=stop.location
+                )
+            assert stop.shown is not None
+            self._print(stop.shown, word, workspace)
             after = word + int(self.table[word + 1])
-            stopped = self._walk(self.table.ctypes.data, after, len(self.table), self._bases.ctypes.data)
+            stopped = self._walk(address(self.table), after, len(self.table), workspace.address)
 
-    def _print(self, instruction: Instruction, word: int) -> None:
+    def _print(self, shown: Shown, word: int, workspace: Workspace) -> None:
         """What nl.device_print prints."""
-        call = instruction.signature
-        buffer, _ = instruction.access(call.operand("tensor"))
-        strides = cpu_strides(call.tensor, buffer.partition_bytes, self._placement.buffers[buffer.id].pitch)
-        base, offset = self.table[word + HEADER_WORDS : word + HEADER_WORDS + 2].tolist()
-        low, high = extent(call.tensor.shape, strides)
-        size = high - low + call.tensor.dtype.itemsize
-        memory = (ctypes.c_char * size).from_address(int(self._bases[base]) + offset + low)
-        print(call.prefix, np.ndarray(call.tensor.shape, call.tensor.dtype.numpy, memory, -low, strides))
-
-    def _raise(self, status: int, instruction: Instruction) -> None:
-        assert status == STATUS_OUT_OF_BOUNDS, status
-        found, limit = self._words[:FAULT_WORDS].tolist()
-        raise IndirectOutOfBounds(
-            instruction=f"nisa.{instruction.signature.name}", found=found, limit=limit, location=instruction.location
+        base, offset = self.table[word + shown.words : word + shown.words + 2].tolist()
+        memory: Any = (ctypes.c_char * (shown.high - shown.low)).from_address(
+            int(workspace.bases[base]) + offset + shown.low
         )
-
-
-def _aligned(size: int) -> tuple[np.ndarray, int]:
-    """Memory whose returned address is aligned to a cache line, filled with NaN bytes like fresh simulated memory."""
-    memory = np.full(size + _ALIGN, 0xFF, np.uint8)
-    address = memory.ctypes.data
-    return memory, address + -address % _ALIGN
+        dtype = as_dtype(shown.dtype).numpy
+        print(shown.prefix, np.ndarray(shown.shape, dtype, memory, -shown.low, shown.strides))

@@ -79,8 +79,7 @@ def test_round_trip_before_and_after_passes() -> None:
 def test_parsed_program_runs() -> None:
     program = parse_program(print_program(rows.trace(X, N)))
     out = np.empty_like(X)
-    buffers = {buffer.name: buffer.id for buffer in program.buffers}
-    compile_program(program).executable.run({buffers["x"]: X, buffers["n"]: N, buffers["out"]: out})
+    compile_program(program).executable.run([X, N, out])
     expected = X + np.isin(np.arange(8), [0, 3, 6])
     expected[4:] = 0
     np.testing.assert_array_equal(out, expected)

@@ -1,0 +1,63 @@
+"""The arguments of one call: bound to the kernel's parameters, arrays found, and a key of what they specialize."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nkilite.errors import InvalidCall
+from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays
+from nkilite.runtime.configurations import configured
+from nkilite.runtime.containers import map_leaves
+from nkilite.trace.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from nkilite.runtime.kernel import Kernel
+
+
+class Arguments:
+    """Bound arguments with their arrays wrapped as ArrayArguments, those arrays in order, and the key of all."""
+
+    __slots__ = ("arrays", "bound", "key", "values")
+
+    def __init__(
+        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple
+    ) -> None:
+        self.bound, self.values, self.arrays, self.key = bound, values, arrays, key
+
+    def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
+        """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
+
+        def leaf(value: Any, _: str) -> Any:
+            return tensors[id(value)] if isinstance(value, ArrayArgument) else value
+
+        bound = inspect.BoundArguments(self.bound.signature, dict(self.bound.arguments))
+        for name, value in self.values.items():
+            bound.arguments[name] = map_leaves(value, leaf)
+        return function(*bound.args, **bound.kwargs)
+
+
+def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
+    """The arguments of a call.
+
+    Raises:
+        InvalidCall: they do not fit the signature.
+        UnsupportedArgument, UnsupportedArrayDtype: a kernel cannot take one of them.
+    """
+    try:
+        bound = kernel.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        problem = f"has {error}" if str(error).startswith("too many") else str(error)
+        raise InvalidCall(function=kernel.__name__, problem=problem, signature=kernel.signature) from None
+    bound.arguments.update(configured(kernel, bound.arguments))
+    bound.apply_defaults()
+    arrays: list[ArrayArgument] = []
+
+    def remember(array: ArrayArgument) -> ArrayArgument:
+        arrays.append(array)
+        return array
+
+    values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
+    key = tuple(cache_key(v, k, kernel.__name__) for k, v in values.items())
+    return Arguments(bound, values, arrays, key)

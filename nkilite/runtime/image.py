@@ -1,0 +1,156 @@
+"""What it takes to run a compiled program, as plain data: no IR, nothing of this process.
+
+An executable is made of an image alone, so that one read from the disk cache runs like one just compiled. Fields are
+numbers, strings, NumPy arrays and named tuples of these. Whoever needs more at run time adds such a field, here or to
+`Lowered`; the disk cache carries it along.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir.program import Instruction, Program
+from nkilite.ir.types import BufferKind, extent
+from nkilite.isa.debugging import device_print
+from nkilite.location import Location
+from nkilite.passes.place import CpuPlacement
+from nkilite.runtime.lower import HEADER_WORDS, Lowered, cpu_strides
+
+_REGISTER_BYTES = 4
+
+
+class HbmArray(NamedTuple):
+    """An input or output.
+
+    Attributes:
+        slot: its place among the bases.
+        dtype: name of the element type.
+        written: for an input, the first line that writes it.
+    """
+
+    slot: int
+    shape: tuple[int, ...]
+    dtype: str
+    written: Location | None = None
+
+
+class Shown(NamedTuple):
+    """A tensor that the host prints: `words` is where its base and offset are in the entry, strides are bytes and
+    [low, high) the bytes around its first element that it spans."""
+
+    prefix: str
+    words: int
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...]
+    low: int
+    high: int
+
+
+class Stop(NamedTuple):
+    """What the host needs to know about an entry at which the native loop may stop."""
+
+    instruction: str
+    location: Location
+    shown: Shown | None
+
+
+class Image(NamedTuple):
+    """A compiled program.
+
+    Attributes:
+        level: the CPU level of its micro-kernels.
+        arena_bytes: memory for the tiles, the first of the bases.
+        bases: number of bases.
+        inputs, outputs: what a launch is given, in order.
+        internal: (slot, bytes) of HBM tensors that are neither.
+        constants: (slot, values).
+        registers: (arena offset, bytes) of accumulation registers, which are zero when a kernel begins.
+        stops: by number of the entry.
+    """
+
+    name: str
+    level: str
+    lowered: Lowered
+    arena_bytes: int
+    bases: int
+    inputs: tuple[HbmArray, ...]
+    outputs: tuple[HbmArray, ...]
+    internal: tuple[tuple[int, int], ...]
+    constants: tuple[tuple[int, np.ndarray], ...]
+    registers: tuple[tuple[int, int], ...]
+    stops: dict[int, Stop]
+
+
+def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level: str) -> Image:
+    """The image of a lowered program."""
+    outputs = {b.id for b in program.outputs}
+    written = _written_inputs(program)
+    slots = {b.id: slot for slot, b in enumerate(placement.external, start=1)}
+    internal, constants = [], []
+    for buffer in placement.external:
+        slot = slots[buffer.id]
+        if buffer.kind is BufferKind.constant:
+            assert buffer.data is not None
+            constants.append((slot, buffer.data))
+        elif buffer.kind is BufferKind.internal and buffer.id not in outputs:
+            internal.append((slot, buffer.size_bytes))
+    size = program.target.num_partitions * _REGISTER_BYTES
+    return Image(
+        name=program.name, level=level, lowered=lowered, arena_bytes=placement.arena_bytes,
+        bases=1 + len(placement.external),
+        inputs=tuple(HbmArray(slots[b.id], b.shape, str(b.dtype), written.get(b.id)) for b in program.inputs),
+        outputs=tuple(HbmArray(slots[b.id], b.shape, str(b.dtype)) for b in program.outputs),
+        internal=tuple(internal), constants=tuple(constants),
+        registers=tuple(
+            (placement.buffers[b.id].offset, size) for b in program.buffers if b.kind is BufferKind.registers
+        ),
+        stops=_stops(program, placement, lowered),
+    )
+
+
+def _written_inputs(program: Program) -> dict[int, Location]:
+    """The input buffers a program writes, with the first line that does."""
+    inputs = {b.id for b in program.inputs}
+    written: dict[int, Location] = {}
+    words = [tuple(o.word for o in s.operands if o.writes and not o.type.region.on_chip) for s in program.signatures]
+    code = program.code
+    for start in program.starts():
+        for word in words[code[start]]:
+            buffer = code[start + word]
+            if buffer in inputs and buffer not in written:
+                written[buffer] = program.locations[code[start + 1]]
+    return written
+
+
+def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[int, Stop]:
+    """The entries of instructions that check an index or that the host takes part in."""
+    may_stop = {
+        s.id
+        for s in program.signatures
+        if s.definition is device_print.definition or any(o.type.indirection for o in s.operands)
+    }
+    if not may_stop:
+        return {}
+    stops: dict[int, Stop] = {}
+    firsts = lowered.firsts.tolist()
+    for instruction in program:
+        signature = instruction.signature
+        if signature.id in may_stop:
+            entry = bisect_right(firsts, instruction.index) - 1
+            shown = _shown(instruction, placement) if signature.definition is device_print.definition else None
+            stops.setdefault(entry, Stop(signature.name, instruction.location, shown))
+    return stops
+
+
+def _shown(instruction: Instruction, placement: CpuPlacement) -> Shown:
+    call = instruction.signature
+    tensor = call.tensor
+    buffer, _ = instruction.access(call.operand("tensor"))
+    strides = cpu_strides(tensor, buffer.partition_bytes, placement.buffers[buffer.id].pitch)
+    low, high = extent(tensor.shape, strides)
+    size = tensor.dtype.itemsize
+    return Shown(call.prefix, HEADER_WORDS, tensor.shape, str(tensor.dtype), strides, low, high + size)

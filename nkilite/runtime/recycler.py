@@ -1,0 +1,117 @@
+"""Memory of large outputs, used again once nothing refers to it: fresh pages cost as much time as the kernel.
+
+An output array is a view of a `_Loan`, and so is everything derived from it (views, torch tensors, DLPack capsules,
+buffers): Python ends the loan with the last of them, and only then does the memory come back.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from nkilite import knobs
+from nkilite.errors import InvalidSetting
+
+RECYCLED = 4 << 20  # bytes from which on an output is recycled; malloc reuses smaller blocks by itself
+
+
+class Recycler:
+    """Blocks of memory that nothing uses, up to a number of bytes.
+
+    A loan may end anywhere, also while this thread is in `take`, because the garbage collector ends it. So blocks come
+    back into a queue, and whoever gets the lock puts them away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._returned: deque[np.ndarray] = deque()
+        self._idle: list[np.ndarray] = []  # the longest idle first
+        self.idle_bytes = 0
+
+    def take(self, size: int, limit: int) -> np.ndarray:
+        """A block of exactly so many bytes, idle or new; afterwards at most `limit` bytes are kept."""
+        found = None
+        with self._lock:
+            self._put_away(limit)
+            for i in range(len(self._idle) - 1, -1, -1):  # the last one is the likeliest to be in the cache
+                if self._idle[i].nbytes == size:
+                    found = self._idle.pop(i)
+                    self.idle_bytes -= size
+                    break
+        self._settle(limit)
+        return _pages(size) if found is None else found
+
+    def give_back(self, block: np.ndarray, limit: int) -> None:
+        """Keep a block for later."""
+        self._returned.append(block)
+        self._settle(limit)
+
+    def clear(self) -> None:
+        """Let go of all blocks."""
+        self.give_back(np.empty(0, np.uint8), 0)
+
+    def _settle(self, limit: int) -> None:
+        """Put returned blocks away, unless another one is doing it, who looks again afterwards."""
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                self._put_away(limit)
+            finally:
+                self._lock.release()
+
+    def _put_away(self, limit: int) -> None:
+        while self._returned:
+            block = self._returned.popleft()
+            self._idle.append(block)
+            self.idle_bytes += block.nbytes
+        while self.idle_bytes > limit:
+            self.idle_bytes -= self._idle.pop(0).nbytes
+
+
+class _Loan:
+    """Ends when nothing refers to it any more; arrays made from it do."""
+
+    __slots__ = ("_block", "_limit")
+
+    def __init__(self, block: np.ndarray, limit: int) -> None:
+        self._block, self._limit = block, limit
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._block.__array_interface__
+
+    def __del__(self) -> None:
+        recycler.give_back(self._block, self._limit)
+
+
+recycler = Recycler()
+
+
+def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An uninitialized array, in recycled memory if it is large.
+
+    Raises:
+        InvalidSetting: NKILITE_RECYCLE is not a number of bytes.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < RECYCLED:
+        return np.empty(shape, dtype)
+    limit = knobs.recycled_bytes()
+    if limit < 0:
+        raise InvalidSetting(variable="NKILITE_RECYCLE", found=os.environ.get("NKILITE_RECYCLE"), expected=knobs.SIZES)
+    if limit == 0:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, np.asarray(_Loan(recycler.take(size, limit), limit)))
+
+
+def _pages(size: int) -> np.ndarray:
+    """Fresh memory of its own, on huge pages where the system has them."""
+    pages = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)

@@ -1,0 +1,98 @@
+"""A kernel compiled for one set of shapes, dtypes and compile-time values, and launches of it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nkilite.dtypes import as_dtype
+from nkilite.errors import NonContiguousArgument
+from nkilite.runtime.arguments import ArrayArgument
+from nkilite.runtime.binding import Arguments
+from nkilite.runtime.collector import collector_paused
+from nkilite.runtime.compile import Compilation, compile_program
+from nkilite.runtime.globals import Globals
+from nkilite.runtime.recycler import new_array
+from nkilite.runtime.results import Destinations, collect, results_of
+from nkilite.runtime.tracing import trace, unwritable
+
+if TYPE_CHECKING:
+    from nkilite.runtime.kernel import Kernel
+
+
+class Specialization:
+    """What later calls with the same key run.
+
+    Attributes:
+        globals: the values that were baked in.
+        executable: the native program.
+        returned: what the kernel returns, with a Result in the place of every tensor.
+    """
+
+    def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
+        self._kernel = kernel
+        self._arguments = arguments
+        self.globals = Globals(kernel.function)
+        self.executable = self.compilation.executable
+        self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in self.executable.image.outputs]
+
+    @functools.cached_property
+    def compilation(self) -> Compilation:
+        """Every product of the compiler."""
+        started = time.perf_counter()
+        program, returned = trace(self._kernel, self._arguments)
+        traced = time.perf_counter() - started
+        with collector_paused():
+            compilation = compile_program(program)
+        compilation.seconds = {"trace": traced, **compilation.seconds}
+        self.returned = results_of(returned, compilation.program)
+        return compilation
+
+    def run(self, arguments: Sequence[ArrayArgument], out: Any = None) -> Any:
+        """Run on arrays; the results in the framework of the inputs, or in the arrays of `out`."""
+        if out is None:
+            arrays = self.place(arguments)
+            self.executable.run(arrays)
+            return collect(self.returned, arguments, arrays)
+        destinations = Destinations(out, self.returned, arguments, self._kernel.__name__)
+        arrays = self.place(arguments, destinations.arrays)
+        self.executable.run(arrays)
+        return destinations.fill(arrays)
+
+    def place(self, arguments: Sequence[ArrayArgument], given: dict[int, np.ndarray] | None = None) -> list[np.ndarray]:
+        """The memory of inputs and outputs: the arguments' own, and new arrays for outputs that are not given.
+
+        Raises:
+            NonContiguousArgument: an argument that the kernel writes cannot be written in place.
+        """
+        for spec, argument in zip(self.executable.image.inputs, arguments, strict=True):
+            if spec.written is not None and not argument.writable:
+                raise NonContiguousArgument(location=spec.written, **unwritable(argument))
+        arrays = [a.numpy for a in arguments]
+        for shape, dtype in self._outputs:
+            found = given.get(len(arrays)) if given else None
+            arrays.append(new_array(shape, dtype) if found is None else found)
+        return arrays
+
+
+class Launcher:
+    """A kernel compiled for, and bound to, one set of arguments; its outputs are reused from launch to launch."""
+
+    def __init__(self, specialization: Specialization, arguments: Arguments) -> None:
+        self._specialization = specialization
+        self._arguments = arguments.arrays
+        self._arrays = specialization.place(arguments.arrays)
+
+    def run(self) -> Any:
+        """Launch once and return what the kernel returns."""
+        self._specialization.executable.run(self._arrays)
+        return collect(self._specialization.returned, self._arguments, self._arrays)
+
+    def time(self, launches: int = 1) -> list[float]:
+        """Microseconds (cpu-measured) of each of `launches` runs, clocked around the native loop alone."""
+        elapsed = self._specialization.executable.time(self._arrays, launches)
+        return [nanoseconds / 1000 for nanoseconds in elapsed]

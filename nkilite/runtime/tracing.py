@@ -1,0 +1,86 @@
+"""Running a kernel function under a builder: to record its program, or to execute it at once (`nki.simulate`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nkilite import knobs
+from nkilite.ir.program import Program
+from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.machine.target import get_target
+from nkilite.passes.allocate import Allocate
+from nkilite.runtime.arguments import ArrayArgument
+from nkilite.runtime.binding import Arguments
+from nkilite.runtime.collector import collector_paused
+from nkilite.runtime.results import Destinations, check_returned, collect, results_of
+from nkilite.runtime.schedule import apply_schedule
+from nkilite.trace import active
+from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
+from nkilite.trace.storage import Placement
+from nkilite.trace.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from nkilite.runtime.kernel import Kernel
+
+
+def trace(kernel: Kernel, arguments: Arguments) -> tuple[Program, Any]:
+    """The program of a kernel for these arguments, and what the function returned."""
+    builder = TraceBuilder(kernel.__name__, get_target(knobs.target()))
+    with collector_paused():
+        returned = _enter(builder, kernel, arguments, eager=False)
+    apply_schedule(builder.program, kernel.schedule)
+    check_returned(returned, builder.program, kernel.__name__, kernel.location)
+    return builder.program, returned
+
+
+def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
+    """Run a kernel by the reference rules; its results, written to `out` unless that is None."""
+    builder = EagerBuilder(kernel.__name__, get_target(knobs.target()))
+    returned = _enter(builder, kernel, arguments, eager=True)
+    program = builder.program
+    check_returned(returned, program, kernel.__name__, kernel.location)
+    Allocate().run(program)  # overflows are mistakes here, too
+    results = results_of(returned, program)
+    arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]
+    if out is None:
+        return collect(results, arguments.arrays, arrays)
+    destinations = Destinations(out, results, arguments.arrays, kernel.__name__)
+    for place, array in destinations.arrays.items():
+        np.copyto(array, arrays[place])
+    return destinations.fill(arrays)
+
+
+def unwritable(argument: ArrayArgument) -> dict[str, Any]:
+    """The fields of a NonContiguousArgument for an argument that cannot be written in place."""
+    problem = "a JAX array" if argument.framework == "jax" else "not contiguous" if argument.copied else "read-only"
+    return {"name": argument.name, "shape": argument.shape, "problem": problem}
+
+
+def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
+    """Run the kernel function under a builder; returns what it returned."""
+    tensors: dict[int, NkiTensor] = {}
+    where = kernel.location
+    for argument in arguments.arrays:
+        data = None
+        if eager:
+            memory = argument.numpy.reshape(-1).view(np.uint8)
+            data = Placement(memory, 0, 0)
+        tensor = tensors[id(argument)] = builder.allocate(
+            MemoryRegion.shared_hbm, argument.shape, argument.dtype, name=argument.name, kind=BufferKind.input,
+            location=where, data=data,
+        )
+        if isinstance(builder, EagerBuilder) and not argument.writable:
+            builder.unwritable[tensor.storage.id] = unwritable(argument)
+    try:
+        with active.activate(builder):
+            return arguments.call(kernel.function, tensors)
+    finally:
+        builder.close()
+
+
+def _memory(placement: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array of an HBM tensor of a simulated kernel."""
+    assert isinstance(placement, Placement)
+    return np.ndarray(shape, dtype, placement.memory, placement.base)
