@@ -12,7 +12,8 @@ Algorithm, for 128 queries and one block of keys after the other (the online sof
     Vector  m' = max(m, rowmax S), straight from PSUM
     Scalar  P = exp(scale S - scale m'), rounded to the input type; the accumulator sums rows in the same
             pass, and scale is free here, so Q is never rounded a second time
-    Tensor  P^T, several tiles to a PSUM bank, then P V accumulated over the whole block
+    Tensor  P^T, several tiles to a PSUM bank, then P V accumulated over the whole block; the copies between
+            the two are the third pass over the scores, and go to the less busy of Vector and Scalar
     Vector  O = O alpha + P V and l = l alpha + rowsum P, one instruction each; alpha = exp(scale (m - m'))
 
 and O / l at the end. m starts with the first block's maximum instead of minus infinity, so nothing is ever
@@ -39,11 +40,19 @@ from nkilite.testing import make
 
 MASKED = -1e30
 
-SPACE = {"KEY_TILES_IN_BLOCK": (1, 2, 4), "QUERY_TILES_IN_BLOCK": (1, 2, 4, 8)}
+SPACE = {
+    "KEY_TILES_IN_BLOCK": (1, 2, 4),
+    "QUERY_TILES_IN_BLOCK": (1, 2, 4, 8),
+    "TRANSPOSES_PER_COPY": (1, 2, 4, 8),
+    "COPY_ENGINE": ("scalar", "vector"),
+}
 
 
 @nki.jit
-def flash_attention(q, k, v, causal=False, scale=None, KEY_TILES_IN_BLOCK=2, QUERY_TILES_IN_BLOCK=4):
+def flash_attention(
+    q, k, v, causal=False, scale=None, KEY_TILES_IN_BLOCK=2, QUERY_TILES_IN_BLOCK=4, TRANSPOSES_PER_COPY=None,
+    COPY_ENGINE="vector",
+):
     """Scaled dot-product attention, forward.
 
     Args:
@@ -55,6 +64,8 @@ def flash_attention(q, k, v, causal=False, scale=None, KEY_TILES_IN_BLOCK=2, QUE
         scale: positive factor on the scores; None for 1 / sqrt(D).
         KEY_TILES_IN_BLOCK: keys per online-softmax step, in tiles of 512; each holds a PSUM bank.
         QUERY_TILES_IN_BLOCK: queries loaded and stored by one DMA, in tiles of 128.
+        TRANSPOSES_PER_COPY: tiles of P^T one instruction copies out of PSUM; None for a full bank.
+        COPY_ENGINE: "vector", or from trn2 on "scalar", which does.
 
     Returns:
         HBM [heads, S_q, D] of the dtype of `q`.
@@ -85,13 +96,15 @@ def flash_attention(q, k, v, causal=False, scale=None, KEY_TILES_IN_BLOCK=2, QUE
                         mask=mask,
                         scale=scale,
                         block=BANK * KEY_TILES_IN_BLOCK,
+                        per_copy=TRANSPOSES_PER_COPY,
+                        copy_on=COPY_ENGINE,
                     )
                 rows = out[head, first : first + count, :]
                 nisa.dma_copy(dst=rows.reshape_dim(0, (count // P, P)).permute((1, 0, 2)), src=result)
     return out
 
 
-def _attend(dst, q_T, k_T, values, mask, scale, block):
+def _attend(dst, q_T, k_T, values, mask, scale, block, per_copy, copy_on):
     """Attention of 128 queries, q_T [D, 128], to keys k_T [D, keys]; `mask` goes on the last 128 of them."""
     maximum = total = weighted = None
     for start, width in tiles(k_T.shape[1], block):
@@ -104,7 +117,7 @@ def _attend(dst, q_T, k_T, values, mask, scale, block):
         nisa.tensor_scalar(dst=shift, data=maximum, op0=nl.multiply, operand0=-scale)
 
         weights, block_total = _exponentials(scores, scale, shift, dtype=q_T.dtype)
-        block_weighted = _weigh(weights, values[:, start // P : (start + width) // P, :])
+        block_weighted = _weigh(weights, values[:, start // P : (start + width) // P, :], per_copy, copy_on)
         if previous is None:
             total = block_total
             weighted = nl.ndarray(block_weighted.shape, dtype=nl.float32, buffer=nl.sbuf)
@@ -156,11 +169,12 @@ def _exponentials(scores, scale, shift, dtype):
     return weights, _reduce_row(sums, nl.add)
 
 
-def _weigh(weights, values):
+def _weigh(weights, values, per_copy, copy_on):
     """weights [128, keys] times values [128, keys / 128, D] as a PSUM tile [128, D]."""
     _, chunks, D = values.shape
     weights_T = nl.ndarray((P, chunks, P), dtype=weights.dtype, buffer=nl.sbuf)
-    transpose_chunks(weights_T, [weights[:, i * P : (i + 1) * P] for i in range(chunks)])
+    tiles_of_weights = [weights[:, i * P : (i + 1) * P] for i in range(chunks)]
+    transpose_chunks(weights_T, tiles_of_weights, per_copy, copy_on)
     product = nl.ndarray((P, D), dtype=nl.float32, buffer=nl.psum)
     for i in range(chunks):
         nisa.nc_matmul(dst=product, stationary=weights_T[:, i, :], moving=values[:, i, :], accumulate=i > 0)

@@ -92,7 +92,7 @@ def mamba(
                             decay, carry = decays[i][:, j : j + 1], carried[i][:, j : j + 1]
                             state = _scan(step, drive, decay, b_rows[:, j - s, :], carry if t else 0.0, INPUT_ENGINE)
                             if t + length < steps:
-                                nisa.tensor_copy(dst=carry, src=state[:, length - 1 :], engine=nisa.engine.scalar)
+                                nisa.activation(dst=carry, op=nl.copy, data=state[:, length - 1 :])
                             before, y = y, _output_tile(y, out.dtype) if j + 1 == states else y
                             _add_output(y, before if j else None, state, c_rows[:, j - s, :], OUTPUT_ENGINE)
                         if s + count == states:

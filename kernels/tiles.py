@@ -82,20 +82,22 @@ def load_stacked(matrix: nl.NkiTensor) -> nl.NkiTensor:
     return tile
 
 
-def transpose_chunks(dst: nl.NkiTensor, chunks: list[nl.NkiTensor]) -> None:
+def transpose_chunks(
+    dst: nl.NkiTensor, chunks: list[nl.NkiTensor], per_copy: int | None = None, on: str = "vector"
+) -> None:
     """``dst[:, i, :] = chunks[i].T`` on the Tensor Engine: SBUF chunks [r, c] of one shape to dst [c, n, r].
 
-    Transposes are collected until they fill a PSUM bank, so one copy out serves four float32 or eight
-    bfloat16 tiles.
+    Transposes are collected in a PSUM bank, so that one copy out by the engine `on` serves `per_copy` of them, by
+    default as many as fit: four float32 or eight bfloat16 tiles.
     """
     rows, columns = chunks[0].shape
     dtype = chunks[0].dtype
-    per_bank = max(1, BANK * 4 // (rows * ITEMSIZE[dtype]))
-    for start, count in tiles(len(chunks), per_bank):
+    fitting = max(1, BANK * 4 // (rows * ITEMSIZE[dtype]))
+    for start, count in tiles(len(chunks), min(per_copy or fitting, fitting)):
         bank = nl.ndarray((columns, count, rows), dtype=dtype, buffer=nl.psum)
         for i in range(count):
             nisa.nc_transpose(dst=bank[:, i, :], data=chunks[start + i], engine=nisa.engine.tensor)
-        nisa.tensor_copy(dst=dst[:, start : start + count, :], src=bank)
+        nisa.tensor_copy(dst=dst[:, start : start + count, :], src=bank, engine=engine(on))
 
 
 def combine(parts: nl.NkiTensor, op: Any, negate: bool = False) -> nl.NkiTensor:
