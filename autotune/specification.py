@@ -124,7 +124,7 @@ def require_equal(study: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
     for here, there in zip(ours["contexts"], theirs["contexts"], strict=False):
         for field, name in _DIFFERENCES.items():
             if here[field] != there[field]:
-                difference = f"{name} is {here[field]} here and {there[field]} where it was started"
+                difference = f"{name}: {here[field]} here, {there[field]} where it was started"
                 raise StudyMismatch(study=study, difference=difference)
     if len(ours["contexts"]) != len(theirs["contexts"]):
         raise StudyMismatch(study=study, difference="the workloads are others")
