@@ -70,13 +70,43 @@ def published_matmul(samples: Path) -> Subject:
 
 
 def subjects(samples: Path | None) -> Iterator[Subject]:
-    blocks = {"TILES_IN_BLOCK_M": range(1, 9), "TILES_IN_BLOCK_N": range(1, 7), "TILES_IN_BLOCK_K": range(1, 9)}
-    yield gallery("matmul", blocks, M=1024, N=3072, K=1024)
-    yield gallery("softmax", {"ROWS_PER_PARTITION": range(1, 321)}, rows=128 * 320, D=64)
-    yield gallery("rmsnorm", {"ROWS_PER_PARTITION": range(1, 321)}, rows=128 * 320, D=64)
     yield gallery(
-        "flash_attention", {"KEY_TILES_IN_BLOCK": range(1, 9), "QUERY_TILES_IN_BLOCK": range(1, 41)},
-        heads=1, kv_heads=1, S_q=128 * 40, S_k=512 * 8, D=128,
+        "matmul",
+        {"TILES_IN_BLOCK_M": range(1, 9), "TILES_IN_BLOCK_N": range(1, 7), "TILES_IN_BLOCK_K": range(1, 9)},
+        M=1024, N=3072, K=1024,
+    )
+    yield gallery(
+        "softmax",
+        {
+            "ROWS_PER_PARTITION": range(1, 9), "COLUMNS_IN_TILE": range(256, 2049, 128),
+            "SCALE_ENGINE": ("gpsimd", "scalar", "vector"),
+        },
+        rows=4096, D=2048,
+    )
+    yield gallery(
+        "rmsnorm",
+        {
+            "ROWS_PER_PARTITION": range(1, 13), "COLUMNS_IN_TILE": range(256, 2049, 128),
+            "GAIN_ENGINE": ("gpsimd", "vector"),
+        },
+        rows=4096, D=2048,
+    )
+    yield gallery(
+        "flash_attention",
+        {
+            "KEY_TILES_IN_BLOCK": range(1, 9), "QUERY_TILES_IN_BLOCK": (1, 2, 4, 8), "TRANSPOSES_PER_COPY": range(1, 9),
+            "COPY_ENGINE": ("scalar", "vector"),
+        },
+        heads=1, kv_heads=1, S_q=1024, S_k=4096, D=128,
+    )
+    yield gallery(
+        "mamba",
+        {
+            "SEQ_TILE": (128, 192, 256, 384, 512, 768, 1024, 2048), "CHANNEL_TILES_IN_BLOCK": range(1, 5),
+            "STATES_IN_BLOCK": (1, 2, 4, 8, 16), "INPUT_ENGINE": ("gpsimd", "vector"),
+            "OUTPUT_ENGINE": ("gpsimd", "vector"),
+        },
+        batch=1, channels=512, T=2048, S=16,
     )
     if samples is not None:
         yield published_matmul(samples)

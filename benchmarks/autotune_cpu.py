@@ -1,0 +1,128 @@
+"""How close the tuner's choice comes to an exhaustive sweep when both are measured on this CPU.
+
+    python -m benchmarks.autotune_cpu [--only NAME ...] [--rounds N] [--seed N] [--quick]
+
+For every kernel, first a sweep of its whole space, then a study of its own with a third of the trials, which shares
+nothing with the sweep. Then the study's choice, the sweep's best and the default are compiled again in this process and
+timed in rounds of random order; figures are medians of ratios within rounds with their 95 % confidence intervals, all
+cpu-measured. The load average stands beside them: other work on the machine widens intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autotune import Result, Space, Workload, search
+from autotune.timing import paired_ratio, quantile
+from benchmarks.machine import describe
+
+SHARE = 3  # of the space a study tries
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kernel of kernels/ on float32 inputs of a shape, and the space it is tuned on."""
+
+    name: str
+    sizes: Mapping[str, int]
+    space: Mapping[str, Sequence[Any]]
+
+    def workload(self) -> Workload:
+        module = importlib.import_module(f"kernels.{self.name}")
+        arrays = module.inputs("float32", **self.sizes)
+        tolerance = module.tolerance(**self.sizes)
+        return Workload.of(getattr(module, self.name), *arrays, reference=module.reference, tolerance=tolerance)
+
+
+PIECES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+TILES = (1, 2, 4, 8, 16)
+BLOCKS = {"TILES_IN_BLOCK_M": (1, 2, 4, 8), "TILES_IN_BLOCK_N": (1, 2), "TILES_IN_BLOCK_K": (1, 2, 4, 8)}
+
+SUBJECTS = (
+    Subject("matmul", {"M": 1024, "N": 1024, "K": 1024}, BLOCKS),
+    Subject(
+        "mamba", {"batch": 1, "channels": 256, "T": 2048, "S": 16},
+        {"SEQ_TILE": (64, 128, 256, 512, 1024), "CHANNEL_TILES_IN_BLOCK": (1, 2), "STATES_IN_BLOCK": (1, 2, 4, 8)},
+    ),
+    Subject("adam", {"rows": 2048, "D": 1024}, {"COLUMNS": PIECES}),
+    Subject("swiglu", {"rows": 2048, "D": 2048}, {"COLUMNS": (*PIECES, 4096)}),
+    Subject("transpose", {"M": 2048, "N": 2048}, {"TILES_IN_BLOCK_M": TILES, "TILES_IN_BLOCK_N": TILES}),
+)
+QUICK = (Subject("swiglu", {"rows": 256, "D": 1024}, {"COLUMNS": (64, 256, 1024)}),)
+
+COLUMNS = (
+    "kernel", "shape", "space", "trials", "sweep's best", "tuner's choice", "choice", "choice / best",
+    "default / choice", "load average",
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+
+
+def retimed(
+    workload: Workload, configurations: Iterable[Mapping[str, Any]], rounds: int, seed: int
+) -> list[list[float]]:
+    """Microseconds of each configuration per round, compiled afresh; rounds are in random order."""
+    calls = [workload.call(dict(c)) for c in configurations]
+    launchers = [workload.kernel.launcher(*call.args, **call.kwargs) for call in calls]
+    samples: list[list[float]] = [[] for _ in launchers]
+    order, rng = list(range(len(launchers))), random.Random(seed)
+    for _ in range(rounds):
+        rng.shuffle(order)
+        for index in order:
+            # The first launch brings this candidate's memory back into the caches.
+            samples[index].append(launchers[index].time(2)[1])
+    return samples
+
+
+def row(subject: Subject, rounds: int, seed: int) -> str:
+    """A line of the table."""
+    workload, space = subject.workload(), Space(subject.space)
+
+    def study(**options: Any) -> Result:
+        return search(workload.kernel, workloads=[workload], objective="cpu", space=space, **options)
+
+    load = os.getloadavg()[0]
+    swept = study(sampler="grid", trials=space.size + 1)
+    tuned = study(sampler="tpe", trials=max(2, space.size // SHARE), seed=seed)
+    best, chosen = swept.best.configuration, tuned.best.configuration
+    of_best, of_chosen, of_default = retimed(workload, (best, chosen, swept.default_configuration), rounds, seed)
+    cells = (
+        subject.name, " ".join(f"{k}={v}" for k, v in subject.sizes.items()), str(space.size),
+        str(len(tuned.history)), _values(best), "the same" if chosen == best else _values(chosen),
+        f"{quantile(of_chosen, 0.5) / 1e3:.2f} ms", _ratio(of_chosen, of_best), _ratio(of_default, of_chosen),
+        f"{load:.1f} to {os.getloadavg()[0]:.1f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _values(configuration: Mapping[str, Any]) -> str:
+    return " ".join(f"{k}={v}" for k, v in configuration.items())
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    ratio, low, high = paired_ratio(ours, theirs)
+    return f"{ratio:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="one small kernel, to see that everything works")
+    given = parser.parse_args(arguments)
+    machine = describe()
+    print(f"{machine['processor']}, {machine['cores']} cores, {machine['level']}; cpu-measured\n\n{HEAD}")
+    for subject in QUICK if given.quick else SUBJECTS:
+        if not given.only or subject.name in given.only:
+            print(row(subject, given.rounds, given.seed), flush=True)
+
+
+if __name__ == "__main__":
+    main()
