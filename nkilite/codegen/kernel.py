@@ -57,6 +57,22 @@ class CpuOperand(NamedTuple):
         return self._replace(shape=shape, strides=new)
 
 
+class Split(NamedTuple):
+    """How the pieces of a micro-kernel divide its operands, so that those that are divided alike need not wait.
+
+    Attributes:
+        pieces: independent parts of the work.
+        rows: elements along dimension 0 of an operand that belong to a piece; 0 if they are not divided so.
+        columns: the same along the flattened free dimensions.
+        of: the operands that are divided, all if empty; any piece may touch all of the others.
+    """
+
+    pieces: int
+    rows: int = 0
+    columns: int = 0
+    of: tuple[str, ...] = ()
+
+
 class MicroKernel:
     """The code of one signature on one memory placement: a function, or what it adds to the function of a group.
 
@@ -65,7 +81,8 @@ class MicroKernel:
         e: the emitter of the function body; the members of a group share one.
         host: the CPU.
         operands: the tensor arguments by parameter name.
-        splits: whether the function does one part of its work per call.
+        split: how the function, called with a part and parts, does its share; None if it only does all at once.
+        leads: whether its status may say where to go on.
     """
 
     def __init__(
@@ -77,7 +94,8 @@ class MicroKernel:
         self.host = host
         self.operands = operands
         self.e = Emitter(host) if emitter is None else emitter
-        self.splits = False
+        self.split: Split | None = None
+        self.leads = False
         self._pointers: dict[str, Value] = {}
         self._first_word = first_word
 
@@ -179,6 +197,7 @@ class MicroKernel:
 
     def jump(self) -> None:
         """End the micro-kernel here and go on at the other end of the loop."""
+        self.leads = True
         self.e.ret(STATUS_JUMP)
 
     # --- numbers --------------------------------------------------------------------------------------------
@@ -195,9 +214,15 @@ class MicroKernel:
         """An integer immediate argument."""
         return self.e.convert("fptosi", self.immediate(name), "i64")
 
-    def share(self, count: int) -> tuple[Value, Value]:
-        """The first and the end of the pieces, out of `count` independent ones, that this call is to do."""
-        self.splits = True
+    def share(
+        self, count: int, rows: int = 0, columns: int = 0, of: tuple[str, ...] = ()
+    ) -> tuple[Value, Value]:
+        """The first and the end of the pieces, out of `count` independent ones, that this call is to do.
+
+        Call it once, and tell as much about the pieces as is true (see Split): piece i is rows [i * rows,
+        (i + 1) * rows), or such columns, of the operands `of`, and touches nothing else of them.
+        """
+        self.split = Split(count, rows, columns, of)
         e, part, parts, n = self.e, Value("%part", "i64"), Value("%parts", "i64"), self.e.i64(count)
         first = e.binary("udiv", e.mul(n, part), parts)
         end = e.binary("udiv", e.mul(n, e.add(part, e.i64(1))), parts)
@@ -205,6 +230,7 @@ class MicroKernel:
 
     def pause(self) -> None:
         """Return to the host, which goes on with the next instruction when it is done."""
+        self.leads = True
         self.e.ret(STATUS_PAUSE)
         self.e.start_block(self.e.label("resumed"))
 

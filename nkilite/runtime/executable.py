@@ -11,56 +11,16 @@ from typing import Any
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import STATUS_JUMP, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
+from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.runtime.image import Image, Shown
-from nkilite.runtime.library import Source, library
+from nkilite.runtime.library import library
+from nkilite.runtime.parallel import Walk
+from nkilite.runtime.walker import WIDTH
 from nkilite.runtime.workspace import Workspace, address
 
 _WORKSPACES_KEPT = os.cpu_count() or 1  # runs at the same time beyond that give their memory back
-
-# Walks [function, width, words...] entries from a word position to the end, or until one neither succeeds nor jumps;
-# returns 0, or status << 48 | word position of that entry.
-# STATUS_JUMP moves by the distance in the entry's last word, which control instructions have.
-_WALKER = f"""
-define i64 @nkilite_walk(ptr %table, i64 %start, i64 %count, ptr %bases) {{
-entry:
-  br label %head
-head:
-  %at = phi i64 [ %start, %entry ], [ %next, %advance ], [ %target, %jump ]
-  %more = icmp slt i64 %at, %count
-  br i1 %more, label %body, label %done
-body:
-  %entry_ptr = getelementptr i64, ptr %table, i64 %at
-  %function = load ptr, ptr %entry_ptr, align 8
-  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
-  %width = load i64, ptr %width_ptr, align 8
-  %words = getelementptr i8, ptr %entry_ptr, i64 16
-  %status = call i32 %function(ptr %words, ptr %bases, i64 0, i64 1)
-  %ok = icmp eq i32 %status, 0
-  br i1 %ok, label %advance, label %other
-advance:
-  %next = add i64 %at, %width
-  br label %head
-other:
-  %jumps = icmp eq i32 %status, {STATUS_JUMP}
-  br i1 %jumps, label %jump, label %fail
-jump:
-  %past = getelementptr i64, ptr %entry_ptr, i64 %width
-  %last = getelementptr i8, ptr %past, i64 -8
-  %distance = load i64, ptr %last, align 8
-  %target = add i64 %at, %distance
-  br label %head
-fail:
-  %wide = zext i32 %status to i64
-  %high = shl i64 %wide, 48
-  %code = or i64 %high, %at
-  ret i64 %code
-done:
-  ret i64 0
-}}
-"""
 
 
 class Executable:
@@ -70,15 +30,12 @@ class Executable:
         self.image = image
         lowered = image.lowered
         native = library(host)
-        addresses = native.addresses([*lowered.sources, Source("nkilite_walk", _WALKER, ())])
+        addresses = native.addresses(lowered.sources)
         self.table = lowered.table.copy()
         functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
         if len(self.table):
             self.table[lowered.entries] = functions[self.table[lowered.entries]]
-        prototype = ctypes.CFUNCTYPE(
-            ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-        )
-        self._walk = prototype(addresses["nkilite_walk"])
+        self._walk = Walk(host, image.bases, lowered.threads)
         self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
         self._idle: list[Workspace] = []
 
@@ -142,7 +99,7 @@ class Executable:
                 )
             assert stop.shown is not None
             self._print(stop.shown, word, workspace)
-            after = word + int(self.table[word + 1])
+            after = word + (int(self.table[word + 1]) & WIDTH)
             stopped = self._walk(address(self.table), after, len(self.table), workspace.address)
 
     def _print(self, shown: Shown, word: int, workspace: Workspace) -> None:

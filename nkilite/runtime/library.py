@@ -14,12 +14,11 @@ _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
 
 class Source(NamedTuple):
-    """LLVM text of a function and the declarations it needs; `splits` as of the MicroKernel."""
+    """LLVM text of a function and the declarations it needs."""
 
     name: str
     text: str
     declarations: tuple[str, ...]
-    splits: bool = False
 
 
 class Library:

@@ -16,6 +16,7 @@ from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
 from nkilite.passes.place import CpuPlacement
 from nkilite.runtime.library import Source
+from nkilite.runtime.meetings import Footprint, footprint, meetings
 
 HEADER_WORDS = 2  # function address, words in the entry
 
@@ -25,16 +26,19 @@ class Lowered(NamedTuple):
 
     Attributes:
         sources: distinct micro-kernels.
-        table: int64 words; entry = [micro-kernel number, width, operand words of every member...], and for a control
-            instruction the distance to where it jumps: past the end of its loop, or to the beginning of the body.
+        table: int64 words; entry = [micro-kernel number, width and flags, operand words of every member...], and for a
+            control instruction the distance to where it jumps: past the end of its loop, or to the beginning of the
+            body. Flags are for threads: see nkilite/runtime/walker.py.
         entries: word position of every entry.
         firsts: index of the first instruction of every entry.
+        threads: beyond that number, threads would not make it faster.
     """
 
     sources: list[Source]
     table: np.ndarray
     entries: np.ndarray
     firsts: np.ndarray
+    threads: int
 
 
 # Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
@@ -53,7 +57,8 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
     """
     sources: list[Source] = []
     numbers: dict[tuple, int] = {}
-    by_text: dict[str, int] = {}
+    footprints: list[Footprint] = []
+    by_text: dict[tuple[str, Footprint], int] = {}
     encode = _Encoder(program, placement)
     table: list[int] = []
     entries: list[int] = []
@@ -94,15 +99,19 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
             group = next(pending, None)
         number = numbers.get(key)
         if number is None:
-            source = _micro_kernel(members, plan, host)
-            number = by_text.get(source.name)
+            source, touches = _micro_kernel(members, plan, host)
+            number = by_text.get((source.name, touches))
             if number is None:
-                number = by_text[source.name] = len(sources)
+                number = by_text[source.name, touches] = len(sources)
                 sources.append(source)
+                footprints.append(touches)
             numbers[key] = number
         entry[0], entry[1] = number, len(entry)
         table += entry
-    return Lowered(sources, np.array(table, np.int64), np.array(entries, np.int64), np.array(firsts, np.int64))
+    flags, threads = meetings(table, entries, footprints)
+    words, positions = np.array(table, np.int64), np.array(entries, np.int64)
+    words[positions + 1] |= flags.astype(np.int64) << 32
+    return Lowered(sources, words, positions, np.array(firsts, np.int64), threads)
 
 
 class _Encoder:
@@ -159,7 +168,7 @@ def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Host) -> Source:
+def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Host) -> tuple[Source, Footprint]:
     """Apply the lower rule of a single instruction, or the writer of a group's plan."""
     e = Emitter(host)
     kernels = []
@@ -176,7 +185,7 @@ def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Ho
     digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
     name = f"{kernels[0].call.name}_{digest}"
     text = body.replace("@@(", f"@{name}(", 1)
-    return Source(name, text, tuple(e.declarations.values()), any(k.splits for k in kernels))
+    return Source(name, text, tuple(e.declarations.values())), footprint(kernels)
 
 
 def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:

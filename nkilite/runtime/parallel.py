@@ -1,0 +1,51 @@
+"""How one launch walks a table: on the calling thread, or with the process's team where the program gains from it."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from nkilite.codegen.host import Host
+from nkilite.codegen.kernel import FAULT_WORDS
+from nkilite.runtime import threads
+from nkilite.runtime.library import library
+from nkilite.runtime.walker import BUSY, STATE_WORDS, WALK, Job
+
+_WORD = 8
+
+
+class Walk:
+    """Calls the native loop: `walk(table, start, count, bases)` with addresses and word positions.
+
+    Returns 0, or what stopped it (nkilite/runtime/walker.py), with the words of a fault in front of the bases.
+    """
+
+    def __init__(self, host: Host, bases: int, most: int) -> None:
+        """For tables that use so many bases and gain from `most` threads."""
+        address = library(host).addresses([WALK])[WALK.name]
+        arguments = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+        self._alone = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address)
+        self._bases, self._most = bases, most
+
+    def __call__(self, table: int, start: int, count: int, bases: int) -> int:
+        if self._most > 1:
+            members = min(self._most, threads.limit())
+            if members > 1:
+                stopped = self._together(members, table, start, count, bases)
+                if stopped != BUSY:
+                    return stopped
+        return self._alone(table, start, count, bases)
+
+    def _together(self, members: int, table: int, start: int, count: int, bases: int) -> int:
+        """Walk with the team; every member has a copy of the bases, with room for its own fault in front."""
+        team = threads.team()
+        members = team.grow(members)
+        words = np.zeros((members, STATE_WORDS + self._bases), np.int64)
+        words[:, STATE_WORDS:] = np.ctypeslib.as_array((ctypes.c_int64 * self._bases).from_address(bases))
+        first = words.ctypes.data + STATE_WORDS * _WORD
+        job = Job(table, start, count, first, words.strides[0], members, threads.spin(members))
+        stopped = team.launch(np.array(job, np.int64))
+        if stopped > 0:
+            ctypes.memmove(bases - FAULT_WORDS * _WORD, first - FAULT_WORDS * _WORD, FAULT_WORDS * _WORD)
+        return stopped
