@@ -9,6 +9,8 @@ dst once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
@@ -58,11 +60,22 @@ def matmul(
     add = accumulate and not staged
     if tiles.takes(e, rows[0], columns[0]) and min(m, n) >= _TILES_FROM:
         tiles.contract(e, rows, columns, out, add)
-    elif n <= e.host.lanes // 2 and n < m:
-        # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
-        _contract(e, columns, rows, out.transposed, add)
+        if staged:
+            matrix.spread(kernel, out, dst, accumulate)
+        return
+
+    def share(pieces: int, width: int) -> tuple[Value, Value] | None:
+        """The panels this call computes, if not all: a staged result is copied whole."""
+        if staged or pieces == 1:
+            return None
+        return kernel.share(pieces, of=(dst,), **{"rows" if transposed else "columns": width})
+
+    # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
+    transposed = n <= e.host.lanes // 2 and n < m
+    if transposed:
+        _contract(e, columns, rows, out.transposed, add, share)
     else:
-        _contract(e, rows, columns, out, add)
+        _contract(e, rows, columns, out, add, share)
     if staged:
         matrix.spread(kernel, out, dst, accumulate)
 
@@ -127,20 +140,28 @@ class _Panels(NamedTuple):
         return cls(parts, rows, first.columns, width, e.scratch(rows * padded * 4) if pack else None)
 
 
-def _contract(e: Emitter, rows: _Parts, columns: _Parts, out: Matrix, accumulate: bool) -> None:
-    """Panel by panel of the vector side."""
+def _contract(
+    e: Emitter, rows: _Parts, columns: _Parts, out: Matrix, accumulate: bool,
+    share: Callable[[int, int], tuple[Value, Value] | None],
+) -> None:
+    """Panel by panel of the vector side: those that `share(panels, width)` says, or all."""
     left, right = _Broadcast.of(e, rows), _Panels.of(e, columns, rows[0].columns)
-    full = right.columns // right.width * right.width
-    if full:
-        with e.loop(full, step=right.width) as loop:
-            _panel(e, left, right, loop.index, right.width, out, accumulate)
-    at = full
-    while at < right.columns:
-        count = right.columns - at
-        if right.scratch is None:
-            count = _unpacked_width(e, right, count)
-        _panel(e, left, right, e.i64(at), count, out, accumulate)
-        at += count
+    width, whole = right.width, right.columns // right.width
+    panels = -(-right.columns // width)
+    part = share(panels, width)
+    if whole:
+        first, end = (part[0], e.minimum(part[1], e.i64(whole))) if part else (0, whole)
+        with e.loop(end, start=first) as loop:
+            _panel(e, left, right, e.mul(loop.index, e.i64(width)), width, out, accumulate)
+    if whole < panels:
+        with e.when(e.compare("eq", part[1], e.i64(panels))) if part else nullcontext():
+            at = whole * width
+            while at < right.columns:
+                count = right.columns - at
+                if right.scratch is None:
+                    count = _unpacked_width(e, right, count)
+                _panel(e, left, right, e.i64(at), count, out, accumulate)
+                at += count
 
 
 def _unpacked_width(e: Emitter, right: _Panels, count: int) -> int:

@@ -414,7 +414,7 @@ end:
 }}
 """
 
-_WAIT, _WAKE, _EVERYBODY = 128, 129, (1 << 31) - 1  # FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+_WAIT, _WAKE, _ALL = 128, 129, (1 << 31) - 1  # FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 if platform.machine().lower() in ("aarch64", "arm64"):
     _FUTEX = 98  # the system call's number
     _PAUSE = "call void @llvm.aarch64.hint(i32 1)"
@@ -456,7 +456,7 @@ define private void @nkilite_sleep(ptr %futex, i32 %value) {{
 }}
 
 define private void @nkilite_wake(ptr %futex) {{
-  %done = call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr %futex, i64 {_WAKE}, i32 {_EVERYBODY}, ptr null, ptr null, i64 0)
+  %done = call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr %futex, i64 {_WAKE}, i32 {_ALL}, ptr null, ptr null, i64 0)
   ret void
 }}
 """
