@@ -13,7 +13,9 @@ from autotune.command_shared import STORAGE_HELP, dashboard, proxy, worker
 from autotune.coordinator import distribute
 from autotune.database import DEFAULT_PATH, Database, open_any
 from autotune.errors import InvalidDatabase
-from autotune.present import Bar, console, show_comparison, show_database, show_result
+from autotune.plots import FORMATS
+from autotune.plots import write as write_plots
+from autotune.present import Bar, console, show_comparison, show_database, show_files, show_result
 from autotune.samplers import NAMES
 from autotune.shared import LEASE
 from autotune.specification import Specification
@@ -48,7 +50,13 @@ def run(
         list[str] | None, typer.Option(help="NAME=1,2,4 or NAME=1..16 or NAME=2..64:2 or NAME=pow2:1..64.")
     ] = None,
     constraint: Annotated[list[str] | None, typer.Option(help="An expression over parameters: 'A * B <= 32'.")] = None,
-    objective: Annotated[str, typer.Option(help="trn1, trn2, trn3 (modelled) or cpu (measured).")] = "trn2",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="trn1, trn2, trn3 (modelled latency), cpu (measured), sbuf (modelled peak), error (numerical, "
+            "measured); several for their Pareto front, of which the best in the first is chosen: trn2,sbuf."
+        ),
+    ] = "trn2",
     sampler: Annotated[str, typer.Option(help=", ".join(NAMES))] = "tpe",
     seed: Annotated[int, typer.Option()] = 0,
     trials: Annotated[int, typer.Option(min=1, help="Budget of accepted configurations.")] = TRIALS,
@@ -63,6 +71,7 @@ def run(
     lease: Annotated[
         float, typer.Option(help="Seconds without a sign of life after which a worker counts as lost.")
     ] = LEASE,
+    plots: Annotated[Path | None, typer.Option(help="A folder for pictures of the search.")] = None,
     database: DatabaseOption = Path(DEFAULT_PATH),
 ) -> None:
     """Search for the best configuration of a kernel."""
@@ -71,15 +80,18 @@ def run(
         kernel, tuple(shapes), dtype, tuple(argument or ()), tuple(param or ()), tuple(constraint or ()), objective,
         sampler, seed, trials, seconds, timeout, lease,
     )
-    with Database(database) as kept, Bar(terminal, specification.label) as bar:
-        if storage is None and workers is None:
-            result = specification.search(kept, resume, bar)
-        else:
-            count = 1 if workers is None else workers
-            result = distribute(
-                specification, storage, study=study, workers=count, database=kept, resume=resume, on_trial=bar
-            )
-    show_result(terminal, result)
+    with Database(database) as kept:
+        with Bar(terminal, specification.label) as bar:
+            if storage is None and workers is None:
+                result = specification.search(kept, resume, bar)
+            else:
+                count = 1 if workers is None else workers
+                result = distribute(
+                    specification, storage, study=study, workers=count, database=kept, resume=resume, on_trial=bar
+                )
+        show_result(terminal, result)
+        if plots is not None:
+            show_files(terminal, write_plots(kept, plots, contexts=result.contexts))
 
 
 @app.command()
@@ -90,6 +102,21 @@ def show(
     """What a database holds: trials, best configurations, speed-ups."""
     held = _existing(database)
     show_database(console(), held, held.of_kernel(kernel))
+
+
+@app.command()
+def plot(
+    database: Annotated[Path, typer.Argument(help="A database.")] = Path(DEFAULT_PATH),
+    kernel: Annotated[str, typer.Option(help="Part of a kernel's name; all by default.")] = "",
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("plots"),
+    formats: Annotated[str, typer.Option("--format", help="html, png or both.")] = ",".join(FORMATS),
+    axes: Annotated[str, typer.Option(help="A,B: the parameters of the heat map; the most important by default.")] = "",
+) -> None:
+    """Pictures of finished trials: history, parallel coordinates, importance, Pareto front, heat map."""
+    names = [a for a in axes.split(",") if a]
+    show_files(
+        console(), write_plots(_existing(database), out, kernel=kernel, formats=formats.split(","), axes=names)
+    )
 
 
 @app.command()

@@ -75,6 +75,21 @@ class InvalidDatabase(TuningError, ValueError):
     remedy = "autotune run writes one; autotune import adds an export to one."
 
 
+class MissingLibrary(TuningError, ImportError):
+    template = "plots need {library}, which cannot be imported: {problem}."
+    remedy = "pip install 'nkilite[plots]'."
+
+
+class InvalidPlot(TuningError, ValueError):
+    template = "cannot plot: {problem}."
+    remedy = "formats are html and png; axes are two parameters that were varied."
+
+
+class NothingToPlot(TuningError, ValueError):
+    template = "there is no accepted configuration of {kernel} in {path}."
+    remedy = "autotune show lists what a database holds."
+
+
 class InvalidShapes(TuningError, ValueError):
     template = "cannot read --shapes {shapes!r}: {problem}."
     remedy = "write one spec per argument ('512x128:bf16 128x64'), or NAME=SIZE,... where the module has `inputs`."

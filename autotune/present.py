@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -108,6 +109,12 @@ def show_rejections(console: Console, counts: Mapping[Any, int], examples: Mappi
         bar = "█" * max(1, round(20 * count / longest))
         table.add_row(reason.value, str(count), bar, (examples[reason].splitlines() or [""])[0])
     console.print(table)
+
+
+def show_files(console: Console, paths: Iterable[Path]) -> None:
+    """Names of files written, one per line."""
+    for path in paths:
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_database(console: Console, database: Database, contexts: Iterable[Context]) -> None:

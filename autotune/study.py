@@ -59,6 +59,7 @@ class Result:
         answered: configurations known from the database.
         exhausted: every configuration of the space was tried.
         interrupted: stopped by Ctrl-C.
+        contexts: what its trials are stored under, one per workload.
         overhead: processor seconds per configuration spent neither evaluating nor writing the database.
     """
 
@@ -80,6 +81,7 @@ class Result:
     overhead: float
     remark: str = ""
     front: tuple[Candidate, ...] = ()
+    contexts: tuple[Context, ...] = ()
 
     @property
     def speedup(self) -> float | None:
@@ -162,7 +164,7 @@ class Study:
             if interrupted:
                 raise KeyboardInterrupt
             raise self._nothing_legal()
-        verdict = Verdict(tuple(candidates), ())
+        verdict = Verdict(tuple(candidates), (), front=tuple(self._leading))
         if not interrupted:
             try:
                 verdict = self.objective.settle(self.workloads, candidates, self.default, self._space)
@@ -191,6 +193,7 @@ class Study:
             overhead=(searched - self._evaluating) / tried,
             remark=verdict.remark,
             front=verdict.front,
+            contexts=tuple(self._contexts),
         )
 
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
