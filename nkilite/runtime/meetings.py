@@ -28,9 +28,9 @@ from nkilite.runtime.walker import LEAD, MEET, SPLIT
 _ELEMENTS_PER_NS = 10
 _PRODUCTS_PER_NS = 40
 
-# Work that pays for a thread: to wake it once, and for each meeting.
-_WAKE_NS = 100_000
-_MEETING_NS = 1_000
+# Single-thread work that pays for a further thread: to wake it, and for every meeting.
+WAKE_NS = 100_000
+MEETING_NS = 1_000
 
 _CROWD = 32  # intervals that one access may meet before they are merged
 
@@ -147,7 +147,7 @@ def meetings(table: list[int], entries: list[int], footprints: Sequence[Footprin
     """
     flags = np.array([footprints[table[at]].flags for at in entries], np.int32)
     shared = sum(footprints[table[at]].ns for at, flag in zip(entries, flags.tolist(), strict=True) if flag & SPLIT)
-    if shared < 2 * _WAKE_NS:
+    if shared < 2 * WAKE_NS:
         return flags, 1
     written = _written_bases(table, entries, footprints)
     memory: dict[int, _Memory] = {}
@@ -171,7 +171,7 @@ def meetings(table: list[int], entries: list[int], footprints: Sequence[Footprin
         for base, start, end, writes, owner in touched:
             memory.setdefault(base, _Memory()).add(start, end, writes, owner)
     count = int(np.count_nonzero(flags & MEET)) + int(np.count_nonzero(flags & LEAD))
-    return flags, max(1, int(shared / (_WAKE_NS + _MEETING_NS * count)))
+    return flags, max(1, int(shared // max(1, WAKE_NS + MEETING_NS * count)))
 
 
 def _written_bases(table: list[int], entries: list[int], footprints: Sequence[Footprint]) -> set[int]:

@@ -1,0 +1,157 @@
+"""Programs shared by threads compute the same bits whatever the number of threads and however they are scheduled."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import random
+
+import numpy as np
+import pytest
+from team_testing import SCHEDULES, every_program_has_a_team, flags, run_slowly
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from kernels import GALLERY, Case
+from nkilite.runtime.walker import SPLIT
+
+PARTS = (2, 3, 5, 8)
+MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
+
+
+@pytest.fixture(autouse=True)
+def _team(monkeypatch):
+    every_program_has_a_team(monkeypatch)
+    monkeypatch.setenv("NKILITE_NUM_THREADS", "1")
+
+
+def _bits(arrays) -> list[bytes]:
+    return [a.tobytes() for a in arrays]
+
+
+class Trial:
+    """A kernel compiled for some arguments, and what one thread makes of them."""
+
+    def __init__(self, kernel, *args, **options) -> None:
+        kernel = nki.jit(getattr(kernel, "function", kernel))
+        launcher = kernel.launcher(*args, **options)
+        self.launcher = launcher
+        self.executable = launcher._specialization.executable
+        self._before = [np.array(a) for a in launcher._arrays]
+        launcher.run()
+        self.expected = _bits(launcher._arrays)
+
+    def _reset(self) -> None:
+        for array, before in zip(self.launcher._arrays, self._before):
+            array[...] = before
+
+    def slowly(self, parts: int, schedule: str, meet: bool = True) -> bool:
+        """Whether parts that take turns get the same bits."""
+        self._reset()
+        run_slowly(self.executable, self.launcher._arrays, parts, schedule, meet)
+        return _bits(self.launcher._arrays) == self.expected
+
+    def threaded(self, parts: int, monkeypatch) -> bool:
+        """Whether real threads do."""
+        self._reset()
+        monkeypatch.setenv("NKILITE_NUM_THREADS", str(parts))
+        self.launcher.run()
+        return _bits(self.launcher._arrays) == self.expected
+
+
+def _describe(value) -> str:
+    if isinstance(value, Case):
+        return "-".join([*(f"{k}{v}" for k, v in value.shape.items()), value.dtype, *map(str, value.options)])
+    return str(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(n, c) for n in GALLERY for c in MODULES[n].CASES], ids=_describe
+)
+def test_gallery(name, case, monkeypatch):
+    arrays = MODULES[name].inputs(dtype=case.dtype, seed=1, **case.shape)
+    trial = Trial(getattr(MODULES[name], name), *arrays, **case.options)
+    for parts, schedule in zip(PARTS, itertools.cycle(SCHEDULES)):
+        assert trial.slowly(parts, schedule), (parts, schedule)
+        assert trial.threaded(parts, monkeypatch), parts
+
+
+def test_a_missing_meeting_shows():
+    arrays = MODULES["matmul"].inputs(M=256, N=512, K=256)
+    trial = Trial(MODULES["matmul"].matmul, *arrays)
+    assert (flags(trial.executable) & SPLIT).any()
+    assert trial.slowly(2, "last part first")
+    assert not trial.slowly(2, "last part first", meet=False)
+
+
+# --- random programs ------------------------------------------------------------------------------------------
+
+
+def _random_kernel(seed: int):
+    """Moves between tiles that alias, in rows and across rows, whole and in part; sums, products, transposes."""
+
+    def kernel(x, w):
+        draw = random.Random(seed)
+        rows, columns = x.shape
+        out = nl.ndarray((3 * rows, columns), dtype=nl.float32, buffer=nl.shared_hbm)
+        scratch = nl.ndarray((rows, columns), dtype=nl.float32, buffer=nl.private_hbm)
+        if draw.random() < 0.5:
+            step = draw.choice([0, columns * 2, columns * 4])
+            tiles = [nl.ndarray((rows, columns), dtype=nl.float32, buffer=nl.sbuf, address=(0, i * step))
+                     for i in range(4)]
+        else:
+            tiles = [nl.ndarray((rows, columns), dtype=nl.float32, buffer=nl.sbuf) for _ in range(4)]
+        weight = nl.ndarray((rows, rows), dtype=nl.float32, buffer=nl.sbuf, address=(0, 16 * columns))
+        nisa.dma_copy(weight, w)
+        nisa.dma_copy(scratch, x)
+        for tile in tiles:
+            nisa.dma_copy(tile, x)
+        for _ in range(draw.randrange(5, 25)):
+            a, b, c = (draw.choice(tiles) for _ in range(3))
+            half = draw.randrange(2)
+            left = slice(half * columns // 2, (half + 1) * columns // 2)
+            top, bottom = (slice(h * (rows // 2), (h + 1) * (rows // 2)) for h in (half, 1 - half))
+            match draw.randrange(9):
+                case 0:
+                    nisa.tensor_tensor(a, b, c, nl.add)
+                case 1:
+                    nisa.tensor_scalar(a[:, left], b[:, left], nl.multiply, 0.5)
+                case 2:
+                    nisa.dma_copy(a[top], b[bottom])
+                case 3:
+                    psum = nl.ndarray((rows, columns), dtype=nl.float32, buffer=nl.psum)
+                    nisa.nc_matmul(psum, weight, a)
+                    nisa.nc_matmul(psum, weight, b, accumulate=True)
+                    nisa.tensor_copy(c, psum)
+                case 4:
+                    column = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+                    nisa.tensor_reduce(column, nl.maximum, a, axis=1)
+                    nisa.tensor_scalar(b, c, nl.subtract, column)
+                case 5:
+                    nisa.dma_copy(scratch[top], a[top])
+                case 6:
+                    nisa.dma_copy(a, scratch)
+                case 7:
+                    part = draw.randrange(3)
+                    nisa.dma_copy(out[part * rows : (part + 1) * rows], a)
+                case 8:
+                    nisa.activation(a[top], nl.tanh, b[top])
+        for i, tile in enumerate(tiles[:3]):
+            nisa.dma_copy(out[i * rows : (i + 1) * rows], tile)
+        return out
+
+    return kernel
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_programs(seed, monkeypatch):
+    draw = np.random.default_rng(seed)
+    rows, columns = [(128, 512), (64, 96), (128, 200), (33, 129)][seed % 4]
+    x = draw.standard_normal((rows, columns)).astype(np.float32)
+    w = draw.standard_normal((rows, rows)).astype(np.float32) / rows
+    trial = Trial(_random_kernel(seed), x, w)
+    for parts in PARTS:
+        for schedule in SCHEDULES:
+            assert trial.slowly(parts, schedule), (parts, schedule)
+        assert trial.threaded(parts, monkeypatch), parts
