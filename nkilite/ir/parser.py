@@ -142,7 +142,7 @@ class _Parser:
             raise IrError(f"malformed operand {text!r}", location=UNKNOWN)
         buffer = self._buffers[match["ref"]]
         if match["pattern"] is None:
-            return buffer.whole(), [buffer.id, 0]
+            return buffer.type, [buffer.id, 0]
         dtype = ALL[match["dtype"]] if match["dtype"] else buffer.dtype
         offset = int(match["offset"] or 0) * dtype.itemsize
         pattern = ast.literal_eval(match["pattern"])

@@ -124,7 +124,7 @@ class _Printer:
         buffer, byte_offset = instruction.access(operand)
         kind = operand.type
         text = self.reference(buffer)
-        if kind is buffer.whole() and byte_offset == 0:
+        if kind is buffer.type and byte_offset == 0:
             return text
         if kind.dtype != buffer.dtype or kind.dtype is not buffer.dtype:
             text += f" as {kind.dtype}"

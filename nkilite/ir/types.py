@@ -84,10 +84,19 @@ class ViewType:
 
     Strides count elements of `dtype` in the row-major storage of the buffer. On chip, one step along dimension 0 is
     `strides[0]` elements, a multiple of the elements per partition; all other dimensions stay inside a partition.
+
+    Attributes:
+        size: number of elements.
+        free_size: elements per partition.
+        free_bytes: bytes per partition that the elements take when packed.
+        slices: what index expressions select from views of this type, kept by nkilite/trace/tensor.py.
     """
 
-    __slots__ = ("dtype", "free_size", "indirection", "ndim", "region", "shape", "size", "strides")
+    __slots__ = (
+        "dtype", "free_bytes", "free_size", "indirection", "ndim", "region", "shape", "size", "slices", "strides",
+    )
     _interned: ClassVar[dict[tuple, ViewType]] = {}
+    _dense: ClassVar[dict[tuple, ViewType]] = {}
 
     region: MemoryRegion
     dtype: DType
@@ -100,6 +109,8 @@ class ViewType:
         self.ndim = len(shape)
         self.size = prod(shape)
         self.free_size = prod(shape[1:])
+        self.free_bytes = self.free_size * dtype.itemsize
+        self.slices: dict[tuple, tuple[ViewType, int]] = {}
 
     @classmethod
     def of(
@@ -116,14 +127,18 @@ class ViewType:
             found = cls._interned[key] = cls(*key)
         return found
 
+    @classmethod
+    def dense(cls, region: MemoryRegion, dtype: DType, shape: tuple[int, ...]) -> ViewType:
+        """The type of a view of row-major storage that covers it."""
+        key = (region, dtype, shape)
+        found = cls._dense.get(key)
+        if found is None:
+            found = cls._dense[key] = cls.of(region, dtype, shape, contiguous_strides(shape))
+        return found
+
     @property
     def partitions(self) -> int:
         return self.shape[0]
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes per partition that the elements of the view take when packed."""
-        return self.free_size * self.dtype.itemsize
 
     def span(self) -> tuple[int, int]:
         """The lowest and highest element position the view touches, relative to its offset."""
@@ -164,10 +179,10 @@ class Buffer:
     """Storage: a dense row-major array in one memory.
 
     On chip each of `shape[0]` partitions holds `partition_bytes`. `address` is (first partition, byte in partition),
-    given by the user or, after the allocation pass, by the planner. `open_id` is `id` until the kernel call that made
-    the buffer ends, and None from then on: what records operands by it refuses tensors of an earlier call. `loop` is
-    the number of the loop in whose body the buffer was made, None outside of loops: such a buffer is a fresh one in
-    every iteration and closes with the body.
+    given by the user or, after the allocation pass, by the planner. `type` is that of the view that covers it.
+    `open_id` is `id` until the buffer is closed, and gone from then on: what records operands by it refuses tensors of
+    an earlier kernel call, at no cost to the others. `loop` is the number of the loop in whose body the buffer was
+    made, None outside of loops: such a buffer is a fresh one in every iteration and closes with the body.
     """
 
     __slots__ = (
@@ -184,6 +199,7 @@ class Buffer:
         "region",
         "shape",
         "size_bytes",
+        "type",
     )
 
     def __init__(
@@ -200,19 +216,21 @@ class Buffer:
         loop: int | None = None,
     ) -> None:
         self.id, self.region, self.shape, self.dtype, self.name = id, region, shape, dtype, name
-        self.open_id: int | None = id
+        self.open_id = id
         self.kind, self.address, self.location, self.loop = kind, address, location, loop
         self.data: np.ndarray | None = data
-        self.size_bytes = prod(shape) * dtype.itemsize
-        self.partition_bytes = prod(shape[1:]) * dtype.itemsize
+        self.type = whole = ViewType.dense(region, dtype, shape)
+        self.size_bytes = whole.size * dtype.itemsize
+        self.partition_bytes = whole.free_bytes
 
     @property
     def partitions(self) -> int:
         return self.shape[0]
 
-    def whole(self) -> ViewType:
-        """The type of the view that covers the buffer."""
-        return ViewType.of(self.region, self.dtype, self.shape, contiguous_strides(self.shape))
+    def close(self) -> None:
+        """The kernel call or loop body that made the buffer has ended."""
+        if hasattr(self, "open_id"):
+            del self.open_id
 
     @property
     def label(self) -> str:

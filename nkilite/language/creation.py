@@ -21,8 +21,9 @@ from nkilite.errors import (
     UnsupportedError,
     describe,
 )
-from nkilite.ir.types import MemoryRegion
+from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.language.regions import as_region
+from nkilite.machine.target import Target
 from nkilite.passes.allocate import check_address
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
@@ -55,23 +56,41 @@ def ndarray(
         MemoryOverflow: a tensor larger than its memory by itself.
         InvalidAddress: an address outside the memory, or misaligned.
     """
-    region = as_region(buffer, "ndarray")
-    sizes, element = as_shape(shape, "ndarray"), element_type(dtype, "ndarray")
     builder = active.builder("nl.ndarray")
-    target = builder.target
-    name = "" if name is None else name
-    if not isinstance(name, str):
+    if name is None:
+        name = ""
+    elif not isinstance(name, str):
         raise InvalidOperand(
             instruction="nl.ndarray", operand="name", found=describe(name), expected="a string"
         )
+    try:
+        key = (buffer, dtype, *shape, *map(type, shape))
+        kind = builder.tiles.get(key)
+    except TypeError:
+        kind = key = None
+    if kind is None:
+        kind = _checked_type(shape, dtype, buffer, name, builder.target)
+        if key is not None:
+            builder.tiles[key] = kind
+    if address is None:
+        return builder.allocate(kind.region, kind.shape, kind.dtype, name=name)
+    if not kind.region.on_chip:
+        raise _bad_address(address, "None for a tensor in HBM")
+    tensor = builder.allocate(kind.region, kind.shape, kind.dtype, name=name, address=_as_address(address))
+    check_address(tensor.storage, builder.target)
+    return tensor
+
+
+def _checked_type(shape: Any, dtype: Any, buffer: Any, name: str, target: Target) -> ViewType:
+    """The type of a new tensor; errors as in `ndarray`."""
+    region = as_region(buffer, "ndarray")
+    sizes, element = as_shape(shape, "ndarray"), element_type(dtype, "ndarray")
     if not region.on_chip:
         size = prod(sizes) * element.itemsize
         if size > target.hbm_bytes:
             what = f"{name or 'a tensor'} {element} {list(sizes)}"
             raise HbmOverflow(what=what, found=size, limit=target.hbm_bytes, target=target.name)
-        if address is not None:
-            raise _bad_address(address, "None for a tensor in HBM")
-        return builder.allocate(region, sizes, element, name=name)
+        return ViewType.dense(region, element, sizes)
     if sizes == (1,):
         sizes = (1, 1)  # one element has one partition, whichever dimension was meant
     if len(sizes) < 2:
@@ -99,11 +118,7 @@ def ndarray(
             missing=need - capacity,
             tiles="  none",
         )
-    place = None if address is None else _as_address(address)
-    tensor = builder.allocate(region, sizes, element, name=name, address=place)
-    if place is not None:
-        check_address(tensor.storage, target)
-    return tensor
+    return ViewType.dense(region, element, sizes)
 
 
 def zeros(

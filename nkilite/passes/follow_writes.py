@@ -82,7 +82,7 @@ class FollowWrites:
         loop = carrying([loop for loop, _ in open_loops], buffer)
         dynamic = dst.type.indirection is not None
         if covered is Covered.some or (covered is Covered.none and (dynamic or loop is not None)):
-            kind, at = (buffer.whole(), 0) if dynamic else (dst.type, offset)
+            kind, at = (buffer.type, 0) if dynamic else (dst.type, offset)
             first = start if loop is None else next(at for outer, at in open_loops if outer is loop)
             words = _zeroing(program, kind, id, at, cover.unwritten(kind, at), where)
             inserted.setdefault(first, []).extend(words)

@@ -226,7 +226,7 @@ class _Stages:
             buffer, offset = words[operand.word], words[operand.word + 1]
             if operand.type.indirection is not None:
                 # The index is still needed to find the elements, so the whole buffer is copied.
-                whole = program.buffers[buffer].whole()
+                whole = program.buffers[buffer].type
                 stage = self._buffer(whole, operand.name)
                 copies += self._copy(whole, buffer, 0, stage, words[1])
                 words[operand.word] = stage.id
@@ -234,7 +234,7 @@ class _Stages:
                 stage = self._buffer(operand.type, operand.name)
                 copies += self._copy(operand.type, buffer, offset, stage, words[1])
                 words[operand.word:operand.word + 2] = stage.id, 0
-                plain[operand.name] = stage.whole()
+                plain[operand.name] = stage.type
         words[0] = self._redirected(signature, plain).id
         return copies + words
 
@@ -252,7 +252,7 @@ class _Stages:
         definition = REGISTRY["tensor_copy" if kind.region.on_chip else "dma_copy"]
         arguments = {p.name: p.default for p in definition.parameters}
         engine = Engine.vector if kind.region.on_chip else Engine.unknown
-        arguments.update(dst=stage.whole(), src=kind, engine=engine)
+        arguments.update(dst=stage.type, src=kind, engine=engine)
         return [self._program.signature(definition, arguments).id, where, stage.id, 0, buffer, offset]
 
     def _redirected(self, signature: Signature, plain: dict[str, ViewType]) -> Signature:

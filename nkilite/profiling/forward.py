@@ -29,7 +29,7 @@ def forwarded(program: Program) -> Program:
         signature = program.signatures[program.code[at]]
         target, source = signature.operand("dst"), signature.operand("data")
         tile, bank = program.code[at + target.word], program.code[at + source.word]
-        whole = target.type.size == program.buffers[tile].whole().size and target.type.dtype == source.type.dtype
+        whole = target.type.size == program.buffers[tile].type.size and target.type.dtype == source.type.dtype
         written = [i for i, _, writes in uses[tile] if writes]
         if not whole or written != [copy] or _written_later(uses, bank, copy):
             continue

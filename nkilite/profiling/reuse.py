@@ -77,7 +77,7 @@ def _written_once_and_computed_with(program: Program, starts: list[int]) -> set[
             buffer = program.code[start + word]
             if written:
                 writes[buffer] += 1
-                if kind.size != program.buffers[buffer].whole().size:
+                if kind.size != program.buffers[buffer].type.size:
                     spoiled.add(buffer)
             if read:
                 reads[buffer] += 1

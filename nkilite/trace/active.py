@@ -12,7 +12,12 @@ from nkilite.errors import NotInKernel
 if TYPE_CHECKING:
     from nkilite.trace.builder import Builder
 
-_local = threading.local()
+
+class _Local(threading.local):
+    builder: Builder | None = None
+
+
+local = _Local()
 
 
 def builder(what: str = "an nki function") -> Builder:
@@ -21,7 +26,7 @@ def builder(what: str = "an nki function") -> Builder:
     Raises:
         NotInKernel: no kernel is being traced or simulated in this thread.
     """
-    found = getattr(_local, "builder", None)
+    found = local.builder
     if found is None:
         raise NotInKernel(what=what)
     return found
@@ -29,15 +34,15 @@ def builder(what: str = "an nki function") -> Builder:
 
 def builder_or_none() -> Builder | None:
     """The active builder, or None outside a kernel."""
-    return getattr(_local, "builder", None)
+    return local.builder
 
 
 @contextmanager
 def activate(new: Builder) -> Iterator[Builder]:
     """Make `new` the active builder of this thread for the duration of a with block."""
-    previous = getattr(_local, "builder", None)
-    _local.builder = new
+    previous = local.builder
+    local.builder = new
     try:
         yield new
     finally:
-        _local.builder = previous
+        local.builder = previous

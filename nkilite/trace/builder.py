@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Callable, Sequence
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -59,9 +61,10 @@ class Builder:
     (buffer ids and offsets), not their tensors.
 
     Attributes:
-        program: buffers, signatures and the instruction table.
+        program: buffers, signatures and the instruction table, whose words are a list until the builder closes.
         nesting: the loops around what is recorded now.
         known: signatures already validated, by the argument types the instruction wrappers build.
+        tiles: types of new tensors already validated, by the arguments of `nl.ndarray`.
     """
 
     records = False
@@ -69,22 +72,27 @@ class Builder:
     def __init__(self, name: str, target: Target) -> None:
         self.target = target
         self.program = Program(name, target)
+        self._words: list[int] = []
+        self.program.code = self._words  # type: ignore[assignment]
         self.nesting = Nesting()
         self.known: dict[tuple, Signature] = {}
+        self.tiles: dict[tuple, ViewType] = {}
         self.constants: dict[Any, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
-        self._location_ids: dict[tuple[str, int], int] = {}
+        self._places: dict[tuple[int, int], int] = {}
+        self._codes: dict[int, CodeType] = {}
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
     def allocate(self, region: MemoryRegion, shape: tuple[int, ...], dtype: dtypes.DType, **options: Any) -> NkiTensor:
         """A tensor over a new buffer."""
-        options.setdefault("location", here())
+        if "location" not in options:
+            options["location"] = self.program.locations[self.place(sys._getframe(1))]
         if options.get("kind", BufferKind.internal) is BufferKind.internal:
             options["loop"] = self.nesting.innermost
         buffer = self.program.add_buffer(region, shape, dtype, **options)
         self._allocated(buffer)
-        return NkiTensor(buffer, buffer.whole())
+        return NkiTensor(buffer, buffer.type)
 
     def registers(self, engine: str) -> NkiTensor:
         """The accumulation registers of an engine: one float32 per partition."""
@@ -137,34 +145,26 @@ class Builder:
         Raises:
             StaleTensor, TensorOfLoop: an operand belongs to a kernel call, or a loop body, that has ended.
         """
-        _check_immediates(signature, operands)
-        words: list[Any] = [signature.id, self.where()]
-        for value in self._operands_of(signature, operands):
-            if value.__class__ is NkiTensor:
-                words.append(value.storage.open_id)
-                words.append(value.byte_offset)
-                if value.index is not None:
-                    words.append(value.index.storage.open_id)
-                    words.append(value.index.byte_offset)
-            elif value is not None:
-                words.append(self.program.constant_id(value))
-        if None in words:
-            raise self._stale(signature, operands)
+        if "check_immediates" in signature.definition.rules:
+            _check_immediates(signature, operands)
+        words = [signature.id, self.place(sys._getframe(1))]
+        try:
+            for value in self._operands_of(signature, operands):
+                if value.__class__ is NkiTensor:
+                    words += (value.storage.open_id, value.byte_offset)
+                    if value.index is not None:
+                        words += (value.index.storage.open_id, value.index.byte_offset)
+                elif value is not None:
+                    words.append(self.program.constant_id(value))
+        except AttributeError:
+            raise self._stale(signature, operands) from None
         return self.record(words, name)
 
     def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
-        """Append an instruction whose words are known.
-
-        Raises:
-            TypeError: a word is None, the id of a tensor of an ended kernel call; nothing is appended.
-        """
+        """Append an instruction whose words are known."""
+        self._words += words
         program = self.program
         index = program.count
-        try:
-            program.code.extend(words)
-        except TypeError:
-            del program.code[-words.index(None):]  # what came before it
-            raise
         program.count = index + 1
         if name is not None:
             program.names[index] = _checked_name(program, words[0], name)
@@ -214,39 +214,44 @@ class Builder:
         finally:
             made = [b for b in buffers[before:] if b.loop is not None]
             for buffer in made:
-                buffer.open_id = None
+                buffer.close()
             self.constants = constants  # a loop may run zero times: what its body loaded is not there after it
         return made
 
     # --- places ---------------------------------------------------------------------------------------------------
 
-    def where(self) -> int:
-        """The location id of the user's line; cheap, for it is asked once per instruction."""
-        frame = sys._getframe(2)
-        code = frame.f_code
-        while is_internal(code.co_filename):
-            frame = frame.f_back  # type: ignore[assignment]
-            if frame is None:
-                return self.program.location_id(UNKNOWN)
-            code = frame.f_code
-        key = (code.co_filename, frame.f_lineno)
-        found = self._location_ids.get(key)
-        if found is None:
-            location = Location(*key, code.co_name)
-            found = self._location_ids[key] = self.program.location_id(location)
-        return found
+    def place(self, frame: FrameType | None) -> int:
+        """The location id of the user's line in or below a frame; cheap, for it is asked once per instruction."""
+        places = self._places
+        while frame is not None:
+            site = id(frame.f_code), frame.f_lasti
+            found = places.get(site)
+            if found is None:
+                found = places[site] = self._new_place(frame)
+            if found >= 0:
+                return found
+            frame = frame.f_back
+        return self.program.location_id(UNKNOWN)
+
+    def _new_place(self, frame: FrameType) -> int:
+        """The location id of a frame, or -1 if it is one of ours. Keeps its code alive, so that its id stays unique."""
+        code = self._codes[id(frame.f_code)] = frame.f_code
+        if is_internal(code.co_filename):
+            return -1
+        return self.program.location_id(Location(code.co_filename, frame.f_lineno, code.co_name))
 
     def close(self) -> None:
-        """The kernel call has ended: its tensors are not accepted as operands any more."""
+        """The kernel call has ended: its tensors are not accepted as operands any more, and its words are packed."""
         for buffer in self.program.buffers:
-            buffer.open_id = None
+            buffer.close()
+        self.program.code = array("q", self._words)
 
     def _stale(self, signature: Signature, operands: tuple) -> NkiError:
         """The error for the first operand whose kernel call, or loop body, has ended."""
         names = [p.name for p in signature.definition.parameters if p.role is not Role.attribute]
         given = [(n, t) for n, t in zip(names, operands, strict=True) if isinstance(t, NkiTensor)]
         given += [(f"the index of {n}", t.index) for n, t in given if t.index is not None]
-        name, tensor = next((n, t) for n, t in given if t.storage.open_id is None)
+        name, tensor = next((n, t) for n, t in given if not hasattr(t.storage, "open_id"))
         buffer, buffers = tensor.storage, self.program.buffers
         ours = buffer.id < len(buffers) and buffers[buffer.id] is buffer
         error = TensorOfLoop if ours else StaleTensor
@@ -372,12 +377,10 @@ class EagerBuilder(Builder):
 
 
 def _check_immediates(signature: Signature, operands: tuple) -> None:
-    """Apply the rule for the numbers of a call, where the instruction has one."""
-    definition = signature.definition
-    rule = definition.rules.get("check_immediates")
-    if rule is not None:
-        given = zip((p.name for p in definition.parameters if p.role is not Role.attribute), operands, strict=True)
-        rule(signature, **{name: value for name, value in given if signature.arguments[name] is IMMEDIATE})
+    """Apply the instruction's rule for the numbers of a call."""
+    numbers = [v for v in operands if v is not None and v.__class__ is not NkiTensor]
+    names = [immediate.name for immediate in signature.immediates]
+    signature.definition.rules["check_immediates"](signature, **dict(zip(names, numbers, strict=True)))
 
 
 def _checked_name(program: Program, signature: int, name: Any) -> str:

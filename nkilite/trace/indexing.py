@@ -108,16 +108,13 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
 
 
 def cache_key(key: Any) -> tuple:
-    """A hashable stand-in for an index expression (slices hash only since Python 3.12)."""
-    if type(key) is tuple:
-        if len(key) == 2:
-            a, b = key
-            if type(a) is slice and type(b) is slice:
-                return (slice, a.start, a.stop, a.step, b.start, b.stop, b.step)
-        return tuple([(k.start, k.stop, k.step) if type(k) is slice else k for k in key])
-    if type(key) is slice:
-        return (key.start, key.stop, key.step, slice)
-    return (key,)
+    """A hashable stand-in for an index expression (slices hash only since Python 3.12), which tells 1 from 1.0."""
+    keys = key if type(key) is tuple else (key,)
+    return tuple([_slice_key(k) if type(k) is slice else (k, type(k)) for k in keys])
+
+
+def _slice_key(k: slice) -> tuple:
+    return k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)
 
 
 def _one_per_dimension(tensor: NkiTensor, key: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -89,16 +90,18 @@ def _compile_wrapper(definition: Definition) -> Any:
     plain = all(p.role is Role.tensor for p in definition.parameters if p.role is not Role.attribute)
     words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
     fast = f"""
-    if builder.records and signature.plain:
+    if signature.plain and builder.records:
         try:
-            return builder.record((signature.id, builder.where(), {words}), name)
-        except TypeError:
+            return builder.record((signature.id, builder.place(getframe(1)), {words}), name)
+        except AttributeError:
             pass  # a tensor of an ended kernel has no id: emit explains""" if plain else ""
     everything = ", ".join(p.name for p in definition.parameters)
     operands = "".join(f"{name}, " for name in passed)
     source = f"""
 def {definition.name}({", ".join(header)}, name=None, **old):
-    builder = active_builder("nki.isa.{definition.name}")
+    builder = active.builder
+    if builder is None:
+        builder = active_builder("nki.isa.{definition.name}")
     if old:
         accept_old(D, old){unwrapped}
     try:
@@ -108,8 +111,8 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {
-        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active_builder": active.builder,
-        "accept_old": _accept_old, **defaults,
+        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
+        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, **defaults,
     }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]

@@ -29,7 +29,7 @@ from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
 from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, require_inside, require_ints
 
-_VIEWS_KEPT = 4096  # cached slices per tensor; beyond that kernels do not come back to them
+_SLICES_KEPT = 4096  # per view type; kernels do not come back to more
 
 
 class NkiTensor(Refusals):
@@ -39,7 +39,7 @@ class NkiTensor(Refusals):
     tensors have at least one. A tensor is always true in a condition, so kernels can test optional ones for None.
     """
 
-    __slots__ = ("_views", "byte_offset", "index", "storage", "type")
+    __slots__ = ("byte_offset", "index", "storage", "type")
 
     type: ViewType
     storage: Buffer
@@ -51,7 +51,6 @@ class NkiTensor(Refusals):
         self.type = type
         self.byte_offset = byte_offset
         self.index = index
-        self._views: dict[tuple, NkiTensor] | None = None
 
     # --- attributes -----------------------------------------------------------------------------------------------
 
@@ -121,38 +120,29 @@ class NkiTensor(Refusals):
         Raises:
             IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex.
         """
-        views = self._views
-        if views is None:
-            views = self._views = {}
+        # What a key selects depends on the type of the view alone: its type and distance are found once for all tiles.
+        slices = self.type.slices
+        known: Any
+        if key.__class__ is tuple and len(key) == 2 and key[0].__class__ is slice is key[1].__class__:
+            rows, columns = key
+            known = first, last, left, right = rows.start, rows.stop, columns.start, columns.stop
+            if not (
+                first.__class__ is last.__class__ is left.__class__ is right.__class__ is int
+                and rows.step is None is columns.step
+            ):
+                known = indexing.cache_key(key)
+        else:
+            known = indexing.cache_key(key)
         try:
-            cache_key = indexing.cache_key(key)
-            found = views.get(cache_key)
+            found = slices.get(known)
         except TypeError:
             return self._getitem(key)
-        if found is None:
-            found = self._sliced(key) or self._getitem(key)
-            if len(views) < _VIEWS_KEPT:
-                views[cache_key] = found
-        return found
-
-    def _sliced(self, key: Any) -> NkiTensor | None:
-        """The view for the commonest key, one in-bounds slice of step 1 per dimension; None for all others."""
-        kind = self.type
-        if type(key) is not tuple or len(key) != kind.ndim or self.index is not None:
-            return None
-        shape = []
-        offset = 0
-        for k, size, stride in zip(key, kind.shape, kind.strides, strict=True):
-            if type(k) is not slice or k.step is not None:
-                return None
-            start = 0 if k.start is None else k.start
-            stop = size if k.stop is None else k.stop
-            if type(start) is not int or type(stop) is not int or not 0 <= start < stop <= size:
-                return None
-            offset += start * stride
-            shape.append(stop - start)
-        new = ViewType.of(kind.region, kind.dtype, tuple(shape), kind.strides)
-        return NkiTensor(self.storage, new, self.byte_offset + offset * kind.dtype.itemsize)
+        if found is not None and self.index is None:
+            return NkiTensor(self.storage, found[0], self.byte_offset + found[1])
+        view = self._getitem(key)
+        if view.index is None and len(slices) < _SLICES_KEPT:
+            slices[known] = view.type, view.byte_offset - self.byte_offset
+        return view
 
     def _getitem(self, key: Any) -> NkiTensor:
         found = indexing.select(self, key)
