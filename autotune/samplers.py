@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -14,7 +15,8 @@ from optuna.trial import TrialState, create_trial
 
 from autotune import pareto
 from autotune.context import canonical
-from autotune.errors import OneFigureOnly, UnknownSampler
+from autotune.errors import MissingExtra, OneFigureOnly, UnknownSampler
+from autotune.gaussian import GaussianSampler
 from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
@@ -29,13 +31,17 @@ def _tpe(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSamp
     )
 
 
+def _cmaes(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
+    if find_spec("cmaes") is None:
+        raise MissingExtra(extra="cmaes", what="sampler 'cmaes'", problem="no module named 'cmaes'")
+    return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
+
+
 SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
     "tpe": _tpe,
     "random": lambda seed, startup, conditional: optuna.samplers.RandomSampler(seed=seed),
-    "cmaes": lambda seed, startup, conditional: optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup),
-    "gp": lambda seed, startup, conditional: optuna.samplers.GPSampler(
-        seed=seed, n_startup_trials=startup, deterministic_objective=True
-    ),
+    "cmaes": _cmaes,
+    "gp": lambda seed, startup, conditional: GaussianSampler(seed, startup),
     "nsga2": lambda seed, startup, conditional: optuna.samplers.NSGAIISampler(
         seed=seed, population_size=2 * startup
     ),
