@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Executable:
             self.table[lowered.entries] = functions[self.table[lowered.entries]]
         self._walk = Walk(host, image.bases, lowered.threads)
         self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
+        self._written = [i for i, a in enumerate(image.inputs) if a.written is not None]
         self._idle: list[Workspace] = []
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
@@ -45,9 +46,9 @@ class Executable:
         Raises:
             IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
         """
-        workspace = self._enter(arrays)
+        workspace, walk = self._enter(arrays), self._walk_for(arrays)
         try:
-            self._finish(self._walk(address(self.table), 0, len(self.table), workspace.address), workspace)
+            self._finish(walk(address(self.table), 0, len(self.table), workspace.address), workspace, walk)
         finally:
             self._leave(workspace)
 
@@ -58,15 +59,15 @@ class Executable:
             IndirectOutOfBounds: as `run`.
         """
         elapsed = []
-        clock, walk, table, count = time.perf_counter_ns, self._walk, address(self.table), len(self.table)
-        workspace = self._enter(arrays)
+        clock, table, count = time.perf_counter_ns, address(self.table), len(self.table)
+        workspace, walk = self._enter(arrays), self._walk_for(arrays)
         try:
             for _ in range(launches):
                 workspace.clear()
                 started = clock()
                 stopped = walk(table, 0, count, workspace.address)
                 elapsed.append(clock() - started)
-                self._finish(stopped, workspace)
+                self._finish(stopped, workspace, walk)
         finally:
             self._leave(workspace)
         return elapsed
@@ -86,7 +87,15 @@ class Executable:
         if len(self._idle) < _WORKSPACES_KEPT:
             self._idle.append(workspace)
 
-    def _finish(self, stopped: int, workspace: Workspace) -> None:
+    def _walk_for(self, arrays: Sequence[np.ndarray]) -> Callable[[int, int, int, int], int]:
+        """The native loop: with threads, unless arrays that are not known to be one do overlap."""
+        if self._walk.most > 1:
+            for i in self._written:
+                if any(np.may_share_memory(arrays[i], other) for j, other in enumerate(arrays) if i != j):
+                    return self._walk.alone
+        return self._walk
+
+    def _finish(self, stopped: int, workspace: Workspace, walk: Callable[[int, int, int, int], int]) -> None:
         """Handle what the walker stopped at, going on after every pause, until the end of the table."""
         while stopped:
             status, word = stopped >> 48, stopped & ((1 << 48) - 1)
@@ -100,7 +109,7 @@ class Executable:
             assert stop.shown is not None
             self._print(stop.shown, word, workspace)
             after = word + (int(self.table[word + 1]) & WIDTH)
-            stopped = self._walk(address(self.table), after, len(self.table), workspace.address)
+            stopped = walk(address(self.table), after, len(self.table), workspace.address)
 
     def _print(self, shown: Shown, word: int, workspace: Workspace) -> None:
         """What nl.device_print prints."""

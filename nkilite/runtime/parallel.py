@@ -19,23 +19,27 @@ class Walk:
     """Calls the native loop: `walk(table, start, count, bases)` with addresses and word positions.
 
     Returns 0, or what stopped it (nkilite/runtime/walker.py), with the words of a fault in front of the bases.
+
+    Attributes:
+        alone: the same, on the calling thread.
+        most: threads that such tables gain from.
     """
 
     def __init__(self, host: Host, bases: int, most: int) -> None:
-        """For tables that use so many bases and gain from `most` threads."""
+        """For tables that use so many bases."""
         address = library(host).addresses([WALK])[WALK.name]
         arguments = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-        self._alone = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address)
-        self._bases, self._most = bases, most
+        self.alone = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address)
+        self.most, self._bases = most, bases
 
     def __call__(self, table: int, start: int, count: int, bases: int) -> int:
-        if self._most > 1:
-            members = min(self._most, threads.limit())
+        if self.most > 1:
+            members = min(self.most, threads.limit())
             if members > 1:
                 stopped = self._together(members, table, start, count, bases)
                 if stopped != BUSY:
                     return stopped
-        return self._alone(table, start, count, bases)
+        return self.alone(table, start, count, bases)
 
     def _together(self, members: int, table: int, start: int, count: int, bases: int) -> int:
         """Walk with the team; every member has a copy of the bases, with room for its own fault in front."""
