@@ -18,10 +18,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from nkilite.dtypes import DType
 from nkilite.ir.definition import Definition, Role
 from nkilite.ir.group import Group
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
-from nkilite.location import Location
+from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
 
 WORDS_BEFORE_ARGUMENTS = 2
@@ -163,6 +164,7 @@ class Program:
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
         self.groups: list[Group] = []  # disjoint and in order, set by the last passes
+        self.uniform: frozenset[int] = frozenset()  # ids of tiles whose partitions all hold the same
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple, Signature] = {}
         self._location_ids: dict[Location, int] = {}
@@ -170,8 +172,19 @@ class Program:
 
     # --- building -------------------------------------------------------------------------------------------------
 
-    def add_buffer(self, region: MemoryRegion, shape: tuple[int, ...], dtype: Any, **options: Any) -> Buffer:
-        buffer = Buffer(len(self.buffers), region, shape, dtype, **options)
+    def add_buffer(
+        self,
+        region: MemoryRegion,
+        shape: tuple[int, ...],
+        dtype: DType,
+        name: str = "",
+        kind: BufferKind = BufferKind.internal,
+        address: tuple[int, int] | None = None,
+        location: Location = UNKNOWN,
+        data: Any = None,
+        loop: int | None = None,
+    ) -> Buffer:
+        buffer = Buffer(len(self.buffers), region, shape, dtype, name, kind, address, location, data, loop)
         self.buffers.append(buffer)
         if buffer.kind is BufferKind.input:
             self.inputs.append(buffer)

@@ -44,7 +44,11 @@ def ds(start: Any, size: int) -> DynamicSlice:
 
 
 def _unrolled(name: str, start: int, stop: int | None, step: int) -> builtins.range:
-    deprecated(f"nl.{name}", "range")
+    builder = active.builder_or_none()
+    if builder is None or builder.first_time_here(name):
+        deprecated(f"nl.{name}", "range")
+    if type(start) is int and stop is None and step == 1:
+        return builtins.range(start)
     return _range(f"nl.{name}", start, stop, step)
 
 

@@ -65,6 +65,7 @@ class Builder:
         nesting: the loops around what is recorded now.
         known: signatures already validated, by the argument types the instruction wrappers build.
         tiles: types of new tensors already validated, by the arguments of `nl.ndarray`.
+        places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
     """
 
     records = False
@@ -79,18 +80,29 @@ class Builder:
         self.tiles: dict[tuple, ViewType] = {}
         self.constants: dict[Any, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
-        self._places: dict[tuple[int, int], int] = {}
+        self.places: dict[tuple[int, int], int] = {}
         self._codes: dict[int, CodeType] = {}
+        self._asked: set[tuple[str, int]] = set()
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
-    def allocate(self, region: MemoryRegion, shape: tuple[int, ...], dtype: dtypes.DType, **options: Any) -> NkiTensor:
-        """A tensor over a new buffer."""
-        if "location" not in options:
-            options["location"] = self.program.locations[self.place(sys._getframe(1))]
-        if options.get("kind", BufferKind.internal) is BufferKind.internal:
-            options["loop"] = self.nesting.innermost
-        buffer = self.program.add_buffer(region, shape, dtype, **options)
+    def allocate(
+        self,
+        region: MemoryRegion,
+        shape: tuple[int, ...],
+        dtype: dtypes.DType,
+        name: str = "",
+        kind: BufferKind = BufferKind.internal,
+        address: tuple[int, int] | None = None,
+        location: Location | None = None,
+        data: Any = None,
+    ) -> NkiTensor:
+        """A tensor over a new buffer, made where the user's line is unless a location is given."""
+        program = self.program
+        if location is None:
+            location = program.locations[self.place(sys._getframe(1))]
+        loop = self.nesting.innermost if kind is BufferKind.internal else None
+        buffer = program.add_buffer(region, shape, dtype, name, kind, address, location, data, loop)
         self._allocated(buffer)
         return NkiTensor(buffer, buffer.type)
 
@@ -222,7 +234,7 @@ class Builder:
 
     def place(self, frame: FrameType | None) -> int:
         """The location id of the user's line in or below a frame; cheap, for it is asked once per instruction."""
-        places = self._places
+        places = self.places
         while frame is not None:
             site = id(frame.f_code), frame.f_lasti
             found = places.get(site)
@@ -239,6 +251,14 @@ class Builder:
         if is_internal(code.co_filename):
             return -1
         return self.program.location_id(Location(code.co_filename, frame.f_lineno, code.co_name))
+
+    def first_time_here(self, what: str) -> bool:
+        """Whether the user's line has not asked this in this kernel call before."""
+        line = what, self.place(sys._getframe(1))
+        if line in self._asked:
+            return False
+        self._asked.add(line)
+        return True
 
     def close(self) -> None:
         """The kernel call has ended: its tensors are not accepted as operands any more, and its words are packed."""

@@ -91,8 +91,12 @@ def _compile_wrapper(definition: Definition) -> Any:
     words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
     fast = f"""
     if signature.plain and builder.records:
+        frame = getframe(1)
+        place = builder.places.get((id(frame.f_code), frame.f_lasti), -1)
+        if place < 0:
+            place = builder.place(frame)
         try:
-            return builder.record((signature.id, builder.place(getframe(1)), {words}), name)
+            return builder.record((signature.id, place, {words}), name)
         except AttributeError:
             pass  # a tensor of an ended kernel has no id: emit explains""" if plain else ""
     everything = ", ".join(p.name for p in definition.parameters)

@@ -126,11 +126,10 @@ class NkiTensor(Refusals):
         if key.__class__ is tuple and len(key) == 2 and key[0].__class__ is slice is key[1].__class__:
             rows, columns = key
             known = first, last, left, right = rows.start, rows.stop, columns.start, columns.stop
-            if not (
-                first.__class__ is last.__class__ is left.__class__ is right.__class__ is int
-                and rows.step is None is columns.step
-            ):
+            if rows.step is not None or columns.step is not None:
                 known = indexing.cache_key(key)
+            elif not first.__class__ is last.__class__ is left.__class__ is right.__class__ is int:
+                known += (first.__class__, last.__class__, left.__class__, right.__class__)
         else:
             known = indexing.cache_key(key)
         try:
