@@ -15,6 +15,7 @@ _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
 # What a copy must reach for non-temporal stores to pay; a smaller result is likely to be read next.
 _LONG_RUN, _LARGE_COPY = 8 << 10, 4 << 20
+_STREAMED_RUN = 512
 
 
 def nested(
@@ -53,14 +54,17 @@ def nested(
                 descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
             return
         run = (dims[level].count if dims else 1) * size
-        streams = not target.region.on_chip and run >= _LONG_RUN and prod(target.shape) * size >= _LARGE_COPY
-        (_stream_bytes if streams else copy_bytes)(e, at[0], at[1], run)
+        large = not target.region.on_chip and run >= _LONG_RUN and prod(target.shape) * size >= _LARGE_COPY
+        if large or (target.streams and run >= _STREAMED_RUN):
+            _stream_bytes(e, at[0], at[1], run, source.ahead)
+        else:
+            copy_bytes(e, at[0], at[1], run, source.ahead)
 
     descend(0, at)
 
 
-def copy_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
-    """Copy a dense run of `count` bytes."""
+def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -> None:
+    """Copy a dense run of `count` bytes, fetching what lies `ahead` bytes ahead of the source if that is not 0."""
     native = e.host.vector_bits // 8
     step = native * _VECTORS
     full = count // step * step
@@ -68,6 +72,7 @@ def copy_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
         with e.loop(full, step=step) as loop:
             at = [e.offset(src, loop.index), e.offset(dst, loop.index)]
             values = [e.load("i8", e.offset(at[0], i * native), native) for i in range(_VECTORS)]
+            elementwise.fetch(e, at[0], ahead, step)
             for i, value in enumerate(values):
                 e.store(value, e.offset(at[1], i * native))
     done, width = full, step // 2
@@ -93,7 +98,7 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
     elementwise.visit(kernel, [target], [pointer], element)
 
 
-def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
+def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int) -> None:
     """Copy a long dense run around the caches: aligned non-temporal stores, plain ones at ragged ends."""
     native = e.host.vector_bits // 8
     misaligned = e.and_(e.convert("ptrtoint", dst, "i64"), e.i64(native - 1))
@@ -104,6 +109,7 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int) -> None:
     with e.loop(body, step=native * _VECTORS) as loop:
         at = e.offset(first, loop.index)
         values = [e.load("i8", e.offset(at, i * native), native) for i in range(_VECTORS)]
+        elementwise.fetch(e, at, ahead, native * _VECTORS)
         for i, value in enumerate(values):
             e.store(value, e.offset(e.offset(target, loop.index), i * native), align=native, streaming=True)
     done = e.add(head, body)

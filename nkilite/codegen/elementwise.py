@@ -12,6 +12,7 @@ from nkilite.dtypes import DType
 
 Body = Callable[..., Value]
 
+_LINE, _SECOND_LEVEL = 64, 2
 VECTORS_PER_STEP = 2  # native vectors per loop step: hides latency without spilling long expressions
 
 
@@ -134,6 +135,13 @@ def map(
     visit(kernel, operands, pointers, element)
 
 
+def fetch(e: Emitter, pointer: Value, ahead: int, count: int) -> None:
+    """Bring `count` bytes that lie `ahead` bytes ahead of a pointer to the second-level cache; none if `ahead` is 0."""
+    if ahead:
+        for byte in range(0, count, _LINE):
+            e.prefetch(e.offset(pointer, ahead + byte), locality=_SECOND_LEVEL)
+
+
 def visit(
     kernel: MicroKernel,
     operands: Sequence[CpuOperand],
@@ -159,8 +167,15 @@ def visit(
             with e.loop(dim.count) as loop:
                 descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, dim.strides, strict=True)])
             return
-        chunks(e, dim.count, lanes, lambda index, width: element(
-            [e.step(p, index, s) for p, s in zip(at, dim.strides, strict=True)], dim.strides, width))
+
+        def step(index: Value, width: int) -> None:
+            here = [e.step(p, index, s) for p, s in zip(at, dim.strides, strict=True)]
+            for operand, pointer, stride in zip(operands, here, dim.strides, strict=True):
+                if stride == operand.dtype.itemsize:
+                    fetch(e, pointer, operand.ahead, width * stride)
+            element(here, dim.strides, width)
+
+        chunks(e, dim.count, lanes, step)
 
     descend(0, list(pointers))
 

@@ -35,6 +35,10 @@ class CpuOperand(NamedTuple):
 
     `name` is the parameter's ("dst", "data.index", ...). For an indirect tensor the address grows by
     ``index * index_stride`` bytes.
+
+    Attributes:
+        streams: what is written is not needed soon and should go past the caches.
+        ahead: if not 0, fetch what lies so many bytes ahead while reading: the next block of rows.
     """
 
     name: str
@@ -44,6 +48,8 @@ class CpuOperand(NamedTuple):
     region: MemoryRegion
     indirection: Indirection | None
     index_stride: int
+    streams: bool = False
+    ahead: int = 0
 
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -81,6 +87,7 @@ class MicroKernel:
         e: the emitter of the function body; the members of a group share one.
         host: the CPU.
         operands: the tensor arguments by parameter name.
+        private: those whose words mean nothing, for the group keeps what they hold to itself.
         split: how the function, called with a part and parts, does its share; None if it only does all at once.
         leads: whether its status may say where to go on.
     """
@@ -96,8 +103,15 @@ class MicroKernel:
         self.e = Emitter(host) if emitter is None else emitter
         self.split: Split | None = None
         self.leads = False
+        self.private: set[str] = set()
         self._pointers: dict[str, Value] = {}
         self._first_word = first_word
+
+    def part(self, call: Signature, operands: dict[str, CpuOperand], pointers: dict[str, Value]) -> MicroKernel:
+        """The same instruction on other operands, at known addresses."""
+        kernel = MicroKernel(call, self.host, operands, self.e, self._first_word)
+        kernel._pointers.update(pointers)
+        return kernel
 
     def has(self, name: str) -> bool:
         """Whether an argument is a tensor of this call."""

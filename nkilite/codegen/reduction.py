@@ -139,7 +139,10 @@ class _Reducer:
         """Combine `trips` vectors, the first at element `start`, into an accumulator of their width."""
         e, width = self._e, state.lanes
         with e.loop(start + trips * width, state, start=start, step=width) as loop:
-            loop.carry(self._combine(e.step(pointer, loop.index, stride), width, stride, loop.values[0]))
+            here = e.step(pointer, loop.index, stride)
+            if stride == self._source.dtype.itemsize:
+                elementwise.fetch(e, here, self._source.ahead, width * stride)
+            loop.carry(self._combine(here, width, stride, loop.values[0]))
         return loop.results[0]
 
     def _fold(self, accumulators: list[Value]) -> Value:

@@ -72,6 +72,8 @@ class Definition:
     `registers(arguments)` names the engine whose accumulation registers the call uses, or None; `updates(arguments)`
     names the written operands whose old content matters too (accumulation, predicated copies). `in_place` says that
     an operand may be the very view that is written: elements are read before the same elements are written.
+    `by_row` is 0, or position i of dimension 0 of what is written depends on position i of the operands alone, if all
+    have as many positions, and the lower rule works well on that many positions or more.
     `control` marks the instructions that enclose the body of a loop.
     """
 
@@ -82,6 +84,7 @@ class Definition:
     updates: Callable[[dict[str, Any]], tuple[str, ...]]
     in_place: bool = True
     control: Control | None = None
+    by_row: int = 0
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -114,6 +117,7 @@ def define(
     updates: Callable[[dict[str, Any]], tuple[str, ...]],
     in_place: bool = True,
     control: Control | None = None,
+    by_row: int = 0,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -126,7 +130,9 @@ def define(
         optional = role is Role.attribute or "None" in annotation
         register = _REGISTER in annotation
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
-    definition = Definition(function.__name__, function, tuple(parameters), registers, updates, in_place, control)
+    definition = Definition(
+        function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row
+    )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition
     return definition

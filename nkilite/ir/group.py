@@ -17,8 +17,56 @@ class Group(NamedTuple):
         plan: how their code is written. Its type chooses the writer (nkilite/runtime/lower.py); two groups of the
             same signatures on the same row pitches share a micro-kernel if their plans are equal, so a plan says
             everything else the code depends on, such as which operands are the same memory.
+        private: ids of buffers that need no memory, for the group keeps what they hold to itself.
     """
 
     first: int
     size: int
     plan: Hashable
+    private: tuple[int, ...] = ()
+
+
+class Scratch(NamedTuple):
+    """An operand of a row group that lives in the group's own scratch memory.
+
+    Attributes:
+        slot: which of the plan's slots.
+        byte: where in a row of the slot the operand's row begins.
+    """
+
+    slot: int
+    byte: int
+
+
+class Forwarded(NamedTuple):
+    """An operand of a row group that is read where a DMA load of the group would have read it from.
+
+    Attributes:
+        member: the load, which does nothing.
+        byte: where in a row of the load's source the operand's row begins.
+    """
+
+    member: int
+    byte: int
+
+
+class RowPlan(NamedTuple):
+    """Instructions that work on each partition on its own: a few partitions at a time go through all of them.
+
+    Attributes:
+        rows: partitions in a block.
+        blocks: how many blocks there are.
+        slots: row pitches, in bytes, of the scratch memory, which has `rows` rows and serves every block.
+        places: for every member and every one of its tensor operands, where it is; None is where its buffer is.
+        skipped: members all of whose readers are forwarded.
+        streams: members that store past the caches.
+        ahead: (member, operand) pairs: while reading the operand, fetch its rows of the next block.
+    """
+
+    rows: int
+    blocks: int
+    slots: tuple[int, ...]
+    places: tuple[tuple[Scratch | Forwarded | None, ...], ...]
+    skipped: tuple[int, ...]
+    streams: tuple[int, ...]
+    ahead: tuple[tuple[int, int], ...]

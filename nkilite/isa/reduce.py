@@ -78,7 +78,7 @@ def _reduction(op: AluOp, target: DType, negate: bool = False, scale: float = 1.
 # --- tensor_reduce ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), by_row=1)
 def tensor_reduce(dst: NkiTensor, op, data: NkiTensor, axis, negate=False, keepdims=False, name=None) -> None:
     """dst = data combined along its last free dimensions, on the Vector Engine.
 
@@ -237,7 +237,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_scalar_reduce -----------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"))
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
 def tensor_scalar_reduce(
     dst: NkiTensor,
     data: NkiTensor,

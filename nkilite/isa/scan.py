@@ -36,7 +36,7 @@ def _running(call: Signature, state: Any, columns: int, step: Any) -> tuple[np.n
 # --- tensor_tensor_scan -------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), by_row=16)
 def tensor_tensor_scan(
     dst: NkiTensor,
     data0: NkiTensor,
@@ -123,7 +123,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_scalar_cumulative -------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), registers=lambda arguments: "vector")
+@instruction(writes=("dst",), registers=lambda arguments: "vector", by_row=16)
 def tensor_scalar_cumulative(
     dst: NkiTensor,
     src: NkiTensor,

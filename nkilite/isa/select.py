@@ -28,7 +28,7 @@ _FP32_MIN = float(np.finfo(np.float32).min)
 _idle, _reset_reduce = reduce_cmd.idle, reduce_cmd.reset_reduce
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"))
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
 def select_reduce(
     dst: NkiTensor,
     predicate: NkiTensor,
@@ -124,7 +124,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     accumulation.lower(kernel, call.reduce_cmd, call.reduce_op, ("on_true", "on_false", "predicate"), select)
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"))
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
 def range_select(
     dst: NkiTensor,
     on_true_tile: NkiTensor,

@@ -10,7 +10,9 @@ from nkilite.ir.program import Program
 from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.follow_writes import FollowWrites
+from nkilite.passes.fuse import Fuse
 from nkilite.passes.stage_overlaps import StageOverlaps
+from nkilite.passes.uniform import FindUniform
 
 
 class Pass(Protocol):
@@ -19,7 +21,7 @@ class Pass(Protocol):
     def run(self, program: Program) -> Program: ...
 
 
-PIPELINE: tuple[type[Pass], ...] = (FollowWrites, Allocate, StageOverlaps)
+PIPELINE: tuple[type[Pass], ...] = (FollowWrites, Allocate, StageOverlaps, FindUniform, Fuse)
 
 Observer = Callable[[str, Program], None]
 

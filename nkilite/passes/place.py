@@ -3,16 +3,21 @@
 Chip addresses decide what fits and what waits for what on the chip; on the CPU, tiles are compact and the memory
 freed last is used next, because it is still in the cache. Tiles with an explicit address may alias each other, so they
 live together in one window per memory that mirrors the chip's addresses.
+
+The instructions of a group may run in another order than they are written in, so whatever one of them uses is taken
+to be in use throughout the group.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
 from nkilite.machine.memory import Plan, Request, plan
-from nkilite.passes.liveness import lifetimes
+from nkilite.passes.liveness import Lifetimes, lifetimes
 
 ARENA = 0  # index of the arena among an executable's bases
 _ALIGN = 64
@@ -20,7 +25,7 @@ _ALIASING = 4096  # rows this far apart compete for the same cache sets
 
 
 class CpuBuffer(NamedTuple):
-    """Where a buffer is: `bases[base] + offset`, partitions (rows) `pitch` bytes apart."""
+    """Where a buffer is: `bases[base] + offset`, partitions (rows) `pitch` bytes apart; 0 if all are the same row."""
 
     base: int
     offset: int
@@ -37,7 +42,8 @@ class CpuPlacement(NamedTuple):
 
 def place(program: Program) -> CpuPlacement:
     """Lay out all buffers of a program for the CPU."""
-    first, last = lifetimes(program)
+    first, last = _by_group(program, lifetimes(program))
+    private = {id for group in program.groups for id in group.private}
     placed: list[CpuBuffer] = [CpuBuffer(ARENA, 0, 0)] * len(program.buffers)
     external: list[Buffer] = []
     windows: dict[MemoryRegion, int] = {}
@@ -49,12 +55,12 @@ def place(program: Program) -> CpuPlacement:
         elif buffer.address is not None:
             end = buffer.address[1] + buffer.partition_bytes
             windows[buffer.region] = max(windows.get(buffer.region, 0), end)
-        elif first[buffer.id] >= 0:
+        elif first[buffer.id] >= 0 and buffer.id not in private:
             automatic.append(buffer)
     automatic.sort(key=lambda b: first[b.id])
-    pitches = [_pitch(b.partition_bytes) if b.partitions > 1 else b.partition_bytes for b in automatic]
+    pitches = [0 if b.id in program.uniform else _pitch(b.partition_bytes, b.partitions) for b in automatic]
     requests = [
-        Request(b.partitions * pitch, first[b.id] if b.kind is not BufferKind.registers else 0,
+        Request(b.partitions * pitch or b.partition_bytes, first[b.id] if b.kind is not BufferKind.registers else 0,
                 last[b.id] if b.kind is not BufferKind.registers else program.count)
         for b, pitch in zip(automatic, pitches, strict=True)
     ]
@@ -64,7 +70,7 @@ def place(program: Program) -> CpuPlacement:
         placed[buffer.id] = CpuBuffer(ARENA, offset, pitch)
     end = -(-result.extent // _ALIGN) * _ALIGN
     for region, width in windows.items():
-        pitch = _pitch(-(-width // _ALIGN) * _ALIGN)
+        pitch = _pitch(-(-width // _ALIGN) * _ALIGN, program.target.num_partitions)
         for buffer in program.buffers:
             if buffer.region is region and buffer.address is not None:
                 partition, byte = buffer.address
@@ -73,6 +79,21 @@ def place(program: Program) -> CpuPlacement:
     return CpuPlacement(placed, end, external)
 
 
-def _pitch(row_bytes: int) -> int:
+def _by_group(program: Program, found: Lifetimes) -> Lifetimes:
+    """Lifetimes that begin and end with the groups they begin and end in."""
+    if not program.groups:
+        return found
+    firsts = np.arange(program.count)
+    lasts = firsts.copy()
+    for group in program.groups:
+        firsts[group.first : group.first + group.size] = group.first
+        lasts[group.first : group.first + group.size] = group.first + group.size - 1
+    begins, ends = firsts.tolist(), lasts.tolist()
+    return Lifetimes(
+        [begins[i] if i >= 0 else i for i in found.first], [ends[i] if i >= 0 else i for i in found.last]
+    )
+
+
+def _pitch(row_bytes: int, rows: int) -> int:
     """Row pitch: compact, but never a multiple of the cache's aliasing distance."""
-    return row_bytes + _ALIGN if row_bytes % _ALIASING == 0 and row_bytes else row_bytes
+    return row_bytes + _ALIGN if rows > 1 and row_bytes and row_bytes % _ALIASING == 0 else row_bytes

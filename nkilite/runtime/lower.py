@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nkilite.codegen import rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.definition import Control
+from nkilite.ir.group import RowPlan
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
 from nkilite.passes.place import CpuPlacement
@@ -44,7 +46,7 @@ class Lowered(NamedTuple):
 # Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
 Writer = Callable[[Sequence[MicroKernel], Any], None]
 
-WRITERS: dict[type, Writer] = {}
+WRITERS: dict[type, Writer] = {RowPlan: rows.write}
 
 _Pitches = tuple[tuple[int, int], ...]  # of every tensor argument: bytes per partition, bytes between partitions
 
@@ -108,9 +110,9 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
             numbers[key] = number
         entry[0], entry[1] = number, len(entry)
         table += entry
-    flags, threads = meetings(table, entries, footprints)
     words, positions = np.array(table, np.int64), np.array(entries, np.int64)
-    words[positions + 1] |= flags.astype(np.int64) << 32
+    flags, threads = meetings(words, positions, footprints)
+    words[positions + 1] |= flags << 32
     return Lowered(sources, words, positions, np.array(firsts, np.int64), threads)
 
 

@@ -12,7 +12,6 @@ too many costs half a microsecond.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ _PRODUCTS_PER_NS = 40
 WAKE_NS = 100_000
 MEETING_NS = 1_000
 
-_CROWD = 32  # intervals that one access may meet before they are merged
+_CROWD = 32  # stretches of memory an operand may have on average before they are merged
 
 
 class Stripe(NamedTuple):
@@ -84,6 +83,8 @@ def footprint(kernels: Sequence[MicroKernel]) -> Footprint:
     first, ns = 0, 0.0
     for kernel in kernels:
         for operand in kernel.call.operands:
+            if operand.name in kernel.private:
+                continue
             word = first + operand.word - WORDS_BEFORE_ARGUMENTS
             accesses.append(_access(kernel.operands[operand.name], word, operand.writes, split))
         ns += _work(kernel)
@@ -138,124 +139,152 @@ def _work(kernel: MicroKernel) -> float:
     return sum(o.type.size for o in call.operands) / _ELEMENTS_PER_NS
 
 
-def meetings(table: list[int], entries: list[int], footprints: Sequence[Footprint]) -> tuple[np.ndarray, int]:
+def meetings(table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footprint]) -> tuple[np.ndarray, int]:
     """The flags of every entry, and the number of threads beyond which more would not make the walk faster.
 
     Args:
         table: words; an entry begins with the number of its footprint.
         entries: word position of every entry.
     """
-    flags = np.array([footprints[table[at]].flags for at in entries], np.int32)
-    shared = sum(footprints[table[at]].ns for at, flag in zip(entries, flags.tolist(), strict=True) if flag & SPLIT)
+    number = table[entries]
+    flags = np.array([f.flags for f in footprints], np.int64)[number]
+    shared = float((np.array([f.ns for f in footprints])[number] * (flags & SPLIT != 0)).sum())
     if shared < 2 * WAKE_NS:
         return flags, 1
-    written = _written_bases(table, entries, footprints)
-    memory: dict[int, _Memory] = {}
-    for number, at in enumerate(entries):
-        own = footprints[table[at]]
-        if own.flags & LEAD:
-            flags[number] |= MEET  # and all meet again once its status is known
-            memory.clear()
-            continue
-        touched = []
-        for word, low, high, writes, stripe in own.accesses:
-            base, offset = table[at + 2 + word], table[at + 3 + word]
-            if base in written:
-                owner = _ALONE if not own.flags & SPLIT else stripe and stripe.at(offset)
-                touched.append((base, offset + low, offset + high, writes, owner))
-        for base, start, end, writes, owner in touched:
-            if base in memory and memory[base].conflicts(start, end, writes, owner):
-                flags[number] |= MEET
-                memory.clear()
-                break
-        for base, start, end, writes, owner in touched:
-            memory.setdefault(base, _Memory()).add(start, end, writes, owner)
-    count = int(np.count_nonzero(flags & MEET)) + int(np.count_nonzero(flags & LEAD))
+    met = _scan(flags, _Touches(table, entries, number, footprints))
+    flags[met] |= MEET
+    count = len(met) + int(np.count_nonzero(flags & LEAD))  # all meet again once a leader's status is known
     return flags, max(1, int(shared // max(1, WAKE_NS + MEETING_NS * count)))
 
 
-def _written_bases(table: list[int], entries: list[int], footprints: Sequence[Footprint]) -> set[int]:
-    """The bases that some entry writes: what is only read needs no care."""
-    words = [tuple(2 + a.word for a in f.accesses if a.writes) for f in footprints]
-    return {table[at + word] for at in entries for word in words[table[at]]}
+def _scan(flags: np.ndarray, touches: _Touches) -> list[int]:
+    """The entries before which threads meet."""
+    first, last, writes, owner = touches.first, touches.last, touches.writes, touches.owner
+    join = touches.owners.joined
+    # Of every atom: the meeting since which its state holds, whether it was written, and by whom it was touched.
+    since, written, toucher = [-1] * touches.atoms, [False] * touches.atoms, [0] * touches.atoms
+    met: list[int] = []
+    begin = 0
+    for entry, (end, flag) in enumerate(zip(touches.ends, flags.tolist(), strict=True)):
+        if flag & LEAD:
+            met.append(entry)
+            begin = end
+            continue
+        now = len(met)
+        if any(
+            since[atom] == now and (writes[i] or written[atom]) and join(toucher[atom], owner[i]) == _ANYBODY
+            for i in range(begin, end) for atom in range(first[i], last[i])
+        ):
+            met.append(entry)
+            now += 1
+        for i in range(begin, end):
+            for atom in range(first[i], last[i]):
+                if since[atom] != now:
+                    since[atom], written[atom], toucher[atom] = now, writes[i], owner[i]
+                else:
+                    written[atom] |= writes[i]
+                    toucher[atom] = join(toucher[atom], owner[i])
+        begin = end
+    return met
 
 
-_ALONE = Stripe(0, 0, 0, 0, 0)  # entries that do not split: part 0 does them
-_Owner = Stripe | None  # None: any thread may touch any of it
+_ANYBODY = -1  # the owner of memory of which any thread may touch any part
+_ALONE = 0  # entries that do not split: part 0 does them
 
 
-def _joined(one: _Owner, other: _Owner) -> _Owner:
-    """The stripe of two accesses under which every thread keeps to bytes of its own, if there is one."""
-    if one == other:
-        return one
-    if one is None or other is None or one[:3] != other[:3]:
-        return None
-    low, high = min(one.low, other.low), max(one.high, other.high)
-    return one._replace(low=low, high=high) if high - low <= one.step else None
-
-
-class _Touched(NamedTuple):
-    """Who has read and who has written an interval since the last meeting; `any` thread unless there is an owner."""
-
-    read: bool = False
-    written: bool = False
-    owner: _Owner = None
-
-    def add(self, writes: bool, owner: _Owner) -> _Touched:
-        if self.read or self.written:
-            owner = _joined(self.owner, owner)
-        return _Touched(self.read or not writes, self.written or writes, owner)
-
-    def merged(self, other: _Touched) -> _Touched:
-        """Of two neighbouring intervals taken as one."""
-        if not (self.read or self.written):
-            return other
-        if not (other.read or other.written):
-            return self
-        owner = _joined(self.owner, other.owner)
-        return _Touched(self.read or other.read, self.written or other.written, owner)
-
-    def conflicts(self, writes: bool, owner: _Owner) -> bool:
-        if not (self.written or (writes and self.read)):
-            return False
-        return _joined(self.owner, owner) is None
-
-
-_UNTOUCHED = _Touched()
-
-
-class _Memory:
-    """What has been touched of a base since the last meeting: consecutive intervals, the last one without an end."""
+class _Owners:
+    """Stripes at addresses, by number; two that leave every thread its own bytes have a common one."""
 
     def __init__(self) -> None:
-        self._starts: list[int] = [-_FAR]
-        self._states: list[_Touched] = [_UNTOUCHED]
+        self._stripes: list[Stripe] = [Stripe(0, 0, 0, 0, 0)]
+        self._numbers: dict[Stripe, int] = {}
+        self._joined: dict[tuple[int, int], int] = {}
 
-    def conflicts(self, start: int, end: int, writes: bool, owner: _Owner) -> bool:
-        """Whether threads must meet before an access."""
-        first, last = bisect_right(self._starts, start) - 1, bisect_left(self._starts, end)
-        return any(state.conflicts(writes, owner) for state in self._states[first:last])
+    def number(self, stripe: Stripe) -> int:
+        found = self._numbers.get(stripe)
+        if found is None:
+            found = self._numbers[stripe] = len(self._stripes)
+            self._stripes.append(stripe)
+        return found
 
-    def add(self, start: int, end: int, writes: bool, owner: _Owner) -> None:
-        first, last = self._split(start), self._split(end)
-        states = self._states
-        if last - first > _CROWD:
-            state = states[first]
-            for other in states[first + 1 : last]:
-                state = state.merged(other)
-            self._starts[first:last], states[first:last] = [start], [state]
-            last = first + 1
-        for i in range(first, last):
-            states[i] = states[i].add(writes, owner)
+    def joined(self, one: int, other: int) -> int:
+        """The owner of the bytes of both, _ANYBODY if there is none."""
+        if one == other or one == _ANYBODY:
+            return one
+        if other == _ANYBODY:
+            return other
+        found = self._joined.get((one, other))
+        if found is None:
+            found = self._joined[one, other] = self._join(self._stripes[one], self._stripes[other])
+        return found
 
-    def _split(self, at: int) -> int:
-        """The interval that starts at `at`, made by cutting one in two if need be."""
-        found = bisect_right(self._starts, at) - 1
-        if self._starts[found] == at:
-            return found
-        self._starts.insert(found + 1, at)
-        self._states.insert(found + 1, self._states[found])
-        return found + 1
+    def _join(self, one: Stripe, other: Stripe) -> int:
+        low, high = min(one.low, other.low), max(one.high, other.high)
+        if one[:3] != other[:3] or high - low > one.step:
+            return _ANYBODY
+        return self.number(one._replace(low=low, high=high))
 
 
-_FAR = 1 << 60
+class _Touches:
+    """What the entries touch of memory that some entry writes, in order, as intervals of numbered *atoms*: stretches
+    of memory that no operand begins or ends in.
+
+    Attributes:
+        first, last: atoms [first, last) of every touch.
+        ends: for every entry, the number of touches by it and the entries before it.
+        atoms: how many there are.
+    """
+
+    def __init__(
+        self, table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
+    ) -> None:
+        self.owners = _Owners()
+        order = np.argsort(number, kind="stable")
+        bounds = np.searchsorted(number[order], np.arange(len(footprints) + 1)).tolist()
+        columns: list[np.ndarray] = []
+        for i, footprint in enumerate(footprints):
+            mine = order[bounds[i] : bounds[i + 1]]
+            for access in footprint.accesses:
+                word = entries[mine] + 2 + access.word
+                base, offset = table[word], table[word + 1]
+                owner = np.full(len(mine), _ALONE if not footprint.flags & SPLIT else _ANYBODY)
+                if footprint.flags & SPLIT and access.stripe is not None:
+                    owner = self._numbers(access.stripe, offset)
+                writes = np.full(len(mine), access.writes)
+                columns.append(np.stack([mine, base, offset + access.low, offset + access.high, writes, owner]))
+        entry, base, start, end, writes, owner = _kept(np.concatenate(columns, axis=1))
+        first, last = np.empty_like(start), np.empty_like(end)
+        self.atoms = 0
+        for one in np.unique(base):
+            there = base == one
+            edges = _edges(start[there], end[there])
+            first[there] = self.atoms + np.searchsorted(edges, start[there], "right") - 1
+            last[there] = self.atoms + np.searchsorted(edges, end[there], "left")
+            self.atoms += len(edges)
+        self.first, self.last, self.owner = first.tolist(), last.tolist(), owner.tolist()
+        self.writes: list[bool] = writes.astype(bool).tolist()
+        self.ends: list[int] = np.searchsorted(entry, np.arange(len(entries)), "right").tolist()
+
+    def _numbers(self, stripe: Stripe, offset: np.ndarray) -> np.ndarray:
+        """The owners of a stripe at addresses."""
+        distinct, which = np.unique(offset, return_inverse=True)
+        return np.array([self.owners.number(stripe.at(o)) for o in distinct.tolist()])[which.reshape(-1)]
+
+
+def _kept(touches: np.ndarray) -> np.ndarray:
+    """The touches of bases that are written, in the order of entries; what is only read needs no care."""
+    base, writes = touches[1], touches[4]
+    touches = touches[:, np.isin(base, np.unique(base[writes != 0]))]
+    return touches[:, np.argsort(touches[0], kind="stable")]
+
+
+def _edges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Where the atoms of a base begin: where intervals begin or end, or, if too many of them overlap (thin columns of
+    a tall matrix), only where they do not."""
+    edges = np.unique(np.concatenate([start, end]))
+    covered = np.searchsorted(edges, end) - np.searchsorted(edges, start)
+    if covered.sum() <= _CROWD * len(start):
+        return edges
+    order = np.argsort(start)
+    reach = np.maximum.accumulate(end[order])
+    return start[order][np.concatenate([[True], start[order][1:] >= reach[:-1]])]

@@ -31,6 +31,7 @@ def instruction(
     updates: Callable[[dict[str, Any]], tuple[str, ...]] = _NO_UPDATES,
     in_place: bool = True,
     control: Control | None = None,
+    by_row: int = 0,
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -42,10 +43,12 @@ def instruction(
         in_place: whether the micro-kernel works when an operand is the written view itself; False for instructions
             that move elements (transposes, shuffles), whose operand is then copied first.
         control: which end of a loop's body it is, if any.
+        by_row: for an instruction that can run on a few partitions at a time, because position i of dimension 0 of what
+            is written depends on position i of the operands alone: the fewest it is efficient with. 0 for any other.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        definition = define(function, writes, registers, updates, in_place, control)
+        definition = define(function, writes, registers, updates, in_place, control, by_row)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition

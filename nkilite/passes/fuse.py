@@ -1,0 +1,332 @@
+"""Let a few partitions at a time go through a run of instructions while they are in the cache nearest to the core.
+
+Instructions that work by row (nkilite/passes/rows.py) and follow each other can be interchanged with the loop over
+blocks of rows, as long as a row of one only ever meets the same row of another. What is kept in a tile that dies in
+the run then needs a block of rows of scratch memory instead of the tile's, a tile that a DMA only loads need not be
+filled at all, and results go to HBM past the caches.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nkilite import knobs
+from nkilite.ir.group import Forwarded, Group, RowPlan, Scratch
+from nkilite.ir.program import Program
+from nkilite.ir.types import BufferKind
+from nkilite.passes.liveness import Lifetimes, lifetimes
+from nkilite.passes.rows import Access, Rows, RowShape, keep_to_rows, meet, row_shape
+
+_BLOCK_BYTES = 64 << 10  # of a block of rows that goes through a run: fits a large L1 or a corner of L2
+_ROW_LIMIT = 512 << 10  # of a block with the fewest rows a run is efficient with
+_SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
+_LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
+_LONGEST = 64  # members
+_PARTS = 8  # blocks at least, for as many threads
+_LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
+_STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
+_ALIGN, _ALIASING = 64, 4096
+_BUDGET = 96  # members of distinct groups that are always compiled
+
+
+class Fuse:
+    """Group runs of instructions that work by row; leaves those of other groups alone."""
+
+    def run(self, program: Program) -> Program:
+        if not knobs.fuse():
+            return program
+        runs = _with_common_ends(list(_runs(program)))
+        planner = _Planner(program)
+        found = [group for run in runs if (group := planner.group(run)) is not None]
+        groups = _affordable(program, found)
+        program.groups = sorted([*program.groups, *groups])
+        return program
+
+
+class _Run(NamedTuple):
+    """Instructions that may be fused: index of the first one, and for each its signature, word position and shape."""
+
+    first: int
+    signatures: tuple[int, ...]
+    starts: tuple[int, ...]
+    shapes: tuple[RowShape, ...]
+    accesses: tuple[tuple[Access, ...], ...]
+
+    @property
+    def rows(self) -> int:
+        return self.shapes[0].rows
+
+    def part(self, begin: int, end: int) -> _Run:
+        moved = tuple(tuple(a._replace(member=a.member - begin) for a in one) for one in self.accesses[begin:end])
+        return _Run(
+            self.first + begin, self.signatures[begin:end], self.starts[begin:end], self.shapes[begin:end], moved
+        )
+
+
+# --- runs ---------------------------------------------------------------------------------------------------
+
+
+def _runs(program: Program) -> Iterator[_Run]:
+    """The longest runs of instructions that may be interchanged with their rows, cut where a new piece of work begins.
+
+    A piece of work begins with a load after a store to HBM.
+    """
+    shapes = [row_shape(s) for s in program.signatures]
+    loads = [_moves(shape, True) for shape in shapes]
+    stores = [_moves(shape, False) for shape in shapes]
+    taken = {i for g in program.groups for i in range(g.first, g.first + g.size)}
+    widths = [s.n_words for s in program.signatures]
+    reader = Rows(program)
+    code = program.code
+    growing = _Growing()
+    start = 0
+    for index in range(program.count):
+        signature = code[start]
+        shape = shapes[signature]
+        accesses = [] if shape is None else reader.accesses(shape, start)
+        if shape is None or index in taken or any(a.operand.writes and a.step == 0 for a in accesses):
+            yield from growing.end()
+        else:
+            if growing.stored and loads[signature]:
+                yield from growing.end()
+            if not growing.takes(shape, accesses):
+                yield from growing.end()
+            growing.add(index, signature, start, shape, accesses)
+            growing.stored |= stores[signature]
+        start += widths[signature]
+    yield from growing.end()
+
+
+def _moves(shape: RowShape | None, load: bool) -> bool:
+    """Whether a signature moves data from HBM to the chip (load) or from the chip to HBM."""
+    if shape is None:
+        return False
+    return any(not o.on_chip and o.reads == load for o in shape.operands) and any(
+        o.on_chip and o.writes == load for o in shape.operands
+    )
+
+
+class _Growing:
+    """A run that is being put together."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.stored = False
+        self._first = 0
+        self._members: list[tuple[int, int, RowShape, tuple[Access, ...]]] = []
+        self._by_space: dict[int, list[Access]] = {}
+
+    def takes(self, shape: RowShape, accesses: list[Access]) -> bool:
+        """Whether one more instruction keeps the run legal and of reasonable size."""
+        if not self.size:
+            return True
+        rows = self._members[0][2].rows
+        if shape.rows != rows or self.size >= _LONGEST:
+            return False
+        least = max(shape.least, max(m[2].least for m in self._members))
+        if least > 1 and least * (shape.bytes + sum(m[2].bytes for m in self._members)) > _ROW_LIMIT:
+            return False
+        for access in accesses:
+            for other in self._by_space.get(access.space, ()):
+                writes = access.operand.writes or other.operand.writes
+                if writes and not keep_to_rows(access, other, rows):
+                    return False
+        return True
+
+    def add(self, index: int, signature: int, start: int, shape: RowShape, accesses: list[Access]) -> None:
+        if not self.size:
+            self._first = index
+        accesses = [a._replace(member=self.size) for a in accesses]
+        self._members.append((signature, start, shape, tuple(accesses)))
+        self.size += 1
+        for access in accesses:
+            known = self._by_space.setdefault(access.space, [])
+            if not any(access[1:] == other[1:] for other in known):
+                known.append(access)
+
+    def end(self) -> Iterator[_Run]:
+        """The finished run, if there is one; begins the next."""
+        if self.size:
+            signatures, starts, shapes, accesses = zip(*self._members, strict=True)
+            yield _Run(self._first, signatures, starts, shapes, accesses)
+        self.__init__()  # type: ignore[misc]
+
+
+def _with_common_ends(runs: list[_Run]) -> list[_Run]:
+    """Cut what precedes the first of several equal runs, such as the set-up of a kernel, off it."""
+    result: list[_Run] = []
+    for run, following in itertools.zip_longest(runs, runs[1:]):
+        size = len(run.signatures)
+        tail = 0 if following is None else len(following.signatures)
+        if following is not None and 1 < tail < size and run.signatures[-tail:] == following.signatures:
+            result += [run.part(0, size - tail), run.part(size - tail, size)]
+        else:
+            result.append(run)
+    return result
+
+
+# --- plans --------------------------------------------------------------------------------------------------
+
+
+class _Planner:
+    """Decides how runs are written."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._lifetimes: Lifetimes = lifetimes(program)
+        read = set()
+        words = [tuple(o.word for o in s.operands if o.reads and not o.type.region.on_chip) for s in program.signatures]
+        code = program.code
+        for start in program.starts():
+            for word in words[code[start]]:
+                read.add(code[start + word])
+        self._large = [not b.region.on_chip and b.size_bytes >= _LARGE for b in program.buffers]
+        self._never_read = [large and i not in read for i, large in enumerate(self._large)]
+
+    def group(self, run: _Run) -> Group | None:
+        """The group of a run, or None if its instructions are better off on their own."""
+        if sum(s.bytes for s in run.shapes) * run.rows < _LEAST_BYTES:
+            return None
+        touched: dict[int, list[Access]] = {}
+        for own_accesses in run.accesses:
+            for access in own_accesses:
+                touched.setdefault(access.buffer, []).append(access)
+        dead = {b: a for b, a in touched.items() if self._dies(b, a, run)}
+        forwarded = {b: m for b, a in dead.items() if (m := self._load(a, touched, run)) is not None}
+        rows = _rows_per_block(run, touched, forwarded)
+        slots: list[int] = []
+        homes: dict[int, tuple[int, int]] = {}  # slot and byte of the buffer that is at its beginning
+        space = _SCRATCH_BYTES
+        for buffer, accesses in dead.items():
+            if buffer in forwarded:
+                continue
+            low, high = min(a.low for a in accesses), max(a.high for a in accesses)
+            low -= low % _ALIGN
+            pitch = _pitch(high - low)
+            if rows * pitch <= space:
+                space -= rows * pitch
+                homes[buffer] = len(slots), low
+                slots.append(pitch)
+        places = []
+        for own_accesses in run.accesses:
+            own: list[Scratch | Forwarded | None] = []
+            for access in own_accesses:
+                start = access.low - access.operand.low
+                if access.buffer in homes:
+                    slot, low = homes[access.buffer]
+                    own.append(Scratch(slot, start - low))
+                elif access.buffer in forwarded and not access.operand.writes:
+                    own.append(Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low))
+                else:
+                    own.append(None)
+            places.append(tuple(own))
+        skipped = tuple(sorted(forwarded.values()))
+        streams = tuple(
+            m for m, accesses in enumerate(run.accesses)
+            if any(a.operand.writes and self._never_read[a.buffer] and _streamable(a) for a in accesses)
+        )
+        plan = RowPlan(
+            rows, run.rows // rows, tuple(slots), tuple(places), skipped, streams, self._ahead(run, places, skipped),
+        )
+        return Group(run.first, len(run.signatures), plan, (*homes, *forwarded))
+
+    def _dies(self, buffer: int, accesses: list[Access], run: _Run) -> bool:
+        """Whether nothing outside the run needs a tile, and its rows are those of the run."""
+        kind = self._program.buffers[buffer]
+        return (
+            kind.region.on_chip and kind.address is None and kind.kind is BufferKind.internal
+            and self._lifetimes.first[buffer] >= run.first
+            and self._lifetimes.last[buffer] < run.first + len(run.signatures)
+            and len({(a.first, a.step) for a in accesses}) == 1
+        )
+
+    def _load(self, accesses: list[Access], touched: dict[int, list[Access]], run: _Run) -> int | None:
+        """The DMA load in whose place a tile's readers can read HBM; None if there is no such load."""
+        load = accesses[0]
+        signature = self._program.signatures[run.signatures[load.member]]
+        if not load.operand.writes or load.operand.reads or sum(a.operand.writes for a in accesses) > 1:
+            return None
+        if not _moves(run.shapes[load.member], True) or signature.dst.dtype != signature.src.dtype:
+            return None
+        (source,) = (a for a in run.accesses[load.member] if not a.operand.writes)
+        if not (load.operand.dense and source.operand.dense):
+            return None
+        if any(a.low < load.low or a.high > load.high for a in accesses):
+            return None
+        last = accesses[-1].member
+        for other in touched[source.buffer]:
+            if other.operand.writes and load.member < other.member <= last and meet(source, other, run.rows):
+                return None
+        return load.member
+
+    def _ahead(self, run: _Run, places: list, skipped: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """The last reader of each piece of a large HBM tensor."""
+        readers: dict[int, tuple[int, int]] = {}
+        for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
+            for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
+                source = member
+                if isinstance(place, Forwarded):
+                    source = place.member
+                elif access.operand.on_chip or access.operand.writes or member in skipped:
+                    continue
+                (origin,) = (a for a in run.accesses[source] if not a.operand.writes)
+                if self._large[origin.buffer] and origin.step:
+                    readers[source] = member, position
+        return tuple(sorted(readers.values()))
+
+
+def _written(accesses: list[Access]) -> Access:
+    return next(a for a in accesses if a.operand.writes)
+
+
+def _streamable(access: Access) -> bool:
+    """Whether the rows an operand writes are long runs in HBM."""
+    operand = access.operand
+    return not operand.on_chip and operand.dense and operand.high - operand.low >= _STREAMED_ROW
+
+
+def _rows_per_block(run: _Run, touched: dict[int, list[Access]], forwarded: dict[int, int]) -> int:
+    """The largest divisor of the rows with which a block stays in the cache."""
+    width = sum(
+        max(a.high for a in accesses) - min(a.low for a in accesses)
+        for buffer, accesses in touched.items()
+        if buffer not in forwarded
+    )
+    least = max(s.least for s in run.shapes)
+    most = max(least, min(_BLOCK_BYTES // width, -(-run.rows // _PARTS)))
+    if run.rows <= most:
+        return run.rows
+    rows = next(n for n in range(most, 0, -1) if run.rows % n == 0)
+    return rows if rows >= least else run.rows
+
+
+def _pitch(row_bytes: int) -> int:
+    """Row pitch of scratch: whole cache lines, but never a multiple of the distance at which rows compete for them."""
+    pitch = -(-row_bytes // _ALIGN) * _ALIGN
+    return pitch + _ALIGN if pitch % _ALIASING == 0 else pitch
+
+
+# --- how many -----------------------------------------------------------------------------------------------
+
+
+def _affordable(program: Program, groups: list[Group]) -> list[Group]:
+    """The groups worth compiling: code is written per distinct group, and a program may have thousands.
+
+    Those that repeat most, by their members, come first, until the distinct ones together have a few members per
+    signature of the program.
+    """
+    code, starts = program.code, program.starts()
+    kinds: dict[tuple, list[Group]] = {}
+    for group in groups:
+        members = tuple(code[at] for at in starts[group.first : group.first + group.size])
+        kinds.setdefault((members, group.plan), []).append(group)
+    budget = max(_BUDGET, 2 * len(program.signatures))
+    chosen: list[Group] = []
+    for (members, _), same in sorted(kinds.items(), key=lambda kind: -len(kind[1]) * len(kind[0][0])):
+        budget -= len(members)
+        if budget < 0:
+            break
+        chosen += same
+    return chosen

@@ -1,0 +1,165 @@
+"""What instructions touch row by row, and whether their order may change from row to row.
+
+A row is what position i of dimension 0 reaches: a partition on chip, a stretch of addresses in HBM.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nkilite.ir.program import Operand, Program, Signature
+from nkilite.ir.types import MemoryRegion, extent
+
+_FIXED = {MemoryRegion.sbuf: -1, MemoryRegion.psum: -2}  # spaces of the tiles with explicit addresses, which may alias
+
+
+class RowOperand(NamedTuple):
+    """A tensor argument of a signature that works by row.
+
+    Attributes:
+        operand: its position among the signature's operands.
+        stride: bytes from row to row, in the buffer's row-major storage.
+        low, high: the bytes of a row that it spans, from its first element on.
+        dense: the elements of a row follow each other without gaps.
+    """
+
+    operand: int
+    word: int
+    stride: int
+    low: int
+    high: int
+    dense: bool
+    reads: bool
+    writes: bool
+    on_chip: bool
+
+
+class RowShape(NamedTuple):
+    """A signature that works by row, on `rows` of them and well on `least` or more."""
+
+    rows: int
+    least: int
+    operands: tuple[RowOperand, ...]
+    bytes: int  # that one row of it touches
+
+
+def row_shape(signature: Signature) -> RowShape | None:
+    """How a signature works by row; None if it does not, or not efficiently."""
+    least = signature.definition.by_row
+    if not least or not signature.operands:
+        return None
+    kinds = [o.type for o in signature.operands if o.type.region is not MemoryRegion.registers]
+    rows = kinds[0].shape[0]
+    if rows < 2 or any(k.indirection is not None or k.shape[0] != rows for k in kinds):
+        return None
+    operands = tuple(_row_operand(i, o) for i, o in enumerate(signature.operands))
+    for operand in operands:
+        span = operand.high - operand.low
+        if operand.writes and abs(operand.stride) < (1 if operand.on_chip else span):
+            return None  # rows are written over each other
+        if not operand.on_chip and 0 < abs(operand.stride) < span:
+            return None  # a transposed load: blocks of rows and columns at once are faster
+    return RowShape(rows, least, operands, sum(o.high - o.low for o in operands))
+
+
+def _row_operand(position: int, operand: Operand) -> RowOperand:
+    kind = operand.type
+    size = kind.dtype.itemsize
+    low, high = extent(kind.shape[1:], kind.strides[1:])
+    step, dense = 1, True
+    for n, stride in zip(reversed(kind.shape[1:]), reversed(kind.strides[1:]), strict=True):
+        if n != 1:
+            dense &= stride == step
+            step *= n
+    return RowOperand(
+        position, operand.word, kind.strides[0] * size, low * size, (high + 1) * size, dense, operand.reads,
+        operand.writes, kind.region.on_chip,
+    )
+
+
+class Access(NamedTuple):
+    """The memory an operand of one instruction touches.
+
+    Attributes:
+        member: position of the instruction in its group.
+        space: accesses in different spaces are apart.
+        first: partition of row 0; 0 off chip.
+        step: from row to row: partitions on chip (0 if they all hold the same), bytes off chip.
+        low, high: bytes of row 0: in its partition on chip, in the buffer off chip.
+    """
+
+    member: int
+    operand: RowOperand
+    buffer: int
+    space: int
+    first: int
+    step: int
+    low: int
+    high: int
+
+
+class Rows:
+    """Reads accesses off the words of a program."""
+
+    def __init__(self, program: Program) -> None:
+        self._code = program.code
+        self._uniform = program.uniform
+        self._bytes = [max(b.partition_bytes, 1) for b in program.buffers]
+        self._spaces = [
+            _FIXED[b.region] if b.address is not None and b.region in _FIXED else b.id for b in program.buffers
+        ]
+        self._addresses = [b.address or (0, 0) for b in program.buffers]
+
+    def accesses(self, shape: RowShape, start: int) -> list[Access]:
+        """What the instruction at a word position touches."""
+        found = []
+        code = self._code
+        for operand in shape.operands:
+            buffer, offset = code[start + operand.word], code[start + operand.word + 1]
+            if operand.on_chip:
+                row = self._bytes[buffer]
+                partition, byte = self._addresses[buffer]
+                partition += offset // row
+                byte += offset % row
+                step = 0 if buffer in self._uniform else operand.stride // row
+            else:
+                partition, byte, step = 0, offset, operand.stride
+            found.append(Access(
+                0, operand, buffer, self._spaces[buffer], partition, step, byte + operand.low,
+                byte + operand.high,
+            ))
+        return found
+
+
+def keep_to_rows(one: Access, other: Access, rows: int) -> bool:
+    """Whether row i of one access and row j of another, in the same space, are apart for all different i and j."""
+    last = rows - 1
+    if one.operand.on_chip:
+        if one.high <= other.low or other.high <= one.low:
+            return True
+        if one.first == other.first and one.step == other.step != 0:
+            return True
+        return one.first + last * one.step < other.first or other.first + last * other.step < one.first
+    low, high = _reach(one, last)
+    other_low, other_high = _reach(other, last)
+    if high <= other_low or other_high <= low:
+        return True
+    return one.step == other.step and abs(one.step) >= max(one.high, other.high) - min(one.low, other.low)
+
+
+def meet(one: Access, other: Access, rows: int) -> bool:
+    """Whether two accesses in the same space may touch the same memory; True where that is hard to tell."""
+    if one.operand.on_chip:
+        if one.high <= other.low or other.high <= one.low:
+            return False
+        last = rows - 1
+        return not (one.first + last * one.step < other.first or other.first + last * other.step < one.first)
+    low, high = _reach(one, rows - 1)
+    other_low, other_high = _reach(other, rows - 1)
+    return high > other_low and other_high > low
+
+
+def _reach(access: Access, last: int) -> tuple[int, int]:
+    """The bytes off chip that all rows span."""
+    travel = last * access.step
+    return access.low + min(travel, 0), access.high + max(travel, 0)

@@ -1,0 +1,230 @@
+"""Fused runs of instructions compute what the instructions compute one after another: the same bits."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from kernels import GALLERY
+from nkilite.codegen.host import available
+from nkilite.ir.group import RowPlan
+from nkilite.passes import fuse
+from nkilite.testing import make
+
+MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fuse small tiles too, in small blocks, and treat every HBM tensor as a large one."""
+    monkeypatch.setattr(fuse, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(fuse, "_BLOCK_BYTES", 2 << 10)
+    monkeypatch.setattr(fuse, "_LARGE", 0)
+
+
+def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: int = 1, **options: Any) -> list[Any]:
+    """Results and arguments after a launch, fused or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NKILITE_FUSE", str(int(fused)))
+        patch.setenv("NKILITE_NUM_THREADS", str(threads))
+        copies = [a.copy() for a in arrays]
+        result = nki.jit(getattr(kernel, "__wrapped__", kernel))(*copies, **options)
+    return [*(result if isinstance(result, tuple) else (result,)), *copies]
+
+
+def groups(kernel: Any, *arrays: np.ndarray, **options: Any) -> list[RowPlan]:
+    """The plans of a kernel's row groups."""
+    compiled = nki.jit(getattr(kernel, "__wrapped__", kernel)).compile(*arrays, **options)
+    return [g.plan for g in compiled.program.groups if isinstance(g.plan, RowPlan)]
+
+
+def equal(one: list[Any], other: list[Any], what: str) -> None:
+    for i, (left, right) in enumerate(zip(one, other, strict=True)):
+        assert left.tobytes() == right.tobytes(), f"{what}: array {i} differs"
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_gallery(name: str, eager: None) -> None:
+    module = MODULES[name]
+    for case in module.CASES:
+        arrays = module.inputs(dtype=case.dtype, seed=3, **case.shape)
+        kernel = getattr(module, name)
+        alone = launch(kernel, arrays, False, **case.options)
+        equal(launch(kernel, arrays, True, **case.options), alone, f"{case}")
+        equal(launch(kernel, arrays, True, threads=3, **case.options), alone, f"{case} on three threads")
+
+
+@pytest.mark.parametrize("level", available())
+@pytest.mark.parametrize("name", ["softmax", "rmsnorm", "layernorm", "rope"])
+def test_levels(name: str, level: str, eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKILITE_CPU", level)
+    module = MODULES[name]
+    for case in module.CASES[:3]:
+        arrays = module.inputs(dtype=case.dtype, seed=4, **case.shape)
+        kernel = getattr(module, name)
+        equal(launch(kernel, arrays, True, **case.options), launch(kernel, arrays, False, **case.options), f"{case}")
+
+
+# --- chains -------------------------------------------------------------------------------------------------
+
+ROWS, WIDTH = 64, 24
+OPS = (nl.maximum, nl.minimum, nl.subtract)
+COLUMNS = (np.s_[:, :], np.s_[:, :12], np.s_[:, 12:], np.s_[:, ::2], np.s_[:, 1::2], np.s_[:, 3:15])
+
+partitions = st.sampled_from([(0, 64), (0, 32), (32, 32), (0, 8)])
+columns = st.sampled_from(COLUMNS)
+tiles = st.integers(0, 4)
+steps = st.one_of(
+    st.tuples(st.just("load"), partitions, columns, tiles, st.integers(0, 2)),
+    st.tuples(st.just("store"), partitions, columns, tiles, st.integers(0, 2)),
+    st.tuples(st.just("binary"), partitions, columns, tiles, tiles, tiles, st.integers(0, 2)),
+    st.tuples(st.just("scalar"), partitions, columns, tiles, tiles, st.integers(0, 2)),
+    st.tuples(st.just("reduce"), partitions, columns, tiles),
+    st.tuples(st.just("sum"), partitions, columns, tiles, tiles),
+    st.tuples(st.just("shift"), partitions, tiles),
+    st.tuples(st.just("fill"), partitions, columns, tiles),
+    st.tuples(st.just("move"), tiles, tiles),
+)
+
+
+def chain(program: list[tuple]) -> Any:
+    """A kernel of row instructions on five tiles, two of which share memory, and three pieces of one HBM tensor."""
+
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray((3 * ROWS, WIDTH), dtype=x.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=x)
+        data = [nl.ndarray((ROWS, WIDTH), dtype=nl.float32, buffer=nl.sbuf) for _ in range(2)]
+        data.append(nl.ndarray((ROWS, WIDTH), dtype=nl.float32, buffer=nl.psum))
+        for at in (4096, 4096 + 48):
+            data.append(nl.ndarray((ROWS, WIDTH), dtype=nl.float32, buffer=nl.sbuf, address=(0, at)))
+        per_row = nl.ndarray((ROWS, 1), dtype=nl.float32, buffer=nl.sbuf)
+        for i, tile in enumerate([*data, per_row]):
+            nisa.memset(dst=tile, value=float(i))
+        for kind, *rest in program:
+            if kind == "move":  # crosses partitions
+                one, other = (data[i] for i in rest)
+                if nl.psum not in (one.buffer, other.buffer):
+                    nisa.dma_copy(dst=one[0:32, :], src=other[32:64, :])
+                continue
+            (start, count), *rest = rest
+            here = slice(start, start + count)
+            if kind == "shift":
+                tile = data[rest[0]]
+                nisa.tensor_copy(dst=tile[here, 1:], src=tile[here, :-1])
+                continue
+            part, *rest = rest
+            part = (here, part[1])
+            used = [data[i][part] for i in rest[: {"binary": 3, "scalar": 2, "sum": 2}.get(kind, 1)]]
+            if kind in ("load", "store"):
+                hbm = out[rest[1] * ROWS + start : rest[1] * ROWS + start + count, part[1]]
+                if used[0].buffer is not nl.psum:
+                    nisa.dma_copy(dst=used[0], src=hbm) if kind == "load" else nisa.dma_copy(dst=hbm, src=used[0])
+            elif kind == "binary":
+                nisa.tensor_tensor(dst=used[0], data1=used[1], data2=used[2], op=OPS[rest[3]])
+            elif kind == "scalar":
+                nisa.tensor_scalar(dst=used[0], data=used[1], op0=OPS[rest[2]], operand0=per_row[here, :])
+            elif kind == "reduce":
+                nisa.tensor_reduce(dst=per_row[here, :], op=nl.maximum, data=used[0], axis=1)
+            elif kind == "sum":
+                nisa.activation(
+                    dst=used[0], op=nl.copy, data=used[1], reduce_op=nl.add, reduce_res=per_row[here, :],
+                    reduce_cmd=nisa.reduce_cmd.reset_reduce,
+                )
+            else:
+                nisa.memset(dst=used[0], value=3.0)
+        results = []
+        for tile in (*data, per_row):
+            moved = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=moved, src=tile)
+            results.append(nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.shared_hbm))
+            nisa.dma_copy(dst=results[-1], src=moved)
+        return (out, *results)
+
+    return kernel
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(program=st.lists(steps, min_size=1, max_size=12))
+def test_chains(program: list[tuple], eager: None) -> None:
+    kernel = chain(program)
+    x = np.random.default_rng(5).integers(-4, 5, (3 * ROWS, WIDTH)).astype(np.float32)
+    alone = launch(kernel, (x,), False)
+    equal(launch(kernel, (x,), True), alone, "fused")
+    equal(launch(kernel, (x,), True, threads=2), alone, "fused on two threads")
+    simulated = nki.simulate(kernel)(x.copy())
+    equal(list(simulated), alone[:-1], "simulated")
+
+
+def double_buffered(x: Any) -> Any:
+    """Loads one block ahead into tiles with explicit addresses."""
+    rows, width = x.shape
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    bytes = width * 4
+    buffers = [nl.ndarray((64, width), dtype=x.dtype, buffer=nl.sbuf, address=(0, i * bytes)) for i in range(2)]
+    nisa.dma_copy(dst=buffers[0], src=x[0:64, :])
+    for i in range(rows // 64):
+        if 64 * (i + 1) < rows:
+            nisa.dma_copy(dst=buffers[(i + 1) % 2], src=x[64 * (i + 1) : 64 * (i + 2), :])
+        result = nl.ndarray((64, width), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.activation(dst=result, op=nl.square, data=buffers[i % 2])
+        nisa.dma_copy(dst=out[64 * i : 64 * (i + 1), :], src=result)
+    return out
+
+
+def test_double_buffering(eager: None) -> None:
+    x = make((320, 96), "float32")
+    fused = launch(double_buffered, (x,), True)
+    np.testing.assert_array_equal(fused[0], x * x)
+    assert groups(double_buffered, x), "nothing was fused"
+
+
+def test_stores_past_the_caches_at_any_alignment(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuse, "_BLOCK_BYTES", 64 << 10)
+
+    def kernel(x: Any) -> Any:
+        for start, width in ((0, 700), (700, 1300), (2000, 97)):
+            tile = nl.ndarray((32, width), dtype=x.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(dst=tile, src=x[:, start : start + width])
+            nisa.activation(dst=tile, op=nl.square, data=tile)
+            nisa.dma_copy(dst=out[:, start : start + width], src=tile)
+        return out
+
+    def written(x: Any) -> Any:
+        nonlocal out
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        return kernel(x)
+
+    out: Any = None
+    x = make((32, 2097), "float32")
+    np.testing.assert_array_equal(launch(written, (x,), True)[0], x * x)
+    assert any(plan.streams for plan in groups(written, x))
+
+
+@pytest.mark.parametrize(("rows", "threads"), list(itertools.product([2, 97, 128], [1, 2, 5])))
+def test_number_of_rows_and_threads(rows: int, threads: int, eager: None) -> None:
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x)
+        nisa.tensor_tensor(dst=tile, data1=tile, data2=tile, op=nl.add)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    x = make((rows, 200), "bfloat16")
+    equal(launch(kernel, (x,), True, threads), launch(kernel, (x,), False), f"{rows} rows")
+
+
+def test_knob_switches_fusion_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = make((256, 1024), "float32")
+    assert groups(MODULES["softmax"].softmax, x)
+    monkeypatch.setenv("NKILITE_FUSE", "0")
+    assert not groups(MODULES["softmax"].softmax, x)
