@@ -1,4 +1,4 @@
-"""The parent's end of the measuring process: starts it, waits with a time limit, and tells a crash from a hang."""
+"""The parent's end of measuring processes: starts them, waits with a time limit, and tells a crash from a hang."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -42,15 +43,24 @@ class Measurer:
         Raises:
             Crashed, TimedOut: the process is gone; the next request starts another.
         """
-        if self._connection is None:
-            self._start()
-        return self._exchange(request, timeout)
+        self.start()
+        self.send(request)
+        return self.receive(timeout)
 
     def remember(self, request: Any) -> None:
         """A request to repeat whenever the process is started anew."""
         self._expectations.append(request)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process unless it runs, and bring it to where the last one was.
+
+        Raises:
+            NotImportable: it cannot load the kernel.
+        """
+        start_all([self])
+
+    def spawn(self) -> None:
+        """Start the process; it has taken on nothing yet."""
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
@@ -60,17 +70,30 @@ class Measurer:
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         self._connection = Connection(ours.detach())
-        try:
-            for request in (*self._loads, *self._expectations):
-                self._exchange(request, START_SECONDS)
-        except (Crashed, TimedOut) as error:
-            kernel = self._loads[0].kernel
-            raise NotImportable(kernel=kernel, problem=f"{error}; its standard error says why") from None
 
-    def _exchange(self, request: Any, timeout: float) -> Any:
+    @property
+    def running(self) -> bool:
+        return self._connection is not None
+
+    @property
+    def first(self) -> list[Any]:
+        """The requests a new process begins with."""
+        return [*self._loads, *self._expectations]
+
+    def send(self, request: Any) -> None:
+        """Begin a request, to be received before the next; a process that died is noticed then."""
+        assert self._connection is not None
+        with suppress(OSError):
+            self._connection.send(request)
+
+    def receive(self, timeout: float) -> Any:
+        """The answer to the request that was sent.
+
+        Raises:
+            Crashed, TimedOut: the process is gone; the next request starts another.
+        """
         assert self._connection is not None
         try:
-            self._connection.send(request)
             if not self._connection.poll(timeout):
                 self.close()
                 raise TimedOut(f"no answer within {timeout:g} s")
@@ -99,6 +122,26 @@ class Measurer:
                 self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def start_all(measurers: Sequence[Measurer]) -> None:
+    """Start those processes that do not run, at the same time.
+
+    Raises:
+        NotImportable: one cannot load the kernel.
+    """
+    new = [m for m in measurers if not m.running]
+    for measurer in new:
+        measurer.spawn()
+    try:
+        for requests in zip(*(m.first for m in new), strict=True):
+            for measurer, request in zip(new, requests, strict=True):
+                measurer.send(request)
+            for measurer in new:
+                measurer.receive(START_SECONDS)
+    except (Crashed, TimedOut) as error:
+        kernel = new[0].first[0].kernel
+        raise NotImportable(kernel=kernel, problem=f"{error}; its standard error says why") from None
 
 
 def address(kernel: Any) -> str:

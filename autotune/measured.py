@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,34 +11,45 @@ from typing import Any
 
 import numpy as np
 
+from autotune import turnstile
+from autotune.context import canonical
 from autotune.errors import ReferenceFailed
 from autotune.figures import CPU, CPU_MEASURED, Figure, geometric_mean
-from autotune.isolation import Crashed, Measurer, TimedOut, address
+from autotune.isolation import Crashed, Measurer, TimedOut, address, start_all
 from autotune.measuring import Expect, Interleave, Judge, Load, Measure
 from autotune.objective import Candidate, Verdict, Workload, current_target, preference
-from autotune.outcome import Outcome, Reason, rejection
+from autotune.outcome import Outcome, Reason
 from autotune.space import Configuration, Space
 from autotune.timing import Protocol, Spread, indistinct, paired_ratio
+
+PROCESSES = 4  # at most, that compile at once; never more than the cores this process may use
 
 
 class Measured:
     """Time of a launch on this CPU.
 
-    First every candidate is traced here, and what breaks a rule is rejected. The rest is compiled, compared with the
-    reference (or the default configuration) and timed one after the other; those much slower than the incumbent are
-    dropped during warm-up. At the end the best are timed again, interleaved in rounds, and compared in pairs.
+    Every candidate is traced, compiled and compared with the reference (or the default configuration) in a measuring
+    process; there are several, so that candidates known ahead are compiled at the same time. Then they are timed one
+    after the other, each where it was compiled, while everything else of the tuner on this host stands still; those
+    much slower than the incumbent are dropped during warm-up. At the end the best are timed again, interleaved in
+    rounds, and compared in pairs.
+
+    Attributes:
+        ahead: how many candidates are compiled at once.
     """
 
     name = "cpu"
     label = CPU_MEASURED
     figures: tuple[Figure, ...] = (CPU,)
 
-    def __init__(self, protocol: Protocol | None = None, seed: int = 0) -> None:
+    def __init__(self, protocol: Protocol | None = None, seed: int = 0, ahead: int | None = None) -> None:
         self.target = current_target()
         self.protocol = Protocol() if protocol is None else protocol
         self.seed = seed
+        self.ahead = min(PROCESSES, len(os.sched_getaffinity(0))) if ahead is None else ahead
         self._workloads: list[Workload] = []
-        self._measurer: Measurer | None = None
+        self._measurers: list[Measurer] = []
+        self._judged: dict[tuple[int, str], tuple[Measurer, Outcome]] = {}
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Take on the workloads of a study.
@@ -47,49 +59,60 @@ class Measured:
             ReferenceFailed: there is no reference and the default configuration cannot stand in for one.
         """
         self._workloads = list(workloads)
-        self._measurer = Measurer([_load(w) for w in workloads])
+        loads = [_load(w) for w in workloads]
+        self._measurers = [Measurer(loads) for _ in range(self.ahead)]
         for index, workload in enumerate(workloads):
             if workload.reference is not None:
                 continue
             request = Expect(index, default)
-            try:
-                outcome = self._measurer.ask(request, self.protocol.timeout)
-            except (Crashed, TimedOut) as error:
-                outcome = Outcome(reason=Reason.crash, detail=str(error))
+            with turnstile.many():
+                outcome = _answer(self._measurers[0], request, self.protocol.timeout)
             if not outcome.accepted:
                 problem = outcome.detail
                 raise ReferenceFailed(
                     kernel=workload.kernel.__name__, problem=problem, location=workload.kernel.location
                 )
-            self._measurer.remember(request)
+            for measurer in self._measurers:
+                measurer.remember(request)
+
+    def foresee(self, workload: Workload, configurations: Sequence[Configuration]) -> None:
+        """Compile and check candidates that will be evaluated next, each in a process of its own."""
+        self._judge(self._index(workload), configurations, keep=True)
 
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None = None) -> Outcome:
-        """Trace here; compile, check and time in the measuring process."""
-        index = self._index(workload)
-        return self._ask(workload, configuration, Measure(index, configuration, incumbent, self.protocol))
+        """Compile and check unless that was foreseen, then time, in a measuring process."""
+        index, started = self._index(workload), time.perf_counter()
+        key = index, canonical(configuration)
+        if key not in self._judged:
+            self._judge(index, [configuration], keep=True)
+        measurer, judged = self._judged.pop(key)
+        if not judged.accepted:
+            return judged
+        with turnstile.alone():
+            outcome = _answer(measurer, Measure(index, configuration, incumbent, self.protocol), self.protocol.timeout)
+        figures = {**judged.figures, **outcome.figures} if outcome.accepted else outcome.figures
+        return replace(outcome, figures=figures, seconds=judged.seconds + time.perf_counter() - started)
 
     def judge(self, workload: Workload, configuration: Configuration) -> Outcome:
         """As `evaluate`, but not timed: the value is the numerical error."""
-        return self._ask(workload, configuration, Judge(self._index(workload), configuration))
+        index = self._index(workload)
+        self._judge(index, [configuration], keep=False)
+        return self._judged.pop((index, canonical(configuration)))[1]
 
     def _index(self, workload: Workload) -> int:
         return next(i for i, w in enumerate(self._workloads) if w is workload)
 
-    def _ask(self, workload: Workload, configuration: Configuration, request: Measure | Judge) -> Outcome:
-        assert self._measurer is not None
-        started = time.perf_counter()
-        call = workload.call(configuration)
-        try:
-            workload.kernel.check(*call.args, **call.kwargs)
-        except Exception as error:
-            return rejection(error, time.perf_counter() - started)
-        try:
-            outcome = self._measurer.ask(request, self.protocol.timeout)
-        except TimedOut as error:
-            outcome = Outcome(reason=Reason.timeout, detail=str(error))
-        except Crashed as error:
-            outcome = Outcome(reason=Reason.crash, detail=str(error))
-        return replace(outcome, seconds=time.perf_counter() - started)
+    def _judge(self, index: int, configurations: Sequence[Configuration], keep: bool) -> None:
+        """Judge as many candidates as there are processes at once."""
+        with turnstile.many():
+            for begin in range(0, len(configurations), len(self._measurers)):
+                pairs = list(zip(self._measurers, configurations[begin:], strict=False))
+                start_all([m for m, _ in pairs])
+                for measurer, configuration in pairs:
+                    measurer.send(Judge(index, configuration, keep))
+                for measurer, configuration in pairs:
+                    outcome = _received(measurer, self.protocol.timeout)
+                    self._judged[index, canonical(configuration)] = measurer, outcome
 
     def settle(
         self, workloads: Sequence[Workload], candidates: Sequence[Candidate], default: Configuration, space: Space
@@ -121,9 +144,10 @@ class Measured:
         Raises:
             Crashed, TimedOut.
         """
-        assert self._measurer is not None
         request = Interleave(tuple(c.configuration for c in candidates), self.protocol, self.seed)
-        return self._measurer.ask(request, self.protocol.timeout * len(candidates) + self.protocol.final_seconds)
+        seconds = self.protocol.timeout * len(candidates) + self.protocol.final_seconds
+        with turnstile.alone():
+            return self._measurers[0].ask(request, seconds)
 
     def _finalists(self, candidates: Sequence[Candidate], default: Configuration) -> list[Candidate]:
         """The best, those that may be as good, and the default."""
@@ -134,9 +158,25 @@ class Measured:
         return chosen if usual is None or usual in chosen else [*chosen, usual]
 
     def close(self) -> None:
-        """End the measuring process."""
-        if self._measurer is not None:
-            self._measurer.close()
+        """End the measuring processes."""
+        for measurer in self._measurers:
+            measurer.close()
+
+
+def _answer(measurer: Measurer, request: Any, timeout: float) -> Outcome:
+    """Of a process that may crash or hang."""
+    measurer.start()
+    measurer.send(request)
+    return _received(measurer, timeout)
+
+
+def _received(measurer: Measurer, timeout: float) -> Outcome:
+    try:
+        return measurer.receive(timeout)
+    except TimedOut as error:
+        return Outcome(reason=Reason.timeout, detail=str(error))
+    except Crashed as error:
+        return Outcome(reason=Reason.crash, detail=str(error))
 
 
 def _load(workload: Workload) -> Load:

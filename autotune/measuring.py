@@ -1,4 +1,4 @@
-"""The measuring process: compiles, checks and times configurations for a parent, so that a crash costs one trial.
+"""A measuring process: compiles, checks and times configurations for a parent, so that a crash costs one trial.
 
 `main` answers requests (see `Server`) on a connection until it closes. What kernels print goes to standard error.
 """
@@ -40,7 +40,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Measure:
-    """Compile, check and time a configuration of workload `index`; answered with an Outcome."""
+    """Time a configuration of workload `index` that was judged and kept; answered with an Outcome."""
 
     index: int
     configuration: Configuration
@@ -50,10 +50,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Judge:
-    """Compile and check a configuration of workload `index`; answered with an Outcome, its value the error."""
+    """Trace, compile and check a configuration of workload `index`; answered with an Outcome, its value the error."""
 
     index: int
     configuration: Configuration
+    keep: bool  # to be measured later
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Subject:
     def drop(self, configuration: Configuration) -> None:
         """Free a configuration's memory."""
         self.launchers.pop(canonical(configuration), None)
-        self.workload.kernel.forget()
+        if not self.launchers:
+            self.workload.kernel.forget()
 
     def restore(self) -> None:
         """Give arguments that the kernel writes their first values back."""
@@ -175,8 +177,10 @@ class Server:
                 return Outcome(value=0.0)
             if isinstance(request, Judge):
                 error = subject.judge(subject.results(subject.launcher(request.configuration)))
-                subject.drop(request.configuration)
-                return Outcome(value=error, figures={ERROR.key: error})
+                if not request.keep:
+                    subject.drop(request.configuration)
+                seconds = time.perf_counter() - started
+                return Outcome(value=error, figures={ERROR.key: error}, seconds=seconds)
             return self._measure(subject, request, started)
         except MismatchError as mismatch:
             subject.drop(request.configuration)
@@ -188,7 +192,6 @@ class Server:
     def _measure(self, subject: Subject, request: Measure, started: float) -> Outcome:
         protocol = request.protocol
         launcher = subject.launcher(request.configuration)
-        error = subject.judge(subject.results(launcher))
         bound = math.inf if request.incumbent is None else protocol.hopeless * request.incumbent
         fastest = self._warm_up(subject, launcher, protocol)
         if fastest > bound:  # a burst of noise deserves a second look
@@ -206,7 +209,7 @@ class Server:
         spread = Spread.of(times)
         subject.drop(request.configuration)
         return Outcome(
-            value=spread.median, low=spread.low, high=spread.high, figures={"launches": len(times), ERROR.key: error},
+            value=spread.median, low=spread.low, high=spread.high, figures={"launches": len(times)},
             seconds=time.perf_counter() - started,
         )
 

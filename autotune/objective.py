@@ -107,15 +107,20 @@ class Objective(Protocol):
         target: the chip whose limits a configuration must respect.
         label: "modelled" or "cpu-measured".
         figures: what outcomes hold, the first as their value, others among their figures.
+        ahead: how many configurations it prepares at once.
     """
 
     name: str
     target: str
     label: str
     figures: tuple[Figure, ...]
+    ahead: int
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Take on the workloads of a study; `default` is the configuration to start from."""
+
+    def foresee(self, workload: Workload, configurations: Sequence[Configuration]) -> None:
+        """Prepare configurations that will be evaluated next; called only where `ahead` is more than one."""
 
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None) -> Outcome:
         """One trial; `incumbent` is the best figure on this workload so far."""
@@ -133,6 +138,7 @@ class Modelled:
     """Modelled latency on trn1, trn2 or trn3: deterministic, so nothing is repeated and equal figures are ties."""
 
     label = MODELLED
+    ahead = 1
 
     def __init__(self, target: str) -> None:
         self.name = self.target = target
@@ -140,6 +146,9 @@ class Modelled:
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Needs nothing."""
+
+    def foresee(self, workload: Workload, configurations: Sequence[Configuration]) -> None:
+        """Nothing is prepared ahead."""
 
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None = None) -> Outcome:
         """Trace, check and place the kernel, then run the timing model."""

@@ -29,6 +29,8 @@ class Several:
     may be the best in another figure. The first chip named is the target; SBUF is that of the target.
     """
 
+    ahead = 1  # models come first
+
     def __init__(self, figures: Sequence[Figure], protocol: Protocol | None = None, seed: int = 0) -> None:
         self.figures = tuple(figures)
         self.name = ",".join(f.name for f in figures)
@@ -38,7 +40,7 @@ class Several:
         modelled = self.label != CPU_MEASURED
         self._models = [Modelled(chip) for chip in chips or [self.target] * modelled]
         self._timed, self._judged = CPU in figures, ERROR in figures
-        self._measured = Measured(protocol, seed) if self._timed or self._judged else None
+        self._measured = Measured(protocol, seed, ahead=1) if self._timed or self._judged else None
         self._replaced: dict[int, Workload] = {}
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
@@ -52,6 +54,9 @@ class Several:
         replaced = [_with_reference(w, default) if self._judged and w.reference is None else w for w in workloads]
         self._replaced = {id(w): r for w, r in zip(workloads, replaced, strict=True)}
         self._measured.prepare(replaced, default)
+
+    def foresee(self, workload: Workload, configurations: Sequence[Configuration]) -> None:
+        """Nothing is prepared ahead."""
 
     def evaluate(self, workload: Workload, configuration: Configuration, incumbent: float | None = None) -> Outcome:
         """All figures of one configuration, or the first rejection."""

@@ -25,6 +25,7 @@ class Instant:
 
     name = target = "trn2"
     label = "modelled"
+    ahead = 1
     figures = (FIGURES["trn2"],)
 
     def __init__(self, pipe: Connection) -> None:

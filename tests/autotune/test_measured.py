@@ -111,7 +111,7 @@ class Scripted:
 
 def settle(samples, default=None):
     objective = Measured(QUICK)
-    objective._measurer = Scripted(samples)
+    objective._measurers = [Scripted(samples)]
     space = Space({"N": sorted(samples)})
     outcomes = {n: Outcome(value=Spread.of(s).median, low=min(s)) for n, s in samples.items()}
     candidates = [Candidate({"N": n}, (outcome,), (CPU,)) for n, outcome in outcomes.items()]
