@@ -110,11 +110,10 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
 def cache_key(key: Any) -> tuple:
     """A hashable stand-in for an index expression (slices hash only since Python 3.12), which tells 1 from 1.0."""
     keys = key if type(key) is tuple else (key,)
-    return tuple([_slice_key(k) if type(k) is slice else (k, type(k)) for k in keys])
-
-
-def _slice_key(k: slice) -> tuple:
-    return k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)
+    return tuple([
+        (k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)) if type(k) is slice else (k, type(k))
+        for k in keys
+    ])
 
 
 def _one_per_dimension(tensor: NkiTensor, key: Any) -> list[Any]:

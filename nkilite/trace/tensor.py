@@ -121,26 +121,24 @@ class NkiTensor(Refusals):
             IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex.
         """
         # What a key selects depends on the type of the view alone: its type and distance are found once for all tiles.
-        slices = self.type.slices
-        known: Any
-        if key.__class__ is tuple and len(key) == 2 and key[0].__class__ is slice is key[1].__class__:
+        known: tuple | None = None
+        if type(key) is tuple and len(key) == 2:
             rows, columns = key
-            known = first, last, left, right = rows.start, rows.stop, columns.start, columns.stop
-            if rows.step is not None or columns.step is not None:
-                known = indexing.cache_key(key)
-            elif not first.__class__ is last.__class__ is left.__class__ is right.__class__ is int:
-                known += (first.__class__, last.__class__, left.__class__, right.__class__)
-        else:
+            if type(rows) is type(columns) is slice and rows.step is None is columns.step:
+                known = first, last, left, right = rows.start, rows.stop, columns.start, columns.stop
+                if not type(first) is type(last) is type(left) is type(right) is int:
+                    known += (type(first), type(last), type(left), type(right))
+        if known is None:
             known = indexing.cache_key(key)
         try:
-            found = slices.get(known)
+            found = self.type.slices.get(known)
         except TypeError:
             return self._getitem(key)
         if found is not None and self.index is None:
             return NkiTensor(self.storage, found[0], self.byte_offset + found[1])
         view = self._getitem(key)
-        if view.index is None and len(slices) < _SLICES_KEPT:
-            slices[known] = view.type, view.byte_offset - self.byte_offset
+        if view.index is None and len(self.type.slices) < _SLICES_KEPT:
+            self.type.slices[known] = view.type, view.byte_offset - self.byte_offset
         return view
 
     def _getitem(self, key: Any) -> NkiTensor:
