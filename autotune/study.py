@@ -200,18 +200,33 @@ class Study:
         """Try configurations; returns whether the space is exhausted."""
         pending = [self.default, *(self._known() if self.resume else ())]
         pending.reverse()
+        ahead: list[Configuration] = []
         while not self._spent():
             elapsed = time.perf_counter() - started
             if self.seconds is not None and elapsed >= self.seconds:
                 return False
-            configuration = pending.pop() if pending else self._suggester.ask()
-            if configuration is None:
+            if not ahead and not (ahead := self._look_ahead(pending)):
                 return True
+            configuration = ahead.pop(0)
             if canonical(configuration) in self._tried:
                 continue
             self._book(configuration, self._try(configuration, self._best))
             on_trial(self._progress(configuration, started))
         return False
+
+    def _look_ahead(self, pending: list[Configuration]) -> list[Configuration]:
+        """What is tried next: as many as the objective prepares at once; none when the space is exhausted."""
+        found: list[Configuration] = []
+        while len(found) < min(self.objective.ahead, self.trials - self._done):
+            configuration = pending.pop() if pending else self._suggester.ask()
+            if configuration is None:
+                break
+            found.append(configuration)
+        new = {k: c for c in found if (k := canonical(c)) not in self._tried and self._space.violated(c) is None}
+        unknown = [c for c in new.values() if self.database.find(self._contexts[0], c) is None]
+        if len(unknown) > 1:
+            self.objective.foresee(self.workloads[0], unknown)  # what this one rejects is not tried on the others
+        return found
 
     def _spent(self) -> bool:
         """Whether the budget is used up, or so many configurations were rejected that no more are tried."""

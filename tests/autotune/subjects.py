@@ -13,6 +13,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 
+LOG = "AUTOTUNE_TEST_LOG"  # a file to be written to
 PARENT = "AUTOTUNE_TEST_PARENT"  # process id of the test, where kernels only get traced
 
 
@@ -36,6 +37,16 @@ def doubled(x, PASSES=1, HOW="well"):
         nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=3.0 if HOW == "wrong" else 2.0)
     nisa.dma_copy(dst=out, src=tile)
     return out
+
+
+@nki.jit
+def logged(x, N=1):
+    """Writes when it was traced, and by which process."""
+    began = time.monotonic()
+    time.sleep(0.3)
+    with open(os.environ[LOG], "a") as log:
+        log.write(f"{os.getpid()} {began} {time.monotonic()}\n")
+    return doubled(x, PASSES=N)
 
 
 @autotune.tune(space={"PASSES": [1, 2]}, reference=lambda x: x + 1)

@@ -57,6 +57,37 @@ def test_hopeless_candidates_stop_early_and_the_best_is_found(objective) -> None
     assert result.rejections.counts == {Reason.hopeless: 1}
 
 
+def test_candidates_known_ahead_are_compiled_in_parallel(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(subjects.LOG, str(tmp_path / "log"))
+    measured = Measured(QUICK, ahead=2)
+    workload = Workload.of(subjects.logged, subjects.X, reference=lambda x: 2 * x)
+    try:
+        measured.prepare([workload], {"N": 1})
+        measured.foresee(workload, [{"N": 1}, {"N": 2}, {"N": 3}])
+        traced = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+        outcomes = [measured.evaluate(workload, {"N": n}) for n in (3, 2, 1)]
+    finally:
+        measured.close()
+    assert all(o.accepted for o in outcomes)
+    pids = {int(pid) for pid, _, _ in traced}
+    assert len(traced) == 3
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    starts, ends = ([float(line[i]) for line in traced] for i in (1, 2))
+    assert max(starts[:2]) < min(ends[:2])  # at the same time
+    assert len((tmp_path / "log").read_text().splitlines()) == 3  # timed where they were compiled
+
+
+def test_studies_look_ahead(objective, monkeypatch) -> None:
+    objective.ahead, foreseen = 3, []
+    foresee = objective.foresee
+    monkeypatch.setattr(objective, "foresee", lambda w, c: (foreseen.append(list(c)), foresee(w, c)))
+    space = Space({"PASSES": [1, 2, 3, 4, 5]}, constraints=["PASSES != 3"])
+    result = search(subjects.doubled, (subjects.X,), objective=objective, space=space)
+    assert foreseen == [[{"PASSES": 1}, {"PASSES": 2}], [{"PASSES": 4}, {"PASSES": 5}]]
+    assert len(result.ranking) + result.rejections.total == 5
+
+
 def test_slow_default_is_beaten(objective) -> None:
     kernel_space = Space({"PASSES": choice([1, 40], default=40)})
     result = search(subjects.doubled, (subjects.X,), objective=objective, space=kernel_space)
