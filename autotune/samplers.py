@@ -21,6 +21,7 @@ from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
 REJECTIONS_TOLD = 100  # more than the accepted ones; a model of more only costs time
+LOCAL = 2  # after its start-up every so many suggestions of TPE are neighbours of the best instead
 BEST = 5  # configurations whose neighbourhood is searched
 SCATTER = 1000  # random draws for an unseen configuration before the whole space is walked
 
@@ -66,6 +67,7 @@ class Suggester:
         self.space = space
         self.random = sampler == "random"
         startup = max(4, min(10, trials // 3))
+        self._local_from = startup if sampler == "tpe" else None
         conditional = any(p.when is not None for p in space.parameters.values())
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -75,7 +77,7 @@ class Suggester:
             self._study = optuna.create_study(sampler=chosen, directions=["minimize"] * figures)
         optuna.logging.set_verbosity(level)
         self._rng = random.Random(seed)
-        self._rejected = 0
+        self._rejected = self._suggested = 0
         self._asked: dict[str, optuna.Trial] = {}
         self._seen: set[str] = set()
         self._accepted: list[tuple[tuple[float, ...], tuple[int, ...], Configuration]] = []
@@ -83,7 +85,11 @@ class Suggester:
 
     def ask(self) -> Configuration | None:
         """A configuration not seen yet; None when all have been."""
-        for _ in range(REPEATS):
+        self._suggested += 1
+        repeats = REPEATS
+        if self._local_from is not None and len(self._accepted) >= self._local_from and self._suggested % LOCAL == 0:
+            repeats = 0
+        for _ in range(repeats):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trial = self._study.ask()

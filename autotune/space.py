@@ -8,6 +8,7 @@ the configuration, and the kernel's own default applies.
 from __future__ import annotations
 
 import ast
+import bisect
 import inspect
 import itertools
 import math
@@ -94,6 +95,11 @@ class Parameter:
             raise InvalidSpace(problem=f"the values {list(self.values)} repeat")
         if self.default is not None and self.default not in self.values:
             raise InvalidSpace(problem=f"the default {self.default!r} is not one of the values {list(self.values)}")
+
+    def nearest(self, value: float) -> int:
+        """The position of the value nearest a number, of an ordered parameter."""
+        above = min(bisect.bisect_left(self.values, value), len(self.values) - 1)
+        return min((max(0, above - 1), above), key=lambda at: abs(self.values[at] - value))
 
 
 def choice(values: Iterable[Any], default: Any = None, when: Condition | None = None) -> Parameter:
@@ -194,15 +200,21 @@ class Space:
         )
 
     def neighbours(self, configuration: Mapping[str, Any]) -> Iterator[Configuration]:
-        """Configurations one step away: the next value up or down of one ordered parameter, any other name."""
+        """Configurations that differ in one parameter: the values next to an ordered one, the one nearest half and
+        twice of it, and the ends of its range; any other name.
+
+        What a size costs jumps where it stops dividing another one, so the next better value may be far away.
+        """
         for name, parameter in self.parameters.items():
             if name not in configuration or configuration[name] not in parameter.values:
                 continue
-            at = parameter.values.index(configuration[name])
-            near = (at - 1, at + 1) if parameter.ordered else range(len(parameter.values))
-            for other in near:
-                if other != at and 0 <= other < len(parameter.values):
-                    yield self.complete({**configuration, name: parameter.values[other]})
+            at, last = parameter.values.index(configuration[name]), len(parameter.values) - 1
+            near = set(range(last + 1))
+            if parameter.ordered:
+                value = parameter.values[at]
+                near = {at - 1, at + 1, 0, last, parameter.nearest(value / 2), parameter.nearest(value * 2)}
+            for other in sorted(near - {at, -1, last + 1}):
+                yield self.complete({**configuration, name: parameter.values[other]})
 
     def complete(self, values: Mapping[str, Any]) -> Configuration:
         """The configuration with these values, first values where one is missing and none where `when` fails."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import nkilite as nki
 from autotune.errors import InvalidParameterSpec, InvalidSpace, NoSpace, UnknownParameter
+from autotune.samplers import BEST, Suggester
 from autotune.space import Space, choice, infer, integers, parse_parameter, powers_of_two
 
 
@@ -64,12 +65,37 @@ def test_constraints_name_themselves() -> None:
     assert space.violated({"A": 4}) is None
 
 
-def test_neighbours_are_one_step_away() -> None:
+def test_neighbours_differ_in_one_parameter() -> None:
     space = Space({"N": [1, 2, 4, 8], "MODE": ["a", "b", "c"]})
     near = list(space.neighbours({"N": 4, "MODE": "b"}))
     assert near == [
-        {"N": 2, "MODE": "b"}, {"N": 8, "MODE": "b"}, {"N": 4, "MODE": "a"}, {"N": 4, "MODE": "c"},
+        {"N": 1, "MODE": "b"}, {"N": 2, "MODE": "b"}, {"N": 8, "MODE": "b"},
+        {"N": 4, "MODE": "a"}, {"N": 4, "MODE": "c"},
     ]
+
+
+def test_neighbours_of_a_size_are_beside_it_half_and_twice_of_it_and_the_ends() -> None:
+    space = Space({"N": integers(1, 100)})
+    assert [c["N"] for c in space.neighbours({"N": 20})] == [1, 10, 19, 21, 40, 100]
+    assert [c["N"] for c in space.neighbours({"N": 1})] == [2, 100]
+    assert [c["N"] for c in space.neighbours({"N": 100})] == [1, 50, 99]
+
+
+def test_half_of_the_suggestions_after_the_start_are_beside_the_best() -> None:
+    space = Space({"A": integers(1, 30), "B": integers(1, 30)})
+    suggester = Suggester(space, "tpe", seed=0, trials=30)
+    accepted: list[tuple[float, dict]] = []
+    beside = 0
+    for done in range(40):
+        found = suggester.ask()
+        assert found is not None and found not in [c for _, c in accepted]
+        best = sorted(accepted, key=lambda a: a[0])[:BEST]
+        beside += done >= 10 and any(found in space.neighbours(c) for _, c in best)
+        cost = float((found["A"] - 17) ** 2 + (found["B"] - 3) ** 2)
+        suggester.tell(found, (cost,))
+        accepted.append((cost, found))
+    assert beside >= 15
+    assert min(accepted, key=lambda a: a[0])[0] <= 2
 
 
 def test_defaults_come_from_the_parameter_then_the_signature(kernel) -> None:
