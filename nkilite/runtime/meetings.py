@@ -209,7 +209,7 @@ class _Owners:
 
     def joined(self, one: int, other: int) -> int:
         """The owner of the bytes of both, _ANYBODY if there is none."""
-        if one == other or one == _ANYBODY:
+        if one in (other, _ANYBODY):
             return one
         if other == _ANYBODY:
             return other

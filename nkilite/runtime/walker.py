@@ -64,7 +64,7 @@ class Job(NamedTuple):
 
     table: int
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is of no use here
     bases: int
     stride: int
     parts: int
