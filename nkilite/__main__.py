@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from nkilite.cli import cache
 from nkilite.cli.compile import compile
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(compile)
 app.command()(profile)
+app.add_typer(cache.app, name="cache")
 # Options after the program's name belong to the program.
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run)
 

@@ -50,6 +50,7 @@ def compile(
     """Trace and compile a kernel; dump the IR, LLVM IR or assembly; time the stages."""
     if target:
         os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = target
+    os.environ["NKILITE_CACHE"] = "0"  # every stage is to be seen at work
     found = load_kernel(kernel)
     positional, named = parse_arguments(arguments or [])
     if dump is None or times:

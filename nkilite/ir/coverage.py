@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from enum import Enum
 
 import numpy as np
@@ -11,6 +10,7 @@ from nkilite.errors import AccumulateUninitialized, UninitializedRead
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.location import Location
+from nkilite.notices import Notice, give
 
 
 class Covered(Enum):
@@ -122,10 +122,8 @@ def check_read(
             instruction=f"nisa.{call.name}", operand=operand.name, what=_describe(buffer), location=location,
             fix=_SET_REGISTER if buffer.region is MemoryRegion.registers else "",
         )
-    warnings.warn_explicit(
-        f"nisa.{call.name} reads {operand.name} ({_describe(buffer)}), of which some elements were never written",
-        PartlyUninitialized, location.file, max(location.line, 1),
-    )
+    message = f"nisa.{call.name} reads {operand.name} ({_describe(buffer)}), of which some elements were never written"
+    give(Notice(message, PartlyUninitialized, location.file, location.line))
 
 
 _SET_REGISTER = "give it a value first (nisa.register_alloc(0), nisa.register_move or nisa.register_load)"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import llvmlite
 import llvmlite.binding as llvm
 
 from nkilite.codegen.host import Host
+from nkilite.runtime.cache import OBJECTS, Store, store
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
@@ -22,32 +25,86 @@ class Source(NamedTuple):
 
 
 class Library:
-    """Compiles functions for one host level and keeps their addresses."""
+    """Compiles functions for one host level and keeps their addresses.
+
+    The object code of every function is kept on disk, too, by the text it was made of: programs that share a
+    micro-kernel share it.
+    """
 
     def __init__(self, host: Host) -> None:
-        self.host = host
+        self._machine = target_machine(host)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
+        compiler = ".".join(map(str, llvm.llvm_version_info))
+        self._made_by = f"{llvmlite.__version__} {compiler} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
-        self._engines: list[llvm.ExecutionEngine] = []
-        self._machine = target_machine(host)
 
     def addresses(self, sources: Iterable[Source]) -> dict[str, int]:
-        """Addresses of functions by name, compiling those that are new in one module."""
+        """Addresses of functions by name, compiling those that are new, each on its own."""
         wanted = {s.name: s for s in sources}
         with self._lock:
-            missing = [s for name, s in wanted.items() if name not in self._addresses]
-            if missing:
-                self._compile(missing)
+            self._load({(n,): self._object(s) for n, s in wanted.items() if n not in self._addresses})
             return {name: self._addresses[name] for name in wanted}
 
-    def _compile(self, sources: list[Source]) -> None:
+    def addresses_together(self, sources: Sequence[Source]) -> dict[str, int]:
+        """Addresses of functions that call each other."""
+        names = tuple(s.name for s in sources)
+        with self._lock:
+            if names[0] not in self._addresses:
+                self._load({names: self._object(*sources)})
+            return {name: self._addresses[name] for name in names}
+
+    def keep(self, sources: Iterable[Source], store: Store) -> list[tuple[str, str]]:
+        """Make sure that the object code of functions is in a disk cache; (name, key) of each, for `recall`."""
+        kept = {s.name: self._key(s) for s in sources}
+        for source in sources:
+            if not store.has(OBJECTS, source.name, kept[source.name]):
+                store.put(OBJECTS, source.name, kept[source.name], self._compile([source]))
+        return list(kept.items())
+
+    def recall(self, kept: Iterable[tuple[str, str]], store: Store) -> bool:
+        """Load functions from a disk cache without their text; whether all were there."""
+        with self._lock:
+            objects = {}
+            for name, key in kept:
+                if name not in self._addresses:
+                    found = store.get(OBJECTS, name, key)
+                    if found is None:
+                        return False
+                    objects[(name,)] = found
+            self._load(objects)
+            return True
+
+    def _object(self, *sources: Source) -> bytes:
+        """The object code of functions: from disk, or compiled and put there."""
+        disk = store()
+        if disk is None:
+            return self._compile(sources)
+        label, key = sources[0].name, self._key(*sources)
+        found = disk.get(OBJECTS, label, key)
+        if found is None:
+            found = self._compile(sources)
+            disk.put(OBJECTS, label, key, found)
+        return found
+
+    def _compile(self, sources: Sequence[Source]) -> bytes:
         module = llvm.parse_assembly(module_text(sources))
         module.triple = self._machine.triple
-        engine = llvm.create_mcjit_compiler(module, target_machine(self.host))
-        engine.finalize_object()
-        self._engines.append(engine)
-        for source in sources:
-            self._addresses[source.name] = engine.get_function_address(source.name)
+        return self._machine.emit_object(module)
+
+    def _load(self, objects: Mapping[tuple[str, ...], bytes]) -> None:
+        """Load object code, given with the names of the functions in it."""
+        if not objects:
+            return
+        for content in objects.values():
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(content))
+        self._engine.finalize_object()
+        for names in objects:
+            for name in names:
+                self._addresses[name] = self._engine.get_function_address(name)
+
+    def _key(self, *sources: Source) -> str:
+        return hashlib.blake2b(f"{self._made_by} {module_text(sources)}".encode(), digest_size=20).hexdigest()
 
 
 def module_text(sources: Iterable[Source]) -> str:

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nkilite import knobs
+from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
 from nkilite.errors import NonContiguousArgument
+from nkilite.machine.target import get_target
+from nkilite.notices import give, recorded
 from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.compile import Compilation, compile_program
+from nkilite.runtime.executable import Executable
 from nkilite.runtime.globals import Globals
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
+from nkilite.runtime.stored import Place, Stored
 from nkilite.runtime.tracing import trace, unwritable
 
 if TYPE_CHECKING:
@@ -37,12 +43,22 @@ class Specialization:
         self._kernel = kernel
         self._arguments = arguments
         self.globals = Globals(kernel.function)
-        self.executable = self.compilation.executable
+        level = host()
+        place = Place(kernel, arguments, level, get_target(knobs.target()).name)
+        stored = place.recall()
+        if stored is not None:
+            for notice in stored.notices:
+                give(notice)
+            self.executable, self.returned = Executable(stored.image, level), stored.returned
+        else:
+            with recorded() as notices:
+                self.executable = self.compilation.executable
+            place.remember(Stored(self.executable.image, self.returned, tuple(notices)))
         self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in self.executable.image.outputs]
 
     @functools.cached_property
     def compilation(self) -> Compilation:
-        """Every product of the compiler."""
+        """Every product of the compiler; made when asked for if the executable comes from the disk cache."""
         started = time.perf_counter()
         program, returned = trace(self._kernel, self._arguments)
         traced = time.perf_counter() - started

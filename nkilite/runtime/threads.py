@@ -89,7 +89,7 @@ class Team:
     def __init__(self) -> None:
         self.members = 1
         self._lock = threading.Lock()
-        functions = library(next(iter(available().values()))).addresses(walker.TEAM)
+        functions = library(next(iter(available().values()))).addresses_together(walker.TEAM)
         self._worker = functions["nkilite_work"]
         self._launch = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(functions["nkilite_launch"])
         self._system = ctypes.CDLL(None, use_errno=True)

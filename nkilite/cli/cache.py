@@ -1,0 +1,60 @@
+"""`python -m nkilite cache`: look at the disk cache of compiled kernels, and empty it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nkilite import knobs
+from nkilite.runtime.cache import KERNELS, OBJECTS, Entry, Store
+
+app = typer.Typer(no_args_is_help=True, help="The disk cache of compiled kernels.")
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@app.command()
+def info() -> None:
+    """Where the cache is, how much it may hold, and what is in it."""
+    console = Console()
+    shelves: dict[str, list[Entry]] = defaultdict(list)
+    for entry in Store(knobs.cache_directory()).entries():
+        shelves[entry.shelf].append(entry)
+    kernels, objects = shelves[KERNELS], shelves[OBJECTS]
+    total = _size(sum(e.bytes for e in (*kernels, *objects)))
+    limit = knobs.cache_bytes()
+    summary = Table.grid(padding=(0, 2))
+    summary.add_row("location", knobs.cache_directory())
+    summary.add_row("used", "yes" if knobs.cache_enabled() else "no (NKILITE_CACHE=0)")
+    summary.add_row("size", f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}")
+    summary.add_row("specialized kernels", f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})")
+    summary.add_row("micro-kernels", f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})")
+    console.print(summary, soft_wrap=True)
+    if not kernels:
+        return
+    table = Table("kernel", "specializations", "bytes", "last used")
+    named: dict[str, list[Entry]] = defaultdict(list)
+    for entry in kernels:
+        named[entry.label].append(entry)
+    for name, entries in sorted(named.items()):
+        last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(e.used for e in entries)))
+        table.add_row(name, f"{len(entries):,}", _size(sum(e.bytes for e in entries)), last)
+    console.print(table)
+
+
+@app.command()
+def clear() -> None:
+    """Remove everything from the cache; running processes keep what they have loaded."""
+    count, size = Store(knobs.cache_directory()).clear()
+    Console().print(f"removed {count:,} entries, {_size(size)}", highlight=False)
+
+
+def _size(size: float) -> str:
+    unit = 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit else f"{size:.0f} B"

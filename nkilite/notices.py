@@ -1,0 +1,49 @@
+"""Warnings about the user's lines, recorded while a kernel is traced so that a cached kernel gives them again."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Notice(NamedTuple):
+    """A warning; one to be given `once` is given once per process for its line."""
+
+    message: str
+    category: type[Warning]
+    file: str
+    line: int
+    once: bool = False
+
+
+_local = threading.local()
+_given: set[Notice] = set()
+
+
+def give(notice: Notice) -> None:
+    """Warn, and add the notice to those recorded in this thread."""
+    recorded = getattr(_local, "recorded", None)
+    if recorded is not None:
+        recorded.append(notice)
+    if notice.once:
+        if notice in _given:
+            return
+        _given.add(notice)
+    warnings.warn_explicit(notice.message, notice.category, notice.file, max(notice.line, 1))
+
+
+@contextmanager
+def recorded() -> Iterator[list[Notice]]:
+    """The notices given in this thread inside a `with` block."""
+    before = getattr(_local, "recorded", None)
+    found: list[Notice] = []
+    _local.recorded = found
+    try:
+        yield found
+    finally:
+        _local.recorded = before
+        if before is not None:
+            before.extend(found)

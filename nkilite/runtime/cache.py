@@ -1,0 +1,197 @@
+"""The disk cache: named entries in a directory that many processes share, bounded, each one whole or not there.
+
+An entry is a file `<shelf>/<first two digits of the key>/<label>-<key>`. It is written under another name and renamed,
+so that nobody sees half of it, and starts with a digest of its content, so that damage is noticed. Reading an entry
+sets its modification time: beyond NKILITE_CACHE_SIZE, the ones used least recently are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nkilite import knobs
+from nkilite.errors import InvalidSetting
+
+KERNELS, OBJECTS = "kernels", "objects"
+SHELVES = (KERNELS, OBJECTS)
+
+_MAGIC = b"nkilite1"
+_DIGEST_BYTES = 16
+_TRIMMED = 0.9  # of the size is left when entries had to go
+_LEFTOVER_SECONDS = 3600  # a temporary file this old belongs to a process that died
+_TEMPORARY = ".part"
+_LABEL = re.compile(r"\W+")
+
+
+class CacheWarning(UserWarning):
+    """The disk cache is damaged or cannot be used; kernels are compiled instead."""
+
+
+class Entry(NamedTuple):
+    """A file of the cache; `used` in seconds since the epoch."""
+
+    shelf: str
+    label: str
+    path: str
+    bytes: int
+    used: float
+
+
+class Store:
+    """The cache in one directory."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._unchecked: float = float("inf")  # bytes written since the size was looked at
+        self._warned = False
+
+    def get(self, shelf: str, label: str, key: str) -> bytes | None:
+        """The content of an entry, or None. A damaged one is removed with a CacheWarning."""
+        path = self._path(shelf, label, key)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._cannot("read", error)
+            return None
+        content = memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]
+        if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != _digest(content):
+            self.damaged(shelf, label, key)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return bytes(content)
+
+    def has(self, shelf: str, label: str, key: str) -> bool:
+        return os.path.exists(self._path(shelf, label, key))
+
+    def put(self, shelf: str, label: str, key: str, content: bytes) -> None:
+        """Write an entry. A cache that cannot be written is reported once and does no harm."""
+        path = self._path(shelf, label, key)
+        part = f"{path}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}"
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            try:
+                with open(part, "wb") as file:
+                    file.write(_MAGIC + _digest(content))
+                    file.write(content)
+                os.replace(part, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(part)
+                raise
+        except OSError as error:
+            self._cannot("written", error)
+            return
+        limit = _limit()
+        with self._lock:
+            self._unchecked += len(content)
+            due = self._unchecked > limit / 16
+            if due:
+                self._unchecked = 0
+        if due:
+            self.trim(limit)
+
+    def damaged(self, shelf: str, label: str, key: str) -> None:
+        """Remove an entry that cannot be used."""
+        path = self._path(shelf, label, key)
+        _remove(path)
+        warnings.warn(f"{path} is damaged; it is made anew", CacheWarning, stacklevel=2)
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in the cache."""
+        for shelf in SHELVES:
+            for file in _files(os.path.join(self.directory, shelf)):
+                label, _, key = file.name.rpartition("-")
+                if label and not key.endswith(_TEMPORARY):
+                    with contextlib.suppress(OSError):
+                        found = file.stat()
+                        yield Entry(shelf, label, file.path, found.st_size, found.st_mtime)
+
+    def trim(self, limit: int) -> None:
+        """Remove what was used least recently until the cache is well below `limit` bytes, if it is above."""
+        now = time.time()
+        for shelf in SHELVES:
+            for file in _files(os.path.join(self.directory, shelf)):
+                with contextlib.suppress(OSError):
+                    if file.name.endswith(_TEMPORARY) and now - file.stat().st_mtime > _LEFTOVER_SECONDS:
+                        os.unlink(file.path)
+        entries = sorted(self.entries(), key=lambda e: e.used)
+        total = sum(e.bytes for e in entries)
+        if total <= limit:
+            return
+        for entry in entries:
+            if total <= limit * _TRIMMED:
+                break
+            _remove(entry.path)
+            total -= entry.bytes
+
+    def clear(self) -> tuple[int, int]:
+        """Remove everything; the number of entries removed and their bytes."""
+        entries = list(self.entries())
+        for entry in entries:
+            _remove(entry.path)
+        return len(entries), sum(e.bytes for e in entries)
+
+    def _path(self, shelf: str, label: str, key: str) -> str:
+        return os.path.join(self.directory, shelf, key[:2], f"{_LABEL.sub('_', label)}-{key}")
+
+    def _cannot(self, done: str, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"the cache in {self.directory} cannot be {done}: {error}", CacheWarning, stacklevel=2)
+
+
+_stores: dict[str, Store] = {}
+
+
+def store() -> Store | None:
+    """The disk cache the environment asks for, or None where it is switched off."""
+    if not knobs.cache_enabled():
+        return None
+    directory = knobs.cache_directory()
+    found = _stores.get(directory)
+    if found is None:
+        found = _stores[directory] = Store(directory)
+    return found
+
+
+def _limit() -> int:
+    """
+    Raises:
+        InvalidSetting: NKILITE_CACHE_SIZE is not a size.
+    """
+    limit = knobs.cache_bytes()
+    if limit < 0:
+        found = os.environ.get("NKILITE_CACHE_SIZE")
+        raise InvalidSetting(variable="NKILITE_CACHE_SIZE", found=found, expected=knobs.SIZES)
+    return limit
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
+def _files(directory: str) -> Iterator[os.DirEntry[str]]:
+    """The files two levels below a shelf's directory."""
+    with contextlib.suppress(OSError), os.scandir(directory) as folders:
+        for folder in folders:
+            with contextlib.suppress(OSError), os.scandir(folder.path) as files:
+                yield from files
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
