@@ -16,21 +16,27 @@ Modules, from the bottom up:
     database    append-only memory of trials, export and import
     objective   workloads, modelled latency
     timing      statistics of noisy times
-    measuring, isolation, measured   the cpu objective: its process, the parent's end, the objective
+    turnstile   who compiles and who measures on this host
+    measuring, isolation, measured   the cpu objective: its processes, the parent's end, the objective
+    gaussian    a Gaussian process as a sampler
     samplers    optuna behind ask and tell
     study       the search
     lookup      tuned configurations at launch
     api         tune and search
     triton      configurations in the manner of triton.autotune
-    present, sources, command     the command line
+    sources, specification        a study in the words of the command line
+    storage, shared, worker, coordinator   one study on several processes and machines
+    present, command, command_shared, dashboard   the command line
 """
 
 from autotune import triton
 from autotune.api import search, tune
+from autotune.coordinator import distribute
 from autotune.database import Database
 from autotune.lookup import use
 from autotune.objective import Workload
 from autotune.space import Space, choice, integers, powers_of_two
+from autotune.specification import Specification
 from autotune.study import Result, Study
 from autotune.timing import Protocol
 
@@ -39,9 +45,11 @@ __all__ = [
     "Protocol",
     "Result",
     "Space",
+    "Specification",
     "Study",
     "Workload",
     "choice",
+    "distribute",
     "integers",
     "powers_of_two",
     "search",
