@@ -416,9 +416,9 @@ def test_work_decides(monkeypatch):
 
     def most(entries: int, meet: bool) -> int:
         touch = meetings.Access(0, 0, 100, True, None if meet else meetings.Stripe(10, 10, 0, 0, 10))
-        table = [word for _ in range(entries) for word in (0, 4, 0, 0)]
+        table = np.array([0, 4, 0, 0] * entries)
         entry = meetings.Footprint(SPLIT, 10_000.0, (touch,))
-        return meetings.meetings(table, list(range(0, 4 * entries, 4)), [entry])[1]
+        return meetings.meetings(table, np.arange(0, 4 * entries, 4), [entry])[1]
 
     assert most(10, False) == 1
     assert most(40, False) == 4
