@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -62,5 +63,10 @@ def _matches(case: Case, text: str) -> bool:
     return text in f"{case.suite} {case.source.path} {case.label}"
 
 
+def _terminate(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)  # an ordinary end, which leaves nothing behind
     typer.run(main)

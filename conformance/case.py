@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -96,6 +96,8 @@ class Launch:
         mutates: positions of arguments whose contents after the call are results, after the returned ones.
         pairs: results after those the reference gives come in (value, expected value) pairs.
         checks_itself: the code asserts its own facts, so finishing is passing.
+        options: compile-time keyword arguments, from the loaded module, whose enumerations they may need.
+        read: turns the results into what is compared; None takes them as they are.
     """
 
     kernel: str
@@ -105,6 +107,8 @@ class Launch:
     mutates: tuple[int, ...] = ()
     pairs: bool = False
     checks_itself: bool = False
+    options: Callable[[ModuleType], Mapping[str, Any]] | None = None
+    read: Callable[[Sequence[Any]], Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True)

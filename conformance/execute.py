@@ -89,10 +89,13 @@ class Executor:
             kernel = importlib.import_module("nki").simulate(kernel)
         given = launch.arguments()
         passed = [to_framework(value, case.framework) for value in given]
+        options = {} if launch.options is None else launch.options(module)
         with _target(mode.target or own_target):
-            returned = kernel(*passed)
+            returned = kernel(*passed, **options)
         values = [*_flat(returned), *(passed[position] for position in launch.mutates)]
         outputs = [from_framework(value, case.framework) for value in values]
+        if launch.read is not None:
+            outputs = list(launch.read(outputs))
         compared = _judge(launch, given, outputs, result)
         result.status = Status.PASS if compared or launch.checks_itself else Status.RUNS
 

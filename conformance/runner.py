@@ -1,7 +1,11 @@
-"""Runs cases in child processes: one per source, replaced when it crashes or exceeds the time limit."""
+"""Runs cases in child processes: one per source, replaced when it crashes or exceeds the time limit.
+
+Everything temporary, in the children too, is in one folder that goes away with the run, however it ends.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -49,15 +53,66 @@ def run(
             if only is None or mode in only:
                 groups.setdefault(case.group, []).append((case.id, mode))
     found = [str(folder) for folder in folders]
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        batches = pool.map(lambda work: _Group(found, work, timeout, report).run(), groups.values())
-        return [result for batch in batches for result in batch]
+    with tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True) as temporary:
+        children = _Children(temporary)
+        with ThreadPoolExecutor(max_workers=jobs) as pool:
+            try:
+                batches = pool.map(lambda work: _Group(children, found, work, timeout, report).run(), groups.values())
+                return [result for batch in batches for result in batch]
+            except BaseException:  # Ctrl-C too: the pool waits for its threads, and these for their children
+                pool.shutdown(wait=False, cancel_futures=True)
+                children.end()
+                raise
+
+
+class _Children:
+    """The processes of a run, with its temporary folder."""
+
+    def __init__(self, temporary: str) -> None:
+        self._environment = {**_ONE_THREAD, **os.environ, "TMPDIR": temporary}
+        self._environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+        self._alive: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self.ended = False
+
+    def start(self, errors: IO[str]) -> subprocess.Popen[str] | None:
+        """A new child; None once the run is over."""
+        with self._lock:
+            if self.ended:
+                return None
+            child = subprocess.Popen(
+                [sys.executable, "-m", "conformance.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=self._environment,
+            )
+            self._alive.add(child)
+            return child
+
+    def stop(self, child: subprocess.Popen[str]) -> None:
+        """Kill one."""
+        child.kill()
+        child.wait()
+        with self._lock:
+            self._alive.discard(child)
+
+    def end(self) -> None:
+        """Kill all, and let no more start."""
+        with self._lock:
+            self.ended = True
+            for child in self._alive:
+                child.kill()
 
 
 class _Group:
     """The work of one source, carried through as many children as it takes."""
 
-    def __init__(self, folders: list[str], work: Work, timeout: float, report: Callable[[Result], None]) -> None:
+    def __init__(
+        self, children: _Children, folders: list[str], work: Work, timeout: float, report: Callable[[Result], None]
+    ) -> None:
+        self._children = children
         self._folders = folders
         self._left = list(work)
         self._timeout = timeout
@@ -66,32 +121,26 @@ class _Group:
         self._started = False
 
     def run(self) -> list[Result]:
-        while self._left:
+        while self._left and not self._children.ended:
             self._child()
         return self._results
 
     def _child(self) -> None:
         """Runs one child until it is done, dies or hangs; at least one piece of work is settled."""
         request = json.dumps({"folders": self._folders, "work": self._left, "timeout": self._timeout})
-        environment = {**_ONE_THREAD, **os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
         with tempfile.TemporaryFile("w+") as errors:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "conformance.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env=environment,
-            )
+            child = self._children.start(errors)
+            if child is None:
+                return
             assert child.stdin is not None
             assert child.stdout is not None
             lines: queue.Queue[str | None] = queue.Queue()
             threading.Thread(target=_drain, args=(child.stdout, lines), daemon=True).start()
-            child.stdin.write(request)
-            child.stdin.close()
             self._started = False
             try:
+                with contextlib.suppress(BrokenPipeError):  # it died at once, which shows below
+                    child.stdin.write(request)
+                    child.stdin.close()
                 self._follow(lines)
             except queue.Empty:
                 self._settle(Status.TIMEOUT, "TimeoutError", f"no result after {self._timeout:g} s", "")
@@ -103,8 +152,7 @@ class _Group:
                     last = tail.splitlines()[-1] if tail else ""
                     self._settle(Status.CRASH, f"exit code {child.returncode}", last, tail)
             finally:
-                child.kill()
-                child.wait()
+                self._children.stop(child)
 
     def _follow(self, lines: queue.Queue[str | None]) -> None:
         limit = _START_UP

@@ -1,0 +1,112 @@
+"""The conformance runner: results of a checkout, and nothing left behind however a run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from conformance.case import Mode, Status
+from conformance.discover import discover
+from conformance.runner import run
+
+RIGHT = '''
+import nki
+import nki.isa as nisa
+import nki.language as nl
+
+
+@nki.jit
+def cumsum(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    ones = nl.ndarray((128, x.shape[1]), dtype=x.dtype, buffer=nl.sbuf)
+    nisa.memset(dst=ones, value=1.0)
+    for first in range(0, x.shape[0], 128):
+        count = min(128, x.shape[0] - first)
+        rows = slice(first, first + count)
+        tile = nl.ndarray((count, x.shape[1]), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[rows, :])
+        nisa.tensor_tensor_scan(
+            dst=tile, data0=ones[0:count, :], data1=tile, initial=0.0, op0=nl.multiply, op1=nl.add
+        )
+        nisa.dma_copy(dst=out[rows, :], src=tile)
+    return out
+'''
+WRONG = RIGHT.replace("op1=nl.add", "op1=nl.maximum")
+BROKEN = "raise OSError"
+SLEEPS = '''
+import os
+import pathlib
+import time
+
+pathlib.Path(os.environ["TMPDIR"], "started").write_text(str(os.getpid()))
+time.sleep(60)
+'''
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Writes a checkout with one kernel of the library, and gives temporary files a folder of their own."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def write(text: str) -> tuple[Path, Path]:
+        module = tmp_path / "library/src/nkilib_src/nkilib/core/cumsum/cumsum.py"
+        module.parent.mkdir(parents=True)
+        for package in (module.parent, module.parent.parent, module.parent.parent.parent):
+            (package / "__init__.py").touch()
+        module.write_text(text, encoding="utf-8")
+        return tmp_path / "library", temporary
+
+    return write
+
+
+@pytest.mark.parametrize(("text", "status"), [(RIGHT, Status.PASS), (WRONG, Status.FAIL), (BROKEN, Status.ERROR)])
+def test_a_kernel_is_compared_with_its_reference(checkout, text, status) -> None:
+    folder, temporary = checkout(text)
+    cases = discover([folder])
+    assert {case.label for case in cases} >= {"cumsum"}
+    results = run(cases, [folder], only=frozenset({Mode.SIMULATE_TRN2}))
+    assert [r.status for r in results] == [status]
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_child_that_dies_is_a_result(checkout) -> None:
+    folder, temporary = checkout("import os; os._exit(3)")
+    (result,) = run(discover([folder]), [folder], only=frozenset({Mode.SIMULATE_TRN2}))
+    assert (result.status, result.error) == (Status.CRASH, "exit code 3")
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(checkout, how) -> None:
+    folder, temporary = checkout(SLEEPS)
+    command = [sys.executable, "-m", "conformance", str(folder), "--mode", "sim trn2"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL) as process:
+        try:
+            child = int(_wait_for(temporary))
+            process.send_signal(how)
+            assert process.wait(timeout=30) != 0
+        finally:
+            process.kill()
+    assert list(temporary.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def _wait_for(temporary: Path) -> str:
+    """What the child wrote once it runs."""
+    for _ in range(600):
+        for file in temporary.glob("conformance-*/started"):
+            if text := file.read_text():
+                return text
+        time.sleep(0.1)
+    raise AssertionError("the child never started")
