@@ -107,6 +107,7 @@ def search(
     seconds: float | None = None,
     database: Database | str | os.PathLike[str] | None = None,
     resume: bool = False,
+    model: bool = True,
     protocol: Protocol | None = None,
     on_trial: Callable[[Progress], Any] = lambda progress: None,
 ) -> Result:
@@ -120,7 +121,7 @@ def search(
             (numerical, cpu-measured), or several of them, "trn2,sbuf" or ("trn2", "sbuf"), for a Pareto front whose
             best in the first figure is chosen; or an Objective, which is left open.
         space: None takes the one of `tune`, or infers it.
-        sampler, seed, trials, seconds, resume: see `Study`.
+        sampler, seed, trials, seconds, resume, model: see `Study`.
         database: a Database, the path of one, or None to remember nothing.
         protocol: how the cpu objective measures.
         on_trial: called after every configuration.
@@ -141,7 +142,7 @@ def search(
     chosen = objective_named(objective, seed, protocol) if isinstance(objective, (str, Sequence)) else objective
     held = database if isinstance(database, Database) else Database(database)
     try:
-        return Study(workloads, chosen, space, sampler, seed, trials, seconds, held, resume).run(on_trial)
+        return Study(workloads, chosen, space, sampler, seed, trials, seconds, held, resume, model).run(on_trial)
     finally:
         if own:
             chosen.close()

@@ -63,6 +63,9 @@ def run(
     seconds: Annotated[float | None, typer.Option(help="Budget of time.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds a measured configuration may take.")] = Protocol.timeout,
     resume: Annotated[bool, typer.Option("--resume", help="Begin with every trial the database holds.")] = False,
+    model: Annotated[
+        bool, typer.Option("--model/--no-model", help="Begin a search for CPU time with what the model favours.")
+    ] = True,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes to try configurations here; 0 leaves it to autotune worker.")
     ] = None,
@@ -78,7 +81,7 @@ def run(
     terminal = console()
     specification = Specification(
         kernel, tuple(shapes), dtype, tuple(argument or ()), tuple(param or ()), tuple(constraint or ()), objective,
-        sampler, seed, trials, seconds, timeout, lease,
+        sampler, seed, trials, seconds, timeout, lease, model,
     )
     with Database(database) as kept:
         with Bar(terminal, specification.label) as bar:

@@ -32,7 +32,7 @@ class Bar:
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[best]}"), TextColumn("{task.fields[left]}"), console=console, auto_refresh=False,
         )
-        self._task = self._progress.add_task("tuning", total=None, best="", left="")
+        self._task = self._progress.add_task("tuning", total=None, visible=False, best="", left="")
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -48,7 +48,9 @@ class Bar:
         if at.front:
             best += f", {at.front} on the front"
         left = "" if at.left is None else f"{at.rejected} rejected, {at.left:.0f} s left"
-        self._progress.update(self._task, completed=at.done, total=at.budget, best=best, left=left, refresh=True)
+        self._progress.update(
+            self._task, completed=at.done, total=at.budget, best=best, left=left, visible=True, refresh=True
+        )
 
 
 def console() -> Console:

@@ -35,6 +35,7 @@ class Specification:
         parameters, constraints: of the space; without them it is the kernel's own.
         objective, sampler, seed, trials, seconds: see `autotune.study.Study`.
         timeout: seconds a measured configuration may take.
+        model: see `autotune.study.Study`.
         lease: seconds after which a worker that gives no sign of life has lost what it was trying.
     """
 
@@ -51,6 +52,7 @@ class Specification:
     seconds: float | None = None
     timeout: float = Protocol.timeout
     lease: float = LEASE
+    model: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,7 +83,8 @@ class Specification:
         workloads, space = self.load()
         objective = self.make_objective()
         study = Study(
-            workloads, objective, space, self.sampler, self.seed, self.trials, self.seconds, database, resume
+            workloads, objective, space, self.sampler, self.seed, self.trials, self.seconds, database, resume,
+            self.model,
         )
         try:
             return study.run(on_trial)

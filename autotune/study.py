@@ -12,7 +12,9 @@ from autotune import pareto
 from autotune.context import Context, canonical
 from autotune.database import Choice, Database, Point, Trial
 from autotune.errors import NothingLegal
+from autotune.figures import CPU
 from autotune.objective import Candidate, Objective, Verdict, Workload
+from autotune.opening import opening
 from autotune.outcome import Outcome, Reason, Rejections
 from autotune.samplers import BRUTE_FORCE, BruteForce, Suggester
 from autotune.space import Configuration, Space, infer
@@ -105,6 +107,7 @@ class Study:
         seconds: budget of time.
         database: where finished trials go and known ones come from.
         resume: begin with all trials the database holds, whichever study made them.
+        model: begin a search for CPU time with what the chip's model finds promising, see `autotune.opening`.
     """
 
     workloads: Sequence[Workload]
@@ -116,6 +119,7 @@ class Study:
     seconds: float | None = None
     database: Database = field(default_factory=lambda: Database(None))
     resume: bool = False
+    model: bool = True
 
     def __post_init__(self) -> None:
         kernel = self.workloads[0].kernel
@@ -198,8 +202,7 @@ class Study:
 
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
         """Try configurations; returns whether the space is exhausted."""
-        pending = [self.default, *(self._known() if self.resume else ())]
-        pending.reverse()
+        pending = self._opening()[::-1]
         ahead: list[Configuration] = []
         while not self._spent():
             elapsed = time.perf_counter() - started
@@ -227,6 +230,14 @@ class Study:
         if len(unknown) > 1:
             self.objective.foresee(self.workloads[0], unknown)  # what this one rejects is not tried on the others
         return found
+
+    def _opening(self) -> list[Configuration]:
+        """What is tried before the sampler is asked, in order."""
+        first = [self.default, *(self._known() if self.resume else ())]
+        if self.model and not self.whole and self.objective.figures[0] is CPU:
+            budget = self.trials, self.seconds
+            first += opening(self.workloads[0], self._space, self.objective.target, self.seed, *budget)
+        return first
 
     def _spent(self) -> bool:
         """Whether the budget is used up, or so many configurations were rejected that no more are tried."""

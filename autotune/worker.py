@@ -34,7 +34,8 @@ class Member(Study):
         self.lease = specification.lease
         super().__init__(
             workloads, specification.make_objective(), space, specification.sampler,
-            options.pop("seed", specification.seed), specification.trials, specification.seconds, database, **options,
+            options.pop("seed", specification.seed), specification.trials, specification.seconds, database,
+            model=specification.model, **options,
         )
         self.identity = specification.identity(self._contexts, self._space)
 
@@ -73,7 +74,7 @@ class Worker(Member):
         require_equal(self.shared.name, self.identity, description["identity"])
         self._resumed = description["resumed"]
         self.objective.prepare(self.workloads, self.default)
-        pending, tried = [self.default], 0
+        pending, tried = self._opening()[::-1], 0
         while self.shared.running and self.parent in (None, os.getppid()):
             entries = self.shared.watch(self.lease)
             self._absorb(entries)

@@ -152,7 +152,20 @@ def test_error_and_time_on_this_cpu() -> None:
         (outcome,) = candidate.outcomes
         assert candidate.values[0] == 0
         assert outcome.figures["cpu_low"] <= outcome.figures["cpu"] <= outcome.figures["cpu_high"]
-    assert "timed again" in result.remark
+
+
+def test_a_measured_front_is_timed_again_with_the_default(matmul) -> None:
+    kernel, _ = matmul
+    arrays = importlib.import_module("kernels.matmul").inputs("float32", M=256, N=512, K=256)
+    workload = Workload.of(kernel, *arrays)
+    space = {"TILES_IN_BLOCK_M": [1, 2], "TILES_IN_BLOCK_K": [1]}
+    result = search(kernel, workloads=[workload], objective="cpu,sbuf", space=space, protocol=QUICK)
+    assert "timed again, interleaved, in" in result.remark
+    assert result.best is result.front[0]
+    assert [c.values for c in result.front] == sorted(c.values for c in result.front)
+    assert result.default.configuration == {"TILES_IN_BLOCK_M": 8, "TILES_IN_BLOCK_K": 8}
+    outcome = result.best.outcomes[0]
+    assert (outcome.value, outcome.low) == (outcome.figures["cpu"], outcome.figures["cpu_low"])
 
 
 def test_without_a_reference_the_default_is_simulated_in_float32() -> None:
