@@ -69,7 +69,7 @@ class Candidate:
 
     configuration: Configuration
     outcomes: tuple[Outcome, ...]
-    figures: tuple[Figure, ...]
+    figures: tuple[Figure, ...] = field(repr=False)
 
     @property
     def value(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import nkilite as nki
@@ -20,11 +20,13 @@ from autotune.timing import Protocol
 
 @dataclass(frozen=True)
 class Config:
-    """Values for meta-parameters. num_warps and num_stages are accepted and mean nothing to a NeuronCore."""
+    """Values for meta-parameters. The others are accepted, and mean nothing to a NeuronCore."""
 
     kwargs: Mapping[str, Any]
     num_warps: int = 4
-    num_stages: int = 2
+    num_stages: int = 3
+    num_ctas: int = 1
+    maxnreg: int | None = None
     all_kwargs: Configuration = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -35,9 +37,12 @@ def autotune(
     configs: Sequence[Config],
     key: Sequence[str],
     prune_configs_by: Mapping[str, Any] | None = None,
-    restore_value: Sequence[str] = (),
+    reset_to_zero: Sequence[str] | None = None,
+    restore_value: Sequence[str] | None = None,
     *,
-    objective: str = "cpu",
+    warmup: float | None = None,
+    rep: float | None = None,
+    objective: str | Sequence[str] = "cpu",
     protocol: Protocol | None = None,
     database: Database | str | os.PathLike[str] | None = None,
 ) -> Callable[[Any], Any]:
@@ -49,8 +54,10 @@ def autotune(
         prune_configs_by: any of "early_config_prune", a function of (configs, named arguments, **named arguments);
             "perf_model", a function of the named arguments and a configuration that returns a cost; and with it
             "top_k", how many to keep (a fraction if below 1).
-        restore_value: names of arguments the kernel writes. Writing is noticed anyway; names are checked.
-        objective: "cpu" for measured time, or trn1, trn2, trn3 for modelled latency.
+        reset_to_zero, restore_value: names of arguments the kernel writes. Writing is noticed anyway, and every launch
+            that measures finds them as they were; names are checked.
+        warmup, rep: milliseconds to warm up and to time a configuration for, in the place of those in `protocol`.
+        objective: "cpu" for measured time, trn1, trn2, trn3 for modelled latency; see `autotune.search`.
         protocol: how measuring is done.
         database: where choices outlive the process; None keeps them in memory.
 
@@ -59,11 +66,15 @@ def autotune(
         UnknownParameter: a name the kernel does not take.
     """
 
+    timing = Protocol() if protocol is None else protocol
+    timing = replace(timing, warmup_seconds=timing.warmup_seconds if warmup is None else warmup / 1000,
+                     seconds=timing.seconds if rep is None else rep / 1000)
+
     def mark(kernel: Any) -> Any:
         kernel = nki.jit(kernel)
         space = space_of(configs).fitting(kernel)
         taken = kernel.signature.parameters
-        for name in (*key, *restore_value):
+        for name in (*key, *(reset_to_zero or ()), *(restore_value or ())):
             if name not in taken:
                 raise UnknownParameter(name=name, kernel=kernel.__name__, choices=", ".join(taken))
         for name in space.parameters:
@@ -74,7 +85,7 @@ def autotune(
         def at_launch(arguments: Mapping[str, Any]) -> Configuration:
             kept = pruned(configs, arguments, prune_configs_by or {})
             result = search(
-                kernel, workloads=[Workload(kernel, dict(arguments))], objective=objective, protocol=protocol,
+                kernel, workloads=[Workload(kernel, dict(arguments))], objective=objective, protocol=timing,
                 space=space_of(kept), trials=len(kept), database=held,
             )
             return result.best.configuration

@@ -65,6 +65,21 @@ def test_pruning() -> None:
     assert len(pruned(CONFIGS, {"n": 64}, {**model, "top_k": 0.4})) == 1
 
 
+def test_timing_is_in_milliseconds_as_in_triton(monkeypatch) -> None:
+    seen = []
+
+    def search(kernel, *, protocol, space, **options):
+        seen.append(protocol)
+        return autotune.search(kernel, space=space, **{**options, "objective": "trn2"})
+
+    monkeypatch.setattr(autotune.triton, "search", search)
+    decorate = autotune.triton.autotune(CONFIGS, key=["x"], reset_to_zero=["bias"], warmup=25, rep=100)
+    decorate(body)(*arrays())
+    (protocol,) = seen
+    assert (protocol.warmup_seconds, protocol.seconds) == (0.025, 0.1)
+    assert protocol.timeout == autotune.Protocol.timeout
+
+
 def test_mistakes() -> None:
     with pytest.raises(InvalidSpace, match="no configurations"):
         space_of([])
@@ -72,6 +87,8 @@ def test_mistakes() -> None:
         space_of([Config({"A": 1}), Config({"B": 1})])
     with pytest.raises(UnknownParameter, match="'y'"):
         autotune.triton.autotune(CONFIGS, key=["y"])(body)
+    with pytest.raises(UnknownParameter, match="'z'"):
+        autotune.triton.autotune(CONFIGS, key=["x"], reset_to_zero=["z"])(body)
 
     def required(x, CHUNK, MODE="a"):
         return x
