@@ -1,4 +1,4 @@
-"""The speed table as a picture: one bar per peer, on a logarithmic scale around parity, with the goal marked."""
+"""The speed table as a picture: a bar per peer on a logarithmic scale around parity, with its spread and the goal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 0.24 * len(rows) + 1.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(11, 0.24 * len(rows) + 1.2), layout="constrained")
     places = range(len(rows))
     ratios = [r["ratio"] for r in rows]
     colours = [_OURS if ratio >= 1 else _THEIRS for ratio in ratios]
@@ -30,12 +30,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot([row["goal"]] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    ticks = [t for t in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if min(ratios) / 2 <= t <= max(ratios) * 2]
-    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks])
+    ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if min(ratios) / 2 <= t <= max(ratios) * 2]
+    axes.set_xticks(ticks, [f"{t:g}×" for t in ticks], fontsize=7)
     axes.minorticks_off()
-    labels = [f"{r['work']} {r['size']} ({r['threads']}t) / {r['peer']}" for r in rows]
+    labels = [f"{r['work']} {r['size']}, {r['threads']} thread{'s'[: r['threads'] - 1]} / {r['peer']}" for r in rows]
     axes.set_yticks(places, labels, fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel("peer's time / ours, cpu-measured (line: 20th to 80th percentile; mark: goal)")
+    axes.set_xlabel("peer's time / ours (cpu-measured)", fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
