@@ -201,3 +201,16 @@ def test_workers_that_cannot_start_are_reported(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr("autotune.coordinator._PROGRAM", "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(WorkersLost, match="signal 9"):
         distribute(WHOLE, workers=1, database=tmp_path / "db.jsonl")
+
+
+def test_measuring_by_several_workers(tmp_path: Path) -> None:
+    budget = Specification(KERNEL, ("128x64",), parameters=("PASSES=1,2,40",), objective="cpu")
+    result = distribute(budget, workers=2, database=tmp_path / "db.jsonl")
+    assert result.label == "cpu-measured"
+    assert result.exhausted
+    assert len(result.ranking) + result.rejections.counts.get(Reason.hopeless, 0) == 3
+    assert result.best.configuration in ({"PASSES": 1}, {"PASSES": 2})
+    assert "interleaved" in result.remark or len(result.ranking) == 1
+    kept = Database(tmp_path / "db.jsonl")
+    assert {t.context.objective for t in kept.trials.values()} == {"cpu"}
+    assert len(kept) == 3
