@@ -16,6 +16,7 @@ _VECTORS = 4  # native vectors in flight per loop step of a dense copy
 # What a copy must reach for non-temporal stores to pay; a smaller result is likely to be read next.
 _LONG_RUN, _LARGE_COPY = 8 << 10, 4 << 20
 _STREAMED_RUN = 512
+_LINE = 64
 
 
 def nested(
@@ -99,24 +100,38 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
 
 
 def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int) -> None:
-    """Copy a long dense run around the caches: aligned non-temporal stores, plain ones at ragged ends."""
-    native = e.host.vector_bits // 8
-    misaligned = e.and_(e.convert("ptrtoint", dst, "i64"), e.i64(native - 1))
-    head = e.and_(e.sub(e.i64(native), misaligned), e.i64(native - 1))
-    e.store(e.load("i8", src, native), dst)
-    body = e.and_(e.sub(e.i64(count), head), e.i64(-native * _VECTORS))
-    first, target = e.offset(src, head), e.offset(dst, head)
-    with e.loop(body, step=native * _VECTORS) as loop:
-        at = e.offset(first, loop.index)
-        values = [e.load("i8", e.offset(at, i * native), native) for i in range(_VECTORS)]
-        elementwise.fetch(e, at, ahead, native * _VECTORS)
-        for i, value in enumerate(values):
-            e.store(value, e.offset(e.offset(target, loop.index), i * native), align=native, streaming=True)
-    done = e.add(head, body)
-    with e.when(e.compare("ne", done, e.i64(count))):
-        for i in range(1, _VECTORS + 1):
-            last = count - i * native
-            e.store(e.load("i8", e.offset(src, last), native), e.offset(dst, last))
+    """Copy a dense run of `count` bytes around the caches: whole lines by non-temporal stores, its ends by plain ones.
+
+    No line is stored to in both ways: that would write it to memory twice.
+    """
+    address = e.convert("ptrtoint", dst, "i64")
+    head = e.and_(e.sub(e.i64(0), address), e.i64(_LINE - 1))
+    _copy_few(e, dst, src, head)
+    rest = e.sub(e.i64(count), head)
+    first, target, done = e.offset(src, head), e.offset(dst, head), e.i64(0)
+    native = min(e.host.vector_bits // 8, _LINE)
+    for step in (_LINE * _VECTORS, _LINE):
+        end = e.and_(rest, e.i64(-step))
+        with e.loop(end, start=done, step=step) as loop:
+            at = e.offset(first, loop.index)
+            values = [e.load("i8", e.offset(at, i), native) for i in range(0, step, native)]
+            elementwise.fetch(e, at, ahead, step)
+            for i, value in enumerate(values):
+                to = e.offset(e.offset(target, loop.index), i * native)
+                e.store(value, to, align=native, streaming=True)
+        done = end
+    _copy_few(e, e.offset(target, done), e.offset(first, done), e.sub(rest, done))
+
+
+def _copy_few(e: Emitter, dst: Value, src: Value, count: Value) -> None:
+    """Copy less than a line, of which `count` is known when the code runs."""
+    done, width = e.i64(0), _LINE // 2
+    while width:
+        part = e.and_(count, e.i64(width))
+        with e.when(e.compare("ne", part, e.i64(0))):
+            e.store(e.load("i8", e.offset(src, done), width), e.offset(dst, done))
+        done = e.add(done, part)
+        width //= 2
 
 
 def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse: bool) -> None:

@@ -10,6 +10,7 @@ all of it and is called with part 0 of 1.
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
@@ -39,6 +40,7 @@ class CpuOperand(NamedTuple):
     Attributes:
         streams: what is written is not needed soon and should go past the caches.
         ahead: if not 0, fetch what lies so many bytes ahead while reading: the next block of rows.
+        unread: what is written is not needed at all and may be left out.
     """
 
     name: str
@@ -50,10 +52,16 @@ class CpuOperand(NamedTuple):
     index_stride: int
     streams: bool = False
     ahead: int = 0
+    unread: bool = False
 
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self.shape, self.strides
+
+    @property
+    def columns(self) -> int:
+        """Elements along the free dimensions."""
+        return prod(self.shape[1:])
 
     def broadcast(self, shape: tuple[int, ...]) -> CpuOperand:
         """Repeat along dimensions of size 1 (stride 0) up to `shape`; free dimensions may be missing."""

@@ -38,6 +38,8 @@ def map_reduce(
         positions: body is called with the row-major position in the partition (i32 lanes) before the inputs.
     """
     e = kernel.e
+    if out and kernel.operands[out].unread:
+        out = None
     count = prod(kernel.operands[inputs[0]].shape[1:])
     tiles = [name for name in inputs if kernel.has(name) and prod(kernel.operands[name].shape[1:]) == count]
     vectors = [name for name in inputs if kernel.has(name) and name not in tiles]

@@ -1,4 +1,7 @@
-"""Groups of instructions that work by row: one loop over blocks of rows, in which every member does its part."""
+"""Groups of instructions that work by row: one loop over blocks of rows, in which every member does its part.
+
+Inside a block, elementwise members that follow each other form a segment: a few columns at a time go through them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.ir.group import Forwarded, RowPlan, Scratch
+from nkilite.ir.group import Forwarded, RowPlan, Scratch, Segment
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
 
@@ -16,57 +19,89 @@ def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
     e = members[0].e
     slots = [e.scratch(plan.rows * pitch) for pitch in plan.slots]
     working = [i for i in range(len(members)) if i not in plan.skipped]
-    blocks = {i: _Block(i, members, plan, slots) for i in working}
-    for i in plan.skipped:
-        members[i].private.add("dst")
+    parts = {i: _Member(i, members, plan, slots) for i in working}
+    segments = {s.first: s for s in plan.segments}
+    for i, places in enumerate(plan.places):
+        for argument, place in zip(members[i].call.operands, places, strict=True):
+            if place is not None or (i in plan.skipped and argument.type.region.on_chip):
+                members[i].private.add(argument.name)
     first, end = members[0].share(plan.blocks, plan.rows)
-    with e.loop(end, start=first) as loop:
+    with e.loop(end, start=first) as block:
+        done = 0
         for i in working:
-            part = blocks[i].kernel(loop.index)
-            part.call.definition.rule("lower")(part.call, part)
+            if i < done:
+                continue
+            segment = segments.get(i)
+            if segment is None:
+                parts[i].write(block.index)
+            else:
+                done = segment.end
+                _write_segment([parts[m] for m in working if segment.first <= m < done], segment, block.index)
 
 
-class _Block:
-    """One member on one block of rows."""
+def _write_segment(parts: Sequence[_Member], segment: Segment, block: Value) -> None:
+    """The members of a segment on one block of rows."""
+    e = parts[0].e
+    whole = segment.columns // segment.piece * segment.piece
+    with e.loop(whole, step=segment.piece) as loop:
+        for part in parts:
+            part.write(block, segment.columns, loop.index, segment.piece)
+    if whole < segment.columns:
+        for part in parts:
+            part.write(block, segment.columns, e.i64(whole), segment.columns - whole)
+
+
+class _Member:
+    """One member on a block of rows, with all of its columns or some."""
 
     def __init__(self, number: int, members: Sequence[MicroKernel], plan: RowPlan, slots: Sequence[Value]) -> None:
         self._member = member = members[number]
-        self._call = _cut(member.call, plan.rows)
+        self.e = member.e
+        self._rows = plan.rows
         self._operands: dict[str, CpuOperand] = {}
         self._bases: dict[str, tuple[Value, int]] = {}  # address of the first block, bytes from block to block
-        ahead = {position for m, position in plan.ahead if m == number}
+        self._pieces: set[str] = set()  # operands whose scratch holds a piece of the columns
         for position, (argument, place) in enumerate(zip(member.call.operands, plan.places[number], strict=True)):
             operand = member.operands[argument.name]
-            if place is not None:
-                member.private.add(argument.name)
             if isinstance(place, Scratch):
                 pitch = plan.slots[place.slot]
-                base, step = member.e.offset(slots[place.slot], place.byte), 0
+                base, step = self.e.offset(slots[place.slot], place.byte), 0
+                if place.piece:
+                    self._pieces.add(argument.name)
             elif isinstance(place, Forwarded):
                 source = members[place.member]
                 pitch = source.operands["src"].strides[0]
-                base, step = member.e.offset(source.pointer("src"), place.byte), plan.rows * pitch
+                base, step = self.e.offset(source.pointer("src"), place.byte), plan.rows * pitch
             else:
                 pitch = operand.strides[0]
                 base, step = member.pointer(argument.name), plan.rows * pitch
             self._bases[argument.name] = base, step
             self._operands[argument.name] = operand._replace(
                 shape=(plan.rows, *operand.shape[1:]), strides=(pitch, *operand.strides[1:]),
-                streams=number in plan.streams and argument.writes, ahead=step if position in ahead else 0,
+                streams=number in plan.streams and argument.writes,
+                ahead=step if (number, position) in plan.ahead else 0, unread=(number, position) in plan.unread,
             )
 
-    def kernel(self, block: Value) -> MicroKernel:
-        """The member with its operands at the rows of a block."""
-        e = self._member.e
+    def write(self, block: Value, columns: int = 0, first: Value | None = None, piece: int = 0) -> None:
+        """The member's code for a block, or for `piece` of its `columns` columns from the first one on."""
+        e = self.e
+        operands = dict(self._operands)
         pointers = {name: e.step(base, block, step) for name, (base, step) in self._bases.items()}
-        return self._member.part(self._call, self._operands, pointers)
+        for name, operand in self._operands.items():
+            if first is not None and operand.columns == columns:
+                size = operand.dtype.itemsize
+                operands[name] = operand._replace(shape=(self._rows, piece), strides=(operand.strides[0], size))
+                if name not in self._pieces:
+                    pointers[name] = e.step(pointers[name], first, size)
+        call = _cut(self._member.call, {name: o.shape for name, o in operands.items()})
+        call.definition.rule("lower")(call, self._member.part(call, operands, pointers))
 
 
-def _cut(call: Signature, rows: int) -> Signature:
-    """The signature on `rows` rows."""
-    arguments = {
-        name: ViewType.of(value.region, value.dtype, (rows, *value.shape[1:]), value.strides)
-        if isinstance(value, ViewType) else value
-        for name, value in call.arguments.items()
-    }
+def _cut(call: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:
+    """The signature on operands of smaller shapes; a new number of dimensions means dense rows."""
+    arguments = dict(call.arguments)
+    for name, shape in shapes.items():
+        kind = arguments[name]
+        strides = kind.strides if len(shape) == len(kind.strides) else (kind.strides[0], 1)
+        arguments[name] = ViewType.of(kind.region, kind.dtype, shape, strides)
     return Signature(call.id, call.definition, arguments, call.target, call.key)

@@ -73,7 +73,9 @@ class Definition:
     names the written operands whose old content matters too (accumulation, predicated copies). `in_place` says that
     an operand may be the very view that is written: elements are read before the same elements are written.
     `by_row` is 0, or position i of dimension 0 of what is written depends on position i of the operands alone, if all
-    have as many positions, and the lower rule works well on that many positions or more.
+    have as many positions, and the lower rule works well on that many positions or more. `elementwise` says the same of
+    every element of a row, except that operands with one element per row are used for all, and that registers that
+    accumulate a row are not used.
     `control` marks the instructions that enclose the body of a loop.
     """
 
@@ -85,6 +87,7 @@ class Definition:
     in_place: bool = True
     control: Control | None = None
     by_row: int = 0
+    elementwise: bool = False
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -118,6 +121,7 @@ def define(
     in_place: bool = True,
     control: Control | None = None,
     by_row: int = 0,
+    elementwise: bool = False,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -131,7 +135,8 @@ def define(
         register = _REGISTER in annotation
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
-        function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row
+        function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row,
+        elementwise,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

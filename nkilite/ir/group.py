@@ -32,10 +32,12 @@ class Scratch(NamedTuple):
     Attributes:
         slot: which of the plan's slots.
         byte: where in a row of the slot the operand's row begins.
+        piece: the slot holds a piece of the columns at a time.
     """
 
     slot: int
     byte: int
+    piece: bool = False
 
 
 class Forwarded(NamedTuple):
@@ -50,6 +52,20 @@ class Forwarded(NamedTuple):
     byte: int
 
 
+class Segment(NamedTuple):
+    """Members `first` to `end - 1`, elementwise, which a few columns at a time go through.
+
+    Attributes:
+        columns: how many elements per row a member works on, altogether.
+        piece: how many at a time.
+    """
+
+    first: int
+    end: int
+    columns: int
+    piece: int
+
+
 class RowPlan(NamedTuple):
     """Instructions that work on each partition on its own: a few partitions at a time go through all of them.
 
@@ -58,9 +74,11 @@ class RowPlan(NamedTuple):
         blocks: how many blocks there are.
         slots: row pitches, in bytes, of the scratch memory, which has `rows` rows and serves every block.
         places: for every member and every one of its tensor operands, where it is; None is where its buffer is.
-        skipped: members all of whose readers are forwarded.
+        skipped: members that do nothing: what they write is not read, or not where they write it.
+        segments: disjoint and in order.
         streams: members that store past the caches.
         ahead: (member, operand) pairs: while reading the operand, fetch its rows of the next block.
+        unread: (member, operand) pairs: what is written is not read.
     """
 
     rows: int
@@ -68,5 +86,7 @@ class RowPlan(NamedTuple):
     slots: tuple[int, ...]
     places: tuple[tuple[Scratch | Forwarded | None, ...], ...]
     skipped: tuple[int, ...]
+    segments: tuple[Segment, ...]
     streams: tuple[int, ...]
     ahead: tuple[tuple[int, int], ...]
+    unread: tuple[tuple[int, int], ...]

@@ -24,7 +24,7 @@ _any_engine = engine.unknown
 _PREDICATES = (dtypes.uint8, dtypes.uint16, dtypes.uint32)
 
 
-@instruction(writes=("dst",), by_row=1)
+@instruction(writes=("dst",), by_row=1, elementwise=True)
 def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -> None:
     """Copy `src` to `dst` within SBUF and PSUM.
 
@@ -84,7 +84,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), updates=lambda arguments: ("dst",), by_row=1)
+@instruction(writes=("dst",), updates=lambda arguments: ("dst",), by_row=1, elementwise=True)
 def tensor_copy_predicated(
     dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred=False, name=None
 ) -> None:
@@ -152,7 +152,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     copy.move_where(kernel, "dst", "src", "predicate", call.reverse_pred)
 
 
-@instruction(writes=("dst",), by_row=1)
+@instruction(writes=("dst",), by_row=1, elementwise=True)
 def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
     """Fill `dst` with a compile-time constant.
 

@@ -36,7 +36,7 @@ def _skips_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
     return ("dst",) if arguments["oob_mode"] is OobMode.skip and src.indirection is not None else ()
 
 
-@instruction(writes=("dst",), updates=_skips_rows, by_row=1)
+@instruction(writes=("dst",), updates=_skips_rows, by_row=1, elementwise=True)
 def dma_copy(
     dst: NkiTensor,
     src: NkiTensor,

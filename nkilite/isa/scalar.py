@@ -31,7 +31,7 @@ _BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
 # --- activation ---------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"), by_row=1)
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"), by_row=1, elementwise=True)
 def activation(
     dst: NkiTensor,
     op,
@@ -248,7 +248,7 @@ _STAGES = {
 _STAGE_OPERATORS = tuple(alu.TABLE[name] for name in ("multiply", "add", "subtract", "bypass"))
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"), by_row=1)
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"), by_row=1, elementwise=True)
 def activate2(
     dst: NkiTensor,
     op,
@@ -394,7 +394,7 @@ _EXPONENTIAL_SRC = (
 _EXPONENTIAL_DST = (*(d for d in _EXPONENTIAL_SRC if d is not dtypes.uint32), dtypes.tfloat32)
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
+@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1, elementwise=True)
 def exponential(
     dst: NkiTensor,
     src: NkiTensor,

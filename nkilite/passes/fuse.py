@@ -9,13 +9,13 @@ filled at all, and results go to HBM past the caches.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from nkilite import knobs
-from nkilite.ir.group import Forwarded, Group, RowPlan, Scratch
-from nkilite.ir.program import Program
-from nkilite.ir.types import BufferKind
+from nkilite.ir.group import Forwarded, Group, RowPlan, Scratch, Segment
+from nkilite.ir.program import Program, Signature
+from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.passes.rows import Access, Rows, RowShape, keep_to_rows, meet, row_shape
 
@@ -27,6 +27,8 @@ _LONGEST = 64  # members
 _PARTS = 8  # blocks at least, for as many threads
 _LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
 _STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
+_PIECE_BYTES = 24 << 10  # of the columns that go through a segment at a time: half of a small L1
+_LEAST_PIECE, _MOST_PIECE = 256, 2048  # columns
 _ALIGN, _ALIASING = 64, 4096
 _BUDGET = 96  # members of distinct groups that are always compiled
 
@@ -189,48 +191,55 @@ class _Planner:
         """The group of a run, or None if its instructions are better off on their own."""
         if sum(s.bytes for s in run.shapes) * run.rows < _LEAST_BYTES:
             return None
-        touched: dict[int, list[Access]] = {}
-        for own_accesses in run.accesses:
-            for access in own_accesses:
-                touched.setdefault(access.buffer, []).append(access)
-        dead = {b: a for b, a in touched.items() if self._dies(b, a, run)}
-        forwarded = {b: m for b, a in dead.items() if (m := self._load(a, touched, run)) is not None}
+        dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
+        idle = _idle(run, dead)
+        touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
+        forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], touched, run)) is not None}
         rows = _rows_per_block(run, touched, forwarded)
+        skipped = idle | set(forwarded.values())
+        segments = _segments(self._program, run, skipped, rows, touched)
         slots: list[int] = []
-        homes: dict[int, tuple[int, int]] = {}  # slot and byte of the buffer that is at its beginning
+        homes: dict[int, Scratch] = {}  # of the byte at which a partition of the buffer begins
         space = _SCRATCH_BYTES
-        for buffer, accesses in dead.items():
-            if buffer in forwarded:
-                continue
-            low, high = min(a.low for a in accesses), max(a.high for a in accesses)
-            low -= low % _ALIGN
-            pitch = _pitch(high - low)
-            if rows * pitch <= space:
-                space -= rows * pitch
-                homes[buffer] = len(slots), low
-                slots.append(pitch)
-        places = []
-        for own_accesses in run.accesses:
-            own: list[Scratch | Forwarded | None] = []
-            for access in own_accesses:
-                start = access.low - access.operand.low
-                if access.buffer in homes:
-                    slot, low = homes[access.buffer]
-                    own.append(Scratch(slot, start - low))
-                elif access.buffer in forwarded and not access.operand.writes:
-                    own.append(Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low))
-                else:
-                    own.append(None)
-            places.append(tuple(own))
-        skipped = tuple(sorted(forwarded.values()))
+        for buffer in dead:
+            if buffer in touched and buffer not in forwarded:
+                low, width, in_piece = _extent(touched[buffer], segments)
+                pitch = _pitch(width)
+                if rows * pitch <= space:
+                    space -= rows * pitch
+                    homes[buffer] = Scratch(len(slots), -low, in_piece)
+                    slots.append(pitch)
+        places = tuple(
+            tuple(self._place(a, homes, forwarded, touched) if m not in skipped else None for a in accesses)
+            for m, accesses in enumerate(run.accesses)
+        )
         streams = tuple(
             m for m, accesses in enumerate(run.accesses)
-            if any(a.operand.writes and self._never_read[a.buffer] and _streamable(a) for a in accesses)
+            if m not in skipped
+            and any(a.operand.writes and self._never_read[a.buffer] and _streamable(a) for a in accesses)
+        )
+        unread = tuple(
+            (m, i) for m, accesses in enumerate(run.accesses) for i, a in enumerate(accesses)
+            if m not in skipped and a.buffer in homes and not any(o.operand.reads for o in touched[a.buffer])
         )
         plan = RowPlan(
-            rows, run.rows // rows, tuple(slots), tuple(places), skipped, streams, self._ahead(run, places, skipped),
+            rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
+            self._ahead(run, places, skipped), unread,
         )
-        return Group(run.first, len(run.signatures), plan, (*homes, *forwarded))
+        private = (*homes, *forwarded, *(b for b in dead if b not in touched))
+        return Group(run.first, len(run.signatures), plan, private)
+
+    def _place(
+        self, access: Access, homes: dict[int, Scratch], forwarded: dict[int, int], touched: dict[int, list[Access]]
+    ) -> Scratch | Forwarded | None:
+        """Where an operand is, if not where its buffer is."""
+        start = access.low - access.operand.low
+        if access.buffer in homes:
+            home = homes[access.buffer]
+            return home._replace(byte=home.byte + start)
+        if access.buffer in forwarded:
+            return Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
+        return None
 
     def _dies(self, buffer: int, accesses: list[Access], run: _Run) -> bool:
         """Whether nothing outside the run needs a tile, and its rows are those of the run."""
@@ -261,7 +270,7 @@ class _Planner:
                 return None
         return load.member
 
-    def _ahead(self, run: _Run, places: list, skipped: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    def _ahead(self, run: _Run, places: tuple, skipped: set[int]) -> tuple[tuple[int, int], ...]:
         """The last reader of each piece of a large HBM tensor."""
         readers: dict[int, tuple[int, int]] = {}
         for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
@@ -277,6 +286,44 @@ class _Planner:
         return tuple(sorted(readers.values()))
 
 
+def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:
+    """Accesses by buffer, in order."""
+    found: dict[int, list[Access]] = {}
+    for accesses in members:
+        for access in accesses:
+            found.setdefault(access.buffer, []).append(access)
+    return found
+
+
+def _idle(run: _Run, dead: dict[int, list[Access]]) -> set[int]:
+    """Members that write nothing that anything reads."""
+    idle: set[int] = set()
+    changed = True
+    while changed:
+        read = {
+            a.buffer for m, accesses in enumerate(run.accesses) if m not in idle for a in accesses if a.operand.reads
+        }
+        found = {
+            m for m, accesses in enumerate(run.accesses)
+            if all(a.buffer in dead and a.buffer not in read for a in accesses if a.operand.writes)
+        }
+        changed = found != idle
+        idle = found
+    return idle
+
+
+def _extent(accesses: list[Access], segments: list[Segment]) -> tuple[int, int, bool]:
+    """First byte and bytes of a row of scratch that holds a tile, and whether that is a piece of the columns."""
+    for segment in segments:
+        inside = all(segment.first <= a.member < segment.end for a in accesses)
+        if inside and len({(a.low, a.high) for a in accesses}) == 1:
+            size = (accesses[0].high - accesses[0].low) // segment.columns
+            return accesses[0].low, segment.piece * size, True
+    low = min(a.low for a in accesses)
+    low -= low % _ALIGN
+    return low, max(a.high for a in accesses) - low, False
+
+
 def _written(accesses: list[Access]) -> Access:
     return next(a for a in accesses if a.operand.writes)
 
@@ -289,17 +336,85 @@ def _streamable(access: Access) -> bool:
 
 def _rows_per_block(run: _Run, touched: dict[int, list[Access]], forwarded: dict[int, int]) -> int:
     """The largest divisor of the rows with which a block stays in the cache."""
-    width = sum(
-        max(a.high for a in accesses) - min(a.low for a in accesses)
-        for buffer, accesses in touched.items()
-        if buffer not in forwarded
-    )
     least = max(s.least for s in run.shapes)
-    most = max(least, min(_BLOCK_BYTES // width, -(-run.rows // _PARTS)))
+    most = max(least, min(_BLOCK_BYTES // _width(touched, forwarded), -(-run.rows // _PARTS)))
     if run.rows <= most:
         return run.rows
     rows = next(n for n in range(most, 0, -1) if run.rows % n == 0)
     return rows if rows >= least else run.rows
+
+
+def _width(touched: dict[int, list[Access]], apart: Collection[int] = ()) -> int:
+    """About the bytes that a row of all buffers but some spans."""
+    return 1 + sum(
+        max(a.high for a in accesses) - min(a.low for a in accesses)
+        for buffer, accesses in touched.items()
+        if buffer not in apart
+    )
+
+
+# --- segments -----------------------------------------------------------------------------------------------
+
+
+def _segments(
+    program: Program, run: _Run, skipped: set[int], rows: int, touched: dict[int, list[Access]]
+) -> list[Segment]:
+    """The elementwise members that follow each other, where rows are too long for the nearest cache."""
+    if rows * _width(touched) <= _PIECE_BYTES:
+        return []
+    found: list[Segment] = []
+    members: list[int] = []
+    columns = 0
+    for m in range(len(run.shapes) + 1):
+        if m in skipped:
+            continue
+        own = _columns(program.signatures[run.signatures[m]], run.accesses[m]) if m < len(run.shapes) else 0
+        if members and (own != columns or not _in_step(run, members, m, columns)):
+            if len(members) > 1:
+                segment = _segment(run, members, columns, rows)
+                found += [segment] if segment is not None else []
+            members = []
+        if own:
+            members.append(m)
+            columns = own
+    return found
+
+
+def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
+    """The number of elements per row of an elementwise instruction whose operands are dense; 0 for any other."""
+    if not signature.definition.elementwise:
+        return 0
+    counts = set()
+    for operand, access in zip(signature.operands, accesses, strict=True):
+        count = operand.type.free_size
+        if operand.type.region is MemoryRegion.registers or not access.operand.dense or (operand.writes and count == 1):
+            return 0
+        counts.add(count)
+    counts.discard(1)
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def _in_step(run: _Run, members: list[int], new: int, columns: int) -> bool:
+    """Whether a column of one more member only meets the same column of the others."""
+    for access in run.accesses[new]:
+        for m in members:
+            for other in run.accesses[m]:
+                if access.space != other.space or not (access.operand.writes or other.operand.writes):
+                    continue
+                same = (access.low, access.high, access.first, access.step) == (
+                    other.low, other.high, other.first, other.step
+                )
+                if not same and meet(access, other, run.rows):
+                    return False
+    return True
+
+
+def _segment(run: _Run, members: list[int], columns: int, rows: int) -> Segment | None:
+    """The segment of some members; None if all their columns fit the cache at once."""
+    spans = {(a.buffer, a.low): a.high - a.low for m in members for a in run.accesses[m]}
+    piece = _PIECE_BYTES * columns // (rows * sum(spans.values()))
+    piece = max(_LEAST_PIECE, min(_MOST_PIECE, 1 << max(piece, 1).bit_length() - 1))
+    return Segment(members[0], members[-1] + 1, columns, piece) if 2 * piece <= columns else None
 
 
 def _pitch(row_bytes: int) -> int:

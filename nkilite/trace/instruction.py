@@ -32,6 +32,7 @@ def instruction(
     in_place: bool = True,
     control: Control | None = None,
     by_row: int = 0,
+    elementwise: bool = False,
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -45,10 +46,12 @@ def instruction(
         control: which end of a loop's body it is, if any.
         by_row: for an instruction that can run on a few partitions at a time, because position i of dimension 0 of what
             is written depends on position i of the operands alone: the fewest it is efficient with. 0 for any other.
+        elementwise: whether, in such an instruction, element i of a row depends on element i of the operands alone and
+            on operands with one element per row, as long as it does not use registers.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        definition = define(function, writes, registers, updates, in_place, control, by_row)
+        definition = define(function, writes, registers, updates, in_place, control, by_row, elementwise)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition

@@ -25,9 +25,11 @@ MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fuse small tiles too, in small blocks, and treat every HBM tensor as a large one."""
+    """Fuse small tiles too, in small blocks and pieces, and treat every HBM tensor as a large one."""
     monkeypatch.setattr(fuse, "_LEAST_BYTES", 0)
     monkeypatch.setattr(fuse, "_BLOCK_BYTES", 2 << 10)
+    monkeypatch.setattr(fuse, "_PIECE_BYTES", 512)
+    monkeypatch.setattr(fuse, "_LEAST_PIECE", 5)
     monkeypatch.setattr(fuse, "_LARGE", 0)
 
 
@@ -188,7 +190,7 @@ def test_double_buffering(eager: None) -> None:
 
 
 def test_stores_past_the_caches_at_any_alignment(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuse, "_BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr(fuse, "_PIECE_BYTES", 8 << 10)
 
     def kernel(x: Any) -> Any:
         for start, width in ((0, 700), (700, 1300), (2000, 97)):
