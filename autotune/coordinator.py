@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from autotune.context import canonical
 from autotune.database import Database, Trial
-from autotune.errors import WorkersLost
+from autotune.errors import InvalidStorage, WorkersLost
 from autotune.outcome import Outcome, Reason
 from autotune.shared import FINISHED, Entries, SharedStudy
 from autotune.space import Configuration
@@ -38,10 +38,6 @@ class Crew:
         self._wanted = count > 0
         for _ in range(count):
             self._start()
-
-    @property
-    def pids(self) -> list[int]:
-        return [p.pid for p, _ in self._processes]
 
     def _start(self) -> None:
         path = os.pathsep.join(p or os.getcwd() for p in sys.path)
@@ -133,10 +129,13 @@ class Coordinator(Member):
 
         Raises:
             StudyMismatch: there is another one of this name.
+            InvalidStorage: there is one that autotune did not make.
         """
         there = self.shared.description.get("identity")
         if there is not None:
             require_equal(self.shared.name, self.identity, there)
+        elif self.shared.storage.get_n_trials(self.shared.id):
+            raise InvalidStorage(url=self.shared.name, problem="a study that autotune did not make")
         if self.resume:
             entries = self.shared.entries()
             for configuration in self._known():

@@ -47,7 +47,7 @@ class Entry:
     Attributes:
         number: of the trial that counts: the finished one, else the first claim.
         outcomes: per workload; empty until finished.
-        lost: numbers of the trials whose workers were lost.
+        lost: numbers of the trials whose workers were lost, not those that let go of it.
     """
 
     configuration: Configuration
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def open(self) -> bool:
-        """Lost with its worker and not claimed again."""
+        """Lost with its worker or let go of, and not claimed again."""
         return self.state is TrialState.FAIL
 
     @property
@@ -248,14 +248,14 @@ class SharedStudy:
             done.set()
             thread.join()
 
-    def release(self, claim: int) -> bool:
-        """Open a claimed configuration to others, unless it is finished or was opened by another."""
-        with suppress(UpdateFinishedTrialError):
-            return self.storage.set_trial_state_values(claim, TrialState.FAIL)
-        return False
+    def release(self, claim: Claim) -> None:
+        """Open a claimed configuration to others, without blame."""
+        with suppress(UpdateFinishedTrialError):  # lost in the meantime
+            self.storage.set_trial_user_attr(claim.id, "released", True)
+            self.storage.set_trial_state_values(claim.id, TrialState.FAIL)
 
     def _reclaim(self, trials: Sequence[FrozenTrial], lease: float) -> int:
-        now, released = time.monotonic(), 0
+        now, failed = time.monotonic(), 0
         running = {t.number: t for t in trials if t.state is TrialState.RUNNING}
         self._beats = {n: seen for n, seen in self._beats.items() if n in running}
         for number, trial in running.items():
@@ -264,15 +264,17 @@ class SharedStudy:
             if beat != last:
                 self._beats[number] = beat, now
             elif now - since > lease:
-                released += self.release(self.storage.get_trial_id_from_study_id_trial_number(self.id, number))
-        return released
+                claim = self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+                with suppress(UpdateFinishedTrialError):  # finished, or failed by another watcher
+                    failed += self.storage.set_trial_state_values(claim, TrialState.FAIL)
+        return failed
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _entries(self, trials: Sequence[FrozenTrial]) -> Entries:
         lost: dict[str, list[int]] = defaultdict(list)
         for trial in trials:
-            if trial.state is TrialState.FAIL:
+            if trial.state is TrialState.FAIL and "released" not in trial.user_attrs:
                 lost[self._key(trial)].append(trial.number)
         found: Entries = {}
         for trial in sorted(trials, key=_rank):

@@ -128,7 +128,7 @@ class Worker(Member):
             if self.shared.tell(claim, outcomes, self._values(outcomes)):
                 self._book(configuration, outcomes)
         except BaseException:
-            self.shared.release(claim.id)
+            self.shared.release(claim)
             raise
         return True
 

@@ -91,10 +91,13 @@ def test_a_beat_keeps_a_claim_and_silence_loses_it(shared: SharedStudy) -> None:
 
 def test_what_loses_its_workers_again_and_again_is_blamed(shared: SharedStudy) -> None:
     for _ in range(RETRIES + 1):
-        assert blamed(shared.entries().get(canonical(ONE)) or claim(shared).entries[canonical(ONE)]) is None
-        running = [t for t in shared.storage.get_all_trials(shared.id) if not t.state.is_finished()]
-        shared.release(running[0]._trial_id if running else claim(shared).id)
-    assert blamed(shared.entries()[canonical(ONE)]).reason is Reason.crash
+        held = claim(shared)
+        assert blamed(held.entries[canonical(ONE)]) is None
+        shared.release(held)  # let go of: no blame
+        held = claim(shared)
+        shared.storage.set_trial_state_values(held.id, TrialState.FAIL)  # lost
+    assert shared.entries()[canonical(ONE)].open
+    assert blamed(claim(shared).entries[canonical(ONE)]).reason is Reason.crash
 
 
 def test_dashboards_see_values(shared: SharedStudy) -> None:
