@@ -42,14 +42,14 @@ class Walk:
         return self.alone(table, start, count, bases)
 
     def _together(self, members: int, table: int, start: int, count: int, bases: int) -> int:
-        """Walk with the team; every member has a copy of the bases, with room for its own fault in front."""
+        """Walk with the team; every part has a copy of the bases, with room for its own fault in front."""
         team = threads.team()
         members = team.grow(members)
         words = np.zeros((members, STATE_WORDS + self._bases), np.int64)
         words[:, STATE_WORDS:] = np.ctypeslib.as_array((ctypes.c_int64 * self._bases).from_address(bases))
         first = words.ctypes.data + STATE_WORDS * _WORD
-        job = Job(table, start, count, first, words.strides[0], members, threads.spin(members))
-        stopped = team.launch(np.array(job, np.int64))
+        job = Job(table, count, first, words.strides[0], members, threads.spin(members))
+        stopped = team.launch(np.array(job, np.int64), start)
         if stopped > 0:
             ctypes.memmove(bases - FAULT_WORDS * _WORD, first - FAULT_WORDS * _WORD, FAULT_WORDS * _WORD)
         return stopped

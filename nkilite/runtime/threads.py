@@ -83,7 +83,7 @@ class Team:
 
     Attributes:
         address: of that memory.
-        members: threads that can walk together, the launching one included.
+        members: threads that can share a walk, the launching one included.
     """
 
     def __init__(self) -> None:
@@ -91,12 +91,14 @@ class Team:
         self._lock = threading.Lock()
         functions = library(next(iter(available().values()))).addresses_together(walker.TEAM)
         self._worker = functions["nkilite_work"]
-        self._launch = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(functions["nkilite_launch"])
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+        self._launch = prototype(functions["nkilite_launch"])
         self._system = ctypes.CDLL(None, use_errno=True)
         self._system.calloc.restype = ctypes.c_void_p
         size, align = walker.team_bytes(MOST), 4096
         memory = self._system.calloc(1, ctypes.c_size_t(size + align))
         self.address = memory + -memory % align
+        walker.new_team(self.address, MOST)
 
     def grow(self, members: int) -> int:
         """Start workers until there are that many members, or as many as the system allows; returns how many."""
@@ -106,24 +108,27 @@ class Team:
                     self.members += 1
         return min(members, self.members)
 
-    def _start(self, part: int) -> bool:
-        """Start the worker for a part; it takes no signals, which are the interpreter's."""
+    def _start(self, number: int) -> bool:
+        """Start the thread of a member; it takes no signals, which are the interpreter's."""
         attributes, thread = (ctypes.c_uint64 * 16)(), ctypes.c_uint64()
         system = self._system
         system.pthread_attr_init(attributes)
         system.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK))
         system.pthread_attr_setdetachstate(attributes, 1)
-        box = ctypes.c_void_p(walker.mailbox(self.address, part))
+        member = ctypes.c_void_p(walker.member_address(self.address, number))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            return system.pthread_create(ctypes.byref(thread), attributes, ctypes.c_void_p(self._worker), box) == 0
+            return system.pthread_create(ctypes.byref(thread), attributes, ctypes.c_void_p(self._worker), member) == 0
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             system.pthread_attr_destroy(attributes)
 
-    def launch(self, job: np.ndarray) -> int:
-        """Run a job (the words of a `walker.Job`) of at most `members` parts; returns what nkilite_launch does."""
-        return self._launch(self.address, job.ctypes.data)
+    def launch(self, job: np.ndarray, start: int) -> int:
+        """Run a job (the words of a `walker.Job`) of at most `members` parts from a word position of its table on.
+
+        Returns what nkilite_launch does.
+        """
+        return self._launch(self.address, job.ctypes.data, start)
 
 
 def spin(members: int) -> int:

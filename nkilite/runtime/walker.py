@@ -1,14 +1,16 @@
-"""The native code that runs an instruction table: on one thread, or on a team of threads that walk it together.
+"""The native code that runs an instruction table: on one thread, or on a team of threads that share it.
 
 An entry of the table is [function, width and flags, words...]: the width in words is the low half of its second word,
-the flags are the high half. Every member of a team walks the whole table. It does its part of the entries that split;
-part 0 does the others. In front of an entry flagged MEET all members meet, and so they do at the end of the table:
-what was written before a meeting can be read after it. Between meetings members may be any distance apart.
+the flags are the high half. A team cuts a walk into *phases*, which begin at the entries flagged MEET, and a phase into
+*parts*. A part is the same share of every entry of the phase that splits; the entries that do not belong to part 0.
+A phase begins when all parts of the one before it are done: what was written before a meeting can be read after it.
+Within a phase the parts do not depend on each other, so it does not matter which member does which part, or when. Every
+member has a part of its own, whose data are in its cache; one that waits for longer does a part whose owner has not
+come, so that a thread that is late, because it slept or has no core, holds nobody up.
 
-A control instruction, or one at which the host takes over, is flagged LEAD: part 0 runs it between two meetings, and
-all members follow its status. A member whose part fails does nothing more until the next meeting, where all stop.
-Of the failures then found, the one at the earliest entry, in the lowest part, is what a single thread would have met:
-no member depends on what another one does between two meetings.
+A control instruction, or one at which the host takes over, is flagged MEET and LEAD: it is a phase of its own, and its
+status says where the next one begins. A part that fails is not gone on with, and the phase is the last one. Of the
+failures then found, the one at the earliest entry, in the lowest part, is what a single thread would have met.
 """
 
 from __future__ import annotations
@@ -34,19 +36,20 @@ _FAULTS = [-8 * (1 + i) for i in range(FAULT_WORDS)]
 
 _LINE = 128  # bytes: cache lines are fetched in pairs
 
-# A team, and the mailboxes of its workers after it; byte offsets.
-_PHASE = 0  # i32: counts meetings; a futex
-_SUM = 8  # i64: of what the members brought to the last one
-_ARRIVED = _LINE  # i64: members that have arrived, and above bit 32 the sum of what they brought
+# A team, in bytes from its address.
+_PHASE = 0  # i64: number of the phase; odd between launches. Its low half is a futex
+_POSITION = 8  # i64: the word position where it begins
+_ARRIVED = _LINE  # i64: parts of it that are done, and above bit 32 the sum of what they say
 _SLEEPERS = 2 * _LINE  # i32: members asleep on the phase
 _BUSY = 3 * _LINE  # i32: a launch is running
-_BOXES = 4 * _LINE
-# A mailbox, one line for each worker.
-_TICKET = 0  # i32: counts jobs; a futex
+_JOB = 4 * _LINE
+_MEMBERS = 5 * _LINE  # a line for each
+# A member.
+_TICKET = 0  # i32: counts launches that it is to help with; a futex
 _ASLEEP = 4  # i32
-_JOB = 8
-_PART = 16
-_TEAM = 24
+_NUMBER = 8
+_TEAM = 16
+_CLAIM = 24  # i64: the last phase for which its part was taken, by it or another member
 
 
 class Job(NamedTuple):
@@ -54,16 +57,15 @@ class Job(NamedTuple):
 
     Attributes:
         table: address.
-        start, count: word positions where the walk begins and ends.
+        count: word position of its end.
         bases: address of part 0's bases.
-        stride: bytes between the bases of consecutive parts, each with its own STATE_WORDS in front.
-        parts: members that walk.
+        stride: bytes between the bases of consecutive parts, each with STATE_WORDS in front, zero to begin with.
+        parts: into which phases are cut; as many members take part.
         spin: looks at memory before a member that waits goes to sleep.
-        mode: the launching thread's floating-point control register, which its workers compute under.
+        mode: the launching thread's floating-point control register, which all compute under.
     """
 
     table: int
-    start: int
     count: int  # type: ignore[assignment]  # tuple.count is of no use here
     bases: int
     stride: int
@@ -72,7 +74,8 @@ class Job(NamedTuple):
     mode: int = 0
 
 
-_FIELD = {name: 8 * i for i, name in enumerate(Job._fields)}
+_FIELD = {name: _JOB + 8 * i for i, name in enumerate(Job._fields)}
+_STEAL = 100  # looks before a member that waits does another one's part, at most
 
 BUSY = -1  # what nkilite_launch returns when another launch has the team
 
@@ -120,188 +123,263 @@ done:
 """
 
 
+
 def _fields(*names: str) -> str:
-    """Loads of a job's fields into values of their names."""
-    kinds = {"table": "ptr", "bases": "ptr"}
+    """Loads of the fields of a team's job into values of their names."""
     return "\n".join(
-        f"  %{n}_ptr = getelementptr i8, ptr %job, i64 {_FIELD[n]}\n"
-        f"  %{n} = load {kinds.get(n, 'i64')}, ptr %{n}_ptr, align 8"
-        for n in names
+        f"  %{name}_ptr = getelementptr i8, ptr %team, i64 {_FIELD[name]}\n"
+        f"  %{name} = load atomic i64, ptr %{name}_ptr monotonic, align 8"
+        for name in names
     )
 
 
-_WALK_PART = f"""
-define void @nkilite_walk_part(ptr %job, i64 %part, ptr %team) {{
+# Does one part of a phase that begins at %position. Returns its status (0 or that of the entry it ended at) above
+# bit 48 of the word position after the phase.
+_DO_PART = f"""
+define private i64 @nkilite_do_part(ptr %team, i64 %position, i64 %part) {{
 entry:
-{_fields("table", "start", "count", "bases", "stride", "parts", "spin")}
+{_fields("table", "count", "bases", "stride", "parts")}
+  %mode = getelementptr i8, ptr %team, i64 {_FIELD["mode"]}
+  call void @nkilite_load_mode(ptr %mode)
   %shift = mul i64 %stride, %part
-  %own = getelementptr i8, ptr %bases, i64 %shift
-  %result = getelementptr i8, ptr %own, i64 {_RESULT}
-  store i64 0, ptr %result, align 8
+  %own_bases = add i64 %bases, %shift
+  %own = inttoptr i64 %own_bases to ptr
   %first = icmp eq i64 %part, 0
+  %words_ptr = inttoptr i64 %table to ptr
   br label %head
 head:
-  %at = phi i64 [ %start, %entry ], [ %next, %advance ], [ %target, %jump ]
-  %failed = phi i64 [ 0, %entry ], [ %fails, %advance ], [ 0, %jump ]
-  %more = icmp slt i64 %at, %count
-  br i1 %more, label %body, label %end
+  %at = phi i64 [ %position, %entry ], [ %next, %advance ]
+  %over = icmp sge i64 %at, %count
+  br i1 %over, label %end, label %body
 body:
-  %entry_ptr = getelementptr i64, ptr %table, i64 %at
+  %entry_ptr = getelementptr i64, ptr %words_ptr, i64 %at
   %function = load ptr, ptr %entry_ptr, align 8
   %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
   %narrow = load i32, ptr %width_ptr, align 8
   %width = zext i32 %narrow to i64
+  %next = add i64 %at, %width
   %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
   %flags = load i32, ptr %flags_ptr, align 4
-  %words = getelementptr i8, ptr %entry_ptr, i64 16
   %meet = and i32 %flags, {MEET}
   %meets = icmp ne i32 %meet, 0
-  br i1 %meets, label %meeting, label %work
-meeting:
-  %stop = call i64 @nkilite_meet(ptr %team, i64 %parts, i64 %spin, i64 %failed)
-  %stops = icmp ne i64 %stop, 0
-  br i1 %stops, label %done, label %work
+  %inside = icmp ne i64 %at, %position
+  %ends = and i1 %meets, %inside
+  br i1 %ends, label %end, label %work
 work:
-  %lead = and i32 %flags, {LEAD}
-  %leads = icmp ne i32 %lead, 0
-  br i1 %leads, label %led, label %plain
-plain:
   %split = and i32 %flags, {SPLIT}
   %splits = icmp ne i32 %split, 0
-  %whole = select i1 %splits, i64 %parts, i64 1
-  %mine = or i1 %splits, %first
-  %idle = icmp ne i64 %failed, 0
-  %busy = xor i1 %idle, true
-  %runs = and i1 %mine, %busy
-  br i1 %runs, label %run, label %advance
+  %runs = or i1 %splits, %first
+  br i1 %runs, label %run, label %ran
 run:
-  %status = call i32 %function(ptr %words, ptr %own, i64 %part, i64 %whole)
-  %bad = icmp ne i32 %status, 0
-  br i1 %bad, label %fail, label %advance
-fail:
-  %code = call i64 @nkilite_stopped(i32 %status, i64 %at)
-  store i64 %code, ptr %result, align 8
-  br label %advance
+  %of = select i1 %splits, i64 %parts, i64 1
+  %words = getelementptr i8, ptr %entry_ptr, i64 16
+  %code = call i32 %function(ptr %words, ptr %own, i64 %part, i64 %of)
+  %bad = icmp ne i32 %code, 0
+  br i1 %bad, label %stop, label %ran
+ran:
+  %lead = and i32 %flags, {LEAD}
+  %leads = icmp ne i32 %lead, 0
+  br i1 %leads, label %end, label %advance
 advance:
-  %fails = phi i64 [ %failed, %plain ], [ 0, %run ], [ 1, %fail ], [ 0, %follow ]
-  %next = add i64 %at, %width
   br label %head
-led:
-  br i1 %first, label %leader, label %verdict
-leader:
-  %leader_status = call i32 %function(ptr %words, ptr %own, i64 0, i64 1)
-  %leader_wide = zext i32 %leader_status to i64
-  br label %verdict
-verdict:
-  %brought = phi i64 [ 0, %led ], [ %leader_wide, %leader ]
-  %said = call i64 @nkilite_meet(ptr %team, i64 %parts, i64 %spin, i64 %brought)
-  %jumps = icmp eq i64 %said, {STATUS_JUMP}
-  br i1 %jumps, label %jump, label %follow
-jump:
-  %past = getelementptr i64, ptr %entry_ptr, i64 %width
-  %last = getelementptr i8, ptr %past, i64 -8
-  %distance = load i64, ptr %last, align 8
-  %target = add i64 %at, %distance
-  br label %head
-follow:
-  %goes_on = icmp eq i64 %said, 0
-  br i1 %goes_on, label %advance, label %leave
-leave:
-  br i1 %first, label %report, label %done
-report:
-  %why = trunc i64 %said to i32
-  %where = call i64 @nkilite_stopped(i32 %why, i64 %at)
-  store i64 %where, ptr %result, align 8
-  br label %done
-end:
-  %last_stop = call i64 @nkilite_meet(ptr %team, i64 %parts, i64 %spin, i64 %failed)
-  br label %done
-done:
-  ret void
-}}
-
-define private i64 @nkilite_stopped(i32 %status, i64 %at) {{
-  %wide = zext i32 %status to i64
+stop:
+  %wide = zext i32 %code to i64
   %high = shl i64 %wide, 48
-  %code = or i64 %high, %at
-  ret i64 %code
+  %where = or i64 %high, %at
+  %result = getelementptr i8, ptr %own, i64 {_RESULT}
+  store i64 %where, ptr %result, align 8
+  %stopped = or i64 %high, %next
+  ret i64 %stopped
+end:
+  %after = phi i64 [ %at, %head ], [ %at, %body ], [ %next, %ran ]
+  ret i64 %after
 }}
 """
 
-# All members call it; all return once the last one has arrived, with the sum of the words they brought.
+# Counts a part as done; the last one opens the next phase, or ends the launch.
 #
-# Memory order. What a member wrote before arriving is visible to everybody after the meeting: the additions to
-# `arrived` (acq_rel) form one chain that the last member acquires, and its release of `phase` is what the others
-# acquire. `sum` and the reset of `arrived` are plain: only the last member writes them, when all others wait, and the
-# next one to write them does so after each of those has arrived again, hence has read the sum. The phase read on
-# entry cannot change before this member arrives. Going to sleep: a sleeper counts itself and then has the kernel
-# compare the phase, the last member changes the phase and then looks at the count; all seq_cst, so either the kernel
-# sees the new phase or the last member sees the sleeper.
-_MEET = f"""
-define i64 @nkilite_meet(ptr %team, i64 %parts, i64 %spin, i64 %word) {{
+# Memory order. The additions to `arrived` (acq_rel) form one chain that the last member acquires, and its change of
+# `phase` is a release that everyone who goes on acquires: what was done in a phase is visible in the next. `arrived`
+# and `position` are only written by the last member, while no other has anything to do. Going to sleep: a sleeper
+# counts itself and then has the kernel compare the phase, the last member changes the phase and then looks at the
+# count; all seq_cst, so either the kernel sees the new phase or the last member sees the sleeper.
+_ARRIVE = f"""
+define private void @nkilite_arrive(ptr %team, i64 %phase, i64 %position, i64 %done) {{
 entry:
-  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
-  %sleepers = getelementptr i8, ptr %team, i64 {_SLEEPERS}
+{_fields("table", "count", "parts")}
   %arrived = getelementptr i8, ptr %team, i64 {_ARRIVED}
-  %sum = getelementptr i8, ptr %team, i64 {_SUM}
-  %phase = load atomic i32, ptr %phase_ptr monotonic, align 4
-  %shifted = shl i64 %word, 32
-  %packed = or i64 %shifted, 1
+  %status = lshr i64 %done, 48
+  %after = and i64 %done, {(1 << 48) - 1}
+  %above = shl i64 %status, 32
+  %packed = or i64 %above, 1
   %before = atomicrmw add ptr %arrived, i64 %packed acq_rel
   %total = add i64 %before, %packed
   %members = and i64 %total, 4294967295
   %last = icmp eq i64 %members, %parts
-  br i1 %last, label %open, label %look
+  br i1 %last, label %open, label %left
+left:
+  ret void
 open:
-  %all = lshr i64 %total, 32
-  store i64 %all, ptr %sum, align 8
   store atomic i64 0, ptr %arrived monotonic, align 8
-  %old = atomicrmw add ptr %phase_ptr, i32 1 seq_cst
+  %said = lshr i64 %total, 32
+  %words = inttoptr i64 %table to ptr
+  %entry_ptr = getelementptr i64, ptr %words, i64 %position
+  %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
+  %flags = load i32, ptr %flags_ptr, align 4
+  %lead = and i32 %flags, {LEAD}
+  %leads = icmp ne i32 %lead, 0
+  %two = icmp eq i64 %said, {STATUS_JUMP}
+  %jumps = and i1 %leads, %two
+  br i1 %jumps, label %jump, label %straight
+jump:
+  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
+  %narrow = load i32, ptr %width_ptr, align 8
+  %width = zext i32 %narrow to i64
+  %past = getelementptr i64, ptr %entry_ptr, i64 %width
+  %last_word = getelementptr i8, ptr %past, i64 -8
+  %distance = load i64, ptr %last_word, align 8
+  %target = add i64 %position, %distance
+  br label %go
+straight:
+  %fine = icmp eq i64 %said, 0
+  br i1 %fine, label %go, label %finish
+go:
+  %next = phi i64 [ %target, %jump ], [ %after, %straight ]
+  %more = icmp slt i64 %next, %count
+  br i1 %more, label %go_on, label %finish
+go_on:
+  %position_ptr = getelementptr i8, ptr %team, i64 {_POSITION}
+  store atomic i64 %next, ptr %position_ptr monotonic, align 8
+  br label %publish
+finish:
+  br label %publish
+publish:
+  %step = phi i64 [ 2, %go_on ], [ 1, %finish ]
+  %new = add i64 %phase, %step
+  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
+  store atomic i64 %new, ptr %phase_ptr seq_cst, align 8
+  %sleepers = getelementptr i8, ptr %team, i64 {_SLEEPERS}
   %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
   %someone = icmp ne i32 %asleep, 0
-  br i1 %someone, label %wake, label %opened
+  br i1 %someone, label %wake, label %left
 wake:
   call void @nkilite_wake(ptr %phase_ptr)
-  br label %opened
-opened:
-  ret i64 %all
+  ret void
+}}
+"""
+
+# Takes a part of a phase for the calling member; false if it is taken, or the phase is over.
+#
+# A part is taken by raising its claim to the phase. Every part of a phase is taken before the phase ends, so a member
+# that comes too late with the number of an old phase finds the claims at least that high. What else it has read may
+# then belong to a later launch: even if it finds a lower claim, of a part that the old phase did not have, it gives up
+# because the phase has changed, and a claim that low does not stop anyone.
+_CLAIM_PART = f"""
+define private i1 @nkilite_claim(ptr %team, i64 %phase, i64 %part) {{
+entry:
+  %place = mul i64 %part, {_LINE}
+  %from = add i64 %place, {_MEMBERS + _CLAIM}
+  %claim = getelementptr i8, ptr %team, i64 %from
+  %old = load atomic i64, ptr %claim monotonic, align 8
+  %free = icmp slt i64 %old, %phase
+  br i1 %free, label %take, label %no
+take:
+  %pair = cmpxchg ptr %claim, i64 %old, i64 %phase acq_rel monotonic
+  %taken = extractvalue {{ i64, i1 }} %pair, 1
+  br i1 %taken, label %check, label %no
+check:
+  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
+  %now = load atomic i64, ptr %phase_ptr acquire, align 8
+  %same = icmp eq i64 %now, %phase
+  ret i1 %same
+no:
+  ret i1 false
+}}
+"""
+
+# Helps with a launch until it ends, or returns at once if there is none or it has too few parts for this member.
+#
+# A member that had to do another one's part tries the next time without waiting: as long as some have no core, the
+# others do not lose time on each phase.
+_HELP = f"""
+define private void @nkilite_help(ptr %team, i64 %member) {{
+entry:
+  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
+  %position_ptr = getelementptr i8, ptr %team, i64 {_POSITION}
+  %sleepers = getelementptr i8, ptr %team, i64 {_SLEEPERS}
+  br label %top
+top:
+  %trust = phi i64 [ {_STEAL}, %entry ], [ %kept_trust, %look ], [ {_STEAL}, %sleep ], [ %trusted, %do ]
+  %phase = load atomic i64, ptr %phase_ptr acquire, align 8
+  %odd = and i64 %phase, 1
+  %between = icmp ne i64 %odd, 0
+  br i1 %between, label %leave, label %launched
+launched:
+{_fields("parts", "spin")}
+  %needed = icmp slt i64 %member, %parts
+  br i1 %needed, label %own, label %leave
+own:
+  %mine = call i1 @nkilite_claim(ptr %team, i64 %phase, i64 %member)
+  br i1 %mine, label %do, label %waiting
+waiting:
+  %short = icmp slt i64 %spin, %trust
+  %patience = select i1 %short, i64 %spin, i64 %trust
+  br label %look
 look:
-  %looks = phi i64 [ 0, %entry ], [ %more_looks, %again ]
-  %now = load atomic i32, ptr %phase_ptr acquire, align 4
-  %changed = icmp ne i32 %now, %phase
-  br i1 %changed, label %met, label %wait
-wait:
-  %tired = icmp uge i64 %looks, %spin
+  %looks = phi i64 [ 0, %waiting ], [ %more_looks, %again ]
+  %kept_trust = phi i64 [ %trust, %waiting ], [ %new_trust, %again ]
+  %now = load atomic i64, ptr %phase_ptr acquire, align 8
+  %same = icmp eq i64 %now, %phase
+  br i1 %same, label %still, label %top
+still:
+  %late = icmp eq i64 %looks, %patience
+  br i1 %late, label %other, label %none
+other:
+  %i = phi i64 [ 0, %still ], [ %next, %not_this ]
+  %any = icmp slt i64 %i, %parts
+  br i1 %any, label %try, label %none
+try:
+  %stolen = call i1 @nkilite_claim(ptr %team, i64 %phase, i64 %i)
+  br i1 %stolen, label %do, label %not_this
+not_this:
+  %next = add i64 %i, 1
+  br label %other
+none:
+  %new_trust = phi i64 [ %kept_trust, %still ], [ {_STEAL}, %other ]
+  %tired = icmp sge i64 %looks, %spin
   br i1 %tired, label %sleep, label %again
 again:
   %more_looks = add i64 %looks, 1
   call void @nkilite_pause()
   br label %look
 sleep:
+  %futex = trunc i64 %phase to i32
   %counted = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  call void @nkilite_sleep(ptr %phase_ptr, i32 %phase)
+  call void @nkilite_sleep(ptr %phase_ptr, i32 %futex)
   %uncounted = atomicrmw sub ptr %sleepers, i32 1 monotonic
-  %woken = load atomic i32, ptr %phase_ptr acquire, align 4
-  %still = icmp eq i32 %woken, %phase
-  br i1 %still, label %sleep, label %met
-met:
-  %result = load i64, ptr %sum, align 8
-  ret i64 %result
+  br label %top
+do:
+  %part = phi i64 [ %member, %own ], [ %i, %try ]
+  %trusted = phi i64 [ %trust, %own ], [ 0, %try ]
+  %begins = load atomic i64, ptr %position_ptr monotonic, align 8
+  %done = call i64 @nkilite_do_part(ptr %team, i64 %begins, i64 %part)
+  call void @nkilite_arrive(ptr %team, i64 %phase, i64 %begins, i64 %done)
+  br label %top
+leave:
+  ret void
 }}
 """
 
-# A worker thread, for ever: waits for a ticket in its mailbox, does its part of the job, and waits again.
+# A worker thread, for ever: waits for a ticket, helps, and waits again.
 #
-# Memory order. The launcher writes the job and then the ticket (seq_cst, hence a release), which the worker acquires.
-# Sleeping is agreed on as in a meeting: `asleep` then ticket here, ticket then `asleep` there, all seq_cst. The job is
-# only read before the worker's last meeting, so the launcher may reuse it after that.
+# Memory order. The launcher publishes the job by the phase, so a ticket only says that it is time to look. Sleeping is
+# agreed on as in a phase: `asleep` then ticket here, ticket then `asleep` there, all seq_cst.
 _WORK = f"""
 define ptr @nkilite_work(ptr %box) {{
 entry:
   %asleep = getelementptr i8, ptr %box, i64 {_ASLEEP}
-  %job_ptr = getelementptr i8, ptr %box, i64 {_JOB}
-  %part_ptr = getelementptr i8, ptr %box, i64 {_PART}
-  %part = load i64, ptr %part_ptr, align 8
+  %number_ptr = getelementptr i8, ptr %box, i64 {_NUMBER}
+  %number = load i64, ptr %number_ptr, align 8
   %team_ptr = getelementptr i8, ptr %box, i64 {_TEAM}
   %team = load ptr, ptr %team_ptr, align 8
   br label %rest
@@ -327,49 +405,63 @@ sleep:
   store atomic i32 0, ptr %asleep monotonic, align 4
   br label %look
 work:
-  %job = load ptr, ptr %job_ptr, align 8
+  call void @nkilite_help(ptr %team, i64 %number)
 {_fields("spin")}
-  %mode = getelementptr i8, ptr %job, i64 {_FIELD["mode"]}
-  call void @nkilite_load_mode(ptr %mode)
-  call void @nkilite_walk_part(ptr %job, i64 %part, ptr %team)
   br label %rest
 }}
 """
 
 _COPY_FAULT = "\n".join(
     f"  %from{i} = getelementptr i8, ptr %own, i64 {at}\n"
-    f"  %to{i} = getelementptr i8, ptr %bases, i64 {at}\n"
+    f"  %to{i} = getelementptr i8, ptr %first_base, i64 {at}\n"
     f"  %fault{i} = load i64, ptr %from{i}, align 8\n"
     f"  store i64 %fault{i}, ptr %to{i}, align 8"
     for i, at in enumerate(_FAULTS)
 )
 
-# Runs a job on a team: calls the workers, does part 0, and returns as nkilite_walk does, with the fault of the part
-# that failed in front of part 0's bases. Returns BUSY, having done nothing, if another launch has the team.
+# Runs a job on a team from a word position on: tells it, helps, and returns as nkilite_walk does, with the fault of the
+# part that failed in front of part 0's bases. Returns BUSY, having done nothing, if another launch has the team.
+#
+# The job is written between launches, when no member acts on what it reads of it, and published by the phase.
 _LAUNCH = f"""
-define i64 @nkilite_launch(ptr %team, ptr %job) {{
+define i64 @nkilite_launch(ptr %team, ptr %job, i64 %start) {{
 entry:
   %busy = getelementptr i8, ptr %team, i64 {_BUSY}
   %taken = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic
   %free = extractvalue {{ i32, i1 }} %taken, 1
-  br i1 %free, label %begin, label %refuse
+  br i1 %free, label %copy, label %refuse
 refuse:
   ret i64 {BUSY}
+copy:
+  %word = phi i64 [ 0, %entry ], [ %next_word, %copy ]
+  %byte = mul i64 %word, 8
+  %from = getelementptr i8, ptr %job, i64 %byte
+  %value = load i64, ptr %from, align 8
+  %to_byte = add i64 %byte, {_JOB}
+  %to = getelementptr i8, ptr %team, i64 %to_byte
+  store atomic i64 %value, ptr %to monotonic, align 8
+  %next_word = add i64 %word, 1
+  %copied = icmp eq i64 %next_word, {len(Job._fields)}
+  br i1 %copied, label %begin, label %copy
 begin:
 {_fields("bases", "stride", "parts")}
-  %mode = getelementptr i8, ptr %job, i64 {_FIELD["mode"]}
+  %mode = getelementptr i8, ptr %team, i64 {_FIELD["mode"]}
   call void @nkilite_save_mode(ptr %mode)
+  %position_ptr = getelementptr i8, ptr %team, i64 {_POSITION}
+  store atomic i64 %start, ptr %position_ptr monotonic, align 8
+  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
+  %phase = load atomic i64, ptr %phase_ptr monotonic, align 8
+  %new = add i64 %phase, 1
+  store atomic i64 %new, ptr %phase_ptr seq_cst, align 8
   br label %calling
 calling:
   %worker = phi i64 [ 1, %begin ], [ %next_worker, %called ]
   %calls = icmp slt i64 %worker, %parts
-  br i1 %calls, label %call, label %walk
+  br i1 %calls, label %call, label %help
 call:
   %place = mul i64 %worker, {_LINE}
-  %from_boxes = add i64 %place, {_BOXES}
-  %box = getelementptr i8, ptr %team, i64 %from_boxes
-  %job_ptr = getelementptr i8, ptr %box, i64 {_JOB}
-  store ptr %job, ptr %job_ptr, align 8
+  %from_members = add i64 %place, {_MEMBERS}
+  %box = getelementptr i8, ptr %team, i64 %from_members
   %ticket = atomicrmw add ptr %box, i32 1 seq_cst
   %asleep_ptr = getelementptr i8, ptr %box, i64 {_ASLEEP}
   %asleep = load atomic i32, ptr %asleep_ptr seq_cst, align 4
@@ -381,24 +473,29 @@ wake:
 called:
   %next_worker = add i64 %worker, 1
   br label %calling
-walk:
-  call void @nkilite_walk_part(ptr %job, i64 0, ptr %team)
+help:
+  call void @nkilite_help(ptr %team, i64 0)
+  %first_base = inttoptr i64 %bases to ptr
   br label %reading
 reading:
-  %part = phi i64 [ 0, %walk ], [ %next_part, %kept ]
-  %first_code = phi i64 [ 0, %walk ], [ %kept_code, %kept ]
-  %first_at = phi i64 [ {(1 << 48) - 1}, %walk ], [ %kept_at, %kept ]
+  %part = phi i64 [ 0, %help ], [ %next_part, %kept ]
+  %first_code = phi i64 [ 0, %help ], [ %kept_code, %kept ]
+  %first_at = phi i64 [ {(1 << 48) - 1}, %help ], [ %kept_at, %kept ]
   %reads = icmp slt i64 %part, %parts
   br i1 %reads, label %read, label %end
 read:
   %shift = mul i64 %stride, %part
-  %own = getelementptr i8, ptr %bases, i64 %shift
+  %own = getelementptr i8, ptr %first_base, i64 %shift
   %result_ptr = getelementptr i8, ptr %own, i64 {_RESULT}
   %code = load i64, ptr %result_ptr, align 8
   %at = and i64 %code, {(1 << 48) - 1}
-  %failed = icmp ne i64 %code, 0
+  %status = lshr i64 %code, 48
+  %jumped = icmp eq i64 %status, {STATUS_JUMP}
+  %stopped = icmp ne i64 %code, 0
   %earlier = icmp slt i64 %at, %first_at
-  %better = and i1 %failed, %earlier
+  %is_first = and i1 %stopped, %earlier
+  %not_jump = xor i1 %jumped, true
+  %better = and i1 %is_first, %not_jump
   br i1 %better, label %take, label %kept
 take:
 {_COPY_FAULT}
@@ -463,25 +560,34 @@ define private void @nkilite_wake(ptr %futex) {{
 
 WALK = Source("nkilite_walk", _WALK, ())
 
-#: Compiled together: the first two call functions of the last one.
+#: Compiled together: the first one calls functions of the other.
 TEAM = (
     Source("nkilite_launch", _LAUNCH, ()),
-    Source("nkilite_work", _WORK, ()),
     Source(
-        "nkilite_walk_part", "\n".join((_WALK_PART, _MEET, _SYSTEM)),
+        "nkilite_work", "\n".join((_WORK, _HELP, _CLAIM_PART, _DO_PART, _ARRIVE, _SYSTEM)),
         ("declare i64 @syscall(i64, ...)", *_INTRINSICS),
     ),
 )
 
 
+def new_team(address: int, members: int) -> None:
+    """Make zeroed memory of `team_bytes(members)` a team that no launch uses."""
+    _set(address + _PHASE, 1)
+    for number in range(members):
+        member = member_address(address, number)
+        _set(member + _NUMBER, number)
+        _set(member + _TEAM, address)
+
+
 def team_bytes(members: int) -> int:
-    """Memory of a team and its mailboxes, zeroed to begin with."""
-    return _BOXES + _LINE * members
+    """Memory of a team that can have so many members."""
+    return _MEMBERS + _LINE * members
 
 
-def mailbox(team: int, part: int) -> int:
-    """Address of the mailbox of the worker for a part (1, 2, ...), filled in; the argument of nkilite_work."""
-    box = team + _BOXES + _LINE * part
-    for offset, value in ((_PART, part), (_TEAM, team)):
-        ctypes.c_int64.from_address(box + offset).value = value
-    return box
+def member_address(team: int, number: int) -> int:
+    """Address of a member; the argument of nkilite_work for those other than the launching thread, number 0."""
+    return team + _MEMBERS + _LINE * number
+
+
+def _set(address: int, value: int) -> None:
+    ctypes.c_int64.from_address(address).value = value

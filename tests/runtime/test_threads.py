@@ -112,8 +112,8 @@ class Table:
         state[:, STATE_WORDS] = self.counts.ctypes.data
         bases = state.ctypes.data + 8 * STATE_WORDS
         spin = threads.spin(parts) if spin is None else spin
-        job = Job(self.words.ctypes.data, 0, len(self.words), bases, state.strides[0], parts, spin)
-        return team.launch(np.array(job, np.int64)), int(state[0, 1])
+        job = Job(self.words.ctypes.data, len(self.words), bases, state.strides[0], parts, spin)
+        return team.launch(np.array(job, np.int64), 0), int(state[0, 1])
 
 
 @pytest.mark.parametrize("spin", [0, 20, 2000])
