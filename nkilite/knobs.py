@@ -6,8 +6,9 @@ Values are read when asked for, never at import: kernel files set NEURON_PLATFOR
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 DEFAULT_TARGET = "trn2"
 _TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
@@ -84,6 +85,17 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 def _bytes(text: str) -> int:
     digits, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
     return int(digits) * unit if digits.isdecimal() else -1
+
+
+def launch_settings() -> tuple:
+    """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
+    return tuple(map(_environment.get, _LAUNCH_VARIABLES))
+
+
+_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR")
+# The dictionary behind os.environ answers 15 times faster than os.environ itself.
+_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+_LAUNCH_VARIABLES = _names if _environment is os.environ else tuple(map(os.environ.encodekey, _names))
 
 
 def simulator() -> bool:

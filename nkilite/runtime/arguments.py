@@ -122,7 +122,9 @@ def cache_key(value: Any, name: str, kernel: str) -> Hashable:
     Raises:
         UnsupportedArgument: a value whose identity cannot be told (an iterator, a file, ...).
     """
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, enum.Enum, type, np.generic)):
+    if isinstance(value, float) and not isinstance(value, np.generic):
+        return type(value), value.hex()  # tells -0.0 from 0.0, and a NaN is itself
+    if value is None or isinstance(value, (bool, int, complex, str, bytes, enum.Enum, type, np.generic)):
         return type(value), value
     if isinstance(value, ArrayArgument):
         return value.key

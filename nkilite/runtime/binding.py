@@ -26,6 +26,16 @@ class Arguments:
     ) -> None:
         self.bound, self.values, self.arrays, self.key = bound, values, arrays, key
 
+    @property
+    def framework(self) -> str:
+        """What results are made for: that of the first array."""
+        return next((a.framework for a in self.arrays), "numpy")
+
+    @property
+    def originals(self) -> list[Any]:
+        """The arrays as the caller passed them."""
+        return [a.original for a in self.arrays]
+
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
 

@@ -27,6 +27,11 @@ def register(lookup: Lookup | None) -> Lookup | None:
     return before
 
 
+def none_registered() -> bool:
+    """Whether launches are known to take no tuned values."""
+    return _lookup is None
+
+
 def configured(kernel: Any, explicit: Mapping[str, Any]) -> Mapping[str, Any]:
     """Values for the parameters of `kernel` that are not in `explicit`; empty when no tuner is registered."""
     lookup = _lookup if _lookup is not _NOT_LOADED else _current()

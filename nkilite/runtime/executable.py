@@ -14,6 +14,7 @@ from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
+from nkilite.runtime import entry
 from nkilite.runtime.image import Image, Shown
 from nkilite.runtime.library import library
 from nkilite.runtime.parallel import Walk
@@ -39,6 +40,46 @@ class Executable:
         self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
         self._written = [i for i, a in enumerate(image.inputs) if a.written is not None]
         self._idle: list[Workspace] = []
+        self._host = host
+        #: Whether `enter` is there: for programs that run on one thread.
+        self.quick = self._walk.most <= 1 and entry.available()
+
+    def enter(self, *arrays: np.ndarray) -> bool:
+        """Run on one thread with the memory for the inputs and then the outputs, NumPy arrays of the right types.
+
+        False, and nothing was run, if some are not contiguous, aligned or, where they are written, writable, or if
+        an output overlaps another array.
+
+        Raises:
+            IndirectOutOfBounds: as `run`.
+        """
+        try:
+            workspace = self._idle.pop()
+        except IndexError:
+            workspace = self._workspace()
+        stopped = workspace.entry(*arrays)
+        if stopped > 0:
+            try:
+                self._finish(stopped, workspace, self._walk.alone)
+            finally:
+                self._leave(workspace)
+        elif len(self._idle) < _WORKSPACES_KEPT:
+            self._idle.append(workspace)
+        return stopped != entry.REFUSED
+
+    def _workspace(self) -> Workspace:
+        """A new workspace, with its entry."""
+        workspace, image = Workspace(self.image), self.image
+        if self.quick:
+            read, written = entry.CONTIGUOUS | entry.ALIGNED, entry.CONTIGUOUS | entry.ALIGNED | entry.WRITEABLE
+            passed = [
+                entry.Passed(a.slot, read if a.written is None else written, a.bytes, False) for a in image.inputs
+            ] + [entry.Passed(a.slot, written, a.bytes, True) for a in image.outputs]
+            walk = ctypes.cast(self._walk.alone, ctypes.c_void_p).value or 0
+            workspace.entry = entry.make_entry(
+                self._host, walk, self.table, workspace.address, passed, workspace.registers
+            )
+        return workspace
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
         """Run with the given memory for the inputs and then the outputs.
@@ -77,7 +118,7 @@ class Executable:
         try:
             workspace = self._idle.pop()  # the one used last, which is still in the cache
         except IndexError:
-            workspace = Workspace(self.image)
+            workspace = self._workspace()
         for slot, array in zip(self._slots, arrays, strict=True):
             workspace.bases[slot] = address(array)
         workspace.clear()

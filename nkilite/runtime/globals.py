@@ -20,19 +20,20 @@ class Globals:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._seen: set[int] = set()
-        self._values: list[tuple[dict[str, Any], str, Any, Any]] = []
-        self._cells: list[tuple[Any, Any, Any]] = []
+        self._values: list[tuple[dict[str, Any], str, Any]] = []
+        self._cells: list[tuple[Any, Any]] = []
+        self._copies: list[tuple[Any, Any]] = []
         self._follow(function)
 
     def unchanged(self) -> bool:
-        """Whether every value is still what it was."""
-        for namespace, name, value, copy in self._values:
-            now = namespace.get(name, MISSING)
-            if now is not value or (copy is not None and now != copy):
+        """Whether every value is still what it was; asked at every launch."""
+        for namespace, name, value in self._values:
+            if namespace.get(name, MISSING) is not value:
                 return False
-        return all(
-            content(cell) is value and (copy is None or content(cell) == copy) for cell, value, copy in self._cells
-        )
+        for cell, value in self._cells:
+            if content(cell) is not value:
+                return False
+        return not self._copies or all(value == copy for value, copy in self._copies)
 
     def _follow(self, value: Any) -> None:
         function = getattr(value, "function", value)
@@ -49,14 +50,20 @@ class Globals:
             return
         for cell in function.__closure__ or ():
             held = content(cell)
-            self._cells.append((cell, held, _copy(held)))
-            self._follow(held)
+            self._cells.append((cell, held))
+            self._held(held)
         for name in global_names(function.__code__):
             found = function.__globals__.get(name, MISSING)
             if found is MISSING or isinstance(found, types.ModuleType):
                 continue
-            self._values.append((function.__globals__, name, found, _copy(found)))
-            self._follow(found)
+            self._values.append((function.__globals__, name, found))
+            self._held(found)
+
+    def _held(self, value: Any) -> None:
+        """Look into a value that a function refers to."""
+        if isinstance(value, (list, dict, set)):
+            self._copies.append((value, type(value)(value)))
+        self._follow(value)
 
 
 def is_library(function: types.FunctionType) -> bool:
@@ -72,10 +79,6 @@ def global_names(code: types.CodeType) -> set[str]:
         if isinstance(constant, types.CodeType):
             names |= global_names(constant)
     return names
-
-
-def _copy(value: Any) -> Any:
-    return type(value)(value) if isinstance(value, (list, dict, set)) else None
 
 
 def content(cell: Any) -> Any:

@@ -8,10 +8,12 @@ numbers, strings, NumPy arrays and named tuples of these. Whoever needs more at 
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
+from nkilite.dtypes import as_dtype
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import BufferKind, extent
 from nkilite.isa.debugging import device_print
@@ -35,6 +37,10 @@ class HbmArray(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     written: Location | None = None
+
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * as_dtype(self.dtype).itemsize
 
 
 class Shown(NamedTuple):

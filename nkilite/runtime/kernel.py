@@ -17,6 +17,7 @@ from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime.binding import Arguments, bind
 from nkilite.runtime.compile import Compilation
 from nkilite.runtime.fingerprint import fingerprint
+from nkilite.runtime.launch import Calls
 from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.specialization import Launcher, Specialization
 from nkilite.runtime.tracebacks import presented
@@ -52,6 +53,7 @@ class Kernel:
         self.schedule: Schedule = ()
         kinds = {p.kind for p in self.signature.parameters.values()}
         self._takes_out = "out" not in self.signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds
+        self._calls = Calls(self, self._takes_out)
         self._specializations: dict[Any, Specialization] = {}
 
     def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel:
@@ -99,14 +101,29 @@ class Kernel:
         if active.builder_or_none() is not None:
             return self._inline(args, kwargs)
         try:
-            out = kwargs.pop("out") if self._takes_out and "out" in kwargs else None
-            arguments = bind(self, args, kwargs)
-            if self.simulated or knobs.simulator():
-                return run_simulated(self, arguments, out)
-            return self._specialize(arguments).run(arguments.arrays, out)
+            key = None if self.simulated else self._calls.key(args, kwargs)
+            launch = None if key is None else self._calls.find(key)
+            if launch is not None:
+                accepted, result = launch(args, kwargs)
+                if accepted:
+                    return result
+            return self._run(args, kwargs, key)
         except Exception as error:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
+
+    def _run(self, args: tuple, kwargs: dict[str, Any], key: tuple | None) -> Any:
+        """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
+        out = kwargs.get("out") if self._takes_out else None
+        named = {k: v for k, v in kwargs.items() if k != "out"} if self._takes_out else kwargs
+        arguments = bind(self, args, named)
+        if self.simulated or knobs.simulator():
+            return run_simulated(self, arguments, out)
+        specialization = self._specialize(arguments)
+        result = specialization.run(arguments, out)
+        if key is not None:
+            self._calls.add(key, args, kwargs, specialization)
+        return result
 
     def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run as a part of the kernel that is being traced."""
@@ -146,6 +163,7 @@ class Kernel:
     def forget(self) -> None:
         """Drop every compiled specialization; the next launch compiles anew."""
         self._specializations.clear()
+        self._calls.clear()
 
     @functools.cached_property
     def fingerprint(self) -> str:

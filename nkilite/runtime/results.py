@@ -91,15 +91,14 @@ def results_of(returned: Any, program: Program) -> Any:
     return map_leaves(returned, leaf, records=False)
 
 
-def collect(returned: Any, arguments: Sequence[ArrayArgument], arrays: Sequence[np.ndarray]) -> Any:
-    """What the kernel returned, as arrays in the framework of the inputs; whole inputs are the caller's own."""
-    framework = next((a.framework for a in arguments), "numpy")
+def collect(returned: Any, originals: Sequence[Any], arrays: Sequence[np.ndarray], framework: str) -> Any:
+    """What the kernel returned, as arrays of a framework; whole inputs are the caller's originals."""
 
     def leaf(value: Any, _: str) -> Any:
         if not isinstance(value, Result):
             return value
-        if value.array < len(arguments) and value.strides is None:
-            return arguments[value.array].original
+        if value.array < len(originals) and value.strides is None:
+            return originals[value.array]
         return to_framework(value.view(arrays[value.array]), as_dtype(value.dtype), framework)
 
     return map_leaves(returned, leaf, records=False)

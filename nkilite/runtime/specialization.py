@@ -68,14 +68,14 @@ class Specialization:
         self.returned = results_of(returned, compilation.program)
         return compilation
 
-    def run(self, arguments: Sequence[ArrayArgument], out: Any = None) -> Any:
+    def run(self, arguments: Arguments, out: Any = None) -> Any:
         """Run on arrays; the results in the framework of the inputs, or in the arrays of `out`."""
         if out is None:
-            arrays = self.place(arguments)
+            arrays = self.place(arguments.arrays)
             self.executable.run(arrays)
-            return collect(self.returned, arguments, arrays)
-        destinations = Destinations(out, self.returned, arguments, self._kernel.__name__)
-        arrays = self.place(arguments, destinations.arrays)
+            return collect(self.returned, arguments.originals, arrays, arguments.framework)
+        destinations = Destinations(out, self.returned, arguments.arrays, self._kernel.__name__)
+        arrays = self.place(arguments.arrays, destinations.arrays)
         self.executable.run(arrays)
         return destinations.fill(arrays)
 
@@ -100,13 +100,14 @@ class Launcher:
 
     def __init__(self, specialization: Specialization, arguments: Arguments) -> None:
         self._specialization = specialization
-        self._arguments = arguments.arrays
+        self._arguments = arguments
         self._arrays = specialization.place(arguments.arrays)
 
     def run(self) -> Any:
         """Launch once and return what the kernel returns."""
         self._specialization.executable.run(self._arrays)
-        return collect(self._specialization.returned, self._arguments, self._arrays)
+        arguments = self._arguments
+        return collect(self._specialization.returned, arguments.originals, self._arrays, arguments.framework)
 
     def time(self, launches: int = 1) -> list[float]:
         """Microseconds (cpu-measured) of each of `launches` runs, clocked around the native loop alone."""

@@ -45,7 +45,7 @@ def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
     results = results_of(returned, program)
     arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]
     if out is None:
-        return collect(results, arguments.arrays, arrays)
+        return collect(results, arguments.originals, arrays, arguments.framework)
     destinations = Destinations(out, results, arguments.arrays, kernel.__name__)
     for place, array in destinations.arrays.items():
         np.copyto(array, arrays[place])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nkilite.codegen.kernel import FAULT_WORDS
@@ -17,7 +19,10 @@ class Workspace:
     Attributes:
         bases: one address per base; what runs the kernel sets those of inputs and outputs.
         address: of the bases, which micro-kernels are given.
+        entry: the way into native code for this workspace, where there is one (nkilite/runtime/entry.py).
     """
+
+    entry: Callable[..., int]
 
     def __init__(self, image: Image) -> None:
         self._words = np.zeros(FAULT_WORDS + image.bases, np.int64)

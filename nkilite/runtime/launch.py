@@ -1,0 +1,145 @@
+"""Warm launches: a call that looks like an earlier one goes straight to its compiled kernel.
+
+What a call looks like is cheap to tell: positions and names of arguments, shapes and dtypes of NumPy arrays, plain
+values, settings from the environment. Calls with anything else (containers, records, torch tensors, functions) are
+bound and looked up in full (nkilite/runtime/kernel.py), and so is every call that an entry refuses.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nkilite import knobs
+from nkilite.dtypes import as_dtype
+from nkilite.runtime.configurations import configured, none_registered
+from nkilite.runtime.recycler import new_array
+from nkilite.runtime.results import Result, collect
+from nkilite.runtime.specialization import Specialization
+
+_PLAIN = frozenset((int, str, bool, bytes, type(None)))
+_array = np.ndarray
+
+
+class Calls:
+    """The launches of a kernel by what calls look like."""
+
+    def __init__(self, kernel: Any, takes_out: bool) -> None:
+        self._kernel, self._takes_out = kernel, takes_out
+        self._names = tuple(kernel.signature.parameters)
+        kinds = {p.kind for p in kernel.signature.parameters.values()}
+        self._simple = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        self._launches: dict[Hashable, Launch] = {}
+
+    def key(self, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
+        """What a call looks like; None if that takes a closer look."""
+        if not self._simple:
+            return None
+        key: list[Any] = [knobs.launch_settings()]
+        for value in args:
+            kind = type(value)
+            if kind is _array:
+                key.append(value.dtype)
+                key.append(value.shape)
+            elif kind in _PLAIN:
+                key.append(kind)
+                key.append(value)
+            elif kind is float:
+                key.append(value.hex())
+            else:
+                return None
+        if kwargs:
+            for name, value in kwargs.items():
+                key.append(name)
+                kind = type(value)
+                if kind is _array:
+                    key.append(value.dtype)
+                    key.append(value.shape)
+                elif kind in _PLAIN:
+                    key.append(kind)
+                    key.append(value)
+                elif kind is float:
+                    key.append(value.hex())
+                else:
+                    return None
+        if not none_registered():
+            tuned = configured(self._kernel, self._explicit(args, kwargs))
+            key += tuned.items()
+        return tuple(key)
+
+    def find(self, key: tuple) -> Launch | None:
+        """The launch of such calls, unless a global value has changed since it was compiled."""
+        try:
+            found = self._launches.get(key)
+        except TypeError:  # a tuned value that cannot be hashed
+            return None
+        return found if found is not None and found.unchanged() else None
+
+    def add(self, key: tuple, args: tuple, kwargs: dict[str, Any], specialization: Specialization) -> None:
+        """Let calls like this one run a specialization, if they can be told what its arrays are."""
+        explicit = self._explicit(args, kwargs)
+        out = kwargs.get("out") if self._takes_out else None
+        places = {name: i for i, name in enumerate((*self._names[: len(args)], *kwargs))}
+        picks = [places[name] for name in self._names if isinstance(explicit.get(name), _array)]
+        image, returned = specialization.executable.image, specialization.returned
+        direct = isinstance(returned, Result) and returned.strides is None and returned.array == len(image.inputs)
+        if len(picks) != len(image.inputs) or not specialization.executable.quick:
+            return
+        if out is not None:
+            if not direct or len(image.outputs) != 1:
+                return
+            picks.append(places["out"])
+        plain = not kwargs and picks == list(range(len(args)))
+        self._launches[key] = Launch(
+            specialization, None if plain else picks, out is not None, direct and len(image.outputs) == 1
+        )
+
+    def clear(self) -> None:
+        self._launches.clear()
+
+    def _explicit(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        explicit = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        if self._takes_out:
+            explicit.pop("out", None)
+        return explicit
+
+
+class Launch:
+    """Runs a specialization on the values of a call, positional ones first."""
+
+    __slots__ = ("_direct", "_execute", "_given", "_outputs", "_picks", "_specialization", "unchanged")
+
+    unchanged: Callable[[], bool]
+
+    def __init__(
+        self, specialization: Specialization, picks: Sequence[int] | None, given: bool, direct: bool
+    ) -> None:
+        """
+        Args:
+            picks: which values are its arrays, in order; None if the positional ones are.
+            given: the last array is where the result goes.
+            direct: its one output is what it returns.
+        """
+        self._specialization, self._picks, self._given, self._direct = specialization, picks, given, direct
+        self._execute = specialization.executable.enter
+        self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in specialization.executable.image.outputs]
+        self.unchanged = specialization.globals.unchanged
+
+    def __call__(self, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, Any]:
+        """Whether the arrays were accepted, and what the kernel returns."""
+        arrays: Any = args
+        if self._picks is not None:
+            values = (*args, *kwargs.values())
+            arrays = [values[i] for i in self._picks]
+        if self._direct:
+            if self._given:
+                return self._execute(*arrays), arrays[-1]
+            out = new_array(*self._outputs[0])
+            return self._execute(*arrays, out), out
+        memory = [*arrays, *(new_array(shape, dtype) for shape, dtype in self._outputs)]
+        if not self._execute(*memory):
+            return False, None
+        return True, collect(self._specialization.returned, arrays, memory, "numpy")
