@@ -210,9 +210,9 @@ def _check_free_size(call: Signature, operand: str, found: int, limit: int) -> N
 
 
 def _check_bank(call: Signature) -> None:
-    """Before trn3 a matmul writes one PSUM bank."""
+    """Where results may not cross PSUM banks, one bank has to hold them."""
     limit = call.target.psum_bank_bytes
-    if call.target.generation < 4 and call.dst.free_bytes > limit:
+    if not call.target.tensor_results_cross_banks and call.dst.free_bytes > limit:
         raise PsumBankExceeded(
             instruction="nisa.nc_matmul", operand="dst", found=call.dst.free_bytes, limit=limit,
             limit_elements=call.target.psum_bank_fmax,

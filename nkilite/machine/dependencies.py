@@ -7,7 +7,7 @@ readers since. The cost is linear in the number of accesses.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
@@ -88,26 +88,34 @@ def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int]) -> E
         queues: the engine queue of every instruction: a queue keeps the order of its own writes.
     """
     places = _Places(regions)
-    memories = {space: _Memory(places) for space in set(places.space)}
+    by_space = {space: _Memory(places) for space in set(places.space)}
+    memories = [by_space[space] for space in places.space]
     producers: list[int] = []
     consumers: list[int] = []
     kinds: list[int] = []
     for instruction, region, flags in zip(*(a.tolist() for a in accesses), strict=True):
-        memory = memories[places.space[region]]
-        written, read = memory.write(instruction, region) if flags & WRITE else (memory.read(instruction, region), ())
+        if not flags & WRITE:
+            met = memories[region].read(instruction, region)
+            if met:
+                found = dict.fromkeys(met, DATA) if len(met) > 1 else met
+                producers += found
+                consumers += [instruction] * len(found)
+                kinds += [DATA] * len(found)
+            continue
+        written, read = memories[region].write(instruction, region)
         # A queue keeps its own writes in order, and the Tensor Engine its own sums.
         in_order = queues[instruction] if flags & ACCUMULATE or not flags & READ else None
-        found: dict[int, int] = dict.fromkeys(read, ORDER)
+        waits: dict[int, int] = dict.fromkeys(read, ORDER)
         for earlier in written:
             if queues[earlier] != in_order:
-                found[earlier] = DATA
+                waits[earlier] = DATA
             else:
-                found.setdefault(earlier, ORDER)
-        found.pop(instruction, None)
-        if found:
-            producers += found
-            consumers += [instruction] * len(found)
-            kinds += found.values()
+                waits.setdefault(earlier, ORDER)
+        waits.pop(instruction, None)
+        if waits:
+            producers += waits
+            consumers += [instruction] * len(waits)
+            kinds += waits.values()
     return Edges(np.array(producers, np.int64), np.array(consumers, np.int64), np.array(kinds, np.int8))
 
 
@@ -115,21 +123,26 @@ class _Places:
     """The regions as lists, seen along the axis that tells most of a memory's regions apart.
 
     `start`, `stop` are along that axis (bytes of a partition, or rows of an HBM tensor) and `low`, `high` across it.
+    `full` are the dense regions that reach as far across as any in their memory.
     """
 
     def __init__(self, table: np.ndarray) -> None:
         self._table = table
         self._known: dict[tuple[int, int], bool] = {}
         along, across = table[:, 3:5].copy(), table[:, 1:3].copy()
+        full = table[:, 5] == 0
         for space in np.unique(table[:, 0]):
             members = table[:, 0] == space
             rows, columns = table[members, 1], table[members, 3]
             if len(np.unique(rows)) > len(np.unique(columns)):
                 along[members], across[members] = table[members, 1:3], table[members, 3:5]
+            low, high = across[members].T
+            full[members] &= (low == low.min()) & (high == high.max())
         self.space: list[int] = table[:, 0].tolist()
         self.start, self.stop = along.T.tolist() if len(table) else ([], [])
         self.low, self.high = across.T.tolist() if len(table) else ([], [])
         self.dense: list[bool] = (table[:, 5] == 0).tolist()
+        self.full: list[bool] = full.tolist()
 
     def overlap(self, a: int, b: int) -> bool:
         """Whether two regions of one memory may share a byte."""
@@ -155,41 +168,56 @@ class _Memory:
 
     def __init__(self, places: _Places) -> None:
         self._places = places
-        self._starts: list[int] = [-_FAR]  # of the segments; the last one has no end
-        self._writers: list[list[tuple[int, int]]] = [[]]
-        self._readers: list[list[tuple[int, int]]] = [[]]
+        self._starts: list[int] = [-_FAR, _FAR]  # of the segments; the last one is beyond the end
+        self._writers: list[list[tuple[int, int]]] = [[], []]
+        self._readers: list[list[tuple[int, int]]] = [[], []]
 
     def read(self, instruction: int, region: int) -> list[int]:
         """Add a reader; returns the writers it meets."""
-        overlap = self._places.overlap
-        first = bisect_right(self._starts, self._places.start[region]) - 1
-        last = bisect_left(self._starts, self._places.stop[region])
+        places, starts = self._places, self._starts
+        full, dense, stop = places.full, places.dense[region], places.stop[region]
+        segment = bisect_right(starts, places.start[region]) - 1
         met = []
-        for segment in range(first, last):
-            met += [i for i, r in self._writers[segment] if r == region or overlap(r, region)]
+        while True:
+            # A writer covers all of a segment: a dense one that goes all across meets every dense reader.
+            for earlier, r in self._writers[segment]:
+                if r == region or (dense and full[r]) or places.overlap(r, region):
+                    met.append(earlier)
             self._readers[segment].append((instruction, region))
-        return met
+            segment += 1
+            if starts[segment] >= stop:
+                return met
 
     def write(self, instruction: int, region: int) -> tuple[list[int], list[int]]:
         """Add a writer; returns the writers and the readers it meets."""
         places = self._places
-        overlap = places.overlap
-        first, last = self._split(places.start[region]), self._split(places.stop[region])
+        overlap, begin, end = places.overlap, places.start[region], places.stop[region]
+        first, last = self._split(begin), self._split(end)
         entry = (instruction, region)
         written, read = [], []
         alone = True
-        for segment in range(first, last):
-            writers, readers = self._writers[segment], self._readers[segment]
-            written += [i for i, r in writers if r == region or overlap(r, region)]
-            read += [i for i, r in readers if r == region or overlap(r, region)]
-            left = [w for w in writers if w[1] != region and not self._hidden(w[1], region)]
-            self._writers[segment] = [*left, entry]
-            self._readers[segment] = [w for w in readers if w[1] != region and not self._hidden(w[1], region)]
-            alone = alone and not left and not self._readers[segment]
+        if places.full[region]:  # nothing of what was before it is left
+            starts, stops, dense = places.start, places.stop, places.dense
+            for segment in range(first, last):
+                for i, r in self._writers[segment]:
+                    if dense[r] or overlap(r, region):
+                        written.append(i)
+                for i, r in self._readers[segment]:
+                    if (starts[r] < end and begin < stops[r]) if dense[r] else overlap(r, region):
+                        read.append(i)
+        else:
+            for segment in range(first, last):
+                writers, readers = self._writers[segment], self._readers[segment]
+                written += [i for i, r in writers if r == region or overlap(r, region)]
+                read += [i for i, r in readers if r == region or overlap(r, region)]
+                left = [w for w in writers if w[1] != region and not self._hidden(w[1], region)]
+                self._writers[segment] = [*left, entry]
+                self._readers[segment] = [w for w in readers if w[1] != region and not self._hidden(w[1], region)]
+                alone = alone and not left and not self._readers[segment]
         if alone and last - first > 1:
-            self._starts[first:last] = [self._starts[first]]
-            self._writers[first:last] = [[entry]]
-            self._readers[first:last] = [[]]
+            del self._starts[first + 1:last], self._writers[first + 1:last], self._readers[first + 1:last]
+        if alone:
+            self._writers[first], self._readers[first] = [entry], []
         return written, read
 
     def _hidden(self, earlier: int, region: int) -> bool:

@@ -94,9 +94,11 @@ class Overflow:
     fragmented: bool
 
 
-def peak(requests: Sequence[tuple[int, int, int]], *, align: int = 1, bank: int | None = None) -> int:
+def peak(
+    requests: Sequence[tuple[int, int, int]] | np.ndarray, *, align: int = 1, bank: int | None = None
+) -> int:
     """Most bytes live at once, each size rounded as `plan` rounds it: a lower bound on any placement."""
-    if not requests:
+    if not len(requests):
         return 0
     table = np.asarray(requests, dtype=np.int64)
     sizes = -(-table[:, 0] // align) * align

@@ -85,6 +85,8 @@ class Target:
     tensor_transpose_mode: bool
     background_transpose: bool
     accumulate_onto_any_write: bool
+    #: Whether a result of the Tensor Engine may lie in several PSUM banks.
+    tensor_results_cross_banks: bool
 
     # --- Vector, Scalar and GpSimd Engines -----------------------------------------------------------
     #: Dtypes that switch the Vector Engine to its 2x/4x modes; empty where there is none.
@@ -257,6 +259,7 @@ _TRN1 = Target(
     tensor_transpose_mode=False,
     background_transpose=False,
     accumulate_onto_any_write=False,  # isa: nc_matmul, accumulation after a non-matmul write is undefined
+    tensor_results_cross_banks=False,  # arch-v2: a matmul writes to one bank
     vector_fast_dtypes=_NONE,
     scalar_fast_dtypes=_NONE,
     scalar_engine_tensor_copy=False,  # isa: tensor_copy
@@ -332,6 +335,7 @@ _TRN3 = replace(
     matmul_mx_dtypes=frozenset({"float8_e5m2_x4", "float8_e4m3fn_x4", "float4_e2m1fn_x4"}),  # arch-v4
     background_transpose=True,  # arch-v4
     accumulate_onto_any_write=True,  # isa: nc_matmul, the restriction names v2 and v3 only
+    tensor_results_cross_banks=True,  # isa: nc_matmul, moving free sizes of all eight banks
     vector_fast_dtypes=_HALF | _FP8 | {"float8_e4m3fn"},  # arch-v4, table of engines: BF16/FP16/FP8
     scalar_fast_dtypes=_HALF,  # arch-v4: Scalar Engine performance mode
     scalar_engine_tensor_scalar_ops=None,  # arch-v4: same instruction as on the Vector Engine

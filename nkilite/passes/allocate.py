@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from nkilite.errors import InvalidAddress, MemoryOverflow, PsumBankCrossed
+from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, MemoryRegion, extent
+from nkilite.machine.engine import Engine
 from nkilite.machine.memory import Overflow, Request, Reservation, plan
 from nkilite.machine.target import Target
 from nkilite.passes.liveness import lifetimes
@@ -18,11 +22,13 @@ class Allocate:
     Raises:
         InvalidAddress: an explicit address is outside its memory or misaligned.
         MemoryOverflow: the tiles live at one moment do not fit; lists them.
+        PsumBankCrossed: a Tensor Engine result lies in two PSUM banks.
     """
 
     def run(self, program: Program) -> Program:
         target = program.target
-        first, last = lifetimes(program)
+        columns = Columns(program)
+        first, last = lifetimes(program, columns)
         for region in (MemoryRegion.sbuf, MemoryRegion.psum):
             tiles = [b for b in program.buffers if b.region is region and first[b.id] >= 0]
             fixed = [b for b in tiles if b.address is not None]
@@ -50,47 +56,37 @@ class Allocate:
             for tile in fixed:
                 assert tile.address is not None
                 program.addresses[tile.id] = tile.address
-        _check_banks(program)
+        _check_banks(program, columns)
         return program
 
 
 _SBUF_ALIGN = 32  # a tile start that suits every engine; the hardware minimum is a byte
 
 
-def _check_banks(program: Program) -> None:
-    """Raise PsumBankCrossed where a Tensor Engine result crosses a PSUM bank, which trn3 allows and others do not."""
-    bank, code = program.target.psum_bank_bytes, program.code
-    if program.target.generation >= _GENERATION_ACROSS_BANKS:
+def _check_banks(program: Program, columns: Columns) -> None:
+    """Raise PsumBankCrossed where a Tensor Engine result crosses a PSUM bank and the target does not allow it."""
+    if program.target.tensor_results_cross_banks:
         return
-    results = {
-        s.id: s.operand("dst")
-        for s in program.signatures
-        if s.name in ("nc_matmul", "nc_transpose") and s.dst.region is MemoryRegion.psum
-    }
-    checked: set[tuple[int, int, int]] = set()
-    start = 0
-    for _ in range(program.count):
-        dst = results.get(code[start])
-        if dst is not None:
-            place = code[start], code[start + dst.word], code[start + dst.word + 1]
-            if place not in checked:
-                checked.add(place)
-                buffer = program.buffers[place[1]]
-                kind = program.signatures[code[start]].dst
-                low, high = extent(kind.shape[1:], kind.strides[1:])
-                begin = program.addresses[buffer.id][1] + place[2] % buffer.partition_bytes
-                first = begin + low * kind.dtype.itemsize
-                last = begin + (high + 1) * kind.dtype.itemsize - 1
-                if first // bank != last // bank:
-                    raise PsumBankCrossed(
-                        instruction=f"nisa.{program.signatures[code[start]].name}", tile=_name(buffer), first=first,
-                        last=last, limit=bank, target=program.target.name,
-                        location=program.locations[code[start + 1]],
-                    )
-        start += program.signatures[code[start]].n_words
-
-
-_GENERATION_ACROSS_BANKS = 4
+    bank = program.target.psum_bank_bytes
+    base = np.array([program.addresses.get(b.id, (0, 0))[1] for b in program.buffers], np.int64)
+    pitch = np.array([max(b.partition_bytes, 1) for b in program.buffers], np.int64)
+    for signature, _, starts in columns.uses():
+        dst = next((o for o in signature.operands if o.writes and o.type.region is MemoryRegion.psum), None)
+        if dst is None or signature.definition.rule("cost")(signature).engine is not Engine.tensor:
+            continue
+        low, high = extent(dst.type.shape[1:], dst.type.strides[1:])
+        size = dst.type.dtype.itemsize
+        buffers, offsets = columns.code[starts + dst.word], columns.code[starts + dst.word + 1]
+        begin = base[buffers] + offsets % pitch[buffers]
+        first, last = begin + low * size, begin + (high + 1) * size - 1
+        crossing = np.flatnonzero(first // bank != last // bank)
+        if len(crossing):
+            k = int(crossing[0])
+            raise PsumBankCrossed(
+                instruction=f"nisa.{signature.name}", tile=_name(program.buffers[buffers[k]]), first=int(first[k]),
+                last=int(last[k]), limit=bank, target=program.target.name,
+                location=program.locations[columns.code[starts[k] + 1]],
+            )
 
 
 def check_address(tile: Buffer, target: Target) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nkilite.ir.definition import Control
-from nkilite.ir.loops import Loop, carrying, loops
+import numpy as np
+
+from nkilite.ir.columns import Columns
+from nkilite.ir.loops import loops
 from nkilite.ir.program import Program
 
 
@@ -20,35 +22,24 @@ class Lifetimes(NamedTuple):
     last: list[int]
 
 
-def lifetimes(program: Program) -> Lifetimes:
-    """Scan the instruction table once."""
-    first = [-1] * len(program.buffers)
-    last = [-1] * len(program.buffers)
-    words = [tuple(o.word for o in s.operands) for s in program.signatures]
-    widths = [s.n_words for s in program.signatures]
-    controls = [s.definition.control for s in program.signatures]
-    all_loops = loops(program)
-    begun = 0
-    open_loops: list[Loop] = []
-    code = program.code
-    start = 0
-    for index in range(program.count):
-        signature = code[start]
-        for word in words[signature]:
-            buffer = code[start + word]
-            begin = end = index
-            if open_loops:
-                loop = carrying(open_loops, program.buffers[buffer])
-                if loop is not None:
-                    begin, end = loop.begin, loop.end
-            if first[buffer] < 0 or begin < first[buffer]:
-                first[buffer] = begin
-            if end > last[buffer]:
-                last[buffer] = end
-        if controls[signature] is Control.begin:
-            open_loops.append(all_loops[begun])
-            begun += 1
-        elif controls[signature] is Control.end:
-            open_loops.pop()
-        start += widths[signature]
-    return Lifetimes(first, last)
+def lifetimes(program: Program, columns: Columns | None = None) -> Lifetimes:
+    """Look at every operand once; `columns` are the program's, where the caller has them."""
+    columns = columns or Columns(program)
+    accesses = [
+        np.stack([columns.code[starts + operand.word], rows])
+        for signature, rows, starts in columns.uses() for operand in signature.operands
+    ]
+    buffers, instructions = np.concatenate(accesses, axis=1) if accesses else np.empty((2, 0), np.int64)
+    never = len(program)
+    first, last = np.full(len(program.buffers), never), np.full(len(program.buffers), -1)
+    np.minimum.at(first, buffers, instructions)
+    np.maximum.at(last, buffers, instructions)
+    made_in = np.array([-1 if b.loop is None else b.loop for b in program.buffers], np.int64)
+    for loop in loops(program):
+        # The loop carries what was made outside of it, but not outside of the loop around it.
+        inside = buffers[(instructions > loop.begin) & (instructions <= loop.end)]
+        carried = inside[made_in[inside] == (-1 if loop.parent is None else loop.parent)]
+        first[carried] = np.minimum(first[carried], loop.begin)
+        last[carried] = np.maximum(last[carried], loop.end)
+    first[first == never] = -1
+    return Lifetimes(first.tolist(), last.tolist())

@@ -20,7 +20,7 @@ def forwarded(program: Program) -> Program:
     copies = [i for i, name in program.names.items() if name == BROADCAST]
     if not copies:
         return program
-    program = copied(program)
+    given, program = program, copied(program)
     starts = program.starts()
     uses = _uses(program, starts)
     dropped: set[int] = set()
@@ -38,7 +38,7 @@ def forwarded(program: Program) -> Program:
             for word, value in changes:
                 program.code[word] = value
             dropped.add(copy)
-    return without(program, starts, dropped)
+    return without(program, starts, dropped) if dropped else given
 
 
 Use = tuple[int, int, bool]  # instruction, index of the operand in its signature, whether it writes

@@ -30,14 +30,13 @@ def allocate(program: Program) -> MemoryOverflow | None:
 
 
 def fits(program: Program) -> bool:
-    """Whether the tiles fit, without placing any."""
+    """Place the program's tiles if they fit; returns whether they do."""
     before = dict(program.addresses)
     try:
         Allocate().run(program)
     except MemoryOverflow:
-        return False
-    finally:
         program.addresses = before
+        return False
     return True
 
 

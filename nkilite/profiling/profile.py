@@ -341,20 +341,21 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
         MemoryOverflow: a single tile is larger than its memory.
     """
     program = FollowWrites().run(program)
+    placed = False
     if order == "compiler":
         program = balanced(program)
         # Both make tiles live longer: only as far as there is room.
         for shorten in (reused, forwarded):
             shorter = shorten(program)
             if shorter is not program and fits(shorter):
-                program = shorter
-    overflow = allocate(program)
+                program, placed = shorter, True
+    overflow = None if placed else allocate(program)
     summary, guessed = summarize(program), len(unknown_loops(program))
     program = unrolled(program)
-    ids, starts = signature_ids(program)
+    ids, _ = signature_ids(program)
     costs = costs_of(program, ids)
     with collector_paused():
-        work = workload_of(program, ids, starts, costs)
+        work = workload_of(program, costs)
         line = simulate(work, order)
     return Profile(program.name, program.target, order, program, work, line, summary, costs, ids, overflow, guessed)
 

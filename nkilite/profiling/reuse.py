@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
+from nkilite.ir.columns import Columns
 from nkilite.ir.loops import has_loops
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import BufferKind, MemoryRegion
@@ -23,10 +26,13 @@ def reused(program: Program) -> Program:
     """The program without repeated computations; the one given if there are none."""
     if has_loops(program):
         return program
-    program, starts = copied(program), program.starts()
+    columns = Columns(program)
+    simple = [_is_simple(s) for s in program.signatures]
+    single = _written_once_and_computed_with(program, columns)
+    if not _repeats(columns, simple, single):
+        return program
+    program, starts = copied(program), columns.starts.tolist()
     code, signatures = program.code, program.signatures
-    simple = [_is_simple(s) for s in signatures]
-    single = _written_once_and_computed_with(program, starts)
     version: Counter[int] = Counter()
     known: dict[tuple, int] = {}
     replaced: dict[int, int] = {}  # tile -> the earlier tile with its values
@@ -38,7 +44,7 @@ def reused(program: Program) -> Program:
             if earlier is not None:
                 code[start + operand.word] = earlier
         written = [code[start + o.word] for o in signature.operands if o.writes]
-        if simple[signature.id] and written[0] in single:
+        if simple[signature.id] and single[written[0]]:
             reads = [(code[start + o.word], code[start + o.word + 1]) for o in signature.operands if o.reads]
             numbers = tuple(code[start + i.word] for i in signature.immediates)
             key = (signature.id, numbers, *((b, offset, version[b]) for b, offset in reads))
@@ -63,28 +69,35 @@ def _is_simple(signature: Signature) -> bool:
     return signature.definition.rule("cost")(signature).engine not in (Engine.dma, Engine.sync)
 
 
-def _written_once_and_computed_with(program: Program, starts: list[int]) -> set[int]:
-    """Tiles without a fixed address that one instruction writes whole, and that only compute instructions read."""
-    writes: Counter[int] = Counter()
-    reads: Counter[int] = Counter()
-    spoiled: set[int] = set()
-    plans = []
-    for signature in program.signatures:
+def _written_once_and_computed_with(program: Program, columns: Columns) -> np.ndarray:
+    """By buffer: whether it is a tile without a fixed address that one instruction writes whole, and that only compute
+    instructions read."""
+    buffers = program.buffers
+    writes, reads = np.zeros(len(buffers), np.int64), np.zeros(len(buffers), np.int64)
+    fit = np.array([b.address is None and b.kind is BufferKind.internal for b in buffers], bool)
+    sizes = np.array([b.type.size for b in buffers], np.int64)
+    for signature, _, starts in columns.uses():
         dma = signature.definition.rule("cost")(signature).engine is Engine.dma
-        plans.append([(o.word, o.writes, o.reads, dma, o.type) for o in signature.operands])
-    for start in starts:
-        for word, written, read, dma, kind in plans[program.code[start]]:
-            buffer = program.code[start + word]
-            if written:
-                writes[buffer] += 1
-                if kind.size != program.buffers[buffer].type.size:
-                    spoiled.add(buffer)
-            if read:
-                reads[buffer] += 1
-                if dma:
-                    spoiled.add(buffer)
-    return {
-        b for b, n in writes.items()
-        if n == 1 and reads[b] and b not in spoiled and program.buffers[b].address is None
-        and program.buffers[b].kind is BufferKind.internal
-    }
+        for operand in signature.operands:
+            at = columns.code[starts + operand.word]
+            if operand.writes:
+                writes += np.bincount(at, minlength=len(buffers))
+                fit[at[sizes[at] != operand.type.size]] = False
+            if operand.reads:
+                reads += np.bincount(at, minlength=len(buffers))
+                fit[at] &= not dma
+    return fit & (writes == 1) & (reads > 0)
+
+
+def _repeats(columns: Columns, simple: list[bool], single: np.ndarray) -> bool:
+    """Whether two instructions that may be dropped have equal operands, whatever happens between them."""
+    for signature, _, starts in columns.uses():
+        if simple[signature.id]:
+            target = next(o for o in signature.operands if o.writes)
+            starts = starts[single[columns.code[starts + target.word]]]
+            words = [w for o in signature.operands if o.reads for w in (o.word, o.word + 1)]
+            words += [i.word for i in signature.immediates]
+            given = columns.code[starts[:, None] + np.array(words)]
+            if len(np.unique(given, axis=0)) < len(given):
+                return True
+    return False

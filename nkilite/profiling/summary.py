@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
+from nkilite.ir.columns import Columns
 from nkilite.ir.loops import repeats
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
-from nkilite.machine.memory import Request, peak
+from nkilite.machine.memory import peak
 from nkilite.machine.target import Target
 from nkilite.passes.liveness import lifetimes
 
@@ -42,34 +45,30 @@ class Summary:
 
 def summarize(program: Program) -> Summary:
     """Walk the program once."""
-    uses: Counter[int] = Counter()
-    code, widths = program.code, [s.n_words for s in program.signatures]
-    start = 0
-    for times in repeats(program):
-        uses[code[start]] += times
-        start += widths[code[start]]
+    columns = Columns(program)
+    uses = np.bincount(columns.ids, repeats(program), len(program.signatures))
     instructions: Counter[Engine] = Counter()
     busy: dict[Engine, float] = {}
     read = written = 0
-    for number, count in uses.items():
-        signature = program.signatures[number]
+    for signature, count in zip(program.signatures, uses.astype(int).tolist(), strict=True):
+        if not count:
+            continue
         cost = signature.definition.rule("cost")(signature)
         instructions[cost.engine] += count
         busy[cost.engine] = busy.get(cost.engine, 0.0) + count * cost.busy_ns(program.target) / 1000
         taken, given = hbm_bytes(signature)
         read += count * taken
         written += count * given
-    first, last = lifetimes(program)
+    first, last = lifetimes(program, columns)
 
-    def requests(region: MemoryRegion) -> list[Request]:
-        return [
-            Request(b.partition_bytes, first[b.id], last[b.id])
-            for b in program.buffers
-            if b.region is region and first[b.id] >= 0
-        ]
+    def requests(region: MemoryRegion) -> np.ndarray:
+        tiles = [b for b in program.buffers if b.region is region and first[b.id] >= 0]
+        table = [[b.partition_bytes for b in tiles], [first[b.id] for b in tiles], [last[b.id] for b in tiles]]
+        return np.array(table, np.int64).T
 
     bank = program.target.psum_bank_bytes
-    psum = [Request(-(-size // bank) * bank, start, end) for size, start, end in requests(MemoryRegion.psum)]
+    psum = requests(MemoryRegion.psum)
+    psum[:, 0] = -(-psum[:, 0] // bank) * bank
     return Summary(
         program.target, dict(instructions), busy, read, written, peak(requests(MemoryRegion.sbuf)),
         peak(psum, bank=bank) // bank,

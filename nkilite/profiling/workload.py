@@ -11,6 +11,7 @@ from math import gcd
 
 import numpy as np
 
+from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
@@ -63,19 +64,17 @@ def costs_of(program: Program, ids: np.ndarray) -> Costs:
     return Costs([s.definition.rule("cost")(s) if used[s.id] else None for s in program.signatures])
 
 
-def workload_of(program: Program, ids: np.ndarray, starts: np.ndarray, costs: Costs) -> Workload:
+def workload_of(program: Program, costs: Costs) -> Workload:
     """The model's view of an allocated program."""
-    n = len(ids)
+    n = len(program)
     target = program.target
-    used = np.flatnonzero(np.bincount(ids, minlength=len(program.signatures)))
     queue, ports = np.zeros(n, np.int64), np.zeros(n, np.int64)
     busy, latency, transfer = np.zeros(n), np.zeros(n), np.zeros(n)
     turnaround = np.zeros(n)
     lead, count, priority = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    columns = _Columns(program)
-    for number in used.tolist():
-        signature, cost = program.signatures[number], costs[number]
-        rows = np.flatnonzero(ids == number) if len(used) > 1 else np.arange(n)
+    columns = _Accesses(program)
+    for signature, rows, word in columns.table.uses():
+        cost = costs[signature.id]
         queue[rows] = _queue(signature, cost, target)
         if cost.engine is Engine.dma:
             busy[rows] = dma_issue_ns(target, generated=_is_generated(signature, target))
@@ -86,7 +85,7 @@ def workload_of(program: Program, ids: np.ndarray, starts: np.ndarray, costs: Co
             latency[rows] = result_latency_ns(target, cost.engine) + cost.fixed_ns
             turnaround[rows] = turnaround_ns(target, cost.engine)
             ports[rows] = _ports(signature, cost, target)
-        partition = columns.add(signature, cost, rows, starts[rows])
+        partition = columns.add(signature, cost, rows, word)
         if cost.engine is Engine.dma and cost.dma_engines < target.dma_engines:
             lanes = partition // target.partitions_per_dma_engine
             lead[rows] = np.minimum(lanes, target.dma_engines - cost.dma_engines)
@@ -139,15 +138,16 @@ def _ports(signature: Signature, cost: Cost, target: Target) -> int:
     return mask
 
 
-class _Columns:
+class _Accesses:
     """Collects the accesses of all instructions, an operand column of a signature at a time."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._code = np.frombuffer(program.code, np.int64)
+        self.table = Columns(program)
+        self._code = self.table.code
         self._accesses: list[np.ndarray] = []  # rows of (instruction, rank, flags)
         self._regions: list[np.ndarray] = []  # the region of each, as fields
-        self._written = _written_buffers(program)
+        self._written = _written_buffers(program, self.table)
         buffers = program.buffers
         address = [program.addresses.get(b.id, (0, 0)) for b in buffers]
         self._top = np.array([a[0] for a in address], np.int64)
@@ -233,16 +233,13 @@ def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return table[index], numbers
 
 
-def _written_buffers(program: Program) -> np.ndarray:
+def _written_buffers(program: Program, table: Columns) -> np.ndarray:
     """Whether any instruction writes each buffer."""
-    ids, starts = signature_ids(program)
-    code = np.frombuffer(program.code, np.int64)
     written = np.zeros(len(program.buffers), bool)
-    for number in np.flatnonzero(np.bincount(ids, minlength=1)).tolist():
-        signature, rows = program.signatures[number], starts[ids == number]
+    for signature, _, starts in table.uses():
         for operand in signature.operands:
             if operand.writes:
-                written[code[rows + operand.word]] = True
+                written[table.code[starts + operand.word]] = True
     return written
 
 
