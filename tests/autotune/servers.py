@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 
 UNPRIVILEGED = "postgres", "nobody"  # PostgreSQL does not run as root
+
+SECONDS_TO_START = 60
 
 
 def free_port() -> int:
@@ -66,6 +69,11 @@ def _user(name: str) -> pwd.struct_passwd | None:
         return None
 
 
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def grpc_proxy(url: str) -> Iterator[str]:
     """The URL of a proxy before a storage, run by the command."""
@@ -73,6 +81,11 @@ def grpc_proxy(url: str) -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "autotune", "proxy", "--storage", url, "--port", str(port)])
     try:
+        until = time.monotonic() + SECONDS_TO_START
+        while not _answers(port):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
         yield f"grpc://localhost:{port}"
     finally:
         process.terminate()

@@ -28,7 +28,7 @@ from autotune.storage import open_storage
 from autotune.worker import work
 
 KERNEL = f"{slow_subject.__file__}:slow"
-WHOLE = Specification(KERNEL, ("16x8",), trials=100, lease=2.0)
+WHOLE = Specification(KERNEL, ("16x8",), trials=100, lease=3.0)
 ALL, LEGAL = 24, 22
 TIME_TO_START = 60
 
@@ -210,7 +210,6 @@ def test_measuring_by_several_workers(tmp_path: Path) -> None:
     assert result.exhausted
     assert len(result.ranking) + result.rejections.counts.get(Reason.hopeless, 0) == 3
     assert result.best.configuration in ({"PASSES": 1}, {"PASSES": 2})
-    assert "interleaved" in result.remark or len(result.ranking) == 1
     kept = Database(tmp_path / "db.jsonl")
     assert {t.context.objective for t in kept.trials.values()} == {"cpu"}
     assert len(kept) == 3
