@@ -73,7 +73,8 @@ def show_result(console: Console, result: Result) -> None:
         _add(table, "default", result.default)
     else:
         gap = [""] * (len(figures) - 1 + len(spread))
-        table.add_row("default", "rejected", *gap, format_configuration(result.default_configuration))
+        why = "not tried" if result.default_reason is None else f"rejected: {result.default_reason.value}"
+        table.add_row("default", why, *gap, format_configuration(result.default_configuration))
     named = [result.default_configuration, *result.ties, *(c.configuration for c in result.front)]
     runners = [c for c in result.ranking[1:] if c.configuration not in named]
     for candidate in runners[: 0 if result.front else SHOWN]:

@@ -62,6 +62,7 @@ class Result:
         exhausted: every configuration of the space was tried.
         interrupted: stopped by Ctrl-C.
         contexts: what its trials are stored under, one per workload.
+        default_reason: why the default configuration was rejected, if it was.
         overhead: processor seconds per configuration spent neither evaluating nor writing the database.
     """
 
@@ -84,6 +85,7 @@ class Result:
     remark: str = ""
     front: tuple[Candidate, ...] = ()
     contexts: tuple[Context, ...] = ()
+    default_reason: Reason | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -101,7 +103,7 @@ class Study:
         workloads: argument sets one configuration is to serve; figures are combined by geometric mean.
         objective: see `autotune.objective`.
         space: None infers it, see `autotune.space.infer`.
-        sampler: tpe, random, cmaes, gp, qmc or grid; spaces no larger than the budget are searched whole anyway.
+        sampler: tpe, random, cmaes, gp, nsga2, qmc or grid; spaces no larger than the budget are searched whole anyway.
         seed: of the sampler. A modelled study is a function of the seed, the space and the budget alone.
         trials: budget of accepted configurations, known ones included; rejected ones are free.
         seconds: budget of time.
@@ -198,6 +200,7 @@ class Study:
             remark=verdict.remark,
             front=verdict.front,
             contexts=tuple(self._contexts),
+            default_reason=self._reason(self.default),
         )
 
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
@@ -298,6 +301,11 @@ class Study:
     def _accepted(self) -> list[Candidate]:
         accepted = [self._candidate(c, o) for c, o in self._tried.values() if o[-1].accepted]
         return sorted(accepted, key=lambda c: (c.values, self._space.positions(c.configuration)))
+
+    def _reason(self, configuration: Configuration) -> Reason | None:
+        """Why it was rejected; None if it was not, or not tried."""
+        tried = self._tried.get(canonical(configuration))
+        return None if tried is None else tried[1][-1].reason
 
     def _candidate(self, configuration: Configuration, outcomes: tuple[Outcome, ...]) -> Candidate:
         return Candidate(configuration, outcomes, self.objective.figures)

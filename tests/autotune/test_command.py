@@ -26,6 +26,24 @@ def database(tmp_path):
     return str(tmp_path / "db.jsonl")
 
 
+def test_fronts_plots_and_a_default_that_is_not_legal(database, tmp_path) -> None:
+    pytest.importorskip("plotly", reason="the plots extra is not installed")
+    pytest.importorskip("matplotlib", reason="the plots extra is not installed")
+    command = ["run", "kernels.matmul:matmul", "--shapes", "M=256,N=512,K=256", "--objective", "trn2,sbuf"]
+    shown = invoke(*command, "-d", database, "--param", "TILES_IN_BLOCK_M=1,2", "--param", "TILES_IN_BLOCK_K=1,2",
+                   "--constraint", "TILES_IN_BLOCK_M < 3")
+    assert "trn2 latency, modelled" in shown
+    assert "SBUF peak, modelled" in shown
+    assert "on the Pareto front; chosen: the best in trn2" in shown
+    assert "rejected: constraint" in shown  # the default
+    pictures = tmp_path / "pictures"
+    shown = invoke("plot", database, "--kernel", "matmul", "--out", str(pictures), "--format", "png")
+    assert len(list(pictures.glob("*.png"))) == shown.count("written: ") == 9
+    shown = invoke(*command, "-d", database, "--trials", "2", "--sampler", "random", "--plots", str(pictures / "again"),
+                   "--param", "TILES_IN_BLOCK_M=1,2", "--param", "TILES_IN_BLOCK_K=1,2")
+    assert len(list((pictures / "again").glob("*.html"))) == 1
+
+
 def test_run_show_export_compare_import(database, tmp_path) -> None:
     shown = invoke(*MATMUL, "-d", database, "--trials", "12", "--param", "TILES_IN_BLOCK_M=1,2,300",
                    "--param", "TILES_IN_BLOCK_K=1..6", "--constraint", "TILES_IN_BLOCK_K >= 5")

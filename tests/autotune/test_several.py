@@ -73,8 +73,6 @@ def test_small_spaces_give_the_exact_front(matmul) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc", "gp"])
 def test_a_modelled_study_is_a_function_of_its_seed(kernel, x, sampler: str) -> None:
-    if sampler == "gp":
-        pytest.importorskip("torch", reason="optuna's Gaussian processes need torch")
     objective = ("trn1", "trn2", "sbuf")
     runs = [
         search(kernel, (x,), objective=objective, space=SPACE, sampler=sampler, seed=s, trials=16) for s in (4, 4, 5)
