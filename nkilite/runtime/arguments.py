@@ -38,6 +38,12 @@ class ArrayArgument:
     def key(self) -> tuple:
         return ArrayArgument, str(self.dtype), self.shape, self.framework
 
+    def detached(self) -> ArrayArgument:
+        """Without the memory: enough to trace a kernel."""
+        found = object.__new__(ArrayArgument)
+        found.name, found.dtype, found.framework, found.shape = self.name, self.dtype, self.framework, self.shape
+        return found
+
     @property
     def writable(self) -> bool:
         return not self.copied and self.numpy.flags.writeable and self.framework != "jax"

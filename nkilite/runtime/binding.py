@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,27 @@ class Arguments:
         """The arrays as the caller passed them."""
         return [a.original for a in self.arrays]
 
+    def detached(self) -> Arguments:
+        """Without the memory of arrays: enough to trace the kernel later."""
+        arrays: list[ArrayArgument] = []
+
+        def leaf(value: Any, _: str) -> Any:
+            if not isinstance(value, ArrayArgument):
+                return value
+            arrays.append(value.detached())
+            return arrays[-1]
+
+        values = {name: map_leaves(value, leaf) for name, value in self.values.items()}
+        bound = inspect.BoundArguments(self.bound.signature, OrderedDict(values))
+        return Arguments(bound, values, arrays, self.key)
+
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
 
         def leaf(value: Any, _: str) -> Any:
             return tensors[id(value)] if isinstance(value, ArrayArgument) else value
 
-        bound = inspect.BoundArguments(self.bound.signature, dict(self.bound.arguments))
+        bound = inspect.BoundArguments(self.bound.signature, OrderedDict(self.bound.arguments))
         for name, value in self.values.items():
             bound.arguments[name] = map_leaves(value, leaf)
         return function(*bound.args, **bound.kwargs)

@@ -192,16 +192,19 @@ class _Describer:
 
     def _function(self, function: types.FunctionType) -> None:
         code = function.__code__
-        if _constant(function):
+        if is_internal(code.co_filename):
             return self._constant(function)
-        self.parts.append(f"def {function.__module__}.{function.__qualname__}")
-        self.add(code)
-        self._all("defaults", (function.__defaults__, function.__kwdefaults__))
-        wrapped = getattr(function, "__wrapped__", None)
-        if wrapped is not None:
-            self.add(wrapped)
-        for cell in function.__closure__ or ():
-            self.add(content(cell))
+        constant = _constant(function)
+        if constant:
+            self._constant(function)
+        else:
+            self.parts.append(f"def {function.__module__}.{function.__qualname__}")
+            self.add(code)
+        # Also of an installed decorator, which holds the user's function in its closure.
+        self._all("state", (function.__defaults__, function.__kwdefaults__, function.__dict__))
+        self._all("closure", [content(cell) for cell in function.__closure__ or ()])
+        if constant:
+            return
         names = global_names(code)
         namespace = function.__globals__
         if names & (_IMPURE_BUILTINS | _IMPURE_NUMPY):

@@ -43,7 +43,8 @@ class Library:
         """Addresses of functions by name, compiling those that are new, each on its own."""
         wanted = {s.name: s for s in sources}
         with self._lock:
-            self._load({(n,): self._object(s) for n, s in wanted.items() if n not in self._addresses})
+            new = [s for name, s in wanted.items() if name not in self._addresses]
+            self._load({(s.name,): self._object(s) for s in new})
             return {name: self._addresses[name] for name in wanted}
 
     def addresses_together(self, sources: Sequence[Source]) -> dict[str, int]:
@@ -65,7 +66,7 @@ class Library:
     def recall(self, kept: Iterable[tuple[str, str]], store: Store) -> bool:
         """Load functions from a disk cache without their text; whether all were there."""
         with self._lock:
-            objects = {}
+            objects: dict[tuple[str, ...], bytes] = {}
             for name, key in kept:
                 if name not in self._addresses:
                     found = store.get(OBJECTS, name, key)

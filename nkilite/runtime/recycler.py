@@ -6,6 +6,7 @@ buffers): Python ends the loan with the last of them, and only then does the mem
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -55,6 +56,10 @@ class Recycler:
     def clear(self) -> None:
         """Let go of all blocks."""
         self.give_back(np.empty(0, np.uint8), 0)
+
+    def forked(self) -> None:
+        """In a forked process: whoever had the lock is not here."""
+        self._lock = threading.Lock()
 
     def _settle(self, limit: int) -> None:
         """Put returned blocks away, unless another one is doing it, who looks again afterwards."""
@@ -111,7 +116,14 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def _pages(size: int) -> np.ndarray:
     """Fresh memory of its own, on huge pages where the system has them."""
-    pages = mmap.mmap(-1, size)
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return np.empty(size, np.uint8)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a forked process gets a copy
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # of kernels built without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, np.uint8)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=recycler.forked)

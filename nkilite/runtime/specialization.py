@@ -41,7 +41,7 @@ class Specialization:
 
     def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
         self._kernel = kernel
-        self._arguments = arguments
+        self._arguments = arguments.detached()
         self.globals = Globals(kernel.function)
         level = host()
         place = Place(kernel, arguments, level, get_target(knobs.target()).name)

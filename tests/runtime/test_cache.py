@@ -348,6 +348,31 @@ def test_identity_of_values(one, other, same) -> None:
     assert (identity.digest([one]) == identity.digest([other])) is same
 
 
+def tagged(tag, function):
+    function.tag = tag
+    return function
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (functools.lru_cache(lambda: 1), functools.lru_cache(lambda: 2), False),
+        (functools.wraps(len)(lambda: 1), functools.wraps(len)(lambda: 2), False),
+        (tagged(1, lambda: 1), tagged(2, lambda: 1), False),
+    ],
+)
+def test_identity_looks_into_decorators(one, other, same) -> None:
+    assert _told_apart(one, other) is not same
+
+
+def _told_apart(one, other) -> bool:
+    """By their digests; what has none is told apart, too."""
+    try:
+        return identity.digest([one]) != identity.digest([other])
+    except identity.NoIdentity:
+        return one is not other
+
+
 COUNTER = itertools.count()
 CLOCK = 0
 BOX = SimpleNamespace(rows=8)

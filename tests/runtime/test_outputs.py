@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -228,6 +230,27 @@ def test_kept_memory_is_bounded(monkeypatch) -> None:
     monkeypatch.setenv("NKILITE_RECYCLE", "much")
     with pytest.raises(InvalidSetting, match="NKILITE_RECYCLE='much'"):
         large(LARGE)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_a_forked_process_has_memory_of_its_own() -> None:
+    result = large(LARGE)
+    child = os.fork()
+    if not child:
+        result[:] = 0
+        os._exit(0)
+    os.waitpid(child, 0)
+    np.testing.assert_array_equal(result, LARGE)
+
+
+def test_compiled_kernels_do_not_hold_arguments() -> None:
+    kernel = nki.jit(copied)
+    x = X.copy()
+    kernel(x)
+    kernel(x)
+    gone = weakref.ref(x)
+    del x
+    assert gone() is None
 
 
 def test_threads_get_memory_of_their_own() -> None:
