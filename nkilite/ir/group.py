@@ -90,3 +90,15 @@ class RowPlan(NamedTuple):
     streams: tuple[int, ...]
     ahead: tuple[tuple[int, int], ...]
     unread: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        """What was decided, with members numbered from 0."""
+        forwarding = {p.member for places in self.places for p in places if isinstance(p, Forwarded)}
+        parts = [f"{self.rows} of {self.rows * self.blocks} rows at a time"]
+        parts += [f"{s.piece} of {s.columns} columns of {s.first}..{s.end - 1}" for s in self.segments]
+        parts += [f"{m} is read in place" if m in forwarding else f"{m} is dead" for m in self.skipped]
+        parts += [f"{m} fetches ahead" for m, _ in self.ahead]
+        parts += [f"{m} stores past the caches" for m in self.streams]
+        if self.slots:
+            parts.append(f"{self.rows * sum(self.slots)} bytes of scratch")
+        return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Text to Program: the inverse of nkilite.ir.printer."""
+"""Text to Program: the inverse of nkilite.ir.printer, but for its comments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parse_program(text: str) -> Program:
     """
     parser = _Parser()
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
+        if line.strip() and not line.lstrip().startswith("//"):
             try:
                 parser.line(line.strip())
             except (IrError, KeyError, ValueError, SyntaxError, AttributeError) as error:

@@ -15,6 +15,12 @@ The body of a loop is indented, and buffers made in it say which loop that is ("
       dma     dma_copy(dst=%sb5, src=%a [[512, 128], [1, 512]] scalar(%reg3) * 512 < 897)  ; add.py:21
     sync    for_end(index=%reg3, counter=%reg4, step=1.0)  ; add.py:24
 
+What the CPU's code does differently is said in comments: which tiles it keeps one partition of, for all hold the same,
+and which instructions form a group, with its plan:
+
+    // one partition for all: %sb4
+    // group of 3: 8 of 128 rows at a time; 0 is read in place
+
 An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
 and its access pattern as [[stride, count], ...].
 """
@@ -49,10 +55,17 @@ def _lines(program: Program) -> Iterator[str]:
     after: dict[int, list[int]] = {}
     for consumer, producer in program.dependencies:
         after.setdefault(consumer, []).append(producer)
+    if program.uniform:
+        tiles = " ".join(printer.reference(program.buffers[id]) for id in sorted(program.uniform))
+        yield f"// one partition for all: {tiles}"
+    groups = {g.first: g for g in program.groups}
     depth = 0
     for instruction in program:
         control = instruction.signature.definition.control
         depth -= control is Control.end
+        group = groups.get(instruction.index)
+        if group is not None:
+            yield "  " * depth + f"// group of {group.size}: {group.plan}"
         yield "  " * depth + printer.instruction(instruction, after.get(instruction.index, []))
         depth += control is Control.begin
 

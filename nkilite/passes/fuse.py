@@ -23,11 +23,12 @@ _BLOCK_BYTES = 64 << 10  # of a block of rows that goes through a run: fits a la
 _ROW_LIMIT = 512 << 10  # of a block with the fewest rows a run is efficient with
 _SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
 _LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
+_LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for threads
 _LONGEST = 64  # members
 _PARTS = 8  # blocks at least, for as many threads
 _LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
 _STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
-_PIECE_BYTES = 24 << 10  # of the columns that go through a segment at a time: half of a small L1
+_PIECE_BYTES = 8 << 10  # of the columns that go through a segment at a time; measured to be best
 _LEAST_PIECE, _MOST_PIECE = 256, 2048  # columns
 _ALIGN, _ALIASING = 64, 4096
 _BUDGET = 96  # members of distinct groups that are always compiled
@@ -87,18 +88,24 @@ def _runs(program: Program) -> Iterator[_Run]:
     for index in range(program.count):
         signature = code[start]
         shape = shapes[signature]
-        accesses = [] if shape is None else reader.accesses(shape, start)
-        if shape is None or index in taken or any(a.operand.writes and a.step == 0 for a in accesses):
-            yield from growing.end()
+        if shape is None or index in taken:
+            if growing.size:
+                yield growing.end()
         else:
             if growing.stored and loads[signature]:
-                yield from growing.end()
-            if not growing.takes(shape, accesses):
-                yield from growing.end()
-            growing.add(index, signature, start, shape, accesses)
-            growing.stored |= stores[signature]
+                yield growing.end()
+            accesses = reader.accesses(shape, growing.size, start)
+            if growing.size and not growing.takes(shape, accesses):
+                yield growing.end()
+                accesses = reader.accesses(shape, 0, start)
+            if not reader.writes_uniform(accesses):
+                growing.add(index, signature, start, shape, accesses)
+                growing.stored |= stores[signature]
+            elif growing.size:
+                yield growing.end()
         start += widths[signature]
-    yield from growing.end()
+    if growing.size:
+        yield growing.end()
 
 
 def _moves(shape: RowShape | None, load: bool) -> bool:
@@ -117,43 +124,43 @@ class _Growing:
         self.size = 0
         self.stored = False
         self._first = 0
+        self._least = self._bytes = 0
         self._members: list[tuple[int, int, RowShape, tuple[Access, ...]]] = []
-        self._by_space: dict[int, list[Access]] = {}
+        self._by_space: dict[int, dict[tuple, Access]] = {}
 
     def takes(self, shape: RowShape, accesses: list[Access]) -> bool:
         """Whether one more instruction keeps the run legal and of reasonable size."""
-        if not self.size:
-            return True
         rows = self._members[0][2].rows
         if shape.rows != rows or self.size >= _LONGEST:
             return False
-        least = max(shape.least, max(m[2].least for m in self._members))
-        if least > 1 and least * (shape.bytes + sum(m[2].bytes for m in self._members)) > _ROW_LIMIT:
+        least = max(shape.least, self._least)
+        if least > 1 and least * (shape.bytes + self._bytes) > _ROW_LIMIT:
             return False
         for access in accesses:
-            for other in self._by_space.get(access.space, ()):
-                writes = access.operand.writes or other.operand.writes
-                if writes and not keep_to_rows(access, other, rows):
-                    return False
+            known = self._by_space.get(access.space)
+            if known is not None:
+                writes = access.operand.writes
+                for other in known.values():
+                    if (writes or other.operand.writes) and not keep_to_rows(access, other, rows):
+                        return False
         return True
 
     def add(self, index: int, signature: int, start: int, shape: RowShape, accesses: list[Access]) -> None:
         if not self.size:
             self._first = index
-        accesses = [a._replace(member=self.size) for a in accesses]
         self._members.append((signature, start, shape, tuple(accesses)))
         self.size += 1
+        self._least = max(self._least, shape.least)
+        self._bytes += shape.bytes
         for access in accesses:
-            known = self._by_space.setdefault(access.space, [])
-            if not any(access[1:] == other[1:] for other in known):
-                known.append(access)
+            self._by_space.setdefault(access.space, {})[access[1:]] = access
 
-    def end(self) -> Iterator[_Run]:
-        """The finished run, if there is one; begins the next."""
-        if self.size:
-            signatures, starts, shapes, accesses = zip(*self._members, strict=True)
-            yield _Run(self._first, signatures, starts, shapes, accesses)
+    def end(self) -> _Run:
+        """The finished run; begins the next."""
+        signatures, starts, shapes, accesses = zip(*self._members, strict=True)
+        first = self._first
         self.__init__()  # type: ignore[misc]
+        return _Run(first, signatures, starts, shapes, accesses)
 
 
 def _with_common_ends(runs: list[_Run]) -> list[_Run]:
@@ -186,11 +193,44 @@ class _Planner:
                 read.add(code[start + word])
         self._large = [not b.region.on_chip and b.size_bytes >= _LARGE for b in program.buffers]
         self._never_read = [large and i not in read for i, large in enumerate(self._large)]
+        self._scratchable = [
+            b.region.on_chip and b.address is None and b.kind is BufferKind.internal for b in program.buffers
+        ]
+        self._plans: dict[tuple, tuple[RowPlan, tuple[int, ...]]] = {}
+        self._private: dict[tuple, list[int]] = {}  # of a plan, by the order in which a run meets buffers
 
     def group(self, run: _Run) -> Group | None:
         """The group of a run, or None if its instructions are better off on their own."""
-        if sum(s.bytes for s in run.shapes) * run.rows < _LEAST_BYTES:
+        if sum(s.bytes for s in run.shapes) * run.rows < (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
             return None
+        numbers, key = self._pattern(run)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = self._plan(run)
+            order = {buffer: number for number, buffer in enumerate(numbers)}
+            self._private[key] = [order[b] for b in found[1]]
+        buffers = list(numbers)
+        return Group(run.first, len(run.signatures), found[0], tuple(buffers[n] for n in self._private[key]))
+
+    def _pattern(self, run: _Run) -> tuple[dict[int, int], tuple]:
+        """The buffers of a run with where it first meets them, and what runs of the same plan have in common."""
+        numbers: dict[int, int] = {}
+        order: dict[int, int] = {}
+        parts: list[object] = [run.signatures]
+        first, end = run.first, run.first + len(run.signatures)
+        for accesses in run.accesses:
+            for a in accesses:
+                buffer = a.buffer
+                if buffer not in numbers:
+                    order[buffer] = len(numbers)
+                    numbers[buffer] = 0 if a.operand.on_chip else a.low
+                    inside = self._lifetimes.first[buffer] >= first and self._lifetimes.last[buffer] < end
+                    parts += (self._large[buffer], self._never_read[buffer], inside and self._scratchable[buffer])
+                parts += (order[buffer], a.low - numbers[buffer], a.first, a.step)
+        return numbers, tuple(parts)
+
+    def _plan(self, run: _Run) -> tuple[RowPlan, tuple[int, ...]]:
+        """How a run is written, and the buffers that need no memory."""
         dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
         idle = _idle(run, dead)
         touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
@@ -226,8 +266,7 @@ class _Planner:
             rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
             self._ahead(run, places, skipped), unread,
         )
-        private = (*homes, *forwarded, *(b for b in dead if b not in touched))
-        return Group(run.first, len(run.signatures), plan, private)
+        return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
 
     def _place(
         self, access: Access, homes: dict[int, Scratch], forwarded: dict[int, int], touched: dict[int, list[Access]]
@@ -243,9 +282,8 @@ class _Planner:
 
     def _dies(self, buffer: int, accesses: list[Access], run: _Run) -> bool:
         """Whether nothing outside the run needs a tile, and its rows are those of the run."""
-        kind = self._program.buffers[buffer]
         return (
-            kind.region.on_chip and kind.address is None and kind.kind is BufferKind.internal
+            self._scratchable[buffer]
             and self._lifetimes.first[buffer] >= run.first
             and self._lifetimes.last[buffer] < run.first + len(run.signatures)
             and len({(a.first, a.step) for a in accesses}) == 1

@@ -57,9 +57,16 @@ def row_shape(signature: Signature) -> RowShape | None:
         span = operand.high - operand.low
         if operand.writes and abs(operand.stride) < (1 if operand.on_chip else span):
             return None  # rows are written over each other
-        if not operand.on_chip and 0 < abs(operand.stride) < span:
-            return None  # a transposed load: blocks of rows and columns at once are faster
+        if not operand.on_chip and _transposed(signature.operands[operand.operand]):
+            return None  # blocks of rows and columns at once are faster
     return RowShape(rows, least, operands, sum(o.high - o.low for o in operands))
+
+
+def _transposed(operand: Operand) -> bool:
+    """Whether rows are closer to each other than the elements of a row."""
+    kind = operand.type
+    free = [abs(s) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True) if n > 1]
+    return bool(free) and 0 < abs(kind.strides[0]) < min(free)
 
 
 def _row_operand(position: int, operand: Operand) -> RowOperand:
@@ -110,8 +117,8 @@ class Rows:
         ]
         self._addresses = [b.address or (0, 0) for b in program.buffers]
 
-    def accesses(self, shape: RowShape, start: int) -> list[Access]:
-        """What the instruction at a word position touches."""
+    def accesses(self, shape: RowShape, member: int, start: int) -> list[Access]:
+        """What the instruction at a word position touches, as a member of a group."""
         found = []
         code = self._code
         for operand in shape.operands:
@@ -125,10 +132,14 @@ class Rows:
             else:
                 partition, byte, step = 0, offset, operand.stride
             found.append(Access(
-                0, operand, buffer, self._spaces[buffer], partition, step, byte + operand.low,
+                member, operand, buffer, self._spaces[buffer], partition, step, byte + operand.low,
                 byte + operand.high,
             ))
         return found
+
+    def writes_uniform(self, accesses: list[Access]) -> bool:
+        """Whether an instruction writes a tile whose partitions are one in memory: it must not run row by row."""
+        return bool(self._uniform) and any(a.operand.writes and a.buffer in self._uniform for a in accesses)
 
 
 def keep_to_rows(one: Access, other: Access, rows: int) -> bool:

@@ -1,0 +1,267 @@
+"""Which instructions are fused, how, and which must not be; tiles of which one partition is kept."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.ir.group import Group, RowPlan, Scratch
+from nkilite.ir.parser import parse_program
+from nkilite.ir.printer import print_program
+from nkilite.ir.program import Program
+from nkilite.passes import fuse
+from nkilite.passes.pipeline import run_pipeline
+from nkilite.testing import make
+
+
+def passed(kernel: Any, *arrays: np.ndarray, **options: Any) -> Program:
+    """The program after all passes."""
+    return run_pipeline(nki.jit(getattr(kernel, "__wrapped__", kernel)).trace(*arrays, **options))
+
+
+def row_groups(program: Program) -> list[Group]:
+    return [g for g in program.groups if isinstance(g.plan, RowPlan)]
+
+
+def grouped(program: Program) -> list[list[str]]:
+    """The names of the instructions of every row group."""
+    names = [i.signature.name for i in program]
+    return [names[g.first : g.first + g.size] for g in row_groups(program)]
+
+
+def x(rows: int = 128, width: int = 1024) -> np.ndarray:
+    return make((rows, width), "float32")
+
+
+# --- what is decided ----------------------------------------------------------------------------------------
+
+GOLDEN = {
+    "softmax": [
+        "// group of 6: 1 of 128 rows at a time; 512 of 4096 columns of 4..5; 0 is read in place; "
+        "2 fetches ahead; 5 stores past the caches; 18624 bytes of scratch"
+    ],
+    "rmsnorm": [
+        "// one partition for all: %sb3 %sb4",
+        "// group of 5: 1 of 128 rows at a time; 256 of 4096 columns of 3..4; 0 is read in place; "
+        "3 fetches ahead; 4 stores past the caches; 17536 bytes of scratch",
+    ],
+    "layernorm": [
+        "// one partition for all: %sb4 %sb5 %sb6",
+        "// group of 14: 1 of 128 rows at a time; 256 of 4096 columns of 11..13; 0 is read in place; "
+        "11 fetches ahead; 13 stores past the caches; 2368 bytes of scratch",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_decisions_are_readable(name: str) -> None:
+    module = importlib.import_module(f"kernels.{name}")
+    arrays = module.inputs(rows=512, D=4096)
+    text = print_program(passed(getattr(module, name), *arrays))
+    comments = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip().startswith("//")))
+    assert comments == GOLDEN[name]
+    assert "//" not in print_program(parse_program(text))
+
+
+def test_set_up_stays_out_of_the_repeated_group() -> None:
+    module = importlib.import_module("kernels.rmsnorm")
+    program = passed(module.rmsnorm, *module.inputs(rows=1024, D=2048))
+    assert len({g.plan for g in row_groups(program)}) == 1
+    assert len(row_groups(program)) == 8
+
+
+def test_dead_tiles_take_no_memory() -> None:
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        loaded, dead, unused, kept = (nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf) for _ in range(4))
+        nisa.dma_copy(dst=loaded, src=x)
+        nisa.activation(dst=dead, op=nl.square, data=loaded)
+        nisa.activation(dst=unused, op=nl.square, data=loaded)
+        nisa.tensor_tensor(dst=kept, data1=dead, data2=dead, op=nl.add)
+        other = nl.ndarray((64, 1024), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.tensor_copy(dst=other, src=kept[0:64, :])
+        nisa.dma_copy(dst=out[0:64, :], src=other)
+        nisa.dma_copy(dst=out[64:128, :], src=kept[64:128, :])
+        return out
+
+    program = passed(kernel, x())
+    first = row_groups(program)[0]
+    plan = first.plan
+    assert isinstance(plan, RowPlan)
+    assert plan.skipped == (0, 2), "the load is read in place, what nobody reads is not computed"
+    assert [program.buffers[id].id for id in sorted(first.private)] == [2, 3, 4]
+    assert isinstance(plan.places[1][0], Scratch)
+    assert plan.places[3][0] is None, "a tile that other instructions read is in memory"
+
+
+# --- what may be interchanged -------------------------------------------------------------------------------
+
+TILE = (128, 512)
+
+
+def new() -> Any:
+    return nl.ndarray(TILE, dtype=nl.float32, buffer=nl.sbuf)
+
+
+def test_another_number_of_partitions_is_another_group() -> None:
+    def kernel(x: Any) -> Any:
+        one, two = new(), new()
+        nisa.dma_copy(dst=one, src=x)
+        nisa.activation(dst=two, op=nl.square, data=one)
+        nisa.activation(dst=two[0:96, :], op=nl.square, data=one[0:96, :])
+        nisa.activation(dst=one[0:96, :], op=nl.square, data=two[0:96, :])
+        nisa.dma_copy(dst=x, src=two)
+        return x
+
+    assert [len(names) for names in grouped(passed(kernel, x(*TILE)))] == [2, 2, 1]
+
+
+def test_rows_that_cross_are_not_interchanged() -> None:
+    def kernel(x: Any) -> Any:
+        one, two = new(), new()
+        nisa.dma_copy(dst=one, src=x)
+        nisa.dma_copy(dst=two, src=x)
+        for to in (32, 64):  # on rows that were read, then on others
+            nisa.tensor_copy(dst=two[0:64, :], src=one[0:64, :])
+            nisa.dma_copy(dst=one[to : to + 64, :], src=two[0:64, :])
+        nisa.dma_copy(dst=x, src=one)
+        return x
+
+    assert [len(names) for names in grouped(passed(kernel, x(*TILE)))] == [2, 1, 1, 2, 1]
+
+
+def test_hbm_rows_that_cross_are_not_interchanged() -> None:
+    def kernel(x: Any) -> Any:
+        tile, other = new(), new()
+        nisa.dma_copy(dst=tile, src=x[0:128, :])
+        nisa.activation(dst=other, op=nl.square, data=tile)
+        nisa.dma_copy(dst=x[1:129, :], src=other)
+        return x
+
+    names = grouped(passed(kernel, x(129, 512)))
+    assert ["dma_copy", "activation", "dma_copy"] not in names
+
+
+def test_a_load_of_what_is_stored_in_between_is_not_read_in_place() -> None:
+    def kernel(x: Any) -> Any:
+        tile, other, third = new(), new(), new()
+        nisa.dma_copy(dst=tile, src=x)
+        nisa.activation(dst=other, op=nl.square, data=tile)
+        nisa.dma_copy(dst=x, src=other)
+        nisa.tensor_tensor(dst=third, data1=tile, data2=other, op=nl.add)
+        nisa.dma_copy(dst=x, src=third)
+        return x
+
+    (group,) = row_groups(passed(kernel, x(*TILE)))
+    assert isinstance(group.plan, RowPlan)
+    assert group.plan.skipped == ()
+
+
+def test_groups_of_others_are_left_alone() -> None:
+    def kernel(x: Any) -> Any:
+        one, two = new(), new()
+        nisa.dma_copy(dst=one, src=x)
+        nisa.activation(dst=two, op=nl.square, data=one)
+        nisa.dma_copy(dst=x, src=two)
+        return x
+
+    program = nki.jit(kernel).trace(x(*TILE))
+    program.groups = [Group(1, 1, "another kind")]
+    (other,) = (g for g in fuse.Fuse().run(program).groups if not isinstance(g.plan, RowPlan))
+    assert other == Group(1, 1, "another kind")
+    assert all(g.first != 1 and g.first + g.size != 2 for g in row_groups(program))
+
+
+def test_distinct_groups_are_bounded() -> None:
+    def kernel(x: Any) -> Any:
+        tile, other = new(), new()
+        for i in range(200):
+            nisa.dma_copy(dst=tile, src=x)
+            for bit in range(8):
+                source, target = (tile, other) if bit % 2 else (other, tile)
+                if bit == 0:
+                    nisa.memset(dst=other, value=1.0)
+                elif i >> bit & 1:
+                    nisa.activation(dst=target, op=nl.square, data=source)
+                else:
+                    nisa.tensor_copy(dst=target, src=source)
+            nisa.dma_copy(dst=x, src=tile)
+        return x
+
+    program = passed(kernel, x(*TILE))
+    codes = {}
+    starts = program.starts()
+    for group in row_groups(program):
+        members = tuple(program.code[at] for at in starts[group.first : group.first + group.size])
+        codes[members, group.plan] = len(members)
+    assert codes, "nothing was fused"
+    assert sum(codes.values()) <= max(96, 2 * len(program.signatures))
+
+
+# --- one partition for all ----------------------------------------------------------------------------------
+
+
+def uniform(body: Any) -> bool:
+    """Whether the tile that `body(vector, tile)` fills from an HBM vector is kept once."""
+
+    def kernel(vector: Any) -> Any:
+        out = nl.ndarray((128, 64), dtype=vector.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 64), dtype=vector.dtype, buffer=nl.sbuf, name="tile")
+        result = nl.ndarray((128, 64), dtype=vector.dtype, buffer=nl.sbuf)
+        body(vector, tile)
+        nisa.tensor_copy(dst=result, src=tile)
+        nisa.dma_copy(dst=out, src=result)
+        return out
+
+    vector = make((1, 64), "float32")
+    program = passed(kernel, vector)
+    np.testing.assert_array_equal(nki.jit(kernel)(vector), nki.simulate(kernel)(vector))
+    return any(program.buffers[id].name == "tile" for id in program.uniform)
+
+
+def load(vector: Any, tile: Any) -> None:
+    nisa.dma_copy(dst=tile, src=vector.broadcast(0, tile.shape[0]))
+
+
+def test_a_vector_on_all_partitions_is_kept_once() -> None:
+    assert uniform(load)
+
+
+def test_computed_from_such_vectors() -> None:
+    def body(vector: Any, tile: Any) -> None:
+        loaded = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+        load(vector, loaded)
+        nisa.activation(dst=tile, op=nl.square, data=loaded)
+
+    assert uniform(body)
+
+
+def test_updated_in_place() -> None:
+    def body(vector: Any, tile: Any) -> None:
+        load(vector, tile)
+        nisa.activation(dst=tile, op=nl.square, data=tile)
+
+    assert not uniform(body)
+
+
+def test_filled_by_parts() -> None:
+    def body(vector: Any, tile: Any) -> None:
+        load(vector, tile[0:64, :])
+        load(vector, tile[64:128, :])
+
+    assert not uniform(body)
+
+
+def test_read_across_partitions() -> None:
+    def body(vector: Any, tile: Any) -> None:
+        load(vector, tile)
+        turned = nl.ndarray((64, 128), dtype=tile.dtype, buffer=nl.psum)
+        nisa.nc_transpose(dst=turned, data=tile)
+
+    assert not uniform(body)
