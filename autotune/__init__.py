@@ -10,6 +10,8 @@
 Modules, from the bottom up:
 
     errors      one class per mistake
+    figures     what can be minimized: names, units, labels
+    pareto      the front of several figures
     space       parameters, conditions, constraints; inference; the command line's notation
     outcome     a figure or a typed rejection, and their histogram
     context     what a result belongs to: source, arguments, machine, versions
@@ -18,6 +20,8 @@ Modules, from the bottom up:
     timing      statistics of noisy times
     turnstile   who compiles and who measures on this host
     measuring, isolation, measured   the cpu objective: its processes, the parent's end, the objective
+    several     several figures at once
+    opening     what a measured search begins with
     gaussian    a Gaussian process as a sampler
     samplers    optuna behind ask and tell
     study       the search
@@ -26,10 +30,11 @@ Modules, from the bottom up:
     triton      configurations in the manner of triton.autotune
     sources, specification        a study in the words of the command line
     storage, shared, worker, coordinator   one study on several processes and machines
+    plots       pictures of a database
     present, command, command_shared, dashboard   the command line
 """
 
-from autotune import triton
+from autotune import plots, triton
 from autotune.api import search, tune
 from autotune.coordinator import distribute
 from autotune.database import Database
@@ -51,6 +56,7 @@ __all__ = [
     "choice",
     "distribute",
     "integers",
+    "plots",
     "powers_of_two",
     "search",
     "triton",
