@@ -198,7 +198,12 @@ _REMARKS = """## What to make of it
 - The tutorial measured an older mamba_v1 than the one in the repository, with the loop over states outside.
 - The compiler of the time spilled mamba_v2 at long sequences. The model does not spill; where tiles do not fit, it
   reuses memory as a ring, and the result is a lower bound.
-- The plotted DMA throughput below 2 KiB per partition suggests 850 ns between triggers where the text says 600 ns.
+- The plotted DMA throughput below 2 KiB per partition is what 850 to 880 ns per transfer give, whatever its size. That
+  is no cost of bytes or of descriptors (the packets of matmul version 2, 512 bytes each, take 30 ns; 108 ns would be
+  needed), and no distance of triggers either: two pages say 600 ns, and matmul version 2, which is bound by it, comes
+  out at 39.7 ms with 600 ns and at 56.8 ms with 860 ns, where 39.9 ms were measured. The published documents do not say
+  how the plot was taken, so the model keeps 600 ns, and understates a train of small transfers that repeats the plot by
+  up to 31%.
 """
 
 

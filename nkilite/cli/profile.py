@@ -29,16 +29,23 @@ def profile(
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace (JSON) for ui.perfetto.dev.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
     lines: Annotated[int, typer.Option(help="Source lines to show.")] = 10,
+    trips: Annotated[
+        str, typer.Option(help="Iterations of loops with a runtime trip count: 8, or one number for each: 8,16.")
+    ] = "",
 ) -> None:
     """Model a launch of kernels on targets and show where the time goes. Nothing is run; all times are modelled."""
     if order not in ORDERS:
         raise typer.BadParameter(f"{order!r} is not one of {', '.join(ORDERS)}", param_hint="--order")
     specs = [s for s in re.split(r"[\s,]+(?![^(\[]*[)\]])", shapes) if s]
     positional, named = parse_arguments(specs, fill=False)
+    if not re.fullmatch(r"(\d+(,\d+)*)?", trips):
+        raise typer.BadParameter(f"{trips!r} is not a list of numbers", param_hint="--trips")
+    counts = [int(n) for n in trips.split(",")] if trips else []
+    told = counts[0] if len(counts) == 1 else counts or None
     profiles: list[Profile] = []
     for spec in kernels:
         kernel = load_kernel(spec)
-        profiles += [model(kernel, *positional, target=t, order=order, **named) for t in target.split(",")]
+        profiles += [model(kernel, *positional, target=t, order=order, trips=told, **named) for t in target.split(",")]
     console = Console(width=max(Console().width, _WIDTH))
     console.print(text.comparison(profiles))
     for found in profiles:

@@ -85,10 +85,14 @@ def carrying(open_loops: list[Loop], buffer: Buffer) -> Loop | None:
     return open_loops[0] if open_loops else None
 
 
-def repeats(program: Program) -> list[int]:
-    """How often each instruction runs; a loop whose trip count only the device knows is taken to run once."""
+def repeats(program: Program, all_loops: list[Loop] | None = None) -> list[int]:
+    """How often each instruction runs; a loop whose trip count only the device knows is taken to run once.
+
+    Args:
+        all_loops: the program's loops, if more is known of them than the program says.
+    """
     times = [1] * len(program)
-    for loop in loops(program):
+    for loop in loops(program) if all_loops is None else all_loops:
         if loop.trips is not None:
             for index in range(loop.begin + 1, loop.end + 1):
                 times[index] *= loop.trips

@@ -266,11 +266,20 @@ def _overflow(profile: Profile, uses: _Uses) -> Iterator[Advice]:
         )
 
 
+def _guessed_loops(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Loops of which the model does not know how often they run."""
+    for location in dict.fromkeys(profile.guessed):
+        yield Advice(
+            "loop taken to run once", location, f"{profile.guessed.count(location)} with a runtime trip count",
+            "Only the device knows how often it runs: tell the profile with trips=.", 1.0,
+        )
+
+
 def _is_dma(profile: Profile, group: _Group) -> bool:
     return profile.costs[group.signature.id].engine is Engine.dma
 
 
 _RULES = (
-    _overflow, _reloads, _small_transfers, _few_partitions, _waiting_for_dma, _float32_products, _short_instructions,
-    _bank_conflicts, _low_utilization,
+    _overflow, _guessed_loops, _reloads, _small_transfers, _few_partitions, _waiting_for_dma, _float32_products,
+    _short_instructions, _bank_conflicts, _low_utilization,
 )

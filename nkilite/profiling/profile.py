@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from nkilite.profiling.forward import forwarded
 from nkilite.profiling.oversubscribe import allocate, fits
 from nkilite.profiling.reuse import reused
 from nkilite.profiling.summary import Summary, summarize
-from nkilite.profiling.unroll import unknown_loops, unrolled
+from nkilite.profiling.unroll import told_loops, unrolled
 from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.kernel import Kernel, jit
@@ -87,7 +87,8 @@ class Profile:
         workload, timeline: input and result of the timing model, by instruction.
         summary: counts, bytes and memory peaks.
         costs, ids: cost of every signature, and the signature of every instruction.
-        guessed_loops: loops that were taken to run once, because only the device knows how often they do.
+        guessed: lines of loops that were taken to run once, because only the device knows how often they do and
+            `trips` was not given.
         overflow: what did not fit on chip; the times are then a lower bound, for reloading is not counted.
     """
 
@@ -101,7 +102,12 @@ class Profile:
     costs: Costs
     ids: np.ndarray
     overflow: MemoryOverflow | None = None
-    guessed_loops: int = 0
+    guessed: tuple[Location, ...] = ()
+
+    @property
+    def guessed_loops(self) -> int:
+        """How many loops were taken to run once."""
+        return len(self.guessed)
 
     # --- the headline -------------------------------------------------------------------------------------------------
 
@@ -334,8 +340,10 @@ def _union_ns(start: np.ndarray, end: np.ndarray) -> float:
     return float(np.maximum(reached - np.maximum(before, start), 0).sum())
 
 
-def profile_program(program: Program, order: Order = "compiler") -> Profile:
-    """Model a freshly traced program; it is settled and allocated in place.
+def profile_program(
+    program: Program, order: Order = "compiler", trips: int | Sequence[int] | None = None
+) -> Profile:
+    """Model a freshly traced program; it is settled and allocated in place. The arguments are those of `profile`.
 
     Raises:
         MemoryOverflow: a single tile is larger than its memory.
@@ -350,8 +358,13 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
             if shorter is not program and fits(shorter):
                 program, placed = shorter, True
     overflow = None if placed else allocate(program)
-    summary, guessed = summarize(program), len(unknown_loops(program))
-    program = unrolled(program)
+    all_loops = told_loops(program, trips)
+    starts = program.starts() if all_loops else []
+    guessed = tuple(
+        program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None
+    )
+    summary = summarize(program, all_loops)
+    program = unrolled(program, all_loops)
     ids, _ = signature_ids(program)
     costs = costs_of(program, ids)
     with collector_paused():
@@ -361,7 +374,12 @@ def profile_program(program: Program, order: Order = "compiler") -> Profile:
 
 
 def profile(
-    kernel: Callable[..., Any], *args: Any, target: str | Target | None = None, order: Order = "compiler", **kwargs: Any
+    kernel: Callable[..., Any],
+    *args: Any,
+    target: str | Target | None = None,
+    order: Order = "compiler",
+    trips: int | Sequence[int] | None = None,
+    **kwargs: Any,
 ) -> Profile:
     """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
 
@@ -371,17 +389,20 @@ def profile(
         target: ``trn1``, ``trn2`` or ``trn3`` (or an alias); by default the environment's.
         order: ``compiler`` lets a free engine take the earliest instruction whose operands are ready; ``program``
             keeps the order of the source in every queue.
+        trips: iterations of the loops whose number only the device knows: one number for all, or one for each in the
+            order in which they begin. Without it they are taken to run once, and the profile says so.
 
     Returns:
         The Profile; every figure in it is modelled.
 
     Raises:
         UnknownTarget: no such chip.
+        InvalidOperand: `trips` does not fit the loops.
         NkiError: what tracing the kernel raises, and MemoryOverflow when a single tile does not fit.
     """
     chip = get_target(knobs.target()) if target is None else get_target(target) if isinstance(target, str) else target
     traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
     with knobs.overridden_target(chip.name):
         program = traced.trace(*args, **kwargs)
-    return profile_program(program, order)
+    return profile_program(program, order, trips)
 

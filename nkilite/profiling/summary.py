@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nkilite.ir.columns import Columns
-from nkilite.ir.loops import repeats
+from nkilite.ir.loops import Loop, repeats
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
@@ -43,10 +43,10 @@ class Summary:
     psum_peak_banks: int
 
 
-def summarize(program: Program) -> Summary:
-    """Walk the program once."""
+def summarize(program: Program, all_loops: list[Loop] | None = None) -> Summary:
+    """Walk the program once; `all_loops` as in `repeats`."""
     columns = Columns(program)
-    uses = np.bincount(columns.ids, repeats(program), len(program.signatures))
+    uses = np.bincount(columns.ids, repeats(program, all_loops), len(program.signatures))
     instructions: Counter[Engine] = Counter()
     busy: dict[Engine, float] = {}
     read = written = 0

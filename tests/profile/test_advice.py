@@ -10,6 +10,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
+from nkilite.errors import InvalidOperand
 from nkilite.profiling import Advice, advise
 
 F32 = np.float32
@@ -149,6 +150,35 @@ def test_overflow_is_the_first_finding() -> None:
     first = advise(nki.profile(too_large, np.zeros((128, 8192), F32), target="trn2"))[0]
     assert first.kind == "does not fit on chip"
     assert "SBUF overflow on trn2" in first.figure
+
+
+def test_loops_with_a_runtime_trip_count_are_named_until_told() -> None:
+    def kernel(x, counts):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        a, limit = nl.load(x), nl.load(counts)
+
+        def body(i):
+            nisa.activation(dst=a, op=nl.exp, data=a, name="body")
+
+        last = nisa.register_alloc(limit)
+        nl.fori_loop(0, last, body)  # guessed
+        nisa.dma_copy(dst=out, src=a)
+        return out
+
+    arrays = X, np.ones((1, 1), np.int32)
+    guessed = nki.profile(kernel, *arrays, target="trn2")
+    assert guessed.guessed_loops == 1
+    advice = next(a for a in advise(guessed) if a.kind == "loop taken to run once")
+    assert advice.location is not None
+    assert advice.location.source.endswith("# guessed")
+    for trips in (5, [5]):
+        told = nki.profile(kernel, *arrays, target="trn2", trips=trips)
+        assert told.guessed_loops == 0
+        assert list(told.program.names.values()).count("body") == 5
+        assert told.span_us > guessed.span_us
+        assert "loop taken to run once" not in [a.kind for a in advise(told)]
+    with pytest.raises(InvalidOperand, match="trips"):
+        nki.profile(kernel, *arrays, target="trn2", trips=[1, 2])
 
 
 def test_a_sound_kernel_gets_no_advice() -> None:
