@@ -28,7 +28,7 @@ _ELEMENTS_PER_NS = 10
 _PRODUCTS_PER_NS = 40
 
 # Single-thread work that pays for a further thread: to wake it, and for every meeting.
-WAKE_NS = 100_000
+WAKE_NS = 75_000
 MEETING_NS = 1_000
 
 _CROWD = 32  # stretches of memory an operand may have on average before they are merged

@@ -46,9 +46,10 @@ class Walk:
         team = threads.team()
         members = team.grow(members)
         words = np.zeros((members, STATE_WORDS + self._bases), np.int64)
-        words[:, STATE_WORDS:] = np.ctypeslib.as_array((ctypes.c_int64 * self._bases).from_address(bases))
-        first = words.ctypes.data + STATE_WORDS * _WORD
-        job = Job(table, count, first, words.strides[0], members, threads.spin(members))
+        first, stride = words.ctypes.data + STATE_WORDS * _WORD, words.strides[0]
+        for part in range(members):
+            ctypes.memmove(first + part * stride, bases, self._bases * _WORD)
+        job = Job(table, count, first, stride, members, threads.spin(members))
         stopped = team.launch(np.array(job, np.int64), start)
         if stopped > 0:
             ctypes.memmove(bases - FAULT_WORDS * _WORD, first - FAULT_WORDS * _WORD, FAULT_WORDS * _WORD)

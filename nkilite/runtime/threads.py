@@ -35,6 +35,7 @@ class InvalidThreadCount(ArgumentError, ValueError):
     remedy = "set it to 1 or more, or unset it to use every core available to the process."
 
 
+@functools.cache
 def supported() -> bool:
     """Whether this platform can have a team: it takes Linux's futex and the thread functions of its C library."""
     return platform.system() == "Linux" and platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")

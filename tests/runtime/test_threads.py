@@ -420,6 +420,6 @@ def test_work_decides(monkeypatch):
         entry = meetings.Footprint(SPLIT, 10_000.0, (touch,))
         return meetings.meetings(table, np.arange(0, 4 * entries, 4), [entry])[1]
 
-    assert most(10, False) == 1
-    assert most(40, False) == 4
-    assert 1 < most(40, True) < 4
+    assert most(7, False) == 1
+    assert most(30, False) == 4
+    assert 1 < most(30, True) < 4
