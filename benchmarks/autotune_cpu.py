@@ -2,10 +2,12 @@
 
     python -m benchmarks.autotune_cpu [--only NAME ...] [--rounds N] [--seed N] [--quick]
 
-For every kernel, first a sweep of its whole space, then a study of its own with a third of the trials, which shares
-nothing with the sweep. Then the study's choice, the sweep's best and the default are compiled again in this process and
-timed in rounds of random order; figures are medians of ratios within rounds with their 95 % confidence intervals, all
-cpu-measured. The load average stands beside them: other work on the machine widens intervals.
+For every kernel, first a sweep of its whole space, then a study of its own with half of the trials (besides those
+it drops as hopeless during warm-up), which shares nothing with the sweep. Then the study's choice, the sweep's best and
+the default are compiled again in this process and timed in rounds of random order, the fastest of a few launches each;
+figures are medians of ratios within rounds with their 95 % confidence intervals, all cpu-measured. The load average
+stands beside them: other work on the machine widens intervals. `NKILITE_NUM_THREADS` says how many threads a kernel
+uses, as everywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from autotune import Result, Space, Workload, search
 from autotune.timing import paired_ratio, quantile
 from benchmarks.machine import describe
 
-SHARE = 3  # of the space a study tries
+SHARE = 2  # of the space a study tries
+LAUNCHES = 5  # of a candidate in a round, of which the fastest counts: other work on the machine only adds
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,23 @@ class Subject:
 
 PIECES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 TILES = (1, 2, 4, 8, 16)
-BLOCKS = {"TILES_IN_BLOCK_M": (1, 2, 4, 8), "TILES_IN_BLOCK_N": (1, 2), "TILES_IN_BLOCK_K": (1, 2, 4, 8)}
-
-SUBJECTS = (
-    Subject("matmul", {"M": 1024, "N": 1024, "K": 1024}, BLOCKS),
+SUBJECTS = (  # about a millisecond each, which often passes without the scheduler
     Subject(
-        "mamba", {"batch": 1, "channels": 256, "T": 2048, "S": 16},
-        {"SEQ_TILE": (64, 128, 256, 512, 1024), "CHANNEL_TILES_IN_BLOCK": (1, 2), "STATES_IN_BLOCK": (1, 2, 4, 8)},
+        "mamba", {"batch": 1, "channels": 128, "T": 512, "S": 16},
+        {"SEQ_TILE": (64, 128, 256, 512), "STATES_IN_BLOCK": TILES},
     ),
-    Subject("adam", {"rows": 2048, "D": 1024}, {"COLUMNS": PIECES}),
-    Subject("swiglu", {"rows": 2048, "D": 2048}, {"COLUMNS": (*PIECES, 4096)}),
-    Subject("transpose", {"M": 2048, "N": 2048}, {"TILES_IN_BLOCK_M": TILES, "TILES_IN_BLOCK_N": TILES}),
+    Subject("transpose", {"M": 1024, "N": 1024}, {"TILES_IN_BLOCK_M": TILES, "TILES_IN_BLOCK_N": TILES}),
+    Subject("swiglu", {"rows": 512, "D": 1024}, {"COLUMNS": (*PIECES, 4096)}),
+    Subject(
+        "matmul", {"M": 512, "N": 512, "K": 512},
+        {"TILES_IN_BLOCK_M": (1, 2, 4, 8), "TILES_IN_BLOCK_N": (1, 2), "TILES_IN_BLOCK_K": (1, 2, 4, 8)},
+    ),
+    Subject(
+        "mlp", {"tokens": 128, "H": 256, "F": 512},
+        {"TOKENS_IN_BLOCK": (32, 64, 128), "F_TILES_IN_BLOCK": (1, 2, 4), "H_TILES_IN_BLOCK": (1, 2)},
+    ),
+    Subject("rope", {"batch": 1, "tokens": 512, "heads": 16, "D": 64}, {"HEADS_IN_BLOCK": TILES}),
+    Subject("adam", {"rows": 256, "D": 1024}, {"COLUMNS": PIECES}),
 )
 QUICK = (Subject("swiglu", {"rows": 256, "D": 1024}, {"COLUMNS": (64, 256, 1024)}),)
 
@@ -74,8 +83,7 @@ def retimed(
     for _ in range(rounds):
         rng.shuffle(order)
         for index in order:
-            # The first launch brings this candidate's memory back into the caches.
-            samples[index].append(launchers[index].time(2)[1])
+            samples[index].append(min(launchers[index].time(LAUNCHES)))
     return samples
 
 
@@ -94,7 +102,7 @@ def row(subject: Subject, rounds: int, seed: int) -> str:
     cells = (
         subject.name, " ".join(f"{k}={v}" for k, v in subject.sizes.items()), str(space.size),
         str(len(tuned.history)), _values(best), "the same" if chosen == best else _values(chosen),
-        f"{quantile(of_chosen, 0.5) / 1e3:.2f} ms", _ratio(of_chosen, of_best), _ratio(of_default, of_chosen),
+        f"{quantile(of_chosen, 0.5) / 1e3:.3f} ms", _ratio(of_chosen, of_best), _ratio(of_default, of_chosen),
         f"{load:.1f} to {os.getloadavg()[0]:.1f}",
     )
     return "| " + " | ".join(cells) + " |"
@@ -118,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one small kernel, to see that everything works")
     given = parser.parse_args(arguments)
     machine = describe()
-    print(f"{machine['processor']}, {machine['cores']} cores, {machine['level']}; cpu-measured\n\n{HEAD}")
+    threads = os.environ.get("NKILITE_NUM_THREADS", machine["cores"])
+    print(f"{machine['processor']}, {machine['level']}, threads: {threads}; cpu-measured\n\n{HEAD}", flush=True)
     for subject in QUICK if given.quick else SUBJECTS:
         if not given.only or subject.name in given.only:
             print(row(subject, given.rounds, given.seed), flush=True)
