@@ -41,11 +41,11 @@ class Executable:
         self._written = [i for i, a in enumerate(image.inputs) if a.written is not None]
         self._idle: list[Workspace] = []
         self._host = host
-        #: Whether `enter` is there: for programs that run on one thread.
+        #: Whether workspaces have an entry: for programs that run on one thread.
         self.quick = self._walk.most <= 1 and entry.available()
 
     def enter(self, *arrays: np.ndarray) -> bool:
-        """Run on one thread with the memory for the inputs and then the outputs, NumPy arrays of the right types.
+        """Run with the memory for the inputs and then the outputs, NumPy arrays of the right shapes and dtypes.
 
         False, and nothing was run, if some are not contiguous, aligned or, where they are written, writable, or if
         an output overlaps another array.
@@ -53,6 +53,11 @@ class Executable:
         Raises:
             IndirectOutOfBounds: as `run`.
         """
+        if not self.quick:
+            fit = self._fit(arrays)
+            if fit:
+                self.run(arrays)
+            return fit
         try:
             workspace = self._idle.pop()
         except IndexError:
@@ -66,6 +71,22 @@ class Executable:
         elif len(self._idle) < _WORKSPACES_KEPT:
             self._idle.append(workspace)
         return stopped != entry.REFUSED
+
+    def _fit(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Whether nothing speaks against running with arrays, as an entry checks it."""
+        inputs = len(self.image.inputs)
+        for i, array in enumerate(arrays):
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return False
+            if not flags.writeable and (i >= inputs or i in self._written):
+                return False
+        return not any(
+            np.may_share_memory(arrays[i], other)
+            for i in range(inputs, len(arrays))
+            for j, other in enumerate(arrays)
+            if i != j
+        )
 
     def _workspace(self) -> Workspace:
         """A new workspace, with its entry."""

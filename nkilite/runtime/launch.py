@@ -86,7 +86,7 @@ class Calls:
         picks = [places[name] for name in self._names if isinstance(explicit.get(name), _array)]
         image, returned = specialization.executable.image, specialization.returned
         direct = isinstance(returned, Result) and returned.strides is None and returned.array == len(image.inputs)
-        if len(picks) != len(image.inputs) or not specialization.executable.quick:
+        if len(picks) != len(image.inputs):
             return
         if out is not None:
             if not direct or len(image.outputs) != 1:

@@ -99,7 +99,10 @@ def test_results_with_structure_and_inputs_written_in_place(slow) -> None:
     assert len(slow) == 1
 
 
-def test_arrays_an_entry_refuses() -> None:
+@pytest.mark.parametrize("quick", [True, False])
+def test_arrays_a_warm_call_refuses(quick, monkeypatch) -> None:
+    monkeypatch.setattr(entry, "available", lambda: quick)
+
     @nki.jit
     def kernel(x, y):
         nisa.dma_copy(dst=y, src=x)
@@ -128,7 +131,9 @@ def test_arrays_an_entry_refuses() -> None:
         kernel(X.astype(">f4"), y)
 
 
-def test_refused_destinations_of_warm_calls() -> None:
+@pytest.mark.parametrize("quick", [True, False])
+def test_refused_destinations_of_warm_calls(quick, monkeypatch) -> None:
+    monkeypatch.setattr(entry, "available", lambda: quick)
     kernel = nki.jit(scaled)
     memory = np.zeros((128, 32), np.float32)
     kernel(memory[:64], out=memory[64:])
@@ -240,6 +245,26 @@ def test_the_interpreter_goes_on_while_a_kernel_runs() -> None:
     over.set()
     watcher.join()
     assert sum(started < t < ended for t in ticks) >= min(3, (ended - started) / 0.05)
+
+
+def test_large_programs_run_warm_on_several_threads(slow) -> None:
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        for row in range(0, x.shape[0], 128):
+            nl.store(out[row:row + 128], scaled_tile(x[row:row + 128]))
+        return out
+
+    x = np.arange(512 * 4096, dtype=np.float32).reshape(512, 4096)
+    for i in range(3):
+        np.testing.assert_array_equal(kernel(x + i), 2 * (x + i))
+    assert len(slow) == 1
+
+
+def scaled_tile(x):
+    tile = nl.load(x)
+    nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=2.0)
+    return tile
 
 
 def test_an_entry_wants_as_many_arrays_as_it_knows() -> None:
