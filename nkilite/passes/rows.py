@@ -117,8 +117,8 @@ class Rows:
         ]
         self._addresses = [b.address or (0, 0) for b in program.buffers]
 
-    def accesses(self, shape: RowShape, start: int) -> list[Access]:
-        """What the instruction at a word position touches."""
+    def accesses(self, shape: RowShape, member: int, start: int) -> list[Access]:
+        """What the instruction at a word position touches, as a member of a group."""
         found = []
         code = self._code
         for operand in shape.operands:
@@ -132,10 +132,14 @@ class Rows:
             else:
                 partition, byte, step = 0, offset, operand.stride
             found.append(Access(
-                0, operand, buffer, self._spaces[buffer], partition, step, byte + operand.low,
+                member, operand, buffer, self._spaces[buffer], partition, step, byte + operand.low,
                 byte + operand.high,
             ))
         return found
+
+    def writes_uniform(self, accesses: list[Access]) -> bool:
+        """Whether an instruction writes a tile whose partitions are one in memory: it must not run row by row."""
+        return bool(self._uniform) and any(a.operand.writes and a.buffer in self._uniform for a in accesses)
 
 
 def keep_to_rows(one: Access, other: Access, rows: int) -> bool:
