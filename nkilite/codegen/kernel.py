@@ -16,6 +16,7 @@ from typing import NamedTuple
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
 from nkilite.dtypes import DType
+from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion
 
@@ -35,7 +36,8 @@ class CpuOperand(NamedTuple):
     """A tensor argument as the CPU sees it; `strides` are bytes.
 
     `name` is the parameter's ("dst", "data.index", ...). For an indirect tensor the address grows by
-    ``index * index_stride`` bytes.
+    ``index * index_stride`` bytes. A tensor that lies in `panels` has no strides of its own: its elements are where
+    they say, and `strides` are those it would have in dense rows.
 
     Attributes:
         streams: what is written is not needed soon and should go past the caches.
@@ -53,6 +55,7 @@ class CpuOperand(NamedTuple):
     streams: bool = False
     ahead: int = 0
     unread: bool = False
+    panels: Panels | None = None
 
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -7,9 +7,10 @@ from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen import elementwise, nest
-from nkilite.codegen.emitter import Value
+from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
+from nkilite.ir.panels import WIDTH, Panels
 from nkilite.ir.types import contiguous_strides
 
 
@@ -33,6 +34,27 @@ class Matrix(NamedTuple):
     def dense(self) -> bool:
         """Whether the elements of a row are neighbours in memory."""
         return self.column_stride == self.dtype.itemsize
+
+
+class Packed(NamedTuple):
+    """Rows and columns in panels; the pointer is that of a panel's first column."""
+
+    pointer: Value
+    panels: Panels
+    rows: int
+    columns: int
+
+    def of(self, e: Emitter, column: Value) -> Value:
+        """Address of the panel that begins with a column."""
+        return e.step(self.pointer, column, self.panels.panel // WIDTH)
+
+
+def packed(kernel: MicroKernel, name: str) -> Packed | None:
+    """An operand that lies in panels."""
+    operand = kernel.operands[name]
+    if operand.panels is None:
+        return None
+    return Packed(kernel.pointer(name), operand.panels, operand.shape[0], prod(operand.shape[1:]))
 
 
 def direct(kernel: MicroKernel, name: str) -> Matrix | None:

@@ -1,47 +1,78 @@
 """Matrix products on the CPU's tile unit (AMX): bfloat16 pairs in, float32 sums out, 16 by 16 by 32 at once.
 
 A tile register holds 16 rows of 64 bytes. The unit multiplies a tile of 16 rows by 32 bfloat16 along the
-contraction with one of 16 pairs along the contraction by 16 columns. Both operands are packed into such tiles
-first, zero-padded: pairs of rows are interleaved, which is the layout of the second kind and, transposed as
-32-bit words, of the first. Subnormal bfloat16 operands count as zero, as the unit takes them.
+contraction with one of 16 pairs along the contraction by 16 columns. Operands that lie in panels
+(nkilite/ir/panels.py) consist of such tiles; others are packed into them first, zero-padded: pairs of rows are
+interleaved, which is the layout of the second kind and, transposed as 32-bit words, of the first. Subnormal bfloat16
+operands count as zero, as the unit takes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
 
 from nkilite import dtypes
 from nkilite.codegen import elementwise, transpose
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.matrix import Matrix
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.codegen.matrix import Matrix, Packed
+from nkilite.ir.panels import TILE_DTYPES, TILE_ROWS
 
 SIDE = 16  # rows of a tile register, and columns of sums in one
 _ROW = 64  # bytes
 _TILE = SIDE * _ROW
 
-# Formats whose every value is a bfloat16 value.
-_EXACT = (dtypes.bfloat16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2)
+_LINES_AHEAD = 8  # most lines to fetch along with a block's four products
 
 _SUMS = ((0, 1), (2, 3))  # registers of a two by two block of sums, of its left and its right operands
 _LEFT = (4, 5)
 _RIGHT = (6, 7)
 
 
-def takes(e: Emitter, *operands: Matrix) -> bool:
+Operand = Packed | Sequence[Matrix]  # one that lies in panels, or parts in rows that follow each other
+
+
+def takes(kernel: MicroKernel, *names: str) -> bool:
     """Whether the tile unit exists and represents the operands exactly."""
-    return e.host.amx_bf16 and all(o.dtype in _EXACT for o in operands)
+    return kernel.host.amx_bf16 and all(kernel.operands[name].dtype in TILE_DTYPES for name in names)
+
+
+class _Tiles(NamedTuple):
+    """An operand as tiles: those of 16 columns follow each other along the contraction."""
+
+    pointer: Value
+    strip: int  # bytes between the tiles of 16 columns and those of the next
+    steps: int  # tiles along the contraction
+    columns: int
+
+    @classmethod
+    def of(cls, e: Emitter, operand: Operand, left: bool) -> _Tiles:
+        if isinstance(operand, Packed):
+            return cls(operand.pointer, operand.panels.panel, operand.rows // TILE_ROWS, operand.columns)
+        columns = operand[0].columns
+        steps = -(-len(operand) * -(-operand[0].rows // 2) // SIDE)
+        packed = _pack(e, operand, steps)
+        if left:
+            _transpose_tiles(e, packed, -(-columns // SIDE) * steps)
+        return cls(packed, steps * _TILE, steps, columns)
+
+    def at(self, e: Emitter, column: Value) -> Value:
+        return e.step(self.pointer, column, self.strip // SIDE)
 
 
 def contract(
-    e: Emitter, left: Sequence[Matrix], right: Sequence[Matrix], out: Matrix, accumulate: bool
+    e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix, accumulate: bool,
+    kernel: MicroKernel | None,
 ) -> None:
-    """out (+)= sum over parts and their rows k of left[k, m] * right[k, n]."""
-    pairs = len(left) * -(-left[0].rows // 2)
-    steps = -(-pairs // SIDE)
-    rows, columns = left[0].columns, right[0].columns
-    a = _pack(e, left, steps)
-    _transpose_tiles(e, a, -(-rows // SIDE) * steps)
-    b = _pack(e, right, steps)
+    """out (+)= sum over pairs of operands, and over their rows k, of left[k, m] * right[k, n].
+
+    Args:
+        kernel: whose dst `out` is, for threads to share the work.
+    """
+    pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
+    rows, columns = pairs[0][0].columns, pairs[0][1].columns
     configure(e)
     spill = e.scratch(_TILE)
     in_place = out.dense and out.dtype is dtypes.float32
@@ -59,16 +90,15 @@ def contract(
                 _move(e, "tileloadd64", _SUMS[y][x], at[y, x], out.row_stride)
             else:
                 e.call("llvm.x86.tilezero", "void", 0, e.const("i8", _SUMS[y][x]))
-        left_tiles = e.step(a, i, steps * _TILE // SIDE)
-        right_tiles = e.step(b, j, steps * _TILE // SIDE)
-        with e.loop(steps) as k:
-            for y in range(len(heights)):
-                _move(e, "tileloadd64", _LEFT[y], _tile(e, left_tiles, y, k.index, steps), _ROW)
-            for x in range(len(widths)):
-                _move(e, "tileloadd64", _RIGHT[x], _tile(e, right_tiles, x, k.index, steps), _ROW)
-            for y, x in at:
-                registers = (_SUMS[y][x], _LEFT[y], _RIGHT[x])
-                e.call("llvm.x86.tdpbf16ps", "void", 0, *(e.const("i8", r) for r in registers))
+        for left, right in pairs:
+            columns_at = right.at(e, j)
+            ahead = None
+            if isinstance(operands[0][1], Packed):
+                # Every block of rows fetches some of each tile of the columns that come next.
+                lines = min(_LINES_AHEAD, -(-(2 * SIDE) ** 2 // rows))
+                first = e.step(e.offset(columns_at, 2 * right.strip), i, lines * _ROW // (2 * SIDE))
+                ahead = _Ahead(first, lines)
+            _multiply(e, left, left.at(e, i), right, columns_at, at, ahead)
         for y, x in at:
             if (y, x) in whole:
                 _move(e, "tilestored64", _SUMS[y][x], at[y, x], out.row_stride)
@@ -80,23 +110,57 @@ def contract(
     def strip(j: Value, widths: list[int]) -> None:
         _in_pairs(e, rows, lambda i, heights: block(i, heights, j, widths))
 
-    _in_pairs(e, columns, strip)
+    pieces = -(-columns // (2 * SIDE))
+    part = kernel.share(pieces, of=("dst",), columns=2 * SIDE) if kernel is not None and pieces > 1 else None
+    _in_pairs(e, columns, strip, part)
     e.call("llvm.x86.tilerelease", "void", 0)
 
 
-def _in_pairs(e: Emitter, count: int, body: Callable[[Value, list[int]], None]) -> None:
-    """body(start, sizes of one or two tiles) for tiles of 16 that cover `count`; the last may be cut."""
-    full = count // (2 * SIDE) * (2 * SIDE)
-    if full:
-        with e.loop(full, step=2 * SIDE) as loop:
-            body(loop.index, [SIDE, SIDE])
-    if full < count:
-        body(e.i64(full), [min(SIDE, count - at) for at in range(full, count, SIDE)])
+def _in_pairs(
+    e: Emitter, count: int, body: Callable[[Value, list[int]], None], part: tuple[Value, Value] | None = None
+) -> None:
+    """body(start, sizes of one or two tiles) for tiles of 16 that cover `count`; the last may be cut.
+
+    Args:
+        part: first and end of the pairs to visit, if not all.
+    """
+    pair = 2 * SIDE
+    whole, pieces = count // pair, -(-count // pair)
+    if whole:
+        first, end = (part[0], e.minimum(part[1], e.i64(whole))) if part else (0, whole)
+        with e.loop(end, start=first) as loop:
+            body(e.mul(loop.index, e.i64(pair)), [SIDE, SIDE])
+    if whole < pieces:
+        with e.when(e.compare("eq", part[1], e.i64(pieces))) if part else nullcontext():
+            body(e.i64(whole * pair), [min(SIDE, count - at) for at in range(whole * pair, count, SIDE)])
 
 
-def _tile(e: Emitter, first: Value, number: int, step: Value, steps: int) -> Value:
-    """Tile `step` along the contraction of row or column `number` of tiles."""
-    return e.step(e.offset(first, number * steps * _TILE), step, _TILE)
+class _Ahead(NamedTuple):
+    """Lines to fetch at every step along the contraction, from two tiles further on at each."""
+
+    pointer: Value
+    lines: int
+
+
+def _multiply(
+    e: Emitter, left: _Tiles, rows: Value, right: _Tiles, columns: Value, at: Iterable[tuple[int, int]],
+    ahead: _Ahead | None,
+) -> None:
+    """Add one or two strips of tiles times one or two strips to the sums."""
+    ys, xs = sorted({y for y, _ in at}), sorted({x for _, x in at})
+    with e.loop(left.steps) as k:
+        first, second = e.step(rows, k.index, _TILE), e.step(columns, k.index, _TILE)
+        if ahead is not None:
+            fetched = e.step(ahead.pointer, k.index, 2 * _TILE)
+            for line in range(ahead.lines):
+                e.prefetch(e.offset(fetched, line * _ROW), locality=2)
+        for y in ys:
+            _move(e, "tileloadd64", _LEFT[y], e.offset(first, y * left.strip), _ROW)
+        for x in xs:
+            _move(e, "tileloadd64", _RIGHT[x], e.offset(second, x * right.strip), _ROW)
+        for y, x in at:
+            registers = (_SUMS[y][x], _LEFT[y], _RIGHT[x])
+            e.call("llvm.x86.tdpbf16ps", "void", 0, *(e.const("i8", r) for r in registers))
 
 
 def _move(e: Emitter, how: str, register: int, pointer: Value, stride: int) -> None:

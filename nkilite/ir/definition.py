@@ -98,7 +98,7 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower")
-OPTIONAL_RULES = ("normalize", "check_immediates", "trips")
+OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels")
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"
 

@@ -7,6 +7,7 @@ run on their own.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -102,3 +103,8 @@ class RowPlan(NamedTuple):
         if self.slots:
             parts.append(f"{self.rows * sum(self.slots)} bytes of scratch")
         return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """The plan of matmuls of equal operand shapes that add up in one view: all but the first accumulate."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from nkilite.dtypes import DType
 from nkilite.ir.definition import Definition, Role
 from nkilite.ir.group import Group
+from nkilite.ir.panels import Feed
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
@@ -163,6 +164,7 @@ class Program:
         self.addresses: dict[int, tuple[int, int]] = {}  # chip address by buffer id, set by the allocation pass
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
+        self.panels: dict[int, Feed] = {}  # by buffer id, for tiles that can lie in panels on the CPU
         self.groups: list[Group] = []  # disjoint and in order, set by the last passes
         self.uniform: frozenset[int] = frozenset()  # ids of tiles whose partitions all hold the same
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import copy, move
+from nkilite.codegen import copy, move, pack
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, WrongMemory
@@ -79,9 +79,14 @@ def _(call: Signature) -> Cost:
     return costs.gpsimd_stream(call.target, n, (src, dst))
 
 
+@tensor_copy.panels
+def _(call: Signature) -> tuple[str, ...]:
+    return ("dst",) if call.dst.indirection is None and call.src.indirection is None else ()
+
+
 @tensor_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    move.move(kernel, "dst", "src")
+    (pack.pack if kernel.operands["dst"].panels else move.move)(kernel, "dst", "src")
 
 
 @instruction(writes=("dst",), updates=lambda arguments: ("dst",), by_row=1, elementwise=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen import move
+from nkilite.codegen import move, pack
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, describe
@@ -148,9 +148,14 @@ def _by_vector(kind: ViewType) -> bool:
     return kind.indirection is not None and kind.indirection.kind is IndirectKind.vector
 
 
+@dma_copy.panels
+def _(call: Signature) -> tuple[str, ...]:
+    return ("dst",) if call.dst.indirection is None and call.src.indirection is None else ()
+
+
 @dma_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    move.move(kernel, "dst", "src")
+    (pack.pack if kernel.operands["dst"].panels else move.move)(kernel, "dst", "src")
 
 
 @instruction(writes=("dst",), updates=_skips_rows, in_place=False)

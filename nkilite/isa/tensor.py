@@ -296,6 +296,11 @@ def _(call: Signature) -> Cost:
     return costs.matmul(call.target, m, n, float32=single, onezero=onezero)
 
 
+@nc_matmul.panels
+def _(call: Signature) -> tuple[str, ...]:
+    return () if _moves_bits(call) or _double_row(call) else ("stationary", "moving")
+
+
 @nc_matmul.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
     if _moves_bits(call):

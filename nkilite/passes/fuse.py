@@ -88,7 +88,8 @@ def _runs(program: Program) -> Iterator[_Run]:
     for index in range(program.count):
         signature = code[start]
         shape = shapes[signature]
-        if shape is None or index in taken:
+        packed = shape is not None and any(code[start + o.word] in program.panels for o in shape.operands)
+        if shape is None or index in taken or packed:
             if growing.size:
                 yield growing.end()
         else:

@@ -11,6 +11,8 @@ from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.passes.fuse import Fuse
+from nkilite.passes.group_matmuls import GroupMatmuls
+from nkilite.passes.infer_panels import InferPanels
 from nkilite.passes.stage_overlaps import StageOverlaps
 from nkilite.passes.uniform import FindUniform
 
@@ -21,7 +23,9 @@ class Pass(Protocol):
     def run(self, program: Program) -> Program: ...
 
 
-PIPELINE: tuple[type[Pass], ...] = (FollowWrites, Allocate, StageOverlaps, FindUniform, Fuse)
+PIPELINE: tuple[type[Pass], ...] = (
+    FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls, Fuse,
+)
 
 Observer = Callable[[str, Program], None]
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nkilite.ir.panels import Panels, panels
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
 from nkilite.machine.memory import Plan, Request, plan
@@ -25,11 +26,15 @@ _ALIASING = 4096  # rows this far apart compete for the same cache sets
 
 
 class CpuBuffer(NamedTuple):
-    """Where a buffer is: `bases[base] + offset`, partitions (rows) `pitch` bytes apart; 0 if all are the same row."""
+    """Where a buffer is: `bases[base] + offset`, in panels or in rows, one per partition, `pitch` bytes apart.
+
+    A pitch of 0 says that all partitions are the same row.
+    """
 
     base: int
     offset: int
     pitch: int
+    panels: Panels | None = None
 
 
 class CpuPlacement(NamedTuple):
@@ -40,8 +45,8 @@ class CpuPlacement(NamedTuple):
     external: list[Buffer]
 
 
-def place(program: Program) -> CpuPlacement:
-    """Lay out all buffers of a program for the CPU."""
+def place(program: Program, tile_unit: bool = False) -> CpuPlacement:
+    """Lay out all buffers of a program for a CPU with or without a unit that multiplies tiles."""
     first, last = _by_group(program, lifetimes(program))
     private = {id for group in program.groups for id in group.private}
     placed: list[CpuBuffer] = [CpuBuffer(ARENA, 0, 0)] * len(program.buffers)
@@ -59,15 +64,23 @@ def place(program: Program) -> CpuPlacement:
             automatic.append(buffer)
     automatic.sort(key=lambda b: first[b.id])
     pitches = [0 if b.id in program.uniform else _pitch(b.partition_bytes, b.partitions) for b in automatic]
+    packed = {id: panels(feed, program.buffers[id].partitions, tile_unit) for id, feed in program.panels.items()}
+
+    def size(buffer: Buffer, pitch: int) -> int:
+        found = packed.get(buffer.id)
+        if found is not None:
+            return found.size(buffer.partition_bytes // buffer.dtype.itemsize)
+        return buffer.partitions * pitch or buffer.partition_bytes
+
     requests = [
-        Request(b.partitions * pitch or b.partition_bytes, first[b.id] if b.kind is not BufferKind.registers else 0,
+        Request(size(b, pitch), first[b.id] if b.kind is not BufferKind.registers else 0,
                 last[b.id] if b.kind is not BufferKind.registers else program.count)
         for b, pitch in zip(automatic, pitches, strict=True)
     ]
     result = plan(requests, capacity=None, align=_ALIGN, policy="reuse")
     assert isinstance(result, Plan)
     for buffer, pitch, offset in zip(automatic, pitches, result.offsets, strict=True):
-        placed[buffer.id] = CpuBuffer(ARENA, offset, pitch)
+        placed[buffer.id] = CpuBuffer(ARENA, offset, pitch, packed.get(buffer.id))
     end = -(-result.extent // _ALIGN) * _ALIGN
     for region, width in windows.items():
         pitch = _pitch(-(-width // _ALIGN) * _ALIGN, program.target.num_partitions)

@@ -43,7 +43,7 @@ def compile_program(program: Program, observe: Observer | None = None) -> Compil
 
     program = run_pipeline(program, observe)
     stage("passes")
-    placement = place(program)
+    placement = place(program, level.amx_bf16)
     stage("place")
     lowered = lower(program, placement, level)
     stage("lower")

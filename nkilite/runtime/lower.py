@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import rows
+from nkilite.codegen import contraction, rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.definition import Control
-from nkilite.ir.group import RowPlan
+from nkilite.ir.group import Accumulation, RowPlan
+from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
 from nkilite.passes.place import CpuPlacement
@@ -46,9 +47,10 @@ class Lowered(NamedTuple):
 # Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
 Writer = Callable[[Sequence[MicroKernel], Any], None]
 
-WRITERS: dict[type, Writer] = {RowPlan: rows.write}
+WRITERS: dict[type, Writer] = {RowPlan: rows.write, Accumulation: contraction.write}
 
-_Pitches = tuple[tuple[int, int], ...]  # of every tensor argument: bytes per partition, bytes between partitions
+# Of every tensor argument: bytes per partition, and how partitions lie: so many bytes apart, or in panels.
+_Pitches = tuple[tuple[int, int | Panels], ...]
 
 
 def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
@@ -124,6 +126,7 @@ class _Encoder:
         self._buffers = placement.buffers
         self._constants = np.array(program.constants, np.float64).view(np.int64).tolist()
         self._rows = [b.partition_bytes for b in program.buffers]
+        self._itemsizes = [b.dtype.itemsize for b in program.buffers]
         self._on_chip = [b.region.on_chip for b in program.buffers]
         self._layouts = [_Layout(s) for s in program.signatures]
 
@@ -141,11 +144,13 @@ class _Encoder:
             buffer, offset = code[at], code[at + 1]
             where = self._buffers[buffer]
             row = self._rows[buffer]
-            if self._on_chip[buffer] and where.pitch != row:
+            if where.panels is not None:
+                offset = where.panels.offset(offset // row, offset % row // self._itemsizes[buffer])
+            elif self._on_chip[buffer] and where.pitch != row:
                 offset = offset // row * where.pitch + offset % row
             entry.append(where.base)
             entry.append(where.offset + offset)
-            pitches.append((row, where.pitch))
+            pitches.append((row, where.panels or where.pitch))
             at += 2
         return layout, tuple(pitches)
 
@@ -197,12 +202,14 @@ def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:
     for operand in signature.operands:
         kind = operand.type
         row, pitch = by_name[operand.name]
+        panels = pitch if isinstance(pitch, Panels) else None
+        pitch = row if isinstance(pitch, Panels) else pitch
         size = kind.dtype.itemsize
         index_stride = kind.indirection.stride * size if kind.indirection else 0
         if kind.region.on_chip and row and index_stride % row == 0:
             index_stride = index_stride // row * pitch
         operands[operand.name] = CpuOperand(
             operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection,
-            index_stride,
+            index_stride, panels=panels,
         )
     return operands

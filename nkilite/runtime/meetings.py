@@ -93,6 +93,9 @@ def footprint(kernels: Sequence[MicroKernel]) -> Footprint:
 
 
 def _access(operand: CpuOperand, word: int, writes: bool, split: Split | None) -> Access:
+    if operand.panels is not None:
+        _, last = _extent(operand.shape[1:], operand.strides[1:], 0)
+        return Access(word, 0, operand.panels.size(last // operand.dtype.itemsize + 1), writes, None)
     low, high = _extent(*operand.layout, operand.dtype.itemsize)
     if operand.indirection is not None:
         return Access(word, low, high + (operand.indirection.limit - 1) * operand.index_stride, writes, None)

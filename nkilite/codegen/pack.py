@@ -1,0 +1,168 @@
+"""Fill tiles that lie in panels (nkilite/ir/panels.py) from tensors in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from nkilite import dtypes
+from nkilite.codegen import convert, copy, elementwise, nest, transpose
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.dtypes import DType
+from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Panels
+from nkilite.ir.types import contiguous_strides
+
+_RUN = 1024  # bytes of a row read at once, and then of the next row: lines enough for the hardware to fetch ahead
+_SIDE_BY_SIDE = 4  # panels filled by one step
+
+
+class _Rows(NamedTuple):
+    """A matrix to pack: dense rows `stride` bytes apart, whose values are rounded to the dtype `rounds`."""
+
+    pointer: Value
+    dtype: DType
+    stride: int
+    rounds: DType
+
+    def load(self, e: Emitter, row: int, lanes: int, at: Value) -> Value:
+        """Elements of a row as float32, rounded to what the tile holds."""
+        pointer = e.offset(at, row * self.stride)
+        value = convert.widen(e, self.dtype, e.load(convert.raw_scalar(self.dtype), pointer, lanes))
+        if self.rounds not in (self.dtype, dtypes.float32):
+            value = convert.widen(e, self.rounds, convert.narrow(e, self.rounds, value))
+        return value
+
+
+def pack(kernel: MicroKernel, dst: str, src: str) -> None:
+    """dst = src, where dst lies in panels; elements in row-major order of both shapes, by value."""
+    e = kernel.e
+    target, source = kernel.operands[dst], kernel.operands[src]
+    panels = target.panels
+    assert panels is not None
+    source, at = _dense(kernel, target, source, kernel.pointer(src))
+    dims = _free_dims(target, source)
+    assert dims is not None
+    *outer, run = dims
+    size = target.dtype.itemsize
+
+    def descend(level: int, to: Value, at: Value) -> None:
+        if level < len(outer):
+            steps = outer[level].strides
+            with e.loop(outer[level].count) as loop:
+                descend(level + 1, e.step(to, loop.index, steps[0] // (WIDTH * size) * panels.panel),
+                        e.step(at, loop.index, steps[1]))
+            return
+        rows = _Rows(at, source.dtype, source.strides[0], target.dtype)
+        _run(e, panels, to, rows, target.shape[0], run.count)
+
+    descend(0, kernel.pointer(dst), at)
+
+
+def _dense(
+    kernel: MicroKernel, target: CpuOperand, source: CpuOperand, pointer: Value
+) -> tuple[CpuOperand, Value]:
+    """The source, or a copy of it, with the target's partitions and neighbouring elements where the target's are."""
+    e = kernel.e
+    if source.shape[0] == target.shape[0] and source.dtype.is_float and _free_dims(target, source) is not None:
+        return source, pointer
+    kind = source.dtype if source.dtype.is_float else dtypes.float32
+    strides = tuple(s * kind.itemsize for s in contiguous_strides(target.shape))
+    dense = source._replace(dtype=kind, shape=target.shape, strides=strides)
+    scratch = e.scratch(prod(target.shape) * kind.itemsize)
+    dims = nest.unify([dense.layout, source.layout])
+    if dims is not None:
+        copy.nested(kernel, dense, source, dims, [scratch, pointer])
+    else:
+        compute = "bits" if kind == source.dtype else "f32"
+
+        def element(at: list[Value], steps: Sequence[int], lanes: int) -> None:
+            value = elementwise.load(e, source.dtype, at[1], lanes, steps[1], compute)
+            elementwise.store(e, kind, value, at[0], steps[0], compute)
+
+        elementwise.visit(kernel, [dense, source], [scratch, pointer], element)
+    return dense, scratch
+
+
+def _free_dims(target: CpuOperand, source: CpuOperand) -> list[nest.Dim] | None:
+    """Loops over the free elements, the last along neighbours on both sides, the others along whole panels.
+
+    None if there are none like that.
+    """
+    sizes = target.dtype.itemsize, source.dtype.itemsize
+    dims = nest.unify([(target.shape[1:], target.strides[1:]), (source.shape[1:], source.strides[1:])])
+    if dims is None:
+        return None
+    if not dims or dims[-1].strides[0] != sizes[0]:
+        dims = [*dims, nest.Dim(1, sizes)]
+    *outer, run = dims
+    whole = all(dim.strides[0] % (WIDTH * sizes[0]) == 0 for dim in outer)
+    return dims if whole and run.strides == sizes else None
+
+
+def _run(e: Emitter, panels: Panels, to: Value, rows: _Rows, partitions: int, columns: int) -> None:
+    """All partitions of neighbouring columns, from the beginning of a panel on."""
+    size = rows.dtype.itemsize
+    step = _RUN // size
+    full = columns // step * step
+    if full:
+        with e.loop(full, step=step) as loop:
+            first = e.step(rows.pointer, loop.index, size)
+            _block(e, panels, e.step(to, loop.index, panels.panel // WIDTH), first, rows, partitions, step)
+    if full < columns:
+        _block(e, panels, e.offset(to, full // WIDTH * panels.panel), e.offset(rows.pointer, full * size), rows,
+               partitions, columns - full)
+
+
+def _block(
+    e: Emitter, panels: Panels, to: Value, at: Value, rows: _Rows, partitions: int, columns: int
+) -> None:
+    """All partitions of columns that are read in one go, group of partitions by group."""
+    fill = {1: _line, 2: _pair_line, TILE_ROWS: _tile}[panels.depth]
+    step = WIDTH * _SIDE_BY_SIDE
+    full = columns // step * step
+
+    def piece(to: Value, at: Value, count: int) -> None:
+        column, lanes = 0, WIDTH
+        while column < count:
+            while lanes > count - column:
+                lanes //= 2
+            target = e.offset(to, column // WIDTH * panels.panel + column % WIDTH * panels.column)
+            fill(e, target, e.offset(at, column * rows.dtype.itemsize), rows, lanes)
+            column += lanes
+
+    with e.loop(partitions // panels.depth) as group:
+        source = e.step(at, group.index, panels.depth * rows.stride)
+        target = e.step(to, group.index, panels.group)
+        if full:
+            with e.loop(full, step=step) as loop:
+                first = e.step(source, loop.index, rows.dtype.itemsize)
+                piece(e.step(target, loop.index, panels.panel // WIDTH), first, step)
+        if full < columns:
+            piece(e.offset(target, full // WIDTH * panels.panel), e.offset(source, full * rows.dtype.itemsize),
+                  columns - full)
+
+
+def _line(e: Emitter, to: Value, at: Value, rows: _Rows, lanes: int) -> None:
+    """Columns of one partition as float32."""
+    e.store(rows.load(e, 0, lanes, at), to)
+
+
+def _pair_line(e: Emitter, to: Value, at: Value, rows: _Rows, lanes: int) -> None:
+    """Columns of two partitions, their bfloat16 interleaved."""
+    e.store(_pair(e, rows, at, 0, lanes), to)
+
+
+def _tile(e: Emitter, to: Value, at: Value, rows: _Rows, lanes: int) -> None:
+    """Lines of one column each, the bfloat16 of 32 partitions."""
+    words = [_pair(e, rows, at, i, lanes) for i in range(0, TILE_ROWS, 2)]
+    for first in range(0, len(words), lanes):
+        for i, line in enumerate(transpose.registers(e, words[first:first + lanes])):
+            e.store(line, e.offset(to, i * LINE + first * 4))
+
+
+def _pair(e: Emitter, rows: _Rows, at: Value, row: int, lanes: int) -> Value:
+    """The bfloat16 of two neighbouring rows as 32-bit words, the first in the lower half."""
+    low, high = (e.bitcast(rows.load(e, i, lanes, at), "i32") for i in (row, row + 1))
+    return e.or_(e.lshr(low, e.i32(16, lanes)), e.and_(high, e.i32(-1 << 16, lanes)))

@@ -1,0 +1,330 @@
+"""Tiles in panels: what is put there, that every access sees the same values, and groups of matmuls that add up."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.codegen.host import available
+from nkilite.ir.group import Accumulation
+from nkilite.ir.panels import Feed, panels
+from nkilite.passes.pipeline import run_pipeline
+
+BF16, E5M2 = ml_dtypes.bfloat16, ml_dtypes.float8_e5m2
+DTYPES = [np.float32, np.float16, BF16, E5M2]
+
+
+@pytest.fixture(params=list(available()))
+def level(request, monkeypatch):
+    monkeypatch.setenv("NKILITE_CPU", request.param)
+    return request.param
+
+
+def integers(shape, dtype, seed=0) -> np.ndarray:
+    """Small integers: products and sums are exact in every order."""
+    return np.random.default_rng(seed).integers(-3, 4, shape).astype(dtype)
+
+
+def passed(kernel, *arrays):
+    """The program after all passes."""
+    return run_pipeline(nki.jit(kernel).trace(*arrays))
+
+
+def run_both(kernel, *arrays) -> np.ndarray:
+    """The compiled result, which must be the simulated one bit by bit."""
+    expected = np.asarray(nki.simulate(kernel)(*arrays))
+    found = np.asarray(nki.jit(kernel)(*arrays))
+    np.testing.assert_array_equal(found.astype(np.float32), expected.astype(np.float32))
+    return found
+
+
+def load(x, shape=None):
+    tile = nl.ndarray(shape or x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(tile, x.reshape(tile.shape))
+    return tile
+
+
+def store(tile):
+    if tile.buffer is nl.psum:
+        moved = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+        nisa.tensor_copy(moved, tile)
+        tile = moved
+    out = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(out, tile)
+    return out
+
+
+def product(stationary, moving, **options):
+    dst = nl.ndarray((stationary.shape[1], moving.shape[1]), dtype=nl.float32, buffer=nl.psum)
+    nisa.nc_matmul(dst, stationary, moving, **options)
+    return dst
+
+
+def plain(a, b):
+    return store(product(load(a), load(b)))
+
+
+def feeds(kernel, *arrays) -> list[Feed]:
+    return list(passed(kernel, *arrays).panels.values())
+
+
+# --- inference ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "expected"),
+    [
+        (np.float32, 128, [Feed.vectors, Feed.vectors]),
+        (np.float16, 128, [Feed.vectors, Feed.vectors]),
+        (BF16, 128, [Feed.stationary, Feed.moving]),
+        (E5M2, 96, [Feed.stationary, Feed.moving]),
+        (BF16, 100, [Feed.tiles, Feed.tiles]),
+    ],
+)
+def test_operands_that_only_matmuls_read_are_put_in_panels(dtype, rows, expected):
+    assert feeds(plain, integers((rows, 64), dtype), integers((rows, 96), dtype)) == expected
+
+
+def test_a_tile_in_both_roles_has_no_order_for_the_tile_unit():
+    def kernel(a):
+        tile = load(a)
+        return store(product(tile, tile))
+
+    assert feeds(kernel, integers((64, 64), BF16)) == [Feed.tiles]
+    assert panels(Feed.tiles, 64, tile_unit=True) is None
+    assert feeds(kernel, integers((64, 64), np.float32)) == [Feed.vectors]
+
+
+def keeps(reason):
+    """A kernel with an access that knows nothing of panels, or a tile they cannot hold."""
+
+    def kernel(a, b):
+        if reason == "address":
+            tile = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf, address=(0, 0))
+            nisa.dma_copy(tile, a)
+        else:
+            tile = load(a)
+        out = product(tile[:, 8:40] if reason == "between panels" else tile, load(b))
+        if reason == "read":
+            copy = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(copy, tile)
+            return store(out), store(copy)
+        if reason == "written":
+            nisa.tensor_scalar(dst=tile, data=tile, op0=nl.add, operand0=1.0)
+            return store(out), store(product(tile, load(b)))
+        return store(out), store(out)
+
+    return kernel
+
+
+@pytest.mark.parametrize("reason", ["address", "between panels", "read", "written"])
+@pytest.mark.parametrize("dtype", [np.float32, BF16])
+def test_other_accesses_keep_a_tile_in_rows(level, reason, dtype):
+    a, b = integers((64, 64), dtype), integers((64, 48), dtype, 1)
+    kernel = keeps(reason)
+    program = passed(kernel, a, b)
+    assert len(program.panels) == (2 if reason == "written" else 1)
+    expected, found = nki.simulate(kernel)(a, b), nki.jit(kernel)(a, b)
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(left.astype(np.float32), right.astype(np.float32))
+
+
+def test_an_operand_of_mixed_products_stays_in_rows():
+    """The tile unit takes bfloat16 by bfloat16, not bfloat16 by float16."""
+
+    def kernel(a, b, c):
+        tile = load(a)
+        return store(product(tile, load(b))), store(product(tile, load(c)))
+
+    program = passed(kernel, integers((64, 64), BF16), integers((64, 64), BF16), integers((64, 64), np.float16))
+    assert sorted(f.name for f in program.panels.values()) == ["moving", "vectors"]
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize(
+    "shape", [(128, 128, 512), (32, 16, 16), (64, 200, 100), (128, 1, 512), (96, 33, 7), (128, 128, 1), (17, 30, 50)],
+    ids=str,
+)
+def test_products(level, dtype, shape):
+    k, m, n = shape
+    a, b = integers((k, m), dtype), integers((k, n), dtype, 1)
+    if m > 128:
+        a = a[:, :128]
+    found = run_both(plain, a, b)
+    np.testing.assert_array_equal(found, a.astype(np.float64).T @ b.astype(np.float64))
+
+
+@pytest.mark.parametrize("left", DTYPES[1:], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("right", DTYPES[1:], ids=lambda d: np.dtype(d).name)
+def test_mixed_dtypes(level, left, right):
+    run_both(plain, integers((64, 40), left), integers((64, 70), right, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=lambda d: np.dtype(d).name)
+def test_slices_of_stacked_tiles(level, dtype):
+    """[128, n, W] tiles filled by one DMA and read in slices that begin with a panel."""
+
+    def kernel(a, b):
+        stack = nl.ndarray((128, 3, 64), dtype=a.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(stack, a.reshape_dim(0, (3, 128)).permute((1, 0, 2)))
+        other = nl.ndarray((128, 3, 96), dtype=b.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(other, b.reshape_dim(0, (3, 128)).permute((1, 0, 2)))
+        dst = nl.ndarray((32, 80), dtype=nl.float32, buffer=nl.psum)
+        for i in range(3):
+            nisa.nc_matmul(dst, stack[:, i, 16:48], other[:, i, 16:96], accumulate=i > 0)
+        return store(dst)
+
+    a, b = integers((384, 64), dtype), integers((384, 96), dtype, 1)
+    program = passed(kernel, a, b)
+    assert len(program.panels) == 2
+    assert [(g.size, g.plan) for g in program.groups if isinstance(g.plan, Accumulation)] == [(3, Accumulation())]
+    found = run_both(kernel, a, b)
+    np.testing.assert_array_equal(found, (a.astype(np.float64).T @ b.astype(np.float64))[16:48, 16:])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16], ids=lambda d: np.dtype(d).name)
+def test_tiles_filled_piece_by_piece(level, dtype):
+    """By partitions, by columns, from another shape, transposed, and on chip with rounding."""
+
+    def kernel(a, b, wide):
+        tile = nl.ndarray((64, 96), dtype=a.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(tile[0:32, 0:48], a[0:32, 0:48])
+        nisa.dma_copy(tile[32:64, 0:48], a[0:48, 32:64].permute((1, 0)))
+        single = load(wide)
+        nisa.tensor_copy(tile[:, 48:96], single[:, 0:48])
+        other = nl.ndarray((64, 4, 32), dtype=b.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(other, b.reshape((64, 2, 64)))
+        return store(product(tile, other.reshape((64, 128))))
+
+    a, b = integers((64, 96), dtype), integers((64, 128), dtype, 1)
+    wide = np.random.default_rng(2).normal(size=(64, 48)).astype(np.float32)
+    program = passed(kernel, a, b, wide)
+    assert len(program.panels) == 2
+    expected, found = np.asarray(nki.simulate(kernel)(a, b, wide)), np.asarray(nki.jit(kernel)(a, b, wide))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=lambda d: np.dtype(d).name)
+def test_columns_beside_a_slice_do_not_matter(level, dtype):
+    """The rest of a tile, and of its last panel, may hold anything."""
+
+    def kernel(a, b):
+        left, right = load(a), load(b)
+        return store(product(left[:, 0:20], right[:, 32:67]))
+
+    a, b = integers((32, 40), dtype), integers((32, 70), dtype, 1)
+    a[:, 20:], b[:, :32], b[:, 67:] = np.nan, np.inf, np.nan
+    found = run_both(kernel, a, b)
+    np.testing.assert_array_equal(found, a[:, :20].astype(np.float64).T @ b[:, 32:67].astype(np.float64))
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def chain(flags, between=None, dst_slices=None):
+    """Matmuls one after the other onto slices of one PSUM tile."""
+
+    def kernel(a, b):
+        lefts = [load(a[i]) for i in range(len(flags))]
+        rights = [load(b[i]) for i in range(len(flags))]
+        dst = nl.ndarray((64, 128), dtype=nl.float32, buffer=nl.psum)
+        nisa.memset(dst, 1.0)
+        seen = nl.ndarray((64, 128), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.memset(seen, 0.0)
+        for i, flag in enumerate(flags):
+            if i == between:
+                nisa.tensor_copy(seen, dst)
+            start = dst_slices[i] if dst_slices else 0
+            nisa.nc_matmul(dst[:, start : start + 64], lefts[i], rights[i], accumulate=flag)
+        both = nl.ndarray((64, 256), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_copy(both[:, 0:128], seen)
+        nisa.tensor_copy(both[:, 128:256], dst)
+        return store(both)
+
+    return kernel
+
+
+GROUPS = {
+    "overwriting": (chain([False, True, True, True]), [4]),
+    "adding": (chain([True, True, True]), [3]),
+    "restarting": (chain([True, True, False, True, True, False]), [2, 3]),
+    "long": (chain([False] + [True] * 10), [8, 3]),
+    "read in between": (chain([False, True, True, True], between=2), [2, 2]),
+    "moving on": (chain([False, True, False, True, True], dst_slices=[0, 0, 64, 64, 0]), [2, 2]),
+    "overlapping": (chain([True, True, True, True], dst_slices=[0, 32, 32, 0]), [2]),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("case", list(GROUPS))
+def test_groups(level, case, dtype):
+    kernel, sizes = GROUPS[case]
+    a, b = integers((11, 96, 64), dtype), integers((11, 96, 64), dtype, 1)
+    program = passed(kernel, a, b)
+    assert [g.size for g in program.groups if isinstance(g.plan, Accumulation)] == sizes
+    run_both(kernel, a, b)
+
+
+@pytest.mark.parametrize("shape", [(128, 512), (33, 130), (16, 1), (100, 48)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=lambda d: np.dtype(d).name)
+def test_group_shapes(level, shape, dtype):
+    m, n = shape
+
+    def kernel(a, b):
+        dst = nl.ndarray((m, n), dtype=nl.float32, buffer=nl.psum)
+        for i in range(4):
+            nisa.nc_matmul(dst, load(a[i]), load(b[i]), accumulate=i > 0)
+        return store(dst)
+
+    run_both(kernel, integers((4, 64, m), dtype), integers((4, 64, n), dtype, 1))
+
+
+def test_loaded_between_matmuls_is_no_group_but_the_same_sum(level):
+    """Loads between the matmuls keep them apart; a group has nothing else inside."""
+
+    def kernel(a, b):
+        lefts, rights = [load(a[i]) for i in range(3)], [load(b[i]) for i in range(3)]
+        dst = nl.ndarray((64, 64), dtype=nl.float32, buffer=nl.psum)
+        for i in range(3):
+            if i == 2:
+                nisa.dma_copy(rights[0], b[1])
+            nisa.nc_matmul(dst, lefts[i], rights[0 if i == 2 else i], accumulate=i > 0)
+        return store(dst)
+
+    a, b = integers((3, 64, 64), BF16), integers((3, 64, 64), BF16, 1)
+    assert [g.size for g in passed(kernel, a, b).groups if isinstance(g.plan, Accumulation)] == [2]
+    run_both(kernel, a, b)
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=lambda d: np.dtype(d).name)
+def test_same_bits_on_any_number_of_threads(threads, dtype, monkeypatch):
+    """Parts of a product are panels of columns, each summed in one order."""
+
+    def kernel(a, b):
+        stacks = []
+        for x in (a, b):
+            stack = nl.ndarray((128, 4, x.shape[1]), dtype=x.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(stack, x.reshape_dim(0, (4, 128)).permute((1, 0, 2)))
+            stacks.append(stack)
+        out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+        for _ in range(4):
+            dst = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)
+            for i in range(4):
+                nisa.nc_matmul(dst, stacks[0][:, i, :], stacks[1][:, i, :], accumulate=i > 0)
+            nisa.tensor_copy(out, dst)
+        return store(out)
+
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(512, n)).astype(dtype) for n in (128, 512))
+    monkeypatch.setenv("NKILITE_NUM_THREADS", "1")
+    alone = np.asarray(nki.jit(kernel)(a, b))
+    monkeypatch.setenv("NKILITE_NUM_THREADS", threads)
+    np.testing.assert_array_equal(np.asarray(nki.jit(kernel)(a, b)), alone)
