@@ -10,7 +10,8 @@ from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import FAULT_WORDS
 from nkilite.runtime import threads
 from nkilite.runtime.library import library
-from nkilite.runtime.walker import BUSY, STATE_WORDS, WALK, Job
+from nkilite.runtime.sharing import BUSY, STATE_WORDS, Job
+from nkilite.runtime.walker import WALK
 
 _WORD = 8
 

@@ -20,7 +20,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.codegen.host import available
 from nkilite.errors import ArgumentError
-from nkilite.runtime import walker
+from nkilite.runtime import sharing
 from nkilite.runtime.library import library
 
 MOST = 256  # members of a team
@@ -90,16 +90,16 @@ class Team:
     def __init__(self) -> None:
         self.members = 1
         self._lock = threading.Lock()
-        functions = library(next(iter(available().values()))).addresses_together(walker.TEAM)
+        functions = library(next(iter(available().values()))).addresses_together(sharing.TEAM)
         self._worker = functions["nkilite_work"]
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
         self._launch = prototype(functions["nkilite_launch"])
         self._system = ctypes.CDLL(None, use_errno=True)
         self._system.calloc.restype = ctypes.c_void_p
-        size, align = walker.team_bytes(MOST), 4096
+        size, align = sharing.team_bytes(MOST), 4096
         memory = self._system.calloc(1, ctypes.c_size_t(size + align))
         self.address = memory + -memory % align
-        walker.new_team(self.address, MOST)
+        sharing.new_team(self.address, MOST)
 
     def grow(self, members: int) -> int:
         """Start workers until there are that many members, or as many as the system allows; returns how many."""
@@ -116,7 +116,7 @@ class Team:
         system.pthread_attr_init(attributes)
         system.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK))
         system.pthread_attr_setdetachstate(attributes, 1)
-        member = ctypes.c_void_p(walker.member_address(self.address, number))
+        member = ctypes.c_void_p(sharing.member_address(self.address, number))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             return system.pthread_create(ctypes.byref(thread), attributes, ctypes.c_void_p(self._worker), member) == 0
@@ -125,7 +125,7 @@ class Team:
             system.pthread_attr_destroy(attributes)
 
     def launch(self, job: np.ndarray, start: int) -> int:
-        """Run a job (the words of a `walker.Job`) of at most `members` parts from a word position of its table on.
+        """Run a job (the words of a `sharing.Job`) of at most `members` parts from a word position of its table on.
 
         Returns what nkilite_launch does.
         """

@@ -144,8 +144,10 @@ def _random_kernel(seed: int):
     return kernel
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_random_programs(seed, monkeypatch):
+@pytest.mark.parametrize("fuse", ["0", "1"])
+@pytest.mark.parametrize("seed", range(24))
+def test_random_programs(seed, fuse, monkeypatch):
+    monkeypatch.setenv("NKILITE_FUSE", fuse)
     draw = np.random.default_rng(seed)
     rows, columns = [(128, 512), (64, 96), (128, 200), (33, 129)][seed % 4]
     x = draw.standard_normal((rows, columns)).astype(np.float32)

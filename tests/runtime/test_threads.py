@@ -21,7 +21,8 @@ from nkilite.codegen.host import host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.runtime import meetings, threads
 from nkilite.runtime.library import Source, library
-from nkilite.runtime.walker import BUSY, LEAD, MEET, SPLIT, STATE_WORDS, WALK, Job
+from nkilite.runtime.sharing import BUSY, STATE_WORDS, Job
+from nkilite.runtime.walker import LEAD, MEET, SPLIT, WALK
 
 PARTS = (2, 3, 5, 8)
 
