@@ -53,8 +53,8 @@ SUBJECTS = (  # about a millisecond each, which often passes without the schedul
     Subject("transpose", {"M": 1024, "N": 1024}, {"TILES_IN_BLOCK_M": TILES, "TILES_IN_BLOCK_N": TILES}),
     Subject("swiglu", {"rows": 512, "D": 1024}, {"COLUMNS": (*PIECES, 4096)}),
     Subject(
-        "matmul", {"M": 512, "N": 512, "K": 512},
-        {"TILES_IN_BLOCK_M": (1, 2, 4, 8), "TILES_IN_BLOCK_N": (1, 2), "TILES_IN_BLOCK_K": (1, 2, 4, 8)},
+        "matmul", {"M": 256, "N": 512, "K": 256},
+        {"TILES_IN_BLOCK_M": (1, 2), "TILES_IN_BLOCK_N": (1, 2), "TILES_IN_BLOCK_K": (1, 2)},
     ),
     Subject(
         "mlp", {"tokens": 128, "H": 256, "F": 512},
