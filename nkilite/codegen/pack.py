@@ -46,6 +46,10 @@ def pack(kernel: MicroKernel, dst: str, src: str) -> None:
     assert dims is not None
     *outer, run = dims
     size = target.dtype.itemsize
+    groups = target.shape[0] // panels.depth
+    # Of a copy in scratch every thread would need all, so one does it.
+    alone = groups == 1 or at.ref != kernel.pointer(src).ref
+    part = (e.i64(0), e.i64(groups)) if alone else kernel.share(groups, rows=panels.depth, of=(src,))
 
     def descend(level: int, to: Value, at: Value) -> None:
         if level < len(outer):
@@ -55,7 +59,7 @@ def pack(kernel: MicroKernel, dst: str, src: str) -> None:
                         e.step(at, loop.index, steps[1]))
             return
         rows = _Rows(at, source.dtype, source.strides[0], target.dtype)
-        _run(e, panels, to, rows, target.shape[0], run.count)
+        _run(e, panels, to, rows, part, run.count)
 
     descend(0, kernel.pointer(dst), at)
 
@@ -101,24 +105,26 @@ def _free_dims(target: CpuOperand, source: CpuOperand) -> list[nest.Dim] | None:
     return dims if whole and run.strides == sizes else None
 
 
-def _run(e: Emitter, panels: Panels, to: Value, rows: _Rows, partitions: int, columns: int) -> None:
-    """All partitions of neighbouring columns, from the beginning of a panel on."""
+def _run(
+    e: Emitter, panels: Panels, to: Value, rows: _Rows, part: tuple[Value, Value], columns: int
+) -> None:
+    """Groups of partitions between the two of `part`, of neighbouring columns from the beginning of a panel on."""
     size = rows.dtype.itemsize
     step = _RUN // size
     full = columns // step * step
     if full:
         with e.loop(full, step=step) as loop:
             first = e.step(rows.pointer, loop.index, size)
-            _block(e, panels, e.step(to, loop.index, panels.panel // WIDTH), first, rows, partitions, step)
+            _block(e, panels, e.step(to, loop.index, panels.panel // WIDTH), first, rows, part, step)
     if full < columns:
-        _block(e, panels, e.offset(to, full // WIDTH * panels.panel), e.offset(rows.pointer, full * size), rows,
-               partitions, columns - full)
+        _block(e, panels, e.offset(to, full // WIDTH * panels.panel), e.offset(rows.pointer, full * size), rows, part,
+               columns - full)
 
 
 def _block(
-    e: Emitter, panels: Panels, to: Value, at: Value, rows: _Rows, partitions: int, columns: int
+    e: Emitter, panels: Panels, to: Value, at: Value, rows: _Rows, part: tuple[Value, Value], columns: int
 ) -> None:
-    """All partitions of columns that are read in one go, group of partitions by group."""
+    """Columns that are read in one go, group of partitions by group."""
     fill = {1: _line, 2: _pair_line, TILE_ROWS: _tile}[panels.depth]
     step = WIDTH * _SIDE_BY_SIDE
     full = columns // step * step
@@ -132,7 +138,7 @@ def _block(
             fill(e, target, e.offset(at, column * rows.dtype.itemsize), rows, lanes)
             column += lanes
 
-    with e.loop(partitions // panels.depth) as group:
+    with e.loop(part[1], start=part[0]) as group:
         source = e.step(at, group.index, panels.depth * rows.stride)
         target = e.step(to, group.index, panels.group)
         if full:
