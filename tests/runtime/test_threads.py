@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -156,6 +157,29 @@ def test_a_failure_of_the_leader_stops_all(parts):
     paused = Table((PAUSE, LEAD | MEET))
     assert paused.launch(parts)[0] == STATUS_PAUSE << 48
     assert table.launch(parts)[0] == stopped, "the team is ready again"
+
+
+def test_members_that_come_late_do_no_harm():
+    """Launches of changing size from several callers: what is left of one must not disturb the next."""
+    wrong = []
+
+    def launch(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(300):
+            parts, phases = draw.choice(PARTS), draw.randrange(1, 6)
+            table = Table(*[(COUNT, SPLIT | MEET), (EQUAL, SPLIT | MEET)] * phases)
+            stopped, _ = table.launch(parts, draw.choice([0, 1, 20, 500]))
+            counts = [phases] * parts + [0] * (threads.MOST - parts)
+            if stopped != BUSY and (stopped or table.counts.tolist() != counts):
+                wrong.append((stopped, parts, phases))
+
+    callers = [threading.Thread(target=launch, args=(seed,), daemon=True) for seed in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(120)
+        assert not caller.is_alive()
+    assert not wrong
 
 
 def test_a_taken_team_is_refused():
