@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nkilite.ir.program import Operand, Program, Signature
-from nkilite.ir.types import MemoryRegion, extent
+from nkilite.ir.types import MemoryRegion, ViewType, extent
 
 _FIXED = {MemoryRegion.sbuf: -1, MemoryRegion.psum: -2}  # spaces of the tiles with explicit addresses, which may alias
 
@@ -20,6 +20,7 @@ class RowOperand(NamedTuple):
         operand: its position among the signature's operands.
         stride: bytes from row to row, in the buffer's row-major storage.
         low, high: the bytes of a row that it spans, from its first element on.
+        bytes: of its elements in a row.
         dense: the elements of a row follow each other without gaps.
     """
 
@@ -28,6 +29,7 @@ class RowOperand(NamedTuple):
     stride: int
     low: int
     high: int
+    bytes: int
     dense: bool
     reads: bool
     writes: bool
@@ -53,13 +55,12 @@ def row_shape(signature: Signature) -> RowShape | None:
     if rows < 2 or any(k.indirection is not None or k.shape[0] != rows for k in kinds):
         return None
     operands = tuple(_row_operand(i, o) for i, o in enumerate(signature.operands))
-    for operand in operands:
-        span = operand.high - operand.low
-        if operand.writes and abs(operand.stride) < (1 if operand.on_chip else span):
+    for operand, known in zip(operands, signature.operands, strict=True):
+        if operand.writes and not (operand.stride if operand.on_chip else _distinct(known.type)):
             return None  # rows are written over each other
-        if not operand.on_chip and _transposed(signature.operands[operand.operand]):
+        if not operand.on_chip and _transposed(known):
             return None  # blocks of rows and columns at once are faster
-    return RowShape(rows, least, operands, sum(o.high - o.low for o in operands))
+    return RowShape(rows, least, operands, sum(o.bytes for o in operands))
 
 
 def _transposed(operand: Operand) -> bool:
@@ -79,9 +80,20 @@ def _row_operand(position: int, operand: Operand) -> RowOperand:
             dense &= stride == step
             step *= n
     return RowOperand(
-        position, operand.word, kind.strides[0] * size, low * size, (high + 1) * size, dense, operand.reads,
-        operand.writes, kind.region.on_chip,
+        position, operand.word, kind.strides[0] * size, low * size, (high + 1) * size, kind.free_bytes, dense,
+        operand.reads, operand.writes, kind.region.on_chip,
     )
+
+
+def _distinct(kind: ViewType) -> bool:
+    """Whether no two elements of a view are the same memory; False where that is hard to tell."""
+    reach = 1
+    for stride, n in sorted((abs(s), n) for s, n in zip(kind.strides, kind.shape, strict=True)):
+        if n > 1:
+            if stride < reach:
+                return False
+            reach += stride * (n - 1)
+    return True
 
 
 class Access(NamedTuple):

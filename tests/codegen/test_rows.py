@@ -17,7 +17,7 @@ import nkilite.language as nl
 from kernels import GALLERY
 from nkilite.codegen.host import available
 from nkilite.ir.group import RowPlan
-from nkilite.passes import fuse
+from nkilite.passes import row_plans, segments
 from nkilite.testing import make
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -26,11 +26,12 @@ MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fuse small tiles too, in small blocks and pieces, and treat every HBM tensor as a large one."""
-    monkeypatch.setattr(fuse, "_LEAST_BYTES", 0)
-    monkeypatch.setattr(fuse, "_BLOCK_BYTES", 2 << 10)
-    monkeypatch.setattr(fuse, "_PIECE_BYTES", 512)
-    monkeypatch.setattr(fuse, "_LEAST_PIECE", 5)
-    monkeypatch.setattr(fuse, "_LARGE", 0)
+    monkeypatch.setattr(row_plans, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
+    monkeypatch.setattr(row_plans, "_BLOCK_BYTES", 2 << 10)
+    monkeypatch.setattr(segments, "_PIECE_BYTES", 512)
+    monkeypatch.setattr(segments, "_LEAST_PIECE", 5)
+    monkeypatch.setattr(row_plans, "_LARGE", 0)
 
 
 def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: int = 1, **options: Any) -> list[Any]:
@@ -190,7 +191,7 @@ def test_double_buffering(eager: None) -> None:
 
 
 def test_stores_past_the_caches_at_any_alignment(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuse, "_PIECE_BYTES", 8 << 10)
+    monkeypatch.setattr(segments, "_PIECE_BYTES", 8 << 10)
 
     def kernel(x: Any) -> Any:
         for start, width in ((0, 700), (700, 1300), (2000, 97)):

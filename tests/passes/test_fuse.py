@@ -136,6 +136,22 @@ def test_rows_that_cross_are_not_interchanged() -> None:
     assert [len(names) for names in grouped(passed(kernel, x(*TILE)))] == [2, 1, 1, 2, 1]
 
 
+def test_stores_of_stacked_rows() -> None:
+    """Row i of the tile goes to rows i, 128 + i, ... of HBM: nothing meets, so it can be fused."""
+
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 4, 64), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x.reshape((4, 128, 64)).permute((1, 0, 2)))
+        nisa.activation(dst=tile, op=nl.square, data=tile)
+        nisa.dma_copy(dst=out.reshape((4, 128, 64)).permute((1, 0, 2)), src=tile)
+        return out
+
+    data = x(512, 64)
+    assert grouped(passed(kernel, data)) == [["dma_copy", "activation", "dma_copy"]]
+    np.testing.assert_array_equal(nki.jit(kernel)(data), data * data)
+
+
 def test_hbm_rows_that_cross_are_not_interchanged() -> None:
     def kernel(x: Any) -> Any:
         tile, other = new(), new()

@@ -1,0 +1,231 @@
+"""How a run of instructions becomes a row group: blocks, scratch, what is read in place and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nkilite.ir.group import Forwarded, Group, RowPlan, Scratch, Segment
+from nkilite.ir.program import Program
+from nkilite.ir.types import BufferKind
+from nkilite.passes.liveness import Lifetimes, lifetimes
+from nkilite.passes.rows import Access, meet
+from nkilite.passes.runs import Run, moves
+from nkilite.passes.segments import find_segments, row_bytes
+
+_BLOCK_BYTES = 64 << 10  # of a block of rows that goes through a run: fits a large L1 or a corner of L2
+_SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
+_LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
+_LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for threads
+_PARTS = 8  # blocks at least, for as many threads
+_LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
+_STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
+_ALIGN, _ALIASING = 64, 4096
+
+
+class Planner:
+    """Decides how runs are written."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._lifetimes: Lifetimes = lifetimes(program)
+        read = set()
+        words = [tuple(o.word for o in s.operands if o.reads and not o.type.region.on_chip) for s in program.signatures]
+        code = program.code
+        for start in program.starts():
+            for word in words[code[start]]:
+                read.add(code[start + word])
+        self._large = [not b.region.on_chip and b.size_bytes >= _LARGE for b in program.buffers]
+        self._never_read = [large and i not in read for i, large in enumerate(self._large)]
+        self._scratchable = [
+            b.region.on_chip and b.address is None and b.kind is BufferKind.internal for b in program.buffers
+        ]
+        self._plans: dict[tuple, tuple[RowPlan, tuple[int, ...]]] = {}
+        self._private: dict[tuple, list[int]] = {}  # of a plan, by the order in which a run meets buffers
+
+    def group(self, run: Run) -> Group | None:
+        """The group of a run, or None if its instructions are better off on their own."""
+        if sum(s.bytes for s in run.shapes) * run.rows < (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
+            return None
+        numbers, key = self._pattern(run)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = self._plan(run)
+            order = {buffer: number for number, buffer in enumerate(numbers)}
+            self._private[key] = [order[b] for b in found[1]]
+        buffers = list(numbers)
+        return Group(run.first, len(run.signatures), found[0], tuple(buffers[n] for n in self._private[key]))
+
+    def _pattern(self, run: Run) -> tuple[dict[int, int], tuple]:
+        """The buffers of a run with where it first meets them, and what runs of the same plan have in common."""
+        numbers: dict[int, int] = {}
+        order: dict[int, int] = {}
+        parts: list[object] = [run.signatures]
+        first, end = run.first, run.first + len(run.signatures)
+        for accesses in run.accesses:
+            for a in accesses:
+                buffer = a.buffer
+                if buffer not in numbers:
+                    order[buffer] = len(numbers)
+                    numbers[buffer] = 0 if a.operand.on_chip else a.low
+                    inside = self._lifetimes.first[buffer] >= first and self._lifetimes.last[buffer] < end
+                    parts += (self._large[buffer], self._never_read[buffer], inside and self._scratchable[buffer])
+                parts += (order[buffer], a.low - numbers[buffer], a.first, a.step)
+        return numbers, tuple(parts)
+
+    def _plan(self, run: Run) -> tuple[RowPlan, tuple[int, ...]]:
+        """How a run is written, and the buffers that need no memory."""
+        dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
+        idle = _idle(run, dead)
+        touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
+        forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], touched, run)) is not None}
+        rows = _rows_per_block(run, touched, forwarded)
+        skipped = idle | set(forwarded.values())
+        segments = find_segments(self._program, run, skipped, rows, touched)
+        slots: list[int] = []
+        homes: dict[int, Scratch] = {}  # of the byte at which a partition of the buffer begins
+        space = _SCRATCH_BYTES
+        for buffer in dead:
+            if buffer in touched and buffer not in forwarded:
+                low, width, in_piece = _extent(touched[buffer], segments)
+                pitch = _pitch(width)
+                if rows * pitch <= space:
+                    space -= rows * pitch
+                    homes[buffer] = Scratch(len(slots), -low, in_piece)
+                    slots.append(pitch)
+        places = tuple(
+            tuple(self._place(a, homes, forwarded, touched) if m not in skipped else None for a in accesses)
+            for m, accesses in enumerate(run.accesses)
+        )
+        streams = tuple(
+            m for m, accesses in enumerate(run.accesses)
+            if m not in skipped
+            and any(a.operand.writes and self._never_read[a.buffer] and _streamable(a) for a in accesses)
+        )
+        unread = tuple(
+            (m, i) for m, accesses in enumerate(run.accesses) for i, a in enumerate(accesses)
+            if m not in skipped and a.buffer in homes and not any(o.operand.reads for o in touched[a.buffer])
+        )
+        plan = RowPlan(
+            rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
+            self._ahead(run, places, skipped), unread,
+        )
+        return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
+
+    def _place(
+        self, access: Access, homes: dict[int, Scratch], forwarded: dict[int, int], touched: dict[int, list[Access]]
+    ) -> Scratch | Forwarded | None:
+        """Where an operand is, if not where its buffer is."""
+        start = access.low - access.operand.low
+        if access.buffer in homes:
+            home = homes[access.buffer]
+            return home._replace(byte=home.byte + start)
+        if access.buffer in forwarded:
+            return Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
+        return None
+
+    def _dies(self, buffer: int, accesses: list[Access], run: Run) -> bool:
+        """Whether nothing outside the run needs a tile, and its rows are those of the run."""
+        return (
+            self._scratchable[buffer]
+            and self._lifetimes.first[buffer] >= run.first
+            and self._lifetimes.last[buffer] < run.first + len(run.signatures)
+            and len({(a.first, a.step) for a in accesses}) == 1
+        )
+
+    def _load(self, accesses: list[Access], touched: dict[int, list[Access]], run: Run) -> int | None:
+        """The DMA load in whose place a tile's readers can read HBM; None if there is no such load."""
+        load = accesses[0]
+        signature = self._program.signatures[run.signatures[load.member]]
+        if not load.operand.writes or load.operand.reads or sum(a.operand.writes for a in accesses) > 1:
+            return None
+        if not moves(run.shapes[load.member], True) or signature.dst.dtype != signature.src.dtype:
+            return None
+        (source,) = (a for a in run.accesses[load.member] if not a.operand.writes)
+        if not (load.operand.dense and source.operand.dense):
+            return None
+        if any(a.low < load.low or a.high > load.high for a in accesses):
+            return None
+        last = accesses[-1].member
+        for other in touched[source.buffer]:
+            if other.operand.writes and load.member < other.member <= last and meet(source, other, run.rows):
+                return None
+        return load.member
+
+    def _ahead(self, run: Run, places: tuple, skipped: set[int]) -> tuple[tuple[int, int], ...]:
+        """The last reader of each piece of a large HBM tensor."""
+        readers: dict[int, tuple[int, int]] = {}
+        for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
+            for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
+                source = member
+                if isinstance(place, Forwarded):
+                    source = place.member
+                elif access.operand.on_chip or access.operand.writes or member in skipped:
+                    continue
+                (origin,) = (a for a in run.accesses[source] if not a.operand.writes)
+                if self._large[origin.buffer] and origin.step:
+                    readers[source] = member, position
+        return tuple(sorted(readers.values()))
+
+
+def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:
+    """Accesses by buffer, in order."""
+    found: dict[int, list[Access]] = {}
+    for accesses in members:
+        for access in accesses:
+            found.setdefault(access.buffer, []).append(access)
+    return found
+
+
+def _idle(run: Run, dead: dict[int, list[Access]]) -> set[int]:
+    """Members that write nothing that anything reads."""
+    idle: set[int] = set()
+    changed = True
+    while changed:
+        read = {
+            a.buffer for m, accesses in enumerate(run.accesses) if m not in idle for a in accesses if a.operand.reads
+        }
+        found = {
+            m for m, accesses in enumerate(run.accesses)
+            if all(a.buffer in dead and a.buffer not in read for a in accesses if a.operand.writes)
+        }
+        changed = found != idle
+        idle = found
+    return idle
+
+
+def _extent(accesses: list[Access], segments: list[Segment]) -> tuple[int, int, bool]:
+    """First byte and bytes of a row of scratch that holds a tile, and whether that is a piece of the columns."""
+    for segment in segments:
+        inside = all(segment.first <= a.member < segment.end for a in accesses)
+        if inside and len({(a.low, a.high) for a in accesses}) == 1:
+            size = (accesses[0].high - accesses[0].low) // segment.columns
+            return accesses[0].low, segment.piece * size, True
+    low = min(a.low for a in accesses)
+    low -= low % _ALIGN
+    return low, max(a.high for a in accesses) - low, False
+
+
+def _written(accesses: list[Access]) -> Access:
+    return next(a for a in accesses if a.operand.writes)
+
+
+def _streamable(access: Access) -> bool:
+    """Whether the rows an operand writes are long runs in HBM."""
+    operand = access.operand
+    return not operand.on_chip and operand.dense and operand.high - operand.low >= _STREAMED_ROW
+
+
+def _rows_per_block(run: Run, touched: dict[int, list[Access]], forwarded: dict[int, int]) -> int:
+    """The largest divisor of the rows with which a block stays in the cache."""
+    least = max(s.least for s in run.shapes)
+    most = max(least, min(_BLOCK_BYTES // row_bytes(touched, forwarded), -(-run.rows // _PARTS)))
+    if run.rows <= most:
+        return run.rows
+    rows = next(n for n in range(most, 0, -1) if run.rows % n == 0)
+    return rows if rows >= least else run.rows
+
+
+def _pitch(row_bytes: int) -> int:
+    """Row pitch of scratch: whole cache lines, but never a multiple of the distance at which rows compete for them."""
+    pitch = -(-row_bytes // _ALIGN) * _ALIGN
+    return pitch + _ALIGN if pitch % _ALIASING == 0 else pitch
