@@ -208,6 +208,14 @@ class DtypeMismatch(NkiValidationError):
     remedy = "{hint}"
 
 
+class BroadcastDestination(NkiValidationError):
+    template = (
+        "{instruction}: {operand} of shape {shape} repeats dimension {dim} (stride 0), so that {count} elements "
+        "would be written to one place; which of them stays is undefined."
+    )
+    remedy = "write to a tile of the full shape, or reduce the operands to the element that should stay."
+
+
 class UnsupportedDtype(NkiValidationError):
     template = "{instruction}: {operand} has dtype {found}; allowed on {target}: {allowed}."
     remedy = "use a tile of an allowed dtype; nisa.tensor_copy converts."

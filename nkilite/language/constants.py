@@ -30,9 +30,9 @@ def shared_constant(constant: np.ndarray | str | os.PathLike) -> NkiTensor:
         constant: a NumPy array, or the path of a .npy file.
 
     Raises:
-        InvalidOperand: it is neither, or the chip lacks its element type.
+        InvalidOperand: it is neither, the file cannot be read as one, or the chip lacks its element type.
     """
-    array = np.load(constant) if isinstance(constant, (str, os.PathLike)) else constant
+    array = _loaded(constant) if isinstance(constant, (str, os.PathLike)) else constant
     if not isinstance(array, np.ndarray) or array.ndim == 0:
         raise _invalid(
             describe(constant), "a NumPy array with dimensions, or the path of one"
@@ -92,6 +92,13 @@ def shared_identity_matrix(n: int, dtype: Any = uint8, dst: NkiTensor | None = N
     if dst is None:
         builder.constants[key] = tile
     return tile
+
+
+def _loaded(path: str | os.PathLike) -> np.ndarray:
+    try:
+        return np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise _invalid(f"{os.fspath(path)!r}, which cannot be loaded ({error})", "the path of a .npy file") from None
 
 
 def _invalid(found: str, expected: str) -> InvalidOperand:

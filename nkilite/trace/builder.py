@@ -12,6 +12,7 @@ import numpy as np
 
 from nkilite import dtypes
 from nkilite.errors import (
+    BroadcastDestination,
     DependencyOnLoop,
     InvalidOperand,
     NkiError,
@@ -23,7 +24,7 @@ from nkilite.errors import (
 from nkilite.ir.coverage import Coverage, Covered, check_read
 from nkilite.ir.definition import Definition, Parameter, Role
 from nkilite.ir.program import IMMEDIATE, Program, Signature
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
 from nkilite.machine.engine import Engine
 from nkilite.machine.target import Target
@@ -146,6 +147,7 @@ class Builder:
             arguments["registers"] = self.registers(engine).type
         call = Signature(-1, definition, arguments, self.target, ())
         definition.rule("check")(call)
+        _check_destinations(call)
         signature = self.program.signature(definition, arguments)
         if open_engine:
             self.program.open_engines.add(signature.id)
@@ -394,6 +396,20 @@ class EagerBuilder(Builder):
             if coverage is not None:
                 tensor = storage.located(tensor)
                 coverage.mark(tensor.type, tensor.byte_offset)
+
+
+def _check_destinations(call: Signature) -> None:
+    """Raise BroadcastDestination for a written view of which several elements are one place in memory."""
+    for operand in call.operands:
+        if not operand.writes:
+            continue
+        dynamic = operand.type.indirection is not None and operand.type.indirection.kind is IndirectKind.vector
+        for dim, (count, stride) in enumerate(zip(operand.type.shape, operand.type.strides, strict=True)):
+            if not stride and count > 1 and not (dynamic and dim == 0):  # each has its own index there
+                raise BroadcastDestination(
+                    instruction=f"nisa.{call.name}", operand=operand.name, shape=operand.type.shape, dim=dim,
+                    count=count,
+                )
 
 
 def _check_immediates(signature: Signature, operands: tuple) -> None:

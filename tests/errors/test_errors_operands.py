@@ -8,6 +8,7 @@ from errors_testing import Table, X, check, psum, sbuf
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.errors import (
+    BroadcastDestination,
     DtypeMismatch,
     FreeSizeExceeded,
     InvalidCall,
@@ -21,6 +22,21 @@ from nkilite.errors import (
 )
 
 mistake = Table()
+
+
+# --- destinations ---------------------------------------------------------------------------------------------
+
+
+@mistake(BroadcastDestination, "nisa.tensor_copy: dst of shape (64, 32) repeats dimension 1", "32 elements")
+def repeated_destination(x):
+    one, data = sbuf((64, 1)), sbuf((64, 32))
+    nisa.tensor_copy(one.broadcast(1, 32), data)  # here
+
+
+@mistake(BroadcastDestination, "nisa.dma_copy: dst of shape (64, 4, 8) repeats dimension 1")
+def repeated_destination_of_dma(x):
+    out = nl.ndarray((64, 1, 8), nl.float32, nl.shared_hbm)
+    nisa.dma_copy(out.ap([[8, 64], [0, 4], [1, 8]]), sbuf((64, 4, 8)))  # here
 
 
 # --- shapes ---------------------------------------------------------------------------------------------------

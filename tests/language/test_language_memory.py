@@ -89,6 +89,7 @@ def test_likes():
         (lambda: nl.load(nl.zeros((4, 4), nl.float32)), errors.InvalidOperand, "SBUF; expected a tensor in HBM"),
         (lambda: nl.shared_identity_matrix(129), errors.InvalidOperand, "129; expected an int from 1 to 128"),
         (lambda: nl.shared_constant(3.0), errors.InvalidOperand, "float 3.0"),
+        (lambda: nl.shared_constant("missing.npy"), errors.InvalidOperand, "'missing.npy', which cannot be loaded"),
         (lambda: nl.shared_constant(np.zeros(3)), errors.InvalidOperand, "float64"),
         (lambda: nl.transpose(nl.zeros((4, 4, 4), nl.float32)), errors.InvalidOperand, "two-dimensional"),
         (lambda: nl.broadcast_to(nl.zeros((4, 3), nl.float32), (4, 6)), errors.ShapeMismatch, r"\(4, 3\).*\(4, 6\)"),
