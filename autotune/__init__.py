@@ -22,7 +22,6 @@ Modules, from the bottom up:
     measuring, isolation, measured   the cpu objective: its processes, the parent's end, the objective
     several     several figures at once
     opening     what a measured search begins with
-    gaussian    a Gaussian process as a sampler
     samplers    optuna behind ask and tell
     study       the search
     lookup      tuned configurations at launch

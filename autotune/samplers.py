@@ -16,7 +16,6 @@ from optuna.trial import TrialState, create_trial
 from autotune import pareto
 from autotune.context import canonical
 from autotune.errors import MissingExtra, OneFigureOnly, UnknownSampler
-from autotune.gaussian import GaussianSampler
 from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
@@ -33,16 +32,27 @@ def _tpe(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSamp
 
 
 def _cmaes(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
-    if find_spec("cmaes") is None:
-        raise MissingExtra(extra="cmaes", what="sampler 'cmaes'", problem="no module named 'cmaes'")
+    _needs("cmaes", "cmaes")
     return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
+
+
+def _gp(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
+    _needs("gp", "torch", "scipy")
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
+
+
+def _needs(sampler: str, *modules: str) -> None:
+    """Check for the modules of a sampler, which the extra of its name installs."""
+    for name in modules:
+        if find_spec(name) is None:
+            raise MissingExtra(extra=sampler, what=f"sampler {sampler!r}", problem=f"no module named {name!r}")
 
 
 SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
     "tpe": _tpe,
     "random": lambda seed, startup, conditional: optuna.samplers.RandomSampler(seed=seed),
     "cmaes": _cmaes,
-    "gp": lambda seed, startup, conditional: GaussianSampler(seed, startup),
+    "gp": _gp,
     "nsga2": lambda seed, startup, conditional: optuna.samplers.NSGAIISampler(
         seed=seed, population_size=2 * startup
     ),

@@ -10,9 +10,9 @@ for each other count as work.
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 
 from autotune import Space, Specification, Study, Workload
+from autotune.errors import MissingExtra
 from autotune.objective import Modelled
 from autotune.outcome import Outcome, Reason
 from autotune.samplers import SAMPLERS
@@ -48,9 +48,11 @@ def main() -> None:
     print("| sampler | " + " | ".join(f"{n} trials" for n in options.trials) + " |")
     print("|---|" + "---|" * len(options.trials))
     for sampler in SAMPLERS:
-        if sampler == "cmaes" and find_spec("cmaes") is None:
+        try:
+            overhead(sampler, 20, seed=1)
+        except MissingExtra as missing:
+            print(missing)
             continue
-        overhead(sampler, 20, seed=1)
         figures = [f"{overhead(sampler, n):.1f} ms" for n in options.trials]
         print(f"| {sampler} | " + " | ".join(figures) + " |", flush=True)
 
