@@ -77,7 +77,7 @@ class Planner:
         dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
         idle = _idle(run, dead)
         touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
-        forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], touched, run)) is not None}
+        forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
         rows = _rows_per_block(run, touched, forwarded)
         skipped = idle | set(forwarded.values())
         segments = find_segments(self._program, run, skipped, rows, touched)
@@ -132,7 +132,7 @@ class Planner:
             and len({(a.first, a.step) for a in accesses}) == 1
         )
 
-    def _load(self, accesses: list[Access], touched: dict[int, list[Access]], run: Run) -> int | None:
+    def _load(self, accesses: Sequence[Access], run: Run) -> int | None:
         """The DMA load in whose place a tile's readers can read HBM; None if there is no such load."""
         load = accesses[0]
         signature = self._program.signatures[run.signatures[load.member]]
@@ -145,10 +145,10 @@ class Planner:
             return None
         if any(a.low < load.low or a.high > load.high for a in accesses):
             return None
-        last = accesses[-1].member
-        for other in touched[source.buffer]:
-            if other.operand.writes and load.member < other.member <= last and meet(source, other, run.rows):
-                return None
+        for later in run.accesses[load.member + 1 : accesses[-1].member + 1]:
+            for other in later:
+                if other.operand.writes and other.space == source.space and meet(source, other, run.rows):
+                    return None
         return load.member
 
     def _ahead(self, run: Run, places: tuple, skipped: set[int]) -> tuple[tuple[int, int], ...]:

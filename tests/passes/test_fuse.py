@@ -179,6 +179,22 @@ def test_a_load_of_what_is_stored_in_between_is_not_read_in_place() -> None:
     assert group.plan.skipped == ()
 
 
+def test_one_array_for_two_arguments() -> None:
+    def kernel(x: Any, y: Any) -> Any:
+        one, two, three = new(), new(), new()
+        nisa.dma_copy(dst=one, src=y)
+        nisa.activation(dst=two, op=nl.square, data=one)
+        nisa.dma_copy(dst=x, src=two)
+        nisa.tensor_tensor(dst=three, data1=one, data2=two, op=nl.add)
+        nisa.dma_copy(dst=x, src=three)
+        return x
+
+    expected, got = x(*TILE), x(*TILE)
+    expected = expected + expected * expected
+    nki.jit(kernel)(got, got)
+    np.testing.assert_array_equal(got, expected)
+
+
 def test_groups_of_others_are_left_alone() -> None:
     def kernel(x: Any) -> Any:
         one, two = new(), new()
