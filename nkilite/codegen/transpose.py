@@ -9,6 +9,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
+_SIDE = 16  # lanes of the widest vectors of 32-bit words
 
 
 def blocks(e: Emitter, dims: Sequence[nest.Dim], at: list[Value], size: int) -> bool:
@@ -125,6 +126,28 @@ def _find(dims: Sequence[nest.Dim], operand: int, size: int) -> int | None:
     return next((i for i, d in enumerate(dims) if d.strides[operand] == size), None)
 
 
+def _halves(
+    e: Emitter,
+    across: int,
+    down: int,
+    row: Callable[[Value], Value],
+    load: Callable[[Value, int], Value],
+    source_size: int,
+    out: Value,
+    out_stride: int,
+) -> None:
+    """Whole blocks of 32 rows by 16 columns of 16-bit elements: pairs of rows are transposed as 32-bit words."""
+    with e.loop(down, step=_SIDE) as j, e.loop(across, step=2 * _SIDE) as i:
+        words = []
+        for n in range(0, 2 * _SIDE, 2):
+            at = (e.step(row(e.add(i.index, e.i64(n + half))), j.index, source_size) for half in range(2))
+            low, high = (e.convert("zext", load(p, _SIDE), "i32") for p in at)
+            words.append(e.or_(low, e.shl(high, e.i32(16, _SIDE))))
+        corner = e.step(e.step(out, j.index, out_stride), i.index, 2)
+        for n, column in enumerate(registers(e, words)):
+            e.store(column, e.offset(corner, n * out_stride))
+
+
 def _tiles(
     e: Emitter,
     size: int,
@@ -137,6 +160,18 @@ def _tiles(
     out_stride: int,
 ) -> None:
     """out[j, i] = row(i)[j] for i < across, j < down, where both row(i) and the rows of out are dense."""
+    if size == 2 and e.host.lanes == _SIDE:
+        wide, tall = across // (2 * _SIDE) * (2 * _SIDE), down // _SIDE * _SIDE
+        if wide and tall:
+            _halves(e, wide, tall, row, load, source_size, out, out_stride)
+            if wide < across:
+                right = e.offset(out, wide * size)
+                _tiles(e, size, across - wide, tall, lambda i: row(e.add(i, e.i64(wide))), load, source_size, right,
+                       out_stride)
+            if tall < down:
+                _tiles(e, size, across, down - tall, lambda i: e.offset(row(i), tall * source_size), load, source_size,
+                       e.offset(out, tall * out_stride), out_stride)
+            return
     block = _block(e, size)
 
     def tile(i: Value, j: Value, side: int) -> None:
