@@ -12,7 +12,7 @@ from nkilite.dtypes import DType
 
 Body = Callable[..., Value]
 
-_LINE, _SECOND_LEVEL = 64, 2
+_LINE = 64
 VECTORS_PER_STEP = 2  # native vectors per loop step: hides latency without spilling long expressions
 
 
@@ -136,10 +136,10 @@ def map(
 
 
 def fetch(e: Emitter, pointer: Value, ahead: int, count: int) -> None:
-    """Bring `count` bytes that lie `ahead` bytes ahead of a pointer to the second-level cache; none if `ahead` is 0."""
+    """Bring `count` bytes that lie `ahead` bytes ahead of a pointer to the nearest cache; none if `ahead` is 0."""
     if ahead:
         for byte in range(0, count, _LINE):
-            e.prefetch(e.offset(pointer, ahead + byte), locality=_SECOND_LEVEL)
+            e.prefetch(e.offset(pointer, ahead + byte))
 
 
 def visit(
