@@ -109,5 +109,8 @@ def verify_passes() -> bool:
 
 
 def fuse() -> bool:
-    """NKILITE_FUSE: run chains of instructions a few partitions at a time ("0" runs one instruction after another)."""
+    """NKILITE_FUSE: run chains of instructions a few partitions at a time ("0" runs one instruction after another).
+
+    Read when a kernel is compiled: what a kernel object has already compiled stays as it is.
+    """
     return os.environ.get("NKILITE_FUSE", "1") not in ("", "0")
