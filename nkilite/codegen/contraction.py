@@ -188,9 +188,12 @@ class _Broadcast(NamedTuple):
         self, e: Emitter, column: Value, pointer: Value, count: int, tall: int,
         body: Callable[[Value, Value, int], None],
     ) -> None:
-        for at in range(0, count, tall):
-            first = e.add(column, e.i64(at)) if at else column
-            body(first, e.offset(pointer, at * self.column_stride), min(tall, count - at))
+        whole = count // tall * tall
+        if whole:
+            with e.loop(whole, step=tall) as loop:
+                body(e.add(column, loop.index), e.step(pointer, loop.index, self.column_stride), tall)
+        if whole < count:
+            body(e.add(column, e.i64(whole)), e.offset(pointer, whole * self.column_stride), count - whole)
 
 
 def _widen(e: Emitter, part: Matrix, source: Value, target: Value) -> None:
