@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from nkilite.ir.group import Accumulation, Group
 from nkilite.ir.program import Program, Signature
 
@@ -12,24 +14,23 @@ class GroupMatmuls:
     """Make groups of consecutive matmuls onto the same view, of operands in panels, all but the first accumulating."""
 
     def run(self, program: Program) -> Program:
-        code = program.code
-        words = [_words(s) for s in program.signatures]
+        code, packed = program.code, program.panels
+        products = [_product(s) for s in program.signatures]
         widths = [s.n_words for s in program.signatures]
         groups: list[Group] = []
         run: tuple | None = None  # what the members have in common
         first = start = 0
         for index in range(program.count):
-            signature = program.signatures[code[start]]
-            found = words[signature.id]
-            key: tuple | None = None
-            if found is not None and all(code[start + word] in program.panels for word in found[1:]):
-                dst = start + found[0]
-                key = code[dst], code[dst + 1], signature.dst, signature.stationary.shape, signature.moving.shape
-            joins = key is not None and key == run and signature.accumulate and index - first < _LONGEST
-            if not joins:
+            number = code[start]
+            product = products[number]
+            key = None
+            if product and code[start + product.stationary] in packed and code[start + product.moving] in packed:
+                key = code[start + product.dst], code[start + product.dst + 1], product.kinds
+            adds = product is not None and product.accumulates
+            if key is None or key != run or not adds or index - first == _LONGEST:
                 _close(groups, first, index, run)
                 first, run = index, key
-            start += widths[signature.id]
+            start += widths[number]
         _close(groups, first, program.count, run)
         program.groups = sorted([*program.groups, *groups])
         return program
@@ -40,8 +41,19 @@ def _close(groups: list[Group], first: int, end: int, run: tuple | None) -> None
         groups.append(Group(first, end - first, Accumulation()))
 
 
-def _words(signature: Signature) -> tuple[int, int, int] | None:
-    """Where the words of dst and of the operands of a matmul without runtime indices are."""
+class _Product(NamedTuple):
+    """A matmul without runtime indices: the words of its operands, and what those of a group have in common."""
+
+    dst: int
+    stationary: int
+    moving: int
+    accumulates: bool
+    kinds: tuple
+
+
+def _product(signature: Signature) -> _Product | None:
     if signature.name != "nc_matmul" or signature.dst.indirection is not None:
         return None
-    return tuple(signature.operand(name).word for name in ("dst", "stationary", "moving"))  # type: ignore[return-value]
+    dst, stationary, moving = (signature.operand(name) for name in ("dst", "stationary", "moving"))
+    kinds = dst.type, stationary.type.shape, moving.type.shape
+    return _Product(dst.word, stationary.word, moving.word, bool(signature.accumulate), kinds)

@@ -30,10 +30,10 @@ class InferPanels:
                 use = uses[id]
                 if use is None:
                     continue
-                key = access, code[start + access.word + 1]
+                key = number, access.word, code[start + access.word + 1]
                 if key not in use.seen:
                     use.seen.add(key)
-                    if not use.add(access, buffers[id], key[1]):
+                    if not use.add(access, buffers[id], key[2]):
                         uses[id] = None
             start += widths[number]
         found = {id: use for id, use in enumerate(uses) if use is not None and use.roles and use.written}
@@ -83,7 +83,7 @@ class _Uses:
     exact: set[bool] = field(default_factory=set)
     aligned: bool = True  # to the partitions of a tile register
     written: bool = False
-    seen: set[tuple[_Access, int]] = field(default_factory=set)
+    seen: set[tuple[int, int, int]] = field(default_factory=set)
 
     def add(self, access: _Access, buffer: Buffer, offset: int) -> bool:
         """Take note of an access at a byte offset; False if it cannot be to panels."""
