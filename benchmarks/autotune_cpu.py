@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autotune import Result, Space, Workload, search
-from autotune.timing import paired_ratio, quantile
+from autotune.measure.timing import paired_ratio, quantile
 from benchmarks.machine import describe
 
 SHARE = 2  # of the space a study tries

@@ -13,9 +13,9 @@ import argparse
 
 from autotune import Space, Specification, Study, Workload
 from autotune.errors import MissingExtra
+from autotune.explore.samplers import SAMPLERS
 from autotune.objective import Modelled
 from autotune.outcome import Outcome, Reason
-from autotune.samplers import SAMPLERS
 from autotune.space import Configuration
 from benchmarks.machine import describe
 

@@ -17,9 +17,8 @@ from benchmarks.contest import ROUNDS, Contest, race
 from benchmarks.machine import describe
 from benchmarks.speed import SUBJECTS
 from benchmarks.speed.match import Match
+from benchmarks.speed.page import COLUMNS, cells, page
 from benchmarks.speed.plot import plot
-
-COLUMNS = ("work", "size", "threads", "ours", "peer", "its time", "its time / ours", "goal")
 
 
 def main(
@@ -27,7 +26,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Of ours and of every peer; 0 takes every core.")] = 1,
     rounds: Annotated[int, typer.Option(min=3)] = ROUNDS,
     output: Annotated[Path | None, typer.Option("--json", help="Add the figures to this file.")] = None,
-    picture: Annotated[Path | None, typer.Option("--plot", help="Draw the figures of --json here (PNG).")] = None,
+    document: Annotated[Path | None, typer.Option("--page", help="Write all of --json here, with a picture.")] = None,
 ) -> None:
     """Race kernels against their peers, in turns in one process, and show the ratios with their spread."""
     count = threads or peers.cores()
@@ -35,7 +34,8 @@ def main(
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(SUBJECTS)}")
     console = Console(width=max(Console().width, 130))
-    table = Table(*COLUMNS, title="Speed (cpu-measured; ratios by round: median [20th, 80th percentile])")
+    title = f"Speed on {count} thread(s) (cpu-measured; ratios by round: median [20th, 80th percentile])"
+    table = Table(*COLUMNS, title=title)
     rows: list[dict[str, Any]] = []
     with peers.threads(count):
         for subject in subjects or SUBJECTS:
@@ -44,14 +44,15 @@ def main(
                 contest = race({"ours": match.ours, **match.peers}, rounds)
                 for row in _rows(subject, match, contest, count):
                     rows.append(row)
-                    table.add_row(*_cells(row))
-                    console.print(" ".join(_cells(row)))
+                    table.add_row(*cells(row))
+                    console.print(" ".join(cells(row)))
+                if output is not None:
+                    _store(output, rows)
     console.print(table)
-    if output is not None:
-        rows = _merged(output, rows)
-        output.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
-    if picture is not None:
-        plot(rows, picture)
+    if document is not None and output is not None:
+        figures = json.loads(output.read_text())
+        document.write_text(page(figures))
+        plot(figures["rows"], document.parent / "images" / f"{document.stem}.png")
 
 
 def _rows(subject: str, match: Match, contest: Contest, threads: int) -> list[dict[str, Any]]:
@@ -66,29 +67,16 @@ def _rows(subject: str, match: Match, contest: Contest, threads: int) -> list[di
     return found
 
 
-def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of an earlier file with those measured now in their place."""
+def _store(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put rows into a file of figures, in the place of earlier ones of the same work, size, threads and peer."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         return row["work"], row["size"], row["threads"], row["peer"]
 
     known = {key(r): r for r in json.loads(path.read_text())["rows"]} if path.exists() else {}
     known.update({key(r): r for r in rows})
-    return list(known.values())
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    goal = row["goal"]
-    verdict = "" if goal is None else f"{'✓' if row['ratio'] >= goal else '✗'} {goal:.2f}"
-    ratio = f"{row['ratio']:.2f} [{row['p20']:.2f}, {row['p80']:.2f}]"
-    return (
-        row["work"], row["size"], str(row["threads"]), _time(row["ours_s"]), row["peer"], _time(row["peer_s"]), ratio,
-        verdict,
-    )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
+    document = {"machine": describe(), "rows": list(known.values())}
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

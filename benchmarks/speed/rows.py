@@ -23,9 +23,36 @@ def matches(threads: int) -> Iterator[Match]:
         others: dict[str, Callable[[], object]] = {"NumPy": lambda f=numpy, a=arrays: f(*a)}
         if threads == 1:  # NumPy's copy has one thread
             others["streaming copy"] = limits.streaming_copy((ROWS, COLUMNS))
-        others |= _torch(name, arrays)
+        others |= _torch(name, arrays) | _numba(name, arrays)
+        if threads == peers.cores():
+            others |= _jax(name, arrays)
         goals = {"streaming copy": 1 / slower, "torch": 2.0}
         yield Match(name, f"{ROWS}×{COLUMNS}", lambda k=kernel, a=arrays: k(*a), others, goals)
+
+
+def _numba(name: str, arrays: tuple[Any, ...]) -> dict[str, Callable[[], object]]:
+    if peers.library("numba") is None:
+        return {}
+    function = getattr(importlib.import_module("benchmarks.speed.numba_rows"), name)
+    return {"numba": lambda: function(*arrays)}
+
+
+def _jax(name: str, arrays: tuple[Any, ...]) -> dict[str, Callable[[], object]]:
+    jax = peers.library("jax")
+    if jax is None:
+        return {}
+
+    def normalized(x: Any, epsilon: float) -> Any:
+        return x * jax.lax.rsqrt(jax.numpy.mean(x * x, -1, keepdims=True) + epsilon)
+
+    functions: dict[str, Callable[..., Any]] = {
+        "softmax": jax.nn.softmax,
+        "rmsnorm": lambda x, gamma: normalized(x, 1e-6) * gamma,
+        "layernorm": lambda x, gamma, beta: normalized(x - x.mean(-1, keepdims=True), 1e-5) * gamma + beta,
+    }
+    values = [jax.numpy.asarray(a) for a in arrays]
+    fast = peers.jitted(functions[name], *values)
+    return {} if fast is None else {"JAX": lambda: fast(*values)}
 
 
 def _torch(name: str, arrays: tuple[Any, ...]) -> dict[str, Callable[[], object]]:
