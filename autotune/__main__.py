@@ -1,5 +1,5 @@
 """`python -m autotune`."""
 
-from autotune.command import main
+from autotune.cli.command import main
 
 main()

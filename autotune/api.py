@@ -9,13 +9,13 @@ from typing import Any
 
 import nkilite as nki
 from autotune.database import Database
+from autotune.explore.several import Several
+from autotune.explore.study import TRIALS, Progress, Result, Study
 from autotune.figures import CHIPS, CPU, figures_named
-from autotune.measured import Measured
+from autotune.measure.measured import Measured
+from autotune.measure.timing import Protocol
 from autotune.objective import Modelled, Objective, Workload
-from autotune.several import Several
 from autotune.space import Configuration, Space, infer
-from autotune.study import TRIALS, Progress, Result, Study
-from autotune.timing import Protocol
 
 
 def objective_named(names: str | Sequence[str], seed: int = 0, protocol: Protocol | None = None) -> Objective:

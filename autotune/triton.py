@@ -13,9 +13,9 @@ from autotune.context import canonical
 from autotune.database import Database
 from autotune.errors import InvalidSpace, UnknownParameter
 from autotune.lookup import ensure
+from autotune.measure.timing import Protocol
 from autotune.objective import Workload
 from autotune.space import Configuration, Rule, Space, choice
-from autotune.timing import Protocol
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,36 @@ LAYERS = [
     ["pytest_plugin", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# The same for the tuner, module by module: each may import what stands on the lines before its own.
+TUNER = [
+    ["errors"],
+    ["figures"],
+    ["space", "outcome"],
+    ["context"],
+    ["database"],
+    ["objective"],
+    ["measure.timing", "measure.turnstile"],
+    ["measure.measuring"],
+    ["measure.isolation"],
+    ["measure.measured"],
+    ["explore.pareto"],
+    ["explore.several", "explore.samplers", "explore.opening"],
+    ["explore.study"],
+    ["lookup", "api", "sources"],
+    ["triton"],
+    ["plots.data"],
+    ["plots.page", "plots.images"],
+    ["plots"],
+    ["shared.claims", "shared.storage"],
+    ["shared.specification"],
+    ["shared.worker", "shared.dashboard"],
+    ["shared.coordinator"],
+    ["cli.present", "cli.joining"],
+    ["cli.command"],
+    ["__main__"],
+]
+TUNER_LEVEL = {name: level for level, names in enumerate(TUNER) for name in names}
 PUBLIC = {
     "nkilite",
     "nkilite.cli.specs",
@@ -67,6 +97,31 @@ def test_imports_point_down(path: Path) -> None:
             continue
         allowed = LEVEL[parts[1]] < LEVEL[own] or parts[1] == own
         assert allowed, f"{path}:{line}: {own} imports {name}, which is not below it"
+
+
+def tuner_modules() -> dict[str, Path]:
+    """By name within the package; a package is its `__init__`."""
+    found = {}
+    for path in sorted((ROOT / "autotune").rglob("*.py")):
+        parts = path.relative_to(ROOT / "autotune").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def test_imports_of_the_tuner_point_down() -> None:
+    found = tuner_modules()
+    tables_of_contents = {name for name in found if name and any(other.startswith(f"{name}.") for other in TUNER_LEVEL)}
+    assert found.keys() - {""} - (tables_of_contents - TUNER_LEVEL.keys()) == TUNER_LEVEL.keys()
+    for own, path in found.items():
+        for line, name in imports(path):
+            if name.split(".")[0] != "autotune" or not own:  # the package itself is its public names
+                continue
+            inside = name.partition(".")[2]
+            module = next((m for m in (inside, inside.rpartition(".")[0]) if m in TUNER_LEVEL), None)
+            assert module is not None, f"{path}:{line} imports {name}, which is no module of the tuner"
+            assert own in TUNER_LEVEL, f"{path}:{line} imports, in a package that is a table of contents"
+            below = TUNER_LEVEL[module] < TUNER_LEVEL[own] or module.startswith(f"{own}.")
+            assert below, f"{path}:{line}: {own} imports {name}, which is not below it"
 
 
 @pytest.mark.parametrize("package", ["kernels", "autotune"])

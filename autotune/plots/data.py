@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.importance import get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from autotune.context import Context
@@ -120,6 +119,8 @@ class Tuned:
         """The share of each parameter in what makes configurations good, the largest first."""
         if not self.everywhere:
             return {}
+        from optuna.importance import get_param_importances  # where there is scikit-learn, it imports that: seconds
+
         return get_param_importances(self.study(figure), params=self.everywhere)
 
     def grid(self, figure: Figure, axes: Sequence[str] = ()) -> Grid | None:

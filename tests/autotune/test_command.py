@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from autotune.command import app
+from autotune.cli.command import app
 from autotune.database import Database
 from autotune.errors import InvalidDatabase, InvalidShapes, NothingLegal, UnknownObjective
 from nkilite.errors import NkiError

@@ -14,11 +14,11 @@ import nkilite as nki
 from autotune import Database, Protocol, Space, Study, Workload, choice, search
 from autotune.errors import NotImportable, ReferenceFailed
 from autotune.figures import CPU
-from autotune.isolation import address
-from autotune.measured import Measured
+from autotune.measure.isolation import address
+from autotune.measure.measured import Measured
+from autotune.measure.timing import Spread, indistinct, median_interval, paired_ratio, quantile
 from autotune.objective import Candidate
 from autotune.outcome import Outcome, Reason
-from autotune.timing import Spread, indistinct, median_interval, paired_ratio, quantile
 
 QUICK = Protocol(
     warmup_launches=2, warmup_seconds=0.02, launches=5, seconds=0.05, least=3, rounds=7, final_seconds=1, timeout=4

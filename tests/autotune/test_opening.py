@@ -7,9 +7,9 @@ import importlib
 import pytest
 
 from autotune import Database, Space, Study, Workload
+from autotune.explore.opening import SAMPLE, opening
 from autotune.figures import CPU
 from autotune.objective import Modelled
-from autotune.opening import SAMPLE, opening
 from autotune.outcome import Outcome
 
 SPACE = Space({"TILES_IN_BLOCK_M": [1, 2, 4], "TILES_IN_BLOCK_K": [1, 2, 4]})

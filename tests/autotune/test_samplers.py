@@ -11,7 +11,7 @@ import pytest
 from autotune import Space, choice
 from autotune.context import canonical
 from autotune.errors import MissingExtra
-from autotune.samplers import SAMPLERS, Suggester
+from autotune.explore.samplers import SAMPLERS, Suggester
 
 SPACE = Space({
     "A": range(1, 33), "B": range(1, 17), "HOW": ["x", "y", "z"], "C": choice(range(1, 9), when={"HOW": "y"}),
@@ -80,7 +80,7 @@ def test_gaussian_process_takes_one_figure_or_several() -> None:
 
 
 def test_what_a_sampler_needs_is_named(monkeypatch) -> None:
-    monkeypatch.setattr("autotune.samplers.find_spec", lambda name: None)
+    monkeypatch.setattr("autotune.explore.samplers.find_spec", lambda name: None)
     for sampler in ("cmaes", "gp"):
         with pytest.raises(MissingExtra, match=rf"nkilite\[{sampler}\]"):
             Suggester(SPACE, sampler, 0, 10)

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 import autotune
 import nkilite as nki
-from autotune import Database, Protocol, Space, Workload, pareto, search
+from autotune import Database, Protocol, Space, Workload, search
 from autotune.errors import OneFigureOnly, ReferenceFailed, UnknownObjective
+from autotune.explore import pareto
+from autotune.explore.several import Several
 from autotune.figures import figures_named
 from autotune.lookup import Configurations
-from autotune.measuring import relative_error
+from autotune.measure.measuring import relative_error
 from autotune.outcome import Outcome
-from autotune.several import Several
 from nkilite.testing import make
 
 QUICK = Protocol(

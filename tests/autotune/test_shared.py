@@ -10,12 +10,13 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from autotune import Database, Space, dashboard, powers_of_two, search
+from autotune import Database, Space, powers_of_two, search
 from autotune.context import canonical
 from autotune.errors import InvalidDatabase, InvalidStorage, MissingExtra, NoSharedStudy
 from autotune.outcome import Outcome, Reason
-from autotune.shared import RETRIES, SharedStudy, blamed
-from autotune.storage import hidden, open_storage
+from autotune.shared import dashboard
+from autotune.shared.claims import RETRIES, SharedStudy, blamed
+from autotune.shared.storage import hidden, open_storage
 
 SPACE = Space({"A": range(2, 11, 2), "B": powers_of_two(1, 64), "C": [1, 3, 4], "D": ["x", None, True]})
 ONE = {"A": 4, "B": 8, "C": 4, "D": None}
@@ -161,7 +162,7 @@ def test_the_dashboard_serves_or_names_its_extra(tmp_path, monkeypatch) -> None:
 
 
 def test_drivers_name_their_extra(monkeypatch) -> None:
-    monkeypatch.setattr("autotune.storage.find_spec", lambda name: None)
+    monkeypatch.setattr("autotune.shared.storage.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"nkilite\[storage\]"):
         open_storage("grpc://localhost:1")
 

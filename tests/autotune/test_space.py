@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import nkilite as nki
 from autotune.errors import InvalidParameterSpec, InvalidSpace, NoSpace, UnknownParameter
-from autotune.samplers import BEST, Suggester
+from autotune.explore.samplers import BEST, Suggester
 from autotune.space import Space, choice, infer, integers, parse_parameter, powers_of_two
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from autotune import turnstile
+from autotune.measure import turnstile
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_many_together_one_alone() -> None:
 
 def test_a_holder_that_is_killed_lets_others_in(tmp_path) -> None:
     program = (
-        "import tempfile, time; from autotune import turnstile\n"
+        "import tempfile, time; from autotune.measure import turnstile\n"
         f"tempfile.tempdir = {str(tmp_path)!r}\n"
         "with turnstile.alone(): print('inside', flush=True); time.sleep(60)"
     )

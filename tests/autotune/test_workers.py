@@ -19,13 +19,13 @@ from optuna.trial import TrialState
 
 from autotune import Database
 from autotune.context import canonical
-from autotune.coordinator import distribute
 from autotune.errors import StudyMismatch, WorkersLost
 from autotune.outcome import Reason
-from autotune.shared import SharedStudy
-from autotune.specification import Specification
-from autotune.storage import open_storage
-from autotune.worker import work
+from autotune.shared.claims import SharedStudy
+from autotune.shared.coordinator import distribute
+from autotune.shared.specification import Specification
+from autotune.shared.storage import open_storage
+from autotune.shared.worker import work
 
 KERNEL = f"{slow_subject.__file__}:slow"
 WHOLE = Specification(KERNEL, ("16x8",), trials=100, lease=3.0)
@@ -195,10 +195,10 @@ def test_what_differs_is_told(tmp_path: Path) -> None:
 
 
 def test_workers_that_cannot_start_are_reported(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("autotune.coordinator._PROGRAM", "raise SystemExit('no such luck')")
+    monkeypatch.setattr("autotune.shared.coordinator._PROGRAM", "raise SystemExit('no such luck')")
     with pytest.raises(WorkersLost, match="no such luck"):
         distribute(WHOLE, workers=1, database=tmp_path / "db.jsonl")
-    monkeypatch.setattr("autotune.coordinator._PROGRAM", "import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setattr("autotune.shared.coordinator._PROGRAM", "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(WorkersLost, match="signal 9"):
         distribute(WHOLE, workers=1, database=tmp_path / "db.jsonl")
 

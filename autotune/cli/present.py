@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from autotune import study
 from autotune.context import Context
 from autotune.database import Choice, Database
+from autotune.explore import study
+from autotune.explore.study import Result
 from autotune.figures import CPU_MEASURED, SBUF, Figure, figure_named
 from autotune.objective import Candidate
 from autotune.outcome import Outcome
-from autotune.study import Result
 
 SHOWN = 5
 FRONT_SHOWN = 20

@@ -9,19 +9,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autotune.command_shared import STORAGE_HELP, dashboard, proxy, worker
-from autotune.coordinator import distribute
+from autotune.cli.joining import STORAGE_HELP, dashboard, proxy, worker
+from autotune.cli.present import Bar, console, show_comparison, show_database, show_files, show_result
 from autotune.database import DEFAULT_PATH, Database, open_any
 from autotune.errors import InvalidDatabase
+from autotune.explore.samplers import NAMES
+from autotune.explore.study import TRIALS
+from autotune.measure.timing import Protocol
 from autotune.plots import FORMATS
 from autotune.plots import write as write_plots
-from autotune.present import Bar, console, show_comparison, show_database, show_files, show_result
-from autotune.samplers import NAMES
-from autotune.shared import LEASE
-from autotune.specification import Specification
-from autotune.study import TRIALS
-from autotune.timing import Protocol
-from autotune.worker import URL_VARIABLE
+from autotune.shared.claims import LEASE
+from autotune.shared.coordinator import distribute
+from autotune.shared.specification import Specification
+from autotune.shared.worker import URL_VARIABLE
 from nkilite.errors import NkiError
 
 app = typer.Typer(

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from autotune import turnstile
 from autotune.context import canonical
 from autotune.errors import ReferenceFailed
 from autotune.figures import CPU, CPU_MEASURED, Figure, geometric_mean
-from autotune.isolation import Crashed, Measurer, TimedOut, address, start_all
-from autotune.measuring import Expect, Interleave, Judge, Load, Measure
+from autotune.measure import turnstile
+from autotune.measure.isolation import Crashed, Measurer, TimedOut, address, start_all
+from autotune.measure.measuring import Expect, Interleave, Judge, Load, Measure
+from autotune.measure.timing import Protocol, Spread, indistinct, paired_ratio
 from autotune.objective import Candidate, Verdict, Workload, current_target, preference
 from autotune.outcome import Outcome, Reason
 from autotune.space import Configuration, Space
-from autotune.timing import Protocol, Spread, indistinct, paired_ratio
 
 PROCESSES = 4  # at most, that compile at once; never more than the cores this process may use
 

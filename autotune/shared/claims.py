@@ -88,7 +88,7 @@ class SharedStudy:
     """What processes on any machine see of one study.
 
     Attributes:
-        storage: from `autotune.storage.open_storage`.
+        storage: from `autotune.shared.storage.open_storage`.
         name: of the optuna study.
         id: the storage's number for it.
     """

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 import nkilite as nki
-from autotune import pareto
 from autotune.errors import ReferenceFailed
+from autotune.explore import pareto
 from autotune.figures import CHIPS, CPU, CPU_MEASURED, ERROR, Figure
-from autotune.isolation import Crashed, TimedOut
-from autotune.measured import Measured
+from autotune.measure.isolation import Crashed, TimedOut
+from autotune.measure.measured import Measured
+from autotune.measure.timing import Protocol, Spread
 from autotune.objective import Candidate, Modelled, Verdict, Workload, current_target, preference
 from autotune.outcome import Outcome
 from autotune.space import Configuration, Space
-from autotune.timing import Protocol, Spread
 
 
 class Several:

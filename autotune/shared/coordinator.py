@@ -14,15 +14,15 @@ from typing import IO, Any
 from autotune.context import canonical
 from autotune.database import Database, Trial
 from autotune.errors import InvalidStorage, WorkersLost
+from autotune.explore.study import Progress, Result
 from autotune.outcome import Outcome, Reason
-from autotune.shared import FINISHED, Entries, SharedStudy
+from autotune.shared.claims import FINISHED, Entries, SharedStudy
+from autotune.shared.specification import Specification, require_equal
+from autotune.shared.storage import open_storage
+from autotune.shared.worker import EXHAUSTED, POLL, URL_VARIABLE, Member
 from autotune.space import Configuration
-from autotune.specification import Specification, require_equal
-from autotune.storage import open_storage
-from autotune.study import Progress, Result
-from autotune.worker import EXHAUSTED, POLL, URL_VARIABLE, Member
 
-_PROGRAM = "from autotune.worker import main; main()"
+_PROGRAM = "from autotune.shared.worker import main; main()"
 RESTARTS = 3  # per worker
 DISMISSAL = 5.0  # seconds a worker has to let go of what it was trying
 
@@ -199,8 +199,8 @@ def distribute(
 
     Args:
         specification: what is searched.
-        storage: a URL, see `autotune.storage`; None makes a private journal beside the database, which is removed at
-            the end and continued by the same search if there was none.
+        storage: a URL, see `autotune.shared.storage`; None makes a private journal beside the database, which is
+            removed at the end and continued by the same search if there was none.
         study: see `Coordinator`. Any number of `autotune worker` may join.
         workers: how many to start here.
         database, resume, on_trial: as of `autotune.search`.

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from autotune import pareto
 from autotune.context import Context, canonical
 from autotune.database import Choice, Database, Point, Trial
 from autotune.errors import NothingLegal
+from autotune.explore import pareto
+from autotune.explore.opening import opening
+from autotune.explore.samplers import BRUTE_FORCE, BruteForce, Suggester
 from autotune.figures import CPU
 from autotune.objective import Candidate, Objective, Verdict, Workload
-from autotune.opening import opening
 from autotune.outcome import Outcome, Reason, Rejections
-from autotune.samplers import BRUTE_FORCE, BruteForce, Suggester
 from autotune.space import Configuration, Space, infer
 
 TRIALS = 100
@@ -109,7 +109,7 @@ class Study:
         seconds: budget of time.
         database: where finished trials go and known ones come from.
         resume: begin with all trials the database holds, whichever study made them.
-        model: begin a search for CPU time with what the chip's model finds promising, see `autotune.opening`.
+        model: begin a search for CPU time with what the chip's model finds promising, see `autotune.explore.opening`.
     """
 
     workloads: Sequence[Workload]

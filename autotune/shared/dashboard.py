@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 from autotune.context import Context
 from autotune.database import DEFAULT_PATH, Database, Trial, open_any
 from autotune.errors import InvalidDatabase, MissingExtra
-from autotune.storage import open_storage, quiet
+from autotune.shared.storage import open_storage, quiet
 
 PORT = 8080
 

@@ -13,9 +13,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from autotune import pareto
 from autotune.context import canonical
 from autotune.errors import MissingExtra, OneFigureOnly, UnknownSampler
+from autotune.explore import pareto
 from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from autotune.errors import NotImportable
-from autotune.measuring import Load
+from autotune.measure.measuring import Load
 
-_PROGRAM = "from autotune.measuring import main; main()"  # not -m: its classes must be those it is sent
+_PROGRAM = "from autotune.measure.measuring import main; main()"  # not -m: its classes must be those it is sent
 START_SECONDS = 120.0  # imports and reading the workloads, on a busy machine
 
 

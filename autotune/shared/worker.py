@@ -11,12 +11,12 @@ from typing import Any
 
 from autotune.context import canonical, digest
 from autotune.database import Database, open_any
+from autotune.explore.study import Study
 from autotune.outcome import Outcome, Reason
-from autotune.shared import Claim, Entries, SharedStudy, blamed
+from autotune.shared.claims import Claim, Entries, SharedStudy, blamed
+from autotune.shared.specification import Specification, elsewhere, require_equal
+from autotune.shared.storage import open_storage
 from autotune.space import Configuration
-from autotune.specification import Specification, elsewhere, require_equal
-from autotune.storage import open_storage
-from autotune.study import Study
 from nkilite.errors import NkiError
 
 POLL = 0.1
@@ -68,7 +68,7 @@ class Worker(Member):
 
         Raises:
             StudyMismatch: what is to be tuned is something else on this machine.
-            NotImportable, ReferenceFailed: see `autotune.measured.Measured.prepare`.
+            NotImportable, ReferenceFailed: see `autotune.measure.measured.Measured.prepare`.
         """
         description = self.shared.described()
         require_equal(self.shared.name, self.identity, description["identity"])
@@ -146,7 +146,7 @@ def work(
     """Join a study and work until it is over; returns its name and how many configurations were tried here.
 
     Args:
-        url: of the storage, see `autotune.storage`.
+        url: of the storage, see `autotune.shared.storage`.
         study: its name; None takes the last one that is running.
         kernel: where the kernel is on this machine, if not where the study says.
         database: known trials to answer from; it is read only.

@@ -19,10 +19,10 @@ import numpy as np
 
 from autotune.context import canonical
 from autotune.figures import ERROR
+from autotune.measure.timing import Protocol, Spread
 from autotune.objective import Workload
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration
-from autotune.timing import Protocol, Spread
 from nkilite.cli.specs import load_kernel
 from nkilite.testing import MismatchError, compare, tolerance
 

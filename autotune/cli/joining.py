@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from autotune import dashboard as boards
-from autotune.storage import GRPC_PORT, serve
-from autotune.worker import URL_VARIABLE, work
+from autotune.shared import dashboard as boards
+from autotune.shared.storage import GRPC_PORT, serve
+from autotune.shared.worker import URL_VARIABLE, work
 
 STORAGE_HELP = "journal:///path/study.log, postgresql://, mysql://, sqlite:///path or grpc://host:port."
 StorageOption = Annotated[str, typer.Option("--storage", envvar=URL_VARIABLE, help=STORAGE_HELP)]

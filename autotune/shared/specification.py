@@ -10,12 +10,12 @@ from autotune.api import objective_named
 from autotune.context import Context, digest
 from autotune.database import Database
 from autotune.errors import StudyMismatch
+from autotune.explore.study import TRIALS, Progress, Result, Study
+from autotune.measure.timing import Protocol
 from autotune.objective import Objective, Workload
-from autotune.shared import LEASE
+from autotune.shared.claims import LEASE
 from autotune.sources import space_from, workload_from
 from autotune.space import Rule, Space
-from autotune.study import TRIALS, Progress, Result, Study
-from autotune.timing import Protocol
 from nkilite.cli.specs import load_kernel
 
 _BUDGETS = {"trials", "seconds", "timeout", "lease"}
@@ -33,9 +33,9 @@ class Specification:
         kernel: MODULE:KERNEL or FILE.py:KERNEL.
         shapes, dtype, arguments: of the workloads; arrays are made from a seed, equal on every machine.
         parameters, constraints: of the space; without them it is the kernel's own.
-        objective, sampler, seed, trials, seconds: see `autotune.study.Study`.
+        objective, sampler, seed, trials, seconds: see `autotune.explore.study.Study`.
         timeout: seconds a measured configuration may take.
-        model: see `autotune.study.Study`.
+        model: see `autotune.explore.study.Study`.
         lease: seconds after which a worker that gives no sign of life has lost what it was trying.
     """
 
@@ -79,7 +79,7 @@ class Specification:
         return self.make_objective().label
 
     def search(self, database: Database, resume: bool, on_trial: Callable[[Progress], Any]) -> Result:
-        """Search in this process; see `autotune.study.Study.run`."""
+        """Search in this process; see `autotune.explore.study.Study.run`."""
         workloads, space = self.load()
         objective = self.make_objective()
         study = Study(

@@ -1,0 +1,8 @@
+"""The cpu objective: what a configuration costs on this machine, honest about noise.
+
+    timing      statistics of noisy times
+    turnstile   who compiles and who measures on this host
+    measuring   the process that compiles, checks and times
+    isolation   the parent's end of such processes
+    measured    the objective
+"""
