@@ -8,11 +8,11 @@ nkilite.isa. The rules are plain functions:
     cost(call)                    a nkilite.machine.engine.Cost on call.target
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
 
-Three rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Four rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
-knows.
+knows. panels(call) names the operands that may lie in panels (nkilite/ir/panels.py).
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
