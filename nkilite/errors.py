@@ -139,6 +139,11 @@ class NonContiguousArgument(ArgumentError):
     remedy = "pass a C-contiguous, writable array (for example numpy.ascontiguousarray(x))."
 
 
+class OverlappingArguments(ArgumentError, ValueError):
+    template = "arguments {written!r} and {other!r} share some of their memory, and the kernel writes {written!r}."
+    remedy = "pass arrays that are apart, or one and the same array for both."
+
+
 class InvalidReturn(ArgumentError, TypeError):
     template = "kernel {kernel!r} returns {what}; only HBM tensors leave the chip."
     remedy = "copy it with nisa.dma_copy into nl.ndarray(..., buffer=nl.shared_hbm) and return that."

@@ -48,7 +48,7 @@ class Executable:
         """Run with the memory for the inputs and then the outputs, NumPy arrays of the right shapes and dtypes.
 
         False, and nothing was run, if some are not contiguous, aligned or, where they are written, writable, or if
-        an output overlaps another array.
+        one that is written overlaps another array.
 
         Raises:
             IndirectOutOfBounds: as `run`.
@@ -83,7 +83,7 @@ class Executable:
                 return False
         return not any(
             np.may_share_memory(arrays[i], other)
-            for i in range(inputs, len(arrays))
+            for i in (*self._written, *range(inputs, len(arrays)))
             for j, other in enumerate(arrays)
             if i != j
         )
@@ -94,7 +94,8 @@ class Executable:
         if self.quick:
             read, written = entry.CONTIGUOUS | entry.ALIGNED, entry.CONTIGUOUS | entry.ALIGNED | entry.WRITEABLE
             passed = [
-                entry.Passed(a.slot, read if a.written is None else written, a.bytes, False) for a in image.inputs
+                entry.Passed(a.slot, read if a.written is None else written, a.bytes, a.written is not None)
+                for a in image.inputs
             ] + [entry.Passed(a.slot, written, a.bytes, True) for a in image.outputs]
             walk = ctypes.cast(self._walk.alone, ctypes.c_void_p).value or 0
             workspace.entry = entry.make_entry(

@@ -12,7 +12,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
-from nkilite.errors import NonContiguousArgument
+from nkilite.errors import NonContiguousArgument, OverlappingArguments
 from nkilite.machine.target import get_target
 from nkilite.notices import give, recorded
 from nkilite.runtime.arguments import ArrayArgument
@@ -25,6 +25,7 @@ from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
 from nkilite.runtime.stored import Place, Stored
 from nkilite.runtime.tracing import trace, unwritable
+from nkilite.runtime.workspace import address
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
@@ -84,15 +85,27 @@ class Specialization:
 
         Raises:
             NonContiguousArgument: an argument that the kernel writes cannot be written in place.
+            OverlappingArguments: it shares memory with another one, but is not the same array.
         """
         for spec, argument in zip(self.executable.image.inputs, arguments, strict=True):
-            if spec.written is not None and not argument.writable:
+            if spec.written is None:
+                continue
+            if not argument.writable:
                 raise NonContiguousArgument(location=spec.written, **unwritable(argument))
+            for other in arguments:
+                if _partly_shared(argument.numpy, other.numpy):
+                    raise OverlappingArguments(written=argument.name, other=other.name, location=spec.written)
         arrays = [a.numpy for a in arguments]
         for shape, dtype in self._outputs:
             found = given.get(len(arrays)) if given else None
             arrays.append(new_array(shape, dtype) if found is None else found)
         return arrays
+
+
+def _partly_shared(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two contiguous arrays share memory and are not the same elements."""
+    same = one.nbytes == other.nbytes and address(one) == address(other)
+    return not same and np.may_share_memory(one, other)
 
 
 class Launcher:

@@ -12,7 +12,14 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.errors import IndirectOutOfBounds, InvalidCall, InvalidOutput, NonContiguousArgument, UnsupportedArrayDtype
+from nkilite.errors import (
+    IndirectOutOfBounds,
+    InvalidCall,
+    InvalidOutput,
+    NonContiguousArgument,
+    OverlappingArguments,
+    UnsupportedArrayDtype,
+)
 from nkilite.runtime import configurations, entry
 from nkilite.runtime import kernel as kernels
 
@@ -287,3 +294,26 @@ def test_registers_are_cleared_at_every_warm_call(slow) -> None:
     for _ in range(4):
         np.testing.assert_allclose(total(X), X.sum(axis=1, keepdims=True))
     assert len(slow) == 1
+
+
+def doubled_into(target, x):
+    tile = nl.load(x)
+    nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=2.0)
+    nisa.dma_copy(dst=target, src=tile)
+    return target
+
+
+def test_a_written_argument_is_apart_from_the_others_or_the_same() -> None:
+    kernel = nki.jit(doubled_into)
+    memory = np.arange(65 * 32, dtype=np.float32).reshape(65, 32)
+    whole = memory[:64].copy()
+    for _ in range(2):
+        np.testing.assert_array_equal(kernel(np.empty_like(X), X), 2 * X)
+        before = whole.copy()
+        np.testing.assert_array_equal(kernel(whole, whole), 2 * before)
+        for target, x in ((memory[1:], memory[:64]), (memory[:64], memory[1:])):
+            with pytest.raises(OverlappingArguments, match="'target' and 'x'") as caught:
+                kernel(target, x)
+            assert "dma_copy(dst=target" in str(caught.value)
+    with pytest.raises(OverlappingArguments):
+        kernel.launcher(memory[1:], memory[:64])
