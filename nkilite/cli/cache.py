@@ -20,20 +20,21 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 @app.command()
 def info() -> None:
     """Where the cache is, how much it may hold, and what is in it."""
-    console = Console()
     shelves: dict[str, list[Entry]] = defaultdict(list)
     for entry in Store(knobs.cache_directory()).entries():
         shelves[entry.shelf].append(entry)
     kernels, objects = shelves[KERNELS], shelves[OBJECTS]
     total = _size(sum(e.bytes for e in (*kernels, *objects)))
     limit = knobs.cache_bytes()
-    summary = Table.grid(padding=(0, 2))
-    summary.add_row("location", knobs.cache_directory())
-    summary.add_row("used", "yes" if knobs.cache_enabled() else "no (NKILITE_CACHE=0)")
-    summary.add_row("size", f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}")
-    summary.add_row("specialized kernels", f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})")
-    summary.add_row("micro-kernels", f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})")
-    console.print(summary, soft_wrap=True)
+    summary = {
+        "location": knobs.cache_directory(),
+        "used": "yes" if knobs.cache_enabled() else "no (NKILITE_CACHE=0)",
+        "size": f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}",
+        "specialized kernels": f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})",
+        "micro-kernels": f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})",
+    }
+    for name, value in summary.items():
+        typer.echo(f"{name:<21}{value}")
     if not kernels:
         return
     table = Table("kernel", "specializations", "bytes", "last used")
@@ -43,7 +44,7 @@ def info() -> None:
     for name, entries in sorted(named.items()):
         last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(e.used for e in entries)))
         table.add_row(name, f"{len(entries):,}", _size(sum(e.bytes for e in entries)), last)
-    console.print(table)
+    Console().print(table)
 
 
 @app.command()
