@@ -98,7 +98,7 @@ def test_a_worker_killed_while_it_tries_a_configuration(storage, tmp_path: Path,
     assert lost.user_attrs["worker"].endswith(f"-{marker.read_text().strip()}")
     assert lost.user_attrs["worker"] != again.user_attrs["worker"]
     assert again.system_attrs["retry_history"] == [lost.number]
-    assert len({t.user_attrs["worker"] for t in trials}) >= 3
+    assert len({t.user_attrs["worker"] for t in trials}) >= 2
 
 
 def test_workers_join_from_outside_and_budgets_are_kept(tmp_path: Path) -> None:
