@@ -16,6 +16,7 @@ from benchmarks import peers
 from benchmarks.contest import ROUNDS, Contest, race
 from benchmarks.machine import describe
 from benchmarks.speed import SUBJECTS
+from benchmarks.speed.agreement import check
 from benchmarks.speed.match import Match
 from benchmarks.speed.page import COLUMNS, cells, page
 from benchmarks.speed.plot import plot
@@ -41,6 +42,7 @@ def main(
         for subject in subjects or SUBJECTS:
             module = importlib.import_module(f"benchmarks.speed.{subject}")
             for match in module.matches(count):
+                check(match.ours, match.peers)
                 contest = race({"ours": match.ours, **match.peers}, rounds)
                 for row in _rows(subject, match, contest, count):
                     rows.append(row)

@@ -29,26 +29,23 @@ def activate(x, op):
 
 
 def matches(threads: int) -> Iterator[Match]:
-    torch = peers.library("torch")
     size = f"{ROWS}×{COLUMNS}"
     x = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), np.float32)
     for name, op in (("gelu", nl.gelu), ("silu", nl.silu)):
-        formula = getattr(torch.nn.functional, name) if torch else None
-        yield _match(name, size, lambda op=op: activate(x, op), formula, (x,))
+        yield _match(name, size, lambda op=op: activate(x, op), (x,))
     arrays = swiglu.inputs(rows=ROWS, D=COLUMNS)
-    yield _match("swiglu", size, lambda: swiglu.swiglu(*arrays), _swiglu, arrays)
+    yield _match("swiglu", size, lambda: swiglu.swiglu(*arrays), arrays)
     arrays = rope.inputs(batch=1, tokens=4096, heads=32, D=128)
-    yield _match("rope", "1×4096×32×128", lambda: rope.rope(*arrays), _rope, arrays)
+    yield _match("rope", "1×4096×32×128", lambda: rope.rope(*arrays), arrays)
     arrays = adam.inputs(rows=ROWS, D=COLUMNS)
-    yield _match("adam step", size, lambda: adam.adam(*arrays, step=10), _adam, arrays)
+    yield _match("adam step", size, lambda: adam.adam(*arrays, step=10), arrays)
 
 
-def _match(
-    work: str, size: str, ours: Callable[[], object], formula: Callable[..., Any] | None, arrays: tuple[Any, ...]
-) -> Match:
+def _match(work: str, size: str, ours: Callable[[], object], arrays: tuple[Any, ...]) -> Match:
     torch = peers.library("torch")
     others: dict[str, Callable[[], object]] = {}
-    if torch is not None and formula is not None:
+    if torch is not None:
+        formula = _formulas(torch)[work]
         tensors = [torch.from_numpy(a) for a in arrays]
         others["torch"] = lambda: formula(*tensors)
         fast = peers.compiled(formula, *tensors)
@@ -57,20 +54,23 @@ def _match(
     return Match(work, size, ours, others, {"torch": 2.0, "torch.compile": 1.0})
 
 
-def _swiglu(gate: Any, up: Any) -> Any:
-    return peers.library("torch").nn.functional.silu(gate) * up
+def _formulas(torch: Any) -> dict[str, Callable[..., Any]]:
+    """What the kernels compute, as one writes it in torch."""
 
+    def swiglu(gate: Any, up: Any) -> Any:
+        return torch.nn.functional.silu(gate) * up
 
-def _rope(x: Any, cos: Any, sin: Any) -> Any:
-    torch = peers.library("torch")
-    first, second = x.chunk(2, -1)
-    cos, sin = cos[None, :, None], sin[None, :, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+    def rope(x: Any, cos: Any, sin: Any) -> Any:
+        first, second = x.chunk(2, -1)
+        cos, sin = cos[None, :, None], sin[None, :, None]
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
+    def adam(p: Any, g: Any, m: Any, v: Any) -> Any:
+        """Step 10, with the default rates of kernels.adam."""
+        m = 0.9 * m + (1 - 0.9) * g
+        v = 0.999 * v + (1 - 0.999) * g * g
+        p = p - 1e-3 * (m / (1 - 0.9**10)) / ((v / (1 - 0.999**10)).sqrt() + 1e-8)
+        return p, m, v
 
-def _adam(p: Any, g: Any, m: Any, v: Any) -> Any:
-    """The update `kernels.adam` makes at step 10 with its default rates."""
-    m = 0.9 * m + (1 - 0.9) * g
-    v = 0.999 * v + (1 - 0.999) * g * g
-    p = p - 1e-3 * (m / (1 - 0.9**10)) / ((v / (1 - 0.999**10)).sqrt() + 1e-8)
-    return p, m, v
+    functional = torch.nn.functional
+    return {"gelu": functional.gelu, "silu": functional.silu, "swiglu": swiglu, "rope": rope, "adam step": adam}
