@@ -108,6 +108,14 @@ class InvalidStorage(TuningError, ValueError):
     )
 
 
+class StorageLost(TuningError, ConnectionError):
+    template = "the storage of the study does not answer any more: {problem}."
+    remedy = (
+        "what was finished is in the storage, and in the database of autotune run; once the storage is back, the same "
+        "commands continue."
+    )
+
+
 class NoSharedStudy(TuningError, ValueError):
     template = "nothing to work on in this storage: {problem}."
     remedy = "start one with autotune run --storage; --study names it."

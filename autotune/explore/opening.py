@@ -17,7 +17,8 @@ from autotune.figures import SBUF
 from autotune.objective import Modelled, Workload
 from autotune.space import Configuration, Space
 
-SAMPLE = 64  # configurations
+SAMPLE = 64  # configurations, and no more than
+PER_TRIAL = 2  # of the budget
 SECONDS = 10.0
 SHARE = 4  # of the budget, one in so many
 DRAWS = 20  # per configuration wanted, of which some repeat or break constraints
@@ -36,7 +37,7 @@ def opening(
     model, started = Modelled(target), time.perf_counter()
     limit = SECONDS if seconds is None else min(SECONDS, seconds / SHARE)
     ranked: list[tuple[float, float, Configuration]] = []
-    for configuration in _sample(space, seed):
+    for configuration in _sample(space, seed, min(SAMPLE, PER_TRIAL * trials)):
         if time.perf_counter() - started > limit:
             break
         outcome = model.evaluate(workload, configuration)
@@ -49,16 +50,16 @@ def opening(
     return list(itertools.islice(unique.values(), max(1, trials // SHARE)))
 
 
-def _sample(space: Space, seed: int) -> Iterator[Configuration]:
+def _sample(space: Space, seed: int, count: int) -> Iterator[Configuration]:
     """Configurations that keep the constraints, each once: all of a small space, else drawn at random."""
-    if space.size <= SAMPLE:
+    if space.size <= count:
         yield from (c for c in space if space.violated(c) is None)
         return
     rng, seen = random.Random(seed), set()
-    for _ in range(SAMPLE * DRAWS):
+    for _ in range(count * DRAWS):
         drawn = space.suggest(lambda name, parameter: rng.randrange(len(parameter.values)))
         if canonical(drawn) not in seen and space.violated(drawn) is None:
             seen.add(canonical(drawn))
             yield drawn
-        if len(seen) == SAMPLE:
+        if len(seen) == count:
             return

@@ -32,10 +32,11 @@ class Measurer:
     """One measuring process, started when first asked and again after it died."""
 
     def __init__(self, loads: Sequence[Load]) -> None:
-        self._loads = list(loads)
+        self._loads = loads
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._expectations: list[Any] = []
+        self.ready = False  # has taken on the workloads
 
     def ask(self, request: Any, timeout: float) -> Any:
         """The answer to a request.
@@ -60,7 +61,9 @@ class Measurer:
         start_all([self])
 
     def spawn(self) -> None:
-        """Start the process; it has taken on nothing yet."""
+        """Start the process unless it runs; it has taken on nothing yet."""
+        if self._connection is not None:
+            return
         ours, theirs = socket.socketpair()
         with theirs:
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
@@ -70,10 +73,6 @@ class Measurer:
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         self._connection = Connection(ours.detach())
-
-    @property
-    def running(self) -> bool:
-        return self._connection is not None
 
     @property
     def first(self) -> list[Any]:
@@ -114,6 +113,7 @@ class Measurer:
 
     def close(self) -> None:
         """End the process, working or not."""
+        self.ready = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -125,12 +125,12 @@ class Measurer:
 
 
 def start_all(measurers: Sequence[Measurer]) -> None:
-    """Start those processes that do not run, at the same time.
+    """Start those processes that do not run, at the same time, and have them take on the workloads.
 
     Raises:
         NotImportable: one cannot load the kernel.
     """
-    new = [m for m in measurers if not m.running]
+    new = [m for m in measurers if not m.ready]
     for measurer in new:
         measurer.spawn()
     try:
@@ -139,6 +139,8 @@ def start_all(measurers: Sequence[Measurer]) -> None:
                 measurer.send(request)
             for measurer in new:
                 measurer.receive(START_SECONDS)
+        for measurer in new:
+            measurer.ready = True
     except (Crashed, TimedOut) as error:
         kernel = new[0].first[0].kernel
         raise NotImportable(kernel=kernel, problem=f"{error}; its standard error says why") from None

@@ -59,8 +59,11 @@ class Measured:
             ReferenceFailed: there is no reference and the default configuration cannot stand in for one.
         """
         self._workloads = list(workloads)
-        loads = [_load(w) for w in workloads]
+        loads: list[Load] = []
         self._measurers = [Measurer(loads) for _ in range(self.ahead)]
+        for measurer in self._measurers:
+            measurer.spawn()  # their imports take as long as the references and what the model has to say
+        loads += [_load(w) for w in workloads]
         for index, workload in enumerate(workloads):
             if workload.reference is not None:
                 continue

@@ -19,12 +19,13 @@ import numpy as np
 
 from autotune.context import canonical
 from autotune.figures import ERROR
+from autotune.measure import correctness
 from autotune.measure.timing import Protocol, Spread
 from autotune.objective import Workload
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration
 from nkilite.cli.specs import load_kernel
-from nkilite.testing import MismatchError, compare, tolerance
+from nkilite.testing import MismatchError
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,18 @@ class Subject:
 
     def __init__(self, load: Load) -> None:
         self.workload = Workload.of(load_kernel(load.kernel), **load.arguments)
-        self.expected = load.expected
-        self.reduction, self.overrides = load.reduction, load.overrides
         self.arrays = {n: a for n, a in self.workload.arguments.items() if isinstance(a, np.ndarray)}
         self.pristine = {n: a.copy() for n, a in self.arrays.items()}
         self.in_place: set[str] = set()
         self.launchers: dict[str, Any] = {}
+        self.expected: correctness.Reference | None = None
+        self._tolerance = load.reduction, load.overrides
+        if load.expected is not None:
+            self.expect(load.expected)
+
+    def expect(self, outputs: Sequence[np.ndarray]) -> None:
+        """Results are compared with these from now on."""
+        self.expected = correctness.Reference(outputs, [a.dtype for a in self.arrays.values()], *self._tolerance)
 
     def launcher(self, configuration: Configuration) -> Any:
         """Compiled once."""
@@ -110,7 +117,7 @@ class Subject:
         self.restore()
         returned = launcher.run()
         for name, array in self.arrays.items():
-            if array.tobytes() != self.pristine[name].tobytes():
+            if not correctness.identical(array, self.pristine[name]):
                 self.in_place.add(name)
         values = returned if isinstance(returned, (tuple, list)) else (returned,)
         found = tuple(np.array(v) for v in values if v is not None)
@@ -130,30 +137,7 @@ class Subject:
     def judge(self, got: Sequence[np.ndarray]) -> float:
         """The largest relative error of results; raises MismatchError if they are not what is expected."""
         assert self.expected is not None
-        if len(got) != len(self.expected):
-            raise MismatchError(f"{len(got)} outputs, expected {len(self.expected)}")
-        dtypes, worst = [a.dtype for a in self.arrays.values()], 0.0
-        for index, (ours, right) in enumerate(zip(got, self.expected, strict=True)):
-            exact = ours.dtype.kind in "iub"
-            wanted = np.asarray(right, ours.dtype if exact else np.float64)
-            rtol, per_rms = tolerance(ours.dtype, inputs=dtypes, reduction=self.reduction)
-            finite = wanted[np.isfinite(wanted)].astype(np.float64)
-            rms = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-            compare(
-                ours, wanted, rtol=self.overrides.get("rtol", rtol), atol=self.overrides.get("atol", per_rms * rms),
-                what=f"output {index}",
-            )
-            worst = max(worst, relative_error(ours, wanted, rms))
-        return worst
-
-
-def relative_error(got: np.ndarray, wanted: np.ndarray, rms: float) -> float:
-    """The largest difference, relative to what is wanted or to the root mean square where that is larger."""
-    finite = np.isfinite(wanted.astype(np.float64))  # whether the others agree, `compare` has seen
-    right = wanted[finite].astype(np.float64)
-    difference = np.abs(got[finite].astype(np.float64) - right)
-    relative = np.divide(difference, np.maximum(np.abs(right), rms), out=difference, where=difference > 0)
-    return float(np.max(relative, initial=0.0))
+        return self.expected.error(got)
 
 
 class Server:
@@ -173,7 +157,7 @@ class Server:
         subject = self.subjects[request.index]
         try:
             if isinstance(request, Expect):
-                subject.expected = subject.results(subject.launcher(request.configuration))
+                subject.expect(subject.results(subject.launcher(request.configuration)))
                 return Outcome(value=0.0)
             if isinstance(request, Judge):
                 error = subject.judge(subject.results(subject.launcher(request.configuration)))

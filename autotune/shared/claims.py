@@ -28,8 +28,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotune.context import canonical
-from autotune.errors import InvalidStorage, NoSharedStudy
+from autotune.errors import InvalidStorage, NoSharedStudy, StorageLost
 from autotune.outcome import Outcome, Reason
+from autotune.shared.storage import reached
 from autotune.space import Configuration, Parameter, Space
 
 LEASE = 30.0
@@ -88,7 +89,7 @@ class SharedStudy:
     """What processes on any machine see of one study.
 
     Attributes:
-        storage: from `autotune.shared.storage.open_storage`.
+        storage: from `autotune.shared.storage.open_storage`; every method raises StorageLost once it is out of reach.
         name: of the optuna study.
         id: the storage's number for it.
     """
@@ -100,9 +101,13 @@ class SharedStudy:
     _parsed: dict[int, tuple[Outcome, ...]] = field(default_factory=dict, repr=False)
     _beats: dict[int, tuple[Any, float]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        self.storage = reached(self.storage)
+
     @classmethod
     def create(cls, storage: BaseStorage, name: str, figures: int) -> SharedStudy:
         """A new study, or the one of this name."""
+        storage = reached(storage)
         try:
             found = storage.create_new_study([StudyDirection.MINIMIZE] * figures, name)
         except DuplicatedStudyError:
@@ -116,7 +121,8 @@ class SharedStudy:
         Raises:
             NoSharedStudy: there is none.
         """
-        studies = [s for s in storage.get_all_studies() if "specification" in s.user_attrs or s.study_name == name]
+        every = reached(storage).get_all_studies()
+        studies = [s for s in every if "specification" in s.user_attrs or s.study_name == name]
         if name is not None:
             studies = [s for s in studies if s.study_name == name]
         else:
@@ -238,7 +244,8 @@ class SharedStudy:
                 except Exception:
                     continue  # the storage is out of reach for now; what stays so, telling reports
                 finally:
-                    self.storage.remove_session()
+                    with suppress(StorageLost):
+                        self.storage.remove_session()
 
         thread = threading.Thread(target=beat, name="autotune-beat", daemon=True)
         thread.start()

@@ -174,8 +174,10 @@ class Coordinator(Member):
                 crew.keep()
                 time.sleep(POLL)
         finally:
-            self.shared.finish(state)
-            crew.dismiss()
+            try:
+                self.shared.finish(state)
+            finally:
+                crew.dismiss()
             self._collect(self.shared.entries(), started, on_trial)
 
     def _collect(self, entries: Entries, started: float, on_trial: Callable[[Progress], Any]) -> None:
@@ -206,7 +208,7 @@ def distribute(
         database, resume, on_trial: as of `autotune.search`.
 
     Raises:
-        InvalidStorage, MissingExtra, StudyMismatch, WorkersLost, NothingLegal.
+        InvalidStorage, MissingExtra, StorageLost, StudyMismatch, WorkersLost, NothingLegal.
     """
     held = database if isinstance(database, Database) else Database(database)
     try:

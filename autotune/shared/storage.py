@@ -9,25 +9,28 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import functools
 import os
 import re
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from autotune.errors import InvalidStorage, MissingExtra
+from autotune.errors import InvalidStorage, MissingExtra, StorageLost
 
 GRPC_PORT = 13000
 GRPC_SECONDS = 10.0  # within which a server has to answer
 SQLITE_SECONDS = 60.0  # writers wait for each other
 _DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql", "MySQLdb")}
+_LIBRARIES = {"grpc", "sqlalchemy"}  # whose exceptions tell that a storage is out of reach
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -39,10 +42,12 @@ class FileLock(JournalFileOpenLock):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._path = path + ".lock"
+        self._journal, self._path = path, path + ".lock"
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
+        if not os.path.exists(self._journal):  # to write would make another, without what was in this one
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._journal)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._descriptor = descriptor
@@ -52,6 +57,45 @@ class FileLock(JournalFileOpenLock):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class _Reached:
+    """A storage of optuna's whose failures are ours."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._storage, name)
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except Exception as error:
+                if _tells_of_loss(error):
+                    raise StorageLost(problem=_problem(error)) from error
+                raise
+
+        return call
+
+
+def reached(storage: BaseStorage) -> BaseStorage:
+    """The storage, with every method raising StorageLost where the storage or the study in it is gone."""
+    return storage if isinstance(storage, _Reached) else cast(BaseStorage, _Reached(storage))
+
+
+def _tells_of_loss(error: Exception) -> bool:
+    """Files, connections, servers; and a study or trial that was there before."""
+    if isinstance(error, (OSError, KeyError, optuna.exceptions.StorageInternalError)):
+        return True
+    return any(kind.__module__.partition(".")[0] in _LIBRARIES for kind in type(error).__mro__)
+
+
+def _problem(error: Exception) -> str:
+    details = getattr(error, "details", None)  # of gRPC
+    text = str(details() if callable(details) else error.__cause__ or error)
+    return hidden(f"{type(error).__name__}: {text.splitlines()[0] if text else 'it is gone'}")
 
 
 def open_storage(url: str) -> BaseStorage:

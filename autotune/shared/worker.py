@@ -153,7 +153,7 @@ def work(
         parent: the process to end with.
 
     Raises:
-        InvalidStorage, MissingExtra, NoSharedStudy, StudyMismatch.
+        InvalidStorage, MissingExtra, NoSharedStudy, StorageLost, StudyMismatch.
     """
     shared = SharedStudy.join(open_storage(url), study)
     specification = elsewhere(Specification.from_json(shared.described()["specification"]), kernel)

@@ -21,7 +21,7 @@ from autotune.explore import pareto
 from autotune.explore.several import Several
 from autotune.figures import figures_named
 from autotune.lookup import Configurations
-from autotune.measure.measuring import relative_error
+from autotune.measure.correctness import relative_error
 from autotune.outcome import Outcome
 from nkilite.testing import make
 

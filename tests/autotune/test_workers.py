@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,13 @@ from optuna.trial import TrialState
 
 from autotune import Database
 from autotune.context import canonical
-from autotune.errors import StudyMismatch, WorkersLost
+from autotune.errors import StorageLost, StudyMismatch, WorkersLost
 from autotune.outcome import Reason
 from autotune.shared.claims import SharedStudy
-from autotune.shared.coordinator import distribute
+from autotune.shared.coordinator import Coordinator, distribute
 from autotune.shared.specification import Specification
 from autotune.shared.storage import open_storage
-from autotune.shared.worker import work
+from autotune.shared.worker import Worker, work
 
 KERNEL = f"{slow_subject.__file__}:slow"
 WHOLE = Specification(KERNEL, ("16x8",), trials=100, lease=3.0)
@@ -192,6 +192,28 @@ def test_what_differs_is_told(tmp_path: Path) -> None:
     storage.set_study_user_attr(shared.id, "identity", identity)
     with pytest.raises(StudyMismatch, match=r"the version of nkilite: .* here, 0\.0\.1 where"):
         work(url)
+
+
+@pytest.mark.parametrize("storage", [journal, postgresql, grpc])
+def test_a_worker_whose_storage_is_lost_says_so(storage, tmp_path: Path, monkeypatch) -> None:
+    """After the third configuration: the journal's file is removed, the servers are stopped."""
+    tried = []
+
+    def attempt(worker, configuration, *known):
+        if len(tried) == 3:
+            (tmp_path / "study.log").unlink(missing_ok=True)
+            stack.close()
+        tried.append(configuration)
+        return trying(worker, configuration, *known)
+
+    trying = Worker._attempt
+    monkeypatch.setattr(Worker, "_attempt", attempt)
+    with ExitStack() as stack:
+        url = stack.enter_context(storage(tmp_path))
+        Coordinator(url, WHOLE, Database(None), None, 0, False).open()
+        with pytest.raises(StorageLost, match="(?s)does not answer any more: .*continue"):
+            work(url)
+    assert len(tried) == 4
 
 
 def test_workers_that_cannot_start_are_reported(tmp_path: Path, monkeypatch) -> None:
