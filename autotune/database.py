@@ -222,7 +222,7 @@ class Database:
         """
         try:
             records = [self._parse(r) for r in json.loads(Path(path).read_text())["configurations"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidDatabase(path=path, problem=str(error)) from None
         new = [r for r in records if isinstance(r, Choice) and self.choices.get(r.context.id) != r]
         for choice in new:

@@ -15,6 +15,7 @@ from typing import Any
 import nkilite as nki
 from autotune.context import Context, cpu_level, cpu_model, describe_arguments
 from autotune.database import Choice, Database, open_any
+from autotune.errors import InvalidDatabase
 from autotune.figures import CHIPS, CPU
 from autotune.objective import current_target
 from autotune.space import Configuration
@@ -90,7 +91,7 @@ def use(path: str | os.PathLike[str] | None) -> Configurations | None:
     """Let launches of this process take tuned configurations from a database or an export; None stops it.
 
     Raises:
-        InvalidDatabase: the file is neither.
+        InvalidDatabase: the file is neither, or there is none.
     """
     configurations = None if path is None else configurations_of(path)
     nki.register_configurations(configurations)
@@ -103,7 +104,13 @@ def ensure() -> None:
 
 
 def configurations_of(path: str | os.PathLike[str]) -> Configurations:
-    """The lookup nkilite loads where NKILITE_TUNED names a file (entry point `nkilite.configurations`)."""
+    """The lookup nkilite loads where NKILITE_TUNED names a file (entry point `nkilite.configurations`).
+
+    Raises:
+        InvalidDatabase: the file is neither a database nor an export, or there is none.
+    """
+    if not os.path.exists(path):
+        raise InvalidDatabase(path=path, problem="there is no such file")
     return Configurations(open_any(path))
 
 

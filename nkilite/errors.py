@@ -405,6 +405,11 @@ class InternalError(NkiError):
     remedy = "this is a mistake in nkilite, not in the kernel; please report it with this traceback."
 
 
+class NoTuner(ExecutionError, LookupError):
+    template = "NKILITE_TUNED names {path}, and no installed package reads tuned configurations."
+    remedy = "pip install nkilite (pip install -e . in a checkout), or call autotune.use({path!r}) in the program."
+
+
 class IndirectOutOfBounds(ExecutionError, IndexError):
     template = "{instruction}: an indirect index is out of bounds: {found} is not in [0, {limit})."
     remedy = "correct the index tensor, or pass oob_mode=nisa.oob_mode.skip to skip such rows."

@@ -31,6 +31,8 @@ app = typer.Typer(
     help="Find the tile sizes of NKI kernels: modelled on trn1, trn2 and trn3, or measured on this CPU.",
 )
 
+INTERRUPTED = 130  # the exit status of what Ctrl-C ended
+
 DatabaseOption = Annotated[Path, typer.Option("--database", "-d", help="Where trials are kept.")]
 
 
@@ -84,14 +86,18 @@ def run(
         sampler, seed, trials, seconds, timeout, lease, model,
     )
     with Database(database) as kept:
-        with Bar(terminal, specification.label) as bar:
-            if storage is None and workers is None:
-                result = specification.search(kept, resume, bar)
-            else:
-                count = 1 if workers is None else workers
-                result = distribute(
-                    specification, storage, study=study, workers=count, database=kept, resume=resume, on_trial=bar
-                )
+        try:
+            with Bar(terminal, specification.label) as bar:
+                if storage is None and workers is None:
+                    result = specification.search(kept, resume, bar)
+                else:
+                    count = 1 if workers is None else workers
+                    result = distribute(
+                        specification, storage, study=study, workers=count, database=kept, resume=resume, on_trial=bar
+                    )
+        except KeyboardInterrupt:
+            terminal.print("interrupted before any configuration was accepted")
+            raise typer.Exit(INTERRUPTED) from None
         show_result(terminal, result)
         if plots is not None:
             show_files(terminal, write_plots(kept, plots, contexts=result.contexts))

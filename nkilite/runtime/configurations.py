@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any
 
 from nkilite import knobs
+from nkilite.errors import NoTuner
 
 ENTRY_POINT = "nkilite.configurations"
 
@@ -23,7 +25,10 @@ def register(lookup: Lookup | None) -> Lookup | None:
     caller passed win. None turns it off.
     """
     global _lookup
-    before, _lookup = _current(), lookup
+    before = None
+    with suppress(NoTuner):  # what is registered takes its place
+        before = _current()
+    _lookup = lookup
     return before
 
 
@@ -41,12 +46,18 @@ def configured(kernel: Any, explicit: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _current() -> Lookup | None:
-    """The registered lookup; at first use NKILITE_TUNED makes the installed tuner's entry point supply it."""
+    """The registered lookup; at first use NKILITE_TUNED makes the installed tuner's entry point supply it.
+
+    Raises:
+        NoTuner: it is set, and no tuner is installed.
+    """
     global _lookup
     if _lookup is _NOT_LOADED:
-        _lookup = None
-        path = knobs.tuned()
+        path, found = knobs.tuned(), None
         if path:
-            for point in entry_points(group=ENTRY_POINT):
-                _lookup = point.load()(path)
+            tuners = list(entry_points(group=ENTRY_POINT))
+            if not tuners:
+                raise NoTuner(path=path)
+            found = tuners[-1].load()(path)
+        _lookup = found
     return _lookup

@@ -11,6 +11,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 
 HANGS = "AUTOTUNE_TEST_HANGS"  # a file to be made by who hangs, with its process id
+SLOW = "AUTOTUNE_TEST_SLOW"  # seconds to trace for, instead of a few hundredths, after a line that says so
 SPACE = {"PASSES": range(1, 13), "SHIFT": [0.0, 1.0]}
 
 
@@ -28,7 +29,9 @@ def hang_once() -> None:
 
 @nki.jit
 def slow(x, PASSES=1, SHIFT=0.0):
-    time.sleep(0.02)
+    if SLOW in os.environ:
+        print("slow", flush=True)
+    time.sleep(float(os.environ.get(SLOW, "0.02")))
     if PASSES == 7 and SHIFT == 1.0:
         hang_once()
     assert PASSES != 11, "PASSES must not be eleven"

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
+import slow_subject
 from typer.testing import CliRunner
 
 from autotune.cli.command import app
@@ -42,6 +50,33 @@ def test_fronts_plots_and_a_default_that_is_not_legal(database, tmp_path) -> Non
     shown = invoke(*command, "-d", database, "--trials", "2", "--sampler", "random", "--plots", str(pictures / "again"),
                    "--param", "TILES_IN_BLOCK_M=1,2", "--param", "TILES_IN_BLOCK_K=1,2")
     assert len(list((pictures / "again").glob("*.html"))) == 1
+
+
+@pytest.mark.parametrize("finished", [0, 4])
+def test_ctrl_c_reports_and_keeps_what_was_found(database, finished) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autotune", "run", f"{slow_subject.__file__}:slow", "--shapes", "16x8", "-d", database],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **({} if finished else {slow_subject.SLOW: "60"})},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    )
+    path, until = Path(database), time.monotonic() + 60
+    while len(path.read_text().splitlines() if path.exists() else ()) < finished and time.monotonic() < until:
+        time.sleep(0.005)
+    if not finished:
+        assert process.stdout is not None
+        assert "slow" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    kept = [t for t in Database(path).trials.values() if t.outcome.accepted]
+    if finished:
+        assert process.returncode == 0
+        assert "interrupted; run again with --resume" in said
+        assert f"{len(kept)} accepted" in said
+        assert "│ best " in said
+    else:
+        assert process.returncode == 130
+        assert "before any configuration was accepted" in said
 
 
 def test_run_show_export_compare_import(database, tmp_path) -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import slow_subject
 
 import autotune
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from autotune import Space
-from autotune.errors import UnknownParameter
+from autotune.database import Choice
+from autotune.errors import InvalidDatabase, UnknownParameter
 from autotune.lookup import Configurations
+from autotune.objective import Modelled
+from nkilite.errors import NoTuner
+from nkilite.runtime import configurations
 
 SPACE = {"CHUNK": [32, 48, 96, 192]}
 
@@ -90,6 +99,58 @@ def test_use_takes_databases_and_exports(kernel, x, tmp_path) -> None:
     finally:
         autotune.use(None)
     assert chunks(kernel, x) == 3
+
+
+def test_what_cannot_be_read_is_told(tmp_path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    for name in ("absent.json", "absent.jsonl", "other.json"):
+        with pytest.raises(InvalidDatabase, match=name):
+            autotune.use(tmp_path / name)
+
+
+PROGRAM = """
+import numpy as np, slow_subject
+x = np.zeros((16, 8), np.float32)
+assert slow_subject.slow(x).shape == x.shape
+print(sum(i.signature.name == "tensor_scalar" for i in slow_subject.slow.trace(x)))
+"""
+
+
+def run_with(metadata: Path, tuned: Path) -> subprocess.CompletedProcess[str]:
+    """A program that does not mention the tuner, where `metadata` tells what is installed."""
+    path = os.pathsep.join([str(metadata), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, "PYTHONPATH": path, "NKILITE_TUNED": str(tuned)},
+        capture_output=True, text=True, timeout=120,
+    )
+
+
+def test_the_environment_names_an_export(tmp_path) -> None:
+    workload = autotune.Workload.of(slow_subject.slow, np.zeros((16, 8), np.float32))
+    context = workload.context(Space(slow_subject.SPACE), Modelled("trn2"))
+    database, export = autotune.Database(None), tmp_path / "best.json"
+    database.choose(Choice(context, {"PASSES": 3, "SHIFT": 0.0}, 1.0))
+    database.export(export)
+    installed = tmp_path / "tuner-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: tuner\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(
+        "[nkilite.configurations]\nautotune = autotune.lookup:configurations_of\n"
+    )
+    done = run_with(tmp_path, export)
+    assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
+    assert "InvalidDatabase" in run_with(tmp_path, tmp_path / "absent.json").stderr
+
+
+def test_the_environment_names_a_file_that_nothing_reads(kernel, x, monkeypatch) -> None:
+    monkeypatch.setenv("NKILITE_TUNED", "best.json")
+    monkeypatch.setattr("nkilite.runtime.configurations._lookup", configurations._NOT_LOADED)
+    monkeypatch.setattr("nkilite.runtime.configurations.entry_points", lambda group: [])
+    for _ in range(2):
+        with pytest.raises(NoTuner, match=r"(?s)NKILITE_TUNED names best.json.*autotune.use\('best.json'\)"):
+            kernel(x)
+    autotune.use(None)  # takes its place
+    np.testing.assert_array_equal(kernel(x), 2 * x)
 
 
 def declared(**options):
