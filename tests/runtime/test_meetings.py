@@ -15,6 +15,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY, Case
 from nkilite.runtime.walker import SPLIT
+from nkilite.testing import make
 
 PARTS = (2, 3, 5, 8)
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -157,3 +158,27 @@ def test_random_programs(seed, fuse, monkeypatch):
         for schedule in SCHEDULES:
             assert trial.slowly(parts, schedule), (parts, schedule)
         assert trial.threaded(parts, monkeypatch), parts
+
+
+@pytest.mark.parametrize("columns", [128, 57, 16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_transposes_split(columns, dtype):
+    def kernel(x):
+        out = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+        turned = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.psum)
+        nisa.dma_copy(tile, x)
+        nisa.nc_transpose(turned, tile, engine=nisa.engine.tensor)
+        result = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.sbuf)
+        nisa.tensor_copy(result, turned)
+        nisa.dma_copy(out, result)
+        return out
+
+    x = make((100, columns), dtype, 3)
+    trial = Trial(kernel, x)
+    entries = trial.executable.image.lowered.firsts
+    assert bool(flags(trial.executable)[list(entries).index(1)] & SPLIT) == (columns > 16)
+    assert trial.expected[-1] == np.ascontiguousarray(np.asarray(x).T).tobytes()
+    for parts in PARTS:
+        for schedule in SCHEDULES:
+            assert trial.slowly(parts, schedule), (parts, schedule)
