@@ -37,6 +37,7 @@ class Member(Study):
             options.pop("seed", specification.seed), specification.trials, specification.seconds, database,
             model=specification.model, **options,
         )
+        self.objective.ahead = 1  # workers are several already
         self.identity = specification.identity(self._contexts, self._space)
 
     def _absorb(self, entries: Entries) -> list[Configuration]:
