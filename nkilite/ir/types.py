@@ -214,12 +214,13 @@ class Buffer:
         location: Location = UNKNOWN,
         data: Any = None,
         loop: int | None = None,
+        type: ViewType | None = None,
     ) -> None:
         self.id, self.region, self.shape, self.dtype, self.name = id, region, shape, dtype, name
         self.open_id = id
         self.kind, self.address, self.location, self.loop = kind, address, location, loop
         self.data: np.ndarray | None = data
-        self.type = whole = ViewType.dense(region, dtype, shape)
+        self.type = whole = type or ViewType.dense(region, dtype, shape)
         self.size_bytes = whole.size * dtype.itemsize
         self.partition_bytes = whole.free_bytes
 

@@ -5,6 +5,7 @@ Source: public pages nki.language.ndarray, zeros, ones, full, zeros_like, empty_
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -73,7 +74,7 @@ def ndarray(
         if key is not None:
             builder.tiles[key] = kind
     if address is None:
-        return builder.allocate(kind.region, kind.shape, kind.dtype, name=name)
+        return builder.tile(kind, name, builder.place(sys._getframe(1)))
     if not kind.region.on_chip:
         raise _bad_address(address, "None for a tensor in HBM")
     tensor = builder.allocate(kind.region, kind.shape, kind.dtype, name=name, address=_as_address(address))

@@ -7,6 +7,7 @@ nki.language.affine_range, nki.language.fori_loop and "NKI Dynamic Loops".
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def ds(start: Any, size: int) -> DynamicSlice:
 
 def _unrolled(name: str, start: int, stop: int | None, step: int) -> builtins.range:
     builder = active.builder_or_none()
-    if builder is None or builder.first_time_here(name):
+    if builder is None or builder.first_time_here(name, sys._getframe(2)):
         deprecated(f"nl.{name}", "range")
     if type(start) is int and stop is None and step == 1:
         return builtins.range(start)

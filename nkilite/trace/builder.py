@@ -66,6 +66,8 @@ class Builder:
         nesting: the loops around what is recorded now.
         known: signatures already validated, by the argument types the instruction wrappers build.
         tiles: types of new tensors already validated, by the arguments of `nl.ndarray`.
+        words: the instruction table while it grows.
+        sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
     """
 
@@ -74,16 +76,17 @@ class Builder:
     def __init__(self, name: str, target: Target) -> None:
         self.target = target
         self.program = Program(name, target)
-        self._words: list[int] = []
-        self.program.code = self._words  # type: ignore[assignment]
+        self.words: list[int] = []
+        self.program.code = self.words  # type: ignore[assignment]
         self.nesting = Nesting()
         self.known: dict[tuple, Signature] = {}
         self.tiles: dict[tuple, ViewType] = {}
         self.constants: dict[Any, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
         self.places: dict[tuple[int, int], int] = {}
+        self.sites: dict[tuple, tuple[int, int]] = {}
         self._codes: dict[int, CodeType] = {}
-        self._asked: set[tuple[str, int]] = set()
+        self._asked: set[tuple] = set()
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
@@ -106,6 +109,19 @@ class Builder:
         buffer = program.add_buffer(region, shape, dtype, name, kind, address, location, data, loop)
         self._allocated(buffer)
         return NkiTensor(buffer, buffer.type)
+
+    def tile(self, type: ViewType, name: str, place: int) -> NkiTensor:
+        """A tensor of a checked type over a new internal buffer, at a location id: the usual case, made fast."""
+        program = self.program
+        buffers = program.buffers
+        buffer = Buffer(
+            len(buffers), type.region, type.shape, type.dtype, name, location=program.locations[place],
+            loop=self.nesting.innermost, type=type,
+        )
+        buffers.append(buffer)
+        if not self.records:
+            self._allocated(buffer)
+        return NkiTensor(buffer, type)
 
     def registers(self, engine: str) -> NkiTensor:
         """The accumulation registers of an engine: one float32 per partition."""
@@ -153,6 +169,12 @@ class Builder:
             self.program.open_engines.add(signature.id)
         return signature
 
+    def remember(self, frame: FrameType, key: tuple, signature: Signature) -> None:
+        """The next call with this key at this place can be recorded at once."""
+        self.place(frame)
+        site = id(frame.f_code), frame.f_lasti
+        self.sites[site + key] = signature.id, self.places[site]
+
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
         """Record a call of a checked signature.
 
@@ -176,13 +198,17 @@ class Builder:
 
     def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
         """Append an instruction whose words are known."""
-        self._words += words
+        self.words += words
         program = self.program
         index = program.count
         program.count = index + 1
         if name is not None:
-            program.names[index] = _checked_name(program, words[0], name)
+            self.name(index, words[0], name)
         return NkiInstruction(self, index)
+
+    def name(self, index: int, signature: int, name: str) -> None:
+        """Keep the user's name of an instruction."""
+        self.program.names[index] = _checked_name(self.program, signature, name)
 
     def depend(self, consumer: int, producer: int) -> None:
         """Record that instruction `consumer` waits for `producer`.
@@ -254,19 +280,23 @@ class Builder:
             return -1
         return self.program.location_id(Location(code.co_filename, frame.f_lineno, code.co_name))
 
-    def first_time_here(self, what: str) -> bool:
-        """Whether the user's line has not asked this in this kernel call before."""
-        line = what, self.place(sys._getframe(1))
-        if line in self._asked:
+    def first_time_here(self, what: str, frame: FrameType) -> bool:
+        """Whether the user's line in or below a frame has not asked this in this kernel call before."""
+        site = what, id(frame.f_code), frame.f_lasti
+        if site in self._asked:
             return False
+        line = what, self.place(frame)
+        first = line not in self._asked
         self._asked.add(line)
-        return True
+        if self.places[site[1:]] >= 0:
+            self._asked.add(site)
+        return first
 
     def close(self) -> None:
         """The kernel call has ended: its tensors are not accepted as operands any more, and its words are packed."""
         for buffer in self.program.buffers:
             buffer.close()
-        self.program.code = array("q", self._words)
+        self.program.code = array("q", self.words)
 
     def _stale(self, signature: Signature, operands: tuple) -> NkiError:
         """The error for the first operand whose kernel call, or loop body, has ended."""

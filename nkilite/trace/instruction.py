@@ -2,7 +2,8 @@
 
 The decorated function's signature and docstring are the public API; its body is never run. The generated replacement
 looks the argument types up among the signatures already validated in this kernel and hands the operands to the active
-builder; only the first use of a signature pays for normalization and checks.
+builder; only the first use of a signature pays for normalization and checks. While a kernel is traced, a call on
+tensors alone that a place in the kernel has made before costs one lookup, which also says the user's line.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nkilite.deprecation import deprecated
 from nkilite.errors import UnknownKeyword
 from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Role, define
 from nkilite.trace import active
+from nkilite.trace.builder import NkiInstruction
 from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
@@ -72,7 +74,7 @@ def _attach(definition: Definition, kind: str) -> Callable[[Callable[..., Any]],
 
 
 def _compile_wrapper(definition: Definition) -> Any:
-    """Generate the call path of one instruction: a key of types and attributes, one dict lookup, one emit."""
+    """Generate the call path of one instruction: a key of types and attributes, one dict lookup, one record."""
     header, key, passed = [], ["D"], []
     defaults: dict[str, Any] = {}
     for p in definition.parameters:
@@ -96,15 +98,29 @@ def _compile_wrapper(definition: Definition) -> Any:
     plain = all(p.role is Role.tensor for p in definition.parameters if p.role is not Role.attribute)
     words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
     fast = f"""
-    if signature.plain and builder.records:
+    if builder.records:
         frame = getframe(1)
-        place = builder.places.get((id(frame.f_code), frame.f_lasti), -1)
-        if place < 0:
-            place = builder.place(frame)
         try:
-            return builder.record((signature.id, place, {words}), name)
-        except AttributeError:
-            pass  # a tensor of an ended kernel has no id: emit explains""" if plain else ""
+            number, place = builder.sites[id(frame.f_code), frame.f_lasti, {", ".join(key)}]
+            if place < 0:
+                place = builder.place(frame)
+            builder.words += (number, place, {words})
+        except (KeyError, TypeError, AttributeError):
+            pass  # new here, or refused: what follows explains
+        else:
+            program = builder.program
+            index = program.count
+            program.count = index + 1
+            if name is not None:
+                builder.name(index, number, name)
+            handle = new(Handle)  # half the cost of calling the constructor
+            handle.builder = builder
+            handle.index = index
+            return handle""" if plain else ""
+    remembered = f"""
+    else:
+        if builder.records and signature.plain:
+            builder.remember(getframe(1), ({", ".join(key)}), signature)""" if plain else ""
     everything = ", ".join(p.name for p in definition.parameters)
     operands = "".join(f"{name}, " for name in passed)
     source = f"""
@@ -113,16 +129,17 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     if builder is None:
         builder = active_builder("nki.isa.{definition.name}")
     if old:
-        accept_old(D, old){unwrapped}
+        accept_old(D, old){unwrapped}{fast}
     try:
         signature = builder.known[({", ".join(key)})]
     except (KeyError, TypeError, AttributeError):
-        signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){fast}
+        signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){remembered}
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {
         "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
-        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, **defaults,
+        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
+        "Handle": NkiInstruction, **defaults,
     }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]

@@ -29,6 +29,7 @@ from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
 from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, require_inside, require_ints
 
+_new = object.__new__
 _SLICES_KEPT = 4096  # per view type; kernels do not come back to more
 
 
@@ -124,10 +125,10 @@ class NkiTensor(Refusals):
         known: tuple | None = None
         if type(key) is tuple and len(key) == 2:
             rows, columns = key
-            if type(rows) is type(columns) is slice and rows.step is None is columns.step:
-                known = first, last, left, right = rows.start, rows.stop, columns.start, columns.stop
-                if not type(first) is type(last) is type(left) is type(right) is int:
-                    known += (type(first), type(last), type(left), type(right))
+            if type(rows) is slice and type(columns) is slice and rows.step is None and columns.step is None:
+                top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
+                if type(top) is int and type(bottom) is int and type(left) is int and type(right) is int:
+                    known = top, bottom, left, right
         if known is None:
             known = indexing.cache_key(key)
         try:
@@ -135,7 +136,12 @@ class NkiTensor(Refusals):
         except TypeError:
             return self._getitem(key)
         if found is not None and self.index is None:
-            return NkiTensor(self.storage, found[0], self.byte_offset + found[1])
+            view = _new(NkiTensor)  # half the cost of calling the constructor
+            view.storage = self.storage
+            view.type, distance = found
+            view.byte_offset = self.byte_offset + distance if self.byte_offset else distance  # shares the int
+            view.index = None
+            return view
         view = self._getitem(key)
         if view.index is None and len(self.type.slices) < _SLICES_KEPT:
             self.type.slices[known] = view.type, view.byte_offset - self.byte_offset
