@@ -25,20 +25,22 @@ class Coverage:
     """The written bytes of one buffer.
 
     Views that come back unchanged (the common case: tiles are written and read whole or by the same slices) are
-    answered from a set; a byte map is only made for the others.
+    answered from a set; a map is only made for the others: of the buffer's elements, or of bytes where views of other
+    dtypes need it.
 
     Attributes:
         full: every byte was written.
         seen: (type, byte offset) of the views written so far; empty once `full`.
     """
 
-    __slots__ = ("_buffer", "_map", "full", "seen")
+    __slots__ = ("_buffer", "_map", "_unit", "full", "seen")
 
     def __init__(self, buffer: Buffer, full: bool = False) -> None:
         self._buffer = buffer
         self.full = full
         self.seen: set[tuple[ViewType, int]] = set()
         self._map: np.ndarray | None = None
+        self._unit = 1  # bytes that an entry of the map stands for
 
     def mark(self, type: ViewType, byte_offset: int) -> None:
         """Record that a view was written; a dynamic view counts as the whole buffer."""
@@ -77,16 +79,20 @@ class Coverage:
 
     def _written(self, type: ViewType, byte_offset: int) -> np.ndarray:
         if self._map is None:
-            self._map = np.zeros(self._buffer.size_bytes, bool)
+            self._unit = self._buffer.dtype.itemsize
+            self._map = np.zeros(self._buffer.size_bytes // self._unit, bool)
             for seen, offset in self.seen:
                 self._bytes(seen, offset)[...] = True
         return self._bytes(type, byte_offset)
 
     def _bytes(self, type: ViewType, byte_offset: int) -> np.ndarray:
+        """The part of the map that belongs to a view: the entries of each element along the last dimension."""
         assert self._map is not None
-        width = type.dtype.itemsize
+        if type.dtype.itemsize % self._unit or byte_offset % self._unit:
+            self._map, self._unit = np.repeat(self._map, self._unit), 1
+        width = type.dtype.itemsize // self._unit
         strides = (*(s * width for s in type.strides), 1)
-        return np.ndarray((*type.shape, width), bool, self._map, byte_offset, strides)
+        return np.ndarray((*type.shape, width), bool, self._map, byte_offset // self._unit, strides)
 
 
 class PartlyUninitialized(UserWarning):

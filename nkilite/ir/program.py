@@ -171,6 +171,7 @@ class Program:
         self._signature_ids: dict[tuple, Signature] = {}
         self._location_ids: dict[Location, int] = {}
         self._constant_ids: dict[Any, int] = {}
+        self._starts: tuple[array, int, list[int]] | None = None  # what `starts` found, with the code and its length
 
     # --- building -------------------------------------------------------------------------------------------------
 
@@ -245,14 +246,16 @@ class Program:
             start += signature.n_words
 
     def starts(self) -> list[int]:
-        """The word position of every instruction."""
-        code = self.code
-        widths = [s.n_words for s in self.signatures]
-        positions = []
-        start = 0
-        for _ in range(self.count):
-            positions.append(start)
-            start += widths[code[start]]
-        return positions
+        """The word position of every instruction; kept until there is other code, and not to be changed."""
+        if self._starts is None or self._starts[0] is not self.code or self._starts[1] != len(self.code):
+            code = list(self.code)
+            widths = [s.n_words for s in self.signatures]
+            positions = []
+            start = 0
+            for _ in range(self.count):
+                positions.append(start)
+                start += widths[code[start]]
+            self._starts = self.code, len(code), positions
+        return self._starts[2]
 
 

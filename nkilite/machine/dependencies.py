@@ -105,6 +105,12 @@ def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int]) -> E
         written, read = memories[region].write(instruction, region)
         # A queue keeps its own writes in order, and the Tensor Engine its own sums.
         in_order = queues[instruction] if flags & ACCUMULATE or not flags & READ else None
+        if not read and len(written) == 1:
+            if written[0] != instruction:
+                producers += written
+                consumers.append(instruction)
+                kinds.append(DATA if queues[written[0]] != in_order else ORDER)
+            continue
         waits: dict[int, int] = dict.fromkeys(read, ORDER)
         for earlier in written:
             if queues[earlier] != in_order:
@@ -192,8 +198,17 @@ class _Memory:
         """Add a writer; returns the writers and the readers it meets."""
         places = self._places
         overlap, begin, end = places.overlap, places.start[region], places.stop[region]
-        first, last = self._split(begin), self._split(end)
         entry = (instruction, region)
+        first = bisect_right(self._starts, begin) - 1
+        if self._starts[first] == begin and self._starts[first + 1] == end:
+            writers, readers = self._writers[first], self._readers[first]
+            if not readers and len(writers) == 1 and writers[0][1] == region:  # sums onto the same tile
+                written = [writers[0][0]]
+                writers[0] = entry
+                return written, []
+            last = first + 1
+        else:
+            first, last = self._split(begin), self._split(end)
         written, read = [], []
         alone = True
         if places.full[region]:  # nothing of what was before it is left

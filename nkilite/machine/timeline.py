@@ -148,12 +148,13 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
             heappush(ready_now, (key, i))
         if not ready_now:
             if coming:
-                alarm[q] = coming[0][0]
-                heappush(wake, (alarm[q], q))
+                alarm[q] = at = coming[0][0]
+                heappush(wake, (at, q))
             continue
         i = ready_now[0][1]
-        if ports[i]:
-            blocked, holder = max((port_free[b], port_holder[b]) for b in range(len(port_free)) if ports[i] >> b & 1)
+        held = ports[i]
+        if held:
+            blocked, holder = max((port_free[b], port_holder[b]) for b in range(len(port_free)) if held >> b & 1)
             if blocked > now:
                 ready[i], cause[i], alarm[q] = blocked, holder, blocked
                 heappush(wake, (blocked, q))
@@ -168,13 +169,13 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
         free[q] = again = done + turnaround_ns[i]
         count = dma_engines[i][1]
         if count:
-            begin = now + latency_ns[i]
+            begin, occupied = now + latency_ns[i], transfer_ns[i]
             arrived, started = 0.0, _NEVER
             lead = dma_engines[i][0]
             for e in range(lead, lead + count):
                 at = engine_free[e] if engine_free[e] > begin else begin
                 started = at if at < started else started
-                engine_free[e] = at = at + transfer_ns[i]
+                engine_free[e] = at = at + occupied
                 arrived = at if at > arrived else arrived
             moving[i] = started
             landed = left = max(arrived, done)
@@ -182,9 +183,9 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
             moving[i] = now
             left, landed = done, done + latency_ns[i]
         finish[i] = landed
-        if ports[i]:
+        if held:
             for b in range(len(port_free)):
-                if ports[i] >> b & 1:
+                if held >> b & 1:
                     port_free[b], port_holder[b] = done, i
         for k in range(first[i], first[i + 1]):
             j, edge = consumers[k], kinds[k]
@@ -192,11 +193,13 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
             if at > ready[j]:
                 ready[j] = at
                 cause[j] = i if edge != _ISSUE else BUSY
-            waiting[j] -= 1
-            if not waiting[j]:
-                other = queues[j]
-                heappush(future[other], (ready[j], keys[j], j))
-                at = max(ready[j], free[other])
+            pending = waiting[j] - 1
+            waiting[j] = pending
+            if not pending:
+                other, at = queues[j], ready[j]
+                heappush(future[other], (at, keys[j], j))
+                if at < free[other]:
+                    at = free[other]
                 if at < alarm[other]:
                     alarm[other] = at
                     heappush(wake, (at, other))

@@ -9,7 +9,7 @@ import numpy as np
 from nkilite.ir.coverage import Coverage, Covered, check_read
 from nkilite.ir.definition import REGISTRY, Control
 from nkilite.ir.loops import Loop, carrying, loops
-from nkilite.ir.program import IMMEDIATE, Program, Signature
+from nkilite.ir.program import IMMEDIATE, Operand, Program, Signature
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
 from nkilite.passes.splice import splice
 
@@ -36,7 +36,7 @@ class FollowWrites:
         begun = 0
         open_loops: list[tuple[Loop, int]] = []  # with the word position of the beginning
         inserted: dict[int, list[int]] = {}
-        code = program.code
+        code = program.code.tolist()
         plans = [_Plan(s) for s in program.signatures]
         start = 0
         for _ in range(program.count):
@@ -50,8 +50,13 @@ class FollowWrites:
                         continue  # an inner loop may run for the first time in a later iteration of the outer one
                     location = program.locations[code[start + 1]]
                     check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
-            if plan.infers:
-                self._settle(program, plan, coverage, start, open_loops, inserted)
+            if plan.infers is not None:
+                cover = coverage[code[start + plan.infers.word]]
+                assert cover is not None
+                if cover.full or (plan.infers.type, code[start + plan.infers.word + 1]) in cover.seen:
+                    program.code[start] = plan.settled(program, True)
+                else:
+                    self._settle(program, plan, plan.infers, coverage, start, open_loops, inserted)
                 if len(plans) < len(program.signatures):
                     plans += [_Plan(s) for s in program.signatures[len(plans):]]
             for word, kind, _ in plan.writes:
@@ -66,16 +71,16 @@ class FollowWrites:
                 open_loops.pop()
             start += plan.width
         widths = [s.n_words for s in program.signatures]
+        code = program.code.tolist()
         splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in inserted.items()})
         return program
 
     def _settle(
-        self, program: Program, plan: _Plan, coverage: list, start: int, open_loops: list[tuple[Loop, int]],
-        inserted: dict[int, list[int]],
+        self, program: Program, plan: _Plan, dst: Operand, coverage: list, start: int,
+        open_loops: list[tuple[Loop, int]], inserted: dict[int, list[int]],
     ) -> None:
-        """Decide accumulate=None of the instruction at a word position."""
+        """Decide accumulate=None of the instruction at a word position, from what is covered of `dst`."""
         code = program.code
-        dst = plan.signature.operand("dst")
         id, offset, where = code[start + dst.word], code[start + dst.word + 1], code[start + 1]
         buffer, cover = program.buffers[id], coverage[id]
         covered = cover.covered(dst.type, offset)
@@ -100,8 +105,8 @@ class _Plan:
         self.signature = signature
         self.control = signature.definition.control
         self.width = signature.n_words
-        self.infers = signature.arguments.get("accumulate", False) is None
-        self.reads = [(o.word, o.type, o) for o in tracked if o.reads and not (self.infers and o.name == "dst")]
+        self.infers = signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None
+        self.reads = [(o.word, o.type, o) for o in tracked if o.reads and o is not self.infers]
         self.writes = [(o.word, o.type, o) for o in tracked if o.writes]
         self._settled: dict[bool, int] = {}
 

@@ -348,26 +348,26 @@ def profile_program(
     Raises:
         MemoryOverflow: a single tile is larger than its memory.
     """
-    program = FollowWrites().run(program)
-    placed = False
-    if order == "compiler":
-        program = balanced(program)
-        # Both make tiles live longer: only as far as there is room.
-        for shorten in (reused, forwarded):
-            shorter = shorten(program)
-            if shorter is not program and fits(shorter):
-                program, placed = shorter, True
-    overflow = None if placed else allocate(program)
-    all_loops = told_loops(program, trips)
-    starts = program.starts() if all_loops else []
-    guessed = tuple(
-        program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None
-    )
-    summary = summarize(program, all_loops)
-    program = unrolled(program, all_loops)
-    ids, _ = signature_ids(program)
-    costs = costs_of(program, ids)
     with collector_paused():
+        program = FollowWrites().run(program)
+        placed = False
+        if order == "compiler":
+            program = balanced(program)
+            # Both make tiles live longer: only as far as there is room.
+            for shorten in (reused, forwarded):
+                shorter = shorten(program)
+                if shorter is not program and fits(shorter):
+                    program, placed = shorter, True
+        overflow = None if placed else allocate(program)
+        all_loops = told_loops(program, trips)
+        starts = program.starts() if all_loops else []
+        guessed = tuple(
+            program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None
+        )
+        summary = summarize(program, all_loops)
+        program = unrolled(program, all_loops)
+        ids, _ = signature_ids(program)
+        costs = costs_of(program, ids)
         work = workload_of(program, costs)
         line = simulate(work, order)
     return Profile(program.name, program.target, order, program, work, line, summary, costs, ids, overflow, guessed)
