@@ -132,6 +132,8 @@ def chain(program: list[tuple]) -> Any:
                 if used[0].buffer is not nl.psum:
                     nisa.dma_copy(dst=used[0], src=hbm) if kind == "load" else nisa.dma_copy(dst=hbm, src=used[0])
             elif kind == "binary":
+                if used[1].buffer is nl.psum and used[2].buffer is nl.psum:
+                    continue  # one of two inputs is in SBUF
                 nisa.tensor_tensor(dst=used[0], data1=used[1], data2=used[2], op=OPS[rest[3]])
             elif kind == "scalar":
                 nisa.tensor_scalar(dst=used[0], data=used[1], op0=OPS[rest[2]], operand0=per_row[here, :])
