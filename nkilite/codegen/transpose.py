@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from nkilite.codegen import convert, elementwise, matrix, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.dtypes import DType
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _SIDE = 16  # lanes of the widest vectors of 32-bit words
@@ -45,6 +46,17 @@ def columns(
 ) -> None:
     """out[j, i] = element j of the dense row at address row(i), for i < across and j < down."""
     _tiles(e, size, across, down, row, lambda p, lanes: e.load(_BITS[size], p, lanes), size, out, out_stride)
+
+
+def float32_columns(
+    e: Emitter, dtype: DType, across: int, down: int, row: Callable[[Value], Value], out: Value, out_stride: int
+) -> None:
+    """As `columns`, from rows of floats to float32."""
+
+    def load(pointer: Value, lanes: int) -> Value:
+        return e.bitcast(convert.widen(e, dtype, e.load(convert.raw_scalar(dtype), pointer, lanes)), "i32")
+
+    _tiles(e, 4, across, down, row, load, dtype.itemsize, out, out_stride)
 
 
 def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None:

@@ -108,3 +108,14 @@ class RowPlan(NamedTuple):
 @dataclass(frozen=True)
 class Accumulation:
     """The plan of matmuls of equal operand shapes that add up in one view: all but the first accumulate."""
+
+
+@dataclass(frozen=True)
+class Transposition:
+    """The plan of transposes of one shape into a PSUM tile that nothing but the copy at the end reads.
+
+    Attributes:
+        columns: for every transpose, the first column of the copy's dst that it fills.
+    """
+
+    columns: tuple[int, ...]

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import contraction, rows
+from nkilite.codegen import contraction, pack_transposed, rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.definition import Control
-from nkilite.ir.group import Accumulation, RowPlan
+from nkilite.ir.group import Accumulation, RowPlan, Transposition
 from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
@@ -47,7 +47,9 @@ class Lowered(NamedTuple):
 # Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
 Writer = Callable[[Sequence[MicroKernel], Any], None]
 
-WRITERS: dict[type, Writer] = {RowPlan: rows.write, Accumulation: contraction.write}
+WRITERS: dict[type, Writer] = {
+    RowPlan: rows.write, Accumulation: contraction.write, Transposition: pack_transposed.write,
+}
 
 # Of every tensor argument: bytes per partition, and how partitions lie: so many bytes apart, or in panels.
 _Pitches = tuple[tuple[int, int | Panels], ...]

@@ -10,7 +10,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.codegen.host import available
-from nkilite.ir.group import Accumulation
+from nkilite.ir.group import Accumulation, Transposition
 from nkilite.ir.panels import Feed, panels
 from nkilite.passes.pipeline import run_pipeline
 
@@ -328,3 +328,70 @@ def test_same_bits_on_any_number_of_threads(threads, dtype, monkeypatch):
     alone = np.asarray(nki.jit(kernel)(a, b))
     monkeypatch.setenv("NKILITE_NUM_THREADS", threads)
     np.testing.assert_array_equal(np.asarray(nki.jit(kernel)(a, b)), alone)
+
+
+# --- transposes on their way to panels --------------------------------------------------------------------------
+
+
+def turned(chunks, order, spoil=""):
+    """[c, n * r] tile of transposed chunks [r, c], made in an order, and the bank they went through."""
+    rows, columns = chunks[0].shape
+    bank = nl.ndarray((columns, len(chunks), rows), dtype=chunks[0].dtype, buffer=nl.psum)
+    tile = nl.ndarray((columns, len(chunks) * rows), dtype=chunks[0].dtype, buffer=nl.sbuf)
+    if spoil == "written before":
+        nisa.memset(bank, 0.0)
+    for i in order:
+        nisa.nc_transpose(bank[:, i, :], chunks[i], engine=nisa.engine.tensor)
+        if spoil == "interrupted" and i == order[0]:
+            nisa.memset(nl.ndarray((32, 32), dtype=nl.float32, buffer=nl.sbuf), 0.0)
+    nisa.tensor_copy(tile.reshape_dim(1, (len(chunks), rows)), bank)
+    return tile, bank
+
+
+def turning(role, order=(0, 1, 2), spoil=""):
+    def kernel(x, y):
+        data = load(x)
+        rows = x.shape[1] // len(order)
+        tile, bank = turned([data[:, i * rows:(i + 1) * rows] for i in range(len(order))], order, spoil)
+        other = load(y)
+        left, right = (tile[:, :min(128, tile.shape[1])], other) if role == "stationary" else (other, tile)
+        results = [store(product(left, right))]
+        if spoil == "read after":
+            copy = nl.ndarray(bank.shape, dtype=bank.dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(copy, bank)
+            results.append(store(copy))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    return kernel
+
+
+def transpositions(kernel, *arrays) -> list[tuple[int, ...]]:
+    return [g.plan.columns for g in passed(kernel, *arrays).groups if isinstance(g.plan, Transposition)]
+
+
+@pytest.mark.parametrize("role", ["stationary", "moving"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16], ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize("shape", [(32, 96), (16, 96), (128, 192), (48, 120), (32, 21)], ids=str)
+def test_transposes_go_to_panels_at_once(level, role, dtype, shape):
+    rows, columns = shape
+    x, y = integers(shape, dtype), integers((columns // 3, 64), dtype, 1)
+    order = (2, 0, 1)
+    for_tiles = dtype is BF16 and columns // 3 % 32 != 0  # cannot be cut into tile registers
+    assert transpositions(turning(role, order), x, y) == ([] if for_tiles else [(2 * rows, 0, rows)])
+    run_both(turning(role, order), x, y)
+
+
+@pytest.mark.parametrize("spoil", ["written before", "read after", "interrupted"])
+def test_transposes_that_others_see_stay_in_psum(level, spoil):
+    x, y = integers((32, 96), BF16), integers((32, 64), BF16, 1)
+    kernel = turning("stationary", spoil=spoil)
+    assert transpositions(turning("stationary"), x, y) and not transpositions(kernel, x, y)
+    expected, found = nki.simulate(kernel)(x, y), nki.jit(kernel)(x, y)
+    for left, right in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, expected)), strict=True):
+        np.testing.assert_array_equal(left.astype(np.float32), right.astype(np.float32))
+
+
+def test_transposes_of_rows_that_fill_no_panel_stay_in_psum(level):
+    x, y = integers((24, 96), np.float32), integers((32, 64), np.float32, 1)
+    assert not transpositions(turning("stationary"), x, y)
+    run_both(turning("stationary"), x, y)
