@@ -31,6 +31,7 @@ def micro_kernel(host, k: int, m: int, n: int, dtype: str = "float32", **options
         nisa.memset(left, 0)
         nisa.memset(right, 0)
         nisa.nc_matmul(nl.ndarray((m, n), nl.float32, buffer=nl.psum), left, right, **options)
+    builder.close()
     program = run_pipeline(builder.program)
     (source,) = (s for s in lower(program, place(program), host).sources if s.name.startswith("nc_matmul"))
     return source
