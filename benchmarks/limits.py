@@ -13,7 +13,7 @@ import numpy as np
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host, host
 from nkilite.codegen.tiles import configure
-from nkilite.runtime.library import Source, library
+from nkilite.native.library import Source, library
 
 _CHAINS = 24  # independent accumulators: enough to hide the latency of two units, few enough to stay in registers
 _TILE_CHAINS = 4

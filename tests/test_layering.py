@@ -20,6 +20,7 @@ LAYERS = [
     ["codegen", "passes", "trace"],
     ["isa"],
     ["language"],
+    ["native"],
     ["runtime"],
     ["collectives", "compiler", "typing", "testing", "compat", "profiling"],
     ["cli"],

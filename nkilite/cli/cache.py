@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nkilite import knobs
-from nkilite.runtime.cache import KERNELS, OBJECTS, Entry, Store
+from nkilite.native.cache import KERNELS, OBJECTS, Entry, Store
 
 app = typer.Typer(no_args_is_help=True, help="The disk cache of compiled kernels.")
 

@@ -15,9 +15,9 @@ from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.codegen.host import host
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
+from nkilite.native.compile import compile_program
+from nkilite.native.library import assembly, module_text
 from nkilite.passes.pipeline import PIPELINE
-from nkilite.runtime.compile import compile_program
-from nkilite.runtime.library import assembly, module_text
 
 
 class Stage(str, Enum):

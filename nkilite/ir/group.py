@@ -15,7 +15,7 @@ class Group(NamedTuple):
     """Instructions `first` to `first + size - 1` of a program.
 
     Attributes:
-        plan: how their code is written. Its type chooses the writer (nkilite/runtime/lower.py); two groups of the
+        plan: how their code is written. Its type chooses the writer (nkilite/native/lower.py); two groups of the
             same signatures on the same row pitches share a micro-kernel if their plans are equal, so a plan says
             everything else the code depends on, such as which operands are the same memory.
         private: ids of buffers that need no memory, for the group keeps what they hold to itself.

@@ -1,1 +1,1 @@
-"""Compiling, caching and running kernels."""
+"""Calling kernels: arguments, tracing, specializations and what identifies them, launches, results."""

@@ -13,9 +13,9 @@ from nkilite.errors import InvalidOperand, NkiError, UnsupportedError, describe
 from nkilite.ir.program import Program
 from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
+from nkilite.native.compile import Compilation
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime.binding import Arguments, bind
-from nkilite.runtime.compile import Compilation
 from nkilite.runtime.fingerprint import fingerprint
 from nkilite.runtime.launch import Calls
 from nkilite.runtime.schedule import Schedule, as_schedule

@@ -14,18 +14,18 @@ from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
 from nkilite.errors import NonContiguousArgument, OverlappingArguments
 from nkilite.machine.target import get_target
+from nkilite.native.compile import Compilation, compile_program
+from nkilite.native.executable import Executable
+from nkilite.native.workspace import address
 from nkilite.notices import give, recorded
 from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
-from nkilite.runtime.compile import Compilation, compile_program
-from nkilite.runtime.executable import Executable
 from nkilite.runtime.globals import Globals
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
 from nkilite.runtime.stored import Place, Stored
 from nkilite.runtime.tracing import trace, unwritable
-from nkilite.runtime.workspace import address
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel

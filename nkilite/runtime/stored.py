@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nkilite import knobs
 from nkilite.codegen.host import Host
+from nkilite.native.cache import KERNELS, store
+from nkilite.native.image import Image
+from nkilite.native.library import library
 from nkilite.notices import Notice
 from nkilite.runtime import identity
 from nkilite.runtime.binding import Arguments
-from nkilite.runtime.cache import KERNELS, store
-from nkilite.runtime.image import Image
-from nkilite.runtime.library import library
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel

@@ -14,10 +14,10 @@ import nkilite.language as nl
 from nkilite.codegen import transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.machine.target import get_target
+from nkilite.native.library import Source, library, module_text, target_machine
+from nkilite.native.lower import lower
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.passes.place import place
-from nkilite.runtime.library import Source, library, module_text, target_machine
-from nkilite.runtime.lower import lower
 from nkilite.trace import active
 from nkilite.trace.builder import TraceBuilder
 

@@ -10,8 +10,8 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.errors import IrError
 from nkilite.ir import parse_program, print_program, verify
+from nkilite.native.compile import compile_program
 from nkilite.passes.pipeline import run_pipeline
-from nkilite.runtime.compile import compile_program
 
 
 @nki.jit

@@ -26,8 +26,9 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.__main__ import app
 from nkilite.errors import IndirectOutOfBounds, InvalidSetting, NonContiguousArgument
-from nkilite.runtime import cache, identity, specialization
-from nkilite.runtime.cache import KERNELS, OBJECTS, CacheWarning, Store
+from nkilite.native import cache
+from nkilite.native.cache import KERNELS, OBJECTS, CacheWarning, Store
+from nkilite.runtime import identity, specialization
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}

@@ -20,7 +20,8 @@ from nkilite.errors import (
     OverlappingArguments,
     UnsupportedArrayDtype,
 )
-from nkilite.runtime import configurations, entry
+from nkilite.native import entry
+from nkilite.runtime import configurations
 from nkilite.runtime import kernel as kernels
 
 X = np.arange(64 * 32, dtype=np.float32).reshape(64, 32)

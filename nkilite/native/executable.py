@@ -14,12 +14,12 @@ from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.runtime import entry
-from nkilite.runtime.image import Image, Shown
-from nkilite.runtime.library import library
-from nkilite.runtime.parallel import Walk
-from nkilite.runtime.walker import WIDTH
-from nkilite.runtime.workspace import Workspace, address
+from nkilite.native import entry
+from nkilite.native.image import Image, Shown
+from nkilite.native.library import library
+from nkilite.native.parallel import Walk
+from nkilite.native.walker import WIDTH
+from nkilite.native.workspace import Workspace, address
 
 _WORKSPACES_KEPT = os.cpu_count() or 1  # runs at the same time beyond that give their memory back
 

@@ -11,7 +11,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from nkilite.codegen.host import Host
-from nkilite.runtime.cache import OBJECTS, Store, store
+from nkilite.native.cache import OBJECTS, Store, store
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
 

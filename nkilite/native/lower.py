@@ -17,9 +17,9 @@ from nkilite.ir.group import Accumulation, RowPlan, Transposition
 from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
+from nkilite.native.library import Source
+from nkilite.native.meetings import Footprint, footprint, meetings
 from nkilite.passes.place import CpuPlacement
-from nkilite.runtime.library import Source
-from nkilite.runtime.meetings import Footprint, footprint, meetings
 
 HEADER_WORDS = 2  # function address, words in the entry
 
@@ -31,7 +31,7 @@ class Lowered(NamedTuple):
         sources: distinct micro-kernels.
         table: int64 words; entry = [micro-kernel number, width and flags, operand words of every member...], and for a
             control instruction the distance to where it jumps: past the end of its loop, or to the beginning of the
-            body. Flags are for threads: see nkilite/runtime/walker.py.
+            body. Flags are for threads: see nkilite/native/walker.py.
         entries: word position of every entry.
         firsts: index of the first instruction of every entry.
         threads: beyond that number, threads would not make it faster.

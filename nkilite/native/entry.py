@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.runtime.library import Source, library
+from nkilite.native.library import Source, library
 
 REFUSED = -1
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from nkilite.runtime import meetings
-from nkilite.runtime.executable import Executable
-from nkilite.runtime.walker import LEAD, MEET, SPLIT
+from nkilite.native import meetings
+from nkilite.native.executable import Executable
+from nkilite.native.walker import LEAD, MEET, SPLIT
 
 _MICRO_KERNEL = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64

@@ -21,7 +21,7 @@ from nkilite.codegen import nest
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
 from nkilite.machine.engine import Engine
-from nkilite.runtime.walker import LEAD, MEET, SPLIT
+from nkilite.native.walker import LEAD, MEET, SPLIT
 
 # Rough single-thread cost of work, to tell programs that threads make faster from those they do not.
 _ELEMENTS_PER_NS = 10
@@ -66,7 +66,7 @@ class Footprint(NamedTuple):
     """What a micro-kernel does to memory.
 
     Attributes:
-        flags: SPLIT and LEAD, see nkilite/runtime/walker.py.
+        flags: SPLIT and LEAD, see nkilite/native/walker.py.
         ns: rough time on one thread.
     """
 

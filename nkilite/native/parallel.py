@@ -8,10 +8,10 @@ import numpy as np
 
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import FAULT_WORDS
-from nkilite.runtime import threads
-from nkilite.runtime.library import library
-from nkilite.runtime.sharing import BUSY, STATE_WORDS, Job
-from nkilite.runtime.walker import WALK
+from nkilite.native import threads
+from nkilite.native.library import library
+from nkilite.native.sharing import BUSY, STATE_WORDS, Job
+from nkilite.native.walker import WALK
 
 _WORD = 8
 
@@ -19,7 +19,7 @@ _WORD = 8
 class Walk:
     """Calls the native loop: `walk(table, start, count, bases)` with addresses and word positions.
 
-    Returns 0, or what stopped it (nkilite/runtime/walker.py), with the words of a fault in front of the bases.
+    Returns 0, or what stopped it (nkilite/native/walker.py), with the words of a fault in front of the bases.
 
     Attributes:
         alone: the same, on the calling thread.

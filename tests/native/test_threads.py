@@ -20,10 +20,10 @@ import nkilite.language as nl
 from nkilite import errors
 from nkilite.codegen.host import host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
-from nkilite.runtime import meetings, threads
-from nkilite.runtime.library import Source, library
-from nkilite.runtime.sharing import BUSY, STATE_WORDS, Job
-from nkilite.runtime.walker import LEAD, MEET, SPLIT, WALK
+from nkilite.native import meetings, threads
+from nkilite.native.library import Source, library
+from nkilite.native.sharing import BUSY, STATE_WORDS, Job
+from nkilite.native.walker import LEAD, MEET, SPLIT, WALK
 
 PARTS = (2, 3, 5, 8)
 
@@ -343,7 +343,7 @@ def test_four_python_threads(monkeypatch, teams):
 _SCRIPT = """
 import os, sys, threading
 import numpy as np
-from nkilite.runtime import meetings, threads
+from nkilite.native import meetings, threads
 meetings.WAKE_NS = meetings.MEETING_NS = 0
 sys.path.insert(0, {here!r})
 import nkilite as nki

@@ -18,8 +18,8 @@ from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import BufferKind, extent
 from nkilite.isa.debugging import device_print
 from nkilite.location import Location
+from nkilite.native.lower import HEADER_WORDS, Lowered, cpu_strides
 from nkilite.passes.place import CpuPlacement
-from nkilite.runtime.lower import HEADER_WORDS, Lowered, cpu_strides
 
 _REGISTER_BYTES = 4
 

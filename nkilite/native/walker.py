@@ -7,11 +7,11 @@ the flags are the high half.
 from __future__ import annotations
 
 from nkilite.codegen.kernel import STATUS_JUMP
-from nkilite.runtime.library import Source
+from nkilite.native.library import Source
 
 WIDTH = (1 << 32) - 1  # the bits of an entry's second word that are its width
 
-# Flags of an entry, for threads that share a walk (nkilite/runtime/sharing.py).
+# Flags of an entry, for threads that share a walk (nkilite/native/sharing.py).
 MEET = 1  # all before it is done when it begins
 SPLIT = 2  # it does a part of its work per call
 LEAD = 4  # its status decides where the walk goes on

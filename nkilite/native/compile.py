@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from nkilite.codegen.host import Host, host
 from nkilite.ir.program import Program
+from nkilite.native.executable import Executable
+from nkilite.native.image import image_of
+from nkilite.native.lower import Lowered, lower
 from nkilite.passes.pipeline import Observer, run_pipeline
 from nkilite.passes.place import place
-from nkilite.runtime.executable import Executable
-from nkilite.runtime.image import image_of
-from nkilite.runtime.lower import Lowered, lower
 
 
 @dataclass

@@ -19,8 +19,8 @@ import platform
 from typing import NamedTuple
 
 from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP
-from nkilite.runtime.library import Source
-from nkilite.runtime.walker import LEAD, MEET, SPLIT
+from nkilite.native.library import Source
+from nkilite.native.walker import LEAD, MEET, SPLIT
 
 #: Words in front of the bases of a part: the word it stopped at, then what a failing micro-kernel leaves.
 STATE_WORDS = 1 + FAULT_WORDS

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from nkilite.codegen.kernel import FAULT_WORDS
+from nkilite.native.image import Image
 from nkilite.passes.place import ARENA
-from nkilite.runtime.image import Image
 
 _ALIGN = 64
 
@@ -19,7 +19,7 @@ class Workspace:
     Attributes:
         bases: one address per base; what runs the kernel sets those of inputs and outputs.
         address: of the bases, which micro-kernels are given.
-        entry: the way into native code for this workspace, where there is one (nkilite/runtime/entry.py).
+        entry: the way into native code for this workspace, where there is one (nkilite/native/entry.py).
     """
 
     entry: Callable[..., int]

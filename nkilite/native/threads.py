@@ -20,8 +20,8 @@ import numpy as np
 from nkilite import knobs
 from nkilite.codegen.host import available
 from nkilite.errors import ArgumentError
-from nkilite.runtime import sharing
-from nkilite.runtime.library import library
+from nkilite.native import sharing
+from nkilite.native.library import library
 
 MOST = 256  # members of a team
 

@@ -14,7 +14,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY, Case
-from nkilite.runtime.walker import SPLIT
+from nkilite.native.walker import SPLIT
 from nkilite.testing import make
 
 PARTS = (2, 3, 5, 8)
