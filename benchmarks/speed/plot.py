@@ -19,7 +19,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(11, 0.24 * len(rows) + 1.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(11, 0.2 * len(rows) + 1), layout="constrained")
     places = range(len(rows))
     ratios = [r["ratio"] for r in rows]
     colours = [_OURS if ratio >= 1 else _THEIRS for ratio in ratios]
@@ -35,7 +35,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.minorticks_off()
     labels = [f"{r['work']} {r['size']}, {r['threads']} thread{'s'[: r['threads'] - 1]} / {r['peer']}" for r in rows]
     axes.set_yticks(places, labels, fontsize=7)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("peer's time / ours (cpu-measured)", fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     pyplot.close(figure)
