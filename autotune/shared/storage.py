@@ -153,11 +153,11 @@ def _with_driver(url: str) -> str:
 
 
 def _proxy(url: str) -> BaseStorage:
-    if find_spec("grpc") is None:
-        raise ModuleNotFoundError("grpcio is not installed")
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("there is no host")
+    if find_spec("grpc") is None:
+        raise ModuleNotFoundError("grpcio is not installed")
     storage = optuna.storages.GrpcStorageProxy(host=parts.hostname, port=parts.port or GRPC_PORT)
     storage.wait_server_ready(GRPC_SECONDS)
     return storage

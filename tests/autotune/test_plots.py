@@ -111,13 +111,17 @@ def test_several_figures_shapes_and_missing_parameters(kernel, x, tmp_path) -> N
     assert [p.name for p in plots.write(database, tmp_path, kernel="m:k", formats=["html"])] == ["k-256x64-trn2.html"]
 
 
-def test_mistakes(database, tmp_path, monkeypatch) -> None:
+def test_mistakes(database, tmp_path) -> None:
     with pytest.raises(InvalidPlot, match="'svg' is not one of html, png"):
         plots.write(database, tmp_path, formats=["svg"])
+    pytest.importorskip("plotly", reason="the plots extra is not installed")
     with pytest.raises(InvalidPlot, match="'D' does not vary.*A, B, C do"):
         plots.write(database, tmp_path, formats=["html"], axes=["D", "A"])
     with pytest.raises(NothingToPlot, match="other"):
         plots.write(database, tmp_path, kernel="other")
+
+
+def test_missing_libraries_are_named(database, tmp_path, monkeypatch) -> None:
     for library, module, name in (("plotly", "page", "html"), ("matplotlib", "images", "png")):
         monkeypatch.delitem(sys.modules, f"autotune.plots.{module}", raising=False)
         monkeypatch.delattr(plots, module, raising=False)
