@@ -429,10 +429,14 @@ class EagerBuilder(Builder):
 
 
 def _check_destinations(call: Signature) -> None:
-    """Raise BroadcastDestination for a written view of which several elements are one place in memory."""
-    for operand in call.operands:
-        if not operand.writes:
-            continue
+    """Raise BroadcastDestination for a written view of which several elements are one place in memory.
+
+    Of an instruction with several results, kernels let those they do not want fall into such a place to save memory.
+    """
+    written = [o for o in call.operands if o.writes]
+    if len(written) > 1:
+        return
+    for operand in written:
         dynamic = operand.type.indirection is not None and operand.type.indirection.kind is IndirectKind.vector
         for dim, (count, stride) in enumerate(zip(operand.type.shape, operand.type.strides, strict=True)):
             if not stride and count > 1 and not (dynamic and dim == 0):  # each has its own index there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def test_ctrl_c_reports_and_keeps_what_was_found(database, finished) -> None:
     if finished:
         assert process.returncode == 0
         assert "interrupted; run again with --resume" in said
-        assert f"{len(kept)} accepted" in said
+        accepted = int(re.search(r"(\d+) accepted", said)[1])
+        assert accepted in (len(kept) - 1, len(kept))  # the last one may have been interrupted after it was kept
         assert "│ best " in said
     else:
         assert process.returncode == 130

@@ -39,9 +39,8 @@ def test_wrong_results_crashes_and_hangs_cost_one_trial(objective, capfd) -> Non
     database = Database(None)
     result = Study([workload], objective, space, database=database).run()
     reasons = {t.configuration["HOW"]: t.outcome.reason for t in database.trials.values()}
-    assert reasons == {
-        "well": None, "wrong": Reason.wrong_result, "crash": Reason.crash, "hang": Reason.timeout, "print": None,
-    }
+    assert reasons.pop("print") in (None, Reason.hopeless)  # on a busy machine it may look slow
+    assert reasons == {"well": None, "wrong": Reason.wrong_result, "crash": Reason.crash, "hang": Reason.timeout}
     crash = next(t.outcome for t in database.trials.values() if t.outcome.reason is Reason.crash)
     assert "SIGSEGV" in crash.detail
     assert result.label == "cpu-measured"

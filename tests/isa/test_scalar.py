@@ -108,6 +108,17 @@ def test_the_sum_precedes_rounding():
     same(total, np.full((4, 1), 300 * (1 + 2.0**-9)))
 
 
+def test_an_unwanted_result_may_fall_into_one_element():
+    def kernel(x):
+        unwanted, total = new((16, 1)), new((16, 1))
+        nisa.activation_reduce(unwanted.ap([[1, 16], [0, 40]]), "square", tile(x), "add", total)
+        return outputs(total)
+
+    x = make((16, 40), "float32", 1)
+    (total,) = both(kernel, x, **SUM)
+    same(total, np.square(x).sum(axis=1, keepdims=True), **SUM)
+
+
 def test_registers_persist():
     """Partial sums continue over calls, idle calls leave them, reset clears, and each engine has its own."""
 
