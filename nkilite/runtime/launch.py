@@ -38,8 +38,9 @@ class Calls:
         """What a call looks like; None if that takes a closer look."""
         if not self._simple:
             return None
-        key: list[Any] = [knobs.launch_settings()]
-        for value in args:
+        # Named values follow the others; how many they are tells calls apart that pass the same values by position.
+        key: list[Any] = [knobs.launch_settings(), tuple(kwargs)]
+        for value in (*args, *kwargs.values()) if kwargs else args:
             kind = type(value)
             if kind is _array:
                 key.append(value.dtype)
@@ -51,20 +52,6 @@ class Calls:
                 key.append(value.hex())
             else:
                 return None
-        if kwargs:
-            for name, value in kwargs.items():
-                key.append(name)
-                kind = type(value)
-                if kind is _array:
-                    key.append(value.dtype)
-                    key.append(value.shape)
-                elif kind in _PLAIN:
-                    key.append(kind)
-                    key.append(value)
-                elif kind is float:
-                    key.append(value.hex())
-                else:
-                    return None
         if not none_registered():
             tuned = configured(self._kernel, self._explicit(args, kwargs))
             key += tuned.items()
