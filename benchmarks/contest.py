@@ -11,27 +11,13 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import median
+
+from autotune.measure.timing import Spread
 
 ROUNDS = 15
 SHORTEST = 2e-3  # seconds a turn takes at least; shorter runs are repeated
 LONGEST = 20.0  # seconds a contest takes about at most, from three rounds on
 _LEAST_ROUNDS = 3
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median with 20th and 80th percentile."""
-
-    median: float
-    p20: float
-    p80: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> Spread:
-        ordered = sorted(values)
-        last = len(ordered) - 1
-        return cls(median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)])
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _rows(subject: str, match: Match, contest: Contest, threads: int) -> list[di
         found.append({
             "subject": subject, "work": match.work, "size": match.size, "threads": threads, "peer": peer,
             "ours_s": contest.time("ours").median, "peer_s": contest.time(peer).median, "ratio": ratio.median,
-            "p20": ratio.p20, "p80": ratio.p80, "goal": match.goals.get(peer), "date": time.strftime("%Y-%m-%d"),
+            "p20": ratio.low, "p80": ratio.high, "goal": match.goals.get(peer), "date": time.strftime("%Y-%m-%d"),
         })
     return found
 
