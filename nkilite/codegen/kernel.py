@@ -10,6 +10,7 @@ all of it and is called with part 0 of 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
@@ -193,11 +194,24 @@ class MicroKernel:
         if self.call.skips_out_of_bounds:
             e.ret(STATUS_OK)
         else:
-            bases = Value("%bases", "ptr")
-            e.store(index, e.offset(bases, _FAULT_INDEX), align=8)
-            e.store(e.i64(indirection.limit), e.offset(bases, _FAULT_LIMIT), align=8)
-            e.ret(STATUS_OUT_OF_BOUNDS)
+            self._fail(index, indirection.limit)
         e.start_block(go_on)
+
+    def fail_unless(self, inside: Value, limit: int, index: Callable[[], Value]) -> None:
+        """End the micro-kernel with an error unless `inside` holds; `index` then finds the one that is not."""
+        e = self.e
+        go_on, stop = e.label("inside"), e.label("outside")
+        e.line(f"br {inside}, label %{go_on}, label %{stop}")
+        e.start_block(stop)
+        self._fail(index(), limit)
+        e.start_block(go_on)
+
+    def _fail(self, index: Value, limit: int) -> None:
+        """End the micro-kernel: an index is not below its limit."""
+        e, bases = self.e, Value("%bases", "ptr")
+        e.store(index, e.offset(bases, _FAULT_INDEX), align=8)
+        e.store(e.i64(limit), e.offset(bases, _FAULT_LIMIT), align=8)
+        e.ret(STATUS_OUT_OF_BOUNDS)
 
     def row(self, name: str, index: Value) -> Value:
         """Address of the row of a vector-indirect tensor that an index, known to be in bounds, chooses."""

@@ -142,7 +142,7 @@ def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) ->
                 else:
                     kernel.stop_unless(found, operand.name, index)
                 pointer = e.step(e.step(pointer, index, operand.index_stride), position, operand.strides[0])
-            at.append(_address(e, pointer, piece, outer))
+            at.append(address(e, pointer, piece, outer))
         condition = inside[0] if inside else None
         for other in inside[1:]:
             condition = e.and_(inside[0], other)
@@ -172,7 +172,7 @@ def _pieces(sides: tuple[_Side, _Side]) -> tuple[int, list[tuple[nest.Layout, ne
     raise AssertionError("runs of the greatest common divisor always nest")
 
 
-def _address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
+def address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
     """The address of the element at a row-major position."""
     dims = list(zip(*layout, strict=True))
     for n, stride in reversed(dims[1:]):

@@ -8,7 +8,7 @@ nkilite.isa. The rules are plain functions:
     cost(call)                    a nkilite.machine.engine.Cost on call.target
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
 
-Four rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Five rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
@@ -75,7 +75,8 @@ class Definition:
     `by_row` is 0, or position i of dimension 0 of what is written depends on position i of the operands alone, if all
     have as many positions, and the lower rule works well on that many positions or more. `elementwise` says the same of
     every element of a row, except that operands with one element per row are used for all, and that registers that
-    accumulate a row are not used.
+    accumulate a row are not used. `indexed` says that it ends with an error at an element of an operand that is no
+    position in another.
     `control` marks the instructions that enclose the body of a loop.
     """
 
@@ -88,6 +89,7 @@ class Definition:
     control: Control | None = None
     by_row: int = 0
     elementwise: bool = False
+    indexed: bool = False
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -122,6 +124,7 @@ def define(
     control: Control | None = None,
     by_row: int = 0,
     elementwise: bool = False,
+    indexed: bool = False,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -136,7 +139,7 @@ def define(
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
         function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row,
-        elementwise,
+        elementwise, indexed,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

@@ -19,6 +19,7 @@ from nkilite.isa.constants import (
 )
 from nkilite.isa.copy import memset, tensor_copy, tensor_copy_predicated
 from nkilite.isa.dma import dma_copy, dma_transpose
+from nkilite.isa.gather import local_gather, nc_n_gather
 from nkilite.isa.pattern import affine_select, iota
 from nkilite.isa.reduce import tensor_partition_reduce, tensor_reduce, tensor_scalar_reduce
 from nkilite.isa.registers import register_alloc, register_load, register_move, register_store
@@ -58,12 +59,14 @@ __all__ = [
     "get_nc_version",
     "gpsimd_engine",
     "iota",
+    "local_gather",
     "matmul_perf_mode",
     "max8",
     "memset",
     "nc_find_index8",
     "nc_match_replace8",
     "nc_matmul",
+    "nc_n_gather",
     "nc_stream_shuffle",
     "nc_transpose",
     "nc_version",

@@ -188,6 +188,17 @@ def require_generation(call: Signature, generation: int, feature: str) -> None:
         raise UnsupportedOnTarget(feature=feature, needs=names[generation], target=call.target.name)
 
 
+def require_whole_cores(call: Signature, operand: str) -> None:
+    """Raise ShapeMismatch unless a tile fills GpSimd cores: a multiple of 16 partitions."""
+    partitions, core = call.arguments[operand].partitions, call.target.partitions_per_gpsimd_core
+    if partitions % core:
+        raise ShapeMismatch(
+            instruction=instruction_name(call),
+            detail=f"{operand} has {partitions} partitions; a GpSimd core serves {core}, so that they must be a "
+            "multiple of that",
+        )
+
+
 def require_no_gpsimd_psum(call: Signature) -> None:
     """Raise WrongMemory when GpSimd is asked to touch PSUM, which it cannot reach."""
     if call.arguments["engine"] is Engine.gpsimd:

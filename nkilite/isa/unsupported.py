@@ -13,7 +13,6 @@ MX = "microscaling (MX) formats"
 # What is missing, by family; docs/compatibility.md repeats this list and a test keeps the two equal.
 FAMILIES = {
     MX: ("nc_matmul_mx", "quantize_mx"),
-    "gathers within partitions": ("local_gather", "nc_n_gather"),
     "random numbers": ("dropout", "rand2", "rand_get_state", "rand_set_state", "rng", "set_rng_seed"),
     "GpSimd searches": ("nonzero_with_count", "sequence_bounds", "topk"),
     "DMA with computation": ("dma_compute",),

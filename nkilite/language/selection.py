@@ -55,6 +55,10 @@ def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: 
         indices: (P, ...) tile of integers; its shape is the shape of the result.
         axis: 0, the only documented value.
         dtype: of the result; that of `data` unless given.
+
+    Raises:
+        InvalidOperand: data or indices is no tile, or another axis.
+        IndirectOutOfBounds: (when it runs) an index is not in [0, elements per partition of data).
     """
     data, indices = (
         require_tile(data, "data", "gather_flattened"),

@@ -33,6 +33,7 @@ __all__ = [
     "dma",
     "dma_issue_ns",
     "dma_transpose",
+    "gpsimd_gather",
     "gpsimd_local_gather",
     "gpsimd_stream",
     "gpsimd_topk",
@@ -358,6 +359,8 @@ def scalar_copy(target: Target, n: int, src: Operand, dst: Operand, *, dynamic: 
 
 # --- GpSimd Engine ------------------------------------------------------------------------------------------
 
+_GATHERED_AT_ONCE = 512  # elements per partition; isa, nc_n_gather
+
 
 def gpsimd_stream(
     target: Target, n: int, operands: Iterable[Operand] = (), *, cycles_per_element: float = 1.0
@@ -372,6 +375,17 @@ def gpsimd_stream(
     if any(o.slows_down(target) for o in operands):
         cycles *= 2
     return Cost(Engine.gpsimd, target.gpsimd_start_cycles + cycles)
+
+
+def gpsimd_gather(target: Target, n: int, operands: Iterable[Operand] = ()) -> Cost:
+    """nc_n_gather of `n` elements per partition: an instruction for every 512 of them, each an index and an element.
+
+    The division into ``ceil(n / 512)`` instructions is published (isa, nc_n_gather); two words per element through a
+    port of 32 bits per partition and cycle are `gpsimd_stream`'s.
+    """
+    groups = -(-n // _GATHERED_AT_ONCE)
+    stream = gpsimd_stream(target, n, operands, cycles_per_element=2)
+    return Cost(Engine.gpsimd, stream.cycles + (groups - 1) * target.gpsimd_start_cycles)
 
 
 def gpsimd_local_gather(target: Target, indices: int, elements_per_index: int, itemsize: int) -> Cost:

@@ -21,8 +21,6 @@ from nkilite.location import Location
 from nkilite.native.lower import HEADER_WORDS, Lowered, cpu_strides
 from nkilite.passes.place import CpuPlacement
 
-_REGISTER_BYTES = 4
-
 
 class HbmArray(NamedTuple):
     """An input or output.
@@ -104,7 +102,6 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
             constants.append((slot, buffer.data))
         elif buffer.kind is BufferKind.internal and buffer.id not in outputs:
             internal.append((slot, buffer.size_bytes))
-    size = program.target.num_partitions * _REGISTER_BYTES
     return Image(
         name=program.name, level=level, lowered=lowered, arena_bytes=placement.arena_bytes,
         bases=1 + len(placement.external),
@@ -112,7 +109,9 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
         outputs=tuple(HbmArray(slots[b.id], b.shape, str(b.dtype)) for b in program.outputs),
         internal=tuple(internal), constants=tuple(constants),
         registers=tuple(
-            (placement.buffers[b.id].offset, size) for b in program.buffers if b.kind is BufferKind.registers
+            (placement.buffers[b.id].offset, b.size_bytes)
+            for b in program.buffers
+            if b.kind is BufferKind.registers
         ),
         stops=_stops(program, placement, lowered),
     )
@@ -137,7 +136,9 @@ def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[
     may_stop = {
         s.id
         for s in program.signatures
-        if s.definition is device_print.definition or any(o.type.indirection for o in s.operands)
+        if s.definition is device_print.definition
+        or s.definition.indexed
+        or any(o.type.indirection for o in s.operands)
     }
     if not may_stop:
         return {}

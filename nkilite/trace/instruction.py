@@ -35,6 +35,7 @@ def instruction(
     control: Control | None = None,
     by_row: int = 0,
     elementwise: bool = False,
+    indexed: bool = False,
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -50,10 +51,11 @@ def instruction(
             is written depends on position i of the operands alone: the fewest it is efficient with. 0 for any other.
         elementwise: whether, in such an instruction, element i of a row depends on element i of the operands alone and
             on operands with one element per row, as long as it does not use registers.
+        indexed: whether an operand holds positions in another, and one that is out of bounds is an error.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        definition = define(function, writes, registers, updates, in_place, control, by_row, elementwise)
+        definition = define(function, writes, registers, updates, in_place, control, by_row, elementwise, indexed)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition

@@ -195,10 +195,18 @@ def test_where(rng):
     np.testing.assert_array_equal(got, np.where(condition, x, 0).astype(ml_dtypes.bfloat16))
 
 
-def test_gather_is_refused(rng):
-    x, indices = floats(rng, 12, 21), rng.integers(0, 21, (12, 9)).astype(np.int32)
-    with pytest.raises(errors.UnsupportedError, match=r"nisa\.nc_n_gather"):
-        run_both(nl.gather_flattened, x, indices)
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.uint16])
+def test_gather_flattened(kind, rng):
+    x, indices = floats(rng, 12, 3, 7), rng.integers(0, 21, (12, 9)).astype(kind)
+    want = np.take_along_axis(x.reshape(12, 21), indices.astype(np.int64), axis=1)
+    np.testing.assert_array_equal(run_both(nl.gather_flattened, x, indices), want)
+    got = run_both(lambda data, at: nl.gather_flattened(data, at, dtype=nl.bfloat16), x, indices)
+    np.testing.assert_array_equal(got, want.astype(ml_dtypes.bfloat16))
+
+
+def test_gather_flattened_has_one_axis(rng):
+    with pytest.raises(errors.InvalidOperand, match=r"nl\.gather_flattened: axis is 1; expected 0"):
+        run_both(lambda x: nl.gather_flattened(x, x, axis=1), floats(rng, 4, 4))
 
 
 @pytest.mark.parametrize(

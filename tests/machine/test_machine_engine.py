@@ -174,6 +174,11 @@ def test_gpsimd_engine() -> None:
     assert e.gpsimd_topk(TRN2, 1000, 8).cycles == 4008
 
 
+def test_gathers_are_issued_for_512_elements_at_a_time() -> None:
+    assert e.gpsimd_gather(TRN2, 512).cycles == 150 + 2 * 512
+    assert e.gpsimd_gather(TRN2, 513).cycles == 2 * 150 + 2 * 513
+
+
 def test_local_gather_gets_cheaper_per_element_with_longer_fetches() -> None:
     assert e.gpsimd_local_gather(TRN2, 256, 1, 4).cycles == 150 + 256 * 8
     assert e.gpsimd_local_gather(TRN2, 256, 1, 2).cycles == 150 + 256 * 8  # one element per index: no packing

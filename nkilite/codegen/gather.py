@@ -1,0 +1,125 @@
+"""Gathers inside partitions: elements whose positions, row-major in the partition, are data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from nkilite.codegen import convert, elementwise, nest
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.move import address
+
+_CHECKED = 16  # positions compared with their limit at once
+_POSITION = 4  # bytes of one in a table
+
+
+def by_element(kernel: MicroKernel, out: str, data: str, positions: str) -> None:
+    """out[p, i] = data[p, positions[p, i]]; positions are 32 bits wide."""
+    e = kernel.e
+    target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
+    pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
+    walk = FreeWalk([target, chosen], _CHECKED)
+    limit, scalar = source.columns, convert.raw_scalar(source.dtype)
+    first, end = kernel.share(target.shape[0], rows=1)
+    with e.loop(end, start=first) as partition:
+        rows = {n: e.step(p, partition.index, kernel.operands[n].strides[0]) for n, p in pointers.items()}
+
+        def step(chunk: Chunk, carried: Carried) -> Carried:
+            to, at = chunk.pointers
+            _require_positions(kernel, chosen, at, chunk.lanes, chunk.strides[1], limit)
+            for lane in range(chunk.lanes):
+                # Read again rather than taken from the vector compared: that would keep the shuffle unit busy.
+                position = e.convert("zext", e.load("i32", e.offset(at, lane * chunk.strides[1])), "i64")
+                element = e.load(scalar, _element(e, source, rows[data], position))
+                e.store(element, e.offset(to, lane * chunk.strides[0]))
+            return carried
+
+        walk.run(e, [rows[out], rows[positions]], (), step)
+
+
+def by_group(kernel: MicroKernel, out: str, data: str, positions: str, partitions: int, count: int, width: int) -> None:
+    """out[p, j * width + i] = data[p, position j of p's group + i], for j < count and i < width.
+
+    A group is `partitions` partitions, and its positions are the elements of its part of `positions`, partition first.
+    """
+    e = kernel.e
+    target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
+    pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
+    table = e.scratch(count * _POSITION)
+    copy = _run_copier(e, target, source, width)
+    first, end = kernel.share(target.shape[0] // partitions, rows=partitions)
+    with e.loop(end, start=first) as group:
+        start = e.mul(group.index, e.i64(partitions))
+        rows = {n: e.step(p, start, kernel.operands[n].strides[0]) for n, p in pointers.items()}
+        _tabulate(kernel, chosen, rows[positions], partitions, count, source.columns - width + 1, table)
+        with e.loop(partitions) as partition:
+            to = e.step(rows[out], partition.index, target.strides[0])
+            at = e.step(rows[data], partition.index, source.strides[0])
+            with e.loop(count) as number:
+                position = e.convert("zext", e.load("i32", e.step(table, number.index, _POSITION)), "i64")
+                copy(to, number.index, at, position)
+
+
+def _tabulate(
+    kernel: MicroKernel, chosen: CpuOperand, row: Value, partitions: int, count: int, limit: int, table: Value
+) -> None:
+    """The positions of a group as dense 32-bit integers, all below the limit."""
+    e, free = kernel.e, nest.collapse((chosen.shape[1:], chosen.strides[1:]))
+    with e.loop(count) as number:
+        per_column = e.i64(partitions)
+        at = e.step(row, e.binary("urem", number.index, per_column), chosen.strides[0])
+        at = address(e, at, e.binary("udiv", number.index, per_column), free)
+        found = e.convert("zext", e.load(convert.raw_scalar(chosen.dtype), at), "i64")
+        kernel.fail_unless(e.compare("ult", found, e.i64(limit)), limit, lambda: found)
+        e.store(e.convert("trunc", found, "i32"), e.step(table, number.index, _POSITION))
+
+
+def _require_positions(
+    kernel: MicroKernel, chosen: CpuOperand, at: Value, lanes: int, stride: int, limit: int
+) -> None:
+    """End the micro-kernel unless `lanes` positions are below the limit."""
+    e = kernel.e
+    found = elementwise.load(e, chosen.dtype, at, lanes, stride, "i32")
+    outside = e.bits(e.compare("uge", found, e.i32(limit, lanes)))
+
+    def first() -> Value:
+        lane = e.call("llvm.cttz.i64", "i64", 0, outside, Value("true", "i1"))
+        return e.convert("zext", e.load("i32", e.step(at, lane, stride)), "i64")
+
+    kernel.fail_unless(e.compare("eq", outside, e.i64(0)), limit, first)
+
+
+def _run_copier(
+    e: Emitter, target: CpuOperand, source: CpuOperand, width: int
+) -> Callable[[Value, Value, Value, Value], None]:
+    """What copies `width` elements to run `number` of a target row, from a position of a source row."""
+    pieces = nest.cut((target.shape[1:], target.strides[1:]), width)
+    read = nest.collapse((source.shape[1:], source.strides[1:]))
+    size = source.dtype.itemsize
+
+    def whole(to: Value, number: Value, at: Value, position: Value) -> None:
+        assert pieces is not None
+        outer, inner = pieces
+        value = elementwise.load(e, source.dtype, _element(e, source, at, position), width, _stride(read, size), "bits")
+        elementwise.store(e, target.dtype, value, address(e, to, number, outer), _stride(inner, size), "bits")
+
+    def one_by_one(to: Value, number: Value, at: Value, position: Value) -> None:
+        free = nest.collapse((target.shape[1:], target.strides[1:]))
+        with e.loop(width) as element:
+            value = e.load(convert.raw_scalar(source.dtype), _element(e, source, at, e.add(position, element.index)))
+            e.store(value, address(e, to, e.add(e.mul(number, e.i64(width)), element.index), free))
+
+    in_runs = pieces is not None and len(pieces[1][0]) <= 1 and len(read[0]) <= 1
+    return whole if in_runs else one_by_one
+
+
+def _stride(layout: nest.Layout, size: int) -> int:
+    """Bytes from element to element of a layout of at most one dimension."""
+    return layout[1][0] if prod(layout[0]) > 1 else size
+
+
+def _element(e: Emitter, operand: CpuOperand, row: Value, position: Value) -> Value:
+    """The address of the element at a row-major position of a partition."""
+    return address(e, row, position, nest.collapse((operand.shape[1:], operand.strides[1:])))

@@ -1,0 +1,207 @@
+"""Gathers inside SBUF by the GpSimd Engine: in a partition, and in the partitions of a GpSimd core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.codegen import gather
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.errors import DtypeMismatch, FreeSizeExceeded, IndirectOutOfBounds, InvalidOperand, ShapeMismatch
+from nkilite.ir.program import Signature
+from nkilite.isa import rules
+from nkilite.machine import engine as costs
+from nkilite.machine.engine import Cost
+from nkilite.machine.target import Target
+from nkilite.trace.instruction import instruction
+from nkilite.trace.tensor import NkiTensor
+
+RUN_LENGTHS = (1, 2, 4, 8, 16, 32)
+MAX_INDICES = 4096
+
+
+@instruction(writes=("dst",), in_place=False, indexed=True)
+def nc_n_gather(dst: NkiTensor, data: NkiTensor, indices: NkiTensor, name=None) -> None:
+    """In every partition, take the elements of `data` at the positions `indices`, on the GpSimd Engine.
+
+    A position is the row-major index in the partition, from 0. Bits are copied as they are.
+
+    Args:
+        dst: SBUF tile of data's dtype with the partitions and elements per partition of `indices`.
+        data: SBUF tile of P partitions, in any free shape and dtype.
+        indices: uint32 SBUF tile of P partitions.
+
+    Raises:
+        WrongMemory: an operand is not in SBUF.
+        DtypeMismatch: dst and data have different dtypes.
+        UnsupportedDtype: indices is not uint32.
+        ShapeMismatch: partitions differ, or the elements per partition of dst and indices do.
+        IndirectOutOfBounds: (when it runs) an index is not below the elements per partition of data, which the
+            hardware leaves undefined.
+
+    Source: nki.isa.nc_n_gather.
+    """
+
+
+@nc_n_gather.check
+def _(call: Signature) -> None:
+    _require_sbuf(call, "dst", "data", "indices")
+    _require_same_dtype(call, "data")
+    rules.require_dtype(call, "indices", (dtypes.uint32,))
+    rules.require_same_elements(call, "dst", "indices")
+    _require_partitions(call, "data", "indices")
+
+
+@nc_n_gather.reference
+def _(call: Signature, dst: np.ndarray, data: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    rows, positions = data.reshape(data.shape[0], -1), indices.reshape(indices.shape[0], -1).astype(np.int64)
+    _require_inside(call, positions, rows.shape[1])
+    return np.take_along_axis(rows, positions, axis=1).reshape(dst.shape)
+
+
+@nc_n_gather.cost
+def _(call: Signature) -> Cost:
+    return costs.gpsimd_gather(call.target, call.dst.free_size, [rules.cost_operand(call.indices)])
+
+
+@nc_n_gather.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    gather.by_element(kernel, "dst", "data", "indices")
+
+
+@instruction(writes=("dst",), in_place=False, indexed=True)
+def local_gather(
+    dst: NkiTensor, src_buffer: NkiTensor, index: NkiTensor, num_elem_per_idx=1, num_valid_indices=None, name=None
+) -> None:
+    """In every partition, take runs of elements that start at indices shared by 16 partitions, on the GpSimd Engine.
+
+    Each GpSimd core serves 16 neighbouring partitions and takes its indices from the same partitions of `index`:
+    index j is at partition ``j % 16`` of them and position ``j // 16``. In each of its partitions, elements
+    ``index j`` to ``index j + num_elem_per_idx - 1`` of `src_buffer` become run j of `dst`, positions being row-major
+    in the partition. Bits are copied as they are.
+
+    Args:
+        dst: SBUF tile of src_buffer's dtype and partitions, with ``num_valid_indices * num_elem_per_idx`` elements per
+            partition, in any free shape.
+        src_buffer: SBUF tile of P partitions, P a multiple of 16.
+        index: uint16 SBUF tile of P partitions.
+        num_elem_per_idx: 1, 2, 4, 8, 16 or 32.
+        num_valid_indices: indices that each core uses, at most 4096; all of them if None.
+
+    Raises:
+        WrongMemory: an operand is not in SBUF.
+        DtypeMismatch: dst and src_buffer have different dtypes.
+        UnsupportedDtype: index is not uint16.
+        ShapeMismatch: partitions differ or are not a multiple of 16, or dst has another number of elements.
+        InvalidOperand: num_elem_per_idx or num_valid_indices is something else.
+        FreeSizeExceeded: more than 4096 indices per core.
+        IndirectOutOfBounds: (when it runs) a run does not lie inside the partition, which the hardware leaves
+            undefined.
+
+    Source: nki.isa.local_gather.
+    """
+
+
+@local_gather.normalize
+def _(arguments: dict[str, Any], target: Target) -> None:
+    if arguments["num_valid_indices"] is None:
+        arguments["num_valid_indices"] = arguments["index"].free_size * target.partitions_per_gpsimd_core
+    for name in ("num_elem_per_idx", "num_valid_indices"):
+        if isinstance(arguments[name], np.integer):
+            arguments[name] = int(arguments[name])
+
+
+@local_gather.check
+def _(call: Signature) -> None:
+    _require_sbuf(call, "dst", "src_buffer", "index")
+    _require_same_dtype(call, "src_buffer")
+    rules.require_dtype(call, "index", (dtypes.uint16,))
+    _require_partitions(call, "src_buffer", "index")
+    _require_partitions(call, "src_buffer", "dst")
+    rules.require_whole_cores(call, "src_buffer")
+    width, count = call.num_elem_per_idx, call.num_valid_indices
+    if type(width) is not int or width not in RUN_LENGTHS:
+        raise InvalidOperand(
+            instruction="nisa.local_gather", operand="num_elem_per_idx", found=width,
+            expected=", ".join(map(str, RUN_LENGTHS)),
+        )
+    available = call.index.free_size * call.target.partitions_per_gpsimd_core
+    if type(count) is not int or not 1 <= count <= available:
+        raise InvalidOperand(
+            instruction="nisa.local_gather", operand="num_valid_indices", found=count,
+            expected=f"1 to {available}, the indices that 16 partitions of index hold",
+        )
+    if count > MAX_INDICES:
+        raise FreeSizeExceeded(
+            instruction="nisa.local_gather", operand="the index list of a core", found=count, limit=MAX_INDICES,
+            target=call.target.name,
+        )
+    if call.dst.free_size != count * width:
+        raise ShapeMismatch(
+            instruction="nisa.local_gather",
+            detail=f"dst has {call.dst.free_size} elements per partition; {count} indices of {width} elements are "
+            f"{count * width}",
+        )
+
+
+@local_gather.reference
+def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: Any) -> np.ndarray:
+    rows, indices = src_buffer.reshape(src_buffer.shape[0], -1), index.reshape(index.shape[0], -1)
+    core, width = call.target.partitions_per_gpsimd_core, call.num_elem_per_idx
+    result = np.empty((rows.shape[0], call.num_valid_indices * width), rows.dtype)
+    for start in range(0, rows.shape[0], core):
+        served = slice(start, start + core)
+        chosen = indices[served].reshape(-1, order="F")[: call.num_valid_indices].astype(np.int64)
+        _require_inside(call, chosen, rows.shape[1] - width + 1)
+        result[served] = rows[served, np.add.outer(chosen, np.arange(width)).reshape(-1)]
+    return result.reshape(dst.shape)
+
+
+@local_gather.cost
+def _(call: Signature) -> Cost:
+    return costs.gpsimd_local_gather(
+        call.target, call.num_valid_indices, call.num_elem_per_idx, call.dst.dtype.itemsize
+    )
+
+
+@local_gather.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    core = call.target.partitions_per_gpsimd_core
+    gather.by_group(
+        kernel, "dst", "src_buffer", "index", core, call.num_valid_indices, call.num_elem_per_idx
+    )
+
+
+# --- shared -------------------------------------------------------------------------------------------------
+
+
+def _require_sbuf(call: Signature, *operands: str) -> None:
+    rules.require_on_chip(call)
+    for operand in operands:
+        rules.require_memory(call, operand, rules.SBUF)
+
+
+def _require_same_dtype(call: Signature, source: str) -> None:
+    found = call.arguments[source].dtype
+    if call.dst.dtype != found:
+        raise DtypeMismatch(
+            instruction=rules.instruction_name(call), detail=f"dst is {call.dst.dtype} and {source} {found}",
+            hint="elements are gathered bit by bit: allocate dst with the dtype of what is gathered.",
+        )
+
+
+def _require_partitions(call: Signature, first: str, second: str) -> None:
+    one, other = call.arguments[first], call.arguments[second]
+    if one.partitions != other.partitions:
+        raise ShapeMismatch(
+            instruction=rules.instruction_name(call),
+            detail=f"{first} has {one.partitions} partitions and {second} {other.partitions}",
+        )
+
+
+def _require_inside(call: Signature, positions: np.ndarray, limit: int) -> None:
+    outside = positions[positions >= limit]
+    if outside.size:
+        raise IndirectOutOfBounds(instruction=rules.instruction_name(call), found=int(outside[0]), limit=limit)

@@ -1,0 +1,219 @@
+"""nc_n_gather and local_gather."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from isa_testing import CPU_LEVELS, both, new, outputs, raises, tile
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite import errors
+from nkilite.testing import make
+
+DTYPES = ["float32", "bfloat16", "float8_e4m3", "int32", "uint8", "int16"]
+MODES = [pytest.param(nki.jit, id="compiled"), pytest.param(nki.simulate, id="simulate")]
+
+
+def positions(shape, limit, kind=np.uint32, seed=0):
+    return np.random.default_rng(seed).integers(0, limit, shape).astype(kind)
+
+
+def bits(array):
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def gather(x, indices):
+    data, chosen = tile(x), tile(indices)
+    result = new(indices.shape, x.dtype)
+    nisa.nc_n_gather(result, data, chosen)
+    return outputs(result)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "count"), [((1, 1), 1), ((5, 37), 3), ((128, 64), 600), ((64, 1000), 17)])
+def test_elements_of_a_partition(dtype, shape, count):
+    x, indices = make(shape, dtype), positions((shape[0], count), shape[1])
+    (result,) = both(gather, x, indices)
+    np.testing.assert_array_equal(bits(result), np.take_along_axis(bits(x), indices.astype(np.int64), axis=1))
+
+
+@pytest.mark.parametrize("level", CPU_LEVELS)
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+def test_views_on_every_cpu(monkeypatch, level, order):
+    """Positions count the elements of a strided, permuted view; results and indices are strided as well."""
+    monkeypatch.setenv("NKILITE_CPU", level)
+
+    def kernel(x, indices):
+        data, chosen, result = tile(x), tile(indices), new((20, 3, 10), x.dtype)
+        nisa.memset(result, 0)
+        nisa.nc_n_gather(result[:, 1, ::2], data[3:23, 1:9, ::3].permute(order), chosen[:20, 1:6])
+        return outputs(result)
+
+    x, indices = make((32, 10, 11), "float16", 4), positions((32, 7), 32)
+    (result,) = both(kernel, x, indices)
+    rows = x[3:23, 1:9, ::3].transpose(order).reshape(20, -1)
+    wanted = np.zeros((20, 3, 10), x.dtype)
+    wanted[:, 1, ::2] = np.take_along_axis(rows, indices[:20, 1:6].astype(np.int64), axis=1)
+    np.testing.assert_array_equal(result, wanted)
+
+
+def test_in_place():
+    """Elements are read before any is written, as a reversal shows."""
+
+    def kernel(x, indices):
+        data = tile(x)
+        nisa.nc_n_gather(data, data, tile(indices))
+        return outputs(data)
+
+    x = make((16, 40), "int32")
+    (result,) = both(kernel, x, np.tile(np.arange(40, dtype=np.uint32)[::-1], (16, 1)))
+    np.testing.assert_array_equal(result, x[:, ::-1])
+
+
+def local(x, index, width, count, shape=None, given=None):
+    """Simulated and compiled local_gather of arrays."""
+
+    def kernel(x, index):
+        data, chosen = tile(x), tile(index)
+        result = new(shape or (x.shape[0], count * width), x.dtype)
+        nisa.local_gather(result, data, chosen, width, given)
+        return outputs(result)
+
+    (result,) = both(kernel, x, index)
+    return result
+
+
+def expected(x, index, width, count):
+    """Written out from the page: a loop over cores, indices and elements."""
+    rows = x.reshape(x.shape[0], -1)
+    result = np.empty((x.shape[0], count * width), x.dtype)
+    for core in range(x.shape[0] // 16):
+        for j in range(count):
+            at = int(index.reshape(index.shape[0], -1)[16 * core + j % 16, j // 16])
+            served = slice(16 * core, 16 * core + 16)
+            result[served, j * width : (j + 1) * width] = rows[served, at : at + width]
+    return result
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 16, 32])
+def test_runs_at_shared_indices(dtype, width):
+    x, index = make((48, 70), dtype), positions((48, 4), 70 - width + 1, np.uint16)
+    np.testing.assert_array_equal(bits(local(x, index, width, 64)), bits(expected(x, index, width, 64)))
+
+
+@pytest.mark.parametrize("count", [1, 16, 27, 64])
+def test_some_of_the_indices(count):
+    x, index = make((128, 33), "bfloat16"), positions((128, 4), 30, np.uint16)
+    got = local(x, index, 4, count, given=count)
+    np.testing.assert_array_equal(bits(got), bits(expected(x, index, 4, count)))
+
+
+def test_documented_shapes():
+    """Blocks of four elements chosen by number, the result in four dimensions."""
+    x, blocks = make((128, 512, 4), "float32"), positions((16, 4), 512, np.uint16)
+    got = local(x, np.tile(blocks * 4, (8, 1)), 4, 64, (128, 4, 16, 4), 64)
+    wanted = x[:, blocks.reshape(-1, order="F")]
+    np.testing.assert_array_equal(got.reshape(128, 64, 4), wanted)
+
+
+@pytest.mark.parametrize("level", CPU_LEVELS)
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+@pytest.mark.parametrize(("width", "count"), [(1, 26), (2, 13)], ids=["single", "runs across rows"])
+def test_local_views_on_every_cpu(monkeypatch, level, order, width, count):
+    """Strided views on every side; runs of two straddle the rows of 13 elements of the result."""
+    monkeypatch.setenv("NKILITE_CPU", level)
+
+    def kernel(x, index):
+        data, chosen, result = tile(x), tile(index), new((16, 5, 26), x.dtype)
+        nisa.memset(result, 0)
+        view = data[16:, 1:9, ::3].permute(order)
+        nisa.local_gather(result[:, 1:3, ::2], view, chosen[16:, ::3], width, count)
+        return outputs(result)
+
+    x, index = make((32, 10, 11), "float32", 4), positions((32, 4), 29, np.uint16)
+    rows = x[16:, 1:9, ::3].transpose(order).reshape(16, -1)
+    wanted = np.zeros((16, 5, 26), x.dtype)
+    wanted[:, 1:3, ::2] = expected(rows, index[16:, ::3], width, count).reshape(16, 2, 13)
+    (result,) = both(kernel, x, index)
+    np.testing.assert_array_equal(result, wanted)
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", MODES)
+@pytest.mark.parametrize("bad", [21, 2**31, 2**32 - 1])
+def test_an_index_outside_the_partition(run, bad):
+    def kernel(x, indices):
+        data, chosen, result = tile(x), tile(indices), new(indices.shape, x.dtype)
+        nisa.nc_n_gather(result, data, chosen)
+        return outputs(result)
+
+    indices = positions((12, 50), 21)
+    indices[7, 33] = bad
+    with pytest.raises(errors.IndirectOutOfBounds, match=rf"nisa.nc_n_gather.* {bad} is not in \[0, 21\)") as caught:
+        run(kernel)(np.zeros((12, 21), np.float32), indices)
+    assert caught.value.location.line == kernel.__code__.co_firstlineno + 2
+
+
+@pytest.mark.parametrize("run", MODES)
+def test_a_run_that_leaves_the_partition(run):
+    def kernel(x, index):
+        data, chosen, result = tile(x), tile(index), new((32, 64), x.dtype)
+        nisa.local_gather(result, data, chosen, 4)
+        return outputs(result)
+
+    index = positions((32, 1), 17, np.uint16)
+    index[20] = 18
+    with pytest.raises(errors.IndirectOutOfBounds, match=r"nisa.local_gather.* 18 is not in \[0, 18\)") as caught:
+        run(kernel)(np.zeros((32, 21), np.float32), index)
+    assert caught.value.location.line == kernel.__code__.co_firstlineno + 2
+
+
+def test_both_lines_of_two_gathers_are_told_apart():
+    def kernel(x, good, bad):
+        data, result = tile(x), new(good.shape, x.dtype)
+        nisa.nc_n_gather(result, data, tile(good))
+        nisa.nc_n_gather(result, data, tile(bad))
+        return outputs(result)
+
+    good = positions((12, 50), 21)
+    with pytest.raises(errors.IndirectOutOfBounds) as caught:
+        nki.jit(kernel)(np.zeros((12, 21), np.float32), good, good + 21)
+    assert caught.value.location.line == kernel.__code__.co_firstlineno + 3
+
+
+def zeros(shape, dtype):
+    result = new(shape, dtype)
+    nisa.memset(result, 0)
+    return result
+
+
+def test_operands_of_nc_n_gather():
+    def fails(error, match, dst, indices=((8, 4), "uint32")):
+        raises(error, match, lambda x: nisa.nc_n_gather(new(*dst), x, zeros(*indices)))
+
+    fails(errors.DtypeMismatch, "dst is bfloat16 and data float32", ((8, 4), "bfloat16"))
+    fails(errors.UnsupportedDtype, "indices has dtype int32", ((8, 4),), ((8, 4), "int32"))
+    fails(errors.ShapeMismatch, r"dst has shape \(8, 5\)", ((8, 5),))
+    fails(errors.ShapeMismatch, "data has 8 partitions and indices 4", ((4, 4),), ((4, 4), "uint32"))
+    fails(errors.WrongMemory, "dst is in PSUM", ((8, 4), "float32", nl.psum))
+
+
+def test_operands_of_local_gather():
+    def fails(error, match, dst, *options, index=((32, 2), "uint16"), shape=(32, 16)):
+        raises(error, match, lambda x: nisa.local_gather(new(*dst), x, zeros(*index), *options), shape=shape)
+
+    fails(errors.InvalidOperand, "num_elem_per_idx is 3", ((32, 96),), 3)
+    fails(errors.InvalidOperand, "num_valid_indices is 33; expected 1 to 32", ((32, 33),), 1, 33)
+    fails(errors.InvalidOperand, "num_valid_indices is 0", ((32, 1),), 1, 0)
+    fails(errors.ShapeMismatch, "32 indices of 2 elements are 64", ((32, 32),), 2)
+    fails(errors.UnsupportedDtype, "index has dtype uint32", ((32, 32),), index=((32, 2), "uint32"))
+    fails(errors.DtypeMismatch, "dst is int32", ((32, 32), "int32"))
+    fails(errors.FreeSizeExceeded, "4112 .*limit is 4096", ((32, 4112),), index=((32, 257), "uint16"))
+    fails(errors.ShapeMismatch, "24 partitions", ((24, 32),), index=((24, 2), "uint16"), shape=(24, 16))
+    fails(errors.ShapeMismatch, "src_buffer has 32 .*index 16", ((32, 32),), index=((16, 2), "uint16"))
+    fails(errors.WrongMemory, "dst is in PSUM", ((32, 32), "float32", nl.psum))
