@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from nkilite.codegen import convert, elementwise, nest
+from nkilite.codegen import bits, convert, elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
@@ -85,8 +85,7 @@ def _require_positions(
     outside = e.bits(e.compare("uge", found, e.i32(limit, lanes)))
 
     def first() -> Value:
-        lane = e.call("llvm.cttz.i64", "i64", 0, outside, Value("true", "i1"))
-        return e.convert("zext", e.load("i32", e.step(at, lane, stride)), "i64")
+        return e.convert("zext", e.load("i32", e.step(at, bits.lowest(e, outside), stride)), "i64")
 
     kernel.fail_unless(e.compare("eq", outside, e.i64(0)), limit, first)
 

@@ -5,7 +5,7 @@ Whole vectors are compared with a filter; only the few lanes that pass are treat
 
 from __future__ import annotations
 
-from nkilite.codegen import convert
+from nkilite.codegen import bits, convert
 from nkilite.codegen.elementwise import VECTORS_PER_STEP, from_raw, load, store
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
@@ -30,10 +30,10 @@ def largest(kernel: MicroKernel, out: str, source: str) -> None:
         larger = e.bits(e.compare("ogt", values, e.splat(smallest, chunk.lanes)))
         with e.when(e.compare("ne", larger, e.i64(0))):
             e.store(values, candidates)
-            with e.loop(_count(e, larger), larger, e.load("float", best, SLOTS)) as loop:
+            with e.loop(bits.count(e, larger), larger, e.load("float", best, SLOTS)) as loop:
                 passing, descending = loop.values
-                candidate = e.load("float", e.step(candidates, _lowest(e, passing), _F32))
-                loop.carry(_without_lowest(e, passing), _insert(e, descending, candidate))
+                candidate = e.load("float", e.step(candidates, bits.lowest(e, passing), _F32))
+                loop.carry(bits.without_lowest(e, passing), _insert(e, descending, candidate))
             e.store(loop.results[1], best)
         return carried
 
@@ -95,14 +95,14 @@ def match(
         mask = e.bits(hits)
         with e.when(e.compare("ne", mask, e.i64(0))):
             e.store(elements, candidates)
-            with e.loop(_count(e, mask), mask) as loop:
-                lane = _lowest(e, loop.values[0])
-                loop.carry(_without_lowest(e, loop.values[0]))
+            with e.loop(bits.count(e, mask), mask) as loop:
+                lane = bits.lowest(e, loop.values[0])
+                loop.carry(bits.without_lowest(e, loop.values[0]))
                 element = e.load("float", e.step(candidates, lane, _F32))
                 slots = e.bits(e.compare("oeq", e.load("float", wanted, SLOTS), e.splat(element, SLOTS)))
                 # An earlier lane of this step may have taken the last slot.
                 with e.when(e.compare("ne", slots, e.i64(0))):
-                    taken = _highest(e, slots) if last_slot_first else _lowest(e, slots)
+                    taken = bits.highest(e, slots) if last_slot_first else bits.lowest(e, slots)
                     # NaN equals nothing: the slot is taken.
                     e.store(e.f32(float("nan")), e.step(wanted, taken, _F32))
                     where = e.add(chunk.position, e.mul(lane, e.i64(chunk.apart)))
@@ -144,19 +144,3 @@ def _scatter(e: Emitter, source: Value, scalar: str, operand: CpuOperand, row: V
         return carried
 
     FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)
-
-
-def _count(e: Emitter, bits: Value) -> Value:
-    return e.call("llvm.ctpop.i64", "i64", 0, bits)
-
-
-def _lowest(e: Emitter, bits: Value) -> Value:
-    return e.call("llvm.cttz.i64", "i64", 0, bits, Value("true", "i1"))
-
-
-def _highest(e: Emitter, bits: Value) -> Value:
-    return e.sub(e.i64(63), e.call("llvm.ctlz.i64", "i64", 0, bits, Value("true", "i1")))
-
-
-def _without_lowest(e: Emitter, bits: Value) -> Value:
-    return e.and_(bits, e.sub(bits, e.i64(1)))

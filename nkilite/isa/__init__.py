@@ -20,6 +20,7 @@ from nkilite.isa.constants import (
 from nkilite.isa.copy import memset, tensor_copy, tensor_copy_predicated
 from nkilite.isa.dma import dma_copy, dma_transpose
 from nkilite.isa.gather import local_gather, nc_n_gather
+from nkilite.isa.gpsimd_search import nonzero_with_count, sequence_bounds, topk
 from nkilite.isa.pattern import affine_select, iota
 from nkilite.isa.reduce import tensor_partition_reduce, tensor_reduce, tensor_scalar_reduce
 from nkilite.isa.registers import register_alloc, register_load, register_move, register_store
@@ -70,6 +71,7 @@ __all__ = [
     "nc_stream_shuffle",
     "nc_transpose",
     "nc_version",
+    "nonzero_with_count",
     "oob_mode",
     "range_select",
     "reciprocal",
@@ -83,6 +85,7 @@ __all__ = [
     "scalar_store",
     "scalar_tensor_tensor",
     "select_reduce",
+    "sequence_bounds",
     "tensor_copy",
     "tensor_copy_predicated",
     "tensor_engine",
@@ -93,6 +96,7 @@ __all__ = [
     "tensor_scalar_reduce",
     "tensor_tensor",
     "tensor_tensor_scan",
+    "topk",
     "unknown_engine",
     "vector_engine",
 ]

@@ -47,11 +47,11 @@ def nc_n_gather(dst: NkiTensor, data: NkiTensor, indices: NkiTensor, name=None) 
 
 @nc_n_gather.check
 def _(call: Signature) -> None:
-    _require_sbuf(call, "dst", "data", "indices")
+    rules.require_sbuf(call)
     _require_same_dtype(call, "data")
     rules.require_dtype(call, "indices", (dtypes.uint32,))
     rules.require_same_elements(call, "dst", "indices")
-    _require_partitions(call, "data", "indices")
+    rules.require_same_partitions(call, "data", "indices")
 
 
 @nc_n_gather.reference
@@ -115,11 +115,11 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @local_gather.check
 def _(call: Signature) -> None:
-    _require_sbuf(call, "dst", "src_buffer", "index")
+    rules.require_sbuf(call)
     _require_same_dtype(call, "src_buffer")
     rules.require_dtype(call, "index", (dtypes.uint16,))
-    _require_partitions(call, "src_buffer", "index")
-    _require_partitions(call, "src_buffer", "dst")
+    rules.require_same_partitions(call, "src_buffer", "index")
+    rules.require_same_partitions(call, "src_buffer", "dst")
     rules.require_whole_cores(call, "src_buffer")
     width, count = call.num_elem_per_idx, call.num_valid_indices
     if type(width) is not int or width not in RUN_LENGTHS:
@@ -177,27 +177,12 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- shared -------------------------------------------------------------------------------------------------
 
 
-def _require_sbuf(call: Signature, *operands: str) -> None:
-    rules.require_on_chip(call)
-    for operand in operands:
-        rules.require_memory(call, operand, rules.SBUF)
-
-
 def _require_same_dtype(call: Signature, source: str) -> None:
     found = call.arguments[source].dtype
     if call.dst.dtype != found:
         raise DtypeMismatch(
             instruction=rules.instruction_name(call), detail=f"dst is {call.dst.dtype} and {source} {found}",
             hint="elements are gathered bit by bit: allocate dst with the dtype of what is gathered.",
-        )
-
-
-def _require_partitions(call: Signature, first: str, second: str) -> None:
-    one, other = call.arguments[first], call.arguments[second]
-    if one.partitions != other.partitions:
-        raise ShapeMismatch(
-            instruction=rules.instruction_name(call),
-            detail=f"{first} has {one.partitions} partitions and {second} {other.partitions}",
         )
 
 

@@ -188,6 +188,26 @@ def require_generation(call: Signature, generation: int, feature: str) -> None:
         raise UnsupportedOnTarget(feature=feature, needs=names[generation], target=call.target.name)
 
 
+def require_sbuf(call: Signature) -> None:
+    """Check that the tensor arguments are directly addressed tiles in SBUF, the memory GpSimd works on.
+
+    Raises:
+        WrongMemory, PartitionLimitExceeded, UnsupportedError: see `require_on_chip`.
+    """
+    require_on_chip(call)
+    for operand in tensors(call):
+        require_memory(call, operand, SBUF)
+
+
+def require_same_partitions(call: Signature, first: str, second: str) -> None:
+    """Raise ShapeMismatch unless two tiles have the same number of partitions."""
+    one, other = call.arguments[first].partitions, call.arguments[second].partitions
+    if one != other:
+        raise ShapeMismatch(
+            instruction=instruction_name(call), detail=f"{first} has {one} partitions and {second} {other}"
+        )
+
+
 def require_whole_cores(call: Signature, operand: str) -> None:
     """Raise ShapeMismatch unless a tile fills GpSimd cores: a multiple of 16 partitions."""
     partitions, core = call.arguments[operand].partitions, call.target.partitions_per_gpsimd_core

@@ -14,7 +14,6 @@ MX = "microscaling (MX) formats"
 FAMILIES = {
     MX: ("nc_matmul_mx", "quantize_mx"),
     "random numbers": ("dropout", "rand2", "rand_get_state", "rand_set_state", "rng", "set_rng_seed"),
-    "GpSimd searches": ("nonzero_with_count", "sequence_bounds", "topk"),
     "DMA with computation": ("dma_compute",),
     "several cores": ("core_barrier", "sendrecv"),
 }
