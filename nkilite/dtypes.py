@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-__all__ = ["ALL", "DType", "as_dtype", "cast", "from_numpy"]
+__all__ = ["ALL", "ELEMENTS", "DType", "as_dtype", "cast", "from_numpy", "unpack"]
 
 
 class DType(str):
@@ -118,6 +118,21 @@ def from_numpy(dtype: np.dtype) -> DType:
         KeyError: the chip has no such type (float64, int64, complex, ...).
     """
     return _FROM_NUMPY[dtype]
+
+
+# The four elements in a word of a packed dtype, the first in the lowest bits.
+ELEMENTS: dict[DType, np.dtype] = {
+    float8_e4m3fn_x4: float8_e4m3fn.numpy,
+    float8_e5m2_x4: float8_e5m2.numpy,
+    float4_e2m1fn_x4: np.dtype(ml_dtypes.float4_e2m1fn),
+}
+
+
+def unpack(words: np.ndarray, dtype: DType) -> np.ndarray:
+    """The elements of words of a packed dtype as float32, along a new last dimension of four."""
+    bits = 2 * dtype.itemsize
+    parts = words[..., None] >> np.arange(0, 4 * bits, bits, dtype=words.dtype) & ((1 << bits) - 1)
+    return parts.astype(np.uint8).view(ELEMENTS[dtype]).astype(np.float32)
 
 
 _TF32_DROPPED_BITS = 13

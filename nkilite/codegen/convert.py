@@ -47,6 +47,11 @@ _SMALL = {
     dtypes.float8_e4m3: _Small(4, 3, limit=0x78, nan=0x7C),
     dtypes.float8_e4m3fn: _Small(4, 3, limit=0x7F, nan=0x7F),
 }
+_ELEMENTS = {
+    dtypes.float8_e4m3fn_x4: _SMALL[dtypes.float8_e4m3fn],
+    dtypes.float8_e5m2_x4: _SMALL[dtypes.float8_e5m2],
+    dtypes.float4_e2m1fn_x4: _Small(2, 1, limit=0x8, nan=0x8),  # neither infinity nor NaN: all magnitudes are below
+}
 
 
 def raw_scalar(dtype: DType) -> str:
@@ -71,6 +76,13 @@ def widen(e: Emitter, dtype: DType, raw: Value) -> Value:
     if dtype is dtypes.float8_e8m0fnu:
         return _widen_power_of_two(e, bits)
     return _widen_small(e, _SMALL[dtype], bits)
+
+
+def widen_element(e: Emitter, dtype: DType, words: Value, position: int) -> Value:
+    """One of the four elements of packed words (i32 lanes) to float32 lanes."""
+    form, lanes = _ELEMENTS[dtype], words.lanes
+    moved = e.lshr(words, e.i32(position * form.bits, lanes))
+    return _widen_small(e, form, e.and_(moved, e.i32((1 << form.bits) - 1, lanes)))
 
 
 def narrow(e: Emitter, dtype: DType, value: Value) -> Value:

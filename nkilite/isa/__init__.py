@@ -21,6 +21,7 @@ from nkilite.isa.copy import memset, tensor_copy, tensor_copy_predicated
 from nkilite.isa.dma import dma_copy, dma_transpose
 from nkilite.isa.gather import local_gather, nc_n_gather
 from nkilite.isa.gpsimd_search import nonzero_with_count, sequence_bounds, topk
+from nkilite.isa.mx import nc_matmul_mx, quantize_mx
 from nkilite.isa.pattern import affine_select, iota
 from nkilite.isa.reduce import tensor_partition_reduce, tensor_reduce, tensor_scalar_reduce
 from nkilite.isa.registers import register_alloc, register_load, register_move, register_store
@@ -67,12 +68,14 @@ __all__ = [
     "nc_find_index8",
     "nc_match_replace8",
     "nc_matmul",
+    "nc_matmul_mx",
     "nc_n_gather",
     "nc_stream_shuffle",
     "nc_transpose",
     "nc_version",
     "nonzero_with_count",
     "oob_mode",
+    "quantize_mx",
     "range_select",
     "reciprocal",
     "reduce_cmd",

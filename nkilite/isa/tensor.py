@@ -14,12 +14,11 @@ from nkilite.errors import (
     FreeSizeExceeded,
     InvalidOperand,
     PartitionLimitExceeded,
-    PsumBankExceeded,
     ShapeMismatch,
 )
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
-from nkilite.isa import rules
+from nkilite.isa import processing_array, rules
 from nkilite.isa.constants import engine, matmul_perf_mode
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
@@ -97,8 +96,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
         arguments["perf_mode"] = matmul_perf_mode[mode]
     elif mode is None:
         arguments["perf_mode"] = matmul_perf_mode.none
-    for tile in ("tile_position", "tile_size"):
-        arguments[tile] = () if arguments[tile] is None else arguments[tile]
+    processing_array.normalize_tile(arguments)
 
 
 def _double_row(call: Signature) -> bool:
@@ -117,28 +115,10 @@ def _(call: Signature) -> None:
     rules.require_memory(call, "moving", rules.SBUF)
     _check_mode(call)
     _check_matmul_dtypes(call)
-    rows, columns = _check_tiling(call)
-    _check_bank(call)
-    stationary, moving = _free_size(call, "stationary"), _free_size(call, "moving")
-    partitions = call.stationary.partitions
-    if partitions > rows:
-        raise PartitionLimitExceeded(what="nisa.nc_matmul: stationary", found=partitions, limit=rows)
-    if partitions != call.moving.partitions:
-        raise ShapeMismatch(
-            instruction="nisa.nc_matmul",
-            detail=f"stationary {call.stationary.shape} has {partitions} partitions and moving "
-            f"{call.moving.shape} {call.moving.partitions}: the sum runs over the partitions of both",
-        )
-    _check_free_size(call, "stationary", stationary, columns)
-    short = call.dst.dtype.itemsize == 2
-    longest = call.target.matmul_moving_fmax_16bit if short else call.target.matmul_moving_fmax_32bit
-    _check_free_size(call, "moving", moving, longest)
-    if (call.dst.partitions, call.dst.free_size) != (stationary, moving):
-        raise ShapeMismatch(
-            instruction="nisa.nc_matmul",
-            detail=f"dst has shape {call.dst.shape}; stationary {call.stationary.shape} and moving "
-            f"{call.moving.shape} make {stationary} partitions of {moving} elements",
-        )
+    processing_array.require_sizes(
+        call, _free_size(call, "stationary"), _free_size(call, "moving"),
+        all_columns="with perf_mode=double_row" if _double_row(call) else "",
+    )
 
 
 def _free_size(call: Signature, operand: str) -> int:
@@ -200,58 +180,6 @@ def _check_matmul_dtypes(call: Signature) -> None:
             detail=f"is_transpose moves bits, and dst is {call.dst.dtype} while stationary is {stationary}",
             hint=f"allocate dst with dtype {stationary}.",
         )
-
-
-def _check_free_size(call: Signature, operand: str, found: int, limit: int) -> None:
-    if found > limit:
-        raise FreeSizeExceeded(
-            instruction="nisa.nc_matmul", operand=operand, found=found, limit=limit, target=call.target.name
-        )
-
-
-def _check_bank(call: Signature) -> None:
-    """Where results may not cross PSUM banks, one bank has to hold them."""
-    limit = call.target.psum_bank_bytes
-    if not call.target.tensor_results_cross_banks and call.dst.free_bytes > limit:
-        raise PsumBankExceeded(
-            instruction="nisa.nc_matmul", operand="dst", found=call.dst.free_bytes, limit=limit,
-            limit_elements=call.target.psum_bank_fmax,
-        )
-
-
-def _check_tiling(call: Signature) -> tuple[int, int]:
-    """Rows and columns of the array the call uses.
-
-    Raises:
-        InvalidOperand: sizes the array cannot be cut into, or a position that is not a multiple of them.
-    """
-    whole = (call.target.pe_rows, call.target.pe_columns)
-    size, position = call.tile_size, call.tile_position
-    if not size and not position:
-        return whole
-    sizes = call.target.pe_tile_sizes
-    if not _pair(size) or any(n not in sizes for n in size):
-        raise InvalidOperand(
-            instruction="nisa.nc_matmul", operand="tile_size", found=repr(size),
-            expected=f"(rows, columns) along with tile_position, each one of {sizes} on {call.target.name}",
-        )
-    starts = [range(0, w, n) for w, n in zip(whole, size, strict=True)]
-    if not _pair(position) or any(p not in s for p, s in zip(position, starts, strict=True)):
-        raise InvalidOperand(
-            instruction="nisa.nc_matmul", operand="tile_position", found=repr(position),
-            expected=f"(row, column), multiples of tile_size {tuple(size)} below {whole[0]}",
-        )
-    if _double_row(call) and size[1] != whole[1]:
-        raise InvalidOperand(
-            instruction="nisa.nc_matmul", operand="tile_size", found=repr(size),
-            expected=f"{whole[1]} columns with perf_mode=double_row",
-        )
-    return size[0], size[1]
-
-
-def _pair(value: Any) -> bool:
-    whole = (int, np.integer)
-    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, whole) for v in value)
 
 
 @nc_matmul.reference

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from nkilite.errors import UnsupportedError, UnsupportedOnTarget
-from nkilite.trace import active
-
-MX = "microscaling (MX) formats"
+from nkilite.errors import UnsupportedError
 
 # What is missing, by family; docs/compatibility.md repeats this list and a test keeps the two equal.
 FAMILIES = {
-    MX: ("nc_matmul_mx", "quantize_mx"),
     "random numbers": ("dropout", "rand2", "rand_get_state", "rand_set_state", "rng", "set_rng_seed"),
     "DMA with computation": ("dma_compute",),
     "several cores": ("core_barrier", "sendrecv"),
@@ -23,9 +19,6 @@ NAMES = tuple(sorted(name for names in FAMILIES.values() for name in names))
 
 def _refusing(name: str) -> Callable[..., NoReturn]:
     def instruction(*args: Any, **kwargs: Any) -> NoReturn:
-        builder = active.builder_or_none()
-        if name in FAMILIES[MX] and builder is not None and not builder.target.matmul_mx_dtypes:
-            raise UnsupportedOnTarget(feature=f"nisa.{name}", needs="trn3 (gen4)", target=builder.target.name)
         raise UnsupportedError(feature=f"nisa.{name}")
 
     instruction.__name__ = instruction.__qualname__ = name

@@ -1,0 +1,269 @@
+"""Microscaling (MX) formats: groups of elements quantized with a common power of two, and their matrix products.
+
+A product dequantizes its operands, which is exact in float32, into panels (nkilite/ir/panels.py): all stationary
+columns, then some moving columns at a time, which stay in the cache until the micro-kernel of all matrix products has
+read them. Row 4 p + i of the contraction is element i of partition p. For the CPU's tile unit values become bfloat16,
+which is exact too unless it is a subnormal one.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.codegen import contraction, convert, elementwise, matrix, transpose
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.matrix import Matrix
+from nkilite.dtypes import DType
+from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Feed, Panels, panels
+from nkilite.ir.types import contiguous_strides
+
+SHARED = 8  # partitions that share a scale
+QUADRANT = 32  # partitions whose scales lie together
+GROUPS = QUADRANT // SHARED  # rows of scales in a quadrant
+PACKED = 4  # elements of a word
+
+_COLUMNS = 128  # moving columns dequantized at a time: 256 KiB of float32 for 128 partitions
+
+
+def largest(dtype: DType) -> float:
+    """The largest finite element of a packed dtype."""
+    return float(ml_dtypes.finfo(dtypes.ELEMENTS[dtype]).max)
+
+
+def headroom(dtype: DType) -> int:
+    """By how much the exponent of a group's scale is below that of its largest value."""
+    return int(np.log2(largest(dtype))) - 1
+
+
+# --- products -----------------------------------------------------------------------------------------------
+
+
+def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumulate: bool) -> None:
+    """dst (+)= stationary.T @ moving of packed operands; their scales are the operands `{name}_scale`."""
+    e = kernel.e
+    left, right = (_Quantized.of(kernel, name) for name in (stationary, moving))
+    out = matrix.direct(kernel, dst)
+    staged = out is None
+    if out is None:
+        out = matrix.dense_scratch(kernel, dtypes.float32, left.columns, right.columns)
+    width = min(_COLUMNS, right.columns)
+    rows, columns = left.buffer(e, Feed.stationary, left.columns), right.buffer(e, Feed.moving, width)
+    left.fill(e, rows, e.i64(0), left.columns)
+
+    def piece(first: Value, count: int) -> None:
+        right.fill(e, columns, first, count)
+        result = out._replace(pointer=e.step(out.pointer, first, out.column_stride), columns=count)
+        given = {dst: _operand(kernel, dst, result), stationary: rows.operand(kernel, stationary, left.columns),
+                 moving: columns.operand(kernel, moving, count)}
+        pointers = {dst: result.pointer, stationary: rows.pointer, moving: columns.pointer}
+        part = kernel.part(kernel.call, given, pointers)
+        contraction.matmul(part, dst, stationary, moving, accumulate and not staged, splits=False)
+
+    whole, pieces = right.columns // width, -(-right.columns // width)
+    share = None if staged or pieces == 1 else kernel.share(pieces, of=(dst,), columns=width)
+    start, end = (share[0], e.minimum(share[1], e.i64(whole))) if share else (0, whole)
+    with e.loop(end, start=start) as loop:
+        piece(e.mul(loop.index, e.i64(width)), width)
+    if whole < pieces:
+        with e.when(e.compare("eq", share[1], e.i64(pieces))) if share else nullcontext():
+            piece(e.i64(whole * width), right.columns - whole * width)
+    if staged:
+        matrix.spread(kernel, out, dst, accumulate)
+
+
+def _operand(kernel: MicroKernel, name: str, tile: Matrix) -> CpuOperand:
+    """A matrix as the operand that an algorithm knows by this name."""
+    strides = (tile.row_stride, tile.column_stride)
+    return kernel.operands[name]._replace(dtype=tile.dtype, shape=(tile.rows, tile.columns), strides=strides)
+
+
+class _Values(NamedTuple):
+    """Scratch for the values of an operand, in panels."""
+
+    pointer: Value
+    panels: Panels
+    rows: int
+
+    def operand(self, kernel: MicroKernel, name: str, columns: int) -> CpuOperand:
+        shape, size = (self.rows, columns), self.panels.dtype.itemsize
+        strides = tuple(s * size for s in contiguous_strides(shape))
+        return kernel.operands[name]._replace(
+            dtype=self.panels.dtype, shape=shape, strides=strides, panels=self.panels
+        )
+
+
+class _Quantized(NamedTuple):
+    """An operand: words, and in rows of their own the scales of every eight rows of them."""
+
+    words: Matrix
+    scales: Matrix
+
+    @classmethod
+    def of(cls, kernel: MicroKernel, name: str) -> _Quantized:
+        return cls(matrix.source(kernel, name), matrix.source(kernel, f"{name}_scale"))
+
+    @property
+    def columns(self) -> int:
+        return self.words.columns
+
+    def buffer(self, e: Emitter, feed: Feed, columns: int) -> _Values:
+        rows = PACKED * self.words.rows
+        layout = panels(feed, rows, e.host.amx_bf16)
+        assert layout is not None
+        return _Values(e.scratch(layout.size(columns)), layout, rows)
+
+    def fill(self, e: Emitter, to: _Values, first: Value, count: int) -> None:
+        """Dequantize columns, which become the first ones of the panels."""
+        words = e.step(self.words.pointer, first, self.words.column_stride)
+        scales = e.step(self.scales.pointer, first, self.scales.column_stride)
+
+        with e.loop(self.words.rows // SHARED) as group:
+            source = e.step(words, group.index, SHARED * self.words.row_stride)
+            powers = e.step(scales, _scale_row(e, group.index), self.scales.row_stride)
+            target = e.step(to.pointer, group.index, SHARED * PACKED // to.panels.depth * to.panels.group)
+
+            def piece(column: Value, at: int, lanes: int) -> None:
+                """Columns at + column, of which `column` begins a panel."""
+                here, power = (
+                    e.step(e.offset(p, at * m.column_stride), column, m.column_stride)
+                    for p, m in ((source, self.words), (powers, self.scales))
+                )
+                scale = elementwise.load(e, dtypes.float8_e8m0fnu, power, lanes, self.scales.column_stride, "f32")
+                panel = e.step(e.offset(target, at // WIDTH * to.panels.panel), column, to.panels.panel // WIDTH)
+                self._group(e, to.panels, e.offset(panel, at % WIDTH * to.panels.column), here, scale)
+
+            full, lanes = count // WIDTH * WIDTH, WIDTH
+            if full:
+                with e.loop(full, step=WIDTH) as loop:
+                    piece(loop.index, 0, WIDTH)
+            while full < count:
+                while lanes > count - full:
+                    lanes //= 2
+                piece(e.i64(0), full, lanes)
+                full += lanes
+
+    def _group(self, e: Emitter, layout: Panels, to: Value, source: Value, scale: Value) -> None:
+        """One scale per lane and the words of its eight partitions."""
+        if layout.depth == TILE_ROWS:
+            pairs = [
+                pair for row in range(SHARED)
+                for pair in self._pairs(e, e.offset(source, row * self.words.row_stride), scale)
+            ]
+            for first in range(0, len(pairs), scale.lanes):
+                for column, line in enumerate(transpose.registers(e, pairs[first:first + scale.lanes])):
+                    e.store(line, e.offset(to, column * LINE + first * 4))
+            return
+        lines = PACKED // layout.depth
+        with e.loop(SHARED) as row:
+            here, target = e.step(source, row.index, self.words.row_stride), e.step(to, row.index, lines * LINE)
+            values = self._values(e, here, scale) if layout.depth == 1 else self._pairs(e, here, scale)
+            for number, value in enumerate(values):
+                e.store(value, e.offset(target, number * LINE))
+
+    def _values(self, e: Emitter, pointer: Value, scale: Value) -> list[Value]:
+        """The four elements of words, as float32."""
+        tile = self.words
+        words = elementwise.load(e, tile.dtype, pointer, scale.lanes, tile.column_stride, "i32")
+        return [e.mul(convert.widen_element(e, tile.dtype, words, i), scale) for i in range(PACKED)]
+
+    def _pairs(self, e: Emitter, pointer: Value, scale: Value) -> list[Value]:
+        """The four elements of words, as two words of two bfloat16."""
+        bits = [e.bitcast(value, "i32") for value in self._values(e, pointer, scale)]
+        sixteen, upper = e.i32(16, scale.lanes), e.i32(-1 << 16, scale.lanes)
+        return [e.or_(e.lshr(low, sixteen), e.and_(high, upper)) for low, high in (bits[:2], bits[2:])]
+
+
+def _scale_row(e: Emitter, group: Value) -> Value:
+    """The row of a scale tile for a group of eight partitions."""
+    quadrant = e.binary("udiv", group, e.i64(GROUPS))
+    return e.add(e.mul(quadrant, e.i64(QUADRANT - GROUPS)), group)
+
+
+# --- quantization -------------------------------------------------------------------------------------------
+
+
+def quantize(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
+    """dst = src divided by the scale of its group, four elements to a word."""
+    e = kernel.e
+    source = matrix.dense_source(kernel, src)
+    out, scales = matrix.direct(kernel, dst), matrix.direct(kernel, scale)
+    groups, columns = source.rows // SHARED, source.columns // PACKED
+    loose = out is None or not out.dense
+    target = matrix.dense_scratch(kernel, kernel.operands[dst].dtype, source.rows, columns) if loose else out
+    staged = matrix.dense_scratch(kernel, dtypes.uint8, groups, columns) if scales is None else None
+    assert target is not None
+    # What is copied out of scratch is copied whole, by one thread.
+    alone = loose or staged is not None or groups == 1
+    first, end = (e.i64(0), e.i64(groups)) if alone else kernel.share(groups, rows=SHARED, of=(dst, src))
+    with e.loop(end, start=first) as group:
+        words = e.step(target.pointer, group.index, SHARED * target.row_stride)
+        values = source._replace(pointer=e.step(source.pointer, group.index, SHARED * source.row_stride))
+        row = e.step(staged.pointer, group.index, columns) if staged is not None else None
+        if scales is not None:
+            row = e.step(scales.pointer, _scale_row(e, group.index), scales.row_stride)
+        assert row is not None
+
+        def piece(index: Value, lanes: int) -> None:
+            at = values._replace(pointer=e.step(values.pointer, index, PACKED * source.dtype.itemsize))
+            exponent = _exponent(e, at, lanes, target.dtype)
+            stride = 1 if scales is None else scales.column_stride
+            elementwise.store(
+                e, dtypes.uint8, e.convert("trunc", exponent, "i8"), e.step(row, index, stride), stride, "bits"
+            )
+            _divide(e, at, exponent, target._replace(pointer=e.step(words, index, target.dtype.itemsize)))
+
+        elementwise.chunks(e, columns, e.host.lanes, piece)
+    if loose:
+        matrix.spread(kernel, target, dst)
+    if staged is not None:
+        _spread_scales(kernel, staged, scale)
+
+
+def _exponent(e: Emitter, values: Matrix, lanes: int, dtype: DType) -> Value:
+    """The biased exponents of the scales of `lanes` groups."""
+    most = e.const("i16", 0, PACKED * lanes)
+    for row in range(SHARED):
+        bits = e.load("i16", e.offset(values.pointer, row * values.row_stride), PACKED * lanes)
+        # Magnitudes of floats are in the order of their bits.
+        most = e.maximum(most, e.and_(bits, e.const("i16", 0x7FFF, PACKED * lanes)))
+    while most.lanes > lanes:
+        even, odd = (e.shuffle(most, None, range(half, most.lanes, 2)) for half in (0, 1))
+        most = e.maximum(even, odd)
+    exponent = e.lshr(e.bitcast(convert.widen(e, values.dtype, most), "i32"), e.i32(23, lanes))
+    return e.maximum(e.sub(exponent, e.i32(headroom(dtype), lanes)), e.i32(0, lanes))
+
+
+def _divide(e: Emitter, values: Matrix, exponent: Value, out: Matrix) -> None:
+    """Eight rows of `out`: values over 2 ** (exponent - 127), rounded."""
+    lanes = exponent.lanes
+    power = e.bitcast(e.shl(e.sub(e.i32(254, lanes), exponent), e.i32(23, lanes)), "float")
+    power = e.shuffle(power, None, [i // PACKED for i in range(PACKED * lanes)])
+    top = largest(out.dtype)
+    high, low = e.f32(top, power.lanes), e.f32(-top, power.lanes)
+    element = dtypes.from_numpy(dtypes.ELEMENTS[out.dtype])
+    for row in range(SHARED):
+        bits = e.load("i16", e.offset(values.pointer, row * values.row_stride), power.lanes)
+        value = e.mul(convert.widen(e, values.dtype, bits), power)
+        # In this order the comparisons are single instructions that let a NaN through.
+        value = e.select(e.compare("olt", high, value), high, value)
+        value = e.select(e.compare("ogt", low, value), low, value)
+        e.store(convert.narrow(e, element, value), e.offset(out.pointer, row * out.row_stride))
+
+
+def _spread_scales(kernel: MicroKernel, staged: Matrix, name: str) -> None:
+    """Copy dense rows of scales to the rows of a scale tile that have them."""
+    e = kernel.e
+    operand, pointer = kernel.operands[name], kernel.pointer(name)
+    rows = operand._replace(shape=(GROUPS, *operand.shape[1:]), dtype=dtypes.uint8)
+    with e.loop(staged.rows // GROUPS) as quadrant:
+        target = e.step(pointer, quadrant.index, QUADRANT * operand.strides[0])
+        source = staged._replace(
+            pointer=e.step(staged.pointer, quadrant.index, GROUPS * staged.row_stride), rows=GROUPS
+        )
+        matrix.spread(kernel.part(kernel.call, {name: rows}, {name: target}), source, name)
