@@ -131,45 +131,78 @@ def exp(e: Emitter, x: Value) -> Value:
 
 def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
     """exp(x + low), where `low` is a small correction to x."""
-    p, scaled = _unscaled_exp(e, x, low)
-    return scaled(e.add(p, _const(e, x, 1)))
+    r, scaled = _bounded_exp(e, x, low)
+    if e.host.fma:  # Horner's rule to the end rounds no worse, in one instruction less
+        return scaled(_polynomial(e, r, (1.0, 1.0, *_EXP)))
+    return scaled(e.add(_exp_minus_one(e, r), _const(e, x, 1)))
 
 
 def _exp_pair(e: Emitter, x: Value, low: Value | None = None) -> Pair:
     """exp(x + low) with what rounding 1 + p loses beside it."""
-    p, scaled = _unscaled_exp(e, x, low)
-    one = _const(e, x, 1)
+    r, scaled = _bounded_exp(e, x, low)
+    p, one = _exp_minus_one(e, r), _const(e, x, 1)
     rounded = e.add(p, one)
     return Pair(scaled(rounded), scaled(e.sub(p, e.sub(rounded, one))))
 
 
-def _unscaled_exp(e: Emitter, x: Value, low: Value | None) -> tuple[Value, Callable[[Value], Value]]:
-    """p, and a function that multiplies by 2**n, such that exp(x + low) = 2**n * (1 + p).
+def _bounded_exp(e: Emitter, x: Value, low: Value | None) -> tuple[Value, Callable[[Value], Value]]:
+    """r, and a function that multiplies by 2**n, such that exp(x + low) = 2**n * exp(r).
 
     The arguments of a masked softmax must not underflow, which costs a hundred cycles for every vector.
     AVX-512 masks such lanes out of the scaling; elsewhere they are clamped to where `_scale` multiplies by 0.
     """
     masked = e.host.vector_bits == 512
     bounded = _at_most(e, x, 89.0)
-    n, p = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
+    n, r = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
     if not masked:
-        return p, lambda value: _scale(e, value, n)
-    suffix = f"v{n.lanes}f32.v{n.lanes}i32" if n.lanes else "f32.i32"
+        return r, lambda value: _scale(e, value, _integer(e, n))
     kept = e.compare("ugt", x, _const(e, x, -104))
-    return p, lambda value: e.select(kept, e.intrinsic("llvm.ldexp", value, n, suffix=suffix), _const(e, x, 0))
+    whole = e.sub(n, _const(e, n, _ROUND))
+    return r, lambda value: e.select(kept, _scale_avx512(e, value, whole), _const(e, x, 0))
 
 
 def _reduce_exp(e: Emitter, x: Value, low: Value | None = None) -> tuple[Value, Value]:
-    """(n, p) with exp(x + low) = 2**n * (1 + p); n as integer lanes, |p| below 0.42."""
+    """(n + _ROUND, r) with exp(x + low) = 2**n * exp(r), n whole and |r| <= ln(2) / 2."""
     lanes = x.lanes
     rounded = e.fma(x, e.f32(_LOG2_E, lanes), e.f32(_ROUND, lanes))
     n = e.sub(rounded, e.f32(_ROUND, lanes))
     r = e.fma(n, e.f32(-_LN2_HIGH, lanes), x)
     r = e.fma(n, e.f32(-_LN2_LOW, lanes), r)
-    if low is not None:
-        r = e.add(r, low)
-    p = e.fma(e.mul(r, r), _polynomial(e, r, _EXP), r)
-    return e.sub(e.bitcast(rounded, "i32"), e.i32(_ROUND_BITS, lanes)), p
+    return rounded, r if low is None else e.add(r, low)
+
+
+def _exp_minus_one(e: Emitter, r: Value) -> Value:
+    """exp(r) - 1 for |r| <= ln(2) / 2."""
+    return e.fma(e.mul(r, r), _polynomial(e, r, _EXP), r)
+
+
+def _integer(e: Emitter, rounded: Value) -> Value:
+    """n of n + _ROUND as integer lanes."""
+    return e.sub(e.bitcast(rounded, "i32"), e.i32(_ROUND_BITS, rounded.lanes))
+
+
+def _scale_avx512(e: Emitter, x: Value, n: Value) -> Value:
+    """x * 2**n for whole n, which the instruction takes as floats."""
+    if not x.lanes:
+        return e.extract(_scale_avx512(e, e.splat(x, 1), e.splat(n, 1)), 0)
+    lanes = min(max(x.lanes, 4), 16)
+    name = f"llvm.x86.avx512.mask.scalef.ps.{32 * lanes}"
+    rest = [e.const(f"i{max(lanes, 8)}", -1), *([e.i32(4)] if lanes == 16 else [])]  # all lanes; rounding as set
+    parts = []
+    for first in range(0, x.lanes, lanes):
+        a, b = (_part(e, v, first, lanes) for v in (x, n))
+        parts.append(e.call(name, "float", lanes, a, b, a, *rest))
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [e.shuffle(a, b, range(2 * a.lanes)) for a, b in pairs]
+    return _part(e, parts[0], 0, x.lanes)
+
+
+def _part(e: Emitter, x: Value, first: int, lanes: int) -> Value:
+    """Lanes of x from the first on; those beyond it are anything."""
+    if lanes == x.lanes:
+        return x
+    return e.shuffle(x, None, [i if i < x.lanes else -1 for i in range(first, first + lanes)])
 
 
 def _power_of_two(e: Emitter, n: Value) -> Value:
@@ -394,8 +427,8 @@ def tanh(e: Emitter, x: Value) -> Value:
     lanes = x.lanes
     magnitude = e.abs(x)
     doubled = _at_most(e, e.add(magnitude, magnitude), 20.0)
-    n, p = _reduce_exp(e, doubled)
-    power = _power_of_two(e, n)
+    n, r = _reduce_exp(e, doubled)
+    power, p = _power_of_two(e, _integer(e, n)), _exp_minus_one(e, r)
     m = Pair(e.fma(power, p, e.sub(power, e.f32(1, lanes))), e.f32(0, lanes))
     return _with_sign(e, _quotient(e, m, _raised(e, e.f32(2, lanes), m)), x)
 
