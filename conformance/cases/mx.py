@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_dtypes import float8_e4m3fn, float8_e5m2
+from ml_dtypes import float4_e2m1fn, float8_e4m3fn, float8_e5m2
 
 from ..case import Launch
 from . import references as ref
@@ -18,20 +18,23 @@ _K, _M, _N = 128, 128, 512  # a full stationary and moving tile; each element pa
 _ELEMENTS: dict[str, tuple[Any, int]] = {  # type of an element, its largest exponent
     "float8_e4m3fn_x4": (float8_e4m3fn, 8),
     "float8_e5m2_x4": (float8_e5m2, 15),
+    "float4_e2m1fn_x4": (float4_e2m1fn, 2),
 }
+_MADE_ON_DEVICE = ("float8_e4m3fn_x4", "float8_e5m2_x4")
 _TOLERANCE = ref.Tolerance(rtol=8e-3, atol=8e-2)
 
 
 def mx_variants(path: Path, refused_on: frozenset[str]) -> list[Variant]:
-    """The launches of the kernels a file defines, for both element types."""
+    """The launches of the kernels a file defines, for every element type."""
     text = path.read_text(encoding="utf-8")
-    launches = [
-        (launch, packed)
-        for packed in _ELEMENTS
-        for launch in (_offline(packed), _on_device(packed), *_strided(packed))
-        if f"def {launch.kernel}(" in text
+    launches = [(_offline(packed), packed) for packed in _ELEMENTS]
+    launches += [(_on_device(packed, packed), packed) for packed in _MADE_ON_DEVICE]
+    launches += [(_on_device("float4_e2m1fn_x4", "float8_e5m2_x4"), "float4_e2m1fn, float8_e5m2")]
+    launches += [(launch, packed) for packed in _MADE_ON_DEVICE for launch in _strided(packed)]
+    return [
+        Variant(launch, note.removesuffix("_x4"), refused_on=refused_on)
+        for launch, note in launches if f"def {launch.kernel}(" in text
     ]
-    return [Variant(launch, packed.removesuffix("_x4"), refused_on=refused_on) for launch, packed in launches]
 
 
 def _offline(packed: str) -> Launch:
@@ -46,14 +49,16 @@ def _offline(packed: str) -> Launch:
     return Launch("kernel_offline_quantized_mx_matmul", arguments, reference, _TOLERANCE)
 
 
-def _on_device(packed: str) -> Launch:
+def _on_device(left: str, right: str) -> Launch:
+    """The stationary operand is quantized by the host, the moving one by the kernel."""
+
     def arguments() -> tuple[Any, ...]:
         stationary, moving = _operands()
-        return *_packed(stationary, packed), moving, _dtype(packed), _dtype(packed)
+        return *_packed(stationary, left), moving, _dtype(left), _dtype(right)
 
     def reference(*_: Any) -> np.ndarray:
         stationary, moving = _operands()
-        return _contract(_round_trip(stationary, packed), _round_trip(moving, packed))
+        return _contract(_round_trip(stationary, left), _round_trip(moving, right))
 
     return Launch("kernel_on_device_quantize_matmul_mx", arguments, reference, _TOLERANCE)
 
@@ -101,9 +106,13 @@ def _quantize(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _packed(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the host hands to a kernel: four elements per uint32, and biased exponents."""
+    """What the host hands to a kernel: four elements per integer, and biased exponents."""
     elements, exponents = _quantize(values, packed)
-    return elements.view(np.uint32), (exponents + 127).astype(np.uint8)
+    codes = elements.view(np.uint8)
+    if packed.startswith("float4"):
+        codes = codes[:, ::2] | codes[:, 1::2] << 4
+    words = codes.view(np.uint16 if packed.startswith("float4") else np.uint32)
+    return words, (exponents + 127).astype(np.uint8)
 
 
 def _round_trip(values: np.ndarray, packed: str) -> np.ndarray:

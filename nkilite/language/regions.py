@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nkilite.errors import InvalidOperand
 from nkilite.ir.types import MemoryRegion
 
@@ -22,7 +24,25 @@ sbuf = MemoryRegion.sbuf
 psum = MemoryRegion.psum
 private_hbm = MemoryRegion.private_hbm
 shared_hbm = MemoryRegion.shared_hbm
-hbm = private_hbm
+
+
+class _DeviceMemory:
+    """`nl.hbm`. A tensor made in it is in private HBM, which it is documented to mean; it equals shared HBM as well.
+
+    Kernels of different releases ask `argument.buffer == nl.hbm` or `argument.buffer == nl.shared_hbm`.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or is_hbm(other)
+
+    def __hash__(self) -> int:
+        return hash(private_hbm)
+
+    def __repr__(self) -> str:
+        return "nl.hbm"
+
+
+hbm: Any = _DeviceMemory()
 
 _PUBLIC = (sbuf, psum, private_hbm, shared_hbm)
 
@@ -33,6 +53,8 @@ def as_region(buffer: object, function: str) -> MemoryRegion:
     Raises:
         InvalidOperand: it is not a memory; strings stopped being accepted in NKI 0.3.
     """
+    if buffer is hbm:
+        return private_hbm
     if isinstance(buffer, MemoryRegion) and buffer in _PUBLIC:
         return buffer
     known = isinstance(buffer, str) and buffer in ("sbuf", "psum", "hbm", "private_hbm", "shared_hbm")
@@ -62,4 +84,4 @@ def is_on_chip(buffer: object) -> bool:
 
 def is_hbm(buffer: object) -> bool:
     """Whether `buffer` is device memory, private or shared."""
-    return buffer is private_hbm or buffer is shared_hbm
+    return buffer is private_hbm or buffer is shared_hbm or buffer is hbm

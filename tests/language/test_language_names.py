@@ -38,11 +38,26 @@ def test_every_documented_name_exists():
 
 
 def test_regions():
-    assert nl.hbm is nl.private_hbm
+    assert nl.hbm == nl.private_hbm == nl.hbm
+    assert nl.private_hbm != nl.shared_hbm
+    assert nl.hbm in {nl.private_hbm}
+    assert nl.hbm not in (nl.sbuf, nl.psum, "hbm")
     assert [f(nl.sbuf) for f in (nl.is_sbuf, nl.is_psum, nl.is_hbm, nl.is_on_chip)] == [True, False, False, True]
     assert [f(nl.psum) for f in (nl.is_sbuf, nl.is_psum, nl.is_hbm, nl.is_on_chip)] == [False, True, False, True]
-    for hbm in (nl.private_hbm, nl.shared_hbm):
+    for hbm in (nl.hbm, nl.private_hbm, nl.shared_hbm):
         assert [f(hbm) for f in (nl.is_sbuf, nl.is_psum, nl.is_hbm, nl.is_on_chip)] == [False, False, True, False]
+
+
+def test_arguments_are_in_hbm_by_either_name():
+    def kernel(x):
+        assert x.buffer == nl.hbm
+        assert x.buffer == nl.shared_hbm
+        inside = nl.ndarray(x.shape, x.dtype, buffer=nl.hbm)
+        assert inside.buffer is nl.private_hbm
+        assert inside.buffer != nl.shared_hbm
+        return x
+
+    nki.simulate(kernel)(np.zeros((2, 2), np.float32))
 
 
 @pytest.mark.parametrize(
