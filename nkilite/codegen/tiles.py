@@ -14,8 +14,9 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise, transpose
+from nkilite.codegen import elementwise, matrix, transpose
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.followers import Followers
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.ir.panels import TILE_DTYPES, TILE_ROWS
@@ -63,34 +64,40 @@ class _Tiles(NamedTuple):
 
 
 def contract(
-    e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix, accumulate: bool,
-    kernel: MicroKernel | None,
+    e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix | None, accumulate: bool,
+    kernel: MicroKernel | None, followers: Followers | None = None,
 ) -> None:
     """out (+)= sum over pairs of operands, and over their rows k, of left[k, m] * right[k, n].
 
     Args:
+        out: None if only the followers need the sums.
         kernel: whose dst `out` is, for threads to share the work.
     """
     pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
     rows, columns = pairs[0][0].columns, pairs[0][1].columns
     configure(e)
     spill = e.scratch(_TILE)
-    in_place = out.dense and out.dtype is dtypes.float32
+    scratch = None
+    if out is None:
+        assert kernel is not None
+        scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, rows, 2 * SIDE)
 
-    def block(i: Value, heights: list[int], j: Value, widths: list[int]) -> None:
+    def block(i: Value, heights: list[int], j: Value, widths: list[int], sums: Matrix) -> None:
         """Sums of one or two by one or two tiles that begin at row i, column j."""
-        corner = e.step(e.step(out.pointer, i, out.row_stride), j, out.column_stride)
+        in_place = sums.dense and sums.dtype is dtypes.float32
+        corner = e.step(sums.pointer, i, sums.row_stride)
         at = {
-            (y, x): e.offset(corner, y * SIDE * out.row_stride + x * SIDE * out.column_stride)
+            (y, x): e.offset(corner, y * SIDE * sums.row_stride + x * SIDE * sums.column_stride)
             for y in range(len(heights)) for x in range(len(widths))
         }
         whole = {(y, x) for y, x in at if in_place and heights[y] == widths[x] == SIDE}
         for y, x in at:
             if accumulate and (y, x) in whole:
-                _move(e, "tileloadd64", _SUMS[y][x], at[y, x], out.row_stride)
+                _move(e, "tileloadd64", _SUMS[y][x], at[y, x], sums.row_stride)
             else:
                 e.call("llvm.x86.tilezero", "void", 0, e.const("i8", _SUMS[y][x]))
-        for left, right in pairs:
+        each = -(-sum(heights) // (len(pairs) * pairs[0][0].steps))
+        for number, (left, right) in enumerate(pairs):
             columns_at = right.at(e, j)
             ahead = None
             if isinstance(operands[0][1], Packed):
@@ -98,20 +105,34 @@ def contract(
                 lines = min(_LINES_AHEAD, -(-(2 * SIDE) ** 2 // rows))
                 first = e.step(e.offset(columns_at, 2 * right.strip), i, lines * _ROW // (2 * SIDE))
                 ahead = _Ahead(first, lines)
-            _multiply(e, left, left.at(e, i), right, columns_at, at, ahead)
+
+            def touch(k: Value, done: int = number * left.steps) -> None:
+                """The followers' rows that are as far along in the block as the contraction is."""
+                if followers is not None:
+                    first = e.add(i, e.mul(e.add(k, e.i64(done)), e.i64(each)))
+                    for row in range(each):
+                        followers.touch(e.add(first, e.i64(row)), j, sum(widths))
+
+            _multiply(e, left, left.at(e, i), right, columns_at, at, ahead, touch)
         for y, x in at:
             if (y, x) in whole:
-                _move(e, "tilestored64", _SUMS[y][x], at[y, x], out.row_stride)
+                _move(e, "tilestored64", _SUMS[y][x], at[y, x], sums.row_stride)
             else:
                 _move(e, "tilestored64", _SUMS[y][x], spill, _ROW)
-                part = out._replace(pointer=at[y, x], rows=heights[y], columns=widths[x])
+                part = sums._replace(pointer=at[y, x], rows=heights[y], columns=widths[x])
                 _copy_sums(e, spill, part, accumulate)
 
     def strip(j: Value, widths: list[int]) -> None:
-        _in_pairs(e, rows, lambda i, heights: block(i, heights, j, widths))
+        sums = scratch if out is None else out._replace(pointer=e.step(out.pointer, j, out.column_stride))
+        assert sums is not None
+        _in_pairs(e, rows, lambda i, heights: block(i, heights, j, widths, sums))
+        if followers is not None:
+            followers.write(j, sum(widths), scratch)
 
     pieces = -(-columns // (2 * SIDE))
-    part = kernel.share(pieces, of=("dst",), columns=2 * SIDE) if kernel is not None and pieces > 1 else None
+    part = None
+    if kernel is not None and pieces > 1:
+        part = kernel.share(pieces, columns=2 * SIDE, of=("dst", *(sorted(followers.names) if followers else ())))
     _in_pairs(e, columns, strip, part)
     e.call("llvm.x86.tilerelease", "void", 0)
 
@@ -144,7 +165,7 @@ class _Ahead(NamedTuple):
 
 def _multiply(
     e: Emitter, left: _Tiles, rows: Value, right: _Tiles, columns: Value, at: Iterable[tuple[int, int]],
-    ahead: _Ahead | None,
+    ahead: _Ahead | None, touch: Callable[[Value], None],
 ) -> None:
     """Add one or two strips of tiles times one or two strips to the sums."""
     ys, xs = sorted({y for y, _ in at}), sorted({x for _, x in at})
@@ -154,6 +175,7 @@ def _multiply(
             fetched = e.step(ahead.pointer, k.index, 2 * _TILE)
             for line in range(ahead.lines):
                 e.prefetch(e.offset(fetched, line * _ROW), locality=2)
+        touch(k.index)
         for y in ys:
             _move(e, "tileloadd64", _LEFT[y], e.offset(first, y * left.strip), _ROW)
         for x in xs:

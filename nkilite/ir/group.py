@@ -105,9 +105,18 @@ class RowPlan(NamedTuple):
         return "; ".join(parts)
 
 
-@dataclass(frozen=True)
-class Accumulation:
-    """The plan of matmuls of equal operand shapes that add up in one view: all but the first accumulate."""
+class Accumulation(NamedTuple):
+    """Matmuls of equal operand shapes that add up in one view, and elementwise instructions that use what they make.
+
+    All matmuls but the first accumulate.
+
+    Attributes:
+        products: how many matmuls; the members after them follow.
+        sums: (follower, operand) pairs: operands that are the view, if nothing else needs what is in it.
+    """
+
+    products: int
+    sums: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import contraction, pack_transposed, rows
+from nkilite.codegen import accumulation, pack_transposed, rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
@@ -48,7 +48,7 @@ class Lowered(NamedTuple):
 Writer = Callable[[Sequence[MicroKernel], Any], None]
 
 WRITERS: dict[type, Writer] = {
-    RowPlan: rows.write, Accumulation: contraction.write, Transposition: pack_transposed.write,
+    RowPlan: rows.write, Accumulation: accumulation.write, Transposition: pack_transposed.write,
 }
 
 # Of every tensor argument: bytes per partition, and how partitions lie: so many bytes apart, or in panels.

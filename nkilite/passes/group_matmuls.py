@@ -1,59 +1,93 @@
-"""Group matmuls that add up in one PSUM view, so that the CPU keeps sums in registers and fetches operands ahead."""
+"""Group matmuls that add up in one PSUM view with the instructions that take their sums away.
+
+The CPU then keeps sums in registers or the nearest cache, and fetches operands and results ahead.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from nkilite import knobs
 from nkilite.ir.group import Accumulation, Group
-from nkilite.ir.program import Program, Signature
+from nkilite.ir.panels import Feed
+from nkilite.ir.program import Operand, Program, Signature
+from nkilite.passes.followers import Followers, Found
+from nkilite.passes.infer_panels import free_runs
 
 _LONGEST = 8  # matmuls of a group: operands of more leave the cache before they are used again
 
 
 class GroupMatmuls:
-    """Make groups of consecutive matmuls onto the same view, of operands in panels, all but the first accumulating."""
+    """Make groups of consecutive matmuls onto the same view, of operands in panels, all but the first accumulating.
+
+    Those on their own too, if something follows them.
+    """
 
     def run(self, program: Program) -> Program:
-        code, packed = program.code, program.panels
-        products = [_product(s) for s in program.signatures]
-        widths = [s.n_words for s in program.signatures]
         groups: list[Group] = []
-        run: tuple | None = None  # what the members have in common
-        first = start = 0
-        for index in range(program.count):
-            number = code[start]
-            product = products[number]
-            key = None
-            if product and code[start + product.stationary] in packed and code[start + product.moving] in packed:
-                key = code[start + product.dst], code[start + product.dst + 1], product.kinds
-            adds = product is not None and product.accumulates
-            if key is None or key != run or not adds or index - first == _LONGEST:
-                _close(groups, first, index, run)
-                first, run = index, key
-            start += widths[number]
-        _close(groups, first, program.count, run)
+        followers = Followers(program) if knobs.fuse() else None
+        starts = program.starts()
+        for first, end, product in _runs(program):
+            members = starts[first:end]
+            found = Found(0)
+            if followers is not None and product.dense:
+                found = followers.of(members, first, product.dst, not product.accumulates)
+            size = end - first + found.members
+            if size > 1:
+                groups.append(Group(first, size, Accumulation(end - first, found.sums), found.private))
         program.groups = sorted([*program.groups, *groups])
         return program
 
 
-def _close(groups: list[Group], first: int, end: int, run: tuple | None) -> None:
-    if run is not None and end - first > 1:
-        groups.append(Group(first, end - first, Accumulation()))
-
-
 class _Product(NamedTuple):
-    """A matmul without runtime indices: the words of its operands, and what those of a group have in common."""
+    """A matmul without runtime indices: its operands, and what those of a group have in common.
 
-    dst: int
-    stationary: int
-    moving: int
+    Attributes:
+        left, right: words of the stationary and the moving operand.
+        dense: free elements of dst follow each other without gaps.
+    """
+
+    dst: Operand
+    left: int
+    right: int
     accumulates: bool
+    dense: bool
     kinds: tuple
+
+
+def _runs(program: Program) -> Iterator[tuple[int, int, _Product]]:
+    """First and end of matmuls that add up, and what is known of the first."""
+    code, packed = program.code, program.panels
+    products = [_product(s) for s in program.signatures]
+    widths = [s.n_words for s in program.signatures]
+    run: tuple | None = None  # what the members have in common
+    leader: _Product | None = None
+    first = start = 0
+    for index in range(program.count):
+        number = code[start]
+        product = products[number]
+        key = None
+        if product and all(
+            packed.get(code[start + word], Feed.tiles) is not Feed.tiles for word in (product.left, product.right)
+        ):
+            key = code[start + product.dst.word], code[start + product.dst.word + 1], product.kinds
+        adds = product is not None and product.accumulates
+        if key is None or key != run or not adds or index - first == _LONGEST:
+            if leader is not None:
+                yield first, index, leader
+            first, run, leader = index, key, product if key is not None else None
+        start += widths[number]
+    if leader is not None:
+        yield first, program.count, leader
 
 
 def _product(signature: Signature) -> _Product | None:
     if signature.name != "nc_matmul" or signature.dst.indirection is not None:
         return None
     dst, stationary, moving = (signature.operand(name) for name in ("dst", "stationary", "moving"))
+    runs = free_runs(dst.type.shape[1:], dst.type.strides[1:])
+    if len(runs) > 1:
+        return None
     kinds = dst.type, stationary.type.shape, moving.type.shape
-    return _Product(dst.word, stationary.word, moving.word, bool(signature.accumulate), kinds)
+    return _Product(dst, stationary.word, moving.word, bool(signature.accumulate), runs[0][1] == 1, kinds)

@@ -184,7 +184,7 @@ def test_slices_of_stacked_tiles(level, dtype):
     a, b = integers((384, 64), dtype), integers((384, 96), dtype, 1)
     program = passed(kernel, a, b)
     assert len(program.panels) == 2
-    assert [(g.size, g.plan) for g in program.groups if isinstance(g.plan, Accumulation)] == [(3, Accumulation())]
+    assert [g.plan.products for g in program.groups if isinstance(g.plan, Accumulation)] == [3]
     found = run_both(kernel, a, b)
     np.testing.assert_array_equal(found, (a.astype(np.float64).T @ b.astype(np.float64))[16:48, 16:])
 
@@ -268,7 +268,7 @@ def test_groups(level, case, dtype):
     kernel, sizes = GROUPS[case]
     a, b = integers((11, 96, 64), dtype), integers((11, 96, 64), dtype, 1)
     program = passed(kernel, a, b)
-    assert [g.size for g in program.groups if isinstance(g.plan, Accumulation)] == sizes
+    assert [g.plan.products for g in program.groups if isinstance(g.plan, Accumulation)] == sizes
     run_both(kernel, a, b)
 
 
@@ -299,7 +299,7 @@ def test_loaded_between_matmuls_is_no_group_but_the_same_sum(level):
         return store(dst)
 
     a, b = integers((3, 64, 64), BF16), integers((3, 64, 64), BF16, 1)
-    assert [g.size for g in passed(kernel, a, b).groups if isinstance(g.plan, Accumulation)] == [2]
+    assert [g.plan.products for g in passed(kernel, a, b).groups if isinstance(g.plan, Accumulation)] == [2, 1]
     run_both(kernel, a, b)
 
 

@@ -1,0 +1,86 @@
+"""Elementwise instructions that take the sums of matmuls away, a strip of columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nkilite.codegen.emitter import Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.matrix import Matrix
+from nkilite.ir.panels import LINE
+from nkilite.ir.program import Signature
+from nkilite.ir.types import ViewType
+
+
+class Followers:
+    """The members of a group that follow its matmuls."""
+
+    def __init__(
+        self, kernels: Sequence[MicroKernel], sums: Sequence[tuple[int, int]], rows: int, columns: int
+    ) -> None:
+        """
+        Args:
+            sums: (follower, operand) pairs: operands that are the sums, where these are in no memory of their own.
+            rows, columns: of the sums.
+        """
+        self._kernels = kernels
+        self._rows = rows
+        self._sums = [
+            {o.name for i, o in enumerate(k.call.operands) if (number, i) in sums} for number, k in enumerate(kernels)
+        ]
+        for kernel, names in zip(kernels, self._sums, strict=True):
+            kernel.private |= names
+        self._wide = [{n for n, o in k.operands.items() if o.columns == columns} for k in kernels]
+        # Asked for outside of all loops.
+        self._bases = [
+            {n: k.pointer(n) for n in k.operands if n not in names}
+            for k, names in zip(kernels, self._sums, strict=True)
+        ]
+
+    @property
+    def names(self) -> set[str]:
+        """The operands that have a column for each of the sums."""
+        return set().union(*self._wide)
+
+    def touch(self, row: Value, column: Value, width: int) -> None:
+        """Fetch what the followers will touch of a row in `width` columns."""
+        for kernel, wide, bases in zip(self._kernels, self._wide, self._bases, strict=True):
+            e = kernel.e
+            writes = {o.name for o in kernel.call.operands if o.writes}
+            for name in sorted(wide & bases.keys()):
+                operand = kernel.operands[name]
+                size = operand.dtype.itemsize
+                at = e.step(e.step(bases[name], row, operand.strides[0]), column, size)
+                for byte in range(0, width * size, LINE):
+                    e.prefetch(e.offset(at, byte), write=name in writes)
+
+    def write(self, column: Value, width: int, sums: Matrix | None) -> None:
+        """Their code for `width` columns.
+
+        Args:
+            sums: the strip, where it is in no memory of its own.
+        """
+        for kernel, names, wide, bases in zip(self._kernels, self._sums, self._wide, self._bases, strict=True):
+            operands: dict[str, CpuOperand] = {}
+            pointers: dict[str, Value] = {}
+            for name, operand in kernel.operands.items():
+                size = operand.dtype.itemsize
+                if name in names:
+                    assert sums is not None
+                    pointers[name], pitch = sums.pointer, sums.row_stride
+                else:
+                    pitch = operand.strides[0]
+                    pointers[name] = kernel.e.step(bases[name], column, size) if name in wide else bases[name]
+                shape = self._rows, width if name in wide else 1
+                operands[name] = operand._replace(shape=shape, strides=(pitch, size))
+            call = _cut(kernel.call, {n: o.shape for n, o in operands.items()})
+            call.definition.rule("lower")(call, kernel.part(call, operands, pointers))
+
+
+def _cut(call: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:
+    """The signature on operands of other shapes, rows of neighbours."""
+    arguments = dict(call.arguments)
+    for name, shape in shapes.items():
+        kind = arguments[name]
+        arguments[name] = ViewType.of(kind.region, kind.dtype, shape, (kind.strides[0], 1))
+    return Signature(call.id, call.definition, arguments, call.target, call.key)

@@ -1,0 +1,235 @@
+"""The innermost matrix product with multiply-adds: a block of sums in registers over the whole contraction.
+
+One operand is broadcast element by element (the rows of the block), the other is read in vectors (its columns). Sums
+live in registers over all of k and touch the result once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from nkilite import dtypes
+from nkilite.codegen import convert, elementwise
+from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.host import Host
+from nkilite.codegen.matrix import Matrix, Packed
+from nkilite.dtypes import DType
+from nkilite.ir.panels import LINE, WIDTH
+
+Parts = tuple[Matrix, ...]  # matrices whose rows follow each other along the contraction
+
+_WIDTH_BITS = WIDTH.bit_length() - 1
+_ROW_PAD = 64  # bytes between widened rows, so that rows of 2 ** n bytes do not share cache sets
+
+
+class Block(NamedTuple):
+    """The register block: rows by vectors of sums, leaving registers for the vectors and one broadcast."""
+
+    rows: int
+    vectors: int
+
+
+def register_block(host: Host, packed: bool = False) -> Block:
+    """The block for a broadcast side in rows or in panels, of which half a panel makes a block where it can."""
+    if host.registers >= 32:
+        return Block(8, 3) if packed and 3 * host.lanes % WIDTH == 0 else Block(6, 4)
+    return Block(6, 2) if host.fma else Block(4, 2)
+
+
+class Broadcast(NamedTuple):
+    """The side read element by element: float32 at pointer + k * row_stride + m * column_stride.
+
+    Attributes:
+        panel: bytes between panels, in which m counts; None where all columns are in one.
+    """
+
+    pointer: Value
+    row_stride: int
+    columns: int
+    column_stride: int
+    panel: int | None = None
+
+    @classmethod
+    def of(cls, e: Emitter, parts: Parts | Packed) -> Broadcast:
+        """As it lies in memory where that is float32; otherwise widened into scratch."""
+        if isinstance(parts, Packed):
+            return cls(parts.pointer, LINE, parts.columns, 4, parts.panels.panel)
+        first = parts[0]
+        if len(parts) == 1 and convert.raw_scalar(first.dtype) == "float":
+            return cls(first.pointer, first.row_stride, first.columns, first.column_stride)
+        pitch = first.columns * 4 + _ROW_PAD
+        scratch = e.scratch(len(parts) * first.rows * pitch)
+        for number, part in enumerate(parts):
+            base = e.offset(scratch, number * part.rows * pitch)
+            with e.loop(part.rows) as k:
+                _widen(e, part, e.step(part.pointer, k.index, part.row_stride), e.step(base, k.index, pitch))
+        return cls(scratch, pitch, first.columns, 4)
+
+    def blocks(
+        self, e: Emitter, tall: int, body: Callable[[Value, Value, int, Value | None], None],
+        then: Value | None = None,
+    ) -> None:
+        """body(first column, its address, count, bytes to what comes next) for all columns, at most `tall` at once.
+
+        Args:
+            then: what is read after all of it; the bytes are None if that is not known.
+        """
+        width = tall if self.panel is None else WIDTH
+        distance = width * self.column_stride if self.panel is None else self.panel
+        full, rest = divmod(self.columns, width)
+        if full:
+            with e.loop(full) as loop:
+                at = e.step(self.pointer, loop.index, distance)
+                ahead = None
+                if then is not None:
+                    ahead = e.i64(distance) if rest else e.select(
+                        e.compare("eq", loop.index, e.i64(full - 1)), _distance(e, at, then), e.i64(distance)
+                    )
+                self._pieces(e, e.mul(loop.index, e.i64(width)), at, width, tall, body, ahead)
+        if rest:
+            at = e.offset(self.pointer, full * distance)
+            ahead = None if then is None else _distance(e, at, then)
+            self._pieces(e, e.i64(full * width), at, rest, tall, body, ahead)
+
+    def _pieces(
+        self, e: Emitter, column: Value, pointer: Value, count: int, tall: int,
+        body: Callable[[Value, Value, int, Value | None], None], ahead: Value | None,
+    ) -> None:
+        whole = count // tall * tall
+        if whole:
+            with e.loop(whole, step=tall) as loop:
+                body(e.add(column, loop.index), e.step(pointer, loop.index, self.column_stride), tall, ahead)
+        if whole < count:
+            body(e.add(column, e.i64(whole)), e.offset(pointer, whole * self.column_stride), count - whole, ahead)
+
+
+def _distance(e: Emitter, start: Value, end: Value) -> Value:
+    """Bytes from one address to another."""
+    return e.sub(e.convert("ptrtoint", end, "i64"), e.convert("ptrtoint", start, "i64"))
+
+
+def _widen(e: Emitter, part: Matrix, source: Value, target: Value) -> None:
+    """One row to dense float32."""
+
+    def piece(index: Value, lanes: int) -> None:
+        pointer = e.step(source, index, part.column_stride)
+        value = elementwise.load(e, part.dtype, pointer, lanes, part.column_stride, "f32")
+        e.store(value, e.step(target, index, 4))
+
+    elementwise.chunks(e, part.columns, 4 * e.host.lanes, piece)
+
+
+class Vectors(NamedTuple):
+    """A panel ready to be read: vector i of row k at pointer + k * stride + offsets[i], `widths[i]` lanes.
+
+    Attributes:
+        valid: columns among the lanes; packed panels are padded with zeros to whole vectors.
+    """
+
+    pointer: Value
+    stride: int
+    offsets: list[int]
+    widths: list[int]
+    dtype: DType
+    column_stride: int
+    valid: int
+
+    def load(self, e: Emitter, row: Value, number: int) -> Value:
+        pointer = e.offset(row, self.offsets[number])
+        return elementwise.load(e, self.dtype, pointer, self.widths[number], self.column_stride, "f32")
+
+
+def lines(e: Emitter, part: Packed, column: Value, count: int) -> Vectors:
+    """Vectors of a tile in panels; a column that begins none lies in the panel of the last one before it that does."""
+    lanes = e.host.lanes
+    offsets = [
+        lane // WIDTH * part.panels.panel + lane % WIDTH * 4 for lane in range(0, count, lanes)
+    ]
+    panel = e.step(part.pointer, e.lshr(column, e.i64(_WIDTH_BITS)), part.panels.panel)
+    first = e.step(panel, e.and_(column, e.i64(WIDTH - 1)), 4)
+    return Vectors(first, LINE, offsets, [lanes] * len(offsets), dtypes.float32, 4, count)
+
+
+def narrowing(count: int, lanes: int) -> list[int]:
+    """Powers of two, at most `lanes`, that add up to `count`, largest first."""
+    found = []
+    while count:
+        while lanes > count:
+            lanes //= 2
+        found.append(lanes)
+        count -= lanes
+    return found
+
+
+class Ahead(NamedTuple):
+    """What to fetch while a block is multiplied.
+
+    Attributes:
+        left: so many bytes after what is read of the left side.
+        turns: in so many turns the contraction is made.
+        fetch: called in every one of them with its number.
+    """
+
+    left: Value
+    turns: int
+    fetch: Callable[[Value], None]
+
+
+def multiply(
+    e: Emitter, left: Broadcast, right: Vectors, depth: int, rows: int, out: Matrix, accumulate: bool | Value,
+    ahead: Ahead | None = None,
+) -> None:
+    """One block of sums over the whole contraction, added to `out` if wanted, rounded and stored."""
+
+    def step(k: Value, sums: Sequence[Value]) -> list[Value]:
+        row = e.step(right.pointer, k, right.stride)
+        vectors = [right.load(e, row, i) for i in range(len(right.widths))]
+        column = e.step(left.pointer, k, left.row_stride)
+        if ahead is not None:
+            e.prefetch(e.offset(column, ahead.left))
+        ones = (e.load("float", e.offset(column, m * left.column_stride)) for m in range(rows))
+        products = [(one, vector) for one in ones for vector in vectors]
+        return [e.fma(e.splat(one, v.lanes), v, total) for (one, v), total in zip(products, sums, strict=True)]
+
+    totals = tuple(e.f32(0, width) for _ in range(rows) for width in right.widths)
+    steps = depth // ahead.turns if ahead is not None else 0
+    done = 0
+    if ahead is not None and steps:
+        with e.loop(ahead.turns, *totals) as turn:
+            ahead.fetch(turn.index)
+            with e.loop(steps, *turn.values) as loop:
+                loop.carry(*step(e.add(e.mul(turn.index, e.i64(steps)), loop.index), loop.values))
+            turn.carry(*loop.results)
+        totals = turn.results
+        done = ahead.turns * steps
+    if done < depth:
+        with e.loop(depth, *totals, start=done) as loop:
+            loop.carry(*step(loop.index, loop.values))
+        totals = loop.results
+    if isinstance(accumulate, bool):
+        _deposit(e, totals, right, rows, out, accumulate)
+    else:
+        for adds, condition in ((True, accumulate), (False, e.not_(accumulate))):
+            with e.when(condition):
+                _deposit(e, totals, right, rows, out, adds)
+
+
+def _deposit(
+    e: Emitter, totals: Sequence[Value], right: Vectors, rows: int, out: Matrix, accumulate: bool
+) -> None:
+    """Add the old content if wanted, round and store."""
+    for m in range(rows):
+        start = e.offset(out.pointer, m * out.row_stride)
+        at = 0
+        for i, width in enumerate(right.widths):
+            total = totals[m * len(right.widths) + i]
+            for piece in narrowing(min(width, right.valid - at), width):
+                inner = at - sum(right.widths[:i])
+                value = total if piece == width else e.shuffle(total, None, range(inner, inner + piece))
+                pointer = e.offset(start, at * out.column_stride)
+                if accumulate:
+                    old = elementwise.load(e, out.dtype, pointer, piece, out.column_stride, "f32")
+                    value = e.add(old, value)
+                elementwise.store(e, out.dtype, value, pointer, out.column_stride, "f32")
+                at += piece
