@@ -57,7 +57,7 @@ def nested(
         run = (dims[level].count if dims else 1) * size
         large = not target.region.on_chip and run >= _LONG_RUN and prod(target.shape) * size >= _LARGE_COPY
         if large or (target.streams and run >= _STREAMED_RUN):
-            _stream_bytes(e, at[0], at[1], run, source.ahead)
+            stream_bytes(e, at[0], at[1], run, source.ahead)
         else:
             copy_bytes(e, at[0], at[1], run, source.ahead)
 
@@ -79,9 +79,7 @@ def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -
     done, width = full, step // 2
     while done < count:
         if count - done >= width:
-            lanes = min(width, native)
-            for piece in range(done, done + width, lanes):
-                e.store(e.load("i8", e.offset(src, piece), lanes), e.offset(dst, piece))
+            e.store(e.load("i8", e.offset(src, done), width), e.offset(dst, done))
             done += width
         width //= 2
 
@@ -99,7 +97,7 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
     elementwise.visit(kernel, [target], [pointer], element)
 
 
-def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int) -> None:
+def stream_bytes(e: Emitter, dst: Value, src: Value, count: int | Value, ahead: int = 0) -> None:
     """Copy a dense run of `count` bytes around the caches: whole lines by non-temporal stores, its ends by plain ones.
 
     No line is stored to in both ways: that would write it to memory twice.
@@ -107,7 +105,7 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int) ->
     address = e.convert("ptrtoint", dst, "i64")
     head = e.and_(e.sub(e.i64(0), address), e.i64(_LINE - 1))
     _copy_few(e, dst, src, head)
-    rest = e.sub(e.i64(count), head)
+    rest = e.sub(e.i64(count) if isinstance(count, int) else count, head)
     first, target, done = e.offset(src, head), e.offset(dst, head), e.i64(0)
     native = min(e.host.vector_bits // 8, _LINE)
     for step in (_LINE * _VECTORS, _LINE):

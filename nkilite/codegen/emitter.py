@@ -46,6 +46,7 @@ class Loop:
 
 
 _FLOATS = ("float", "double", "half")
+_BITS = {"i8": 8, "i16": 16, "half": 16, "i32": 32, "float": 32, "i64": 64, "double": 64}
 
 
 class Emitter:
@@ -58,6 +59,7 @@ class Emitter:
         self.host = host
         self.declarations: dict[str, str] = {}
         self._scratch: list[str] = []
+        self._variables: dict[str, Value | None] = {}
         self._lines: list[str] = []
         self._count = 0
         self._block = "entry"
@@ -266,9 +268,23 @@ class Emitter:
 
     def load(self, scalar: str, pointer: Value, lanes: int = 0, align: int = 1) -> Value:
         kind = f"<{lanes} x {scalar}>" if lanes else scalar
+        if pointer.ref in self._variables:
+            held = self.held(pointer)
+            return held if held.type == kind else self._emit(f"bitcast {held} to {kind}", scalar, lanes)
         return self._emit(f"load {kind}, ptr {pointer.ref}, align {align}", scalar, lanes)
 
     def store(self, value: Value, pointer: Value, align: int = 1, streaming: bool = False) -> None:
+        if pointer.ref in self._variables:
+            self._variables[pointer.ref] = value
+            return
+        native = self.host.vector_bits // _BITS[value.scalar] if value.scalar in _BITS else value.lanes
+        if value.lanes > native:
+            # In the order of addresses, which LLVM does not keep when it splits a store: lines that unaligned stores
+            # share would be filled out of turn, at twice the time.
+            for first in range(0, value.lanes, native):
+                part = self.shuffle(value, None, range(first, first + native))
+                self.store(part, self.offset(pointer, first * _BITS[value.scalar] // 8), align, streaming)
+            return
         hint = ", !nontemporal !0" if streaming else ""
         self.line(f"store {value}, ptr {pointer.ref}, align {align}{hint}")
 
@@ -282,13 +298,28 @@ class Emitter:
 
     def step(self, pointer: Value, index: Value, stride: int) -> Value:
         """pointer + index * stride bytes."""
-        if stride == 0:
+        if stride == 0 or index.ref == "0":
             return pointer
         return self.offset(pointer, index if stride == 1 else self.mul(index, self.i64(stride)))
 
     def prefetch(self, pointer: Value, write: bool = False, locality: int = 3) -> None:
         self.declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
         self.line(f"call void @llvm.prefetch.p0(ptr {pointer.ref}, i32 {int(write)}, i32 {locality}, i32 1)")
+
+    def variable(self, value: Value | None = None) -> Value:
+        """The address of a value in registers: what is stored there replaces it, what is loaded is the value's bits.
+
+        For straight-line code that takes no address near it and loads as many bytes as were stored.
+        """
+        name = self._name()
+        self._variables[name] = value
+        return Value(name, "ptr")
+
+    def held(self, variable: Value) -> Value:
+        """What a variable holds."""
+        value = self._variables[variable.ref]
+        assert value is not None, "read before it is written"
+        return value
 
     def scratch(self, bytes: int, align: int = 64) -> Value:
         """Stack memory that lives until the micro-kernel returns; in a loop, all iterations get the same."""

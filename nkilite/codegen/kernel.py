@@ -10,7 +10,7 @@ all of it and is called with part 0 of 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -117,12 +117,14 @@ class MicroKernel:
         self.leads = False
         self.private: set[str] = set()
         self._pointers: dict[str, Value] = {}
+        self._immediates: dict[str, Value] = {}
         self._first_word = first_word
 
-    def part(self, call: Signature, operands: dict[str, CpuOperand], pointers: dict[str, Value]) -> MicroKernel:
+    def part(self, call: Signature, operands: dict[str, CpuOperand], pointers: Mapping[str, Value]) -> MicroKernel:
         """The same instruction on other operands, at known addresses."""
         kernel = MicroKernel(call, self.host, operands, self.e, self._first_word)
         kernel._pointers.update(pointers)
+        kernel._immediates = self._immediates
         return kernel
 
     def has(self, name: str) -> bool:
@@ -241,8 +243,14 @@ class MicroKernel:
 
     # --- numbers --------------------------------------------------------------------------------------------
 
+    def load_immediates(self) -> None:
+        """Load all immediate arguments here rather than where they are used, which may be in a loop."""
+        self._immediates = {i.name: self.immediate(i.name) for i in self.call.immediates}
+
     def immediate(self, name: str) -> Value:
         """The float64 value of an immediate argument, as a scalar."""
+        if name in self._immediates:
+            return self._immediates[name]
         return self.e.load("double", self._word(next(i.word for i in self.call.immediates if i.name == name)), align=8)
 
     def immediate_f32(self, name: str) -> Value:

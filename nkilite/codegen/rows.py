@@ -1,15 +1,14 @@
-"""Groups of instructions that work by row: one loop over blocks of rows, in which every member does its part.
-
-Inside a block, elementwise members that follow each other form a segment: a few columns at a time go through them.
-"""
+"""Groups of instructions that work by row: one loop over blocks of rows, in which every member does its part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
+from nkilite.codegen import registers
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.ir.group import Forwarded, RowPlan, Scratch, Segment
+from nkilite.ir.group import Forwarded, Held, RowPlan, Scratch, Segment
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
 
@@ -25,6 +24,9 @@ def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
         for argument, place in zip(members[i].call.operands, places, strict=True):
             if place is not None or (i in plan.skipped and argument.type.region.on_chip):
                 members[i].private.add(argument.name)
+    for known in plan.segments:
+        for i in range(known.first, known.end):
+            members[i].load_immediates()
     first, end = members[0].share(plan.blocks, plan.rows)
     with e.loop(end, start=first) as block:
         done = 0
@@ -36,65 +38,69 @@ def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
                 parts[i].write(block.index)
             else:
                 done = segment.end
-                _write_segment([parts[m] for m in working if segment.first <= m < done], segment, block.index)
-
-
-def _write_segment(parts: Sequence[_Member], segment: Segment, block: Value) -> None:
-    """The members of a segment on one block of rows."""
-    e = parts[0].e
-    whole = segment.columns // segment.piece * segment.piece
-    with e.loop(whole, step=segment.piece) as loop:
-        for part in parts:
-            part.write(block, segment.columns, loop.index, segment.piece)
-    if whole < segment.columns:
-        for part in parts:
-            part.write(block, segment.columns, e.i64(whole), segment.columns - whole)
+                inside = [parts[m].in_segment(block.index, segment) for m in working if i <= m < done]
+                registers.write(e, inside, plan.rows, segment.columns)
 
 
 class _Member:
-    """One member on a block of rows, with all of its columns or some."""
+    """One member on a block of rows."""
 
     def __init__(self, number: int, members: Sequence[MicroKernel], plan: RowPlan, slots: Sequence[Value]) -> None:
         self._member = member = members[number]
-        self.e = member.e
-        self._rows = plan.rows
+        self._number = number
         self._operands: dict[str, CpuOperand] = {}
         self._bases: dict[str, tuple[Value, int]] = {}  # address of the first block, bytes from block to block
-        self._pieces: set[str] = set()  # operands whose scratch holds a piece of the columns
+        e = member.e
         for position, (argument, place) in enumerate(zip(member.call.operands, plan.places[number], strict=True)):
             operand = member.operands[argument.name]
-            if isinstance(place, Scratch):
+            if isinstance(place, Held):
+                pitch = operand.strides[0]
+            elif isinstance(place, Scratch):
                 pitch = plan.slots[place.slot]
-                base, step = self.e.offset(slots[place.slot], place.byte), 0
-                if place.piece:
-                    self._pieces.add(argument.name)
+                self._bases[argument.name] = e.offset(slots[place.slot], place.byte), 0
             elif isinstance(place, Forwarded):
                 source = members[place.member]
                 pitch = source.operands["src"].strides[0]
-                base, step = self.e.offset(source.pointer("src"), place.byte), plan.rows * pitch
+                self._bases[argument.name] = e.offset(source.pointer("src"), place.byte), plan.rows * pitch
             else:
                 pitch = operand.strides[0]
-                base, step = member.pointer(argument.name), plan.rows * pitch
-            self._bases[argument.name] = base, step
+                self._bases[argument.name] = member.pointer(argument.name), plan.rows * pitch
             self._operands[argument.name] = operand._replace(
                 shape=(plan.rows, *operand.shape[1:]), strides=(pitch, *operand.strides[1:]),
                 streams=number in plan.streams and argument.writes,
-                ahead=step if (number, position) in plan.ahead else 0, unread=(number, position) in plan.unread,
+                ahead=plan.rows * pitch if (number, position) in plan.ahead else 0,
+                unread=(number, position) in plan.unread,
             )
 
-    def write(self, block: Value, columns: int = 0, first: Value | None = None, piece: int = 0) -> None:
-        """The member's code for a block, or for `piece` of its `columns` columns from the first one on."""
-        e = self.e
-        operands = dict(self._operands)
-        pointers = {name: e.step(base, block, step) for name, (base, step) in self._bases.items()}
-        for name, operand in self._operands.items():
-            if first is not None and operand.columns == columns:
-                size = operand.dtype.itemsize
-                operands[name] = operand._replace(shape=(self._rows, piece), strides=(operand.strides[0], size))
-                if name not in self._pieces:
-                    pointers[name] = e.step(pointers[name], first, size)
+    def _pointers(self, block: Value) -> dict[str, Value]:
+        return {name: self._member.e.step(base, block, step) for name, (base, step) in self._bases.items()}
+
+    def write(self, block: Value) -> None:
+        """The member's code for a block."""
+        call = _cut(self._member.call, {name: o.shape for name, o in self._operands.items()})
+        call.definition.rule("lower")(call, self._member.part(call, self._operands, self._pointers(block)))
+
+    def in_segment(self, block: Value, segment: Segment) -> registers.Member:
+        """The member on a block as a part of a segment."""
+        pointers = self._pointers(block)
+        values = segment.values[self._number - segment.first]
+        accesses = [
+            registers.Access(number, self._operands[a.name], pointers.get(a.name), a.reads, a.writes)
+            for number, a in zip(values, self._member.call.operands, strict=True)
+        ]
+        return registers.Member(accesses, functools.partial(self._compute, segment.columns))
+
+    def _compute(self, columns: int, variables: Mapping[str, Value], lanes: int) -> None:
+        """The member's code for a few of its columns, which variables hold."""
+        operands = {
+            name: o._replace(
+                shape=(1, lanes if o.columns == columns else 1), strides=(o.strides[0], o.dtype.itemsize),
+                streams=False, ahead=0,
+            )
+            for name, o in self._operands.items()
+        }
         call = _cut(self._member.call, {name: o.shape for name, o in operands.items()})
-        call.definition.rule("lower")(call, self._member.part(call, operands, pointers))
+        call.definition.rule("lower")(call, self._member.part(call, operands, variables))
 
 
 def _cut(call: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:

@@ -33,12 +33,10 @@ class Scratch(NamedTuple):
     Attributes:
         slot: which of the plan's slots.
         byte: where in a row of the slot the operand's row begins.
-        piece: the slot holds a piece of the columns at a time.
     """
 
     slot: int
     byte: int
-    piece: bool = False
 
 
 class Forwarded(NamedTuple):
@@ -53,18 +51,25 @@ class Forwarded(NamedTuple):
     byte: int
 
 
+class Held(NamedTuple):
+    """An operand of a row group that only a segment needs, and never leaves the registers."""
+
+
 class Segment(NamedTuple):
-    """Members `first` to `end - 1`, elementwise, which a few columns at a time go through.
+    """Members `first` to `end - 1`, elementwise, which a few columns at a time go through in registers.
 
     Attributes:
-        columns: how many elements per row a member works on, altogether.
-        piece: how many at a time.
+        columns: how many elements per row a member works on.
+        values: for every member and every one of its tensor operands, a number: equal numbers are the same elements.
     """
 
     first: int
     end: int
     columns: int
-    piece: int
+    values: tuple[tuple[int, ...], ...]
+
+
+Place = Scratch | Forwarded | Held
 
 
 class RowPlan(NamedTuple):
@@ -85,7 +90,7 @@ class RowPlan(NamedTuple):
     rows: int
     blocks: int
     slots: tuple[int, ...]
-    places: tuple[tuple[Scratch | Forwarded | None, ...], ...]
+    places: tuple[tuple[Place | None, ...], ...]
     skipped: tuple[int, ...]
     segments: tuple[Segment, ...]
     streams: tuple[int, ...]
@@ -96,7 +101,7 @@ class RowPlan(NamedTuple):
         """What was decided, with members numbered from 0."""
         forwarding = {p.member for places in self.places for p in places if isinstance(p, Forwarded)}
         parts = [f"{self.rows} of {self.rows * self.blocks} rows at a time"]
-        parts += [f"{s.piece} of {s.columns} columns of {s.first}..{s.end - 1}" for s in self.segments]
+        parts += [f"{s.first}..{s.end - 1} in registers" for s in self.segments]
         parts += [f"{m} is read in place" if m in forwarding else f"{m} is dead" for m in self.skipped]
         parts += [f"{m} fetches ahead" for m, _ in self.ahead]
         parts += [f"{m} stores past the caches" for m in self.streams]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nkilite.ir.group import Forwarded, Group, RowPlan, Scratch, Segment
+from nkilite.ir.group import Forwarded, Group, Held, Place, RowPlan, Scratch
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.passes.rows import Access, meet
 from nkilite.passes.runs import Run, moves
-from nkilite.passes.segments import find_segments, row_bytes
+from nkilite.passes.segments import find_segments, held, row_bytes
 
 _BLOCK_BYTES = 64 << 10  # of a block of rows that goes through a run: fits a large L1 or a corner of L2
 _SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
@@ -69,6 +69,7 @@ class Planner:
                     numbers[buffer] = 0 if a.operand.on_chip else a.low
                     inside = self._lifetimes.first[buffer] >= first and self._lifetimes.last[buffer] < end
                     parts += (self._large[buffer], self._never_read[buffer], inside and self._scratchable[buffer])
+                    parts.append(min(a.space, 0))
                 parts += (order[buffer], a.low - numbers[buffer], a.first, a.step)
         return numbers, tuple(parts)
 
@@ -80,17 +81,21 @@ class Planner:
         forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
         rows = _rows_per_block(run, touched, forwarded)
         skipped = idle | set(forwarded.values())
-        segments = find_segments(self._program, run, skipped, rows, touched)
+        segments = find_segments(self._program, run, skipped)
         slots: list[int] = []
-        homes: dict[int, Scratch] = {}  # of the byte at which a partition of the buffer begins
+        homes: dict[int, Scratch | Held] = {}  # scratch of the byte at which a partition of the buffer begins
         space = _SCRATCH_BYTES
         for buffer in dead:
-            if buffer in touched and buffer not in forwarded:
-                low, width, in_piece = _extent(touched[buffer], segments)
+            if buffer not in touched or buffer in forwarded:
+                continue
+            if held(touched[buffer], segments):
+                homes[buffer] = Held()
+            else:
+                low, width = _extent(touched[buffer])
                 pitch = _pitch(width)
                 if rows * pitch <= space:
                     space -= rows * pitch
-                    homes[buffer] = Scratch(len(slots), -low, in_piece)
+                    homes[buffer] = Scratch(len(slots), -low)
                     slots.append(pitch)
         places = tuple(
             tuple(self._place(a, homes, forwarded, touched) if m not in skipped else None for a in accesses)
@@ -112,13 +117,14 @@ class Planner:
         return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
 
     def _place(
-        self, access: Access, homes: dict[int, Scratch], forwarded: dict[int, int], touched: dict[int, list[Access]]
-    ) -> Scratch | Forwarded | None:
+        self, access: Access, homes: dict[int, Scratch | Held], forwarded: dict[int, int],
+        touched: dict[int, list[Access]],
+    ) -> Place | None:
         """Where an operand is, if not where its buffer is."""
         start = access.low - access.operand.low
         if access.buffer in homes:
             home = homes[access.buffer]
-            return home._replace(byte=home.byte + start)
+            return home._replace(byte=home.byte + start) if isinstance(home, Scratch) else home
         if access.buffer in forwarded:
             return Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
         return None
@@ -193,16 +199,11 @@ def _idle(run: Run, dead: dict[int, list[Access]]) -> set[int]:
     return idle
 
 
-def _extent(accesses: list[Access], segments: list[Segment]) -> tuple[int, int, bool]:
-    """First byte and bytes of a row of scratch that holds a tile, and whether that is a piece of the columns."""
-    for segment in segments:
-        inside = all(segment.first <= a.member < segment.end for a in accesses)
-        if inside and len({(a.low, a.high) for a in accesses}) == 1:
-            size = (accesses[0].high - accesses[0].low) // segment.columns
-            return accesses[0].low, segment.piece * size, True
+def _extent(accesses: list[Access]) -> tuple[int, int]:
+    """First byte and bytes of a row of scratch that holds a tile."""
     low = min(a.low for a in accesses)
     low -= low % _ALIGN
-    return low, max(a.high for a in accesses) - low, False
+    return low, max(a.high for a in accesses) - low
 
 
 def _written(accesses: list[Access]) -> Access:

@@ -1,4 +1,4 @@
-"""Segments of a row group: elementwise members that a few columns at a time go through, where rows are long."""
+"""Segments of a row group: elementwise members that a few columns at a time go through in registers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from nkilite.ir.types import MemoryRegion
 from nkilite.passes.rows import Access, meet
 from nkilite.passes.runs import Run
 
-_PIECE_BYTES = 8 << 10  # of the columns that go through a segment at a time; measured to be best
-_LEAST_PIECE, _MOST_PIECE = 256, 2048  # columns
+_LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
 
 
-def find_segments(
-    program: Program, run: Run, skipped: set[int], rows: int, touched: dict[int, list[Access]]
-) -> list[Segment]:
-    """The elementwise members that follow each other, where rows are too long for the nearest cache."""
-    if rows * row_bytes(touched) <= _PIECE_BYTES:
-        return []
+def find_segments(program: Program, run: Run, skipped: Collection[int]) -> list[Segment]:
+    """The elementwise members that follow each other in step."""
     found: list[Segment] = []
     members: list[int] = []
     columns = 0
@@ -27,10 +22,9 @@ def find_segments(
         if m in skipped:
             continue
         own = _columns(program.signatures[run.signatures[m]], run.accesses[m]) if m < len(run.shapes) else 0
-        if members and (own != columns or not _in_step(run, members, m, columns)):
+        if members and (own != columns or not _in_step(run, members, m)):
             if len(members) > 1:
-                segment = _segment(run, members, columns, rows)
-                found += [segment] if segment is not None else []
+                found.append(_segment(run, members, columns))
             members = []
         if own:
             members.append(m)
@@ -49,30 +43,47 @@ def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
             return 0
         counts.add(count)
     counts.discard(1)
-    return counts.pop() if len(counts) == 1 else 0
+    columns = counts.pop() if len(counts) == 1 else 0
+    return columns if columns >= _LEAST_COLUMNS else 0
 
 
-def _in_step(run: Run, members: list[int], new: int, columns: int) -> bool:
-    """Whether a column of one more member only meets the same column of the others."""
+def _elements(access: Access) -> tuple[int, ...]:
+    """What tells accesses in step apart: equal ones are the same elements, others have none in common."""
+    memory = access.space if access.operand.on_chip else access.buffer
+    return memory, access.low, access.high, access.first, access.step
+
+
+def _in_step(run: Run, members: list[int], new: int) -> bool:
+    """Whether a column of one more member only meets the same column of the others, at a known address."""
     for access in run.accesses[new]:
         for m in members:
             for other in run.accesses[m]:
                 if access.space != other.space or not (access.operand.writes or other.operand.writes):
                     continue
-                same = (access.low, access.high, access.first, access.step) == (
-                    other.low, other.high, other.first, other.step
-                )
-                if not same and meet(access, other, run.rows):
+                if _elements(access) != _elements(other) and meet(access, other, run.rows):
                     return False
     return True
 
 
-def _segment(run: Run, members: list[int], columns: int, rows: int) -> Segment | None:
-    """The segment of some members; None if all their columns fit the cache at once."""
-    spans = {(a.buffer, a.low): a.high - a.low for m in members for a in run.accesses[m]}
-    piece = _PIECE_BYTES * columns // (rows * sum(spans.values()))
-    piece = max(_LEAST_PIECE, min(_MOST_PIECE, 1 << max(piece, 1).bit_length() - 1))
-    return Segment(members[0], members[-1] + 1, columns, piece) if 2 * piece <= columns else None
+def _segment(run: Run, members: list[int], columns: int) -> Segment:
+    first, end = members[0], members[-1] + 1
+    numbers: dict[tuple, int] = {}
+    values = tuple(
+        tuple(numbers.setdefault(_elements(a), len(numbers)) for a in run.accesses[m] if m in members)
+        for m in range(first, end)
+    )
+    return Segment(first, end, columns, values)
+
+
+def held(accesses: Sequence[Access], segments: Sequence[Segment]) -> bool:
+    """Whether a tile that dies in a run is but a value of a segment, given all that touches it, in order."""
+    written: set[tuple[int, ...]] = set()
+    for access in sorted(accesses, key=lambda a: (a.member, not a.operand.reads)):  # a member reads before it writes
+        elements = _elements(access)
+        if elements not in written and access.operand.reads:
+            return False
+        written.add(elements)
+    return any(all(s.first <= a.member < s.end for a in accesses) for s in segments)
 
 
 def row_bytes(touched: dict[int, list[Access]], apart: Collection[int] = ()) -> int:

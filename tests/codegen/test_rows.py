@@ -15,6 +15,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY
+from nkilite.codegen import registers
 from nkilite.codegen.host import available
 from nkilite.ir.group import RowPlan
 from nkilite.passes import row_plans, segments
@@ -29,8 +30,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_plans, "_LEAST_BYTES", 0)
     monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
     monkeypatch.setattr(row_plans, "_BLOCK_BYTES", 2 << 10)
-    monkeypatch.setattr(segments, "_PIECE_BYTES", 512)
-    monkeypatch.setattr(segments, "_LEAST_PIECE", 5)
+    monkeypatch.setattr(segments, "_LEAST_COLUMNS", 2)
+    monkeypatch.setattr(registers, "_STAGED", 256)
     monkeypatch.setattr(row_plans, "_LARGE", 0)
 
 
@@ -67,7 +68,7 @@ def test_gallery(name: str, eager: None) -> None:
 
 
 @pytest.mark.parametrize("level", available())
-@pytest.mark.parametrize("name", ["softmax", "rmsnorm", "layernorm", "rope"])
+@pytest.mark.parametrize("name", ["softmax", "rmsnorm", "layernorm", "rope", "swiglu", "adam"])
 def test_levels(name: str, level: str, eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NKILITE_CPU", level)
     module = MODULES[name]
@@ -193,7 +194,7 @@ def test_double_buffering(eager: None) -> None:
 
 
 def test_stores_past_the_caches_at_any_alignment(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "_PIECE_BYTES", 8 << 10)
+    monkeypatch.setattr(registers, "_STAGED", 2 << 10)
 
     def kernel(x: Any) -> Any:
         for start, width in ((0, 700), (700, 1300), (2000, 97)):

@@ -1,0 +1,135 @@
+"""Elementwise instructions that share registers compute what they compute one after another: the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.codegen.emitter import Emitter
+from nkilite.codegen.host import available, host
+from nkilite.ir.group import Held, RowPlan
+from nkilite.passes import row_plans
+from nkilite.testing import make
+
+DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3", "int8", "uint8", "int32")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fuse small tiles, too."""
+    monkeypatch.setattr(row_plans, "_LEAST_BYTES", 0)
+
+
+def plan_of(kernel: Any, *arrays: np.ndarray) -> RowPlan:
+    (plan,) = (g.plan for g in nki.jit(kernel).compile(*arrays).program.groups if isinstance(g.plan, RowPlan))
+    return plan
+
+
+def check(kernel: Any, *arrays: np.ndarray) -> RowPlan:
+    """Compare a kernel's results with those of its instructions one after another; how it was fused."""
+    fused = nki.jit(kernel)(*arrays)
+    plan = plan_of(kernel, *arrays)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NKILITE_FUSE", "0")
+        alone = nki.jit(kernel)(*arrays)
+    for one, other in zip(fused, alone, strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+    return plan
+
+
+def mixed(x: Any, y: Any) -> Any:
+    """A chain through tiles of every dtype: rounded on the way, updated in place, in part needed afterwards."""
+    rows, width = x.shape
+    first, second = (nl.load(t) for t in (x, y))
+    scale = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_reduce(dst=scale, op=nl.maximum, data=first, axis=1)
+    outs = []
+    for dtype in DTYPES:
+        tile = nl.ndarray((rows, width), dtype=getattr(nl, dtype), buffer=nl.sbuf)
+        nisa.tensor_scalar(dst=tile, data=first, op0=nl.multiply, operand0=scale, op1=nl.add, operand1=0.3)
+        nisa.tensor_tensor(dst=tile, data1=tile, data2=second, op=nl.subtract)
+        wide = nl.ndarray((rows, width), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.activation(dst=wide, op=nl.tanh, data=tile, bias=scale, scale=0.25)
+        positive = nl.ndarray((rows, width), dtype=nl.uint8, buffer=nl.sbuf)
+        nisa.tensor_scalar(dst=positive, data=tile, op0=nl.greater, operand0=0.0)
+        nisa.tensor_copy_predicated(dst=wide, src=second, predicate=positive)
+        nisa.memset(dst=second, value=1.0) if dtype == "uint8" else None
+        nisa.scalar_tensor_tensor(
+            dst=first, data=wide, op0=nl.multiply, operand0=0.5, op1=nl.add, operand1=first
+        )
+        moved = nl.ndarray((rows, width), dtype=nl.float16, buffer=nl.sbuf)
+        nisa.tensor_copy(dst=moved, src=first)
+        out = nl.ndarray((rows, width), dtype=nl.float16, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=moved)
+        outs.append(out)
+    return tuple(outs)
+
+
+@pytest.mark.parametrize("level", available())
+@pytest.mark.parametrize("width", [32, 33, 95, 512, 631])
+def test_mixed(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKILITE_CPU", level)
+    plan = check(mixed, make((16, width), "float32", 1), make((16, width), "float32", 2))
+    assert plan.segments
+    assert any(place == Held() for places in plan.places for place in places)
+
+
+@pytest.mark.parametrize("width", [640, 1111])
+def test_stored_past_the_caches_with_a_tail(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_plans, "_LARGE", 0)
+
+    def kernel(x: Any, y: Any) -> Any:
+        out = [nl.ndarray(x.shape, dtype=dtype, buffer=nl.shared_hbm) for dtype in (nl.float32, nl.bfloat16)]
+        first, second = nl.load(x), nl.load(y)
+        total, product = (nl.ndarray(o.shape, dtype=o.dtype, buffer=nl.sbuf) for o in out)
+        nisa.tensor_tensor(dst=total, data1=first, data2=second, op=nl.add)
+        nisa.tensor_tensor(dst=product, data1=total, data2=second, op=nl.multiply)
+        nisa.dma_copy(dst=out[0], src=total)
+        nisa.dma_copy(dst=out[1], src=product)
+        return tuple(out)
+
+    plan = check(kernel, make((32, width), "float32", 3), make((32, width), "float32", 4))
+    assert len(plan.streams) == 2
+    assert [(s.first, s.end) for s in plan.segments] == [(2, 6)]
+    assert plan.slots == ()
+
+
+def test_the_same_elements_have_one_number() -> None:
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray((16, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        for half in (tile[:, 0:64], tile[:, 64:128]):
+            nisa.tensor_tensor(dst=half, data1=half, data2=half, op=nl.add)
+        nisa.tensor_tensor(dst=tile[:, 0:64], data1=tile[:, 0:64], data2=tile[:, 64:128], op=nl.multiply)
+        nisa.dma_copy(dst=out, src=tile[:, 0:64])
+        return (out,)
+
+    (segment,) = check(kernel, make((16, 128), "float32")).segments
+    assert segment.values == ((0, 0, 0), (1, 1, 1), (0, 0, 1), (2, 0))
+
+
+def test_columns_that_meet_others_end_a_segment() -> None:
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray((16, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        nisa.activation(dst=tile[:, 0:64], op=nl.square, data=tile[:, 0:64])
+        nisa.activation(dst=tile[:, 1:65], op=nl.square, data=tile[:, 1:65])
+        nisa.dma_copy(dst=out, src=tile[:, 1:65])
+        return (out,)
+
+    assert [(s.first, s.end) for s in check(kernel, make((16, 128), "float32")).segments] == [(2, 4)]
+
+
+def test_a_variable_is_the_bits_stored_last() -> None:
+    e = Emitter(host())
+    variable = e.variable(e.i32(7, 8))
+    assert e.load("i32", variable, 8) == e.held(variable)
+    e.store(e.f32(1.0, 8), variable)
+    assert e.load("float", variable, 8) == e.f32(1.0, 8)
+    assert e.load("i8", variable, 32).type == "<32 x i8>"
+    assert e.body().count("\n") == 0, "one bitcast, and no memory"
