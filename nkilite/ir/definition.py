@@ -69,9 +69,9 @@ Rule = Callable[..., Any]
 class Definition:
     """One instruction: name, parameters in order, and rules.
 
-    `registers(arguments)` names the engine whose accumulation registers the call uses, or None; `updates(arguments)`
-    names the written operands whose old content matters too (accumulation, predicated copies). `in_place` says that
-    an operand may be the very view that is written: elements are read before the same elements are written.
+    `registers(arguments)` names the registers of an engine that the call uses, or None; `updates(arguments)` names the
+    written operands whose old content matters too (accumulation, predicated copies). `in_place` says that an operand
+    may be the very view that is written: elements are read before the same elements are written.
     `by_row` is 0, or position i of dimension 0 of what is written depends on position i of the operands alone, if all
     have as many positions, and the lower rule works well on that many positions or more. `elementwise` says the same of
     every element of a row, except that operands with one element per row are used for all, and that registers that

@@ -172,7 +172,7 @@ class BufferKind(Enum):
     internal = "internal"  # allocated by the kernel
     input = "input"  # an argument array
     constant = "constant"  # embedded in the program
-    registers = "registers"  # an engine's accumulation registers
+    registers = "registers"  # an engine's, kept between instructions
 
 
 class Buffer:

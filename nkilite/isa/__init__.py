@@ -23,6 +23,7 @@ from nkilite.isa.gather import local_gather, nc_n_gather
 from nkilite.isa.gpsimd_search import nonzero_with_count, sequence_bounds, topk
 from nkilite.isa.mx import nc_matmul_mx, quantize_mx
 from nkilite.isa.pattern import affine_select, iota
+from nkilite.isa.random import dropout, rand2, rand_get_state, rand_set_state, rng, set_rng_seed
 from nkilite.isa.reduce import tensor_partition_reduce, tensor_reduce, tensor_scalar_reduce
 from nkilite.isa.registers import register_alloc, register_load, register_move, register_store
 from nkilite.isa.scalar import activate2, activation, activation_reduce, exponential
@@ -55,6 +56,7 @@ __all__ = [
     "dma_copy",
     "dma_engine",
     "dma_transpose",
+    "dropout",
     "engine",
     "exponential",
     "get_nc_sub_version",
@@ -76,6 +78,9 @@ __all__ = [
     "nonzero_with_count",
     "oob_mode",
     "quantize_mx",
+    "rand2",
+    "rand_get_state",
+    "rand_set_state",
     "range_select",
     "reciprocal",
     "reduce_cmd",
@@ -83,12 +88,14 @@ __all__ = [
     "register_load",
     "register_move",
     "register_store",
+    "rng",
     "scalar_engine",
     "scalar_load",
     "scalar_store",
     "scalar_tensor_tensor",
     "select_reduce",
     "sequence_bounds",
+    "set_rng_seed",
     "tensor_copy",
     "tensor_copy_predicated",
     "tensor_engine",

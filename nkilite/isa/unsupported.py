@@ -9,7 +9,6 @@ from nkilite.errors import UnsupportedError
 
 # What is missing, by family; docs/compatibility.md repeats this list and a test keeps the two equal.
 FAMILIES = {
-    "random numbers": ("dropout", "rand2", "rand_get_state", "rand_set_state", "rng", "set_rng_seed"),
     "DMA with computation": ("dma_compute",),
     "several cores": ("core_barrier", "sendrecv"),
 }

@@ -55,7 +55,7 @@ from nkilite.language.activations import (
     tanh,
 )
 from nkilite.language.constants import shared_constant, shared_identity_matrix
-from nkilite.language.creation import empty_like, full, ndarray, ones, rand, random_seed, zeros, zeros_like
+from nkilite.language.creation import empty_like, full, ndarray, ones, zeros, zeros_like
 from nkilite.language.debugging import device_print
 from nkilite.language.elementwise import (
     abs_max,
@@ -100,6 +100,7 @@ from nkilite.language.memory import copy, load, load_transpose2d, store
 from nkilite.language.normalization import rms_norm, softmax
 from nkilite.language.operators import average, bypass, prelu
 from nkilite.language.program import no_reorder, num_programs, program_id, program_ndim
+from nkilite.language.random import dropout, rand, random_seed
 from nkilite.language.reductions import all, max, mean, min, prod, sum, var
 from nkilite.language.regions import (
     MemoryRegion,
@@ -114,7 +115,7 @@ from nkilite.language.regions import (
     shared_hbm,
 )
 from nkilite.language.rounding import ceil, floor, fmod, mod, trunc
-from nkilite.language.selection import dropout, gather_flattened, where
+from nkilite.language.selection import gather_flattened, where
 from nkilite.language.shaping import broadcast_to, expand_dims
 from nkilite.language.tile_size import tile_size
 from nkilite.language.trigonometry import arctan, cos, sin, tan

@@ -6,7 +6,7 @@ Source: public pages nki.language.ndarray, zeros, ones, full, zeros_like, empty_
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -19,7 +19,6 @@ from nkilite.errors import (
     InvalidOperand,
     MemoryOverflow,
     PartitionLimitExceeded,
-    UnsupportedError,
     describe,
 )
 from nkilite.ir.types import MemoryRegion, ViewType
@@ -29,9 +28,9 @@ from nkilite.passes.allocate import check_address
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
-__all__ = ["empty_like", "full", "ndarray", "ones", "rand", "random_seed", "zeros", "zeros_like"]
+__all__ = ["empty_like", "full", "ndarray", "ones", "zeros", "zeros_like"]
 
-_FILL_ELEMENTS = 2048  # per partition of the SBUF tile that HBM is filled from
+_FILL_ELEMENTS = 2048  # per partition of an SBUF tile that HBM is filled from
 
 
 def ndarray(
@@ -165,26 +164,6 @@ def empty_like(
     return ndarray(x.shape, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
 
 
-def rand(
-    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
-) -> NkiTensor:
-    """A new tensor of uniform random values in [0, 1).
-
-    Raises:
-        UnsupportedError: always; nkilite does not model the random number generators yet.
-    """
-    raise UnsupportedError(feature="nl.rand")
-
-
-def random_seed(seed: NkiTensor) -> None:
-    """Seed the generator behind `rand`.
-
-    Raises:
-        UnsupportedError: always; nkilite does not model the random number generators yet.
-    """
-    raise UnsupportedError(feature="nl.random_seed")
-
-
 def fill(tensor: NkiTensor, value: float) -> None:
     """Set every element of a tensor in any memory; HBM is written by DMA from a small SBUF tile."""
     if tensor.buffer.on_chip:
@@ -194,16 +173,24 @@ def fill(tensor: NkiTensor, value: float) -> None:
         for i in range(tensor.shape[0]):
             fill(tensor[i : i + 1].reshape_dim(0, (1,)) if tensor.ndim == 1 else tensor[i], value)
         return
+    source = None
+    for piece in pieces(tensor):
+        if source is None:  # the first piece is the largest
+            source = ndarray(piece.shape, tensor.dtype)
+            nisa.memset(source, value)
+        nisa.dma_copy(piece, source[: piece.shape[0], : piece.shape[1]])
+
+
+def pieces(tensor: NkiTensor) -> Iterator[NkiTensor]:
+    """A contiguous HBM tensor in pieces of the shape of a small tile, none larger than the first."""
     flat = tensor.reshape((tensor.size,))
     partitions = min(active.builder().target.num_partitions, tensor.size)
     columns = min(_FILL_ELEMENTS, tensor.size // partitions)
-    source = ndarray((partitions, columns), tensor.dtype)
-    nisa.memset(source, value)
     done = 0
     while done < tensor.size:
         rows = min(partitions, max(1, (tensor.size - done) // columns))
         count = min(columns, tensor.size - done)
-        nisa.dma_copy(flat[done : done + rows * count].reshape((rows, count)), source[:rows, :count])
+        yield flat[done : done + rows * count].reshape((rows, count))
         done += rows * count
 
 

@@ -1,6 +1,6 @@
-"""Choosing elements: by a condition, by an index, at random.
+"""Choosing elements: by a condition, by an index.
 
-Source: public pages nki.language.where, gather_flattened, dropout.
+Source: public pages nki.language.where, gather_flattened.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from typing import Any
 
 from nkilite import isa as nisa
 from nkilite.dtypes import uint8, uint32
-from nkilite.errors import InvalidOperand, UnsupportedError
+from nkilite.errors import InvalidOperand
 from nkilite.language import elementwise
 from nkilite.language.broadcasting import common_shape, output, promote, repeat, require_tile
 from nkilite.language.creation import fill
 from nkilite.language.memory import copy
 from nkilite.trace.tensor import NkiTensor
 
-__all__ = ["dropout", "gather_flattened", "where"]
+__all__ = ["gather_flattened", "where"]
 
 
 def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
@@ -72,12 +72,3 @@ def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: 
     result = output(indices.shape, data.dtype, data.dtype, "gather_flattened")
     nisa.nc_n_gather(result, data, positions)
     return result if dtype is None else copy(result, dtype)
-
-
-def dropout(x: NkiTensor, rate: float | NkiTensor, dtype: Any = None) -> NkiTensor:
-    """`x` with elements zeroed at random.
-
-    Raises:
-        UnsupportedError: always; nkilite does not model the random number generators yet.
-    """
-    raise UnsupportedError(feature="nl.dropout")

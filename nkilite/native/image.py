@@ -72,7 +72,7 @@ class Image(NamedTuple):
         inputs, outputs: what a launch is given, in order.
         internal: (slot, bytes) of HBM tensors that are neither.
         constants: (slot, values).
-        registers: (arena offset, bytes) of accumulation registers, which are zero when a kernel begins.
+        registers: (arena offset, bytes) of engines' registers, which are zero when a kernel begins.
         stops: by number of the entry.
     """
 

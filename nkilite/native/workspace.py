@@ -40,7 +40,7 @@ class Workspace:
             self.bases[slot] = address(values)
 
     def clear(self) -> None:
-        """Accumulation registers are zero when a kernel begins."""
+        """Engines' registers are zero when a kernel begins."""
         for registers in self.registers:
             registers[...] = 0
 

@@ -27,6 +27,7 @@ from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
 from nkilite.machine.engine import Engine
+from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
 from nkilite.trace import storage
 from nkilite.trace.nesting import Nesting
@@ -123,13 +124,14 @@ class Builder:
             self._allocated(buffer)
         return NkiTensor(buffer, type)
 
-    def registers(self, engine: str) -> NkiTensor:
-        """The accumulation registers of an engine: one float32 per partition."""
-        found = self._registers.get(engine)
+    def registers(self, name: str) -> NkiTensor:
+        """The registers of an engine that have this name in `REGISTERS`."""
+        found = self._registers.get(name)
         if found is None:
-            found = self._registers[engine] = self.allocate(
-                MemoryRegion.registers, (self.target.num_partitions, 1), dtypes.float32,
-                name=f"{engine}_registers", kind=BufferKind.registers, location=UNKNOWN,
+            columns, dtype = REGISTERS[name]
+            found = self._registers[name] = self.allocate(
+                MemoryRegion.registers, (self.target.num_partitions, columns), dtype,
+                name=f"{name}_registers", kind=BufferKind.registers, location=UNKNOWN,
             )
         return found
 
@@ -158,9 +160,9 @@ class Builder:
         open_engine = "engine" in arguments and arguments["engine"] in (None, Engine.unknown)
         if normalize is not None:
             normalize(arguments, self.target)
-        engine = definition.registers(arguments)
-        if engine is not None:
-            arguments["registers"] = self.registers(engine).type
+        registers = definition.registers(arguments)
+        if registers is not None:
+            arguments["registers"] = self.registers(registers).type
         call = Signature(-1, definition, arguments, self.target, ())
         definition.rule("check")(call)
         _check_destinations(call)
@@ -313,9 +315,9 @@ class Builder:
 
     def _operands_of(self, signature: Signature, operands: tuple) -> tuple:
         if "registers" in signature.arguments:
-            engine = signature.definition.registers(signature.arguments)
-            assert engine is not None
-            return (*operands, self.registers(engine))
+            registers = signature.definition.registers(signature.arguments)
+            assert registers is not None
+            return (*operands, self.registers(registers))
         return operands
 
 

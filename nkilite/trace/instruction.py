@@ -41,8 +41,8 @@ def instruction(
 
     Args:
         writes: parameters the instruction writes.
-        registers: given the normalized arguments, the engine ("vector", "scalar") whose accumulation registers the
-            call reads and writes, or None.
+        registers: given the normalized arguments, the name of the registers (machine/registers.py) that the call reads
+            and writes, or None.
         updates: given the normalized arguments, the written parameters whose previous content matters.
         in_place: whether the micro-kernel works when an operand is the written view itself; False for instructions
             that move elements (transposes, shuffles), whose operand is then copied first.

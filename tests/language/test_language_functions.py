@@ -207,11 +207,3 @@ def test_gather_flattened(kind, rng):
 def test_gather_flattened_has_one_axis(rng):
     with pytest.raises(errors.InvalidOperand, match=r"nl\.gather_flattened: axis is 1; expected 0"):
         run_both(lambda x: nl.gather_flattened(x, x, axis=1), floats(rng, 4, 4))
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: nl.rand((4, 4), nl.float32), lambda: nl.random_seed(None), lambda: nl.dropout(None, 0.5)]
-)
-def test_random_numbers_are_refused(make):
-    with pytest.raises(errors.UnsupportedError, match="is not supported by nkilite yet"):
-        nki.jit(lambda: make())()
