@@ -135,11 +135,14 @@ def map(
     visit(kernel, operands, pointers, element)
 
 
-def fetch(e: Emitter, pointer: Value, ahead: int, count: int) -> None:
-    """Bring `count` bytes that lie `ahead` bytes ahead of a pointer to the nearest cache; none if `ahead` is 0."""
+def fetch(e: Emitter, pointer: Value, ahead: int, count: int, write: bool = False) -> None:
+    """Bring `count` bytes that lie `ahead` bytes ahead of a pointer to the nearest cache; none if `ahead` is 0.
+
+    With `write`, to write there.
+    """
     if ahead:
         for byte in range(0, count, _LINE):
-            e.prefetch(e.offset(pointer, ahead + byte))
+            e.prefetch(e.offset(pointer, ahead + byte), write)
 
 
 def visit(

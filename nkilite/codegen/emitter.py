@@ -281,6 +281,7 @@ class Emitter:
         if value.lanes > native:
             # In the order of addresses, which LLVM does not keep when it splits a store: lines that unaligned stores
             # share would be filled out of turn, at twice the time.
+            align = min(align, self.host.vector_bits // 8)
             for first in range(0, value.lanes, native):
                 part = self.shuffle(value, None, range(first, first + native))
                 self.store(part, self.offset(pointer, first * _BITS[value.scalar] // 8), align, streaming)

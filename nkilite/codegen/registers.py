@@ -6,6 +6,7 @@ the first member reads them and stored after the last one has written them, if t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from nkilite.codegen import convert, copy, elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 
+_LINE = 64
+_AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
 _STAGED = 512  # bytes of a row that are gathered in the nearest cache before they are stored past the caches
 
 
@@ -82,8 +85,7 @@ class _Segment:
                     elements.streams |= access.operand.streams
         self._elements = found
         self._in_memory = {number: x.pointer for number, x in found.items() if x.pointer is not None}
-        staged = [number for number, x in found.items() if x.streams]
-        self._stages = {number: e.scratch(_STAGED) for number in staged}
+        self._streamed = [number for number, x in found.items() if x.streams]
 
     def write(self, rows: int) -> None:
         numbers = list(self._in_memory)
@@ -108,17 +110,13 @@ class _Segment:
         repeated = {n: x.load(e, at[n]) for n, x in self._elements.items() if x.repeated}
         lanes = elementwise.step_lanes(e)
         whole = count // lanes * lanes
-        if self._stages:
-            widest = max(self._elements[n].operand.dtype.itemsize for n in self._stages)
-            piece = _STAGED // widest
-            with e.loop(whole, step=piece) as begin:
-                end = e.minimum(e.add(begin.index, e.i64(piece)), e.i64(whole))
-                with e.loop(end, start=begin.index, step=lanes) as loop:
-                    self._columns_at(at, repeated, loop.index, lanes, e.sub(loop.index, begin.index))
-                for n, stage in self._stages.items():
-                    stride = self._elements[n].stride
-                    size = e.mul(e.sub(end, begin.index), e.i64(stride))
-                    copy.stream_bytes(e, e.step(at[n], begin.index, stride), stage, size)
+        if self._streamed:
+            address = functools.reduce(e.or_, (e.convert("ptrtoint", at[n], "i64") for n in self._streamed))
+            aligned = e.compare("eq", e.and_(address, e.i64(_LINE - 1)), e.i64(0))
+            with e.when(aligned), e.loop(whole, step=lanes) as loop:
+                self._columns_at(at, repeated, loop.index, lanes, streaming=True)
+            with e.when(e.not_(aligned)):
+                self._staged(at, repeated, whole, lanes)
         else:
             with e.loop(whole, step=lanes) as loop:
                 self._columns_at(at, repeated, loop.index, lanes)
@@ -129,11 +127,32 @@ class _Segment:
                 first += lanes
             lanes //= 2
 
+    def _staged(self, at: Mapping[int, Value], repeated: Mapping[int, Value], count: int, lanes: int) -> None:
+        """Columns of which some go past the caches to addresses in the middle of lines: by way of a piece of a row."""
+        e = self._e
+        strides = {n: self._elements[n].stride for n in self._streamed}
+        stages = {n: e.scratch(_STAGED) for n in strides}
+        piece = _STAGED // max(strides.values())
+        with e.loop(count, step=piece) as begin:
+            end = e.minimum(e.add(begin.index, e.i64(piece)), e.i64(count))
+            here = {n: e.step(pointer, begin.index, self._elements[n].stride) for n, pointer in at.items()}
+            with e.loop(e.sub(end, begin.index), step=lanes) as loop:
+                self._columns_at(here, repeated, loop.index, lanes, targets={**here, **stages})
+            for n, stride in strides.items():
+                copy.stream_bytes(e, here[n], stages[n], e.mul(e.sub(end, begin.index), e.i64(stride)))
+
     def _columns_at(
         self, at: Mapping[int, Value], repeated: Mapping[int, Value], first: Value, lanes: int,
-        staged: Value | None = None,
+        targets: Mapping[int, Value] | None = None, streaming: bool = False,
     ) -> None:
-        """A few columns; what is to be stored past the caches goes to its stage, if there is a place for it."""
+        """A few columns.
+
+        Args:
+            at: addresses of the columns at 0.
+            repeated: the elements that are used for all columns.
+            targets: where to store instead.
+            streaming: store past the caches what should go there.
+        """
         e = self._e
         variables: dict[int, Value] = {}
         for position, member in enumerate(self._members):
@@ -149,8 +168,9 @@ class _Segment:
             for number in dict.fromkeys(a.number for a in member.accesses):
                 x = self._elements[number]
                 if x.last_write == position:
-                    if x.streams and staged is not None:
-                        pointer = e.step(self._stages[number], staged, x.stride)
-                    else:
-                        pointer = e.step(at[number], first, x.stride)
-                    e.store(e.held(variables[number]), pointer)
+                    target = e.step((targets or at)[number], first, x.stride)
+                    past = streaming and x.streams
+                    if not x.streams:
+                        elementwise.fetch(e, target, _AHEAD, lanes * x.stride, write=True)
+                    align = min(_LINE, lanes * x.stride) if past else 1
+                    e.store(e.held(variables[number]), target, align, past)

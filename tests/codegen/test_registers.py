@@ -14,6 +14,7 @@ from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import available, host
 from nkilite.ir.group import Held, RowPlan
 from nkilite.passes import row_plans
+from nkilite.runtime import recycler
 from nkilite.testing import make
 
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3", "int8", "uint8", "int32")
@@ -79,9 +80,13 @@ def test_mixed(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(place == Held() for places in plan.places for place in places)
 
 
+@pytest.mark.parametrize("level", available())
 @pytest.mark.parametrize("width", [640, 1111])
-def test_stored_past_the_caches_with_a_tail(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pages", [False, True])
+def test_stored_past_the_caches(width: int, pages: bool, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKILITE_CPU", level)
     monkeypatch.setattr(row_plans, "_LARGE", 0)
+    monkeypatch.setattr(recycler, "RECYCLED", 0 if pages else 1 << 30)  # results begin with a page, or anywhere
 
     def kernel(x: Any, y: Any) -> Any:
         out = [nl.ndarray(x.shape, dtype=dtype, buffer=nl.shared_hbm) for dtype in (nl.float32, nl.bfloat16)]
