@@ -31,7 +31,8 @@ def nested(
     size = target.dtype.itemsize
     exact = elementwise.bit_exact(target.dtype, source.dtype)
     dense = exact and (not dims or dims[-1].strides == (size, size))
-    if exact and not dense and transpose.blocks(e, dims, at, size):
+    past_caches = not target.region.on_chip and prod(target.shape) * size >= _LARGE_COPY
+    if exact and not dense and transpose.blocks(e, dims, at, size, target.streams or past_caches):
         return
     if not dense:
         shape = tuple(d.count for d in dims) or (1,)
@@ -55,8 +56,7 @@ def nested(
                 descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
             return
         run = (dims[level].count if dims else 1) * size
-        large = not target.region.on_chip and run >= _LONG_RUN and prod(target.shape) * size >= _LARGE_COPY
-        if large or (target.streams and run >= _STREAMED_RUN):
+        if (past_caches and run >= _LONG_RUN) or (target.streams and run >= _STREAMED_RUN):
             stream_bytes(e, at[0], at[1], run, source.ahead)
         else:
             copy_bytes(e, at[0], at[1], run, source.ahead)

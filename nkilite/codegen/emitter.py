@@ -210,6 +210,10 @@ class Emitter:
     def bitcast(self, a: Value, scalar: str) -> Value:
         return self.convert("bitcast", a, scalar) if a.scalar != scalar else a
 
+    def recast(self, a: Value, scalar: str, lanes: int) -> Value:
+        """The bits of a vector as so many lanes of another size."""
+        return self._emit(f"bitcast {a} to <{lanes} x {scalar}>", scalar, lanes)
+
     # --- vectors --------------------------------------------------------------------------------------------------
 
     def splat(self, a: Value, lanes: int) -> Value:

@@ -44,6 +44,7 @@ class CpuOperand(NamedTuple):
         streams: what is written is not needed soon and should go past the caches.
         ahead: if not 0, fetch what lies so many bytes ahead while reading: the next block of rows.
         unread: what is written is not needed at all and may be left out.
+        pitch: bytes from partition to partition; 0 off chip.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CpuOperand(NamedTuple):
     ahead: int = 0
     unread: bool = False
     panels: Panels | None = None
+    pitch: int = 0
 
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from math import gcd, prod
 
-from nkilite.codegen import copy, elementwise, nest, transpose
+from nkilite.codegen import copy, elementwise, loops, nest, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.types import IndirectKind
-
-_STRIPE = 16  # rows of a transpose that a thread does at once: a register block, and a block of most row groups
 
 
 def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = None) -> None:
@@ -35,35 +33,25 @@ def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = N
     if not _by_row(target) and not _by_row(source):
         dims = nest.unify([target.layout, source.layout])
         if dims is not None:
-            write = copy.nested if axes is None else _stripes
+            write = copy.nested if axes is None else _shared
             write(kernel, target, source, dims, [kernel.pointer(dst), kernel.pointer(src)])
             return
     _copy_pieces(kernel, target, source)
 
 
-def _stripes(
+def _shared(
     kernel: MicroKernel, target: CpuOperand, source: CpuOperand, dims: Sequence[nest.Dim], at: list[Value]
 ) -> None:
-    """A copy between static layouts, by stripes of rows of the target that threads share."""
+    """A copy between static layouts that threads share."""
     e = kernel.e
-    rows = target.shape[0]
-    level = next((i for i, d in enumerate(dims) if (d.count, d.strides[0]) == (rows, target.strides[0])), None)
-    if level is None or rows <= _STRIPE or target.indirection is not None or source.indirection is not None:
+    cut = loops.cut(dims, target, source)
+    if cut.units == 1 or target.indirection is not None or source.indirection is not None:
         copy.nested(kernel, target, source, dims, at)
         return
-    whole, pieces = rows // _STRIPE, -(-rows // _STRIPE)
-    first, end = kernel.share(pieces, rows=_STRIPE, of=(target.name,))
-
-    def stripe(number: Value, count: int) -> None:
-        strides = dims[level].strides
-        start = [e.step(p, number, _STRIPE * s) for p, s in zip(at, strides, strict=True)]
-        copy.nested(kernel, target, source, [*dims[:level], nest.Dim(count, strides), *dims[level + 1:]], start)
-
-    with e.loop(e.minimum(end, e.i64(whole)), start=first) as loop:
-        stripe(loop.index, _STRIPE)
-    if whole < pieces:
-        with e.when(e.compare("eq", end, e.i64(pieces))):
-            stripe(e.i64(whole), rows % _STRIPE)
+    count, (step, _) = dims[cut.level]
+    by_rows = cut.unit == loops.ROWS and (count, step) == (target.shape[0], target.strides[0])
+    part = kernel.share(cut.units, loops.ROWS, of=(target.name,)) if by_rows else kernel.share(cut.units)
+    loops.units(e, dims, at, cut, part, lambda dims, at: copy.nested(kernel, target, source, dims, at))
 
 
 def _by_row(operand: CpuOperand) -> bool:

@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from nkilite.codegen import convert, elementwise, matrix, nest
+from nkilite.codegen import convert, elementwise, loops, matrix, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
-_SIDE = 16  # lanes of the widest vectors of 32-bit words
+_LINE = 64
 
 
-def blocks(e: Emitter, dims: Sequence[nest.Dim], at: list[Value], size: int) -> bool:
+class _Rows(NamedTuple):
+    """Dense rows that become columns.
+
+    Attributes:
+        address: of a row by its number.
+        load: so many elements at an address.
+        size: bytes of an element in memory.
+    """
+
+    address: Callable[[Value], Value]
+    load: Callable[[Value, int], Value]
+    size: int
+
+    def moved(self, e: Emitter, rows: int, columns: int) -> _Rows:
+        """The same without so many first rows and columns."""
+        return self._replace(
+            address=lambda i: e.offset(self.address(e.add(i, e.i64(rows)) if rows else i), columns * self.size)
+        )
+
+
+class _Target(NamedTuple):
+    """Where columns go: rows of elements of `size` bytes, `stride` bytes apart."""
+
+    pointer: Value
+    stride: int
+    size: int
+
+    def at(self, e: Emitter, row: Value, column: Value) -> Value:
+        return e.step(e.step(self.pointer, row, self.stride), column, self.size)
+
+
+def blocks(e: Emitter, dims: Sequence[nest.Dim], at: list[Value], size: int, streams: bool = False) -> bool:
     """Copy elements of `size` bytes in register blocks, if target and source are dense along different loops.
 
     Args:
         dims: loops whose strides are those of the target and of the source, in any order.
         at: pointers of the target and of the source.
+        streams: store whole lines past the caches.
 
     Returns:
         False, with nothing written, if there are no two such loops.
@@ -28,16 +61,9 @@ def blocks(e: Emitter, dims: Sequence[nest.Dim], at: list[Value], size: int) -> 
         return False
     wide, tall = dims[across], dims[down]
     outer = [d for i, d in enumerate(dims) if i not in (across, down)]
-
-    def descend(level: int, at: list[Value]) -> None:
-        if level < len(outer):
-            count, strides = outer[level]
-            with e.loop(count) as loop:
-                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
-            return
-        columns(e, size, wide.count, tall.count, lambda i: e.step(at[1], i, wide.strides[1]), at[0], tall.strides[0])
-
-    descend(0, at)
+    with loops.nested(e, outer, at) as (to, origin):
+        rows = _bits(e, size, lambda i: e.step(origin, i, wide.strides[1]))
+        _transpose(e, rows, _Target(to, tall.strides[0], size), wide.count, tall.count, streams)
     return True
 
 
@@ -45,7 +71,7 @@ def columns(
     e: Emitter, size: int, across: int, down: int, row: Callable[[Value], Value], out: Value, out_stride: int
 ) -> None:
     """out[j, i] = element j of the dense row at address row(i), for i < across and j < down."""
-    _tiles(e, size, across, down, row, lambda p, lanes: e.load(_BITS[size], p, lanes), size, out, out_stride)
+    _transpose(e, _bits(e, size, row), _Target(out, out_stride, size), across, down)
 
 
 def float32_columns(
@@ -56,7 +82,11 @@ def float32_columns(
     def load(pointer: Value, lanes: int) -> Value:
         return e.bitcast(convert.widen(e, dtype, e.load(convert.raw_scalar(dtype), pointer, lanes)), "i32")
 
-    _tiles(e, 4, across, down, row, load, dtype.itemsize, out, out_stride)
+    _transpose(e, _Rows(row, load, dtype.itemsize), _Target(out, out_stride, 4), across, down)
+
+
+def _bits(e: Emitter, size: int, address: Callable[[Value], Value]) -> _Rows:
+    return _Rows(address, lambda p, lanes: e.load(_BITS[size], p, lanes), size)
 
 
 def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None:
@@ -104,10 +134,8 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
     def row(i: Value) -> Value:
         return e.load("ptr", e.step(rows, i, 8), align=8)
 
-    _tiles(
-        e, out.dtype.itemsize, out.columns, source.columns, row, load, source.dtype.itemsize, out.pointer,
-        out.row_stride,
-    )
+    to = _Target(out.pointer, out.row_stride, out.dtype.itemsize)
+    _transpose(e, _Rows(row, load, source.dtype.itemsize), to, out.columns, source.columns)
     if staged:
         matrix.spread(kernel, out, dst)
 
@@ -125,72 +153,98 @@ def registers(e: Emitter, rows: list[Value]) -> list[Value]:
     return rows
 
 
-def _block(e: Emitter, size: int) -> int:
-    """Side of the register block for elements of `size` bytes.
-
-    Narrow elements stay in 128-bit vectors, whose interleaves are single instructions at every level.
-    """
-    return e.host.lanes if size == 4 else 16 // size
-
-
 def _find(dims: Sequence[nest.Dim], operand: int, size: int) -> int | None:
     """The loop along which an operand is dense."""
     return next((i for i, d in enumerate(dims) if d.strides[operand] == size), None)
 
 
-def _halves(
-    e: Emitter,
-    across: int,
-    down: int,
-    row: Callable[[Value], Value],
-    load: Callable[[Value, int], Value],
-    source_size: int,
-    out: Value,
-    out_stride: int,
-) -> None:
-    """Whole blocks of 32 rows by 16 columns of 16-bit elements: pairs of rows are transposed as 32-bit words."""
-    with e.loop(down, step=_SIDE) as j, e.loop(across, step=2 * _SIDE) as i:
-        words = []
-        for n in range(0, 2 * _SIDE, 2):
-            at = (e.step(row(e.add(i.index, e.i64(n + half))), j.index, source_size) for half in range(2))
-            low, high = (e.convert("zext", load(p, _SIDE), "i32") for p in at)
-            words.append(e.or_(low, e.shl(high, e.i32(16, _SIDE))))
-        corner = e.step(e.step(out, j.index, out_stride), i.index, 2)
-        for n, column in enumerate(registers(e, words)):
-            e.store(column, e.offset(corner, n * out_stride))
+def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, streams: bool = False) -> None:
+    """to[j, i] = rows[i, j] for i < across and j < down: whole register blocks, then what is left of either side.
+
+    A block is a square of 32-bit words. Bands of a few rows are gone through one after the other: the lines read next
+    to each other are in few pages, and those written are whole.
+    """
+    block = e.host.vector_bits // 8 // to.size
+    wide, tall = across // block * block, down // block * block
+    band = max(block, loops.BAND // to.size)
+    if wide and tall:
+        whole = wide // band * band
+        if whole and streams and to.stride % _LINE == 0:
+            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(_LINE - 1)), e.i64(0))
+            for condition, past in ((aligned, True), (e.not_(aligned), False)):
+                with e.when(condition):
+                    _bands(e, rows, to, 0, whole, band, tall, past)
+        elif whole:
+            _bands(e, rows, to, 0, whole, band, tall)
+        if whole < wide:
+            _bands(e, rows, to, whole, wide, wide - whole, tall)
+    else:
+        wide, tall = 0, down
+    if wide < across:
+        right = to._replace(pointer=e.offset(to.pointer, wide * to.size))
+        _edge(e, rows.moved(e, wide, 0), right, across - wide, tall)
+    if tall < down:
+        below = to._replace(pointer=e.offset(to.pointer, tall * to.stride))
+        _edge(e, rows.moved(e, 0, tall), below, across, down - tall)
 
 
-def _tiles(
-    e: Emitter,
-    size: int,
-    across: int,
-    down: int,
-    row: Callable[[Value], Value],
-    load: Callable[[Value, int], Value],
-    source_size: int,
-    out: Value,
-    out_stride: int,
+def _bands(
+    e: Emitter, rows: _Rows, to: _Target, first: int, end: int, band: int, down: int, streams: bool = False
 ) -> None:
-    """out[j, i] = row(i)[j] for i < across, j < down, where both row(i) and the rows of out are dense."""
-    if size == 2 and e.host.lanes == _SIDE:
-        wide, tall = across // (2 * _SIDE) * (2 * _SIDE), down // _SIDE * _SIDE
-        if wide and tall:
-            _halves(e, wide, tall, row, load, source_size, out, out_stride)
-            if wide < across:
-                right = e.offset(out, wide * size)
-                _tiles(e, size, across - wide, tall, lambda i: row(e.add(i, e.i64(wide))), load, source_size, right,
-                       out_stride)
-            if tall < down:
-                _tiles(e, size, across, down - tall, lambda i: e.offset(row(i), tall * source_size), load, source_size,
-                       e.offset(out, tall * out_stride), out_stride)
-            return
-    block = _block(e, size)
+    """Rows from the first to before the end, a band of them at a time, in register blocks."""
+    lanes, words = e.host.lanes, 4 // to.size
+    block = lanes * words
+    with (
+        e.loop(end, start=first, step=band) as top,
+        e.loop(down, step=block) as j,
+        e.loop(band, step=block) as within,
+    ):
+        i = e.add(top.index, within.index)
+        corner = to.at(e, j.index, i)
+        loaded = [
+            rows.load(e.step(rows.address(e.add(i, e.i64(n))), j.index, rows.size), block) for n in range(block)
+        ]
+        packed = [_words(e, loaded[n : n + words], 8 * to.size) for n in range(0, block, words)]
+        for quarter, vectors in enumerate(zip(*packed, strict=True)):
+            for n, line in enumerate(registers(e, list(vectors))):
+                group, within_group = divmod(n, 4)
+                column = (group * words + quarter) * 4 + within_group
+                e.store(
+                    line, e.offset(corner, column * to.stride), align=4 * lanes if streams else 1, streaming=streams
+                )
+
+
+def _words(e: Emitter, rows: Sequence[Value], bits: int) -> list[Value]:
+    """Elements of 1, 2 or 4 rows side by side in 32-bit words, the first row's in the lowest bits.
+
+    Vector q has, of the columns that 128 bits of a word each make, four from 4 * q on: unpacking instructions stay
+    within 128 bits.
+    """
+    if len(rows) == 1:
+        return list(rows)
+    half = len(rows) // 2
+    result = []
+    for low, high in zip(_words(e, rows[:half], bits), _words(e, rows[half:], bits), strict=True):
+        n = 128 // (bits * half)
+        for first in (0, n // 2):
+            order = [lane + i + side for lane in range(0, low.lanes, n) for i in range(first, first + n // 2)
+                     for side in (0, low.lanes)]
+            result.append(e.recast(e.shuffle(low, high, order), f"i{2 * half * bits}", low.lanes // 2))
+    return result
+
+
+def _edge(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:
+    """Less than a register block on one side at least: smaller blocks.
+
+    Narrow elements stay in 128-bit vectors, whose interleaves are single instructions at every level.
+    """
+    block = e.host.lanes if to.size == 4 else 16 // to.size
 
     def tile(i: Value, j: Value, side: int) -> None:
-        rows = [load(e.step(row(e.add(i, e.i64(n))), j, source_size), side) for n in range(side)]
-        corner = e.step(e.step(out, j, out_stride), i, size)
-        for n, column in enumerate(registers(e, rows)):
-            e.store(column, e.offset(corner, n * out_stride))
+        loaded = [rows.load(e.step(rows.address(e.add(i, e.i64(n))), j, rows.size), side) for n in range(side)]
+        corner = to.at(e, j, i)
+        for n, column in enumerate(registers(e, loaded)):
+            e.store(column, e.offset(corner, n * to.stride))
 
     def strip(j: Value, tall: int) -> None:
         def piece(i: Value, wide: int) -> None:

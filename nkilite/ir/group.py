@@ -124,12 +124,48 @@ class Accumulation(NamedTuple):
     sums: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class Transposition:
-    """The plan of transposes of one shape into a PSUM tile that nothing but the copy at the end reads.
+class Spot(NamedTuple):
+    """A place in the buffer that a member reads or writes: so far from where its own operand begins."""
+
+    member: int
+    partitions: int  # 0 off chip
+    bytes: int
+
+
+class Steps(NamedTuple):
+    """A loop over elements: trips, and (partitions, bytes) from one to the next in either buffer."""
+
+    count: int  # type: ignore[assignment]  # tuple.count is of no use here
+    to: tuple[int, int]
+    origin: tuple[int, int]
+
+
+class Piece(NamedTuple):
+    """Elements that keep their bits on the way from one buffer to another.
 
     Attributes:
-        columns: for every transpose, the first column of the copy's dst that it fills.
+        loops: in no particular order, as few as possible.
+        streams: the target is large and not read, so that it should be stored past the caches.
     """
 
-    columns: tuple[int, ...]
+    to: Spot
+    origin: Spot
+    loops: tuple[Steps, ...]
+    streams: bool
+
+
+@dataclass(frozen=True)
+class Relocation:
+    """The plan of copies and transposes after each other: from where to where the elements go in the end.
+
+    Attributes:
+        pieces: do not overlap, and nothing is both read and written.
+        private: (member, operand) pairs whose buffers need no memory.
+    """
+
+    pieces: tuple[Piece, ...]
+    private: tuple[tuple[int, str], ...]
+
+    def __str__(self) -> str:
+        """What is moved, loop by loop."""
+        return "moves " + ", ".join(" x ".join(str(s.count) for s in p.loops) for p in self.pieces)

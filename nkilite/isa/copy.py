@@ -84,6 +84,11 @@ def _(call: Signature) -> tuple[str, ...]:
     return ("dst",) if call.dst.indirection is None and call.src.indirection is None else ()
 
 
+@tensor_copy.moves
+def _(call: Signature) -> tuple[str, tuple[int, ...]] | None:
+    return ("src", tuple(range(call.src.ndim))) if call.dst.dtype == call.src.dtype else None
+
+
 @tensor_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
     (pack.pack if kernel.operands["dst"].panels else move.move)(kernel, "dst", "src")

@@ -153,6 +153,11 @@ def _(call: Signature) -> tuple[str, ...]:
     return ("dst",) if call.dst.indirection is None and call.src.indirection is None else ()
 
 
+@dma_copy.moves
+def _(call: Signature) -> tuple[str, tuple[int, ...]] | None:
+    return ("src", tuple(range(call.src.ndim))) if call.dst.dtype == call.src.dtype else None
+
+
 @dma_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
     (pack.pack if kernel.operands["dst"].panels else move.move)(kernel, "dst", "src")
@@ -299,6 +304,11 @@ def _(call: Signature) -> Cost:
         call.target, call.src.size * call.src.dtype.itemsize, src_in_sbuf=call.src.region.on_chip,
         partitions=min(call.dst.partitions, call.target.num_partitions),
     )
+
+
+@dma_transpose.moves
+def _(call: Signature) -> tuple[str, tuple[int, ...]]:
+    return "src", call.axes
 
 
 @dma_transpose.lower

@@ -324,6 +324,16 @@ def _(call: Signature) -> Cost:
     return costs.vector_stream(call.target, call.data.free_size, operands)
 
 
+def _free_first(data: ViewType) -> tuple[int, ...]:
+    """The dimensions of data in the order of those of dst."""
+    return (*range(1, data.ndim), 0)
+
+
+@nc_transpose.moves
+def _(call: Signature) -> tuple[str, tuple[int, ...]] | None:
+    return ("data", _free_first(call.data)) if call.dst.dtype == call.data.dtype else None
+
+
 @nc_transpose.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    move.move(kernel, "dst", "data", (*range(1, call.data.ndim), 0))
+    move.move(kernel, "dst", "data", _free_first(call.data))

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import accumulation, pack_transposed, rows
+from nkilite.codegen import accumulation, relocation, rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.definition import Control
-from nkilite.ir.group import Accumulation, RowPlan, Transposition
+from nkilite.ir.group import Accumulation, Relocation, RowPlan
 from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
@@ -48,7 +48,7 @@ class Lowered(NamedTuple):
 Writer = Callable[[Sequence[MicroKernel], Any], None]
 
 WRITERS: dict[type, Writer] = {
-    RowPlan: rows.write, Accumulation: accumulation.write, Transposition: pack_transposed.write,
+    RowPlan: rows.write, Accumulation: accumulation.write, Relocation: relocation.write,
 }
 
 # Of every tensor argument: bytes per partition, and how partitions lie: so many bytes apart, or in panels.
@@ -212,6 +212,6 @@ def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:
             index_stride = index_stride // row * pitch
         operands[operand.name] = CpuOperand(
             operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection,
-            index_stride, panels=panels,
+            index_stride, panels=panels, pitch=pitch if kind.region.on_chip else 0,
         )
     return operands

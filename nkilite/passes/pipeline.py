@@ -12,7 +12,7 @@ from nkilite.passes.allocate import Allocate
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.passes.fuse import Fuse
 from nkilite.passes.group_matmuls import GroupMatmuls
-from nkilite.passes.group_transposes import GroupTransposes
+from nkilite.passes.group_moves import GroupMoves
 from nkilite.passes.infer_panels import InferPanels
 from nkilite.passes.stage_overlaps import StageOverlaps
 from nkilite.passes.uniform import FindUniform
@@ -25,7 +25,7 @@ class Pass(Protocol):
 
 
 PIPELINE: tuple[type[Pass], ...] = (
-    FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls, GroupTransposes, Fuse,
+    FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls, GroupMoves, Fuse,
 )
 
 Observer = Callable[[str, Program], None]

@@ -160,24 +160,33 @@ def test_random_programs(seed, fuse, monkeypatch):
         assert trial.threaded(parts, monkeypatch), parts
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("columns", [128, 57, 16])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_transposes_split(columns, dtype):
+def test_transposes_split(columns, dtype, grouped):
+    """By rows of what they write on chip, by bands of what a group of them reads from HBM."""
+
     def kernel(x):
         out = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.shared_hbm)
         tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
         turned = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.psum)
         nisa.dma_copy(tile, x)
+        if not grouped:
+            nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=1.0)
         nisa.nc_transpose(turned, tile, engine=nisa.engine.tensor)
         result = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.sbuf)
-        nisa.tensor_copy(result, turned)
+        if grouped:
+            nisa.tensor_copy(result, turned)
+        else:
+            nisa.tensor_scalar(dst=result, data=turned, op0=nl.multiply, operand0=1.0)
         nisa.dma_copy(out, result)
         return out
 
     x = make((100, columns), dtype, 3)
     trial = Trial(kernel, x)
     entries = trial.executable.image.lowered.firsts
-    assert bool(flags(trial.executable)[list(entries).index(1)] & SPLIT) == (columns > 16)
+    turns = 0 if grouped else list(entries).index(2)
+    assert bool(flags(trial.executable)[turns] & SPLIT) == (grouped or columns > 16)
     assert trial.expected[-1] == np.ascontiguousarray(np.asarray(x).T).tobytes()
     for parts in PARTS:
         for schedule in SCHEDULES:

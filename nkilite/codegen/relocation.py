@@ -1,0 +1,95 @@
+"""Groups of copies and transposes: elements go from where the first read them to where the last leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nkilite.codegen import copy, loops, pack_transposed
+from nkilite.codegen.emitter import Value
+from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.nest import Dim
+from nkilite.ir.group import Piece, Relocation
+from nkilite.ir.panels import WIDTH
+
+
+def write(members: Sequence[MicroKernel], plan: Relocation) -> None:
+    """The micro-kernel of a group; calls side by side share its pieces."""
+    e = members[0].e
+    for member, name in plan.private:
+        members[member].private.add(name)
+    works = [_work(members, piece) for piece in plan.pieces]
+    count = max(work.cut.units for work in works)
+    part = (e.i64(0), e.i64(1)) if count == 1 else _share(members, works, count)
+    for work in works:
+        loops.units(e, work.dims, work.at, work.cut, part, work.body)
+
+
+class _Work(NamedTuple):
+    """A piece, ready to be written: loops with the strides of target and source, addresses, units and their code.
+
+    Attributes:
+        rows: the operand of whose rows the units are ROWS each, in order; "" if there is none.
+    """
+
+    dims: list[Dim]
+    at: list[Value]
+    cut: loops.Cut
+    body: loops.Body
+    rows: str
+
+
+def _work(members: Sequence[MicroKernel], piece: Piece) -> _Work:
+    reader = members[piece.origin.member]
+    name = next(o.name for o in reader.call.operands if o.reads)
+    source = reader.operands[name]
+    origin = reader.e.offset(reader.pointer(name), piece.origin.partitions * source.pitch + piece.origin.bytes)
+    write = _to_rows if members[piece.to.member].operands["dst"].panels is None else _to_panels
+    return write(members[piece.to.member], piece, source, origin)
+
+
+def _to_rows(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Value) -> _Work:
+    e = kernel.e
+    target = kernel.operands["dst"]._replace(streams=piece.streams)
+    to = e.offset(kernel.pointer("dst"), piece.to.partitions * target.pitch + piece.to.bytes)
+    steps = sorted(piece.loops, key=lambda loop: loop.to, reverse=True)
+    dims = [Dim(n, (p * target.pitch + b, q * source.pitch + c)) for n, (p, b), (q, c) in steps]
+    found = loops.cut(dims, target, source)
+    whole = (
+        found.unit == loops.ROWS and steps[found.level][:2] == (target.shape[0], (1, 0)) and not piece.to.partitions
+    )
+
+    def body(dims: list[Dim], at: list[Value]) -> None:
+        copy.nested(kernel, target, source, dims, at)
+
+    return _Work(dims, [to, origin], found, body, "dst" if whole else "")
+
+
+def _to_panels(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Value) -> _Work:
+    """Rows of the source become columns of panels, WIDTH at a time."""
+    e = kernel.e
+    target = kernel.operands["dst"]
+    size, panels = target.dtype.itemsize, target.panels
+    assert panels is not None
+    to = e.offset(kernel.pointer("dst"), panels.offset(piece.to.partitions, piece.to.bytes // size))
+    (down,) = (loop.count for loop in piece.loops if loop.to[0])
+    steps = sorted((loop for loop in piece.loops if not loop.to[0]), key=lambda loop: loop.to, reverse=True)
+    dims = [Dim(n, (b * panels.panel // (WIDTH * size), q * source.pitch + c)) for n, (_, b), (q, c) in steps]
+    *outer, (columns, (_, stride)) = dims
+    whole = steps[-1].origin == (1, 0) and columns == source.shape[0] and not piece.origin.partitions
+
+    def body(dims: list[Dim], at: list[Value]) -> None:
+        with loops.nested(e, outer, at) as (to, origin):
+            pack_transposed.panel(e, panels, to, source.dtype, origin, stride, down)
+
+    return _Work(dims, [to, origin], loops.Cut(len(outer), WIDTH, columns // WIDTH), body, source.name if whole else "")
+
+
+def _share(members: Sequence[MicroKernel], works: Sequence[_Work], count: int) -> tuple[Value, Value]:
+    """A call's share of the units; says whose rows they are if all pieces agree."""
+    names = {work.rows for work in works}
+    name = names.pop() if len(names) == 1 else ""
+    rows = {m.operands[name].shape[0] for m in members if name in m.operands and name not in m.private}
+    if not name or len(rows) != 1:
+        return members[0].share(count)
+    return members[0].share(count, rows=loops.ROWS, of=(name,))

@@ -1,0 +1,194 @@
+"""Instructions that only move elements, as loops with a step in either memory, and what several of them do together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import NamedTuple
+
+from nkilite.ir.program import Operand, Signature
+from nkilite.ir.types import ViewType
+
+
+class Axis(NamedTuple):
+    """A loop: trips, and bytes of a buffer's row-major storage from one to the next."""
+
+    count: int  # type: ignore[assignment]  # tuple.count is of no use here
+    to: int
+    origin: int
+
+
+class Move(NamedTuple):
+    """Elements of `size` bytes that go from byte `origin` of buffer `source` on to byte `to` of another."""
+
+    source: int
+    origin: int
+    to: int
+    size: int
+    axes: tuple[Axis, ...]
+
+    @property
+    def place(self) -> tuple:
+        """What it writes to, in its buffer."""
+        return self.to, self.size, frozenset((axis.count, axis.to) for axis in self.axes)
+
+    @property
+    def elements(self) -> int:
+        return prod(axis.count for axis in self.axes)
+
+
+class Shape(NamedTuple):
+    """What a signature moves: its operands and the loops over their elements."""
+
+    target: Operand
+    source: Operand
+    size: int
+    axes: tuple[Axis, ...]
+
+    @property
+    def turns(self) -> bool:
+        """Whether neighbours on either side are apart on the other."""
+        near_to = any(axis.to == self.size < axis.origin for axis in self.axes)
+        return near_to and any(axis.origin == self.size < axis.to for axis in self.axes)
+
+
+def shape_of(signature: Signature) -> Shape | None:
+    """How a signature moves elements; None if it does anything else, or takes addresses from memory."""
+    rule = signature.definition.rules.get("moves")
+    found = rule(signature) if rule is not None else None
+    if found is None:
+        return None
+    name, order = found
+    target, source = signature.operand("dst"), signature.operand(name)
+    kinds = target.type, source.type
+    if any(k.indirection is not None or any(s < 0 for s in k.strides) for k in kinds):
+        return None
+    axes = _together(kinds[0], kinds[1], order)
+    return Shape(target, source, kinds[0].dtype.itemsize, axes) if axes is not None else None
+
+
+def _together(target: ViewType, source: ViewType, order: Sequence[int]) -> tuple[Axis, ...] | None:
+    """Loops over the elements of both in row-major order, `order` being that of the source's dimensions.
+
+    None where one's dimensions end within those of the other.
+    """
+    size = target.dtype.itemsize
+    left = [(n, s) for n, s in zip(target.shape, target.strides, strict=True) if n > 1]
+    right = [(source.shape[d], source.strides[d]) for d in order if source.shape[d] > 1]
+    axes: list[Axis] = []
+    while left and right:
+        (n, to), (m, origin) = left.pop(), right.pop()
+        count = min(n, m)
+        if n % count or m % count:
+            return None
+        axes.append(Axis(count, to * size, origin * size))
+        if n > count:
+            left.append((n // count, to * count))
+        if m > count:
+            right.append((m // count, origin * count))
+    return tuple(reversed(axes))
+
+
+def behind(read: Move, written: Sequence[Move]) -> list[Move] | None:
+    """The moves that bring the elements of `read` from where `written` took them; None if that is hard to say.
+
+    Args:
+        written: all that is known of the buffer that `read` takes its elements from, no element twice.
+    """
+    found: list[Move] = []
+    for earlier in written:
+        if earlier.size != read.size:
+            return None
+        inside = _follow(
+            read.origin - earlier.to, [(n, origin, to) for n, to, origin in read.axes], earlier.axes
+        )
+        if inside is not None:
+            first, loops = inside
+            axes = tuple(Axis(n, to, origin) for n, to, origin in loops)
+            return [Move(earlier.source, earlier.origin + first, read.to, read.size, axes)]
+        around = _follow(
+            earlier.to - read.origin, earlier.axes, [Axis(n, origin, to) for n, to, origin in read.axes]
+        )
+        if around is not None:
+            first, loops = around
+            axes = tuple(Axis(n, to, origin) for n, origin, to in loops)
+            found.append(Move(earlier.source, earlier.origin, read.to + first, read.size, axes))
+    return found if sum(move.elements for move in found) == read.elements else None
+
+
+def _follow(
+    start: int, loops: Iterable[tuple[int, int, int]], view: Sequence[Axis]
+) -> tuple[int, list[tuple[int, int, int]]] | None:
+    """Where the elements that loops reach in a view are on the view's other side.
+
+    Args:
+        start: where the first one is, relative to the first element of the view's `to` side.
+        loops: trips, step on that side, and a step to keep.
+        view: has no two elements at the same place of its `to` side.
+
+    Returns:
+        Where the first one is relative to the view's first element; trips, kept steps, and steps of the loops there.
+        None if not all are in the view.
+    """
+    order = sorted((axis for axis in view if axis.count > 1), key=lambda axis: -axis.to)
+    reach = 0
+    for axis in reversed(order):
+        if axis.to <= reach:
+            return None
+        reach += axis.to * (axis.count - 1)
+    last: list[int] = []  # the largest index along every axis so far
+    first = 0
+    for axis in order:
+        index, start = divmod(start, axis.to)
+        if not 0 <= index < axis.count:
+            return None
+        last.append(index)
+        first += index * axis.origin
+    if start:
+        return None
+    result: list[tuple[int, int, int]] = []
+    pending = [loop for loop in loops if loop[0] > 1]
+    while pending:
+        count, step, kept = pending.pop(0)
+        if step == 0:
+            result.append((count, kept, 0))
+            continue
+        level = next((i for i, axis in enumerate(order) if axis.to <= step), None)
+        if level is None or step % order[level].to:
+            return None
+        axis, by = order[level], step // order[level].to
+        room = (axis.count - 1 - last[level]) // by + 1
+        if count > room:  # it goes on along the next longer axis
+            if last[level] or room == 1 or axis.count % by or count % room:
+                return None
+            pending.insert(0, (count // room, step * room, kept * room))
+            count = room
+        last[level] += by * (count - 1)
+        result.append((count, kept, by * axis.origin))
+    return first, result
+
+
+class Box(NamedTuple):
+    """Rows [top, bottom) and in each of them bytes [left, right)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def meets(self, other: Box) -> bool:
+        rows = self.top < other.bottom and other.top < self.bottom
+        return rows and self.left < other.right and other.left < self.right
+
+
+def box(move: Move, row: int) -> Box:
+    """A box around what a move writes to a buffer with rows of so many bytes."""
+    top, left = divmod(move.to, row)
+    bottom, right = top + 1, left + move.size
+    for axis in move.axes:
+        down, along = divmod(axis.to, row)
+        bottom += down * (axis.count - 1)
+        right += along * (axis.count - 1)
+    if right > row:  # it runs on into other rows
+        return Box(top, bottom + right // row, 0, row)
+    return Box(top, bottom, left, right)
