@@ -24,9 +24,10 @@ when none does, the one that ends it goes back to the body when one does.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 
@@ -54,6 +55,7 @@ class Parameter:
     Attributes:
         optional: None may be given.
         register: a VirtualRegister may be given, and stands for the one-element tensor behind it.
+        list: the list whose item it is, if calls give it in one.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Parameter:
     written: bool
     optional: bool = True
     register: bool = False
+    list: str = ""
 
 
 Rule = Callable[..., Any]
@@ -127,11 +130,18 @@ def define(
     by_row: int = 0,
     elementwise: bool = False,
     indexed: bool = False,
+    lists: Mapping[str, int] = MappingProxyType({}),
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name == "name":
+            continue
+        if parameter.name in lists:
+            parameters += [
+                Parameter(f"{parameter.name}_{i}", Role.optional_tensor, parameter.default, False, list=parameter.name)
+                for i in range(lists[parameter.name])
+            ]
             continue
         annotation = parameter.annotation if isinstance(parameter.annotation, str) else ""
         written = parameter.name in writes

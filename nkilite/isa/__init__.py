@@ -19,6 +19,7 @@ from nkilite.isa.constants import (
 )
 from nkilite.isa.copy import memset, tensor_copy, tensor_copy_predicated
 from nkilite.isa.dma import dma_copy, dma_transpose
+from nkilite.isa.dma_compute import dma_compute
 from nkilite.isa.gather import local_gather, nc_n_gather
 from nkilite.isa.gpsimd_search import nonzero_with_count, sequence_bounds, topk
 from nkilite.isa.mx import nc_matmul_mx, quantize_mx
@@ -53,6 +54,7 @@ __all__ = [
     "bn_aggr",
     "bn_stats",
     "dge_mode",
+    "dma_compute",
     "dma_copy",
     "dma_engine",
     "dma_transpose",

@@ -79,7 +79,7 @@ def dma_copy(
 @dma_copy.check
 def _(call: Signature) -> None:
     for operand in ("dst", "src"):
-        _require_reachable(call, operand)
+        require_reachable(call, operand)
     if call.dst.size != call.src.size:
         raise ShapeMismatch(
             instruction=rules.instruction_name(call),
@@ -121,20 +121,20 @@ def _keep_absent(
 
 @dma_copy.cost
 def _(call: Signature) -> Cost:
-    runs = max(_runs(call.dst), _runs(call.src))
+    pieces = max(runs(call.dst), runs(call.src))
     wider = max(call.dst.dtype.itemsize, call.src.dtype.itemsize)
     partitions = [o.partitions for o in (call.dst, call.src) if o.region.on_chip]
     if not partitions:
         # Nothing ties a piece of HBM to one engine, so a long run is shared by all.
-        runs = max(runs, min(call.target.dma_engines, call.dst.size))
+        pieces = max(pieces, min(call.target.dma_engines, call.dst.size))
     return costs.dma(
-        call.target, runs, call.dst.size * wider / runs, partitions=min(partitions) if partitions else None,
+        call.target, pieces, call.dst.size * wider / pieces, partitions=min(partitions) if partitions else None,
     )
 
 
-def _runs(kind: ViewType) -> int:
+def runs(kind: ViewType) -> int:
     """The number of contiguous pieces of memory a view consists of; every partition is one of its own."""
-    rows = kind.region.on_chip or _by_vector(kind)
+    rows = kind.region.on_chip or by_vector(kind)
     run = 1
     for n, stride in reversed(list(zip(kind.shape, kind.strides, strict=True))[1 if rows else 0:]):
         if n != 1 and stride != run:
@@ -143,7 +143,7 @@ def _runs(kind: ViewType) -> int:
     return kind.size // run
 
 
-def _by_vector(kind: ViewType) -> bool:
+def by_vector(kind: ViewType) -> bool:
     """Whether every position of dimension 0 has its own runtime index."""
     return kind.indirection is not None and kind.indirection.kind is IndirectKind.vector
 
@@ -210,7 +210,7 @@ def _(call: Signature) -> None:
     src, dst = call.src, call.dst
     name = rules.instruction_name(call)
     for operand in ("dst", "src"):
-        _require_reachable(call, operand)
+        require_reachable(call, operand)
     order = _ORDERS.get(src.ndim)
     if order is None:
         raise ShapeMismatch(
@@ -233,7 +233,7 @@ def _(call: Signature) -> None:
     _require_options(call)
     if src.indirection is None and call.oob_mode is OobMode.skip:
         raise _invalid(call, "oob_mode", "skip", "error, for src has no runtime index")
-    if _by_vector(src):
+    if by_vector(src):
         _require_gather_transpose(call, src)
     elif call.dge_mode is _DgeMode.swdge and src.indirection is None:
         raise _invalid(call, "dge_mode", "swdge", "unknown, none or hwdge, for src has no runtime index")
@@ -319,7 +319,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- what both instructions ask -----------------------------------------------------------------------------
 
 
-def _require_reachable(call: Signature, operand: str) -> None:
+def require_reachable(call: Signature, operand: str) -> None:
     """Raise unless a DMA engine reaches the operand, whose index tile must cover its rows."""
     rules.require_memory(call, operand, rules.SBUF, *rules.HBM)
     kind = call.arguments[operand]
@@ -328,7 +328,7 @@ def _require_reachable(call: Signature, operand: str) -> None:
     indirection = kind.indirection
     if indirection is None:
         return
-    entries = kind.shape[0] if _by_vector(kind) else 1
+    entries = kind.shape[0] if by_vector(kind) else 1
     if prod(indirection.index.shape) < entries:
         raise ShapeMismatch(
             instruction=rules.instruction_name(call),
@@ -348,8 +348,8 @@ def _require_options(call: Signature) -> None:
             raise _invalid(call, "priority", describe(call.priority), "an integer from 0 to 3")
     if call.dge_mode is _DgeMode.hwdge:
         rules.require_generation(call, 3, "dge_mode.hwdge")
-    by_vector = _by_vector(call.dst) or _by_vector(call.src)
-    if by_vector and call.dge_mode not in (_DgeMode.unknown, _DgeMode.swdge):
+    indexed = by_vector(call.dst) or by_vector(call.src)
+    if indexed and call.dge_mode not in (_DgeMode.unknown, _DgeMode.swdge):
         expected = "unknown or swdge, which alone gather and scatter"
         raise _invalid(call, "dge_mode", call.dge_mode.name, expected)
 

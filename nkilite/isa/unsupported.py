@@ -9,7 +9,6 @@ from nkilite.errors import UnsupportedError
 
 # What is missing, by family; docs/compatibility.md repeats this list and a test keeps the two equal.
 FAMILIES = {
-    "DMA with computation": ("dma_compute",),
     "several cores": ("core_barrier", "sendrecv"),
 }
 

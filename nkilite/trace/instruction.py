@@ -12,11 +12,12 @@ import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from nkilite.deprecation import deprecated
-from nkilite.errors import UnknownKeyword
+from nkilite.errors import InvalidOperand, UnknownKeyword, describe
 from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Role, define
 from nkilite.trace import active
 from nkilite.trace.builder import NkiInstruction
@@ -36,6 +37,7 @@ def instruction(
     by_row: int = 0,
     elementwise: bool = False,
     indexed: bool = False,
+    lists: Mapping[str, int] = MappingProxyType({}),
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -52,10 +54,13 @@ def instruction(
         elementwise: whether, in such an instruction, element i of a row depends on element i of the operands alone and
             on operands with one element per row, as long as it does not use registers.
         indexed: whether an operand holds positions in another, and one that is out of bounds is an error.
+        lists: parameters that are lists of tensors, with the most they take. Item i of a list `x` is the operand x_i.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
-        definition = define(function, writes, registers, updates, in_place, control, by_row, elementwise, indexed)
+        definition = define(
+            function, writes, registers, updates, in_place, control, by_row, elementwise, indexed, lists
+        )
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition
@@ -79,12 +84,15 @@ def _compile_wrapper(definition: Definition) -> Any:
     """Generate the call path of one instruction: a key of types and attributes, one dict lookup, one record."""
     header, key, passed = [], ["D"], []
     defaults: dict[str, Any] = {}
+    lists: dict[str, list[str]] = {}
     for p in definition.parameters:
+        if p.list:
+            lists.setdefault(p.list, []).append(p.name)
         if p.default is not inspect.Parameter.empty:
             defaults[f"d_{p.name}"] = p.default
             header.append(f"{p.name}=d_{p.name}")
-        else:
-            header.append(p.name)
+        elif not p.list or len(lists[p.list]) == 1:
+            header.append(p.list or p.name)
         if p.role is Role.attribute:
             key.append(p.name)
             continue
@@ -96,6 +104,9 @@ def _compile_wrapper(definition: Definition) -> Any:
     unwrapped = "".join(
         f"\n    if isinstance({p.name}, R):\n        {p.name} = {p.name}.register_tensor"
         for p in definition.parameters if p.register
+    )
+    unwrapped += "".join(
+        f"\n    {', '.join(items)} = items_of(D, {name!r}, {len(items)}, {name})" for name, items in lists.items()
     )
     plain = all(p.role is Role.tensor for p in definition.parameters if p.role is not Role.attribute)
     words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
@@ -141,10 +152,28 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     namespace: dict[str, Any] = {
         "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
         "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
-        "Handle": NkiInstruction, **defaults,
+        "Handle": NkiInstruction, "items_of": _items, **defaults,
     }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]
+
+
+def _items(definition: Definition, parameter: str, most: int, given: Any) -> tuple:
+    """The items of a list of tensors, and None for those it has not.
+
+    Raises:
+        InvalidOperand: it is no list, or has other items or too many.
+    """
+    if not isinstance(given, (list, tuple)) or not all(isinstance(item, NkiTensor) for item in given):
+        found = describe(given)
+    elif len(given) > most:
+        found = f"a list of {len(given)}"
+    else:
+        return (*given, *[None] * (most - len(given)))
+    raise InvalidOperand(
+        instruction=f"nisa.{definition.name}", operand=parameter, found=found,
+        expected=f"a list of at most {most} tensors",
+    )
 
 
 def _accept_old(definition: Definition, old: dict[str, Any]) -> None:
@@ -160,7 +189,7 @@ def _accept_old(definition: Definition, old: dict[str, Any]) -> None:
         elif keyword == "dtype":
             deprecated(f"dtype= of {instruction}", "the dtype of dst, which decides")
         else:
-            known = [p.name for p in definition.parameters] + ["name"]
+            known = [*dict.fromkeys(p.list or p.name for p in definition.parameters), "name"]
             near = difflib.get_close_matches(keyword, known, 1)
             raise UnknownKeyword(
                 function=instruction, keyword=keyword, known=", ".join(known),
