@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -84,9 +84,11 @@ class Executor:
         launch = case.launch
         assert launch is not None
         module, own_target = self._load(case.source)
-        kernel = getattr(module, launch.kernel)
+        kernel, nki = getattr(module, launch.kernel), importlib.import_module("nki")
         if mode.simulated:
-            kernel = importlib.import_module("nki").simulate(kernel)
+            kernel = nki.simulate(kernel)
+        elif isinstance(kernel, FunctionType):  # the library leaves the decoration of some to its callers
+            kernel = nki.jit(kernel)
         given = launch.arguments()
         passed = [to_framework(value, case.framework) for value in given]
         options = {} if launch.options is None else launch.options(module)

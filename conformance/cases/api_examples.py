@@ -5,7 +5,7 @@ Examples that build their own tiles and assert their own results are not listed:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Example:
         mutates: positions of arguments that the kernel writes.
         tolerance: for the comparison.
         refused_on: targets where a typed error is right.
+        read: turns the results into what is compared; None takes them as they are.
         name: tells several examples of one block apart.
     """
 
@@ -45,6 +46,7 @@ class Example:
     mutates: tuple[int, ...] = ()
     tolerance: Tolerance = DEFAULT_TOLERANCE
     refused_on: frozenset[str] = frozenset()
+    read: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     name: str = ""
 
 
@@ -100,6 +102,24 @@ def _nonzero_with_count(values: np.ndarray) -> np.ndarray:
     found = np.flatnonzero(values[0])
     padding = np.full(values.shape[1] - len(found), -1)
     return np.concatenate([found, padding, [len(found)]])[None, :]
+
+
+def _snakes() -> tuple[np.ndarray]:
+    """48 distinct values in each 16 partitions."""
+    rng = np.random.default_rng(9)
+    return (np.concatenate([rng.permutation(48).reshape(16, 3) for _ in range(8)]).astype(ref.BFLOAT16),)
+
+
+def _topk(snake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 8 largest of 42 values in each 16 partitions, ascending, and their numbers."""
+    values = ref.wide(snake).reshape(8, 16, 3).transpose(0, 2, 1).reshape(8, 48)[:, :42]
+    chosen = np.argsort(values, axis=1, kind="stable")[:, -8:]
+    return np.take_along_axis(values, chosen, axis=1), chosen
+
+
+def _topk_results(results: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What is defined: results are numbered like the values, so that eight fill half of a group's first column."""
+    return [result.reshape(8, 16, 8)[:, :8, 0] for result in results]
 
 
 def _gather_flattened_arguments() -> tuple[np.ndarray, ...]:
@@ -195,9 +215,8 @@ EXAMPLES: dict[str, Example] = {
     "nisa.nonzero_with_count[1]": Example(
         ("in_tensor",), _sparse_row, _nonzero_with_count, function="nonzero_with_count_kernel"
     ),
-    # The text leaves open which partitions of a group of 16 receive the result, so nothing is compared.
     "nisa.topk[0]": Example(
-        ("in_tensor",), lambda: (ref.uniform("snake", 128, 3, dtype=ref.BFLOAT16),), function="topk_kernel"
+        ("in_tensor",), _snakes, _topk, function="topk_kernel", read=_topk_results
     ),
     "nl.NkiTensor.__getitem__[0]": Example(("i",), lambda: (16,)),
 }  # fmt: skip

@@ -150,5 +150,6 @@ def _entry_case(
         entry.tolerance,
         mutates=entry.mutates,
         pairs=not entry.kernel and not entry.function,
+        read=entry.read,
     )
     return Case(SUITE, label, GeneratedSource(path, label, text), launch, refused_on=refused | entry.refused_on)

@@ -76,6 +76,11 @@ def dma_copy(
     """
 
 
+@dma_copy.normalize
+def _(arguments: dict[str, Any], target: Any) -> None:
+    _name_mode(arguments)
+
+
 @dma_copy.check
 def _(call: Signature) -> None:
     for operand in ("dst", "src"):
@@ -201,6 +206,7 @@ def dma_transpose(
 
 @dma_transpose.normalize
 def _(arguments: dict[str, Any], target: Any) -> None:
+    _name_mode(arguments)
     if arguments["axes"] is None and isinstance(arguments["src"], ViewType):
         arguments["axes"] = _ORDERS.get(arguments["src"].ndim)
 
@@ -334,6 +340,13 @@ def require_reachable(call: Signature, operand: str) -> None:
             instruction=rules.instruction_name(call),
             detail=f"the index of {operand} has shape {indirection.index.shape} for {entries} rows",
         )
+
+
+def _name_mode(arguments: dict[str, Any]) -> None:
+    """The member of nisa.dge_mode that public kernels also write as its value."""
+    mode = arguments["dge_mode"]
+    if type(mode) is int and mode in [member.value for member in _DgeMode]:
+        arguments["dge_mode"] = _DgeMode(mode)
 
 
 def _require_options(call: Signature) -> None:

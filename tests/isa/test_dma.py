@@ -418,7 +418,7 @@ def test_copy_rules():
         errors.UnsupportedOnTarget, "trn2",
         lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=mode.hwdge), "trn1",
     )
-    _raises(errors.InvalidOperand, "dge_mode is .*2", lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=2))
+    _raises(errors.InvalidOperand, "dge_mode is .*7", lambda: copy(new((4, 8)), hbm((4, 8)), dge_mode=7))
     _raises(errors.InvalidOperand, "oob_mode is .*1", lambda: copy(new((4, 8)), hbm((4, 8)), oob_mode=1))
     _raises(
         errors.InvalidOperand, "dge_mode is hwdge",
@@ -448,6 +448,7 @@ def test_options_without_effect_on_results(monkeypatch):
         data, result = new(x.shape), hbm(x.shape)
         nisa.dma_copy(data, x, priority=0, dge_mode=nisa.dge_mode.hwdge, engine=nisa.engine.sync, name="load")
         nisa.dma_copy(result, data, 3, ERROR, nisa.dge_mode.swdge)
+        nisa.dma_copy(result, data, dge_mode=3)  # dge_mode.none by its value, as in the NKI Library
         return result
 
     x = make((4, 8), "float32")
