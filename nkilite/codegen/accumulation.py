@@ -98,7 +98,7 @@ def multiply_add(
                 next_strip = right._replace(pointer=then[1]).of(e, column)
                 fetched = min(_MOST_LINES, -(-right.rows * -(-count // WIDTH) // left.columns))
 
-                def rows(row: Value, at: Value, tall: int, distance: Value | None) -> None:
+                def rows(row: Value, at: Value, tall: int) -> None:
                     def fetch(turn: Value) -> None:
                         number = e.add(row, turn)
                         line = e.step(next_strip, number, fetched * LINE)
@@ -108,12 +108,11 @@ def multiply_add(
                             with e.when(last):
                                 followers.touch(number, column, count)
 
-                    assert distance is not None
                     target = sums._replace(pointer=e.step(corner, row, sums.row_stride))
                     side = Broadcast.of(e, left)._replace(pointer=at)
-                    multiply(e, side, vectors, right.rows, tall, target, adds, Ahead(distance, block.rows, fetch))
+                    multiply(e, side, vectors, right.rows, tall, target, adds, Ahead(block.rows, fetch))
 
-                Broadcast.of(e, left._replace(pointer=here[0])).blocks(e, block.rows, rows, then[0])
+                Broadcast.of(e, left._replace(pointer=here[0])).blocks(e, block.rows, rows)
 
             whole = width // at_once
             with e.loop(whole) as parts:

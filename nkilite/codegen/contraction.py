@@ -143,7 +143,7 @@ def _panel(
         vectors = (_in_place if right.scratch is None else _pack)(e, right, column, count)
     corner = e.step(out.pointer, column, out.column_stride)
 
-    def block(row: Value, first: Value, rows: int, _: Value | None) -> None:
+    def block(row: Value, first: Value, rows: int) -> None:
         target = out._replace(pointer=e.step(corner, row, out.row_stride))
         multiply(e, left._replace(pointer=first), vectors, right.rows, rows, target, accumulate)
 

@@ -20,6 +20,7 @@ from nkilite.ir.panels import LINE, WIDTH
 Parts = tuple[Matrix, ...]  # matrices whose rows follow each other along the contraction
 
 _WIDTH_BITS = WIDTH.bit_length() - 1
+_UNROLLED = 4  # steps along the contraction: what is not a multiply-add takes the place of one
 _ROW_PAD = 64  # bytes between widened rows, so that rows of 2 ** n bytes do not share cache sets
 
 
@@ -66,47 +67,29 @@ class Broadcast(NamedTuple):
                 _widen(e, part, e.step(part.pointer, k.index, part.row_stride), e.step(base, k.index, pitch))
         return cls(scratch, pitch, first.columns, 4)
 
-    def blocks(
-        self, e: Emitter, tall: int, body: Callable[[Value, Value, int, Value | None], None],
-        then: Value | None = None,
-    ) -> None:
-        """body(first column, its address, count, bytes to what comes next) for all columns, at most `tall` at once.
-
-        Args:
-            then: what is read after all of it; the bytes are None if that is not known.
-        """
+    def blocks(self, e: Emitter, tall: int, body: Callable[[Value, Value, int], None]) -> None:
+        """body(first column, its address, count) for all columns, at most `tall` at once."""
         width = tall if self.panel is None else WIDTH
         distance = width * self.column_stride if self.panel is None else self.panel
-        full, rest = divmod(self.columns, width)
+        full = self.columns // width
         if full:
             with e.loop(full) as loop:
                 at = e.step(self.pointer, loop.index, distance)
-                ahead = None
-                if then is not None:
-                    ahead = e.i64(distance) if rest else e.select(
-                        e.compare("eq", loop.index, e.i64(full - 1)), _distance(e, at, then), e.i64(distance)
-                    )
-                self._pieces(e, e.mul(loop.index, e.i64(width)), at, width, tall, body, ahead)
-        if rest:
-            at = e.offset(self.pointer, full * distance)
-            ahead = None if then is None else _distance(e, at, then)
-            self._pieces(e, e.i64(full * width), at, rest, tall, body, ahead)
+                self._pieces(e, e.mul(loop.index, e.i64(width)), at, width, tall, body)
+        if full * width < self.columns:
+            self._pieces(e, e.i64(full * width), e.offset(self.pointer, full * distance), self.columns - full * width,
+                         tall, body)
 
     def _pieces(
         self, e: Emitter, column: Value, pointer: Value, count: int, tall: int,
-        body: Callable[[Value, Value, int, Value | None], None], ahead: Value | None,
+        body: Callable[[Value, Value, int], None],
     ) -> None:
         whole = count // tall * tall
         if whole:
             with e.loop(whole, step=tall) as loop:
-                body(e.add(column, loop.index), e.step(pointer, loop.index, self.column_stride), tall, ahead)
+                body(e.add(column, loop.index), e.step(pointer, loop.index, self.column_stride), tall)
         if whole < count:
-            body(e.add(column, e.i64(whole)), e.offset(pointer, whole * self.column_stride), count - whole, ahead)
-
-
-def _distance(e: Emitter, start: Value, end: Value) -> Value:
-    """Bytes from one address to another."""
-    return e.sub(e.convert("ptrtoint", end, "i64"), e.convert("ptrtoint", start, "i64"))
+            body(e.add(column, e.i64(whole)), e.offset(pointer, whole * self.column_stride), count - whole)
 
 
 def _widen(e: Emitter, part: Matrix, source: Value, target: Value) -> None:
@@ -166,12 +149,10 @@ class Ahead(NamedTuple):
     """What to fetch while a block is multiplied.
 
     Attributes:
-        left: so many bytes after what is read of the left side.
         turns: in so many turns the contraction is made.
         fetch: called in every one of them with its number.
     """
 
-    left: Value
     turns: int
     fetch: Callable[[Value], None]
 
@@ -182,30 +163,35 @@ def multiply(
 ) -> None:
     """One block of sums over the whole contraction, added to `out` if wanted, rounded and stored."""
 
-    def step(k: Value, sums: Sequence[Value]) -> list[Value]:
-        row = e.step(right.pointer, k, right.stride)
+    def step(column: Value, row: Value, sums: Sequence[Value]) -> list[Value]:
+        """One step along the contraction, at addresses of both sides."""
         vectors = [right.load(e, row, i) for i in range(len(right.widths))]
-        column = e.step(left.pointer, k, left.row_stride)
-        if ahead is not None:
-            e.prefetch(e.offset(column, ahead.left))
         ones = (e.load("float", e.offset(column, m * left.column_stride)) for m in range(rows))
         products = [(one, vector) for one in ones for vector in vectors]
         return [e.fma(e.splat(one, v.lanes), v, total) for (one, v), total in zip(products, sums, strict=True)]
 
+    def at(k: Value, column: Value, row: Value) -> tuple[Value, Value]:
+        return e.step(column, k, left.row_stride), e.step(row, k, right.stride)
+
     totals = tuple(e.f32(0, width) for _ in range(rows) for width in right.widths)
-    steps = depth // ahead.turns if ahead is not None else 0
     done = 0
-    if ahead is not None and steps:
-        with e.loop(ahead.turns, *totals) as turn:
+    if ahead is not None:
+        steps = depth // ahead.turns // _UNROLLED * _UNROLLED
+        done = ahead.turns * steps
+        with e.loop(ahead.turns if steps else 0, *totals) as turn:
             ahead.fetch(turn.index)
-            with e.loop(steps, *turn.values) as loop:
-                loop.carry(*step(e.add(e.mul(turn.index, e.i64(steps)), loop.index), loop.values))
+            begin = at(e.mul(turn.index, e.i64(steps)), left.pointer, right.pointer)
+            with e.loop(steps, *turn.values, step=_UNROLLED) as loop:
+                column, row = at(loop.index, *begin)
+                sums: Sequence[Value] = loop.values
+                for i in range(_UNROLLED):
+                    sums = step(e.offset(column, i * left.row_stride), e.offset(row, i * right.stride), sums)
+                loop.carry(*sums)
             turn.carry(*loop.results)
         totals = turn.results
-        done = ahead.turns * steps
     if done < depth:
         with e.loop(depth, *totals, start=done) as loop:
-            loop.carry(*step(loop.index, loop.values))
+            loop.carry(*step(*at(loop.index, left.pointer, right.pointer), loop.values))
         totals = loop.results
     if isinstance(accumulate, bool):
         _deposit(e, totals, right, rows, out, accumulate)
