@@ -15,17 +15,36 @@ RUN = 4  # neighbouring columns read or written at once; rows come in multiples 
 
 def load(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> list[Value]:
     """RUN columns, each a float32 vector of `rows` lanes; rows are `pitch` bytes apart."""
-    runs = [e.load(convert.raw_scalar(dtype), e.offset(pointer, row * pitch), RUN) for row in range(rows)]
-    # Vector j holds rows j, j + 4, j + 8, ...: transposed, lanes are in the order of rows.
-    return _transpose_segments(e, [convert.widen(e, dtype, _join(e, runs[j::RUN])) for j in range(RUN)])
+    runs = _read(e, convert.raw_scalar(dtype), pointer, pitch, rows)
+    return _transpose_segments(e, [convert.widen(e, dtype, run) for run in runs])
+
+
+def load_bits(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> list[Value]:
+    """RUN columns as they lie in memory, in integers of the element's size."""
+    return _transpose_segments(e, _read(e, f"i{8 * dtype.itemsize}", pointer, pitch, rows))
 
 
 def store(e: Emitter, dtype: DType, columns: list[Value], pointer: Value, pitch: int) -> None:
     """Round RUN columns and write them to rows `pitch` bytes apart."""
-    for j, vector in enumerate(_transpose_segments(e, columns)):
-        raw = convert.narrow(e, dtype, vector)
-        for first in range(0, raw.lanes, RUN):
-            run = e.shuffle(raw, None, range(first, first + RUN))
+    _write(e, [convert.narrow(e, dtype, run) for run in _transpose_segments(e, columns)], pointer, pitch)
+
+
+def store_bits(e: Emitter, columns: list[Value], pointer: Value, pitch: int) -> None:
+    """Write RUN columns of elements as they are."""
+    _write(e, _transpose_segments(e, columns), pointer, pitch)
+
+
+def _read(e: Emitter, scalar: str, pointer: Value, pitch: int, rows: int) -> list[Value]:
+    """Vector j holds rows j, j + 4, j + 8, ...: transposed, lanes are in the order of rows."""
+    runs = [e.load(scalar, e.offset(pointer, row * pitch), RUN) for row in range(rows)]
+    return [_join(e, runs[j::RUN]) for j in range(RUN)]
+
+
+def _write(e: Emitter, runs: list[Value], pointer: Value, pitch: int) -> None:
+    """The reverse of `_read`."""
+    for j, vector in enumerate(runs):
+        for first in range(0, vector.lanes, RUN):
+            run = e.shuffle(vector, None, range(first, first + RUN))
             e.store(run, e.offset(pointer, (first + j) * pitch))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nkilite.codegen import elementwise, xorwow
+from nkilite.codegen import convert, xorwow
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 
@@ -11,11 +11,7 @@ def integers(kernel: MicroKernel, out: str, streams: int, seed: int) -> None:
     """out = the low bits of random numbers."""
     e, target = kernel.e, kernel.operands[out]
     with xorwow.blocks(kernel, target.shape[0], streams, seed) as block:
-
-        def element(bits: Value, at: list[Value]) -> None:
-            elementwise.store(e, target.dtype, bits, at[0], target.strides[0], "i32")
-
-        xorwow.draw(kernel, block, [out], element)
+        xorwow.draw(kernel, block, out, None, lambda bits: convert.from_i32(e, target.dtype, bits))
 
 
 def interval(kernel: MicroKernel, out: str, low: str, high: str, streams: int, seed: int) -> None:
@@ -25,27 +21,25 @@ def interval(kernel: MicroKernel, out: str, low: str, high: str, streams: int, s
         least, most = block.column(low, "f32"), block.column(high, "f32")
         width = e.sub(most, least)
 
-        def element(bits: Value, at: list[Value]) -> None:
+        def value(bits: Value) -> Value:
             value = e.add(least, e.mul(_uniform(e, bits), width))
             value = e.select(e.compare("ogt", value, most), most, value)  # the width may have been rounded up
-            elementwise.store(e, target.dtype, value, at[0], target.strides[0], "f32")
+            return convert.narrow(e, target.dtype, value)
 
-        xorwow.draw(kernel, block, [out], element)
+        xorwow.draw(kernel, block, out, None, value)
 
 
 def drop(kernel: MicroKernel, out: str, data: str, probability: str, streams: int, seed: int) -> None:
     """out = data, bit by bit, with zeros where a uniform number is below the probability."""
-    e, target, source = kernel.e, kernel.operands[out], kernel.operands[data]
-    with xorwow.blocks(kernel, target.shape[0], streams, seed) as block:
+    e = kernel.e
+    with xorwow.blocks(kernel, kernel.operands[out].shape[0], streams, seed) as block:
         limit = block.column(probability, "f32")
 
-        def element(bits: Value, at: list[Value]) -> None:
-            value = elementwise.load(e, source.dtype, at[1], block.lanes, source.strides[0], "bits")
-            kept = e.compare("oge", _uniform(e, bits), limit)
-            value = e.select(kept, value, e.const(value.scalar, 0, block.lanes))
-            elementwise.store(e, target.dtype, value, at[0], target.strides[0], "bits")
+        def kept(bits: Value, element: Value) -> Value:
+            keeps = e.compare("oge", _uniform(e, bits), limit)
+            return e.select(keeps, element, e.const(element.scalar, 0, block.lanes))
 
-        xorwow.draw(kernel, block, [out, data], element)
+        xorwow.draw(kernel, block, out, data, kept)
 
 
 def state(kernel: MicroKernel, tile: str, streams: int, seed: int, into_registers: bool) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from nkilite.codegen import elementwise, nest
+from nkilite.codegen import columns, elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
@@ -27,7 +27,7 @@ MIX = (0x85EBCA6B, 0xC2B2AE35)  # multipliers of MurmurHash3's finalizer
 _BLOCK = 16  # partitions at once
 _WORD = 4  # bytes
 
-Element = Callable[[Value, list[Value]], None]
+Body = Callable[..., Value]
 
 
 class Block:
@@ -95,34 +95,68 @@ def blocks(kernel: MicroKernel, partitions: int, streams: int, seed: int) -> Ite
         yield Block(kernel, kernel.e.mul(loop.index, kernel.e.i64(lanes)), lanes, streams, seed)
 
 
-def draw(kernel: MicroKernel, block: Block, tiles: Sequence[str], element: Element) -> None:
-    """Call `element(32 random bits in each lane, addresses)` for the elements of a block's partitions, in order.
+def draw(kernel: MicroKernel, block: Block, out: str, data: str | None, body: Body) -> None:
+    """out = body(32 random bits, element of data), for the elements of a block's partitions, in row-major order.
 
-    The addresses are those of the tiles' elements in the block's first partition.
+    Elements are the bits in memory. Without `data`, body is given the random bits alone.
     """
     e, lanes = kernel.e, block.lanes
-    word, state = lanes * _WORD, lanes * _WORD * STATE_WORDS
-    memory = e.scratch(block.streams * state)
-    places = [[e.offset(memory, s * state + i * word) for i in range(STATE_WORDS)] for s in range(block.streams)]
-    for at, words in zip(places, block.states(), strict=True):
-        for place, value in zip(at, words, strict=True):
-            e.store(value, place)
+    names = [out, data] if data else [out]
+    operands = [kernel.operands[name] for name in names]
+    pitches = [o.strides[0] for o in operands]
+    number = _Numbers(e, block)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
-        stream = e.and_(chunk.position, e.i64(block.streams - 1))
-        here = e.step(memory, stream, state)
-        x, y, z, w, v, d = (e.load("i32", e.offset(here, i * word), lanes) for i in range(STATE_WORDS))
+        bits = [number.next(e.add(chunk.position, e.i64(i * chunk.apart))) for i in range(chunk.lanes)]
+        dense = all(stride == o.dtype.itemsize for stride, o in zip(chunk.strides, operands, strict=True))
+        if dense and chunk.lanes == columns.RUN and lanes % columns.RUN == 0:
+            loaded = [columns.load_bits(e, operands[1].dtype, chunk.pointers[1], pitches[1], lanes)] if data else []
+            columns.store_bits(e, [body(*v) for v in zip(bits, *loaded, strict=True)], chunk.pointers[0], pitches[0])
+            return carried
+        for i, drawn in enumerate(bits):
+            at = [e.offset(p, i * stride) for p, stride in zip(chunk.pointers, chunk.strides, strict=True)]
+            elements = [
+                elementwise.load(e, o.dtype, p, lanes, pitch, "bits")
+                for p, o, pitch in zip(at[1:], operands[1:], pitches[1:], strict=True)
+            ]
+            elementwise.store(e, operands[0].dtype, body(drawn, *elements), at[0], pitches[0], "bits")
+        return carried
+
+    FreeWalk(operands, columns.RUN, ordered=True).run(e, [block.row(name) for name in names], (), step)
+    number.keep()
+
+
+class _Numbers:
+    """The generators of a block while it draws, with their states in scratch."""
+
+    def __init__(self, e: Emitter, block: Block) -> None:
+        self._e, self._block = e, block
+        self._word = block.lanes * _WORD
+        self._memory = e.scratch(block.streams * STATE_WORDS * self._word)
+        for place, value in zip(self._places(), (word for state in block.states() for word in state), strict=True):
+            e.store(value, place)
+
+    def _places(self) -> list[Value]:
+        count = self._block.streams * STATE_WORDS
+        return [self._e.offset(self._memory, i * self._word) for i in range(count)]
+
+    def next(self, position: Value) -> Value:
+        """The random bits of the elements at a position."""
+        e, lanes = self._e, self._block.lanes
+        stream = e.and_(position, e.i64(self._block.streams - 1))
+        here = e.step(self._memory, stream, STATE_WORDS * self._word)
+        x, y, z, w, v, d = (e.load("i32", e.offset(here, i * self._word), lanes) for i in range(STATE_WORDS))
         t = e.xor(x, e.lshr(x, e.i32(2, lanes)))
         new = e.xor(e.xor(v, e.shl(v, e.i32(4, lanes))), e.xor(t, e.shl(t, e.i32(1, lanes))))
         d = e.add(d, e.i32(WEYL, lanes))
         for i, value in enumerate((y, z, w, v, new, d)):
-            e.store(value, e.offset(here, i * word))
-        element(e.add(new, d), chunk.pointers)
-        return carried
+            e.store(value, e.offset(here, i * self._word))
+        return e.add(new, d)
 
-    operands = [kernel.operands[name] for name in tiles]
-    FreeWalk(operands, 1, ordered=True).run(e, [block.row(name) for name in tiles], (), step)
-    block.keep([[e.load("i32", place, lanes) for place in at] for at in places])
+    def keep(self) -> None:
+        """Write the states back to the registers."""
+        words = [self._e.load("i32", place, self._block.lanes) for place in self._places()]
+        self._block.keep([words[i : i + STATE_WORDS] for i in range(0, len(words), STATE_WORDS)])
 
 
 def seed(kernel: MicroKernel, source: str, streams: int) -> None:
