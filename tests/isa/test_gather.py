@@ -141,6 +141,26 @@ def test_local_views_on_every_cpu(monkeypatch, level, order, width, count):
     np.testing.assert_array_equal(result, wanted)
 
 
+@pytest.mark.parametrize("threads", ["2", "3"])
+def test_partitions_are_shared_by_threads(monkeypatch, threads):
+    monkeypatch.setenv("NKILITE_NUM_THREADS", threads)
+
+    def kernel(x, indices, index):
+        data, single, runs = tile(x), new((128, 900), x.dtype), new((128, 1024), x.dtype)
+        nisa.nc_n_gather(single, data, tile(indices))
+        nisa.local_gather(runs, data, tile(index), 4)
+        return outputs(single, runs)
+
+    x, indices = make((128, 800), "float32"), positions((128, 900), 800)
+    index = positions((128, 16), 797, np.uint16)
+    single, runs = nki.jit(kernel)(x, indices, index)
+    np.testing.assert_array_equal(single, np.take_along_axis(x, indices.astype(np.int64), axis=1))
+    np.testing.assert_array_equal(runs, expected(x, index, 4, 256))
+    indices[100, 5] = 800
+    with pytest.raises(errors.IndirectOutOfBounds, match=r"800 is not in \[0, 800\)"):
+        nki.jit(kernel)(x, indices, index)
+
+
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 

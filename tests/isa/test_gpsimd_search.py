@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from isa_testing import CPU_LEVELS, both, new, outputs, raises, same, tile
 
+import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
@@ -100,6 +101,25 @@ def test_topk_of_views_on_every_cpu(monkeypatch, level):
     wanted = np.full((32, 9, 2), 77)
     wanted[:, :, 1] = np.where(filled, expected_indices, 77)
     same(indices, wanted)
+
+
+def test_groups_are_shared_by_threads(monkeypatch):
+    monkeypatch.setenv("NKILITE_NUM_THREADS", "3")
+
+    def kernel(x, sparse):
+        source, values, indices = tile(x), zeros((128, 64), "bfloat16"), zeros((128, 64), "uint32")
+        nisa.topk(values, indices, source, 4000)
+        found = zeros((128, 2001), "int32")
+        nisa.nonzero_with_count(found, tile(sparse))
+        return outputs(values, indices, found)
+
+    x = make((128, 250), "bfloat16")
+    sparse = np.where(make((128, 2000), "float32") > 1, 1, 0).astype(np.int32)
+    values, indices, found = nki.jit(kernel)(x, sparse)
+    expected_values, expected_indices = best(x, 4000, 64)
+    same(values, expected_values)
+    same(indices, expected_indices)
+    np.testing.assert_array_equal(found, counted(sparse))
 
 
 def test_operands_of_topk():

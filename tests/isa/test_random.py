@@ -11,6 +11,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
+from nkilite.ir import parse_program, print_program
 from nkilite.testing import make
 
 MASK = 0xFFFFFFFF
@@ -233,6 +234,19 @@ def test_in_a_device_loop_state_goes_on():
         return outputs(*tiles)
 
     np.testing.assert_array_equal(looped, np.stack(both(unrolled)))
+
+
+def test_state_is_an_operand_in_the_text_of_a_program():
+    def kernel():
+        bits = new((8, 8), "uint32")
+        nisa.rng(bits)
+        nisa.rng(bits, engine=nisa.engine.gpsimd)
+        return outputs(bits)
+
+    text = print_program(nki.jit(kernel).trace())
+    assert "buffer %vector_random_registers = registers registers uint32[128, 24]" in text
+    assert "rng(dst=%sb0, engine=Engine.gpsimd, registers=%gpsimd_random_registers)" in text
+    assert print_program(parse_program(text)) == text
 
 
 # --- dropout and rand2 --------------------------------------------------------------------------------------
