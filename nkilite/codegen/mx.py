@@ -15,13 +15,12 @@ import ml_dtypes
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import contraction, convert, elementwise, matrix, transpose
+from nkilite.codegen import accumulation, convert, elementwise, matrix, tiles, transpose
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.matrix import Matrix
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.dtypes import DType
 from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Feed, Panels, panels
-from nkilite.ir.types import contiguous_strides
 
 SHARED = 8  # partitions that share a scale
 QUADRANT = 32  # partitions whose scales lie together
@@ -54,16 +53,13 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
         out = matrix.dense_scratch(kernel, dtypes.float32, left.columns, right.columns)
     width = min(_COLUMNS, right.columns)
     rows, columns = left.buffer(e, Feed.stationary, left.columns), right.buffer(e, Feed.moving, width)
-    left.fill(e, rows, e.i64(0), left.columns)
+    left.fill(e, rows, e.i64(0))
 
     def piece(first: Value, count: int) -> None:
-        right.fill(e, columns, first, count)
-        result = out._replace(pointer=e.step(out.pointer, first, out.column_stride), columns=count)
-        given = {dst: _operand(kernel, dst, result), stationary: rows.operand(kernel, stationary, left.columns),
-                 moving: columns.operand(kernel, moving, count)}
-        pointers = {dst: result.pointer, stationary: rows.pointer, moving: columns.pointer}
-        part = kernel.part(kernel.call, given, pointers)
-        contraction.matmul(part, dst, stationary, moving, accumulate and not staged, splits=False)
+        some = columns._replace(columns=count)
+        right.fill(e, some, first)
+        sums = out._replace(pointer=e.step(out.pointer, first, out.column_stride), columns=count)
+        _multiply(e, rows, some, sums, accumulate and not staged)
 
     whole, pieces = right.columns // width, -(-right.columns // width)
     share = None if staged or pieces == 1 else kernel.share(pieces, of=(dst,), columns=width)
@@ -77,25 +73,14 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
         matrix.spread(kernel, out, dst, accumulate)
 
 
-def _operand(kernel: MicroKernel, name: str, tile: Matrix) -> CpuOperand:
-    """A matrix as the operand that an algorithm knows by this name."""
-    strides = (tile.row_stride, tile.column_stride)
-    return kernel.operands[name]._replace(dtype=tile.dtype, shape=(tile.rows, tile.columns), strides=strides)
-
-
-class _Values(NamedTuple):
-    """Scratch for the values of an operand, in panels."""
-
-    pointer: Value
-    panels: Panels
-    rows: int
-
-    def operand(self, kernel: MicroKernel, name: str, columns: int) -> CpuOperand:
-        shape, size = (self.rows, columns), self.panels.dtype.itemsize
-        strides = tuple(s * size for s in contiguous_strides(shape))
-        return kernel.operands[name]._replace(
-            dtype=self.panels.dtype, shape=shape, strides=strides, panels=self.panels
-        )
+def _multiply(e: Emitter, left: Packed, right: Packed, out: Matrix, accumulate: bool) -> None:
+    """out (+)= left.T @ right."""
+    if e.host.amx_bf16:
+        tiles.contract(e, [(left, right)], out, accumulate, None)
+        return
+    if right.columns <= e.host.lanes // 2 and right.columns < left.columns:
+        left, right, out = right, left, out.transposed  # so few columns fill no vector
+    accumulation.multiply_add(e, [(left, right)], out, accumulate, None)
 
 
 class _Quantized(NamedTuple):
@@ -112,14 +97,15 @@ class _Quantized(NamedTuple):
     def columns(self) -> int:
         return self.words.columns
 
-    def buffer(self, e: Emitter, feed: Feed, columns: int) -> _Values:
+    def buffer(self, e: Emitter, feed: Feed, columns: int) -> Packed:
+        """Scratch for the values of some columns, in panels."""
         rows = PACKED * self.words.rows
         layout = panels(feed, rows, e.host.amx_bf16)
         assert layout is not None
-        return _Values(e.scratch(layout.size(columns)), layout, rows)
+        return Packed(e.scratch(layout.size(columns)), layout, rows, columns)
 
-    def fill(self, e: Emitter, to: _Values, first: Value, count: int) -> None:
-        """Dequantize columns, which become the first ones of the panels."""
+    def fill(self, e: Emitter, to: Packed, first: Value) -> None:
+        """Dequantize columns from `first` on, as many as `to` has."""
         words = e.step(self.words.pointer, first, self.words.column_stride)
         scales = e.step(self.scales.pointer, first, self.scales.column_stride)
 
@@ -138,7 +124,8 @@ class _Quantized(NamedTuple):
                 panel = e.step(e.offset(target, at // WIDTH * to.panels.panel), column, to.panels.panel // WIDTH)
                 self._group(e, to.panels, e.offset(panel, at % WIDTH * to.panels.column), here, scale)
 
-            full, lanes = count // WIDTH * WIDTH, WIDTH
+            count, lanes = to.columns, WIDTH
+            full = count // WIDTH * WIDTH
             if full:
                 with e.loop(full, step=WIDTH) as loop:
                     piece(loop.index, 0, WIDTH)
