@@ -20,7 +20,7 @@ def by_element(kernel: MicroKernel, out: str, data: str, positions: str) -> None
     e = kernel.e
     target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
     pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
-    walk = FreeWalk([target, chosen], _CHECKED)
+    walk = FreeWalk([target, chosen], _CHECKED, ordered=True)  # the first wrong position is the one reported
     limit, scalar = source.columns, convert.raw_scalar(source.dtype)
     first, end = kernel.share(target.shape[0], rows=1)
     with e.loop(end, start=first) as partition:

@@ -55,6 +55,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "shuffle_mask": ([0] * 32, list(range(32)), [255] * 32, [31, 1]),
     "on_false_value": (-3.4028234663852886e38, 0.0),
     "priority": (None, 0, 9),
+    "n": (8, 42, 7),
+    "num_elem_per_idx": (1, 2, 3),
+    "num_valid_indices": (None, 16, 0),
 }
 
 
