@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from nkilite.codegen import columns, elementwise, nest
+from nkilite.codegen import columns, copy, elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
@@ -30,72 +31,44 @@ _WORD = 4  # bytes
 Body = Callable[..., Value]
 
 
+class Source(NamedTuple):
+    """The generators of an engine."""
+
+    streams: int  # in each partition
+    seed: int  # of an engine that was not seeded
+
+
 class Block:
     """Neighbouring partitions that draw together: `lanes` of them, the first one's number `start`."""
 
-    def __init__(self, kernel: MicroKernel, start: Value, lanes: int, streams: int, seed: int) -> None:
+    def __init__(self, kernel: MicroKernel, start: Value, lanes: int) -> None:
         self._kernel, self._e = kernel, kernel.e
-        self.start, self.lanes, self.streams = start, lanes, streams
-        self._seed = seed
-        self._registers = kernel.operands["registers"]
+        self.start, self.lanes = start, lanes
 
     def row(self, name: str) -> Value:
         """Address of a tensor argument's first element in the first partition."""
         return self._e.step(self._kernel.pointer(name), self.start, self._kernel.operands[name].strides[0])
 
-    def column(self, name: str, compute: str) -> Value:
-        """The elements of a tile with one per partition, or an immediate, for all lanes."""
+    def column(self, name: str) -> Value:
+        """A tile with one element per partition, or an immediate, as float32 for all lanes."""
         if not self._kernel.has(name):
             return self._e.splat(self._kernel.immediate_f32(name), self.lanes)
         operand = self._kernel.operands[name]
-        return elementwise.load(self._e, operand.dtype, self.row(name), self.lanes, operand.strides[0], compute)
-
-    def states(self) -> list[list[Value]]:
-        """The words of every stream's state."""
-        return [self._seeded(stream) for stream in range(self.streams)]
-
-    def _seeded(self, stream: int) -> list[Value]:
-        e, lanes = self._e, self.lanes
-        words = [
-            elementwise.load(e, self._registers.dtype, at, lanes, self._registers.strides[0], "i32")
-            for at in self._places(stream)
-        ]
-        used = words[0]
-        for word in words[1:]:
-            used = e.or_(used, word)
-        unseeded = e.compare("eq", used, e.i32(0, lanes))
-        lane = e.add(e.splat(e.convert("trunc", self.start, "i32"), lanes), e.vector("i32", range(lanes)))
-        first = e.mul(e.add(e.mul(lane, e.i32(self.streams, lanes)), e.i32(stream, lanes)), e.i32(STATE_WORDS, lanes))
-        seed = mix(e, e.i32(self._seed, lanes))
-        return [
-            e.select(unseeded, seeded_word(e, seed, e.add(first, e.i32(i, lanes))), word)
-            for i, word in enumerate(words)
-        ]
-
-    def keep(self, states: Sequence[Sequence[Value]]) -> None:
-        """Write the states back."""
-        for stream, words in enumerate(states):
-            for at, word in zip(self._places(stream), words, strict=True):
-                elementwise.store(self._e, self._registers.dtype, word, at, self._registers.strides[0], "i32")
-
-    def _places(self, stream: int) -> Iterator[Value]:
-        row = self.row("registers")
-        for i in range(STATE_WORDS):
-            yield self._e.offset(row, (stream * STATE_WORDS + i) * _WORD)
+        return elementwise.load(self._e, operand.dtype, self.row(name), self.lanes, operand.strides[0], "f32")
 
 
 @contextmanager
-def blocks(kernel: MicroKernel, partitions: int, streams: int, seed: int) -> Iterator[Block]:
+def blocks(kernel: MicroKernel, partitions: int) -> Iterator[Block]:
     """A loop over blocks of partitions, shared between threads."""
     lanes = min(_BLOCK, partitions & -partitions)
     for name in kernel.operands:
         kernel.pointer(name)
     first, end = kernel.share(partitions // lanes, rows=lanes)
     with kernel.e.loop(end, start=first) as loop:
-        yield Block(kernel, kernel.e.mul(loop.index, kernel.e.i64(lanes)), lanes, streams, seed)
+        yield Block(kernel, kernel.e.mul(loop.index, kernel.e.i64(lanes)), lanes)
 
 
-def draw(kernel: MicroKernel, block: Block, out: str, data: str | None, body: Body) -> None:
+def draw(kernel: MicroKernel, block: Block, source: Source, out: str, data: str | None, body: Body) -> None:
     """out = body(32 random bits, element of data), for the elements of a block's partitions, in row-major order.
 
     Elements are the bits in memory. Without `data`, body is given the random bits alone.
@@ -104,10 +77,10 @@ def draw(kernel: MicroKernel, block: Block, out: str, data: str | None, body: Bo
     names = [out, data] if data else [out]
     operands = [kernel.operands[name] for name in names]
     pitches = [o.strides[0] for o in operands]
-    number = _Numbers(e, block)
+    numbers = _Numbers(kernel, block, source)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
-        bits = [number.next(e.add(chunk.position, e.i64(i * chunk.apart))) for i in range(chunk.lanes)]
+        bits = [numbers.next(e.add(chunk.position, e.i64(i * chunk.apart))) for i in range(chunk.lanes)]
         dense = all(stride == o.dtype.itemsize for stride, o in zip(chunk.strides, operands, strict=True))
         if dense and chunk.lanes == columns.RUN and lanes % columns.RUN == 0:
             loaded = [columns.load_bits(e, operands[1].dtype, chunk.pointers[1], pitches[1], lanes)] if data else []
@@ -123,28 +96,34 @@ def draw(kernel: MicroKernel, block: Block, out: str, data: str | None, body: Bo
         return carried
 
     FreeWalk(operands, columns.RUN, ordered=True).run(e, [block.row(name) for name in names], (), step)
-    number.keep()
+    numbers.keep()
 
 
 class _Numbers:
-    """The generators of a block while it draws, with their states in scratch."""
+    """The generators of a block while it draws, with their states in scratch: vectors of words, stream by stream."""
 
-    def __init__(self, e: Emitter, block: Block) -> None:
-        self._e, self._block = e, block
+    def __init__(self, kernel: MicroKernel, block: Block, source: Source) -> None:
+        self._e, self._lanes, self._streams = kernel.e, block.lanes, source.streams
+        self._row, self._pitch = block.row("registers"), kernel.operands["registers"].strides[0]
         self._word = block.lanes * _WORD
-        self._memory = e.scratch(block.streams * STATE_WORDS * self._word)
-        for place, value in zip(self._places(), (word for state in block.states() for word in state), strict=True):
-            e.store(value, place)
+        self._memory = kernel.e.scratch(source.streams * STATE_WORDS * self._word)
+        with self._states() as (lane, stream, row, places):
+            fetch(self._e, source, row, self._e.add(block.start, lane), stream, places)
 
-    def _places(self) -> list[Value]:
-        count = self._block.streams * STATE_WORDS
-        return [self._e.offset(self._memory, i * self._word) for i in range(count)]
+    @contextmanager
+    def _states(self) -> Iterator[tuple[Value, Value, Value, list[Value]]]:
+        """Loops over lanes and streams; gives lane, stream, the lane's registers and places of the state's words."""
+        e = self._e
+        with e.loop(self._lanes) as lane, e.loop(self._streams) as stream:
+            row = e.step(self._row, lane.index, self._pitch)
+            first = e.step(self._memory, lane.index, _WORD)
+            first = e.step(first, stream.index, STATE_WORDS * self._word)
+            yield lane.index, stream.index, row, [e.offset(first, i * self._word) for i in range(STATE_WORDS)]
 
     def next(self, position: Value) -> Value:
         """The random bits of the elements at a position."""
-        e, lanes = self._e, self._block.lanes
-        stream = e.and_(position, e.i64(self._block.streams - 1))
-        here = e.step(self._memory, stream, STATE_WORDS * self._word)
+        e, lanes = self._e, self._lanes
+        here = e.step(self._memory, e.and_(position, e.i64(self._streams - 1)), STATE_WORDS * self._word)
         x, y, z, w, v, d = (e.load("i32", e.offset(here, i * self._word), lanes) for i in range(STATE_WORDS))
         t = e.xor(x, e.lshr(x, e.i32(2, lanes)))
         new = e.xor(e.xor(v, e.shl(v, e.i32(4, lanes))), e.xor(t, e.shl(t, e.i32(1, lanes))))
@@ -155,15 +134,62 @@ class _Numbers:
 
     def keep(self) -> None:
         """Write the states back to the registers."""
-        words = [self._e.load("i32", place, self._block.lanes) for place in self._places()]
-        self._block.keep([words[i : i + STATE_WORDS] for i in range(0, len(words), STATE_WORDS)])
+        e = self._e
+        with self._states() as (_, stream, row, places):
+            for to, place in zip(_words(e, row, stream), places, strict=True):
+                e.store(e.load("i32", place), to)
 
 
-def seed(kernel: MicroKernel, source: str, streams: int) -> None:
+def fetch(e: Emitter, source: Source, row: Value, partition: Value, stream: Value, places: Sequence[Value]) -> None:
+    """Copy the state of a stream from a row of the registers, or, if it is all zero, what the default seed makes."""
+    words = [e.load("i32", at) for at in _words(e, row, stream)]
+    used = words[0]
+    for word in words[1:]:
+        used = e.or_(used, word)
+    for word, place in zip(words, places, strict=True):
+        e.store(word, place)
+    with e.when(e.compare("eq", used, e.i32(0))):
+        number = e.add(e.mul(partition, e.i64(source.streams)), stream)
+        first = e.convert("trunc", e.mul(number, e.i64(STATE_WORDS)), "i32")
+        for i, place in enumerate(places):
+            e.store(_seeded_word(e, _mix(e, e.i32(source.seed)), e.add(first, e.i32(i))), place)
+
+
+def _words(e: Emitter, row: Value, stream: Value) -> list[Value]:
+    """Addresses of a state in a row of the registers."""
+    first = e.step(row, stream, STATE_WORDS * _WORD)
+    return [e.offset(first, i * _WORD) for i in range(STATE_WORDS)]
+
+
+# --- the state ----------------------------------------------------------------------------------------------
+
+
+def read_state(kernel: MicroKernel, out: str, source: Source) -> None:
+    """out[p] = the words of the states of partition p."""
+    e, registers, target = kernel.e, kernel.operands["registers"], kernel.operands[out]
+    free = nest.collapse((target.shape[1:], target.strides[1:]))
+    to, at = kernel.pointer(out), kernel.pointer("registers")
+    with e.loop(target.shape[0]) as partition, e.loop(source.streams) as stream:
+        row = e.step(to, partition.index, target.strides[0])
+        first = e.mul(stream.index, e.i64(STATE_WORDS))
+        places = [address(e, row, e.add(first, e.i64(i)), free) for i in range(STATE_WORDS)]
+        fetch(e, source, e.step(at, partition.index, registers.strides[0]), partition.index, stream.index, places)
+
+
+def write_state(kernel: MicroKernel, states: str) -> None:
+    """The registers of partition p = states[p]."""
+    registers, given = kernel.operands["registers"], kernel.operands[states]
+    first = registers._replace(shape=(given.shape[0], registers.columns))
+    dims = nest.unify([first.layout, given.layout])
+    assert dims is not None  # both are (partitions, words)
+    copy.nested(kernel, first, given, dims, [kernel.pointer("registers"), kernel.pointer(states)])
+
+
+def seed_state(kernel: MicroKernel, seed: str, streams: int) -> None:
     """Fill all registers with the states that one 32-bit seed makes."""
     e, registers = kernel.e, kernel.operands["registers"]
     to, count = kernel.pointer("registers"), streams * STATE_WORDS
-    start = mix(e, e.load("i32", kernel.pointer(source)))
+    mixed = _mix(e, e.load("i32", kernel.pointer(seed)))
     with e.loop(registers.shape[0]) as partition:
         row = e.step(to, partition.index, registers.strides[0])
         first = e.convert("trunc", e.mul(partition.index, e.i64(count)), "i32")
@@ -171,12 +197,12 @@ def seed(kernel: MicroKernel, source: str, streams: int) -> None:
         def fill(index: Value, lanes: int) -> None:
             number = e.add(first, e.convert("trunc", index, "i32"))
             number = e.add(e.splat(number, lanes), e.vector("i32", range(lanes)))
-            e.store(seeded_word(e, e.splat(start, lanes), number), e.step(row, index, _WORD))
+            e.store(_seeded_word(e, e.splat(mixed, lanes), number), e.step(row, index, _WORD))
 
         elementwise.chunks(e, count, e.host.lanes, fill)
 
 
-def mix(e: Emitter, value: Value) -> Value:
+def _mix(e: Emitter, value: Value) -> Value:
     """A one-to-one function of 32 bits in which each bit of the argument changes about half of the result."""
 
     def constant(x: int) -> Value:
@@ -187,21 +213,7 @@ def mix(e: Emitter, value: Value) -> Value:
     return e.xor(value, e.lshr(value, constant(16)))
 
 
-def seeded_word(e: Emitter, seed: Value, number: Value) -> Value:
+def _seeded_word(e: Emitter, seed: Value, number: Value) -> Value:
     """Word `number`, counted over all partitions and streams, of the states that a mixed seed makes."""
     step = e.mul(e.add(number, e.i32(1, number.lanes)), e.i32(GOLDEN, number.lanes))
-    return mix(e, e.add(seed, step))
-
-
-def exchange(kernel: MicroKernel, block: Block, tile: str, into: bool) -> None:
-    """Copy the block's states to a tile with a word per element, or (`into`) from it."""
-    e, operand = kernel.e, kernel.operands[tile]
-    free: nest.Layout = nest.collapse((operand.shape[1:], operand.strides[1:]))
-    places = [address(e, block.row(tile), e.i64(i), free) for i in range(block.streams * STATE_WORDS)]
-    pitch = operand.strides[0]
-    if into:
-        words = [elementwise.load(e, operand.dtype, at, block.lanes, pitch, "i32") for at in places]
-        block.keep([words[i : i + STATE_WORDS] for i in range(0, len(words), STATE_WORDS)])
-        return
-    for at, word in zip(places, (word for state in block.states() for word in state), strict=True):
-        elementwise.store(e, operand.dtype, word, at, pitch, "i32")
+    return _mix(e, e.add(seed, step))

@@ -16,6 +16,7 @@ from nkilite import dtypes
 from nkilite.codegen import random as algorithms
 from nkilite.codegen import xorwow as generator
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.codegen.xorwow import Source
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
 from nkilite.isa import rules, xorwow
@@ -81,7 +82,7 @@ def _(call: Signature) -> None:
 
 @rng.reference
 def _(call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any) -> tuple[np.ndarray, np.ndarray]:
-    drawn, registers = xorwow.draw(registers, _seed(call), call.dst.partitions, call.dst.free_size)
+    drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     return drawn.astype(dst.dtype).reshape(dst.shape), registers
 
 
@@ -95,7 +96,7 @@ def _(call: Signature) -> Cost:
 
 @rng.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    algorithms.integers(kernel, "dst", _streams(call), _seed(call))
+    algorithms.integers(kernel, "dst", _source(call))
 
 
 @instruction(writes=("dst",), registers=_of_vector)
@@ -143,7 +144,7 @@ def _(call: Signature, **ends: float) -> None:
 def _(
     call: Signature, dst: np.ndarray, min: Any, max: Any, registers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    drawn, registers = xorwow.draw(registers, _seed(call), call.dst.partitions, call.dst.free_size)
+    drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     low, high = (np.asarray(end).astype(np.float32).reshape(-1, 1) for end in (min, max))
     values = np.minimum(low + xorwow.uniform(drawn) * (high - low), high)
     return values.reshape(dst.shape), registers
@@ -156,7 +157,7 @@ def _(call: Signature) -> Cost:
 
 @rand2.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    algorithms.interval(kernel, "dst", "min", "max", _streams(call), _seed(call))
+    algorithms.interval(kernel, "dst", "min", "max", _source(call))
 
 
 @instruction(writes=("dst",), registers=_of_vector)
@@ -205,7 +206,7 @@ def _(call: Signature, prob: float = 0) -> None:
 def _(
     call: Signature, dst: np.ndarray, data: np.ndarray, prob: Any, registers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    drawn, registers = xorwow.draw(registers, _seed(call), call.dst.partitions, call.dst.free_size)
+    drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     kept = xorwow.uniform(drawn) >= np.asarray(prob).astype(np.float32).reshape(-1, 1)
     return np.where(kept.reshape(dst.shape), data.reshape(dst.shape), np.zeros((), dst.dtype)), registers
 
@@ -218,7 +219,7 @@ def _(call: Signature) -> Cost:
 
 @dropout.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    algorithms.drop(kernel, "dst", "data", "prob", _streams(call), _seed(call))
+    algorithms.drop(kernel, "dst", "data", "prob", _source(call))
 
 
 # --- the state ----------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def _(call: Signature) -> None:
 @set_rng_seed.reference
 def _(call: Signature, src_seeds: np.ndarray, registers: np.ndarray) -> np.ndarray:
     seed = int(src_seeds.reshape(-1)[:1].copy().view(np.uint32)[0])
-    return xorwow.seeded(seed, registers.shape[0], _streams(call)).reshape(registers.shape)
+    return xorwow.seeded(seed, registers.shape[0], _source(call).streams).reshape(registers.shape)
 
 
 @set_rng_seed.cost
@@ -265,7 +266,7 @@ def _(call: Signature) -> Cost:
 
 @set_rng_seed.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    generator.seed(kernel, "src_seeds", _streams(call))
+    generator.seed_state(kernel, "src_seeds", _source(call).streams)
 
 
 @instruction(writes=(), registers=_of_engine)
@@ -317,7 +318,7 @@ def _(call: Signature) -> Cost:
 
 @rand_set_state.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    algorithms.state(kernel, "src_seeds", _streams(call), _seed(call), into_registers=True)
+    generator.write_state(kernel, "src_seeds")
 
 
 @instruction(writes=("dst",), registers=_of_engine)
@@ -356,7 +357,7 @@ def _(call: Signature) -> None:
 
 @rand_get_state.reference
 def _(call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any) -> tuple[np.ndarray, np.ndarray]:
-    return xorwow.states(registers, _seed(call))[: dst.shape[0]].reshape(dst.shape), registers
+    return xorwow.states(registers, _source(call).seed)[: dst.shape[0]].reshape(dst.shape), registers
 
 
 @rand_get_state.cost
@@ -366,7 +367,7 @@ def _(call: Signature) -> Cost:
 
 @rand_get_state.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    algorithms.state(kernel, "dst", _streams(call), _seed(call), into_registers=False)
+    generator.read_state(kernel, "dst", _source(call))
 
 
 # --- shared -------------------------------------------------------------------------------------------------
@@ -381,12 +382,9 @@ def _engine(call: Signature) -> str:
     return call.engine.name if "engine" in call.arguments else Engine.vector.name
 
 
-def _streams(call: Signature) -> int:
-    return STREAMS[_engine(call)]
-
-
-def _seed(call: Signature) -> int:
-    return xorwow.DEFAULT_SEEDS[_engine(call)]
+def _source(call: Signature) -> Source:
+    name = _engine(call)
+    return Source(STREAMS[name], xorwow.DEFAULT_SEEDS[name])
 
 
 def _require_generator(call: Signature, **since: int) -> None:
