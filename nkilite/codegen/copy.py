@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from nkilite import dtypes
-from nkilite.codegen import convert, elementwise, nest, transpose
+from nkilite.codegen import convert, elementwise, loops, nest, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
-# What a copy must reach for non-temporal stores to pay; a smaller result is likely to be read next.
-_LONG_RUN, _LARGE_COPY = 8 << 10, 4 << 20
-_STREAMED_RUN = 512
-_LINE = 64
+_LONG_RUN = 8 << 10  # what a run must reach for non-temporal stores to pay
+_STREAMED_RUN = 512  # the same where nothing will read it soon
+_STAGED_RUN = 4 << 10  # of a row that transposes fill in one go
 
 
 def nested(
@@ -31,8 +29,12 @@ def nested(
     size = target.dtype.itemsize
     exact = elementwise.bit_exact(target.dtype, source.dtype)
     dense = exact and (not dims or dims[-1].strides == (size, size))
-    past_caches = not target.region.on_chip and prod(target.shape) * size >= _LARGE_COPY
-    if exact and not dense and transpose.blocks(e, dims, at, size, target.streams or past_caches):
+    past_caches, turned = loops.past_caches(target), loops.sides(dims, size)
+    if exact and not dense and turned is not None:
+        if loops.whole_lines(target, dims[turned[1]].strides[0]):
+            transpose.blocks(e, dims, turned, at, size, past_caches)
+        else:
+            _staged(e, dims, turned, at, size, past_caches)
         return
     if not dense:
         shape = tuple(d.count for d in dims) or (1,)
@@ -56,12 +58,40 @@ def nested(
                 descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
             return
         run = (dims[level].count if dims else 1) * size
-        if (past_caches and run >= _LONG_RUN) or (target.streams and run >= _STREAMED_RUN):
+        if past_caches and run >= (_STREAMED_RUN if target.streams else _LONG_RUN):
             stream_bytes(e, at[0], at[1], run, source.ahead)
         else:
             copy_bytes(e, at[0], at[1], run, source.ahead)
 
     descend(0, at)
+
+
+def _staged(
+    e: Emitter, dims: Sequence[nest.Dim], sides: tuple[int, int], at: Sequence[Value], size: int, past_caches: bool
+) -> None:
+    """Transpose to scratch memory, a few columns of the source at a time, and from there copy long runs."""
+    across, down = sides
+    rows, run = (
+        loops.Cut.of(dims, side, min(bytes // size, dims[side].count))
+        for side, bytes in ((down, loops.BAND), (across, _STAGED_RUN))
+    )
+    pitch = run.unit * size + loops.LINE
+    scratch = e.scratch(rows.unit * pitch)
+
+    def block(dims: list[nest.Dim], at: list[Value]) -> None:
+        wide, tall = dims[across], dims[down]
+        turned = nest.Dim(wide.count, (size, wide.strides[1])), nest.Dim(tall.count, (pitch, size))
+        with loops.nested(e, [d for i, d in enumerate(dims) if i not in sides], at) as (to, origin):
+            transpose.blocks(e, turned, (0, 1), [scratch, origin], size)
+            with e.loop(tall.count) as loop:
+                line, filled = e.step(to, loop.index, tall.strides[0]), e.step(scratch, loop.index, pitch)
+                bytes = wide.count * size
+                (stream_bytes if past_caches and bytes >= _STREAMED_RUN else copy_bytes)(e, line, filled, bytes)
+
+    def columns(dims: list[nest.Dim], at: list[Value]) -> None:
+        loops.units(e, dims, at, run, block)
+
+    loops.units(e, dims, at, rows, columns)
 
 
 def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -> None:
@@ -103,12 +133,12 @@ def stream_bytes(e: Emitter, dst: Value, src: Value, count: int | Value, ahead: 
     No line is stored to in both ways: that would write it to memory twice.
     """
     address = e.convert("ptrtoint", dst, "i64")
-    head = e.and_(e.sub(e.i64(0), address), e.i64(_LINE - 1))
+    head = e.and_(e.sub(e.i64(0), address), e.i64(loops.LINE - 1))
     _copy_few(e, dst, src, head)
     rest = e.sub(e.i64(count) if isinstance(count, int) else count, head)
     first, target, done = e.offset(src, head), e.offset(dst, head), e.i64(0)
-    native = min(e.host.vector_bits // 8, _LINE)
-    for step in (_LINE * _VECTORS, _LINE):
+    native = min(e.host.vector_bits // 8, loops.LINE)
+    for step in (loops.LINE * _VECTORS, loops.LINE):
         end = e.and_(rest, e.i64(-step))
         with e.loop(end, start=done, step=step) as loop:
             at = e.offset(first, loop.index)
@@ -123,7 +153,7 @@ def stream_bytes(e: Emitter, dst: Value, src: Value, count: int | Value, ahead: 
 
 def _copy_few(e: Emitter, dst: Value, src: Value, count: Value) -> None:
     """Copy less than a line, of which `count` is known when the code runs."""
-    done, width = e.i64(0), _LINE // 2
+    done, width = e.i64(0), loops.LINE // 2
     while width:
         part = e.and_(count, e.i64(width))
         with e.when(e.compare("ne", part, e.i64(0))):

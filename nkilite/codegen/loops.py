@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
@@ -11,40 +12,64 @@ from nkilite.codegen.kernel import CpuOperand
 from nkilite.codegen.nest import Dim
 
 ROWS = 16  # of a tile that a thread does at once: a register block, and a block of most row groups
-BAND = 128  # bytes of a row in HBM that are written at once: lines are written in pairs
+BAND = 128  # bytes of a row in HBM that are gone through at once: lines come in pairs
+LINE = 64
+LARGE = 4 << 20  # results of a copy that do not stay in the caches; a smaller one is likely to be read next
 
 Body = Callable[[list[Dim], list[Value]], None]
 
 
 class Cut(NamedTuple):
-    """What threads share: `unit` trips at a time of loop number `level`."""
+    """A loop in units: `unit` trips at a time of loop number `level`."""
 
     level: int
     unit: int
     units: int
+
+    @classmethod
+    def of(cls, dims: Sequence[Dim], level: int, unit: int) -> Cut:
+        return cls(level, unit, -(-dims[level].count // unit) if dims else 1)
+
+
+def sides(dims: Sequence[Dim], size: int) -> tuple[int, int] | None:
+    """The loop along which only the target is dense, and that along which only the source is; None without both."""
+    across = next((i for i, d in enumerate(dims) if d.strides[0] == size != d.strides[1]), None)
+    down = next((i for i, d in enumerate(dims) if d.strides[1] == size != d.strides[0]), None)
+    return None if across is None or down is None else (across, down)
+
+
+def past_caches(target: CpuOperand) -> bool:
+    """Whether a copy to an operand should not go through the caches."""
+    large = not target.region.on_chip and prod(target.shape) * target.dtype.itemsize >= LARGE
+    return target.streams or large
+
+
+def whole_lines(target: CpuOperand, stride: int) -> bool:
+    """Whether transposes fill whole lines of rows `stride` bytes apart, as far as is known without the address."""
+    return target.region.on_chip or (past_caches(target) and stride % LINE == 0)
 
 
 def cut(dims: Sequence[Dim], target: CpuOperand, source: CpuOperand) -> Cut:
     """How a move whose loops have the strides of target and source is shared.
 
     By rows of the target, unless columns become rows on their way from or to HBM: then by bands of as many rows of
-    the source as make whole lines of the target, so that either side's pages are used at once.
+    the source as make whole lines of the target, so that what is used at once is in few pages on either side, or of
+    as many columns as are in a few lines of the source where the target is not written in whole lines.
     """
     size = target.dtype.itemsize
-    across = next((i for i, d in enumerate(dims) if d.strides[0] == size != d.strides[1]), None)
-    turned = across is not None and any(d.strides[1] == size != d.strides[0] for d in dims)
-    if across is not None and turned and not (target.region.on_chip and source.region.on_chip):
-        level, unit = across, BAND // size
-    else:
-        level, unit = max(range(len(dims)), key=lambda i: dims[i].strides[0], default=0), ROWS
-    return Cut(level, unit, -(-dims[level].count // unit) if dims else 1)
+    turned = sides(dims, size)
+    if turned is None or (target.region.on_chip and source.region.on_chip):
+        return Cut.of(dims, max(range(len(dims)), key=lambda i: dims[i].strides[0], default=0), ROWS)
+    across, down = turned
+    level = across if whole_lines(target, dims[down].strides[0]) else down
+    return Cut.of(dims, level, BAND // size)
 
 
 def units(
-    e: Emitter, dims: Sequence[Dim], at: Sequence[Value], cut: Cut, part: tuple[Value, Value], body: Body
+    e: Emitter, dims: Sequence[Dim], at: Sequence[Value], cut: Cut, body: Body, part: tuple[Value, Value] | None = None
 ) -> None:
-    """The body for the units of a cut from the first to before the end of `part`."""
-    first, end = part
+    """The body for the units of a cut from the first to before the end of `part`, for all if it is None."""
+    first, end = part or (e.i64(0), e.i64(cut.units))
     if not dims:
         with e.when(e.compare("eq", first, e.i64(0))):
             body([], list(at))

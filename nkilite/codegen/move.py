@@ -51,7 +51,7 @@ def _shared(
     count, (step, _) = dims[cut.level]
     by_rows = cut.unit == loops.ROWS and (count, step) == (target.shape[0], target.strides[0])
     part = kernel.share(cut.units, loops.ROWS, of=(target.name,)) if by_rows else kernel.share(cut.units)
-    loops.units(e, dims, at, cut, part, lambda dims, at: copy.nested(kernel, target, source, dims, at))
+    loops.units(e, dims, at, cut, lambda dims, at: copy.nested(kernel, target, source, dims, at), part)
 
 
 def _by_row(operand: CpuOperand) -> bool:

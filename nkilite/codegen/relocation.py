@@ -20,9 +20,9 @@ def write(members: Sequence[MicroKernel], plan: Relocation) -> None:
         members[member].private.add(name)
     works = [_work(members, piece) for piece in plan.pieces]
     count = max(work.cut.units for work in works)
-    part = (e.i64(0), e.i64(1)) if count == 1 else _share(members, works, count)
+    part = None if count == 1 else _share(members, works, count)
     for work in works:
-        loops.units(e, work.dims, work.at, work.cut, part, work.body)
+        loops.units(e, work.dims, work.at, work.cut, work.body, part)
 
 
 class _Work(NamedTuple):
@@ -82,7 +82,7 @@ def _to_panels(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Va
         with loops.nested(e, outer, at) as (to, origin):
             pack_transposed.panel(e, panels, to, source.dtype, origin, stride, down)
 
-    return _Work(dims, [to, origin], loops.Cut(len(outer), WIDTH, columns // WIDTH), body, source.name if whole else "")
+    return _Work(dims, [to, origin], loops.Cut.of(dims, len(outer), WIDTH), body, source.name if whole else "")
 
 
 def _share(members: Sequence[MicroKernel], works: Sequence[_Work], count: int) -> tuple[Value, Value]:

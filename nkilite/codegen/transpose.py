@@ -11,7 +11,6 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
-_LINE = 64
 
 
 class _Rows(NamedTuple):
@@ -45,26 +44,22 @@ class _Target(NamedTuple):
         return e.step(e.step(self.pointer, row, self.stride), column, self.size)
 
 
-def blocks(e: Emitter, dims: Sequence[nest.Dim], at: list[Value], size: int, streams: bool = False) -> bool:
-    """Copy elements of `size` bytes in register blocks, if target and source are dense along different loops.
+def blocks(
+    e: Emitter, dims: Sequence[nest.Dim], sides: tuple[int, int], at: Sequence[Value], size: int, streams: bool = False
+) -> None:
+    """Copy elements of `size` bytes in register blocks.
 
     Args:
         dims: loops whose strides are those of the target and of the source, in any order.
+        sides: those along which the target is dense, and the source.
         at: pointers of the target and of the source.
         streams: store whole lines past the caches.
-
-    Returns:
-        False, with nothing written, if there are no two such loops.
     """
-    across, down = _find(dims, 0, size), _find(dims, 1, size)
-    if across is None or down is None or across == down:
-        return False
-    wide, tall = dims[across], dims[down]
-    outer = [d for i, d in enumerate(dims) if i not in (across, down)]
+    wide, tall = (dims[level] for level in sides)
+    outer = [d for i, d in enumerate(dims) if i not in sides]
     with loops.nested(e, outer, at) as (to, origin):
         rows = _bits(e, size, lambda i: e.step(origin, i, wide.strides[1]))
         _transpose(e, rows, _Target(to, tall.strides[0], size), wide.count, tall.count, streams)
-    return True
 
 
 def columns(
@@ -153,11 +148,6 @@ def registers(e: Emitter, rows: list[Value]) -> list[Value]:
     return rows
 
 
-def _find(dims: Sequence[nest.Dim], operand: int, size: int) -> int | None:
-    """The loop along which an operand is dense."""
-    return next((i for i, d in enumerate(dims) if d.strides[operand] == size), None)
-
-
 def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, streams: bool = False) -> None:
     """to[j, i] = rows[i, j] for i < across and j < down: whole register blocks, then what is left of either side.
 
@@ -169,8 +159,8 @@ def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, str
     band = max(block, loops.BAND // to.size)
     if wide and tall:
         whole = wide // band * band
-        if whole and streams and to.stride % _LINE == 0:
-            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(_LINE - 1)), e.i64(0))
+        if whole and streams and to.stride % loops.LINE == 0:
+            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(loops.LINE - 1)), e.i64(0))
             for condition, past in ((aligned, True), (e.not_(aligned), False)):
                 with e.when(condition):
                     _bands(e, rows, to, 0, whole, band, tall, past)

@@ -186,13 +186,14 @@ def test_blocks_bands_and_edges(level, dtype, shape, monkeypatch):
 
 @pytest.mark.parametrize("level", available())
 @pytest.mark.parametrize("offset", [0, 4])
-def test_past_the_caches_on_whole_lines_or_not_at_all(level, offset, monkeypatch):
-    """Results do not depend on where the result lies."""
+@pytest.mark.parametrize("rows", [1040, 1028])
+def test_past_the_caches_in_lines_that_begin_anywhere(level, offset, rows, monkeypatch):
+    """Rows of whole lines are written directly, others, of 4 and more elements, from scratch memory."""
     monkeypatch.setenv("NKILITE_CPU", level)
-    x = numbers((1040, 1024), np.float32)
+    x = numbers((rows, 1024), np.float32)
     memory = np.zeros(x.nbytes + 128, np.uint8)
     start = -memory.ctypes.data % 64 + offset
-    out = memory[start : start + x.nbytes].view(np.float32).reshape(1024, 1040)
+    out = memory[start : start + x.nbytes].view(np.float32).reshape(1024, rows)
     transpose(x, out=out)
     np.testing.assert_array_equal(out, x.T)
 
