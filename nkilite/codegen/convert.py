@@ -130,9 +130,13 @@ def _widen_small(e: Emitter, form: _Small, bits: Value) -> Value:
     """A small float in the low bits of i32 lanes to float32.
 
     Moved into place and rebiased, a normal number is right as it stands. For a subnormal the exponent field
-    is set to one, and the implied bit this adds is subtracted again by the float unit, which normalizes.
+    is set to one, and the implied bit this adds is subtracted again by the float unit, which normalizes. A number
+    with float16's exponent is the upper part of one, which the CPU may know how to widen.
     """
     lanes = bits.lanes
+    if e.host.f16c and form.exponent == 5:
+        half = e.convert("trunc", e.shl(bits, e.i32(16 - form.bits, lanes)), "i16")
+        return e.convert("fpext", e.bitcast(half, "half"), "float")
     shift = 23 - form.mantissa
     magnitude = e.and_(bits, e.i32((1 << (form.bits - 1)) - 1, lanes))
     moved = e.shl(magnitude, e.i32(shift, lanes))
