@@ -23,6 +23,7 @@ from nkilite.ir.panels import LINE, WIDTH
 
 _PIECE = 2 * WIDTH  # columns by which threads share the work
 _POINTER = 8  # bytes
+_TURNS = 4  # a register block is made in: something is fetched in each
 _MOST_LINES = 8  # to fetch of a strip per row of the result
 
 
@@ -64,6 +65,7 @@ def multiply_add(
     left, right = operands[0]
     block = register_block(e.host, packed=True)
     at_once = block.vectors * e.host.lanes
+    each = -(-block.rows // _TURNS)
     scratch = None
     if out is None:
         assert kernel is not None
@@ -100,17 +102,19 @@ def multiply_add(
 
                 def rows(row: Value, at: Value, tall: int) -> None:
                     def fetch(turn: Value) -> None:
-                        number = e.add(row, turn)
+                        """The share that rows of the result have in what comes next."""
+                        number = e.add(row, e.mul(turn, e.i64(each)))
                         line = e.step(next_strip, number, fetched * LINE)
-                        for i in range(fetched):
+                        for i in range(fetched * each):
                             e.prefetch(e.offset(line, i * LINE), locality=2)
                         if followers is not None:
                             with e.when(last):
-                                followers.touch(number, column, count)
+                                for i in range(each):
+                                    followers.touch(e.add(number, e.i64(i)), column, count)
 
                     target = sums._replace(pointer=e.step(corner, row, sums.row_stride))
                     side = Broadcast.of(e, left)._replace(pointer=at)
-                    multiply(e, side, vectors, right.rows, tall, target, adds, Ahead(block.rows, fetch))
+                    multiply(e, side, vectors, right.rows, tall, target, adds, Ahead(_TURNS, fetch))
 
                 Broadcast.of(e, left._replace(pointer=here[0])).blocks(e, block.rows, rows)
 

@@ -170,28 +170,27 @@ def multiply(
         products = [(one, vector) for one in ones for vector in vectors]
         return [e.fma(e.splat(one, v.lanes), v, total) for (one, v), total in zip(products, sums, strict=True)]
 
-    def at(k: Value, column: Value, row: Value) -> tuple[Value, Value]:
-        return e.step(column, k, left.row_stride), e.step(row, k, right.stride)
-
     totals = tuple(e.f32(0, width) for _ in range(rows) for width in right.widths)
     done = 0
     if ahead is not None:
+        # One index serves both sides, for they advance alike.
+        assert left.row_stride == right.stride
         steps = depth // ahead.turns // _UNROLLED * _UNROLLED
         done = ahead.turns * steps
         with e.loop(ahead.turns if steps else 0, *totals) as turn:
             ahead.fetch(turn.index)
-            begin = at(e.mul(turn.index, e.i64(steps)), left.pointer, right.pointer)
-            with e.loop(steps, *turn.values, step=_UNROLLED) as loop:
-                column, row = at(loop.index, *begin)
+            column, row = (e.step(p, turn.index, steps * right.stride) for p in (left.pointer, right.pointer))
+            with e.loop(steps * right.stride, *turn.values, step=_UNROLLED * right.stride) as loop:
                 sums: Sequence[Value] = loop.values
                 for i in range(_UNROLLED):
-                    sums = step(e.offset(column, i * left.row_stride), e.offset(row, i * right.stride), sums)
+                    sums = step(*(e.offset(e.offset(p, loop.index), i * right.stride) for p in (column, row)), sums)
                 loop.carry(*sums)
             turn.carry(*loop.results)
         totals = turn.results
     if done < depth:
         with e.loop(depth, *totals, start=done) as loop:
-            loop.carry(*step(*at(loop.index, left.pointer, right.pointer), loop.values))
+            column = e.step(left.pointer, loop.index, left.row_stride)
+            loop.carry(*step(column, e.step(right.pointer, loop.index, right.stride), loop.values))
         totals = loop.results
     if isinstance(accumulate, bool):
         _deposit(e, totals, right, rows, out, accumulate)
