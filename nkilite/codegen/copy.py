@@ -59,7 +59,7 @@ def nested(
             return
         run = (dims[level].count if dims else 1) * size
         if past_caches and run >= (_STREAMED_RUN if target.streams else _LONG_RUN):
-            stream_bytes(e, at[0], at[1], run, source.ahead)
+            _stream_bytes(e, at[0], at[1], run, source.ahead)
         else:
             copy_bytes(e, at[0], at[1], run, source.ahead)
 
@@ -86,7 +86,7 @@ def _staged(
             with e.loop(tall.count) as loop:
                 line, filled = e.step(to, loop.index, tall.strides[0]), e.step(scratch, loop.index, pitch)
                 bytes = wide.count * size
-                (stream_bytes if past_caches and bytes >= _STREAMED_RUN else copy_bytes)(e, line, filled, bytes)
+                (_stream_bytes if past_caches and bytes >= _STREAMED_RUN else copy_bytes)(e, line, filled, bytes)
 
     def columns(dims: list[nest.Dim], at: list[Value]) -> None:
         loops.units(e, dims, at, run, block)
@@ -127,7 +127,7 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
     elementwise.visit(kernel, [target], [pointer], element)
 
 
-def stream_bytes(e: Emitter, dst: Value, src: Value, count: int | Value, ahead: int = 0) -> None:
+def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -> None:
     """Copy a dense run of `count` bytes around the caches: whole lines by non-temporal stores, its ends by plain ones.
 
     No line is stored to in both ways: that would write it to memory twice.
@@ -135,7 +135,7 @@ def stream_bytes(e: Emitter, dst: Value, src: Value, count: int | Value, ahead: 
     address = e.convert("ptrtoint", dst, "i64")
     head = e.and_(e.sub(e.i64(0), address), e.i64(loops.LINE - 1))
     _copy_few(e, dst, src, head)
-    rest = e.sub(e.i64(count) if isinstance(count, int) else count, head)
+    rest = e.sub(e.i64(count), head)
     first, target, done = e.offset(src, head), e.offset(dst, head), e.i64(0)
     native = min(e.host.vector_bits // 8, loops.LINE)
     for step in (loops.LINE * _VECTORS, loops.LINE):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
@@ -77,6 +77,23 @@ class CpuOperand(NamedTuple):
         return self._replace(shape=shape, strides=new)
 
 
+class Turn(Protocol):
+    """Work on a row that is done a step at a time."""
+
+    def step(self, index: Value) -> None:
+        """What belongs to the columns from one on, as many as go through a loop at a time."""
+
+    def end(self) -> None:
+        """What is left."""
+
+
+class Beside(Protocol):
+    """Work on other rows for a loop to do on the way, so that memory and arithmetic are busy at the same time."""
+
+    def row(self, row: Value) -> Turn:
+        """What goes with a row of the loop."""
+
+
 class Split(NamedTuple):
     """How the pieces of a micro-kernel divide its operands, so that those that are divided alike need not wait.
 
@@ -101,6 +118,7 @@ class MicroKernel:
         e: the emitter of the function body; the members of a group share one.
         host: the CPU.
         operands: the tensor arguments by parameter name.
+        beside: what a loop over rows and their columns, if there is one, has to do on the way.
         private: those whose words mean nothing, for the group keeps what they hold to itself.
         split: how the function, called with a part and parts, does its share; None if it only does all at once.
         leads: whether its status may say where to go on.
@@ -117,6 +135,7 @@ class MicroKernel:
         self.e = Emitter(host) if emitter is None else emitter
         self.split: Split | None = None
         self.leads = False
+        self.beside: Beside | None = None
         self.private: set[str] = set()
         self._pointers: dict[str, Value] = {}
         self._immediates: dict[str, Value] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from nkilite.codegen.elementwise import VECTORS_PER_STEP, load, store
+from nkilite.codegen.elementwise import load, step_lanes, store
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
@@ -47,13 +47,16 @@ def map_reduce(
     walked = [*([out] if out else []), *tiles]
     operands = [kernel.operands[name] for name in walked]
     pointers = {name: kernel.pointer(name) for name in (*walked, *vectors)}
-    walk = FreeWalk(operands, e.host.lanes * VECTORS_PER_STEP)
+    lanes = step_lanes(e)
+    walk = FreeWalk(operands, lanes)
 
     with e.loop(operands[0].shape[0]) as partition:
         at = {n: e.step(p, partition.index, kernel.operands[n].strides[0]) for n, p in pointers.items()}
         repeated = dict(immediates)
         for name in vectors:
             repeated[name] = e.extract(load(e, kernel.operands[name].dtype, at[name], 1, 0, "f32"), 0)
+
+        turn = kernel.beside.row(partition.index) if kernel.beside and walk.lanes == lanes else None
 
         def step(chunk: Chunk, carried: Carried) -> Carried:
             loaded = {
@@ -67,9 +70,13 @@ def map_reduce(
             result = body(e, *values)
             if out:
                 store(e, operands[0].dtype, result, chunk.pointers[0], chunk.strides[0], "f32")
+            if turn and chunk.lanes == lanes:
+                turn.step(chunk.position)
             return (combine(e, carried[0], _widen(e, result, walk.lanes, identity)),)
 
         (accumulators,) = walk.run(e, [at[name] for name in walked], (e.f32(identity, walk.lanes),), step)
+        if turn:
+            turn.end()
         finish(partition.index, fold(e, combine, accumulators))
 
 

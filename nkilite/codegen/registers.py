@@ -10,13 +10,13 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from nkilite.codegen import convert, copy, elementwise, nest
+from nkilite.codegen import convert, elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 
 _LINE = 64
 _AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
-_STAGED = 512  # bytes of a row that are gathered in the nearest cache before they are stored past the caches
+_FEW = 4  # columns at a time on the way to the first line and after the last one
 
 
 class Access(NamedTuple):
@@ -46,6 +46,28 @@ def write(e: Emitter, members: Sequence[Member], rows: int, columns: int) -> Non
     _Segment(e, members, columns).write(rows)
 
 
+class Beside:
+    """A segment on one block of rows, written a step at a time in a loop over the columns of another."""
+
+    def __init__(self, e: Emitter, members: Sequence[Member], rows: int, columns: int, active: Value) -> None:
+        """`active` says, when the code runs, whether there is such a block."""
+        self._segment, self._rows, self._columns, self._active = _Segment(e, members, columns), rows, columns, active
+        self._used = False
+
+    def row(self, row: Value) -> _StreamedRow:
+        """One row of it, of which the first columns are written here."""
+        self._used = True
+        found = _StreamedRow(self._segment, self._segment.at(row), self._columns, self._active)
+        found.begin()
+        return found
+
+    def finish(self) -> None:
+        """All of it, if no loop has taken it along."""
+        if not self._used:
+            with self._segment.e.when(self._active):
+                self._segment.write(self._rows)
+
+
 class _Elements:
     """What operands of the same number are."""
 
@@ -70,7 +92,7 @@ class _Segment:
     """A segment being written."""
 
     def __init__(self, e: Emitter, members: Sequence[Member], columns: int) -> None:
-        self._e = e
+        self.e = e
         self._members = members
         self._columns = columns
         found: dict[int, _Elements] = {}
@@ -83,13 +105,18 @@ class _Segment:
                 if access.writes and access.pointer is not None:
                     elements.last_write = position
                     elements.streams |= access.operand.streams
-        self._elements = found
+        self.elements = found
         self._in_memory = {number: x.pointer for number, x in found.items() if x.pointer is not None}
-        self._streamed = [number for number, x in found.items() if x.streams]
+        self.streams = [n for n, x in found.items() if x.streams]
+
+    def at(self, row: Value) -> dict[int, Value]:
+        """Where the elements of a row begin."""
+        return {n: self.e.step(p, row, self.elements[n].operand.strides[0]) for n, p in self._in_memory.items()}
 
     def write(self, rows: int) -> None:
+        """All rows of a block."""
         numbers = list(self._in_memory)
-        elements = [self._elements[n] for n in numbers]
+        elements = [self.elements[n] for n in numbers]
         dims = nest.merge([
             nest.Dim(rows, tuple(x.operand.strides[0] for x in elements)),
             nest.Dim(self._columns, tuple(x.stride for x in elements)),
@@ -97,67 +124,39 @@ class _Segment:
         if len(dims) == 1:
             self._row(self._in_memory, dims[0].count)
             return
-        with self._e.loop(dims[0].count) as row:
-            at = {
-                n: self._e.step(self._in_memory[n], row.index, stride)
-                for n, stride in zip(numbers, dims[0].strides, strict=True)
-            }
-            self._row(at, dims[1].count)
+        with self.e.loop(dims[0].count) as row:
+            self._row(self.at(row.index), dims[1].count)
 
     def _row(self, at: Mapping[int, Value], count: int) -> None:
         """All columns of a row, whose elements begin at given addresses."""
-        e = self._e
-        repeated = {n: x.load(e, at[n]) for n, x in self._elements.items() if x.repeated}
-        lanes = elementwise.step_lanes(e)
+        if self.streams:
+            _StreamedRow(self, at, count).write()
+            return
+        e, repeated, lanes = self.e, self.repeated(at), elementwise.step_lanes(self.e)
         whole = count // lanes * lanes
-        if self._streamed:
-            address = functools.reduce(e.or_, (e.convert("ptrtoint", at[n], "i64") for n in self._streamed))
-            aligned = e.compare("eq", e.and_(address, e.i64(_LINE - 1)), e.i64(0))
-            with e.when(aligned), e.loop(whole, step=lanes) as loop:
-                self._columns_at(at, repeated, loop.index, lanes, streaming=True)
-            with e.when(e.not_(aligned)):
-                self._staged(at, repeated, whole, lanes)
-        else:
-            with e.loop(whole, step=lanes) as loop:
-                self._columns_at(at, repeated, loop.index, lanes)
+        with e.loop(whole, step=lanes) as loop:
+            self.columns_at(at, repeated, loop.index, lanes)
         first, lanes = whole, lanes // 2
         while first < count:
             if count - first >= lanes:
-                self._columns_at(at, repeated, e.i64(first), lanes)
+                self.columns_at(at, repeated, e.i64(first), lanes)
                 first += lanes
             lanes //= 2
 
-    def _staged(self, at: Mapping[int, Value], repeated: Mapping[int, Value], count: int, lanes: int) -> None:
-        """Columns of which some go past the caches to addresses in the middle of lines: by way of a piece of a row."""
-        e = self._e
-        strides = {n: self._elements[n].stride for n in self._streamed}
-        stages = {n: e.scratch(_STAGED) for n in strides}
-        piece = _STAGED // max(strides.values())
-        with e.loop(count, step=piece) as begin:
-            end = e.minimum(e.add(begin.index, e.i64(piece)), e.i64(count))
-            here = {n: e.step(pointer, begin.index, self._elements[n].stride) for n, pointer in at.items()}
-            with e.loop(e.sub(end, begin.index), step=lanes) as loop:
-                self._columns_at(here, repeated, loop.index, lanes, targets={**here, **stages})
-            for n, stride in strides.items():
-                copy.stream_bytes(e, here[n], stages[n], e.mul(e.sub(end, begin.index), e.i64(stride)))
+    def repeated(self, at: Mapping[int, Value]) -> dict[int, Value]:
+        """The elements that are used for all columns of a row."""
+        return {n: x.load(self.e, at[n]) for n, x in self.elements.items() if x.repeated}
 
-    def _columns_at(
+    def columns_at(
         self, at: Mapping[int, Value], repeated: Mapping[int, Value], first: Value, lanes: int,
-        targets: Mapping[int, Value] | None = None, streaming: bool = False,
+        streams: Sequence[int] = (),
     ) -> None:
-        """A few columns.
-
-        Args:
-            at: addresses of the columns at 0.
-            repeated: the elements that are used for all columns.
-            targets: where to store instead.
-            streaming: store past the caches what should go there.
-        """
-        e = self._e
+        """A few columns; elements that stream begin at a line."""
+        e = self.e
         variables: dict[int, Value] = {}
         for position, member in enumerate(self._members):
             for number in (a.number for a in member.accesses if a.number not in variables):
-                x = self._elements[number]
+                x = self.elements[number]
                 value = repeated.get(number)
                 if value is None and x.loaded:
                     pointer = e.step(at[number], first, x.stride)
@@ -166,11 +165,68 @@ class _Segment:
                 variables[number] = e.variable(value)
             member.compute({a.operand.name: variables[a.number] for a in member.accesses}, lanes)
             for number in dict.fromkeys(a.number for a in member.accesses):
-                x = self._elements[number]
+                x = self.elements[number]
                 if x.last_write == position:
-                    target = e.step((targets or at)[number], first, x.stride)
-                    past = streaming and x.streams
+                    target = e.step(at[number], first, x.stride)
                     if not x.streams:
                         elementwise.fetch(e, target, _AHEAD, lanes * x.stride, write=True)
-                    align = min(_LINE, lanes * x.stride) if past else 1
-                    e.store(e.held(variables[number]), target, align, past)
+                    past = number in streams
+                    e.store(e.held(variables[number]), target, min(_LINE, lanes * x.stride) if past else 1, past)
+
+
+class _StreamedRow:
+    """All columns of a row in steps that begin where a line of the first streamed elements does, and fill it."""
+
+    def __init__(self, segment: _Segment, at: Mapping[int, Value], count: int, active: Value | None = None) -> None:
+        self._segment, self._at = segment, at
+        self._e = e = segment.e
+        self._lanes = elementwise.step_lanes(e)
+        self._repeated = segment.repeated(at)
+        sizes = [e.i64(segment.elements[n].stride) for n in segment.streams]
+        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(_LINE - 1)) for n in segment.streams]
+        head = e.binary("udiv", gaps[0], sizes[0])
+        first, *self._alike = [e.compare("eq", gap, e.mul(head, size)) for gap, size in zip(gaps, sizes, strict=True)]
+        head, self._count = e.select(first, head, e.i64(count)), e.i64(count)
+        if active is not None:
+            head, self._count = (e.select(active, n, e.i64(0)) for n in (head, self._count))
+        self._head = head
+        self._full = e.and_(e.sub(self._count, head), e.i64(-self._lanes))
+
+    def write(self) -> None:
+        """The row."""
+        e, streams = self._e, self._segment.streams
+        self.begin()
+        if not self._alike:
+            with e.loop(self._full, step=self._lanes) as loop:
+                self._line(loop.index, streams)
+        else:
+            together = functools.reduce(e.and_, self._alike)
+            for condition, streamed in ((together, streams), (e.not_(together), streams[:1])):
+                with e.when(condition), e.loop(self._full, step=self._lanes) as loop:
+                    self._line(loop.index, streamed)
+        self.end()
+
+    def begin(self) -> None:
+        """The columns before the first line."""
+        self._few(self._e.i64(0), self._head)
+
+    def step(self, index: Value) -> None:
+        """One step, if there are so many."""
+        with self._e.when(self._e.compare("slt", index, self._full)):
+            self._line(index, self._segment.streams)
+
+    def end(self) -> None:
+        """The columns after the last step."""
+        self._few(self._e.add(self._head, self._full), self._count)
+
+    def _line(self, index: Value, streams: Sequence[int]) -> None:
+        self._segment.columns_at(self._at, self._repeated, self._e.add(self._head, index), self._lanes, streams)
+
+    def _few(self, first: Value, end: Value) -> None:
+        """Columns of a number that is known when the code runs, and small."""
+        e = self._e
+        for lanes in (_FEW, 1):
+            stop = e.add(first, e.and_(e.sub(end, first), e.i64(-lanes)))
+            with e.loop(stop, start=first, step=lanes) as loop:
+                self._segment.columns_at(self._at, self._repeated, loop.index, lanes)
+            first = stop

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from nkilite.codegen import registers
 from nkilite.codegen.emitter import Value
-from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
 from nkilite.ir.group import Forwarded, Held, RowPlan, Scratch, Segment
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
@@ -16,7 +16,8 @@ from nkilite.ir.types import ViewType
 def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
     """The micro-kernel of a row group; calls side by side share its blocks."""
     e = members[0].e
-    slots = [e.scratch(plan.rows * pitch) for pitch in plan.slots]
+    paired = plan.paired
+    slots = [e.scratch(plan.rows * pitch * (2 if i in paired else 1)) for i, pitch in enumerate(plan.slots)]
     working = [i for i in range(len(members)) if i not in plan.skipped]
     parts = {i: _Member(i, members, plan, slots) for i in working}
     segments = {s.first: s for s in plan.segments}
@@ -28,18 +29,33 @@ def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
         for i in range(known.first, known.end):
             members[i].load_immediates()
     first, end = members[0].share(plan.blocks, plan.rows)
+    last = None if plan.carrier is None else plan.segments[-1]
+
+    def inside(segment: Segment, block: Value) -> list[registers.Member]:
+        return [parts[m].in_segment(block, segment) for m in working if segment.first <= m < segment.end]
+
     with e.loop(end, start=first) as block:
         done = 0
         for i in working:
+            segment = segments.get(i)
             if i < done:
                 continue
-            segment = segments.get(i)
-            if segment is None:
+            if last is not None and segment is last:
+                break
+            if last is not None and i == plan.carrier:
+                follows = e.compare("sgt", block.index, first)
+                before = e.select(follows, e.sub(block.index, e.i64(1)), block.index)
+                beside = registers.Beside(e, inside(last, before), plan.rows, last.columns, follows)
+                parts[i].write(block.index, beside)
+                beside.finish()
+            elif segment is None:
                 parts[i].write(block.index)
             else:
-                done = segment.end
-                inside = [parts[m].in_segment(block.index, segment) for m in working if i <= m < done]
-                registers.write(e, inside, plan.rows, segment.columns)
+                registers.write(e, inside(segment, block.index), plan.rows, segment.columns)
+            done = i if segment is None else segment.end
+    if last is not None:
+        with e.when(e.compare("sgt", end, first)):
+            registers.write(e, inside(last, e.sub(end, e.i64(1))), plan.rows, last.columns)
 
 
 class _Member:
@@ -50,7 +66,8 @@ class _Member:
         self._number = number
         self._operands: dict[str, CpuOperand] = {}
         self._bases: dict[str, tuple[Value, int]] = {}  # address of the first block, bytes from block to block
-        e = member.e
+        self._turns: dict[str, int] = {}  # bytes between the memory of even blocks and that of odd ones
+        e, paired = member.e, plan.paired
         for position, (argument, place) in enumerate(zip(member.call.operands, plan.places[number], strict=True)):
             operand = member.operands[argument.name]
             if isinstance(place, Held):
@@ -58,6 +75,8 @@ class _Member:
             elif isinstance(place, Scratch):
                 pitch = plan.slots[place.slot]
                 self._bases[argument.name] = e.offset(slots[place.slot], place.byte), 0
+                if place.slot in paired:
+                    self._turns[argument.name] = plan.rows * pitch
             elif isinstance(place, Forwarded):
                 source = members[place.member]
                 pitch = source.operands["src"].strides[0]
@@ -73,12 +92,19 @@ class _Member:
             )
 
     def _pointers(self, block: Value) -> dict[str, Value]:
-        return {name: self._member.e.step(base, block, step) for name, (base, step) in self._bases.items()}
+        e = self._member.e
+        odd = e.and_(block, e.i64(1)) if self._turns else block
+        return {
+            name: e.step(base, odd, self._turns[name]) if name in self._turns else e.step(base, block, step)
+            for name, (base, step) in self._bases.items()
+        }
 
-    def write(self, block: Value) -> None:
-        """The member's code for a block."""
+    def write(self, block: Value, beside: Beside | None = None) -> None:
+        """The member's code for a block, with work on another one beside it."""
         call = _cut(self._member.call, {name: o.shape for name, o in self._operands.items()})
-        call.definition.rule("lower")(call, self._member.part(call, self._operands, self._pointers(block)))
+        part = self._member.part(call, self._operands, self._pointers(block))
+        part.beside = beside
+        call.definition.rule("lower")(call, part)
 
     def in_segment(self, block: Value, segment: Segment) -> registers.Member:
         """The member on a block as a part of a segment."""

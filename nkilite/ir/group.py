@@ -85,6 +85,7 @@ class RowPlan(NamedTuple):
         streams: members that store past the caches.
         ahead: (member, operand) pairs: while reading the operand, fetch its rows of the next block.
         unread: (member, operand) pairs: what is written is not read.
+        carrier: beside this member, the last segment works on the block before; None if it works after the others.
     """
 
     rows: int
@@ -96,6 +97,20 @@ class RowPlan(NamedTuple):
     streams: tuple[int, ...]
     ahead: tuple[tuple[int, int], ...]
     unread: tuple[tuple[int, int], ...]
+    carrier: int | None = None
+
+    @property
+    def paired(self) -> set[int]:
+        """Slots of two blocks: the last segment still reads one while the other members work on the next."""
+        if self.carrier is None:
+            return set()
+        last = self.segments[-1]
+        late: set[int] = set()
+        early: set[int] = set()
+        for i, places in enumerate(self.places):
+            used = late if last.first <= i < last.end else early
+            used.update(place.slot for place in places if isinstance(place, Scratch))
+        return late & early
 
     def __str__(self) -> str:
         """What was decided, with members numbered from 0."""
@@ -105,8 +120,11 @@ class RowPlan(NamedTuple):
         parts += [f"{m} is read in place" if m in forwarding else f"{m} is dead" for m in self.skipped]
         parts += [f"{m} fetches ahead" for m, _ in self.ahead]
         parts += [f"{m} stores past the caches" for m in self.streams]
+        if self.carrier is not None:
+            late = self.segments[-1]
+            parts.append(f"{late.first}..{late.end - 1} go with {self.carrier} of the next rows")
         if self.slots:
-            parts.append(f"{self.rows * sum(self.slots)} bytes of scratch")
+            parts.append(f"{self.rows * (sum(self.slots) + sum(self.slots[i] for i in self.paired))} bytes of scratch")
         return "; ".join(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nkilite.ir.group import Forwarded, Group, Held, Place, RowPlan, Scratch
+from nkilite.ir.group import Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import Lifetimes, lifetimes
@@ -110,9 +110,10 @@ class Planner:
             (m, i) for m, accesses in enumerate(run.accesses) for i, a in enumerate(accesses)
             if m not in skipped and a.buffer in homes and not any(o.operand.reads for o in touched[a.buffer])
         )
+        ahead = self._ahead(run, places, skipped)
         plan = RowPlan(
             rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
-            self._ahead(run, places, skipped), unread,
+            ahead, unread, self._carrier(run, segments, streams, ahead, skipped, rows),
         )
         return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
 
@@ -171,6 +172,23 @@ class Planner:
                 if self._large[origin.buffer] and origin.step:
                     readers[source] = member, position
         return tuple(sorted(readers.values()))
+
+    def _carrier(
+        self, run: Run, segments: Sequence[Segment], streams: Sequence[int], ahead: Sequence[tuple[int, int]],
+        skipped: set[int], rows: int,
+    ) -> int | None:
+        """The member that fetches from HBM, if the last segment stores there afterwards: memory can do both at once."""
+        if not segments or not ahead or rows == run.rows:
+            return None
+        last, (member, operand) = segments[-1], ahead[-1]
+        ends = all(m < last.end or m in skipped for m in range(len(run.shapes)))
+        if not ends or member >= last.first or sum(m in range(last.first, last.end) for m in streams) != 1:
+            return None
+        if any(s.first <= member < s.end for s in segments):
+            return None
+        kind = self._program.signatures[run.signatures[member]].operands[operand].type
+        alike = kind.free_size == last.columns and run.accesses[member][operand].operand.dense
+        return member if alike else None
 
 
 def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:

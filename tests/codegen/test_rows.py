@@ -15,7 +15,6 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY
-from nkilite.codegen import registers
 from nkilite.codegen.host import available
 from nkilite.ir.group import RowPlan
 from nkilite.passes import row_plans, segments
@@ -31,7 +30,6 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
     monkeypatch.setattr(row_plans, "_BLOCK_BYTES", 2 << 10)
     monkeypatch.setattr(segments, "_LEAST_COLUMNS", 2)
-    monkeypatch.setattr(registers, "_STAGED", 256)
     monkeypatch.setattr(row_plans, "_LARGE", 0)
 
 
@@ -193,9 +191,45 @@ def test_double_buffering(eager: None) -> None:
     assert groups(double_buffered, x), "nothing was fused"
 
 
-def test_stores_past_the_caches_at_any_alignment(eager: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registers, "_STAGED", 2 << 10)
+@pytest.mark.parametrize("level", available())
+@pytest.mark.parametrize("block", [2 << 10, 64 << 10])
+@pytest.mark.parametrize("width", [512, 700, 1037])
+def test_stores_beside_the_next_rows(
+    width: int, block: int, level: str, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NKILITE_CPU", level)
+    monkeypatch.setattr(row_plans, "_BLOCK_BYTES", block)
+    module = MODULES["softmax"]
+    x = module.inputs(rows=128, D=width)
+    options = {"ROWS_PER_PARTITION": 1}
+    (plan,) = set(groups(module.softmax, *x, **options))
+    assert plan.carrier is not None
+    assert (plan.rows > 1) == (block > 2 << 10)
+    alone = launch(module.softmax, x, False, **options)
+    for threads in (1, 3, 5):
+        equal(alone, launch(module.softmax, x, True, threads, **options), f"{threads} threads")
 
+
+def test_stores_follow_what_takes_nothing_along(eager: None) -> None:
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        squares = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+        nisa.activation(dst=squares, op=nl.square, data=tile)
+        largest = nl.ndarray((x.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(dst=largest, op=nl.maximum, data=tile, axis=1)
+        nisa.tensor_scalar(dst=squares, data=squares, op0=nl.multiply, operand0=largest)
+        nisa.dma_copy(dst=out, src=squares)
+        return out
+
+    x = make((97, 600), "float32")
+    (plan,) = groups(kernel, x)
+    assert plan.carrier == 2
+    for threads in (1, 2, 5):
+        np.testing.assert_array_equal(launch(kernel, (x,), True, threads)[0], x * x * x.max(1, keepdims=True))
+
+
+def test_stores_past_the_caches_at_any_alignment(eager: None) -> None:
     def kernel(x: Any) -> Any:
         for start, width in ((0, 700), (700, 1300), (2000, 97)):
             tile = nl.ndarray((32, width), dtype=x.dtype, buffer=nl.sbuf)
