@@ -93,7 +93,7 @@ def _dtype(packed: str) -> Any:
     return getattr(importlib.import_module("nki.language"), packed)
 
 
-def _quantize(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
+def quantize(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
     """Elements and block exponents of groups of 8 partitions x 4 neighbours.
 
     The block scale is 2 ** (floor(log2(largest magnitude)) - (largest element exponent - 1)).
@@ -107,7 +107,7 @@ def _quantize(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _packed(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
     """What the host hands to a kernel: four elements per integer, and biased exponents."""
-    elements, exponents = _quantize(values, packed)
+    elements, exponents = quantize(values, packed)
     codes = elements.view(np.uint8)
     if packed.startswith("float4"):
         codes = codes[:, ::2] | codes[:, 1::2] << 4
@@ -117,7 +117,7 @@ def _packed(values: np.ndarray, packed: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _round_trip(values: np.ndarray, packed: str) -> np.ndarray:
     """The values after quantization, as (partition, packed element, position in it)."""
-    elements, exponents = _quantize(values, packed)
+    elements, exponents = quantize(values, packed)
     scale = np.repeat(np.repeat(np.exp2(exponents), 8, axis=0), 4, axis=1)
     return (elements.astype(np.float64) * scale).reshape(values.shape[0], -1, 4)
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from ..case import TARGET_MODES, Case, Mode
 from ..sources import PackageSource
-from . import nki_library_attention, nki_library_layers, nki_library_routing
+from . import nki_library_attention, nki_library_layers, nki_library_mx, nki_library_routing
 from .files import Variant
 
 SUITE = "nki-library"
 _IMPORTS_NKI = re.compile(r"^\s*(?:from|import)\s+nki\b", re.MULTILINE)
-_LAUNCHES = {**nki_library_layers.VARIANTS, **nki_library_attention.VARIANTS, **nki_library_routing.VARIANTS}
+_LAUNCHES = {
+    **nki_library_layers.VARIANTS, **nki_library_attention.VARIANTS, **nki_library_routing.VARIANTS,
+    **nki_library_mx.VARIANTS,
+}
 
 
 def find(folder: Path) -> Path | None:
