@@ -82,7 +82,8 @@ class Definition:
     every element of a row, except that operands with one element per row are used for all, and that registers that
     accumulate a row are not used. `indexed` says that it ends with an error at an element of an operand that is no
     position in another.
-    `control` marks the instructions that enclose the body of a loop.
+    `control` marks the instructions that enclose the body of a loop. Of the operands `partly_read` some elements do not
+    matter.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Definition:
     by_row: int = 0
     elementwise: bool = False
     indexed: bool = False
+    partly_read: tuple[str, ...] = ()
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -131,6 +133,7 @@ def define(
     elementwise: bool = False,
     indexed: bool = False,
     lists: Mapping[str, int] = MappingProxyType({}),
+    partly_read: tuple[str, ...] = (),
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -151,7 +154,7 @@ def define(
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
         function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row,
-        elementwise, indexed,
+        elementwise, indexed, partly_read,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

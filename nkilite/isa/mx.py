@@ -111,7 +111,10 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     mx.quantize(kernel, "dst", "src", "dst_scale")
 
 
-@instruction(writes=("dst",), updates=lambda a: ("dst",) if a["accumulate"] is not False else ())
+@instruction(
+    writes=("dst",), updates=lambda a: ("dst",) if a["accumulate"] is not False else (),
+    partly_read=("stationary_scale", "moving_scale"),
+)
 def nc_matmul_mx(
     dst: NkiTensor,
     stationary: NkiTensor,

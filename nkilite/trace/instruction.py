@@ -38,6 +38,7 @@ def instruction(
     elementwise: bool = False,
     indexed: bool = False,
     lists: Mapping[str, int] = MappingProxyType({}),
+    partly_read: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -55,11 +56,12 @@ def instruction(
             on operands with one element per row, as long as it does not use registers.
         indexed: whether an operand holds positions in another, and one that is out of bounds is an error.
         lists: parameters that are lists of tensors, with the most they take. Item i of a list `x` is the operand x_i.
+        partly_read: parameters of which it reads some elements only, so that the others need not have been written.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
         definition = define(
-            function, writes, registers, updates, in_place, control, by_row, elementwise, indexed, lists
+            function, writes, registers, updates, in_place, control, by_row, elementwise, indexed, lists, partly_read
         )
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)

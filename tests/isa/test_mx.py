@@ -15,6 +15,7 @@ from nkilite.errors import (
     InvalidOperand,
     PartitionLimitExceeded,
     ShapeMismatch,
+    UninitializedRead,
     UnsupportedDtype,
     UnsupportedOnTarget,
     WrongMemory,
@@ -324,6 +325,28 @@ def test_rows_of_other_scales_do_not_matter(level):
 
     (found,) = both(kernel, a, b, shared)
     np.testing.assert_array_equal(found, contracted(x, y))
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_without_scales_need_no_values():
+    """Scales loaded quadrant by quadrant leave the rest of their tile as it was."""
+    a, a_scale, x = operand("float8_e5m2_x4", 64, 16, 7, small=True)
+    b, b_scale, y = operand("float8_e5m2_x4", 64, 48, 8, small=True)
+
+    def kernel(a, a_scale, b, b_scale, loads):
+        out = new((16, 48), buffer=nl.psum)
+        scales = [new(s.shape, "uint8") for s in (a_scale, b_scale)]
+        for to, source in zip(scales, (a_scale, b_scale), strict=True):
+            for q in range(0, 64, 32)[:loads]:
+                nisa.dma_copy(to[q : q + 4], source[q : q + 4])
+        nisa.nc_matmul_mx(out, tile(a).view("float8_e5m2_x4"), tile(b).view("float8_e5m2_x4"), *scales)
+        return outputs(out)
+
+    (found,) = both(lambda *arrays: kernel(*arrays, 2), a, a_scale, b, b_scale)
+    np.testing.assert_array_equal(found, contracted(x, y))
+    for run in (nki.jit, nki.simulate):
+        with pytest.raises(UninitializedRead, match="stationary_scale"):
+            run(lambda *arrays: kernel(*arrays, 0))(a, a_scale, b, b_scale)
 
 
 @pytest.mark.parametrize("dtype", list(ELEMENTS))
