@@ -16,7 +16,6 @@ from nkilite.codegen.kernel import CpuOperand
 
 _LINE = 64
 _AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
-_FEW = 4  # columns at a time on the way to the first line and after the last one
 
 
 class Access(NamedTuple):
@@ -149,9 +148,16 @@ class _Segment:
 
     def columns_at(
         self, at: Mapping[int, Value], repeated: Mapping[int, Value], first: Value, lanes: int,
-        streams: Sequence[int] = (),
+        streams: Sequence[int] = (), targets: Mapping[int, Value] | None = None,
     ) -> None:
-        """A few columns; elements that stream begin at a line."""
+        """A few columns.
+
+        Args:
+            at: addresses of the columns at 0.
+            repeated: the elements that are used for all columns.
+            streams: elements to store past the caches; they begin at a line.
+            targets: where to store the columns instead.
+        """
         e = self.e
         variables: dict[int, Value] = {}
         for position, member in enumerate(self._members):
@@ -167,8 +173,8 @@ class _Segment:
             for number in dict.fromkeys(a.number for a in member.accesses):
                 x = self.elements[number]
                 if x.last_write == position:
-                    target = e.step(at[number], first, x.stride)
-                    if not x.streams:
+                    target = e.step(at[number], first, x.stride) if targets is None else targets[number]
+                    if not x.streams and targets is None:
                         elementwise.fetch(e, target, _AHEAD, lanes * x.stride, write=True)
                     past = number in streams
                     e.store(e.held(variables[number]), target, min(_LINE, lanes * x.stride) if past else 1, past)
@@ -181,7 +187,10 @@ class _StreamedRow:
         self._segment, self._at = segment, at
         self._e = e = segment.e
         self._lanes = elementwise.step_lanes(e)
+        self._width = count
         self._repeated = segment.repeated(at)
+        stored = {n: x for n, x in segment.elements.items() if x.last_write >= 0}
+        self._stages = {n: e.scratch(self._lanes * x.stride) for n, x in stored.items()}
         sizes = [e.i64(segment.elements[n].stride) for n in segment.streams]
         gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(_LINE - 1)) for n in segment.streams]
         head = e.binary("udiv", gaps[0], sizes[0])
@@ -191,6 +200,7 @@ class _StreamedRow:
             head, self._count = (e.select(active, n, e.i64(0)) for n in (head, self._count))
         self._head = head
         self._full = e.and_(e.sub(self._count, head), e.i64(-self._lanes))
+        self._lines = {n: e.step(pointer, head, segment.elements[n].stride) for n, pointer in at.items()}
 
     def write(self) -> None:
         """The row."""
@@ -220,13 +230,19 @@ class _StreamedRow:
         self._few(self._e.add(self._head, self._full), self._count)
 
     def _line(self, index: Value, streams: Sequence[int]) -> None:
-        self._segment.columns_at(self._at, self._repeated, self._e.add(self._head, index), self._lanes, streams)
+        self._segment.columns_at(self._lines, self._repeated, index, self._lanes, streams)
 
     def _few(self, first: Value, end: Value) -> None:
-        """Columns of a number that is known when the code runs, and small."""
-        e = self._e
-        for lanes in (_FEW, 1):
-            stop = e.add(first, e.and_(e.sub(end, first), e.i64(-lanes)))
-            with e.loop(stop, start=first, step=lanes) as loop:
-                self._segment.columns_at(self._at, self._repeated, loop.index, lanes)
-            first = stop
+        """Columns that fill no line: as many as in a step, by way of a stage, of which these are kept.
+
+        Narrower code would need constants of its own in registers.
+        """
+        e, lanes, segment = self._e, self._lanes, self._segment
+        with e.loop(end, start=first, step=lanes) as loop:
+            at = e.minimum(loop.index, e.i64(self._width - lanes))
+            segment.columns_at(self._at, self._repeated, at, lanes, targets=self._stages)
+            with e.loop(e.minimum(e.add(loop.index, e.i64(lanes)), end), start=loop.index) as column:
+                for n, stage in self._stages.items():
+                    x = segment.elements[n]
+                    value = x.load(e, e.step(stage, e.sub(column.index, at), x.stride))
+                    e.store(value, e.step(self._at[n], column.index, x.stride))
