@@ -10,7 +10,7 @@ nearest cache while its stationary operand streams past, and the next matmul's i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from nkilite.codegen import matrix, tiles
 from nkilite.codegen.emitter import Emitter, Value
@@ -63,104 +63,126 @@ def multiply_add(
         transposed: columns of `out` are rows of dst.
     """
     left, right = operands[0]
-    block = register_block(e.host, packed=True)
-    at_once = block.vectors * e.host.lanes
-    each = -(-block.rows // _TURNS)
     scratch = None
     if out is None:
         assert kernel is not None
-        scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, left.columns, max(at_once, _PIECE))
-    addresses = e.scratch(2 * _POINTER * (len(operands) + 1))
-
-    def put(number: int, pair: Sequence[Value]) -> None:
-        for side, pointer in enumerate(pair):
-            e.store(pointer, e.offset(addresses, (2 * number + side) * _POINTER), align=_POINTER)
-
-    def get(number: Value) -> list[Value]:
-        at = e.step(addresses, number, 2 * _POINTER)
-        return [e.load("ptr", e.offset(at, side * _POINTER), align=_POINTER) for side in range(2)]
-
-    for number, pair in enumerate(operands):
-        put(number, [o.pointer for o in pair])
-
-    def strip(first: Value, width: int) -> None:
-        """All of the work on some columns."""
-        sums = scratch if out is None else out._replace(pointer=e.step(out.pointer, first, out.column_stride))
-        assert sums is not None
-        with e.loop(len(operands)) as loop:
-            here, then = get(loop.index), get(e.add(loop.index, e.i64(1)))
-            last = e.compare("eq", loop.index, e.i64(len(operands) - 1))
-            adds = accumulate or (e.compare("ne", loop.index, e.i64(0)) if len(operands) > 1 else False)
-
-            def part(inner: Value, count: int) -> None:
-                """As many columns as a register block has."""
-                column = e.add(first, inner)
-                vectors = lines(e, right._replace(pointer=here[1]), column, count)
-                corner = e.step(sums.pointer, inner, sums.column_stride)
-                next_strip = right._replace(pointer=then[1]).of(e, column)
-                fetched = min(_MOST_LINES, -(-right.rows * -(-count // WIDTH) // left.columns))
-
-                def rows(row: Value, at: Value, tall: int) -> None:
-                    def fetch(turn: Value) -> None:
-                        """The share that rows of the result have in what comes next."""
-                        number = e.add(row, e.mul(turn, e.i64(each)))
-                        line = e.step(next_strip, number, fetched * LINE)
-                        for i in range(fetched * each):
-                            e.prefetch(e.offset(line, i * LINE), locality=2)
-                        if followers is not None:
-                            with e.when(last):
-                                for i in range(each):
-                                    followers.touch(e.add(number, e.i64(i)), column, count)
-
-                    target = sums._replace(pointer=e.step(corner, row, sums.row_stride))
-                    side = Broadcast.of(e, left)._replace(pointer=at)
-                    multiply(e, side, vectors, right.rows, tall, target, adds, Ahead(_TURNS, fetch))
-
-                Broadcast.of(e, left._replace(pointer=here[0])).blocks(e, block.rows, rows)
-
-            whole = width // at_once
-            with e.loop(whole) as parts:
-                part(e.mul(parts.index, e.i64(at_once)), at_once)
-            if whole * at_once < width:
-                part(e.i64(whole * at_once), width - whole * at_once)
-        if followers is not None:
-            followers.write(first, width, scratch)
-
-    def follow(width: int) -> None:
-        """After the last matmul of a strip comes the first of the next."""
-        put(len(operands), [left.pointer, right.of(e, e.i64(width))])
-
-    share = None
+        scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, left.columns, _widest(e))
     pieces = -(-right.columns // _PIECE)
+    share = e.i64(0), e.i64(pieces)
     if kernel is not None and pieces > 1:
         divided = ("dst", *(sorted(followers.names) if followers is not None else ()))
         share = kernel.share(pieces, of=divided, **{"rows" if transposed else "columns": _PIECE})
-    _strips(e, right.columns, at_once, share, strip, follow)
+    _Chain(e, operands, out, scratch, accumulate, followers).write(share)
 
 
-def _strips(
-    e: Emitter, columns: int, widest: int, share: tuple[Value, Value] | None, body: Callable[[Value, int], None],
-    begin: Callable[[int], None],
-) -> None:
-    """body(first column, width) for the pieces of `share`, or all; begin(width) before those of one width.
+def _widest(e: Emitter) -> int:
+    """Columns of the widest strip."""
+    return max(register_block(e.host, packed=True).vectors * e.host.lanes, _PIECE)
 
-    Where three pieces make two strips of the widest kind they do, so that threads get equal shares all the same.
-    """
-    whole, rest = divmod(columns, _PIECE)
-    first, end = share or (e.i64(0), e.i64(whole + bool(rest)))
-    stop = e.minimum(end, e.i64(whole))
-    if 2 * widest == 3 * _PIECE and whole >= 3:
-        begin(widest)
-        triples = e.binary("udiv", e.sub(stop, first), e.i64(3))
-        start = e.mul(first, e.i64(_PIECE))
-        with e.loop(e.mul(triples, e.i64(2))) as loop:
-            body(e.add(start, e.mul(loop.index, e.i64(widest))), widest)
-        first = e.add(first, e.mul(triples, e.i64(3)))
-    if whole:
-        begin(_PIECE)
-        with e.loop(stop, start=first) as loop:
-            body(e.mul(loop.index, e.i64(_PIECE)), _PIECE)
-    if rest:
-        begin(0)
-        with e.when(e.compare("eq", end, e.i64(whole + 1))):
-            body(e.i64(whole * _PIECE), rest)
+
+class _Chain:
+    """Matmuls with multiply-adds and their followers being written."""
+
+    def __init__(
+        self, e: Emitter, operands: Sequence[tuple[Packed, Packed]], out: Matrix | None, scratch: Matrix | None,
+        accumulate: bool, followers: Followers | None,
+    ) -> None:
+        self._e = e
+        self._left, self._right = operands[0]
+        self._count = len(operands)
+        self._out, self._scratch, self._accumulate, self._followers = out, scratch, accumulate, followers
+        self._block = register_block(e.host, packed=True)
+        # Where the operands of every matmul are, and of the one after the last.
+        self._addresses = e.scratch(2 * _POINTER * (self._count + 1))
+        for number, pair in enumerate(operands):
+            self._put(number, [o.pointer for o in pair])
+
+    def _put(self, number: int, pair: Sequence[Value]) -> None:
+        for side, pointer in enumerate(pair):
+            self._e.store(pointer, self._e.offset(self._addresses, (2 * number + side) * _POINTER), align=_POINTER)
+
+    def _get(self, number: Value) -> list[Value]:
+        at = self._e.step(self._addresses, number, 2 * _POINTER)
+        return [self._e.load("ptr", self._e.offset(at, side * _POINTER), align=_POINTER) for side in range(2)]
+
+    def write(self, share: tuple[Value, Value]) -> None:
+        """The pieces of the columns between two.
+
+        Where three of them make two strips of the widest kind they do, so that threads get equal shares all the same.
+        """
+        e, widest = self._e, _widest(self._e)
+        whole, rest = divmod(self._right.columns, _PIECE)
+        first, end = share
+        stop = e.minimum(end, e.i64(whole))
+        if 2 * widest == 3 * _PIECE and whole >= 3:
+            triples = e.binary("udiv", e.sub(stop, first), e.i64(3))
+            start = e.mul(first, e.i64(_PIECE))
+            self._follow(widest)
+            with e.loop(e.mul(triples, e.i64(2))) as loop:
+                self._strip(e.add(start, e.mul(loop.index, e.i64(widest))), widest)
+            first = e.add(first, e.mul(triples, e.i64(3)))
+        if whole:
+            self._follow(_PIECE)
+            with e.loop(stop, start=first) as loop:
+                self._strip(e.mul(loop.index, e.i64(_PIECE)), _PIECE)
+        if rest:
+            self._follow(0)
+            with e.when(e.compare("eq", end, e.i64(whole + 1))):
+                self._strip(e.i64(whole * _PIECE), rest)
+
+    def _follow(self, width: int) -> None:
+        """After the last matmul of a strip comes the first of the next, so many columns on."""
+        first = self._get(self._e.i64(0))
+        self._put(self._count, [first[0], self._right._replace(pointer=first[1]).of(self._e, self._e.i64(width))])
+
+    def _strip(self, column: Value, width: int) -> None:
+        """All matmuls and followers on some columns."""
+        e, out = self._e, self._out
+        sums = self._scratch if out is None else out._replace(pointer=e.step(out.pointer, column, out.column_stride))
+        assert sums is not None
+        at_once = self._block.vectors * e.host.lanes
+        whole = width // at_once
+        with e.loop(self._count) as loop:
+            with e.loop(whole) as parts:
+                inner = e.mul(parts.index, e.i64(at_once))
+                self._part(loop.index, e.add(column, inner), at_once, _beside(e, sums, inner))
+            if whole * at_once < width:
+                inner = e.i64(whole * at_once)
+                self._part(loop.index, e.add(column, inner), width - whole * at_once, _beside(e, sums, inner))
+        if self._followers is not None:
+            self._followers.write(column, width, self._scratch)
+
+    def _part(self, number: Value, column: Value, width: int, sums: Matrix) -> None:
+        """One matmul on as many columns as a register block has, or fewer."""
+        e, last = self._e, self._count - 1
+        left, right = (s._replace(pointer=p) for s, p in zip((self._left, self._right), self._get(number), strict=True))
+        next_right = self._right._replace(pointer=self._get(e.add(number, e.i64(1)))[1]).of(e, column)
+        adds = self._accumulate or (e.compare("ne", number, e.i64(0)) if last else False)
+        vectors = lines(e, right, column, width)
+        # Rows of the result have equal shares in what comes next.
+        fetched = min(_MOST_LINES, -(-right.rows * -(-width // WIDTH) // left.columns))
+        each = -(-self._block.rows // _TURNS)
+
+        def fetch(row: Value) -> None:
+            line = e.step(next_right, row, fetched * LINE)
+            for i in range(fetched * each):
+                e.prefetch(e.offset(line, i * LINE), locality=2)
+            if self._followers is not None:
+                with e.when(e.compare("eq", number, e.i64(last))):
+                    for i in range(each):
+                        self._followers.touch(e.add(row, e.i64(i)), column, width)
+
+        def rows(row: Value, at: Value, count: int) -> None:
+            side, target = Broadcast.of(e, left)._replace(pointer=at), _below(e, sums, row)
+            ahead = Ahead(_TURNS, lambda turn: fetch(e.add(row, e.mul(turn, e.i64(each)))))
+            multiply(e, side, vectors, right.rows, count, target, adds, ahead)
+
+        Broadcast.of(e, left).blocks(e, self._block.rows, rows)
+
+
+def _beside(e: Emitter, sums: Matrix, column: Value) -> Matrix:
+    return sums._replace(pointer=e.step(sums.pointer, column, sums.column_stride))
+
+
+def _below(e: Emitter, sums: Matrix, row: Value) -> Matrix:
+    return sums._replace(pointer=e.step(sums.pointer, row, sums.row_stride))

@@ -182,8 +182,9 @@ def multiply(
             column, row = (e.step(p, turn.index, steps * right.stride) for p in (left.pointer, right.pointer))
             with e.loop(steps * right.stride, *turn.values, step=_UNROLLED * right.stride) as loop:
                 sums: Sequence[Value] = loop.values
+                here, there = e.offset(column, loop.index), e.offset(row, loop.index)
                 for i in range(_UNROLLED):
-                    sums = step(*(e.offset(e.offset(p, loop.index), i * right.stride) for p in (column, row)), sums)
+                    sums = step(e.offset(here, i * right.stride), e.offset(there, i * right.stride), sums)
                 loop.carry(*sums)
             turn.carry(*loop.results)
         totals = turn.results

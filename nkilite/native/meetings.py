@@ -13,6 +13,7 @@ too many costs half a microsecond.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -195,19 +196,22 @@ _ANYBODY = -1  # the owner of memory of which any thread may touch any part
 _ALONE = 0  # entries that do not split: part 0 does them
 
 
+_MOST_STRIPES = 8  # that own memory together
+
+
 class _Owners:
-    """Stripes at addresses, by number; two that leave every thread its own bytes have a common one."""
+    """Stripes at addresses that leave every thread its own bytes, alone or several together, by number."""
 
     def __init__(self) -> None:
-        self._stripes: list[Stripe] = [Stripe(0, 0, 0, 0, 0)]
-        self._numbers: dict[Stripe, int] = {}
+        self._stripes: list[tuple[Stripe, ...]] = [()]
+        self._numbers: dict[tuple[Stripe, ...], int] = {}
         self._joined: dict[tuple[int, int], int] = {}
 
-    def number(self, stripe: Stripe) -> int:
-        found = self._numbers.get(stripe)
+    def number(self, *stripes: Stripe) -> int:
+        found = self._numbers.get(stripes)
         if found is None:
-            found = self._numbers[stripe] = len(self._stripes)
-            self._stripes.append(stripe)
+            found = self._numbers[stripes] = len(self._stripes)
+            self._stripes.append(stripes)
         return found
 
     def joined(self, one: int, other: int) -> int:
@@ -218,14 +222,34 @@ class _Owners:
             return other
         found = self._joined.get((one, other))
         if found is None:
-            found = self._joined[one, other] = self._join(self._stripes[one], self._stripes[other])
+            found = self._joined[one, other] = self._join(one, other)
         return found
 
-    def _join(self, one: Stripe, other: Stripe) -> int:
-        low, high = min(one.low, other.low), max(one.high, other.high)
-        if one[:3] != other[:3] or high - low > one.step:
+    def _join(self, one: int, other: int) -> int:
+        if _ALONE in (one, other):
             return _ANYBODY
-        return self.number(one._replace(low=low, high=high))
+        together = self._stripes[one]
+        for stripe in self._stripes[other]:
+            others = []
+            for known in together:
+                low, high = min(known.low, stripe.low), max(known.high, stripe.high)
+                if known[:3] == stripe[:3] and high - low <= stripe.step:
+                    stripe = stripe._replace(low=low, high=high)
+                else:
+                    others.append(known)
+            together = (*others, stripe)
+        if len(together) > _MOST_STRIPES or not all(_apart(a, b) for a, b in combinations(together, 2)):
+            return _ANYBODY
+        return self.number(*sorted(together))
+
+
+def _apart(one: Stripe, other: Stripe) -> bool:
+    """Whether two stripes are different columns of the same rows."""
+    period = one.period
+    if not period or period != other.period:
+        return False
+    widths = [(s.pieces - 1) * s.step + s.high - s.low for s in (one, other)]
+    return (other.low - one.low) % period >= widths[0] and (one.low - other.low) % period >= widths[1]
 
 
 class _Touches:

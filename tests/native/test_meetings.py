@@ -14,7 +14,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY, Case
-from nkilite.native.walker import SPLIT
+from nkilite.native.walker import MEET, SPLIT
 from nkilite.testing import make
 
 PARTS = (2, 3, 5, 8)
@@ -84,6 +84,18 @@ def test_a_missing_meeting_shows():
     assert (flags(trial.executable) & SPLIT).any()
     assert trial.slowly(2, "last part first")
     assert not trial.slowly(2, "last part first", meet=False)
+
+
+def test_matmuls_and_what_takes_their_sums_away_follow_each_other():
+    """Threads have the same columns of all of them; one meeting separates them from the loads before."""
+    arrays = MODULES["matmul"].inputs(M=256, N=1024, K=512)
+    lowered = Trial(MODULES["matmul"].matmul, *arrays, TILES_IN_BLOCK_K=2).executable.image.lowered
+    numbers = lowered.table[lowered.entries]
+    matmuls = np.array(["nc_matmul" in lowered.sources[i].name for i in numbers])
+    meet = np.array([flag & MEET != 0 for flag in lowered.table[lowered.entries + 1] >> 32])
+    assert matmuls.sum() == 8
+    assert not meet[1:][matmuls[1:] & matmuls[:-1]].any()
+    assert meet[1:][matmuls[1:] & ~matmuls[:-1]].all()
 
 
 # --- random programs ------------------------------------------------------------------------------------------
