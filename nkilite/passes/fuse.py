@@ -12,7 +12,7 @@ from nkilite import knobs
 from nkilite.ir.group import Group
 from nkilite.ir.program import Program
 from nkilite.passes.row_plans import Planner
-from nkilite.passes.runs import longest_runs, with_common_ends
+from nkilite.passes.runs import Finder, with_common_ends
 
 _BUDGET = 96  # members of distinct groups that are always compiled
 
@@ -23,7 +23,7 @@ class Fuse:
     def run(self, program: Program) -> Program:
         if not knobs.fuse():
             return program
-        runs = with_common_ends(list(longest_runs(program)))
+        runs = with_common_ends(list(Finder(program).runs()))
         planner = Planner(program)
         found = [group for run in runs if (group := planner.group(run)) is not None]
         groups = _affordable(program, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from nkilite.ir.group import Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.ir.program import Program
@@ -39,39 +39,30 @@ class Planner:
         self._scratchable = [
             b.region.on_chip and b.address is None and b.kind is BufferKind.internal for b in program.buffers
         ]
-        self._plans: dict[tuple, tuple[RowPlan, tuple[int, ...]]] = {}
-        self._private: dict[tuple, list[int]] = {}  # of a plan, by the order in which a run meets buffers
+        # Private buffers are known by the order in which a run meets buffers.
+        self._plans: dict[Hashable, tuple[RowPlan, list[int]] | None] = {}
 
     def group(self, run: Run) -> Group | None:
         """The group of a run, or None if its instructions are better off on their own."""
-        if sum(s.bytes for s in run.shapes) * run.rows < (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
-            return None
-        numbers, key = self._pattern(run)
-        found = self._plans.get(key)
+        key = run.pattern, tuple([self._fate(buffer, run) for buffer in run.buffers])
+        if key not in self._plans:
+            self._plans[key] = None
+            if sum(s.bytes for s in run.shapes) * run.rows >= (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
+                plan, private = self._plan(run)
+                self._plans[key] = plan, [run.buffers.index(b) for b in private]
+        found = self._plans[key]
         if found is None:
-            found = self._plans[key] = self._plan(run)
-            order = {buffer: number for number, buffer in enumerate(numbers)}
-            self._private[key] = [order[b] for b in found[1]]
-        buffers = list(numbers)
-        return Group(run.first, len(run.signatures), found[0], tuple(buffers[n] for n in self._private[key]))
+            return None
+        plan, numbers = found
+        return Group(run.first, len(run.signatures), plan, tuple([run.buffers[n] for n in numbers]))
 
-    def _pattern(self, run: Run) -> tuple[dict[int, int], tuple]:
-        """The buffers of a run with where it first meets them, and what runs of the same plan have in common."""
-        numbers: dict[int, int] = {}
-        order: dict[int, int] = {}
-        parts: list[object] = [run.signatures]
-        first, end = run.first, run.first + len(run.signatures)
-        for accesses in run.accesses:
-            for a in accesses:
-                buffer = a.buffer
-                if buffer not in numbers:
-                    order[buffer] = len(numbers)
-                    numbers[buffer] = 0 if a.operand.on_chip else a.low
-                    inside = self._lifetimes.first[buffer] >= first and self._lifetimes.last[buffer] < end
-                    parts += (self._large[buffer], self._never_read[buffer], inside and self._scratchable[buffer])
-                    parts.append(min(a.space, 0))
-                parts += (order[buffer], a.low - numbers[buffer], a.first, a.step)
-        return numbers, tuple(parts)
+    def _fate(self, buffer: int, run: Run) -> tuple[bool, ...]:
+        """What a plan depends on beside the pattern of the run."""
+        inside = (
+            self._lifetimes.first[buffer] >= run.first
+            and self._lifetimes.last[buffer] < run.first + len(run.signatures)
+        )
+        return self._large[buffer], self._never_read[buffer], inside and self._scratchable[buffer]
 
     def _plan(self, run: Run) -> tuple[RowPlan, tuple[int, ...]]:
         """How a run is written, and the buffers that need no memory."""

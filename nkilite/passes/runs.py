@@ -3,72 +3,160 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from nkilite.ir.program import Program
+from nkilite.passes.patterns import Patterns
 from nkilite.passes.rows import Access, Rows, RowShape, keep_to_rows, row_shape
 
 _ROW_LIMIT = 512 << 10  # bytes of a block with the fewest rows a run is efficient with
 _LONGEST = 64  # members
+_REMEMBERED = 4  # runs that begin alike: inner loops have an iteration before, between and after the others
 
 
-class Run(NamedTuple):
-    """Instructions that may be fused: index of the first one, and for each its signature, word position and shape."""
+@dataclass(frozen=True)
+class Run:
+    """Instructions that may be fused.
+
+    Attributes:
+        first: index of the first one.
+        starts: word position of each.
+    """
 
     first: int
     signatures: tuple[int, ...]
     starts: tuple[int, ...]
-    shapes: tuple[RowShape, ...]
-    accesses: tuple[tuple[Access, ...], ...]
+    finder: Finder
 
     @property
     def rows(self) -> int:
         return self.shapes[0].rows
 
-    def part(self, begin: int, end: int) -> Run:
-        moved = tuple(tuple(a._replace(member=a.member - begin) for a in one) for one in self.accesses[begin:end])
-        return Run(
-            self.first + begin, self.signatures[begin:end], self.starts[begin:end], self.shapes[begin:end], moved
+    @cached_property
+    def shapes(self) -> tuple[RowShape, ...]:
+        return tuple(self.finder.shape(signature) for signature in self.signatures)
+
+    @cached_property
+    def accesses(self) -> tuple[tuple[Access, ...], ...]:
+        """What every member touches."""
+        reader = self.finder.reader
+        return tuple(
+            tuple(reader.accesses(shape, member, start))
+            for member, (shape, start) in enumerate(zip(self.shapes, self.starts, strict=True))
         )
 
+    @cached_property
+    def _pattern(self) -> tuple[tuple[int, ...], Hashable]:
+        return self.finder.patterns.of(self.signatures, self.starts[0])
 
-def longest_runs(program: Program) -> Iterator[Run]:
-    """The longest runs of instructions that may be interchanged with their rows, cut where a new piece of work begins.
+    @property
+    def buffers(self) -> tuple[int, ...]:
+        """Those it touches, in the order in which it meets them."""
+        return self._pattern[0]
 
-    A piece of work begins with a load after a store to HBM.
+    @property
+    def pattern(self) -> Hashable:
+        """Equal for runs that are legal alike."""
+        return self._pattern[1]
+
+    def part(self, begin: int, end: int) -> Run:
+        return Run(self.first + begin, self.signatures[begin:end], self.starts[begin:end], self.finder)
+
+
+class Finder:
+    """Finds the longest runs of instructions that may be interchanged with their rows.
+
+    They are cut where a new piece of work begins: with a load after a store to HBM.
     """
-    shapes = [row_shape(s) for s in program.signatures]
-    loads = [moves(shape, True) for shape in shapes]
-    stores = [moves(shape, False) for shape in shapes]
-    taken = {i for g in program.groups for i in range(g.first, g.first + g.size)}
-    widths = [s.n_words for s in program.signatures]
-    reader = Rows(program)
-    code = program.code
-    growing = _Growing()
-    start = 0
-    for index in range(program.count):
-        signature = code[start]
-        shape = shapes[signature]
-        packed = shape is not None and any(code[start + o.word] in program.panels for o in shape.operands)
-        if shape is None or index in taken or packed:
-            if growing.size:
-                yield growing.end()
-        else:
-            if growing.stored and loads[signature]:
-                yield growing.end()
-            accesses = reader.accesses(shape, growing.size, start)
-            if growing.size and not growing.takes(shape, accesses):
-                yield growing.end()
-                accesses = reader.accesses(shape, 0, start)
-            if not reader.writes_uniform(accesses):
-                growing.add(index, signature, start, shape, accesses)
-                growing.stored |= stores[signature]
-            elif growing.size:
-                yield growing.end()
-        start += widths[signature]
-    if growing.size:
-        yield growing.end()
+
+    def __init__(self, program: Program) -> None:
+        self.reader = Rows(program)
+        self._shapes = [row_shape(s) for s in program.signatures]
+        self.patterns = Patterns(program, self.reader, self._shapes)
+        self._loads = [moves(shape, True) for shape in self._shapes]
+        self._stores = [moves(shape, False) for shape in self._shapes]
+        self._panels = program.panels
+        self._code = program.code
+        self._starts = program.starts()
+        self._signatures = [program.code[start] for start in self._starts]
+        self._free = bytearray(self._shapes[signature] is not None for signature in self._signatures)
+        for group in program.groups:
+            self._free[group.first : group.first + group.size] = bytes(group.size)
+
+    def shape(self, signature: int) -> RowShape:
+        """How a signature that is in a run works by row."""
+        shape = self._shapes[signature]
+        assert shape is not None
+        return shape
+
+    def runs(self) -> Iterator[Run]:
+        """All of them, in order."""
+        known: dict[int, deque[_Known]] = {}  # the last few by their first signature
+        index = self._free.find(1)
+        while index >= 0:
+            similar = known.setdefault(self._signatures[index], deque(maxlen=_REMEMBERED))
+            run = next(filter(None, (self._repetition(one, index) for one in similar)), None)
+            if run is None:
+                found = self._longest(index)
+                if found is not None:
+                    similar.appendleft(found)
+                    run = found.run
+            if run is not None:
+                yield run
+            index = self._free.find(1, index + (1 if run is None else len(run.signatures)))
+
+    def _repetition(self, known: _Known, index: int) -> Run | None:
+        """A run once more, from an instruction on; None if it is not repeated, or may go on."""
+        end = index + len(known.seen.signatures)
+        if tuple(self._signatures[index:end]) != known.seen.signatures or 0 in self._free[index:end]:
+            return None
+        if known.seen is known.run and not self._ends(end, any(self._stores[s] for s in known.run.signatures)):
+            return None
+        seen = self._slice(index, end)
+        if seen.pattern != known.seen.pattern:
+            return None
+        return seen if known.seen is known.run else seen.part(0, len(known.run.signatures))
+
+    def _longest(self, index: int) -> _Known | None:
+        """The longest run from an instruction on; None if it is in none."""
+        growing = _Growing()
+        at = index
+        while not self._ends(at, growing.stored) and self._takes(growing, at):
+            at += 1
+        if at == index:
+            return None
+        run = self._slice(index, at)
+        return _Known(run, run if self._ends(at, growing.stored) else self._slice(index, at + 1))
+
+    def _ends(self, index: int, stored: bool) -> bool:
+        """Whether no run goes on with an instruction, whatever it touches."""
+        return index == len(self._starts) or not self._free[index] or (stored and self._loads[self._signatures[index]])
+
+    def _takes(self, growing: _Growing, index: int) -> bool:
+        """Add an instruction to a run, if it may be."""
+        signature, start = self._signatures[index], self._starts[index]
+        shape = self.shape(signature)
+        if self._panels and any(self._code[start + o.word] in self._panels for o in shape.operands):
+            return False
+        accesses = self.reader.accesses(shape, growing.size, start)
+        if self.reader.writes_uniform(accesses) or not growing.takes(shape, accesses):
+            return False
+        growing.add(shape, accesses, self._stores[signature])
+        return True
+
+    def _slice(self, begin: int, end: int) -> Run:
+        return Run(begin, tuple(self._signatures[begin:end]), tuple(self._starts[begin:end]), self)
+
+
+class _Known(NamedTuple):
+    """A run, and the run with the instruction after it if that may not join."""
+
+    run: Run
+    seen: Run
 
 
 def moves(shape: RowShape | None, load: bool) -> bool:
@@ -86,15 +174,14 @@ class _Growing:
     def __init__(self) -> None:
         self.size = 0
         self.stored = False
-        self._first = 0
-        self._least = self._bytes = 0
-        self._members: list[tuple[int, int, RowShape, tuple[Access, ...]]] = []
+        self._rows = self._least = self._bytes = 0
         self._by_space: dict[int, dict[tuple, Access]] = {}
 
     def takes(self, shape: RowShape, accesses: list[Access]) -> bool:
         """Whether one more instruction keeps the run legal and of reasonable size."""
-        rows = self._members[0][2].rows
-        if shape.rows != rows or self.size >= _LONGEST:
+        if not self.size:
+            return True
+        if shape.rows != self._rows or self.size >= _LONGEST:
             return False
         least = max(shape.least, self._least)
         if least > 1 and least * (shape.bytes + self._bytes) > _ROW_LIMIT:
@@ -104,26 +191,18 @@ class _Growing:
             if known is not None:
                 writes = access.operand.writes
                 for other in known.values():
-                    if (writes or other.operand.writes) and not keep_to_rows(access, other, rows):
+                    if (writes or other.operand.writes) and not keep_to_rows(access, other, self._rows):
                         return False
         return True
 
-    def add(self, index: int, signature: int, start: int, shape: RowShape, accesses: list[Access]) -> None:
-        if not self.size:
-            self._first = index
-        self._members.append((signature, start, shape, tuple(accesses)))
+    def add(self, shape: RowShape, accesses: list[Access], stores: bool) -> None:
         self.size += 1
+        self.stored |= stores
+        self._rows = shape.rows
         self._least = max(self._least, shape.least)
         self._bytes += shape.bytes
         for access in accesses:
             self._by_space.setdefault(access.space, {})[access[1:]] = access
-
-    def end(self) -> Run:
-        """The finished run; begins the next."""
-        signatures, starts, shapes, accesses = zip(*self._members, strict=True)
-        first = self._first
-        self.__init__()  # type: ignore[misc]
-        return Run(first, signatures, starts, shapes, accesses)
 
 
 def with_common_ends(runs: list[Run]) -> list[Run]:
@@ -137,5 +216,3 @@ def with_common_ends(runs: list[Run]) -> list[Run]:
         else:
             result.append(run)
     return result
-
-

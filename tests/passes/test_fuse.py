@@ -15,7 +15,7 @@ from nkilite.ir.group import Group, Held, RowPlan
 from nkilite.ir.parser import parse_program
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
-from nkilite.passes import fuse
+from nkilite.passes import fuse, runs
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.testing import make
 
@@ -297,3 +297,47 @@ def test_read_across_partitions() -> None:
         nisa.nc_transpose(dst=turned, data=tile)
 
     assert not uniform(body)
+
+
+# --- repetitions --------------------------------------------------------------------------------------------
+
+
+def same_without_repetitions(program: Program) -> bool:
+    """Whether looking at every instruction finds the same groups as recognizing runs that are repeated."""
+    quick = program.groups
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs.Finder, "_repetition", lambda *_: None)
+        program.groups = [g for g in quick if not isinstance(g.plan, RowPlan)]
+        return fuse.Fuse().run(program).groups == quick
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("adam", {"rows": 1024, "D": 1024}),
+        ("layernorm", {"rows": 700, "D": 512}),
+        ("flash_attention", {"heads": 2, "kv_heads": 1, "S_q": 512, "S_k": 512, "D": 64}),
+        ("mamba", {"batch": 1, "channels": 256, "T": 512, "S": 4}),
+    ],
+)
+def test_repeated_runs_are_grouped_alike(name: str, shape: dict[str, int]) -> None:
+    module = importlib.import_module(f"kernels.{name}")
+    program = passed(getattr(module, name), *module.inputs(**shape))
+    assert len(row_groups(program)) > len({g.plan for g in row_groups(program)}), "nothing is repeated"
+    assert same_without_repetitions(program)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_runs_on_otherwise_related_memory_are_no_repetitions(apart: bool) -> None:
+    def kernel(x: Any) -> Any:
+        for source, target in ((0, 128), (256, 384), (512, 640 if apart else 513)):
+            tile, result = new(), new()
+            nisa.dma_copy(dst=tile, src=x[source : source + 128])
+            nisa.activation(dst=result, op=nl.square, data=tile)
+            nisa.dma_copy(dst=x[target : target + 128], src=result)
+        return x
+
+    program = passed(kernel, x(768, TILE[1]))
+    assert grouped(program)[0] == grouped(program)[1] == ["dma_copy", "activation", "dma_copy"]
+    assert (grouped(program)[2] == grouped(program)[0]) == apart
+    assert same_without_repetitions(program)
