@@ -141,6 +141,9 @@ class Accumulation(NamedTuple):
     products: int
     sums: tuple[tuple[int, int], ...] = ()
 
+    def __str__(self) -> str:
+        return f"sums of {self.products} matmuls" + (" that are never in PSUM" if self.sums else "")
+
 
 class Spot(NamedTuple):
     """A place in the buffer that a member reads or writes: so far from where its own operand begins."""
