@@ -89,13 +89,14 @@ def _bytes(text: str) -> int:
 
 def launch_settings() -> tuple:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
-    return tuple(map(_environment.get, _LAUNCH_VARIABLES))
+    return _get(_first), _get(_second), _get(_third)
 
 
 _names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR")
 # The dictionary behind os.environ answers 15 times faster than os.environ itself.
 _environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
-_LAUNCH_VARIABLES = _names if _environment is os.environ else tuple(map(os.environ.encodekey, _names))
+_get = _environment.get
+_first, _second, _third = _names if _environment is os.environ else map(os.environ.encodekey, _names)
 
 
 def simulator() -> bool:

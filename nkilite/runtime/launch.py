@@ -16,7 +16,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.dtypes import as_dtype
 from nkilite.runtime.configurations import configured, none_registered
-from nkilite.runtime.recycler import new_array
+from nkilite.runtime.recycler import maker
 from nkilite.runtime.results import Result, collect
 from nkilite.runtime.specialization import Specialization
 
@@ -112,7 +112,7 @@ class Launch:
         """
         self._specialization, self._picks, self._given, self._direct = specialization, picks, given, direct
         self._execute = specialization.executable.enter
-        self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in specialization.executable.image.outputs]
+        self._outputs = [maker(o.shape, as_dtype(o.dtype).numpy) for o in specialization.executable.image.outputs]
         self.unchanged = specialization.globals.unchanged
 
     def __call__(self, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, Any]:
@@ -124,9 +124,9 @@ class Launch:
         if self._direct:
             if self._given:
                 return self._execute(*arrays), arrays[-1]
-            out = new_array(*self._outputs[0])
+            out = self._outputs[0]()
             return self._execute(*arrays, out), out
-        memory = [*arrays, *(new_array(shape, dtype) for shape, dtype in self._outputs)]
+        memory = [*arrays, *(new() for new in self._outputs)]
         if not self._execute(*memory):
             return False, None
         return True, collect(self._specialization.returned, arrays, memory, "numpy")

@@ -7,11 +7,13 @@ buffers): Python ends the loan with the last of them, and only then does the mem
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,12 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if limit == 0:
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, np.asarray(_Loan(recycler.take(size, limit), limit)))
+
+
+def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """What makes uninitialized arrays of one kind, as `new_array` does."""
+    recycled = math.prod(shape) * dtype.itemsize >= RECYCLED
+    return functools.partial(new_array if recycled else np.empty, shape, dtype)
 
 
 def _pages(size: int) -> np.ndarray:
