@@ -128,8 +128,8 @@ class _Grouping:
                 number = order.setdefault(buffer, len(order))
                 if number == len(origins):
                     origins.append(byte)
-                    key += (byte % self._rows[buffer], buffer in passing, self._streams(buffer),
-                            self._program.panels.get(buffer))
+                    key += (byte - self._base(buffer, byte), buffer in passing, self._streams(buffer),
+                            self._program.panels.get(buffer), self._rows[buffer])
                 key += (number, byte - origins[number])
         found = tuple(key)
         if found not in self._plans:
@@ -144,12 +144,14 @@ class _Grouping:
     def _plan(self, unit: list[_Member], passing: set[int]) -> Relocation | None:
         """From where to where elements go; None if that is hard to say, or takes more than a plan can."""
         known: dict[int, list[Move]] = {}  # what has been moved to each buffer
+        bases: dict[int, int] = {}
         for member in unit:
             shape = member.shape
             (into, to), (source, origin) = member.target, member.source
             move = Move(source, origin, to, shape.size, shape.axes)
             moves = [move] if source not in known else behind(move, known[source])
-            if moves is None or not self._record(known.setdefault(into, []), moves, into):
+            base = bases.setdefault(into, self._base(into, to))
+            if moves is None or not _record(known.setdefault(into, []), moves, base, self._rows[into]):
                 return None
         finals = {buffer: moves for buffer, moves in known.items() if buffer not in passing}
         if any(move.source in finals or move.source in passing for moves in finals.values() for move in moves):
@@ -172,19 +174,9 @@ class _Grouping:
         ]
         return Relocation(tuple(pieces), tuple(private))
 
-    def _record(self, before: list[Move], moves: list[Move], buffer: int) -> bool:
-        """Take note of moves to a buffer; False if they write over parts of others there."""
-        row = self._rows[buffer]
-        again = {move.place for move in moves}
-        before[:] = [move for move in before if move.place not in again]
-        boxes = [box(move, row) for move in before]
-        for move in moves:
-            here = box(move, row)
-            if any(here.meets(other) for other in boxes):
-                return False
-            boxes.append(here)
-        before += moves
-        return True
+    def _base(self, buffer: int, byte: int) -> int:
+        """Where to count from so that equal units look the same: on chip partitions tell, in HBM only distances."""
+        return 0 if self._program.buffers[buffer].region.on_chip else byte
 
     def _pieces(
         self, buffer: int, moves: list[Move], writer: tuple[int, int], readers: dict[int, tuple[int, int]]
@@ -262,6 +254,20 @@ def _large_alone(shape: Shape) -> bool:
     kind = shape.target.type
     on_chip = kind.region.on_chip and shape.source.type.region.on_chip
     return not on_chip and kind.size * shape.size >= _LEAST_ALONE
+
+
+def _record(before: list[Move], moves: list[Move], base: int, row: int) -> bool:
+    """Take note of moves to a buffer; False if they write over parts of others there."""
+    again = {move.place for move in moves}
+    before[:] = [move for move in before if move.place not in again]
+    boxes = [box(move, base, row) for move in before]
+    for move in moves:
+        here = box(move, base, row)
+        if any(here.meets(other) for other in boxes):
+            return False
+        boxes.append(here)
+    before += moves
+    return True
 
 
 def _joined(moves: list[Move]) -> list[Move]:

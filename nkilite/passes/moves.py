@@ -181,9 +181,9 @@ class Box(NamedTuple):
         return rows and self.left < other.right and other.left < self.right
 
 
-def box(move: Move, row: int) -> Box:
-    """A box around what a move writes to a buffer with rows of so many bytes."""
-    top, left = divmod(move.to, row)
+def box(move: Move, base: int, row: int) -> Box:
+    """A box around what a move writes to a buffer with rows of so many bytes, the first of which begins at `base`."""
+    top, left = divmod(move.to - base, row)
     bottom, right = top + 1, left + move.size
     for axis in move.axes:
         down, along = divmod(axis.to, row)

@@ -53,9 +53,9 @@ def output(shape, dtype):
 
 def test_a_block_of_the_gallery_transpose_is_one_move():
     """1024 x 1024 elements, though 64 transposes, 16 copies and 9 transfers name them."""
-    ((size, plan), *others) = plans(transpose, numbers((2048, 1024), np.float32))
+    ((size, plan), *others) = plans(transpose, numbers((2048, 2048), np.float32))
     assert (size, str(plan)) == (89, "moves 1024 x 1024")
-    assert [p for _, p in others] == [plan]
+    assert len(others) == 3 and all(p is plan for _, p in others)
     (piece,) = plan.pieces
     assert piece.streams and {loop.to for loop in piece.loops} == {(0, 4), (0, 8192)}
     assert plan.private[0] == (0, "dst") and (size - 1, "dst") not in plan.private
