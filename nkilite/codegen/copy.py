@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nkilite import dtypes
 from nkilite.codegen import convert, elementwise, loops, nest, transpose
+from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
@@ -94,8 +95,8 @@ def _staged(
     loops.units(e, dims, at, rows, columns)
 
 
-def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -> None:
-    """Copy a dense run of `count` bytes, fetching what lies `ahead` bytes ahead of the source if that is not 0."""
+def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead | None = None) -> None:
+    """Copy a dense run of `count` bytes."""
     native = e.host.vector_bits // 8
     step = native * _VECTORS
     full = count // step * step
@@ -103,7 +104,7 @@ def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -
         with e.loop(full, step=step) as loop:
             at = [e.offset(src, loop.index), e.offset(dst, loop.index)]
             values = [e.load("i8", e.offset(at[0], i * native), native) for i in range(_VECTORS)]
-            elementwise.fetch(e, at[0], ahead, step)
+            fetch(e, ahead, at[0], loop.index, step, count)
             for i, value in enumerate(values):
                 e.store(value, e.offset(at[1], i * native))
     done, width = full, step // 2
@@ -127,7 +128,7 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
     elementwise.visit(kernel, [target], [pointer], element)
 
 
-def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0) -> None:
+def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead | None = None) -> None:
     """Copy a dense run of `count` bytes around the caches: whole lines by non-temporal stores, its ends by plain ones.
 
     No line is stored to in both ways: that would write it to memory twice.
@@ -143,7 +144,7 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: int = 0
         with e.loop(end, start=done, step=step) as loop:
             at = e.offset(first, loop.index)
             values = [e.load("i8", e.offset(at, i), native) for i in range(0, step, native)]
-            elementwise.fetch(e, at, ahead, step)
+            fetch(e, ahead, at, loop.index, step, count)
             for i, value in enumerate(values):
                 to = e.offset(e.offset(target, loop.index), i * native)
                 e.store(value, to, align=native, streaming=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from nkilite import dtypes
 from nkilite.codegen import convert, nest
+from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 
 Body = Callable[..., Value]
 
-_LINE = 64
 VECTORS_PER_STEP = 2  # native vectors per loop step: hides latency without spilling long expressions
 
 
@@ -135,16 +135,6 @@ def map(
     visit(kernel, operands, pointers, element)
 
 
-def fetch(e: Emitter, pointer: Value, ahead: int, count: int, write: bool = False) -> None:
-    """Bring `count` bytes that lie `ahead` bytes ahead of a pointer to the nearest cache; none if `ahead` is 0.
-
-    With `write`, to write there.
-    """
-    if ahead:
-        for byte in range(0, count, _LINE):
-            e.prefetch(e.offset(pointer, ahead + byte), write)
-
-
 def visit(
     kernel: MicroKernel,
     operands: Sequence[CpuOperand],
@@ -175,7 +165,7 @@ def visit(
             here = [e.step(p, index, s) for p, s in zip(at, dim.strides, strict=True)]
             for operand, pointer, stride in zip(operands, here, dim.strides, strict=True):
                 if stride == operand.dtype.itemsize:
-                    fetch(e, pointer, operand.ahead, width * stride)
+                    fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
             element(here, dim.strides, width)
 
         chunks(e, dim.count, lanes, step)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
-from nkilite.codegen import elementwise, nest
+from nkilite.codegen import nest
+from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.codegen.nest import Dim
@@ -80,7 +81,7 @@ class FreeWalk:
             *pointers, position = _advance(e, at, index, dim)
             for operand, pointer, stride in zip(self._operands, pointers, dim.strides[:-1], strict=True):
                 if stride == operand.dtype.itemsize:
-                    elementwise.fetch(e, pointer, operand.ahead, width * stride)
+                    fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
             return step(Chunk(pointers, dim.strides[:-1], position, dim.strides[-1], width), values)
 
         start, width = dim.count // self.lanes * self.lanes, self.lanes

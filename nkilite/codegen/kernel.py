@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import NamedTuple, Protocol
 
+from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
 from nkilite.dtypes import DType
@@ -42,7 +43,7 @@ class CpuOperand(NamedTuple):
 
     Attributes:
         streams: what is written is not needed soon and should go past the caches.
-        ahead: if not 0, fetch what lies so many bytes ahead while reading: the next block of rows.
+        ahead: what to fetch while reading.
         unread: what is written is not needed at all and may be left out.
         pitch: bytes from partition to partition; 0 off chip.
     """
@@ -55,7 +56,7 @@ class CpuOperand(NamedTuple):
     indirection: Indirection | None
     index_stride: int
     streams: bool = False
-    ahead: int = 0
+    ahead: Ahead | None = None
     unread: bool = False
     panels: Panels | None = None
     pitch: int = 0

@@ -11,6 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen import elementwise, nest
+from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.nest import Dim
@@ -141,7 +142,8 @@ class _Reducer:
         with e.loop(start + trips * width, state, start=start, step=width) as loop:
             here = e.step(pointer, loop.index, stride)
             if stride == self._source.dtype.itemsize:
-                elementwise.fetch(e, here, self._source.ahead, width * stride)
+                offset, run = e.mul(loop.index, e.i64(stride)), self._reduced[-1].count * stride
+                fetch(e, self._source.ahead, here, offset, width * stride, run)
             loop.carry(self._combine(here, width, stride, loop.values[0]))
         return loop.results[0]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, nest
+from nkilite.codegen.ahead import Ahead, fetch, fetch_to_write
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 
@@ -77,7 +78,7 @@ class _Elements:
         self.loaded = access.reads
         self.last_write = -1
         self.streams = False
-        self.ahead = 0
+        self.ahead: Ahead | None = None
 
     @property
     def stride(self) -> int:
@@ -93,14 +94,14 @@ class _Segment:
     def __init__(self, e: Emitter, members: Sequence[Member], columns: int) -> None:
         self.e = e
         self._members = members
-        self._columns = columns
+        self._columns = self.run = columns
         found: dict[int, _Elements] = {}
         for position, member in enumerate(members):
             for access in sorted(member.accesses, key=lambda a: not a.reads):  # a member reads before it writes
                 if access.number not in found:
                     found[access.number] = _Elements(access, columns)
                 elements = found[access.number]
-                elements.ahead = max(elements.ahead, access.operand.ahead)
+                elements.ahead = elements.ahead or access.operand.ahead
                 if access.writes and access.pointer is not None:
                     elements.last_write = position
                     elements.streams |= access.operand.streams
@@ -120,6 +121,7 @@ class _Segment:
             nest.Dim(rows, tuple(x.operand.strides[0] for x in elements)),
             nest.Dim(self._columns, tuple(x.stride for x in elements)),
         ])
+        self.run = dims[-1].count
         if len(dims) == 1:
             self._row(self._in_memory, dims[0].count)
             return
@@ -166,7 +168,7 @@ class _Segment:
                 value = repeated.get(number)
                 if value is None and x.loaded:
                     pointer = e.step(at[number], first, x.stride)
-                    elementwise.fetch(e, pointer, x.ahead, lanes * x.stride)
+                    fetch(e, x.ahead, pointer, e.mul(first, e.i64(x.stride)), lanes * x.stride, self.run * x.stride)
                     value = x.load(e, pointer, lanes)
                 variables[number] = e.variable(value)
             member.compute({a.operand.name: variables[a.number] for a in member.accesses}, lanes)
@@ -175,7 +177,7 @@ class _Segment:
                 if x.last_write == position:
                     target = e.step(at[number], first, x.stride) if targets is None else targets[number]
                     if not x.streams and targets is None:
-                        elementwise.fetch(e, target, _AHEAD, lanes * x.stride, write=True)
+                        fetch_to_write(e, target, _AHEAD, lanes * x.stride)
                     past = number in streams
                     e.store(e.held(variables[number]), target, min(_LINE, lanes * x.stride) if past else 1, past)
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from nkilite.codegen import registers
+from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
 from nkilite.ir.group import Forwarded, Held, RowPlan, Scratch, Segment
@@ -87,7 +88,10 @@ class _Member:
             self._operands[argument.name] = operand._replace(
                 shape=(plan.rows, *operand.shape[1:]), strides=(pitch, *operand.strides[1:]),
                 streams=number in plan.streams and argument.writes,
-                ahead=plan.rows * pitch if (number, position) in plan.ahead else 0,
+                ahead=next((
+                    Ahead(plan.rows * pitch, f.first, f.parts)
+                    for f in plan.ahead if (f.member, f.operand) == (number, position)
+                ), None),
                 unread=(number, position) in plan.unread,
             )
 
@@ -121,7 +125,7 @@ class _Member:
         operands = {
             name: o._replace(
                 shape=(1, lanes if o.columns == columns else 1), strides=(o.strides[0], o.dtype.itemsize),
-                streams=False, ahead=0,
+                streams=False, ahead=None,
             )
             for name, o in self._operands.items()
         }

@@ -11,6 +11,7 @@ from math import prod
 
 from nkilite import dtypes
 from nkilite.codegen import elementwise, nest
+from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 
@@ -43,7 +44,7 @@ def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
             deviation = e.sub(x, means)
             return e.mul(deviation, deviation)
 
-        squares = _pair_sums(e, row, count, width, squared)
+        squares = _pair_sums(e, row, count, width, squared, operand.ahead if ready else None)
         results = [
             value
             for lane, n in enumerate(counts)
@@ -127,14 +128,17 @@ def _stage(e: Emitter, operand: CpuOperand, row: Value, scratch: Value, layout: 
     descend(0, row, scratch)
 
 
-def _pair_sums(e: Emitter, row: Value, count: int, width: int, function: Callable[[Value], Value]) -> Value:
+def _pair_sums(
+    e: Emitter, row: Value, count: int, width: int, function: Callable[[Value], Value], ahead: Ahead | None = None
+) -> Value:
     """Two lanes: the sums of function(x) over the even and over the odd elements of a dense row."""
     full = count // width * width
     total = e.f32(0, width)
     if full:
         with e.loop(full, total, step=width) as loop:
-            x = e.load("float", e.step(row, loop.index, _FLOAT), width)
-            loop.carry(e.add(loop.values[0], function(x)))
+            at, offset = e.step(row, loop.index, _FLOAT), e.mul(loop.index, e.i64(_FLOAT))
+            fetch(e, ahead, at, offset, width * _FLOAT, count * _FLOAT)
+            loop.carry(e.add(loop.values[0], function(e.load("float", at, width))))
         total = loop.results[0]
     if full < count:
         value = function(e.load("float", e.offset(row, full * _FLOAT), width))

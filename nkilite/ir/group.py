@@ -72,6 +72,22 @@ class Segment(NamedTuple):
 Place = Scratch | Forwarded | Held
 
 
+PARTS = 8  # of an operand's row that is fetched ahead
+
+
+class Fetch(NamedTuple):
+    """While a member reads an operand, it fetches a part of the operand's rows of the next block.
+
+    Attributes:
+        first, parts: which of the `PARTS` of a row.
+    """
+
+    member: int
+    operand: int
+    first: int = 0
+    parts: int = PARTS
+
+
 class RowPlan(NamedTuple):
     """Instructions that work on each partition on its own: a few partitions at a time go through all of them.
 
@@ -83,7 +99,7 @@ class RowPlan(NamedTuple):
         skipped: members that do nothing: what they write is not read, or not where they write it.
         segments: disjoint and in order.
         streams: members that store past the caches.
-        ahead: (member, operand) pairs: while reading the operand, fetch its rows of the next block.
+        ahead: what is fetched of the next block while this one is read.
         unread: (member, operand) pairs: what is written is not read.
         carrier: beside this member, the last segment works on the block before; None if it works after the others.
     """
@@ -95,7 +111,7 @@ class RowPlan(NamedTuple):
     skipped: tuple[int, ...]
     segments: tuple[Segment, ...]
     streams: tuple[int, ...]
-    ahead: tuple[tuple[int, int], ...]
+    ahead: tuple[Fetch, ...]
     unread: tuple[tuple[int, int], ...]
     carrier: int | None = None
 
@@ -105,8 +121,7 @@ class RowPlan(NamedTuple):
         if self.carrier is None:
             return set()
         last = self.segments[-1]
-        late: set[int] = set()
-        early: set[int] = set()
+        late, early = set(), set()
         for i, places in enumerate(self.places):
             used = late if last.first <= i < last.end else early
             used.update(place.slot for place in places if isinstance(place, Scratch))
@@ -118,7 +133,8 @@ class RowPlan(NamedTuple):
         parts = [f"{self.rows} of {self.rows * self.blocks} rows at a time"]
         parts += [f"{s.first}..{s.end - 1} in registers" for s in self.segments]
         parts += [f"{m} is read in place" if m in forwarding else f"{m} is dead" for m in self.skipped]
-        parts += [f"{m} fetches ahead" for m, _ in self.ahead]
+        shares = ((f.member, "" if f.parts == PARTS else f" {f.parts}/{PARTS}") for f in self.ahead)
+        parts += [f"{member} fetches{share} ahead" for member, share in shares]
         parts += [f"{m} stores past the caches" for m in self.streams]
         if self.carrier is not None:
             late = self.segments[-1]

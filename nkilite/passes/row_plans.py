@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from nkilite.ir.group import Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
+from nkilite.ir.group import PARTS, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import Lifetimes, lifetimes
@@ -19,6 +19,7 @@ _LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for t
 _PARTS = 8  # blocks at least, for as many threads
 _LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
 _STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
+_EARLY = 1  # of `PARTS`, what the first reader of an HBM tensor fetches of the next block
 _ALIGN, _ALIASING = 64, 4096
 
 
@@ -101,7 +102,7 @@ class Planner:
             (m, i) for m, accesses in enumerate(run.accesses) for i, a in enumerate(accesses)
             if m not in skipped and a.buffer in homes and not any(o.operand.reads for o in touched[a.buffer])
         )
-        ahead = self._ahead(run, places, skipped)
+        ahead = self._ahead(run, places, skipped, segments)
         plan = RowPlan(
             rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
             ahead, unread, self._carrier(run, segments, streams, ahead, skipped, rows),
@@ -149,9 +150,11 @@ class Planner:
                     return None
         return load.member
 
-    def _ahead(self, run: Run, places: tuple, skipped: set[int]) -> tuple[tuple[int, int], ...]:
-        """The last reader of each piece of a large HBM tensor."""
-        readers: dict[int, tuple[int, int]] = {}
+    def _ahead(
+        self, run: Run, places: tuple, skipped: set[int], segments: Sequence[Segment]
+    ) -> tuple[Fetch, ...]:
+        """Who fetches the next block of large HBM tensors: their last reader, and a little of it their first one."""
+        readers: dict[int, list[tuple[Access, int, int]]] = {}
         for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
             for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
                 source = member
@@ -161,17 +164,24 @@ class Planner:
                     continue
                 (origin,) = (a for a in run.accesses[source] if not a.operand.writes)
                 if self._large[origin.buffer] and origin.step:
-                    readers[source] = member, position
-        return tuple(sorted(readers.values()))
+                    readers.setdefault(source, []).append((access, member, position))
+        found: list[Fetch] = []
+        for (early, first, operand), *_, (late, last, position) in ([r[0], *r] for r in readers.values()):
+            once = first == last or any(s.first <= first and last < s.end for s in segments)  # a segment reads once
+            if not once and early.operand.dense and (early.low, early.high) == (late.low, late.high):
+                found += [Fetch(first, operand, 0, _EARLY), Fetch(last, position, _EARLY, PARTS - _EARLY)]
+            else:
+                found.append(Fetch(last, position))
+        return tuple(sorted(found))
 
     def _carrier(
-        self, run: Run, segments: Sequence[Segment], streams: Sequence[int], ahead: Sequence[tuple[int, int]],
+        self, run: Run, segments: Sequence[Segment], streams: Sequence[int], ahead: Sequence[Fetch],
         skipped: set[int], rows: int,
     ) -> int | None:
         """The member that fetches from HBM, if the last segment stores there afterwards: memory can do both at once."""
         if not segments or not ahead or rows == run.rows:
             return None
-        last, (member, operand) = segments[-1], ahead[-1]
+        last, (member, operand, *_) = segments[-1], ahead[-1]
         ends = all(m < last.end or m in skipped for m in range(len(run.shapes)))
         if not ends or member >= last.first or sum(m in range(last.first, last.end) for m in streams) != 1:
             return None
