@@ -178,38 +178,49 @@ def _scale_row(e: Emitter, group: Value) -> Value:
 def quantize(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
     """dst = src divided by the scale of its group, four elements to a word."""
     e = kernel.e
-    source = matrix.dense_source(kernel, src)
-    out, scales = matrix.direct(kernel, dst), matrix.direct(kernel, scale)
-    groups, columns = source.rows // SHARED, source.columns // PACKED
-    loose = out is None or not out.dense
-    target = matrix.dense_scratch(kernel, kernel.operands[dst].dtype, source.rows, columns) if loose else out
-    staged = matrix.dense_scratch(kernel, dtypes.uint8, groups, columns) if scales is None else None
-    assert target is not None
-    # What is copied out of scratch is copied whole, by one thread.
-    alone = loose or staged is not None or groups == 1
-    first, end = (e.i64(0), e.i64(groups)) if alone else kernel.share(groups, rows=SHARED, of=(dst, src))
+    pointers = {name: kernel.pointer(name) for name in (dst, src, scale)}
+    groups = kernel.operands[src].shape[0] // SHARED
+    first, end = (e.i64(0), e.i64(1)) if groups == 1 else kernel.share(groups, rows=SHARED, of=(dst, src))
     with e.loop(end, start=first) as group:
-        words = e.step(target.pointer, group.index, SHARED * target.row_stride)
-        values = source._replace(pointer=e.step(source.pointer, group.index, SHARED * source.row_stride))
-        row = e.step(staged.pointer, group.index, columns) if staged is not None else None
-        if scales is not None:
-            row = e.step(scales.pointer, _scale_row(e, group.index), scales.row_stride)
-        assert row is not None
+        row = e.mul(group.index, e.i64(SHARED))
+        starts = {dst: row, src: row, scale: _scale_row(e, group.index)}
+        at = {name: e.step(pointers[name], start, kernel.operands[name].strides[0]) for name, start in starts.items()}
+        _quantize_rows(_rows(kernel, at, {dst: SHARED, src: SHARED, scale: 1}), dst, src, scale)
 
-        def piece(index: Value, lanes: int) -> None:
-            at = values._replace(pointer=e.step(values.pointer, index, PACKED * source.dtype.itemsize))
-            exponent = _exponent(e, at, lanes, target.dtype)
-            stride = 1 if scales is None else scales.column_stride
-            elementwise.store(
-                e, dtypes.uint8, e.convert("trunc", exponent, "i8"), e.step(row, index, stride), stride, "bits"
-            )
-            _divide(e, at, exponent, target._replace(pointer=e.step(words, index, target.dtype.itemsize)))
 
-        elementwise.chunks(e, columns, e.host.lanes, piece)
-    if loose:
+def _rows(kernel: MicroKernel, pointers: dict[str, Value], counts: dict[str, int]) -> MicroKernel:
+    """The kernel of a few rows of its operands, which begin at these addresses."""
+    operands = {
+        name: kernel.operands[name]._replace(shape=(count, *kernel.operands[name].shape[1:]))
+        for name, count in counts.items()
+    }
+    return kernel.part(kernel.call, operands, pointers)
+
+
+def _quantize_rows(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
+    """Eight rows, and one of scales; rows that are not dense pass through scratch."""
+    e = kernel.e
+    source = matrix.dense_source(kernel, src)
+    columns = source.columns // PACKED
+    words, scales = matrix.direct(kernel, dst), matrix.direct(kernel, scale)
+    target, row = words, scales
+    if target is None or not target.dense:
+        target = matrix.dense_scratch(kernel, kernel.operands[dst].dtype, SHARED, columns)
+    if row is None:
+        row = matrix.dense_scratch(kernel, kernel.operands[scale].dtype, 1, columns)
+
+    def piece(index: Value, lanes: int) -> None:
+        values = source._replace(pointer=e.step(source.pointer, index, PACKED * source.dtype.itemsize))
+        exponent = _exponent(e, values, lanes, target.dtype)
+        bits = e.convert("trunc", exponent, "i8")
+        elementwise.store(e, row.dtype, bits, e.step(row.pointer, index, row.column_stride), row.column_stride, "bits")
+        _divide(e, values, exponent, target._replace(pointer=e.step(target.pointer, index, target.dtype.itemsize)))
+
+    elementwise.chunks(e, columns, e.host.lanes, piece)
+    if target is not words:
         matrix.spread(kernel, target, dst)
-    if staged is not None:
-        _spread_scales(kernel, staged, scale)
+    if row is not scales:
+        matrix.spread(kernel, row, scale)
 
 
 def _exponent(e: Emitter, values: Matrix, lanes: int, dtype: DType) -> Value:
@@ -241,16 +252,3 @@ def _divide(e: Emitter, values: Matrix, exponent: Value, out: Matrix) -> None:
         value = e.select(e.compare("olt", high, value), high, value)
         value = e.select(e.compare("ogt", low, value), low, value)
         e.store(convert.narrow(e, element, value), e.offset(out.pointer, row * out.row_stride))
-
-
-def _spread_scales(kernel: MicroKernel, staged: Matrix, name: str) -> None:
-    """Copy dense rows of scales to the rows of a scale tile that have them."""
-    e = kernel.e
-    operand, pointer = kernel.operands[name], kernel.pointer(name)
-    rows = operand._replace(shape=(GROUPS, *operand.shape[1:]), dtype=dtypes.uint8)
-    with e.loop(staged.rows // GROUPS) as quadrant:
-        target = e.step(pointer, quadrant.index, QUADRANT * operand.strides[0])
-        source = staged._replace(
-            pointer=e.step(staged.pointer, quadrant.index, GROUPS * staged.row_stride), rows=GROUPS
-        )
-        matrix.spread(kernel.part(kernel.call, {name: rows}, {name: target}), source, name)

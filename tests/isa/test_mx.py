@@ -203,6 +203,26 @@ def test_quantize_access_patterns(level):
     assert not scales[[4, 31, 36, 63]].any()
 
 
+def test_large_windows():
+    """Megabytes whose rows are not dense pass through scratch a few rows at a time."""
+    x = spread((128, 16 * 1024))
+
+    def kernel(x):
+        words, scales = new((128, 16, 256), "float8_e5m2_x4"), new((128, 16, 256), "uint8")
+        nisa.memset(words, 0)
+        nisa.memset(scales, 0)
+        source = tile(x).reshape((128, 16, 1024))[:, :, :1000]
+        nisa.quantize_mx(words[:, :, :250], source, scales[:, :, :250])
+        return outputs(words.view(nl.uint32), scales)
+
+    words, scales = both(kernel, x)
+    values = x.reshape(128, 16, 1024)[:8, 3, 8:12].astype(np.float32)
+    power = floor_log2(np.abs(values).max()) - 14
+    assert scales[0, 3, 2] == power + 127
+    expected = (values / 2.0**power).astype(ml_dtypes.float8_e5m2)
+    np.testing.assert_array_equal(words[:8, 3, 2], expected.view(np.uint32)[:, 0])
+
+
 # --- nc_matmul_mx -------------------------------------------------------------------------------------------
 
 
