@@ -11,8 +11,6 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from benchmarks.speed.match import Match
 
-LIMIT_US = 10.0
-
 
 @nki.jit
 def add(a, b):
