@@ -89,7 +89,7 @@ class _Member:
                 shape=(plan.rows, *operand.shape[1:]), strides=(pitch, *operand.strides[1:]),
                 streams=number in plan.streams and argument.writes,
                 ahead=next((
-                    Ahead(plan.rows * pitch, f.first, f.parts)
+                    Ahead(plan.rows * pitch + f.byte, f.first, f.parts)
                     for f in plan.ahead if (f.member, f.operand) == (number, position)
                 ), None),
                 unread=(number, position) in plan.unread,

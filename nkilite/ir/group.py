@@ -79,13 +79,15 @@ class Fetch(NamedTuple):
     """While a member reads an operand, it fetches a part of the operand's rows of the next block.
 
     Attributes:
-        first, parts: which of the `PARTS` of a row.
+        first, parts: which of the `PARTS` of what it reads of a row.
+        byte: so many bytes after that.
     """
 
     member: int
     operand: int
     first: int = 0
     parts: int = PARTS
+    byte: int = 0
 
 
 class RowPlan(NamedTuple):
@@ -121,7 +123,8 @@ class RowPlan(NamedTuple):
         if self.carrier is None:
             return set()
         last = self.segments[-1]
-        late, early = set(), set()
+        late: set[int] = set()
+        early: set[int] = set()
         for i, places in enumerate(self.places):
             used = late if last.first <= i < last.end else early
             used.update(place.slot for place in places if isinstance(place, Scratch))

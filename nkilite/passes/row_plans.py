@@ -19,7 +19,7 @@ _LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for t
 _PARTS = 8  # blocks at least, for as many threads
 _LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
 _STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
-_EARLY = 1  # of `PARTS`, what the first reader of an HBM tensor fetches of the next block
+_EARLY = 1  # of `PARTS`, what the first readers of an HBM tensor fetch of the next block
 _ALIGN, _ALIASING = 64, 4096
 
 
@@ -153,7 +153,7 @@ class Planner:
     def _ahead(
         self, run: Run, places: tuple, skipped: set[int], segments: Sequence[Segment]
     ) -> tuple[Fetch, ...]:
-        """Who fetches the next block of large HBM tensors: their last reader, and a little of it their first one."""
+        """Who fetches the next block of large HBM tensors: their last reader, and a little of it those before."""
         readers: dict[int, list[tuple[Access, int, int]]] = {}
         for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
             for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
@@ -166,12 +166,15 @@ class Planner:
                 if self._large[origin.buffer] and origin.step:
                     readers.setdefault(source, []).append((access, member, position))
         found: list[Fetch] = []
-        for (early, first, operand), *_, (late, last, position) in ([r[0], *r] for r in readers.values()):
-            once = first == last or any(s.first <= first and last < s.end for s in segments)  # a segment reads once
-            if not once and early.operand.dense and (early.low, early.high) == (late.low, late.high):
-                found += [Fetch(first, operand, 0, _EARLY), Fetch(last, position, _EARLY, PARTS - _EARLY)]
-            else:
-                found.append(Fetch(last, position))
+        for *earlier, (late, last, position) in readers.values():
+            at = late.low
+            for early, first, operand in earlier:
+                together = first == last or any(s.first <= first and last < s.end for s in segments)  # read once
+                if together or not early.operand.dense or early.low != at or early.high > late.high:
+                    continue
+                at = early.high
+                found.append(Fetch(first, operand, 0, _EARLY, (late.low - early.low) * (PARTS - _EARLY) // PARTS))
+            found.append(Fetch(last, position, _EARLY, PARTS - _EARLY) if at > late.low else Fetch(last, position))
         return tuple(sorted(found))
 
     def _carrier(
