@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+import nkilite as nki
 from nkilite.native import meetings
 from nkilite.native.executable import Executable
 from nkilite.native.walker import LEAD, MEET, SPLIT
@@ -78,3 +80,37 @@ def _steps(phase: list[int], parts: int, schedule: str) -> Iterator[tuple[int, i
     for part in turns:
         yield part, phase[done[part]]
         done[part] += 1
+
+
+def _bits(arrays: Sequence[np.ndarray]) -> list[bytes]:
+    return [a.tobytes() for a in arrays]
+
+
+class Trial:
+    """A kernel compiled for some arguments, and what one thread makes of them."""
+
+    def __init__(self, kernel: Any, *args: Any, **options: Any) -> None:
+        kernel = nki.jit(getattr(kernel, "function", kernel))
+        launcher = kernel.launcher(*args, **options)
+        self.launcher = launcher
+        self.executable = launcher._specialization.executable
+        self._before = [np.array(a) for a in launcher._arrays]
+        launcher.run()
+        self.expected = _bits(launcher._arrays)
+
+    def _reset(self) -> None:
+        for array, before in zip(self.launcher._arrays, self._before):
+            array[...] = before
+
+    def slowly(self, parts: int, schedule: str, meet: bool = True) -> bool:
+        """Whether parts that take turns get the same bits."""
+        self._reset()
+        run_slowly(self.executable, self.launcher._arrays, parts, schedule, meet)
+        return _bits(self.launcher._arrays) == self.expected
+
+    def threaded(self, parts: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+        """Whether real threads do."""
+        self._reset()
+        monkeypatch.setenv("NKILITE_NUM_THREADS", str(parts))
+        self.launcher.run()
+        return _bits(self.launcher._arrays) == self.expected

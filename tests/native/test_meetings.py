@@ -8,9 +8,8 @@ import random
 
 import numpy as np
 import pytest
-from team_testing import SCHEDULES, every_program_has_a_team, flags, run_slowly
+from team_testing import SCHEDULES, Trial, every_program_has_a_team, flags
 
-import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY, Case
@@ -25,40 +24,6 @@ MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
 def _team(monkeypatch):
     every_program_has_a_team(monkeypatch)
     monkeypatch.setenv("NKILITE_NUM_THREADS", "1")
-
-
-def _bits(arrays) -> list[bytes]:
-    return [a.tobytes() for a in arrays]
-
-
-class Trial:
-    """A kernel compiled for some arguments, and what one thread makes of them."""
-
-    def __init__(self, kernel, *args, **options) -> None:
-        kernel = nki.jit(getattr(kernel, "function", kernel))
-        launcher = kernel.launcher(*args, **options)
-        self.launcher = launcher
-        self.executable = launcher._specialization.executable
-        self._before = [np.array(a) for a in launcher._arrays]
-        launcher.run()
-        self.expected = _bits(launcher._arrays)
-
-    def _reset(self) -> None:
-        for array, before in zip(self.launcher._arrays, self._before):
-            array[...] = before
-
-    def slowly(self, parts: int, schedule: str, meet: bool = True) -> bool:
-        """Whether parts that take turns get the same bits."""
-        self._reset()
-        run_slowly(self.executable, self.launcher._arrays, parts, schedule, meet)
-        return _bits(self.launcher._arrays) == self.expected
-
-    def threaded(self, parts: int, monkeypatch) -> bool:
-        """Whether real threads do."""
-        self._reset()
-        monkeypatch.setenv("NKILITE_NUM_THREADS", str(parts))
-        self.launcher.run()
-        return _bits(self.launcher._arrays) == self.expected
 
 
 def _describe(value) -> str:
