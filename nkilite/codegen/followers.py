@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nkilite.codegen import matrix, pack
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.matrix import Matrix
-from nkilite.ir.panels import LINE
+from nkilite.ir.panels import LINE, WIDTH, Panels
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
 
@@ -49,13 +50,15 @@ class Followers:
             writes = {o.name for o in kernel.call.operands if o.writes}
             for name in sorted(wide & bases.keys()):
                 operand = kernel.operands[name]
+                if operand.panels is not None:
+                    continue
                 size = operand.dtype.itemsize
                 at = e.step(e.step(bases[name], row, operand.strides[0]), column, size)
                 for byte in range(0, width * size, LINE):
                     e.prefetch(e.offset(at, byte), write=name in writes)
 
     def write(self, column: Value, width: int, sums: Matrix | None) -> None:
-        """Their code for `width` columns.
+        """Their code for `width` columns. What goes to panels is made in rows of scratch and then packed.
 
         Args:
             sums: the strip, where it is in no memory of its own.
@@ -63,6 +66,7 @@ class Followers:
         for kernel, names, wide, bases in zip(self._kernels, self._sums, self._wide, self._bases, strict=True):
             operands: dict[str, CpuOperand] = {}
             pointers: dict[str, Value] = {}
+            packed: list[tuple[Panels, Value, Matrix]] = []
             for name, operand in kernel.operands.items():
                 size = operand.dtype.itemsize
                 if name in names:
@@ -72,9 +76,15 @@ class Followers:
                     pitch = operand.strides[0]
                     pointers[name] = kernel.e.step(bases[name], column, size) if name in wide else bases[name]
                 shape = self._rows, width if name in wide else 1
-                operands[name] = operand._replace(shape=shape, strides=(pitch, size))
+                if operand.panels is not None:
+                    strip = matrix.dense_scratch(kernel, operand.dtype, *shape)
+                    packed.append((operand.panels, bases[name], strip))
+                    pointers[name], pitch = strip.pointer, strip.row_stride
+                operands[name] = operand._replace(shape=shape, strides=(pitch, size), panels=None)
             call = _cut(kernel.call, {n: o.shape for n, o in operands.items()})
             call.definition.rule("lower")(call, kernel.part(call, operands, pointers))
+            for panels, base, strip in packed:
+                pack.strip(kernel.e, panels, kernel.e.step(base, column, panels.panel // WIDTH), strip)
 
 
 def _cut(call: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:

@@ -10,6 +10,7 @@ from nkilite import dtypes
 from nkilite.codegen import convert, copy, elementwise, nest, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.matrix import Matrix
 from nkilite.dtypes import DType
 from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Panels
 from nkilite.ir.types import contiguous_strides
@@ -62,6 +63,12 @@ def pack(kernel: MicroKernel, dst: str, src: str) -> None:
         _run(e, panels, to, rows, part, run.count)
 
     descend(0, kernel.pointer(dst), at)
+
+
+def strip(e: Emitter, panels: Panels, to: Value, source: Matrix) -> None:
+    """Some whole panels, or the last of a view, from dense rows of the same columns."""
+    rows = _Rows(source.pointer, source.dtype, source.row_stride, source.dtype)
+    _run(e, panels, to, rows, (e.i64(0), e.i64(source.rows // panels.depth)), source.columns)
 
 
 def _dense(

@@ -12,9 +12,9 @@ Five rules are optional. normalize(arguments, target) rewrites the argument dict
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
-knows. panels(call) names the operands that may lie in panels (nkilite/ir/panels.py). moves(call), of an instruction
-that fills dst with what another operand holds, is that operand's name and its dimensions in the order in which dst
-takes them, or None for a call that does not keep all bits.
+knows. panels(call) names the operands that may lie in panels (nkilite/ir/panels.py); without it, what an elementwise
+instruction makes of PSUM can. moves(call), of an instruction that fills dst with what another operand holds, is that
+operand's name and its dimensions in the order in which dst takes them, or None for a call that does not keep all bits.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end

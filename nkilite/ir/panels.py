@@ -2,7 +2,8 @@
 
 A panel holds WIDTH columns (free elements) of all partitions. One 64-byte line of it is a partition's share of the
 panel as float32, or a slice of a tile register of the CPU's matrix unit. An instruction says with its `panels` rule
-which operands it can read or write in panels; a buffer gets them if every access to it can.
+which operands it can read or write in panels; elementwise ones without the rule can write what they make of PSUM. A
+buffer gets them if every access to it can.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import accumulation, relocation, rows
+from nkilite.codegen import accumulation, onto_panels, relocation, rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
@@ -187,7 +187,10 @@ def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Ho
         first_word += signature.n_words - WORDS_BEFORE_ARGUMENTS
     if plan is None:
         (kernel,) = kernels
-        kernel.call.definition.rule("lower")(kernel.call, kernel)
+        if onto_panels.takes(kernel):
+            onto_panels.write(kernel)
+        else:
+            kernel.call.definition.rule("lower")(kernel.call, kernel)
     else:
         WRITERS[type(plan)](kernels, plan)
     body = kernels[0].text("@")

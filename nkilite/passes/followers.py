@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from nkilite.ir.program import Operand, Program
-from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import lifetimes
-from nkilite.passes.rows import Access, Rows, RowShape, meet, row_shape
+from nkilite.passes.rows import Access, Rows, meet
+from nkilite.passes.strips import strip_shape
 
 _MOST = 4  # their code is written for strips of several widths
-_LEAST_COLUMNS = 16
 
 
 class Found(NamedTuple):
@@ -28,6 +28,14 @@ class Found(NamedTuple):
     private: tuple[int, ...] = ()
 
 
+class _Candidate(NamedTuple):
+    """An instruction that may follow: what it touches, and which of its operands are what the matmuls write."""
+
+    operands: Sequence[Operand]
+    accesses: tuple[Access, ...]
+    reads: list[int]
+
+
 class Followers:
     """Looks for followers in a program."""
 
@@ -36,21 +44,22 @@ class Followers:
         self._rows = Rows(program)
         self._lives = lifetimes(program)
         self._starts = program.starts()
-        self._shapes = [_shape(program, number) for number in range(len(program.signatures))]
+        self._shapes = [strip_shape(s) for s in program.signatures]
 
-    def of(self, matmuls: Sequence[int], first: int, dst: Operand, fresh: bool) -> Found:
+    def of(
+        self, matmuls: Sequence[int], first: int, dst: Operand, fresh: bool, sources: Collection[int]
+    ) -> Found:
         """The followers of matmuls that begin at some words, the first of them at instruction `first`.
 
         Args:
             dst: of the matmuls.
             fresh: they overwrite it.
+            sources: buffers that they read.
         """
         code = self._program.code
         view = code[matmuls[0] + dst.word], code[matmuls[0] + dst.word + 1]
         end = first + len(matmuls)
-        taken: list[tuple[Access, ...]] = []
-        sums: list[tuple[int, int]] = []
-        target: Access | None = None
+        seen: list[_Candidate] = []
         for start in self._starts[end : end + _MOST]:
             shape = self._shapes[code[start]]
             if shape is None or shape.rows != dst.type.shape[0]:
@@ -62,35 +71,42 @@ class Followers:
                 and o.type.dtype == dst.type.dtype and o.type.free_size == dst.type.free_size
                 and o.type.strides[0] == dst.type.strides[0]
             ]
-            accesses = tuple(self._rows.accesses(shape, len(taken), start))
-            if target is None and reads:
-                target = accesses[reads[0]]
-            if target is None or not self._takes(signature.operands, accesses, dst, target, taken):
+            accesses = tuple(self._rows.accesses(shape, len(seen), start))
+            seen.append(_Candidate(signature.operands, accesses, reads))
+        target = next((c.accesses[c.reads[0]] for c in seen if c.reads), None)
+        if target is None:
+            return Found(0)
+        taken: list[tuple[Access, ...]] = []
+        made = [target]
+        last = 0  # those after it have nothing to do with the sums
+        for candidate in seen:
+            if not self._takes(candidate, dst, target, taken, sources):
                 break
-            sums += [(len(taken), i) for i in reads]
-            taken.append(accesses)
+            taken.append(candidate.accesses)
+            if any(_same(a, b) for a in candidate.accesses if a.operand.reads for b in made):
+                made += [a for a in candidate.accesses if a.operand.writes]
+                last = len(taken)
+        del taken[last:]
+        sums = [(number, i) for number, candidate in enumerate(seen[:last]) for i in candidate.reads]
         if not taken or not fresh or not self._dies(view[0], first, end + len(taken), taken, sums):
             return Found(len(taken))
         return Found(len(taken), tuple(sums), (view[0],))
 
     def _takes(
-        self, operands: Sequence[Operand], accesses: Sequence[Access], dst: Operand, target: Access,
-        taken: Sequence[Sequence[Access]],
+        self, candidate: _Candidate, dst: Operand, target: Access, taken: Sequence[Sequence[Access]],
+        sources: Collection[int],
     ) -> bool:
         """Whether columns of an instruction meet the same columns of the matmuls and of other followers alone."""
         program = self._program
         columns = dst.type.free_size
-        for operand, access in zip(operands, accesses, strict=True):
-            if access.buffer in program.panels or operand.type.free_size not in (1, columns):
+        for operand, access in zip(candidate.operands, candidate.accesses, strict=True):
+            if access.buffer in sources or operand.type.free_size not in (1, columns):
                 return False
             if operand.writes and (operand.type.free_size == 1 or access.buffer in program.uniform):
                 return False
-        made = [target, *(a for one in taken for a in one if a.operand.writes)]
-        if not any(_same(a, b) for a in accesses if a.operand.reads for b in made):
-            return False
         rows = dst.type.shape[0]
         known = [target, *(a for one in taken for a in one)]
-        for access in accesses:
+        for access in candidate.accesses:
             for other in known:
                 writes = access.operand.writes or other.operand.writes or other is target
                 if writes and access.space == other.space and not _same(access, other) and meet(access, other, rows):
@@ -107,17 +123,6 @@ class Followers:
             found.address is None and found.kind is BufferKind.internal and uses == set(sums)
             and self._lives.first[buffer] >= first and self._lives.last[buffer] < end
         )
-
-
-def _shape(program: Program, number: int) -> RowShape | None:
-    """How a signature works by row, if it is elementwise and on dense rows of tiles."""
-    signature = program.signatures[number]
-    if not signature.definition.elementwise or any(o.type.region is MemoryRegion.registers for o in signature.operands):
-        return None
-    shape = row_shape(signature)
-    if shape is None or any(not o.on_chip or not o.dense for o in shape.operands):
-        return None
-    return shape if max(o.type.free_size for o in signature.operands) >= _LEAST_COLUMNS else None
 
 
 def _same(one: Access, other: Access) -> bool:

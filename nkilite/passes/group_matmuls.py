@@ -32,7 +32,8 @@ class GroupMatmuls:
             members = starts[first:end]
             found = Found(0)
             if followers is not None and product.dense:
-                found = followers.of(members, first, product.dst, not product.accumulates)
+                sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
+                found = followers.of(members, first, product.dst, not product.accumulates, sources)
             size = end - first + found.members
             if size > 1:
                 groups.append(Group(first, size, Accumulation(end - first, found.sums), found.private))

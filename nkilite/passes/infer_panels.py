@@ -8,6 +8,7 @@ from typing import NamedTuple
 from nkilite.ir.panels import TILE_DTYPES, TILE_ROWS, WIDTH, Feed
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
+from nkilite.passes.strips import panel_targets
 
 
 class InferPanels:
@@ -65,8 +66,7 @@ class _Access(NamedTuple):
 
 
 def _accesses(signature: Signature) -> list[_Access]:
-    rule = signature.definition.rules.get("panels")
-    suited = rule(signature) if rule is not None else ()
+    suited = signature.definition.rules.get("panels", panel_targets)(signature)
     reads = [o for o in signature.operands if o.name in suited and o.reads]
     exact = all(o.type.dtype in TILE_DTYPES for o in reads)
     return [

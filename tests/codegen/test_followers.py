@@ -82,6 +82,10 @@ def moved_on(psum, held, scales, result, wide):
     nisa.tensor_copy(result, held)
 
 
+def prepared(psum, held, scales, result, wide):
+    nisa.tensor_scalar(held, held, nl.multiply, 2.0)
+
+
 def doubled_in_psum(psum, held, scales, result, wide):
     nisa.tensor_scalar(psum, psum, nl.multiply, 2.0)
 
@@ -107,6 +111,8 @@ CASES = {  # followers of the group, and whether the sums are kept out of PSUM
     "squared": (evicting(squared), 1, True),
     "combined": (evicting(combined), 1, True),
     "handed on": (evicting(added_in_place, moved_on), 2, True),
+    "prepared": (evicting(prepared, added), 2, True),
+    "unrelated": (evicting(added, prepared), 1, True),
     "used twice": (evicting(added_in_place, combined), 2, True),
     "written back": (evicting(doubled_in_psum, copied), 2, False),
     "columns mixed": (evicting(columns_mixed), 1, False),

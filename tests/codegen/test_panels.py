@@ -225,6 +225,109 @@ def test_columns_beside_a_slice_do_not_matter(level, dtype):
     np.testing.assert_array_equal(found, a[:, :20].astype(np.float64).T @ b[:, 32:67].astype(np.float64))
 
 
+# --- written by elementwise instructions --------------------------------------------------------------------
+
+
+def scaled(dst, x, scale):
+    nisa.tensor_scalar(dst, x, nl.multiply, scale)
+
+
+def rectified(dst, x, scale):
+    nisa.activation(dst, nl.relu, x, scale=scale)
+
+
+def moved(dst, x, scale):
+    nisa.tensor_copy(dst, x)
+
+
+def computed(write, dtype):
+    """A product of two tiles that an elementwise instruction makes of what is in PSUM."""
+
+    def kernel(a, b):
+        scale = nl.ndarray((a.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.memset(scale, 3.0)
+        tiles = []
+        for x in (a, b):
+            tile = nl.ndarray(x.shape, dtype=dtype, buffer=nl.sbuf)
+            psum = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.psum)
+            nisa.tensor_copy(psum, load(x))
+            write(tile, psum, scale)
+            tiles.append(tile)
+        return store(product(*tiles))
+
+    return kernel
+
+
+@pytest.mark.parametrize("dtype", [nl.float32, nl.float16, nl.float8_e5m2], ids=str)
+@pytest.mark.parametrize("shape", [(64, 40, 200), (48, 17, 70)], ids=str)
+@pytest.mark.parametrize("write", [scaled, rectified, moved], ids=lambda f: f.__name__)
+def test_elementwise_instructions_write_panels(level, write, dtype, shape):
+    k, m, n = shape
+    a, b = integers((k, m), np.float32), integers((k, n), np.float32, 1)
+    kernel = computed(write, dtype)
+    assert len(passed(kernel, a, b).panels) == 2
+    run_both(kernel, a, b)
+
+
+def test_what_elementwise_instructions_make_of_loads_stays_in_rows(level):
+    """They go by rows with the loads."""
+
+    def kernel(a, b):
+        tile = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf)
+        scaled(tile, load(a), 3.0)
+        return store(product(tile, load(b)))
+
+    a, b = integers((64, 64), np.float32), integers((64, 96), np.float32, 1)
+    assert len(passed(kernel, a, b).panels) == 1
+    run_both(kernel, a, b)
+
+
+def layers(write, dtype, again=False):
+    """A product of what `write` makes of a product, into a stack of tiles."""
+
+    def kernel(a, b, c):
+        left, right, third = load(a), load(b), load(c)
+        scale = nl.ndarray((a.shape[1], 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.memset(scale, 1.0)
+        hidden = nl.ndarray((a.shape[1], 2, b.shape[1]), dtype=dtype, buffer=nl.sbuf)
+        for i in range(2):
+            write(hidden[:, i, :], product(left, right), scale)
+        dst = nl.ndarray((b.shape[1], c.shape[1]), dtype=nl.float32, buffer=nl.psum)
+        for i in range(2):
+            nisa.nc_matmul(dst, hidden[:, i, :], third, accumulate=i > 0)
+        if again:
+            write(hidden[:, 0, :], dst, scale)
+            return store(product(hidden[:, 0, :], third))
+        return store(dst)
+
+    return kernel
+
+
+@pytest.mark.parametrize("dtype", [nl.float32, nl.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [32, 112])
+@pytest.mark.parametrize("write", [scaled, moved], ids=lambda f: f.__name__)
+def test_followers_write_panels(level, write, width, dtype, monkeypatch):
+    monkeypatch.setenv("NKILITE_NUM_THREADS", "3")
+    source = np.float32 if dtype is nl.float32 else BF16
+    a, b, c = (integers((64, n), source, seed) // 2 for seed, n in enumerate((64, width, 80)))
+    kernel = layers(write, dtype)
+    program = passed(kernel, a, b, c)
+    assert len(program.panels) == 4
+    sizes = [(g.plan.products, g.size) for g in program.groups if isinstance(g.plan, Accumulation)]
+    assert sizes == [(1, 2), (1, 2), (2, 3)]
+    run_both(kernel, a, b, c)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=lambda d: np.dtype(d).name)
+def test_what_the_matmuls_read_is_not_written_before_they_are_done(level, dtype):
+    kernel = layers(scaled, nl.float32 if dtype is np.float32 else nl.bfloat16, again=True)
+    a, b, c = (integers((64, 64), dtype, seed) // 3 for seed in range(3))
+    program = passed(kernel, a, b, c)
+    sizes = [(g.plan.products, g.size) for g in program.groups if isinstance(g.plan, Accumulation)]
+    assert len(program.panels) == 4 and sizes == [(1, 2), (1, 2), (2, 2), (1, 2)]
+    run_both(kernel, a, b, c)
+
+
 # --- groups -------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,39 @@ def test_matmuls_and_what_takes_their_sums_away_follow_each_other():
     assert meet[1:][matmuls[1:] & ~matmuls[:-1]].all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tiles_in_panels_that_elementwise_instructions_write(dtype, monkeypatch):
+    """On their own and after matmuls; threads have strips of columns, which the next matmul needs all of."""
+
+    def kernel(x, w):
+        tiles = []
+        for source in (x, w):
+            rows = nl.ndarray(source.shape, dtype=source.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(rows, source)
+            tile = nl.ndarray(source.shape, dtype=source.dtype, buffer=nl.sbuf)
+            psum = nl.ndarray(source.shape, dtype=nl.float32, buffer=nl.psum)
+            nisa.tensor_copy(psum, rows)
+            nisa.tensor_scalar(tile, psum, nl.multiply, 0.5)
+            tiles.append(tile)
+        for _ in range(2):
+            sums = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.psum)
+            nisa.nc_matmul(sums, tiles[1], tiles[0])
+            nisa.activation(tiles[0], nl.tanh, sums)
+        result = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+        last = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(last, tiles[1], tiles[0])
+        nisa.tensor_copy(result, last)
+        out = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.shared_hbm)
+        nisa.dma_copy(out, result)
+        return out
+
+    trial = Trial(kernel, make((128, 352), dtype, 1), make((128, 128), dtype, 2))
+    for parts in PARTS:
+        for schedule in SCHEDULES:
+            assert trial.slowly(parts, schedule), (parts, schedule)
+        assert trial.threaded(parts, monkeypatch), parts
+
+
 # --- random programs ------------------------------------------------------------------------------------------
 
 
