@@ -362,6 +362,11 @@ class RegisterInControlFlow(TracingError, TypeError):
     remedy = "use nl.fori_loop or nl.while_loop for loops the device runs."
 
 
+class LoopLeft(TracingError, RuntimeError):
+    template = "a loop over {loop} was left by break or return, but the device runs as many turns as its bounds say."
+    remedy = "let every turn reach the end of the body, or write an nl.while_loop, whose body says whether it goes on."
+
+
 class RegisterOperator(TracingError, TypeError):
     template = "registers have no operator {symbol}."
     remedy = (

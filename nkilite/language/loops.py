@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from nkilite.deprecation import deprecated
 from nkilite.dtypes import int32
-from nkilite.errors import InvalidOperand, RegisterInControlFlow, describe
+from nkilite.errors import InvalidOperand, LoopLeft, RegisterInControlFlow, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa.loops import for_begin, for_end, while_begin, while_end
 from nkilite.isa.registers import register_alloc, require_int32
 from nkilite.isa.scalars import NkiScalar, new_scalar
+from nkilite.location import Location
 from nkilite.trace import active
 from nkilite.trace.indexing import DynamicSlice
 from nkilite.trace.register import VirtualRegister
@@ -83,14 +85,41 @@ def static_range(start: int, stop: int | None = None, step: int = 1) -> builtins
     return _unrolled("static_range", start, stop, step)
 
 
-def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> builtins.range:
-    """A counted loop (deprecated name); its bounds are compile-time ints and it unrolls like `range`.
+def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> Iterable[Any]:
+    """A counted loop in the place of `range` (deprecated name).
+
+    Over compile-time ints it unrolls. With a bound in a register the loop runs on the device: Python runs the body
+    once, with what `fori_loop` passes to its body as the index, and the same holds for tensors made in it.
+
+    Args:
+        start, stop: as of `range`; ints, registers or scalars.
+        step: a compile-time int, positive if a bound is in a register.
 
     Raises:
-        RegisterInControlFlow: a bound is in a register, which a Python loop cannot ask for.
+        InvalidOperand: a bound or the step is something else.
+        LoopLeft: (when the kernel ends) the body was left by break or return, with a bound in a register.
+
+    Source: nki.language.dynamic_range.
     """
-    deprecated("nl.dynamic_range", "nl.fori_loop")
-    return _range("nl.dynamic_range", start, stop, step)
+    name = "nl.dynamic_range"
+    deprecated(name, "nl.fori_loop")
+    lower, upper = (0, start) if stop is None else (start, stop)
+    if not any(isinstance(bound, VirtualRegister) for bound in (lower, upper)):
+        return _range(name, start, stop, step)
+    builder = active.builder(name)
+    location = builder.program.locations[builder.place(sys._getframe(1))]
+    return _not_left(_Counted(name, lower, upper, step), location)
+
+
+def _not_left(counted: _Counted, location: Location) -> Iterator[VirtualRegister]:
+    """The index, turn by turn, for a Python loop, which is wrong if it ends before."""
+    complete = False
+    try:
+        yield from counted.turns()
+        complete = True
+    finally:
+        if not complete:
+            counted.builder.left = LoopLeft(loop=counted.name, location=location)
 
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int = 1) -> None:
@@ -113,31 +142,44 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int 
     Source: nki.language.fori_loop.
     """
     name = "nl.fori_loop"
-    builder = active.builder(name)
-    for operand, bound in (("lower", lower), ("upper", upper)):
-        if not isinstance(bound, VirtualRegister):
-            _require_bound(name, operand, bound)
-    if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
-        raise InvalidOperand(instruction=name, operand="step", found=describe(step), expected="a positive int")
-    require_int32(name, "step", step)
     _require_body(name, body_fun)
-    plain = any(isinstance(b, VirtualRegister) and not isinstance(b, NkiScalar) for b in (lower, upper))
-    index = register_alloc() if plain else new_scalar()
-    counter = builder.allocate(MemoryRegion.registers, (1, 2), int32)
+    with closing(_Counted(name, lower, upper, step).turns()) as turns:
+        for index in turns:
+            returned = body_fun(index)
+            if returned is not None:
+                raise InvalidOperand(
+                    instruction=name,
+                    operand="the value returned by body_fun",
+                    found=describe(returned),
+                    expected="None",
+                    fix="carry state through tensors made before the loop",
+                )
 
-    def iteration() -> None:
-        returned = body_fun(index)
-        if returned is not None:
-            raise InvalidOperand(
-                instruction=name,
-                operand="the value returned by body_fun",
-                found=describe(returned),
-                expected="None",
-                fix="carry state through tensors made before the loop",
-            )
-        for_end(index, counter, step)
 
-    builder.loop(lambda: for_begin(index, counter, lower, upper, step), iteration)
+class _Counted:
+    """A counted loop on the device."""
+
+    def __init__(self, name: str, lower: Any, upper: Any, step: Any) -> None:
+        self.name, self.builder = name, active.builder(name)
+        for operand, bound in (("lower", lower), ("upper", upper)):
+            if not isinstance(bound, VirtualRegister):
+                _require_bound(name, operand, bound)
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
+            raise InvalidOperand(instruction=name, operand="step", found=describe(step), expected="a positive int")
+        require_int32(name, "step", step)
+        self._lower, self._upper, self._step = lower, upper, step
+
+    def turns(self) -> Generator[VirtualRegister, None, None]:
+        """The index, in every turn of the body."""
+        bounds = self._lower, self._upper
+        plain = any(isinstance(b, VirtualRegister) and not isinstance(b, NkiScalar) for b in bounds)
+        index = register_alloc() if plain else new_scalar()
+        counter = self.builder.allocate(MemoryRegion.registers, (1, 2), int32)
+        turns = self.builder.loop(lambda: for_begin(index, counter, *bounds, self._step))
+        with closing(turns):
+            for _ in turns:
+                yield index
+                for_end(index, counter, self._step)
 
 
 def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
@@ -161,13 +203,11 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
     _require_condition(name, "init", init)
     _require_body(name, body_fun)
     value = new_scalar() if isinstance(init, NkiScalar) else register_alloc()
-
-    def iteration() -> None:
-        condition = body_fun(value)
-        _require_condition(name, "the value returned by body_fun", condition)
-        while_end(value, condition)
-
-    builder.loop(lambda: while_begin(value, init), iteration)
+    with closing(builder.loop(lambda: while_begin(value, init))) as turns:
+        for _ in turns:
+            condition = body_fun(value)
+            _require_condition(name, "the value returned by body_fun", condition)
+            while_end(value, condition)
 
 
 def _require_bound(name: str, operand: str, bound: Any) -> None:

@@ -75,7 +75,10 @@ def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) 
             builder.unwritable[tensor.storage.id] = unwritable(argument)
     try:
         with active.activate(builder):
-            return arguments.call(kernel.function, tensors)
+            returned = arguments.call(kernel.function, tensors)
+        if builder.left is not None:
+            raise builder.left
+        return returned
     finally:
         builder.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -15,6 +15,7 @@ from nkilite.errors import (
     BroadcastDestination,
     DependencyOnLoop,
     InvalidOperand,
+    LoopLeft,
     NkiError,
     NonContiguousArgument,
     StaleTensor,
@@ -70,6 +71,7 @@ class Builder:
         words: the instruction table while it grows.
         sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
+        left: what is wrong if a Python loop over the turns of a loop has ended before them.
     """
 
     records = False
@@ -88,6 +90,7 @@ class Builder:
         self.sites: dict[tuple, tuple[int, int]] = {}
         self._codes: dict[int, CodeType] = {}
         self._asked: set[tuple] = set()
+        self.left: LoopLeft | None = None
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
@@ -224,10 +227,10 @@ class Builder:
 
     # --- loops ----------------------------------------------------------------------------------------------------
 
-    def loop(self, begin: Callable[[], Any], iteration: Callable[[], None]) -> None:
-        """Record a loop: `begin` emits the instruction that begins it, `iteration` the body and what ends it.
+    def loop(self, begin: Callable[[], Any]) -> Generator[None, None, None]:
+        """Record a loop: `begin` emits what begins it, the caller in every turn the body and what ends it.
 
-        Tensors made in an iteration close with it. If an exception leaves the body, nothing of the loop is kept.
+        Tensors made in a turn close with it. If the iterator is not run to its end, nothing of the loop is kept.
         """
         program, nesting = self.program, self.nesting
         start = len(program.code), program.count
@@ -236,25 +239,26 @@ class Builder:
         try:
             begin()
             nesting.begin(program.count - 1)
-            recorded = self._iterate(iteration)
+            recorded = yield from self._turns()
             nesting.end(program.count - 1)
         finally:
             if not recorded:
                 program.rewind(*start)
                 nesting.rewind(*outside)
 
-    def _iterate(self, iteration: Callable[[], None]) -> bool:
-        """Run the body once, to record it; returns whether the loop is recorded."""
-        self._run(iteration)
+    def _turns(self) -> Generator[None, None, bool]:
+        """One turn, to record the body; returns whether the loop is recorded."""
+        yield from self._turn()
         return True
 
-    def _run(self, iteration: Callable[[], None]) -> list[Buffer]:
-        """Run one iteration, close the tensors it made, and return their buffers."""
+    def _turn(self) -> Generator[None, None, list[Buffer]]:
+        """A turn; closes the tensors made in it, and returns their buffers."""
         buffers, before, constants = self.program.buffers, len(self.program.buffers), dict(self.constants)
+        made: list[Buffer] = []
         try:
-            iteration()
+            yield
         finally:
-            made = [b for b in buffers[before:] if b.loop is not None]
+            made += (b for b in buffers[before:] if b.loop is not None)
             for buffer in made:
                 buffer.close()
             self.constants = constants  # a loop may run zero times: what its body loaded is not there after it
@@ -358,11 +362,11 @@ class EagerBuilder(Builder):
         if not self._repeats:
             super().depend(consumer, producer)
 
-    def _iterate(self, iteration: Callable[[], None]) -> bool:
+    def _turns(self) -> Generator[None, None, bool]:
         outer, entered = self._repeats, self._follows
         try:
             while self._follows:
-                for buffer in self._run(iteration):
+                for buffer in (yield from self._turn()):
                     if buffer.region.on_chip:  # nobody can ask for its values any more
                         buffer.data = None
                         self._coverage.pop(buffer.id, None)

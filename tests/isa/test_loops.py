@@ -1,4 +1,4 @@
-"""fori_loop and while_loop: what runs how often, state across iterations, nesting, scopes; simulated and compiled."""
+"""fori_loop, dynamic_range and while_loop: turns, state across iterations, nesting, scopes; simulated and compiled."""
 
 from __future__ import annotations
 
@@ -522,6 +522,86 @@ def test_out_of_bounds_in_a_late_iteration(mode) -> None:
     with pytest.raises(errors.IndirectOutOfBounds, match=r"6 is not in \[0, 6\)") as caught:
         mode(kernel)(np.zeros((6, 8), np.float32))
     assert caught.value.location.line == inspect.getsourcelines(kernel)[1] + 2
+
+
+# --- Python loops over nl.dynamic_range -----------------------------------------------------------------------------
+
+dynamic = pytest.mark.filterwarnings("ignore:nl.dynamic_range")
+
+
+@dynamic
+@pytest.mark.parametrize("make", [nisa.register_alloc, nisa.scalar_load])
+@pytest.mark.parametrize(("lower", "upper", "step"), BOUNDS)
+def test_python_runs_the_body_of_a_dynamic_range_once(make, lower, upper, step) -> None:
+    bodies = []
+
+    def kernel(first, last):
+        rows = nl.zeros((1, 16), dtype=nl.int32)
+        count = nl.zeros((1, 1), dtype=nl.int32)
+        for i in nl.dynamic_range(make(first), make(last), step):
+            bodies.append(i)
+            value = nl.ndarray((1, 1), dtype=nl.int32)
+            nisa.register_store(value, i)
+            nisa.tensor_copy(rows[:, nl.ds(nisa.scalar_load(count), 1)], value)
+            nisa.tensor_scalar(count, count, op0=nl.add, operand0=1)
+        return stored(rows), stored(count)
+
+    nki.jit(kernel).trace(element(lower), element(upper))
+    assert len(bodies) == 1
+    seen, count = both(kernel, element(lower), element(upper))
+    expected = list(range(lower, upper, step))
+    assert count[0, 0] == len(expected)
+    assert seen[0, : len(expected)].tolist() == expected
+
+
+@dynamic
+def test_dynamic_ranges_nest() -> None:
+    def kernel(x):
+        total = nl.zeros((1, 1), dtype=nl.int32)
+        end = nisa.scalar_load(x)
+        for i in nl.dynamic_range(end):
+            for _ in nl.dynamic_range(i, end):
+                nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+        return stored(total)
+
+    (total,) = both(kernel, element(5))
+    assert total[0, 0] == 15
+
+
+def left_by_break(x):
+    for _ in nl.dynamic_range(nisa.register_alloc(x)):  # here
+        break
+    return stored(nl.load(x))
+
+
+def left_by_return(x):
+    for _ in nl.dynamic_range(nisa.register_alloc(x)):  # here
+        return stored(nl.load(x))
+
+
+@dynamic
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kernel", [left_by_break, left_by_return])
+def test_a_dynamic_range_goes_on_to_its_end(mode, kernel) -> None:
+    with pytest.raises(errors.LoopLeft, match="nl.while_loop") as caught:
+        mode(kernel)(element(3))
+    lines, first = inspect.getsourcelines(kernel)
+    assert caught.value.location.line == first + next(i for i, line in enumerate(lines) if "# here" in line)
+
+
+@dynamic
+def test_the_tensors_of_a_dynamic_range_end_with_it() -> None:
+    def kernel(x):
+        for _ in nl.dynamic_range(nisa.register_alloc(x)):
+            inside = nl.load(x)
+        return stored(inside)
+
+    for mode in (nki.jit, nki.simulate):
+        with pytest.raises(errors.TensorOfLoop):
+            mode(kernel)(ONE)
+
+
+# --- errors inside of loops -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -200,9 +200,9 @@ def iterated(x):
     list(nisa.register_alloc(x))  # here
 
 
-def old_dynamic_range(x):
+def old_affine_range(x):
     register = nisa.register_alloc(x)
-    for _ in nl.dynamic_range(register):  # here
+    for _ in nl.affine_range(register):  # here
         pass
 
 
@@ -211,7 +211,7 @@ def old_dynamic_range(x):
 @pytest.mark.parametrize(
     "kernel",
     [
-        condition, loop_condition, python_range, as_int, as_float, compared, ordered, iterated, old_dynamic_range,
+        condition, loop_condition, python_range, as_int, as_float, compared, ordered, iterated, old_affine_range,
     ],
 )
 def test_python_cannot_look_into_registers(mode, kernel) -> None:
