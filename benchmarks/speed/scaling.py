@@ -1,10 +1,15 @@
-"""Kernels on all cores against the same kernels on one thread."""
+"""Kernels on all cores against the same kernels on one thread; what only copies shows what the memory allows."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
 from benchmarks import peers
 from benchmarks.speed.match import Match
 
@@ -17,20 +22,33 @@ SIZES = {
 _SHARE = 0.9  # of perfect scaling: 1.8 on two cores
 
 
+@nki.jit
+def copy(x):
+    """HBM to HBM."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=x)
+    return out
+
+
 def matches(threads: int) -> Iterator[Match]:
     if threads == 1:
         return
+    yield _match(copy, (np.ones((4096, 4096), np.float32),), "4096×4096", threads, {})
     for name, sizes in SIZES.items():
         module = importlib.import_module(f"kernels.{name}")
-        arrays = module.inputs(**sizes)
-        kernel = getattr(module, name)
-
-        def run(kernel: Callable[..., object] = kernel, arrays: tuple = arrays) -> object:
-            return kernel(*arrays)
-
-        def alone(run: Callable[[], object] = run) -> object:
-            with peers.our_threads(1):
-                return run()
-
         size = " ".join(f"{k}={v}" for k, v in sizes.items())
-        yield Match(f"{name}, {threads} threads", size, run, {"one thread": alone}, {"one thread": _SHARE * threads})
+        goals = {"one thread": _SHARE * threads}
+        yield _match(getattr(module, name), module.inputs(**sizes), size, threads, goals)
+
+
+def _match(
+    kernel: Callable[..., object], arrays: tuple, size: str, threads: int, goals: Mapping[str, float]
+) -> Match:
+    def run() -> object:
+        return kernel(*arrays)
+
+    def alone() -> object:
+        with peers.our_threads(1):
+            return run()
+
+    return Match(f"{kernel.__name__}, {threads} threads", size, run, {"one thread": alone}, goals)
