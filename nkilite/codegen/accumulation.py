@@ -42,7 +42,12 @@ def write(members: Sequence[MicroKernel], plan: Accumulation) -> None:
     if tiles.takes(first, "stationary", "moving"):
         tiles.contract(first.e, operands, out, accumulate, first, followers)
     else:
-        multiply_add(first.e, operands, out, accumulate, first, followers=followers)
+        share = None
+        if plan.by_rows:
+            share = first.share(rows // WIDTH, WIDTH)
+            for kernel in matmuls:
+                kernel.paneled.add("stationary")
+        multiply_add(first.e, operands, out, accumulate, first, followers=followers, rows=share)
 
 
 def _packed(kernel: MicroKernel, name: str) -> Packed:
@@ -54,6 +59,7 @@ def _packed(kernel: MicroKernel, name: str) -> Packed:
 def multiply_add(
     e: Emitter, operands: Sequence[tuple[Packed, Packed]], out: Matrix | None, accumulate: bool,
     kernel: MicroKernel | None, transposed: bool = False, followers: Followers | None = None,
+    rows: tuple[Value, Value] | None = None,
 ) -> None:
     """out (+)= sum over pairs of operands of left.T @ right; every pair is summed, then added.
 
@@ -61,6 +67,7 @@ def multiply_add(
         out: None if only the followers need the sums.
         kernel: whose dst `out` is, for threads to share the work.
         transposed: columns of `out` are rows of dst.
+        rows: the panels of rows that this call is to do, if threads share those.
     """
     left, right = operands[0]
     scratch = None
@@ -69,10 +76,10 @@ def multiply_add(
         scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, left.columns, _widest(e))
     pieces = -(-right.columns // _PIECE)
     share = e.i64(0), e.i64(pieces)
-    if kernel is not None and pieces > 1:
+    if kernel is not None and pieces > 1 and rows is None:
         divided = ("dst", *(sorted(followers.names) if followers is not None else ()))
         share = kernel.share(pieces, of=divided, **{"rows" if transposed else "columns": _PIECE})
-    _Chain(e, operands, out, scratch, accumulate, followers).write(share)
+    _Chain(e, operands, out, scratch, accumulate, followers, rows).write(share)
 
 
 def _widest(e: Emitter) -> int:
@@ -85,12 +92,13 @@ class _Chain:
 
     def __init__(
         self, e: Emitter, operands: Sequence[tuple[Packed, Packed]], out: Matrix | None, scratch: Matrix | None,
-        accumulate: bool, followers: Followers | None,
+        accumulate: bool, followers: Followers | None, rows: tuple[Value, Value] | None,
     ) -> None:
         self._e = e
         self._left, self._right = operands[0]
         self._count = len(operands)
         self._out, self._scratch, self._accumulate, self._followers = out, scratch, accumulate, followers
+        self._rows = rows
         self._block = register_block(e.host, packed=True)
         # Where the operands of every matmul are, and of the one after the last.
         self._addresses = e.scratch(2 * _POINTER * (self._count + 1))
@@ -150,7 +158,7 @@ class _Chain:
                 inner = e.i64(whole * at_once)
                 self._part(loop.index, e.add(column, inner), width - whole * at_once, _beside(e, sums, inner))
         if self._followers is not None:
-            self._followers.write(column, width, self._scratch)
+            self._followers.write(column, width, self._scratch, self._rows)
 
     def _part(self, number: Value, column: Value, width: int, sums: Matrix) -> None:
         """One matmul on as many columns as a register block has, or fewer."""
@@ -177,7 +185,7 @@ class _Chain:
             ahead = Ahead(_TURNS, lambda turn: fetch(e.add(row, e.mul(turn, e.i64(each)))))
             multiply(e, side, vectors, right.rows, count, target, adds, ahead)
 
-        Broadcast.of(e, left).blocks(e, self._block.rows, rows)
+        Broadcast.of(e, left).blocks(e, self._block.rows, rows, self._rows)
 
 
 def _beside(e: Emitter, sums: Matrix, column: Value) -> Matrix:

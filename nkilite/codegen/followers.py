@@ -57,12 +57,24 @@ class Followers:
                 for byte in range(0, width * size, LINE):
                     e.prefetch(e.offset(at, byte), write=name in writes)
 
-    def write(self, column: Value, width: int, sums: Matrix | None) -> None:
+    def write(
+        self, column: Value, width: int, sums: Matrix | None, part: tuple[Value, Value] | None = None
+    ) -> None:
         """Their code for `width` columns. What goes to panels is made in rows of scratch and then packed.
 
         Args:
             sums: the strip, where it is in no memory of its own.
+            part: first and end of the panels of rows to do, if not all rows.
         """
+        if part is None:
+            self._block(column, width, sums, None, self._rows)
+            return
+        first, end = part
+        with self._kernels[0].e.loop(end, start=first) as loop:
+            self._block(column, width, sums, loop.index, WIDTH)
+
+    def _block(self, column: Value, width: int, sums: Matrix | None, panel: Value | None, rows: int) -> None:
+        """Their code for `rows` rows: those of a panel, or all."""
         for kernel, names, wide, bases in zip(self._kernels, self._sums, self._wide, self._bases, strict=True):
             operands: dict[str, CpuOperand] = {}
             pointers: dict[str, Value] = {}
@@ -75,7 +87,9 @@ class Followers:
                 else:
                     pitch = operand.strides[0]
                     pointers[name] = kernel.e.step(bases[name], column, size) if name in wide else bases[name]
-                shape = self._rows, width if name in wide else 1
+                if panel is not None:
+                    pointers[name] = kernel.e.step(pointers[name], panel, WIDTH * pitch)
+                shape = rows, width if name in wide else 1
                 if operand.panels is not None:
                     strip = matrix.dense_scratch(kernel, operand.dtype, *shape)
                     packed.append((operand.panels, bases[name], strip))

@@ -121,6 +121,8 @@ class MicroKernel:
         operands: the tensor arguments by parameter name.
         beside: what a loop over rows and their columns, if there is one, has to do on the way.
         private: those whose words mean nothing, for the group keeps what they hold to itself.
+        paneled: those in panels of whose columns, a full set of rows after the other, piece i of a split by rows has
+            the same as of the rows of others.
         split: how the function, called with a part and parts, does its share; None if it only does all at once.
         leads: whether its status may say where to go on.
     """
@@ -138,6 +140,7 @@ class MicroKernel:
         self.leads = False
         self.beside: Beside | None = None
         self.private: set[str] = set()
+        self.paneled: set[str] = set()
         self._pointers: dict[str, Value] = {}
         self._immediates: dict[str, Value] = {}
         self._first_word = first_word

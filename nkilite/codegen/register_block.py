@@ -67,13 +67,21 @@ class Broadcast(NamedTuple):
                 _widen(e, part, e.step(part.pointer, k.index, part.row_stride), e.step(base, k.index, pitch))
         return cls(scratch, pitch, first.columns, 4)
 
-    def blocks(self, e: Emitter, tall: int, body: Callable[[Value, Value, int], None]) -> None:
-        """body(first column, its address, count) for all columns, at most `tall` at once."""
+    def blocks(
+        self, e: Emitter, tall: int, body: Callable[[Value, Value, int], None],
+        part: tuple[Value, Value] | None = None,
+    ) -> None:
+        """body(first column, its address, count) for all columns, at most `tall` at once.
+
+        Args:
+            part: first and end of the panels to visit, if not all; only whole ones.
+        """
         width = tall if self.panel is None else WIDTH
         distance = width * self.column_stride if self.panel is None else self.panel
         full = self.columns // width
         if full:
-            with e.loop(full) as loop:
+            first, end = part or (0, full)
+            with e.loop(end, start=first) as loop:
                 at = e.step(self.pointer, loop.index, distance)
                 self._pieces(e, e.mul(loop.index, e.i64(width)), at, width, tall, body)
         if full * width < self.columns:

@@ -20,6 +20,11 @@ def write(members: Sequence[MicroKernel], plan: Relocation) -> None:
         members[member].private.add(name)
     works = [_work(members, piece) for piece in plan.pieces]
     count = max(work.cut.units for work in works)
+    for member in {piece.to.member for piece in plan.pieces}:
+        into = members[member].operands["dst"]
+        pieces = [piece for piece in plan.pieces if piece.to.member == member]
+        if into.panels is not None and all(_same_columns(piece, into.dtype.itemsize) for piece in pieces):
+            members[member].paneled.add("dst")
     part = None if count == 1 else _share(members, works, count)
     for work in works:
         loops.units(e, work.dims, work.at, work.cut, work.body, part)
@@ -83,6 +88,13 @@ def _to_panels(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Va
             pack_transposed.panel(e, panels, to, source.dtype, origin, stride, down)
 
     return _Work(dims, [to, origin], loops.Cut.of(dims, len(outer), WIDTH), body, source.name if whole else "")
+
+
+def _same_columns(piece: Piece, itemsize: int) -> bool:
+    """Whether row i of a source goes to column i of the target, and to those that follow at as many as it has rows."""
+    columns, *outer = sorted((loop for loop in piece.loops if not loop.to[0]), key=lambda loop: loop.to)
+    size = columns.count * itemsize
+    return not any(b % size for b in (piece.to.bytes, *(loop.to[1] for loop in outer)))
 
 
 def _share(members: Sequence[MicroKernel], works: Sequence[_Work], count: int) -> tuple[Value, Value]:

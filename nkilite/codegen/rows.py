@@ -29,7 +29,8 @@ def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
     for known in plan.segments:
         for i in range(known.first, known.end):
             members[i].load_immediates()
-    first, end = members[0].share(plan.blocks, plan.rows)
+    each = e.i64(plan.each)
+    first, end = (e.mul(u, each) for u in members[0].share(plan.blocks // plan.each, plan.rows * plan.each))
     last = None if plan.carrier is None else plan.segments[-1]
 
     def inside(segment: Segment, block: Value) -> list[registers.Member]:

@@ -104,6 +104,7 @@ class RowPlan(NamedTuple):
         ahead: what is fetched of the next block while this one is read.
         unread: (member, operand) pairs: what is written is not read.
         carrier: beside this member, the last segment works on the block before; None if it works after the others.
+        each: blocks that stay together when threads share them.
     """
 
     rows: int
@@ -116,6 +117,7 @@ class RowPlan(NamedTuple):
     ahead: tuple[Fetch, ...]
     unread: tuple[tuple[int, int], ...]
     carrier: int | None = None
+    each: int = 1
 
     @property
     def paired(self) -> set[int]:
@@ -155,13 +157,16 @@ class Accumulation(NamedTuple):
     Attributes:
         products: how many matmuls; the members after them follow.
         sums: (follower, operand) pairs: operands that are the view, if nothing else needs what is in it.
+        by_rows: threads share rows of the result rather than columns, as those that work by row next to it do.
     """
 
     products: int
     sums: tuple[tuple[int, int], ...] = ()
+    by_rows: bool = False
 
     def __str__(self) -> str:
-        return f"sums of {self.products} matmuls" + (" that are never in PSUM" if self.sums else "")
+        unseen = " that are never in PSUM" if self.sums else ""
+        return f"sums of {self.products} matmuls{unseen}" + (", shared by rows" if self.by_rows else "")
 
 
 class Spot(NamedTuple):

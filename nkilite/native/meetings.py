@@ -20,6 +20,7 @@ import numpy as np
 
 from nkilite.codegen import nest
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
+from nkilite.ir.panels import WIDTH, Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
 from nkilite.machine.engine import Engine
 from nkilite.native.walker import LEAD, MEET, SPLIT
@@ -87,16 +88,18 @@ def footprint(kernels: Sequence[MicroKernel]) -> Footprint:
             if operand.name in kernel.private:
                 continue
             word = first + operand.word - WORDS_BEFORE_ARGUMENTS
-            accesses.append(_access(kernel.operands[operand.name], word, operand.writes, split))
+            paneled = operand.name in kernel.paneled
+            accesses.append(_access(kernel.operands[operand.name], word, operand.writes, split, paneled))
         ns += _work(kernel)
         first += kernel.call.n_words - WORDS_BEFORE_ARGUMENTS
     return Footprint((SPLIT if split else 0) | (LEAD if leads else 0), ns, tuple(accesses))
 
 
-def _access(operand: CpuOperand, word: int, writes: bool, split: Split | None) -> Access:
+def _access(operand: CpuOperand, word: int, writes: bool, split: Split | None, paneled: bool) -> Access:
     if operand.panels is not None:
         _, last = _extent(operand.shape[1:], operand.strides[1:], 0)
-        return Access(word, 0, operand.panels.size(last // operand.dtype.itemsize + 1), writes, None)
+        stripe = _panel_stripe(operand, operand.panels, split) if split is not None and paneled else None
+        return Access(word, 0, operand.panels.size(last // operand.dtype.itemsize + 1), writes, stripe)
     low, high = _extent(*operand.layout, operand.dtype.itemsize)
     if operand.indirection is not None:
         return Access(word, low, high + (operand.indirection.limit - 1) * operand.index_stride, writes, None)
@@ -126,6 +129,20 @@ def _stripe(operand: CpuOperand, split: Split) -> Stripe | None:
     if not covered or high - low > step or (period and split.pieces * step > period):
         return None
     return Stripe(split.pieces, step, period, low, high)
+
+
+def _panel_stripe(operand: CpuOperand, panels: Panels, split: Split) -> Stripe | None:
+    """The panels that a piece touches, every `period` bytes again."""
+    size, each = operand.dtype.itemsize, split.rows
+    if not each or each % WIDTH:
+        return None
+    shape, strides = nest.collapse((operand.shape[1:], operand.strides[1:]))
+    span = split.pieces * each
+    if not shape or strides[-1] != size or shape[-1] % span or any(s % (span * size) for s in strides[:-1]):
+        return None
+    step = each // WIDTH * panels.panel
+    high = step - panels.panel + -(-operand.shape[0] // panels.depth) * panels.group
+    return Stripe(split.pieces, step, split.pieces * step, 0, high)
 
 
 def _extent(shape: Sequence[int], strides: Sequence[int], size: int) -> tuple[int, int]:

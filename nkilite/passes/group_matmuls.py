@@ -5,15 +5,16 @@ The CPU then keeps sums in registers or the nearest cache, and fetches operands 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from nkilite import knobs
 from nkilite.ir.group import Accumulation, Group
-from nkilite.ir.panels import Feed
+from nkilite.ir.panels import WIDTH, Feed
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.passes.followers import Followers, Found
 from nkilite.passes.infer_panels import free_runs
+from nkilite.passes.rows import row_shape
 
 _LONGEST = 8  # matmuls of a group: operands of more leave the cache before they are used again
 
@@ -35,10 +36,35 @@ class GroupMatmuls:
                 sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
                 found = followers.of(members, first, product.dst, not product.accumulates, sources)
             size = end - first + found.members
-            if size > 1:
-                groups.append(Group(first, size, Accumulation(end - first, found.sums), found.private))
+            by_rows = followers is not None and _by_rows(program, product, starts[first : first + size + 1])
+            if size > 1 or by_rows:
+                groups.append(Group(first, size, Accumulation(end - first, found.sums, by_rows), found.private))
         program.groups = sorted([*program.groups, *groups])
         return program
+
+
+def _by_rows(program: Program, product: _Product, starts: Sequence[int]) -> bool:
+    """Whether threads should share rows of a group's result, that of the instructions at `starts` but the last.
+
+    So they do where the next instruction takes the sums up by row. Else they share the longer side, for each reads all
+    of the other one.
+    """
+    rows, columns = product.dst.type.shape[0], product.dst.type.free_size
+    if rows % WIDTH or rows == WIDTH or columns < WIDTH:
+        return False
+    code, last = program.code, starts[-1]
+    for start in starts[:-1]:
+        signature = program.signatures[code[start]]
+        if any(o.writes and code[start + o.word] in program.panels for o in signature.operands):
+            return False  # these panels are filled by columns
+    if rows >= columns:
+        return True
+    if len(starts) == 1:
+        return False
+    signature = program.signatures[code[last]]
+    return row_shape(signature) is not None and any(
+        o.reads and code[last + o.word] == code[starts[0] + product.dst.word] for o in signature.operands
+    )
 
 
 class _Product(NamedTuple):

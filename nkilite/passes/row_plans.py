@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from nkilite.ir.group import PARTS, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
+from nkilite.ir.group import PARTS, Accumulation, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
+from nkilite.ir.panels import WIDTH
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import Lifetimes, lifetimes
@@ -40,6 +41,8 @@ class Planner:
         self._scratchable = [
             b.region.on_chip and b.address is None and b.kind is BufferKind.internal for b in program.buffers
         ]
+        # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
+        self._panels = any(isinstance(g.plan, Accumulation) and g.plan.by_rows for g in program.groups)
         # Private buffers are known by the order in which a run meets buffers.
         self._plans: dict[Hashable, tuple[RowPlan, list[int]] | None] = {}
 
@@ -106,6 +109,7 @@ class Planner:
         plan = RowPlan(
             rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
             ahead, unread, self._carrier(run, segments, streams, ahead, skipped, rows),
+            WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1,
         )
         return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
 

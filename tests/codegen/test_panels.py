@@ -371,7 +371,8 @@ def test_groups(level, case, dtype):
     kernel, sizes = GROUPS[case]
     a, b = integers((11, 96, 64), dtype), integers((11, 96, 64), dtype, 1)
     program = passed(kernel, a, b)
-    assert [g.plan.products for g in program.groups if isinstance(g.plan, Accumulation)] == sizes
+    found = [g.plan.products for g in program.groups if isinstance(g.plan, Accumulation) and g.size > 1]
+    assert found == sizes
     run_both(kernel, a, b)
 
 
