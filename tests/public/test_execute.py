@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
@@ -29,7 +30,7 @@ class FunctionSource:
     def load(self) -> ModuleType:
         if isinstance(self.kernel, Exception):
             raise self.kernel
-        return cast(ModuleType, SimpleNamespace(kernel=self.kernel))
+        return cast(ModuleType, SimpleNamespace(kernel=partial(self.kernel)))  # like a kernel, no plain function
 
 
 def outcome(kernel: Any, **launch: Any) -> Result:
