@@ -84,11 +84,11 @@ class Executor:
         launch = case.launch
         assert launch is not None
         module, own_target = self._load(case.source)
-        kernel, nki = getattr(module, launch.kernel), importlib.import_module("nki")
+        kernel = getattr(module, launch.kernel)
         if mode.simulated:
-            kernel = nki.simulate(kernel)
+            kernel = importlib.import_module("nki").simulate(kernel)
         elif isinstance(kernel, FunctionType):  # the library leaves the decoration of some to its callers
-            kernel = nki.jit(kernel)
+            kernel = importlib.import_module("nki").jit(kernel)
         given = launch.arguments()
         passed = [to_framework(value, case.framework) for value in given]
         options = {} if launch.options is None else launch.options(module)
