@@ -18,7 +18,9 @@ def entries(page: str, analysis: Analysis) -> list[Example]:
     found = [known[name] for name in names if name in known]
     # A tutorial shows the head of a kernel first: without results there is nothing to run yet.
     found = [entry for entry in found if entry.reference is None or entry.mutates or analysis.returns]
-    return found or [example for free, example in _BY_FREE_NAMES.get(page, []) if free == set(analysis.free)]
+    return found or [
+        example for names, example in _BY_NAMES.get(page, []) if names == {*analysis.free, *analysis.binds}
+    ]
 
 
 def _rows(*shape: int) -> np.ndarray:
@@ -67,6 +69,15 @@ _BY_NAME: dict[str, dict[str, Example]] = {
     },
 }
 
-_BY_FREE_NAMES: dict[str, list[tuple[set[str], Example]]] = {
-    "nki-dynamic-loops.rst": [({"input_tensor", "out_tensor"}, squares(512))],
+_BLOCKS = Example(
+    ("input_tensor",), lambda: (ref.uniform("input_tensor", 512, 512),), lambda x: ref.wide(x) + 2,
+    outputs={"out_tensor": ((512, 512), "float32")},
+)
+
+# By all the names that a block uses or binds at its top level.
+_BY_NAMES: dict[str, list[tuple[set[str], Example]]] = {
+    "nki-dynamic-loops.rst": [
+        ({"input_tensor", "out_tensor", "result", "tile", "_", "nl", "nisa"}, squares(512)),
+        ({"input_tensor", "out_tensor", "result", "tile", "i", "start", "stop", "nl", "nisa"}, _BLOCKS),
+    ],
 }
