@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.host import LINE
 from nkilite.ir.group import PARTS
-
-_LINE = 64
 
 
 class Ahead(NamedTuple):
@@ -31,11 +30,11 @@ def fetch(e: Emitter, ahead: Ahead | None, pointer: Value, offset: Value, count:
     if ahead.parts < PARTS:
         behind = e.mul(offset, e.i64(PARTS - ahead.parts))
         pointer = e.offset(pointer, e.neg(e.lshr(behind, e.i64(PARTS.bit_length() - 1))))
-    for at in range(0, -(-count * ahead.parts // PARTS), _LINE):
+    for at in range(0, -(-count * ahead.parts // PARTS), LINE):
         e.prefetch(e.offset(pointer, start + at))
 
 
 def fetch_to_write(e: Emitter, pointer: Value, distance: int, count: int) -> None:
     """The lines of `count` bytes that lie `distance` bytes ahead of a pointer, to write there."""
-    for at in range(0, count, _LINE):
+    for at in range(0, count, LINE):
         e.prefetch(e.offset(pointer, distance + at), write=True)

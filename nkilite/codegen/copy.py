@@ -8,6 +8,7 @@ from nkilite import dtypes
 from nkilite.codegen import convert, elementwise, loops, nest, transpose
 from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 
@@ -76,7 +77,7 @@ def _staged(
         loops.Cut.of(dims, side, min(bytes // size, dims[side].count))
         for side, bytes in ((down, loops.BAND), (across, _STAGED_RUN))
     )
-    pitch = run.unit * size + loops.LINE
+    pitch = run.unit * size + LINE
     scratch = e.scratch(rows.unit * pitch)
 
     def block(dims: list[nest.Dim], at: list[Value]) -> None:
@@ -134,12 +135,12 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead |
     No line is stored to in both ways: that would write it to memory twice.
     """
     address = e.convert("ptrtoint", dst, "i64")
-    head = e.and_(e.sub(e.i64(0), address), e.i64(loops.LINE - 1))
+    head = e.and_(e.sub(e.i64(0), address), e.i64(LINE - 1))
     _copy_few(e, dst, src, head)
     rest = e.sub(e.i64(count), head)
     first, target, done = e.offset(src, head), e.offset(dst, head), e.i64(0)
-    native = min(e.host.vector_bits // 8, loops.LINE)
-    for step in (loops.LINE * _VECTORS, loops.LINE):
+    native = min(e.host.vector_bits // 8, LINE)
+    for step in (LINE * _VECTORS, LINE):
         end = e.and_(rest, e.i64(-step))
         with e.loop(end, start=done, step=step) as loop:
             at = e.offset(first, loop.index)
@@ -154,7 +155,7 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead |
 
 def _copy_few(e: Emitter, dst: Value, src: Value, count: Value) -> None:
     """Copy less than a line, of which `count` is known when the code runs."""
-    done, width = e.i64(0), loops.LINE // 2
+    done, width = e.i64(0), LINE // 2
     while width:
         part = e.and_(count, e.i64(width))
         with e.when(e.compare("ne", part, e.i64(0))):

@@ -9,8 +9,6 @@ from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.matrix import Matrix
 from nkilite.ir.panels import LINE, WIDTH, Panels
-from nkilite.ir.program import Signature
-from nkilite.ir.types import ViewType
 
 
 class Followers:
@@ -95,16 +93,6 @@ class Followers:
                     packed.append((operand.panels, bases[name], strip))
                     pointers[name], pitch = strip.pointer, strip.row_stride
                 operands[name] = operand._replace(shape=shape, strides=(pitch, size), panels=None)
-            call = _cut(kernel.call, {n: o.shape for n, o in operands.items()})
-            call.definition.rule("lower")(call, kernel.part(call, operands, pointers))
+            kernel.write_part(operands, pointers)
             for panels, base, strip in packed:
                 pack.strip(kernel.e, panels, kernel.e.step(base, column, panels.panel // WIDTH), strip)
-
-
-def _cut(call: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:
-    """The signature on operands of other shapes, rows of neighbours."""
-    arguments = dict(call.arguments)
-    for name, shape in shapes.items():
-        kind = arguments[name]
-        arguments[name] = ViewType.of(kind.region, kind.dtype, shape, (kind.strides[0], 1))
-    return Signature(call.id, call.definition, arguments, call.target, call.key)

@@ -12,6 +12,8 @@ import llvmlite.binding as llvm
 from nkilite import knobs
 from nkilite.errors import ArgumentError
 
+LINE = 64  # bytes of a cache line
+
 
 class UnknownCpuLevel(ArgumentError, ValueError):
     template = "NKILITE_CPU={found!r} is not available on this machine; available: {choices}."

@@ -10,7 +10,8 @@ all of it and is called with part 0 of 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from typing import NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from nkilite.codegen.host import Host
 from nkilite.dtypes import DType
 from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
-from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion
+from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion, ViewType
 
 STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
@@ -152,6 +153,23 @@ class MicroKernel:
         kernel._immediates = self._immediates
         return kernel
 
+    def write_part(
+        self, operands: dict[str, CpuOperand], pointers: Mapping[str, Value], beside: Beside | None = None
+    ) -> None:
+        """The code of the instruction on operands of other shapes, at known addresses, with work beside it.
+
+        An operand with a new number of dimensions is dense rows.
+        """
+        arguments = dict(self.call.arguments)
+        for name, operand in operands.items():
+            kind = arguments[name]
+            strides = kind.strides if len(operand.shape) == len(kind.strides) else (kind.strides[0], 1)
+            arguments[name] = ViewType.of(kind.region, kind.dtype, operand.shape, strides)
+        call = Signature(self.call.id, self.call.definition, arguments, self.call.target, self.call.key)
+        part = self.part(call, operands, pointers)
+        part.beside = beside
+        call.definition.rule("lower")(call, part)
+
     def has(self, name: str) -> bool:
         """Whether an argument is a tensor of this call."""
         return name in self.operands
@@ -215,22 +233,25 @@ class MicroKernel:
         e = self.e
         indirection = self.operands[name].indirection
         assert indirection is not None
-        go_on, stop = e.label("inside"), e.label("outside")
-        e.line(f"br {inside}, label %{go_on}, label %{stop}")
-        e.start_block(stop)
-        if self.call.skips_out_of_bounds:
-            e.ret(STATUS_OK)
-        else:
-            self._fail(index, indirection.limit)
-        e.start_block(go_on)
+        with self._unless(inside):
+            if self.call.skips_out_of_bounds:
+                e.ret(STATUS_OK)
+            else:
+                self._fail(index, indirection.limit)
 
     def fail_unless(self, inside: Value, limit: int, index: Callable[[], Value]) -> None:
         """End the micro-kernel with an error unless `inside` holds; `index` then finds the one that is not."""
+        with self._unless(inside):
+            self._fail(index(), limit)
+
+    @contextmanager
+    def _unless(self, inside: Value) -> Iterator[None]:
+        """Code that runs unless `inside` holds, and ends the micro-kernel."""
         e = self.e
         go_on, stop = e.label("inside"), e.label("outside")
         e.line(f"br {inside}, label %{go_on}, label %{stop}")
         e.start_block(stop)
-        self._fail(index(), limit)
+        yield
         e.start_block(go_on)
 
     def _fail(self, index: Value, limit: int) -> None:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from nkilite.codegen import convert, elementwise, nest
 from nkilite.codegen.ahead import Ahead, fetch, fetch_to_write
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import CpuOperand
 
-_LINE = 64
 _AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
 
 
@@ -179,7 +179,7 @@ class _Segment:
                     if not x.streams and targets is None:
                         fetch_to_write(e, target, _AHEAD, lanes * x.stride)
                     past = number in streams
-                    e.store(e.held(variables[number]), target, min(_LINE, lanes * x.stride) if past else 1, past)
+                    e.store(e.held(variables[number]), target, min(LINE, lanes * x.stride) if past else 1, past)
 
 
 class _StreamedRow:
@@ -194,7 +194,7 @@ class _StreamedRow:
         stored = {n: x for n, x in segment.elements.items() if x.last_write >= 0}
         self._stages = {n: e.scratch(self._lanes * x.stride) for n, x in stored.items()}
         sizes = [e.i64(segment.elements[n].stride) for n in segment.streams]
-        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(_LINE - 1)) for n in segment.streams]
+        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(LINE - 1)) for n in segment.streams]
         head = e.binary("udiv", gaps[0], sizes[0])
         first, *self._alike = [e.compare("eq", gap, e.mul(head, size)) for gap, size in zip(gaps, sizes, strict=True)]
         head, self._count = e.select(first, head, e.i64(count)), e.i64(count)

@@ -10,8 +10,6 @@ from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
 from nkilite.ir.group import Forwarded, Held, RowPlan, Scratch, Segment
-from nkilite.ir.program import Signature
-from nkilite.ir.types import ViewType
 
 
 def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
@@ -106,10 +104,7 @@ class _Member:
 
     def write(self, block: Value, beside: Beside | None = None) -> None:
         """The member's code for a block, with work on another one beside it."""
-        call = _cut(self._member.call, {name: o.shape for name, o in self._operands.items()})
-        part = self._member.part(call, self._operands, self._pointers(block))
-        part.beside = beside
-        call.definition.rule("lower")(call, part)
+        self._member.write_part(self._operands, self._pointers(block), beside)
 
     def in_segment(self, block: Value, segment: Segment) -> registers.Member:
         """The member on a block as a part of a segment."""
@@ -130,15 +125,4 @@ class _Member:
             )
             for name, o in self._operands.items()
         }
-        call = _cut(self._member.call, {name: o.shape for name, o in operands.items()})
-        call.definition.rule("lower")(call, self._member.part(call, operands, variables))
-
-
-def _cut(call: Signature, shapes: dict[str, tuple[int, ...]]) -> Signature:
-    """The signature on operands of smaller shapes; a new number of dimensions means dense rows."""
-    arguments = dict(call.arguments)
-    for name, shape in shapes.items():
-        kind = arguments[name]
-        strides = kind.strides if len(shape) == len(kind.strides) else (kind.strides[0], 1)
-        arguments[name] = ViewType.of(kind.region, kind.dtype, shape, strides)
-    return Signature(call.id, call.definition, arguments, call.target, call.key)
+        self._member.write_part(operands, variables)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, loops, matrix, nest
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 
@@ -159,8 +160,8 @@ def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, str
     band = max(block, loops.BAND // to.size)
     if wide and tall:
         whole = wide // band * band
-        if whole and streams and to.stride % loops.LINE == 0:
-            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(loops.LINE - 1)), e.i64(0))
+        if whole and streams and to.stride % LINE == 0:
+            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(LINE - 1)), e.i64(0))
             for condition, past in ((aligned, True), (e.not_(aligned), False)):
                 with e.when(condition):
                     _bands(e, rows, to, 0, whole, band, tall, past)

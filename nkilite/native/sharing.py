@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP
 from nkilite.native.library import Source
-from nkilite.native.walker import LEAD, MEET, SPLIT
+from nkilite.native.walker import LEAD, MEET, SPLIT, entry_at
 
 #: Words in front of the bases of a part: the word it stopped at, then what a failing micro-kernel leaves.
 STATE_WORDS = 1 + FAULT_WORDS
@@ -100,11 +100,7 @@ head:
   %over = icmp sge i64 %at, %count
   br i1 %over, label %end, label %body
 body:
-  %entry_ptr = getelementptr i64, ptr %words_ptr, i64 %at
-  %function = load ptr, ptr %entry_ptr, align 8
-  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
-  %narrow = load i32, ptr %width_ptr, align 8
-  %width = zext i32 %narrow to i64
+{entry_at("%words_ptr")}
   %next = add i64 %at, %width
   %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
   %flags = load i32, ptr %flags_ptr, align 4
@@ -120,7 +116,6 @@ work:
   br i1 %runs, label %run, label %ran
 run:
   %of = select i1 %splits, i64 %parts, i64 1
-  %words = getelementptr i8, ptr %entry_ptr, i64 16
   %code = call i32 %function(ptr %words, ptr %own, i64 %part, i64 %of)
   %bad = icmp ne i32 %code, 0
   br i1 %bad, label %stop, label %ran

@@ -16,6 +16,19 @@ MEET = 1  # all before it is done when it begins
 SPLIT = 2  # it does a part of its work per call
 LEAD = 4  # its status decides where the walk goes on
 
+
+
+def entry_at(table: str) -> str:
+    """Loads of the entry at word position %at of a table into %function, %width and %words."""
+    return f"""\
+  %entry_ptr = getelementptr i64, ptr {table}, i64 %at
+  %function = load ptr, ptr %entry_ptr, align 8
+  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
+  %narrow = load i32, ptr %width_ptr, align 8
+  %width = zext i32 %narrow to i64
+  %words = getelementptr i8, ptr %entry_ptr, i64 16"""
+
+
 # Walks from a word position to the end, or until an entry neither succeeds nor jumps; returns 0, or
 # status << 48 | word position of that entry. STATUS_JUMP moves by the distance in the entry's last word, which control
 # instructions have.
@@ -28,12 +41,7 @@ head:
   %more = icmp slt i64 %at, %count
   br i1 %more, label %body, label %done
 body:
-  %entry_ptr = getelementptr i64, ptr %table, i64 %at
-  %function = load ptr, ptr %entry_ptr, align 8
-  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
-  %narrow = load i32, ptr %width_ptr, align 8
-  %width = zext i32 %narrow to i64
-  %words = getelementptr i8, ptr %entry_ptr, i64 16
+{entry_at("%table")}
   %status = call i32 %function(ptr %words, ptr %bases, i64 0, i64 1)
   %ok = icmp eq i32 %status, 0
   br i1 %ok, label %advance, label %other

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from nkilite import dtypes
+from nkilite.ir.columns import Columns
 from nkilite.ir.group import Group, Piece, Relocation, Spot, Steps
 from nkilite.ir.panels import TILE_ROWS, WIDTH, Feed
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
+from nkilite.passes import hbm
 from nkilite.passes.liveness import lifetimes
 from nkilite.passes.moves import Axis, Move, Shape, behind, box, shape_of
 
 _DTYPES = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # of tiles in panels
 _LEAST_ALONE = 256 << 10  # bytes of a transposing DMA that pays for a group of its own, which threads share
 _LONGEST = 1024  # members
-_LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
 
 
 class GroupMoves:
@@ -49,7 +50,9 @@ class _Grouping:
     def __init__(self, program: Program, shapes: list[Shape | None]) -> None:
         self._program = program
         self._shapes = shapes
-        self._lives = lifetimes(program)
+        columns = Columns(program)
+        self._lives = lifetimes(program, columns)
+        self._streams = hbm.never_read(program, columns)
         self._rows = [max(1, b.partition_bytes) for b in program.buffers]
         self._plain = [
             b.kind is BufferKind.internal and b.address is None and b.id not in program.uniform
@@ -60,7 +63,6 @@ class _Grouping:
             for plain, b in zip(self._plain, program.buffers, strict=True)
         ]
         self._plans: dict[tuple, Relocation | None] = {}
-        self._read = _read_from_hbm(program)
 
     def groups(self) -> Iterator[Group]:
         for run in self._runs():
@@ -128,7 +130,7 @@ class _Grouping:
                 number = order.setdefault(buffer, len(order))
                 if number == len(origins):
                     origins.append(byte)
-                    key += (byte - self._base(buffer, byte), buffer in passing, self._streams(buffer),
+                    key += (byte - self._base(buffer, byte), buffer in passing, self._streams[buffer],
                             self._program.panels.get(buffer), self._rows[buffer])
                 key += (number, byte - origins[number])
         found = tuple(key)
@@ -136,10 +138,6 @@ class _Grouping:
             self._plans[found] = self._plan(unit, passing)
         plan = self._plans[found]
         return Group(unit[0].number, len(unit), plan, tuple(sorted(passing))) if plan is not None else None
-
-    def _streams(self, buffer: int) -> bool:
-        kind = self._program.buffers[buffer]
-        return not kind.region.on_chip and kind.size_bytes >= _LARGE and buffer not in self._read
 
     def _plan(self, unit: list[_Member], passing: set[int]) -> Relocation | None:
         """From where to where elements go; None if that is hard to say, or takes more than a plan can."""
@@ -181,7 +179,6 @@ class _Grouping:
     def _pieces(
         self, buffer: int, moves: list[Move], writer: tuple[int, int], readers: dict[int, tuple[int, int]]
     ) -> Iterator[Piece]:
-        streams = self._streams(buffer)
         for move in _joined(moves):
             reader = readers[move.source]
             yield Piece(
@@ -191,7 +188,7 @@ class _Grouping:
                     Steps(n, self._apart(buffer, to), self._apart(move.source, origin))
                     for n, to, origin in self._loops(buffer, move)
                 ),
-                streams,
+                self._streams[buffer],
             )
 
     def _apart(self, buffer: int, byte: int, start: int = 0) -> tuple[int, int]:
@@ -293,10 +290,3 @@ def _joined(moves: list[Move]) -> list[Move]:
         if len(result) == len(moves):
             return moves
         moves = result
-
-
-def _read_from_hbm(program: Program) -> set[int]:
-    """The HBM buffers that some instruction reads."""
-    words = [tuple(o.word for o in s.operands if o.reads and not o.type.region.on_chip) for s in program.signatures]
-    code = program.code
-    return {code[start + word] for start in program.starts() for word in words[code[start]]}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
+from nkilite.ir.columns import Columns
 from nkilite.ir.group import PARTS, Accumulation, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.ir.panels import WIDTH
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
+from nkilite.passes import hbm
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.passes.rows import Access, meet
 from nkilite.passes.runs import Run, moves
@@ -18,7 +20,6 @@ _SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
 _LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
 _LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for threads
 _PARTS = 8  # blocks at least, for as many threads
-_LARGE = 4 << 20  # HBM buffers of which little is left in the caches when it is needed again
 _STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
 _EARLY = 1  # of `PARTS`, what the first readers of an HBM tensor fetch of the next block
 _ALIGN, _ALIASING = 64, 4096
@@ -29,15 +30,9 @@ class Planner:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._lifetimes: Lifetimes = lifetimes(program)
-        read = set()
-        words = [tuple(o.word for o in s.operands if o.reads and not o.type.region.on_chip) for s in program.signatures]
-        code = program.code
-        for start in program.starts():
-            for word in words[code[start]]:
-                read.add(code[start + word])
-        self._large = [not b.region.on_chip and b.size_bytes >= _LARGE for b in program.buffers]
-        self._never_read = [large and i not in read for i, large in enumerate(self._large)]
+        columns = Columns(program)
+        self._lifetimes: Lifetimes = lifetimes(program, columns)
+        self._large, self._never_read = hbm.large(program), hbm.never_read(program, columns)
         self._scratchable = [
             b.region.on_chip and b.address is None and b.kind is BufferKind.internal for b in program.buffers
         ]

@@ -17,7 +17,7 @@ import nkilite.language as nl
 from kernels import GALLERY
 from nkilite.codegen.host import available
 from nkilite.ir.group import RowPlan
-from nkilite.passes import row_plans, segments
+from nkilite.passes import hbm, row_plans, segments
 from nkilite.testing import make
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -30,7 +30,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
     monkeypatch.setattr(row_plans, "_BLOCK_BYTES", 2 << 10)
     monkeypatch.setattr(segments, "_LEAST_COLUMNS", 2)
-    monkeypatch.setattr(row_plans, "_LARGE", 0)
+    monkeypatch.setattr(hbm, "_LARGE", 0)
 
 
 def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: int = 1, **options: Any) -> list[Any]:

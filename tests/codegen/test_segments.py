@@ -13,7 +13,7 @@ import nkilite.language as nl
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import available, host
 from nkilite.ir.group import Held, RowPlan
-from nkilite.passes import row_plans
+from nkilite.passes import hbm, row_plans
 from nkilite.runtime import recycler
 from nkilite.testing import make
 
@@ -85,7 +85,7 @@ def test_mixed(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("pages", [False, True])
 def test_stored_past_the_caches(width: int, pages: bool, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NKILITE_CPU", level)
-    monkeypatch.setattr(row_plans, "_LARGE", 0)
+    monkeypatch.setattr(hbm, "_LARGE", 0)
     monkeypatch.setattr(recycler, "RECYCLED", 0 if pages else 1 << 30)  # results begin with a page, or anywhere
 
     def kernel(x: Any, y: Any) -> Any:
