@@ -147,7 +147,7 @@ def test_transposes(rng):
 def test_matmul(transpose_x, rng):
     x, y = floats(rng, 40, 60), floats(rng, 60, 200)
     left = np.ascontiguousarray(x.T) if transpose_x else x
-    got = run_both(lambda a, b: nl.matmul(a, b, transpose_x=transpose_x), left, y)
+    got = run_both(lambda a, b: nl.matmul(a, b, transpose_x=transpose_x), left, y, atol=1e-4)
     np.testing.assert_allclose(got, x.astype(np.float64) @ y, rtol=1e-4, atol=1e-4)
 
 
