@@ -104,12 +104,12 @@ class Executable:
         return workspace
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
-        """Run with the given memory for the inputs and then the outputs.
+        """Run with the given memory for the inputs and then the outputs; what is written overlaps nothing else.
 
         Raises:
             IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
         """
-        workspace, walk = self._enter(arrays), self._walk_for(arrays)
+        workspace, walk = self._enter(arrays), self._walk
         try:
             self._finish(walk(address(self.table), 0, len(self.table), workspace.address), workspace, walk)
         finally:
@@ -123,7 +123,7 @@ class Executable:
         """
         elapsed = []
         clock, table, count = time.perf_counter_ns, address(self.table), len(self.table)
-        workspace, walk = self._enter(arrays), self._walk_for(arrays)
+        workspace, walk = self._enter(arrays), self._walk
         try:
             for _ in range(launches):
                 workspace.clear()
@@ -149,14 +149,6 @@ class Executable:
     def _leave(self, workspace: Workspace) -> None:
         if len(self._idle) < _WORKSPACES_KEPT:
             self._idle.append(workspace)
-
-    def _walk_for(self, arrays: Sequence[np.ndarray]) -> Callable[[int, int, int, int], int]:
-        """The native loop: with threads, unless arrays that are not known to be one do overlap."""
-        if self._walk.most > 1:
-            for i in self._written:
-                if any(np.may_share_memory(arrays[i], other) for j, other in enumerate(arrays) if i != j):
-                    return self._walk.alone
-        return self._walk
 
     def _finish(self, stopped: int, workspace: Workspace, walk: Callable[[int, int, int, int], int]) -> None:
         """Handle what the walker stopped at, going on after every pause, until the end of the table."""

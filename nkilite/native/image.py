@@ -92,7 +92,7 @@ class Image(NamedTuple):
 def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level: str) -> Image:
     """The image of a lowered program."""
     outputs = {b.id for b in program.outputs}
-    written = _written_inputs(program)
+    written = written_inputs(program)
     slots = {b.id: slot for slot, b in enumerate(placement.external, start=1)}
     internal, constants = [], []
     for buffer in placement.external:
@@ -117,7 +117,7 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
     )
 
 
-def _written_inputs(program: Program) -> dict[int, Location]:
+def written_inputs(program: Program) -> dict[int, Location]:
     """The input buffers a program writes, with the first line that does."""
     inputs = {b.id for b in program.inputs}
     written: dict[int, Location] = {}

@@ -12,7 +12,6 @@ from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType, extent
 
 _FIXED = {MemoryRegion.sbuf: -1, MemoryRegion.psum: -2}  # spaces of the tiles with explicit addresses, which may alias
-_INPUTS = -3  # the space of a program's arguments, if it writes any
 
 
 class RowOperand(NamedTuple):
@@ -129,10 +128,6 @@ class Rows:
         self._spaces = [
             _FIXED[b.region] if b.address is not None and b.region in _FIXED else b.id for b in program.buffers
         ]
-        if _writes_inputs(program):
-            # The caller may pass one array twice.
-            for buffer in program.inputs:
-                self._spaces[buffer.id] = _INPUTS
         self._addresses = [b.address or (0, 0) for b in program.buffers]
 
     def fact(self, buffer: int) -> Hashable:
@@ -166,16 +161,6 @@ class Rows:
     def writes_uniform(self, accesses: list[Access]) -> bool:
         """Whether an instruction writes a tile whose partitions are one in memory: it must not run row by row."""
         return bool(self._uniform) and any(a.operand.writes and a.buffer in self._uniform for a in accesses)
-
-
-def _writes_inputs(program: Program) -> bool:
-    """Whether a program writes any of its arguments."""
-    inputs = {b.id for b in program.inputs}
-    words = [tuple(o.word for o in s.operands if o.writes and not o.type.region.on_chip) for s in program.signatures]
-    if not inputs or not any(words):
-        return False
-    code = program.code
-    return any(code[start + word] in inputs for start in program.starts() for word in words[code[start]])
 
 
 def keep_to_rows(one: Access, other: Access, rows: int) -> bool:

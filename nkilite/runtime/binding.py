@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nkilite.errors import InvalidCall
+from nkilite.runtime.aliases import same_arrays
 from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.containers import map_leaves
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
 
 
 class Arguments:
-    """Bound arguments with their arrays wrapped as ArrayArguments, those arrays in order, and the key of all."""
+    """Bound arguments with their arrays wrapped as ArrayArguments, those arrays in order, and the key of all.
 
-    __slots__ = ("arrays", "bound", "key", "values")
+    Attributes:
+        same: which arrays are one, see nkilite/runtime/aliases.py; a part of the key.
+    """
+
+    __slots__ = ("arrays", "bound", "key", "same", "values")
 
     def __init__(
-        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple
+        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple,
+        same: tuple[int, ...],
     ) -> None:
-        self.bound, self.values, self.arrays, self.key = bound, values, arrays, key
+        self.bound, self.values, self.arrays, self.key, self.same = bound, values, arrays, key, same
 
     @property
     def framework(self) -> str:
@@ -49,7 +55,7 @@ class Arguments:
 
         values = {name: map_leaves(value, leaf) for name, value in self.values.items()}
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(values))
-        return Arguments(bound, values, arrays, self.key)
+        return Arguments(bound, values, arrays, self.key, self.same)
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
@@ -85,4 +91,5 @@ def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
 
     values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
     key = tuple(cache_key(v, k, kernel.__name__) for k, v in values.items())
-    return Arguments(bound, values, arrays, key)
+    same = same_arrays(arrays)
+    return Arguments(bound, values, arrays, (*key, same), same)

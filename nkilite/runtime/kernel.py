@@ -121,7 +121,7 @@ class Kernel:
             return run_simulated(self, arguments, out)
         specialization = self._specialize(arguments)
         result = specialization.run(arguments, out)
-        if key is not None:
+        if key is not None and not specialization.merged:
             self._calls.add(key, args, kwargs, specialization)
         return result
 

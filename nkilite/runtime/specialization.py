@@ -12,12 +12,11 @@ import numpy as np
 from nkilite import knobs
 from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
-from nkilite.errors import NonContiguousArgument, OverlappingArguments
 from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation, compile_program
 from nkilite.native.executable import Executable
-from nkilite.native.workspace import address
 from nkilite.notices import give, recorded
+from nkilite.runtime.aliases import merged, refusal
 from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
@@ -25,7 +24,7 @@ from nkilite.runtime.globals import Globals
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
 from nkilite.runtime.stored import Place, Stored
-from nkilite.runtime.tracing import trace, unwritable
+from nkilite.runtime.tracing import trace
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
@@ -38,6 +37,7 @@ class Specialization:
         globals: the values that were baked in.
         executable: the native program.
         returned: what the kernel returns, with a Result in the place of every tensor.
+        merged: it is for arguments that are one array, as those it was made for are.
     """
 
     def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
@@ -55,7 +55,9 @@ class Specialization:
             with recorded() as notices:
                 self.executable = self.compilation.executable
             place.remember(Stored(self.executable.image, self.returned, tuple(notices)))
-        self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in self.executable.image.outputs]
+        image = self.executable.image
+        self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in image.outputs]
+        self.merged = merged(arguments.same, [i.written is not None for i in image.inputs])
 
     @functools.cached_property
     def compilation(self) -> Compilation:
@@ -88,24 +90,14 @@ class Specialization:
             OverlappingArguments: it shares memory with another one, but is not the same array.
         """
         for spec, argument in zip(self.executable.image.inputs, arguments, strict=True):
-            if spec.written is None:
-                continue
-            if not argument.writable:
-                raise NonContiguousArgument(location=spec.written, **unwritable(argument))
-            for other in arguments:
-                if _partly_shared(argument.numpy, other.numpy):
-                    raise OverlappingArguments(written=argument.name, other=other.name, location=spec.written)
+            problem = None if spec.written is None else refusal(argument, arguments)
+            if problem is not None:
+                raise problem(location=spec.written)
         arrays = [a.numpy for a in arguments]
         for shape, dtype in self._outputs:
             found = given.get(len(arrays)) if given else None
             arrays.append(new_array(shape, dtype) if found is None else found)
         return arrays
-
-
-def _partly_shared(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two contiguous arrays share memory and are not the same elements."""
-    same = one.nbytes == other.nbytes and address(one) == address(other)
-    return not same and np.may_share_memory(one, other)
 
 
 class Launcher:

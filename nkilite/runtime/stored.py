@@ -92,6 +92,7 @@ class Place:
                 (
                     identity.versions(), identity.sources(), self._target, host.level, host.cpu, host.features,
                     settings, kernel.lnc, kernel.schedule, kernel.function, self._arguments.values,
+                    self._arguments.same,
                 )
             )
         except identity.NoIdentity:

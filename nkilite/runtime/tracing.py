@@ -11,7 +11,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
-from nkilite.runtime.arguments import ArrayArgument
+from nkilite.runtime.aliases import merge, refusal
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.results import Destinations, check_returned, collect, results_of
@@ -32,6 +32,7 @@ def trace(kernel: Kernel, arguments: Arguments) -> tuple[Program, Any]:
         returned = _enter(builder, kernel, arguments, eager=False)
     apply_schedule(builder.program, kernel.schedule)
     check_returned(returned, builder.program, kernel.__name__, kernel.location)
+    merge(builder.program, arguments.same)
     return builder.program, returned
 
 
@@ -52,12 +53,6 @@ def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
     return destinations.fill(arrays)
 
 
-def unwritable(argument: ArrayArgument) -> dict[str, Any]:
-    """The fields of a NonContiguousArgument for an argument that cannot be written in place."""
-    problem = "a JAX array" if argument.framework == "jax" else "not contiguous" if argument.copied else "read-only"
-    return {"name": argument.name, "shape": argument.shape, "problem": problem}
-
-
 def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
     """Run the kernel function under a builder; returns what it returned."""
     tensors: dict[int, NkiTensor] = {}
@@ -71,8 +66,8 @@ def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) 
             MemoryRegion.shared_hbm, argument.shape, argument.dtype, name=argument.name, kind=BufferKind.input,
             location=where, data=data,
         )
-        if isinstance(builder, EagerBuilder) and not argument.writable:
-            builder.unwritable[tensor.storage.id] = unwritable(argument)
+        if isinstance(builder, EagerBuilder) and (problem := refusal(argument, arguments.arrays)) is not None:
+            builder.refusals[tensor.storage.id] = problem
     try:
         with active.activate(builder):
             returned = arguments.call(kernel.function, tensors)

@@ -17,7 +17,6 @@ from nkilite.errors import (
     InvalidOperand,
     LoopLeft,
     NkiError,
-    NonContiguousArgument,
     StaleTensor,
     TensorOfLoop,
     describe,
@@ -342,7 +341,7 @@ class EagerBuilder(Builder):
         )
         self._follows = False  # whether the last control instruction is followed by an iteration
         self._repeats = False  # in an iteration after a loop's first, which is the one that is recorded
-        self.unwritable: dict[int, dict[str, Any]] = {}  # input buffers that cannot be written, with the reason
+        self.refusals: dict[int, Callable[..., NkiError]] = {}  # input buffers that cannot be written: the error
         self._coverage: dict[int, Coverage] = {}
 
     def _allocated(self, buffer: Buffer) -> None:
@@ -425,9 +424,9 @@ class EagerBuilder(Builder):
             if not operand.writes:
                 continue
             tensor = tensors[operand.name]
-            problem = self.unwritable.get(tensor.storage.id)
-            if problem is not None:
-                raise NonContiguousArgument(location=here(), **problem)
+            refusal = self.refusals.get(tensor.storage.id)
+            if refusal is not None:
+                raise refusal(location=here())
             coverage = self._coverage.get(tensor.storage.id)
             if coverage is not None:
                 tensor = storage.located(tensor)
