@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
 
@@ -72,29 +72,40 @@ def _tile_registers_permitted() -> bool:
 
 
 @functools.cache
+def levels() -> dict[str, Host]:
+    """Every feature level there is code for, best first of each architecture: this machine need not run it."""
+    v4 = _V4 + ",-prefer-256-bit"
+    # Tuned as Sapphire Rapids: without it LLVM prefers 256-bit vectors on several AVX-512 parts.
+    return {
+        "amx": Host("amx", "sapphirerapids", v4 + ",+amx-tile,+amx-bf16", 512, 32, True, True, amx_bf16=True),
+        "avx512": Host("avx512", "sapphirerapids", v4, 512, 32, True, True),
+        "avx2": Host("avx2", "x86-64-v3", _V3, 256, 16, True, True),
+        "vector128": Host("vector128", "x86-64-v2", _V2, 128, 16, False, False),
+        "neon": Host("neon", "generic", "+neon", 128, 32, True, True),
+    }
+
+
+@functools.cache
 def available() -> dict[str, Host]:
     """The feature levels this machine can run, best first."""
     _initialize()
     machine = platform.machine().lower()
     if machine in ("aarch64", "arm64"):
         features = llvm.get_host_cpu_features().flatten()
-        return {"neon": Host("neon", llvm.get_host_cpu_name(), features, 128, 32, True, True)}
+        return {"neon": replace(levels()["neon"], cpu=llvm.get_host_cpu_name(), features=features)}
     if machine not in ("x86_64", "amd64"):
         return {"vector128": Host("vector128", llvm.get_host_cpu_name(), "", 128, 16, False, False)}
     has = llvm.get_host_cpu_features()
-    levels: dict[str, Host] = {}
+    found = {}
     if all(has.get(f) for f in _AVX512):
-        # Tuned as Sapphire Rapids: without it LLVM prefers 256-bit vectors on several AVX-512 parts.
-        cpu = "sapphirerapids" if has.get("avx512bf16") else "skylake-avx512"
-        features = _V4 + ",-prefer-256-bit"
+        cpu = levels()["avx512"].cpu if has.get("avx512bf16") else "skylake-avx512"
         if has.get("amx-tile") and has.get("amx-bf16") and _tile_registers_permitted():
-            tiles = features + ",+amx-tile,+amx-bf16"
-            levels["amx"] = Host("amx", cpu, tiles, 512, 32, True, True, amx_bf16=True)
-        levels["avx512"] = Host("avx512", cpu, features, 512, 32, True, True)
+            found["amx"] = replace(levels()["amx"], cpu=cpu)
+        found["avx512"] = replace(levels()["avx512"], cpu=cpu)
     if has.get("avx2") and has.get("fma") and has.get("f16c"):
-        levels["avx2"] = Host("avx2", "x86-64-v3", _V3, 256, 16, True, True)
-    levels["vector128"] = Host("vector128", "x86-64-v2", _V2, 128, 16, False, False)
-    return levels
+        found["avx2"] = levels()["avx2"]
+    found["vector128"] = levels()["vector128"]
+    return found
 
 
 def host() -> Host:
@@ -103,10 +114,10 @@ def host() -> Host:
     Raises:
         UnknownCpuLevel: the level does not exist here.
     """
-    levels = available()
+    found = available()
     wanted = knobs.cpu()
     if wanted == "native":
-        return next(iter(levels.values()))
-    if wanted not in levels:
-        raise UnknownCpuLevel(found=wanted, choices=", ".join(["native", *levels]))
-    return levels[wanted]
+        return next(iter(found.values()))
+    if wanted not in found:
+        raise UnknownCpuLevel(found=wanted, choices=", ".join(["native", *found]))
+    return found[wanted]

@@ -1,0 +1,56 @@
+"""Code for every CPU level is assembled on any machine, also for those that this one cannot run."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+import llvmlite.binding as llvm
+import pytest
+from random_programs import arguments, draw, run
+
+import nkilite as nki
+from kernels import GALLERY
+from nkilite.codegen.host import Host, available, levels
+from nkilite.ir.program import Program
+from nkilite.native.library import module_text
+from nkilite.native.lower import lower
+from nkilite.passes.pipeline import run_pipeline
+from nkilite.passes.place import place
+
+ELSEWHERE = sorted(levels().keys() - available().keys())
+TRIPLES = {"neon": "aarch64-unknown-linux-gnu"}
+
+
+@functools.cache
+def machine(level: str) -> llvm.TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    host = levels()[level]
+    target = llvm.Target.from_triple(TRIPLES.get(level, "x86_64-unknown-linux-gnu"))
+    return target.create_target_machine(cpu=host.cpu, features=host.features, opt=1)
+
+
+def assemble(program: Program, host: Host) -> None:
+    """Write every micro-kernel of a program for a level, and have LLVM verify and assemble it."""
+    program = run_pipeline(program)
+    for source in lower(program, place(program, host.amx_bf16), host).sources:
+        module = llvm.parse_assembly(module_text([source]))
+        module.verify()
+        module.triple = machine(host.level).triple
+        assert machine(host.level).emit_object(module)
+
+
+@pytest.mark.parametrize("level", ELSEWHERE)
+@pytest.mark.parametrize("name", GALLERY)
+def test_gallery(name: str, level: str) -> None:
+    module = importlib.import_module(f"kernels.{name}")
+    case = module.CASES[-1]
+    arrays = module.inputs(dtype="bfloat16", seed=1, **case.shape)
+    assemble(getattr(module, name).trace(*arrays, **case.options), levels()[level])
+
+
+@pytest.mark.parametrize("level", ELSEWHERE)
+def test_random_programs(level: str) -> None:
+    for seed in range(4):
+        assemble(nki.jit(run).trace(*arguments(), draw(seed)), levels()[level])
