@@ -7,12 +7,12 @@ nearest even and saturating, NaN becomes 0; bfloat16 and float8 follow ml_dtypes
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-__all__ = ["ALL", "ELEMENTS", "DType", "as_dtype", "cast", "from_numpy", "unpack"]
+__all__ = ["ALL", "ELEMENTS", "DType", "Elements", "as_dtype", "cast", "from_numpy", "unpack"]
 
 
 class DType(str):
@@ -147,12 +147,26 @@ def _round_tfloat32(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), rounded.view(np.float32), values)
 
 
-def cast(values: np.ndarray, dtype: DType) -> np.ndarray:
+class Elements(NamedTuple):
+    """What an instruction moves rather than computes: bits that are elements of a dtype already.
+
+    NumPy takes the elements of tfloat32 for float32, which `cast` would round.
+    """
+
+    values: np.ndarray
+    dtype: DType
+
+
+def cast(values: np.ndarray | Elements, dtype: DType) -> np.ndarray:
     """Convert an array as an engine does when it writes a tile of `dtype`.
 
     Same dtype: bit-exact. Otherwise through float32, also between integers; float to integer rounds to nearest even
     and saturates, and NaN becomes 0; any nonzero value becomes True.
     """
+    if isinstance(values, Elements):
+        if values.dtype == dtype:
+            return values.values
+        values = values.values
     source = values.dtype
     if dtype is tfloat32:
         return _round_tfloat32(np.asarray(values, np.float32))

@@ -107,11 +107,18 @@ def narrow(e: Emitter, dtype: DType, value: Value) -> Value:
 
 
 def to_i32(e: Emitter, dtype: DType, raw: Value) -> Value:
-    """Raw lanes of an integer, bool or packed dtype, sign- or zero-extended to 32 bits."""
+    """Raw lanes of an integer, bool or packed dtype, sign- or zero-extended to 32 bits; a bool becomes 0 or 1."""
     assert not dtype.is_float, dtype
     if raw.scalar == "i32":
         return raw
+    if dtype is dtypes.bool_:
+        raw = truth(e, raw)
     return e.convert("sext" if dtype.kind == "i" else "zext", raw, "i32")
+
+
+def truth(e: Emitter, raw: Value) -> Value:
+    """Raw lanes of a bool as 0 or 1."""
+    return e.intrinsic("llvm.umin", raw, e.const("i8", 1, raw.lanes))
 
 
 def from_i32(e: Emitter, dtype: DType, value: Value) -> Value:

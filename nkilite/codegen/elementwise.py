@@ -19,7 +19,8 @@ VECTORS_PER_STEP = 2  # native vectors per loop step: hides latency without spil
 def load(e: Emitter, dtype: DType, pointer: Value, lanes: int, stride: int, compute: str) -> Value:
     """`lanes` elements `stride` bytes apart, in the compute type.
 
-    compute: "f32" converts to float32; "i32" extends integers to 32 bits; "bits" leaves the element's bits.
+    compute: "f32" converts to float32; "i32" extends integers to 32 bits; "bits" leaves the element's bits, as does
+    "pattern" but for a bool, of which it makes 0 or 1.
     """
     scalar = convert.raw_scalar(dtype)
     if compute == "bits" and scalar == "float":
@@ -44,6 +45,8 @@ def from_raw(e: Emitter, dtype: DType, raw: Value, compute: str) -> Value:
     """Element bits to the compute type."""
     if compute == "bits":
         return raw
+    if compute == "pattern":
+        return convert.truth(e, raw) if dtype is dtypes.bool_ else raw
     return convert.widen(e, dtype, raw) if compute == "f32" else convert.to_i32(e, dtype, raw)
 
 

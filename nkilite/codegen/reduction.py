@@ -27,7 +27,7 @@ class Reduction(NamedTuple):
     Attributes:
         combine: associative and commutative operator of (e, element lanes, accumulator lanes).
         identity: the operand that `combine` ignores.
-        compute: type of the lanes: "f32", or "bits" for integers of the source's width.
+        compute: type of the lanes: "f32", or "pattern" for integers of the source's width.
         leading: when given, the first element is left out of the combination and the result is
             leading(e, first, combination of the others).
         finish: applied to the result before it is stored.

@@ -137,16 +137,30 @@ def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
     return scaled(e.add(_exp_minus_one(e, r), _const(e, x, 1)))
 
 
-def _exp_pair(e: Emitter, x: Value, low: Value | None = None) -> Pair:
-    """exp(x + low) with what rounding 1 + p loses beside it."""
-    r, scaled = _bounded_exp(e, x, low)
+# By how many powers of two functions of the form x * exp(x) keep their factors larger than they are: products are
+# rounded once where they are subnormal.
+_RAISED = 24
+_LOWERING = 2.0**-_RAISED
+
+
+def _exp_pair(e: Emitter, x: Value, low: Value | None = None, raised: int = 0) -> Pair:
+    """exp(x + low) * 2**raised, with what rounding 1 + p loses beside it."""
+    r, scaled = _bounded_exp(e, x, low, raised)
     p, one = _exp_minus_one(e, r), _const(e, x, 1)
     rounded = e.add(p, one)
     return Pair(scaled(rounded), scaled(e.sub(p, e.sub(rounded, one))))
 
 
-def _bounded_exp(e: Emitter, x: Value, low: Value | None) -> tuple[Value, Callable[[Value], Value]]:
-    """r, and a function that multiplies by 2**n, such that exp(x + low) = 2**n * exp(r).
+def _lowered(e: Emitter, x: Pair) -> Pair:
+    """What was raised, as it is."""
+    down = _const(e, x.high, _LOWERING)
+    return Pair(e.mul(x.high, down), e.mul(x.low, down))
+
+
+def _bounded_exp(
+    e: Emitter, x: Value, low: Value | None, raised: int = 0
+) -> tuple[Value, Callable[[Value], Value]]:
+    """r, and a function that multiplies by 2**n, such that exp(x + low) * 2**raised = 2**n * exp(r).
 
     The arguments of a masked softmax must not underflow, which costs a hundred cycles for every vector.
     AVX-512 masks such lanes out of the scaling; elsewhere they are clamped to where `_scale` multiplies by 0.
@@ -155,9 +169,9 @@ def _bounded_exp(e: Emitter, x: Value, low: Value | None) -> tuple[Value, Callab
     bounded = _at_most(e, x, 89.0)
     n, r = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
     if not masked:
-        return r, lambda value: _scale(e, value, _integer(e, n))
-    kept = e.compare("ugt", x, _const(e, x, -104))
-    whole = e.sub(n, _const(e, n, _ROUND))
+        return r, lambda value: _scale(e, value, e.sub(e.bitcast(n, "i32"), e.i32(_ROUND_BITS - raised, n.lanes)))
+    kept = e.compare("ugt", x, _const(e, x, -104 - raised * _LN2_HIGH))
+    whole = e.sub(n, _const(e, n, _ROUND - raised))
     return r, lambda value: e.select(kept, _scale_avx512(e, value, whole), _const(e, x, 0))
 
 
@@ -348,12 +362,6 @@ _VANISHES = -110.0
 _SATURATED = 20.0  # those of the form x * s(x) are x from here on
 
 
-def _decay(e: Emitter, x: Value) -> tuple[Value, Value]:
-    """(exp(-|x|), 1 + exp(-|x|)): what the logistic function is made of without overflow."""
-    decayed = _exp(e, e.neg(e.abs(x)))
-    return decayed, e.add(decayed, _const(e, x, 1))
-
-
 def _below_one(e: Emitter, x: Pair) -> Pair:
     """1 + x for 0 <= x <= 1."""
     one = _const(e, x.high, 1)
@@ -371,12 +379,14 @@ def _logistic(e: Emitter, x: Value, factor: Value, low: Value | None = None) -> 
     zero = _const(e, x, 0)
     if low is not None:
         low = e.select(_negative(e, x), low, e.neg(low))
-    decayed = _exp_pair(e, e.neg(e.abs(x)), low)
+    decayed = _exp_pair(e, e.neg(e.abs(x)), low, _RAISED)
     scaled = _product(e, Pair(factor, zero), decayed)
     negative = _negative(e, x)
     top = Pair(e.select(negative, scaled.high, factor), e.select(negative, scaled.low, zero))
-    ratio = _quotient(e, top, _below_one(e, decayed))
-    return e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), factor, ratio)
+    ratio = _quotient(e, top, _below_one(e, _lowered(e, decayed)))
+    ratio = e.mul(ratio, e.select(negative, _const(e, x, _LOWERING), _const(e, x, 1)))
+    # A quotient of 0 has lost the sign of the factor.
+    return _with_sign(e, e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), factor, ratio), factor)
 
 
 def silu(e: Emitter, x: Value) -> Value:
@@ -386,13 +396,16 @@ def silu(e: Emitter, x: Value) -> Value:
 
 def silu_dx(e: Emitter, x: Value) -> Value:
     """Derivative of silu. Relative to the largest term near its zero at -1.278."""
-    decayed, total = _decay(e, x)
+    raised, _ = _exp_pair(e, e.neg(e.abs(x)), raised=_RAISED)
+    decayed = e.mul(raised, _const(e, x, _LOWERING))
+    total = e.add(decayed, _const(e, x, 1))
     negative = _negative(e, x)
     bounded = _at_most(e, _at_least(e, x, _VANISHES), -_VANISHES)
     # s + x s (1 - s), with s = 1 / total or decayed / total on either side of 0.
     slope = e.select(negative, bounded, e.mul(bounded, decayed))
-    outer = e.select(negative, decayed, _const(e, x, 1))
-    return e.mul(e.div(outer, total), e.div(e.add(total, slope), total))
+    outer = e.select(negative, raised, _const(e, x, 1 / _LOWERING))
+    slopes = e.mul(e.div(outer, total), e.div(e.add(total, slope), total))
+    return e.mul(slopes, _const(e, x, _LOWERING))
 
 
 def softplus(e: Emitter, x: Value) -> Value:
@@ -414,12 +427,13 @@ def _log1p(e: Emitter, u: Pair) -> Value:
 
 def mish(e: Emitter, x: Value) -> Value:
     """x * tanh(softplus(x)), as x * n / (n + 2) with n = exp(x) * (exp(x) + 2)."""
-    power = _exp_pair(e, _at_most(e, x, 20.0))
+    power = _exp_pair(e, _at_most(e, x, 20.0), raised=_RAISED)
     two = _const(e, x, 2)
-    n = _product(e, power, _raised(e, two, power))
+    n = _product(e, power, _raised(e, two, _lowered(e, power)))
     factor = Pair(_at_least(e, x, _VANISHES), _const(e, x, 0))
-    ratio = _quotient(e, _product(e, factor, n), _raised(e, two, n))
-    return e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), x, ratio)
+    ratio = _quotient(e, _product(e, factor, n), _raised(e, two, _lowered(e, n)))
+    ratio = e.mul(ratio, _const(e, x, _LOWERING))
+    return _with_sign(e, e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), x, ratio), x)
 
 
 def tanh(e: Emitter, x: Value) -> Value:
@@ -485,7 +499,7 @@ def _normal_tail(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
 def gelu(e: Emitter, x: Value) -> Value:
     """x * Phi(x), relatively accurate in the negative tail too: max(x, 0) - |x| * (1 - Phi(|x|))."""
     magnitude, density, ratio = _normal_tail(e, x)
-    return e.sub(_at_least(e, x, 0.0), e.mul(density, e.mul(magnitude, ratio)))
+    return _with_sign(e, e.sub(_at_least(e, x, 0.0), e.mul(density, e.mul(magnitude, ratio))), x)
 
 
 def gelu_dx(e: Emitter, x: Value) -> Value:
@@ -544,7 +558,8 @@ def sin(e: Emitter, x: Value) -> Value:
     outside = e.mul(y, e.fma(square, e.f32(-1 / 6, lanes), e.f32(1, lanes)))
     beyond = e.compare("ogt", magnitude, e.f32(_PI_HIGH, lanes))
     sine = e.select(beyond, outside, inside)
-    return e.select(_negative(e, x), e.neg(sine), sine)
+    sign = e.and_(e.bitcast(x, "i32"), e.i32(-(1 << 31), lanes))
+    return e.bitcast(e.xor(e.bitcast(sine, "i32"), sign), "float")
 
 
 # (arctan(x) - x) / x**3 as a polynomial of x**2, for |x| <= 1: 2**-28.
@@ -571,6 +586,7 @@ def arctan(e: Emitter, x: Value) -> Value:
 
 
 def sign(e: Emitter, x: Value) -> Value:
-    """-1, 0 or 1; NaN for NaN."""
+    """-1, 0 or 1; NaN for NaN. Of -0, too, it is 0."""
     zero, one = e.f32(0, x.lanes), e.f32(1, x.lanes)
-    return e.select(e.compare("ogt", x, zero), one, e.select(e.compare("olt", x, zero), e.neg(one), x))
+    sign = e.select(e.compare("ogt", x, zero), one, e.select(e.compare("olt", x, zero), e.neg(one), zero))
+    return e.select(_is_nan(e, x), x, sign)

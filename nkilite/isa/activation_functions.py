@@ -99,7 +99,8 @@ def _phi(x: np.ndarray) -> np.ndarray:
 
 def _gelu_dx(x: np.ndarray) -> np.ndarray:
     x = np.clip(x, _LOWEST, -_LOWEST)
-    return _phi(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    slope = _phi(x) + x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return np.where((x < 0) & (slope == 0), -0.0, slope)  # below where float64 ends, from the same side
 
 
 def _gelu_apprx_tanh(x: np.ndarray) -> np.ndarray:

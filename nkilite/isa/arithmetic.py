@@ -1,7 +1,8 @@
 """What an ALU instruction computes in: float32, bit patterns or native integers, in NumPy and in lanes.
 
-Arithmetic operators compute in float32 and bitvec operators on zero-extended bit patterns; GpSimd evaluates
-tiles that are all int32 or uint32 in native integers, which wrap around. A bool is one bit.
+Arithmetic operators compute in float32; bitvec operators on patterns zero-extended to 32 bits, whatever the width of
+the tiles, of which the low bits are stored. GpSimd evaluates tiles that are all int32 or uint32 in native integers,
+which wrap around. A bool is one bit: 1 for any byte but 0.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def to_domain(x: Any, domain: Domain) -> Any:
         return np.int64(x).astype(np.uint32)
     if domain is Domain.float32:
         return x.astype(np.float32)
-    if domain is Domain.bits:
+    if domain is Domain.bits and x.dtype != np.bool_:
         return x.view(f"u{x.itemsize}").astype(np.uint32)
     return x.astype(np.uint32 if domain is Domain.unsigned else np.int32)
 
@@ -175,41 +176,35 @@ def map(
     domain: Domain,
     body: Callable[..., Value],
 ) -> None:
-    """out[i] = body(e, *inputs[i]) in a domain; inputs are tensors, [P, 1] vectors or immediates.
-
-    Bit patterns stay in lanes of their own width when every tensor has the same one: more of them per vector.
-    """
+    """out[i] = body(e, *inputs[i]) in a domain; inputs are tensors, [P, 1] vectors or immediates."""
     if domain is Domain.float32:
         elementwise.map(kernel, out, inputs, body)
         return
     target = kernel.operands[out].dtype
-    sizes = {kernel.operands[name].dtype.itemsize for name in (out, *inputs) if kernel.has(name)}
-    width = 8 * sizes.pop() if len(sizes) == 1 else 32
-    numbers = {name: integer_immediate(kernel, name, width) for name in inputs if not kernel.has(name)}
+    numbers = {name: integer_immediate(kernel, name) for name in inputs if not kernel.has(name)}
     tensors = [name for name in inputs if kernel.has(name)]
 
     def element(e: Emitter, *raw: Value) -> Value:
         lanes = raw[0].lanes
-        wide = {name: zero_extend(e, value, width) for name, value in zip(tensors, raw, strict=True)}
+        wide = {name: zero_extend(e, value) for name, value in zip(tensors, raw, strict=True)}
         values = [wide[name] if name in wide else e.splat(numbers[name], lanes) for name in inputs]
         return low_bits(e, target, body(e, *values))
 
-    elementwise.map(kernel, out, tensors, element, compute="bits")
+    elementwise.map(kernel, out, tensors, element, compute="pattern")
 
 
-def integer_immediate(kernel: MicroKernel, name: str, width: int) -> Value:
-    """The low bits of an integer immediate."""
-    return kernel.e.convert("trunc", kernel.immediate_i64(name), f"i{width}")
+def integer_immediate(kernel: MicroKernel, name: str) -> Value:
+    """The low 32 bits of an integer immediate."""
+    return kernel.e.convert("trunc", kernel.immediate_i64(name), "i32")
 
 
-def zero_extend(e: Emitter, raw: Value, width: int = 32) -> Value:
-    """Element bits in lanes of `width` bits."""
-    return raw if raw.scalar == f"i{width}" else e.convert("zext", raw, f"i{width}")
+def zero_extend(e: Emitter, raw: Value) -> Value:
+    """Patterns in 32-bit lanes."""
+    return raw if raw.scalar == "i32" else e.convert("zext", raw, "i32")
 
 
 def low_bits(e: Emitter, dtype: DType, value: Value) -> Value:
-    """Integer lanes to the raw lanes of an integer dtype; a bool keeps one bit."""
+    """32-bit lanes to the raw lanes of an integer dtype; a bool keeps one bit."""
     scalar = convert.raw_scalar(dtype)
-    if value.scalar != scalar:
-        value = e.convert("trunc" if int(value.scalar[1:]) > int(scalar[1:]) else "zext", value, scalar)
+    value = value if scalar == "i32" else e.convert("trunc", value, scalar)
     return e.and_(value, e.const(scalar, 1, value.lanes)) if dtype is dtypes.bool_ else value

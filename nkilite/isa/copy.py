@@ -9,7 +9,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen import copy, move, pack
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.dtypes import DType, cast
+from nkilite.dtypes import DType, Elements, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, WrongMemory
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
@@ -65,8 +65,8 @@ def _(call: Signature) -> None:
 
 
 @tensor_copy.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> np.ndarray:
-    return src.reshape(dst.shape)
+def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
+    return Elements(src.reshape(dst.shape), call.src.dtype)
 
 
 @tensor_copy.cost
@@ -143,11 +143,13 @@ def _(call: Signature) -> None:
 
 
 @tensor_copy_predicated.reference
-def _(call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: Any) -> np.ndarray:
+def _(call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: Any) -> Elements:
     chosen = (predicate.reshape(dst.shape) != 0) != call.reverse_pred
     if call.is_tensor("src"):
-        return np.where(chosen, src.reshape(dst.shape), dst)
-    return np.where(chosen, cast(np.asarray(constant(src, call.dst.dtype)), call.dst.dtype), dst)
+        copied = src.reshape(dst.shape)
+    else:
+        copied = cast(np.asarray(constant(src, call.dst.dtype)), call.dst.dtype)
+    return Elements(np.where(chosen, copied, dst), call.dst.dtype)
 
 
 @tensor_copy_predicated.cost

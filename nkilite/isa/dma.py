@@ -9,7 +9,7 @@ import numpy as np
 
 from nkilite.codegen import move, pack
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.dtypes import cast
+from nkilite.dtypes import Elements, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, OobMode, ViewType
@@ -108,20 +108,21 @@ def _(call: Signature) -> None:
 @dma_copy.reference
 def _(
     call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: Any
-) -> np.ndarray:
+) -> Elements:
     return _keep_absent(call, dst, src.reshape(dst.shape), src, src_present)
 
 
 def _keep_absent(
     call: Signature, dst: np.ndarray, values: np.ndarray, src: np.ndarray, present: np.ndarray | None,
     axes: tuple[int, ...] | None = None,
-) -> np.ndarray:
+) -> Elements:
     """`values`, but what `dst` holds where they come from positions of src that are not present."""
+    moved = Elements(values, call.src.dtype)
     if present is None:
-        return values
+        return moved
     mask = np.broadcast_to(present.reshape(-1, *[1] * (src.ndim - 1)), src.shape)
     mask = mask if axes is None else mask.transpose(axes)
-    return np.where(mask.reshape(dst.shape), cast(values, call.dst.dtype), dst)
+    return Elements(np.where(mask.reshape(dst.shape), cast(moved, call.dst.dtype), dst), call.dst.dtype)
 
 
 @dma_copy.cost
@@ -300,7 +301,7 @@ def _require_gather_transpose(call: Signature, src: ViewType) -> None:
 @dma_transpose.reference
 def _(
     call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: Any
-) -> np.ndarray:
+) -> Elements:
     return _keep_absent(call, dst, src.transpose(call.axes), src, src_present, call.axes)
 
 

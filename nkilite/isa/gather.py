@@ -9,6 +9,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen import gather
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.dtypes import Elements
 from nkilite.errors import DtypeMismatch, FreeSizeExceeded, IndirectOutOfBounds, InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
@@ -55,10 +56,10 @@ def _(call: Signature) -> None:
 
 
 @nc_n_gather.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, indices: np.ndarray) -> np.ndarray:
+def _(call: Signature, dst: np.ndarray, data: np.ndarray, indices: np.ndarray) -> Elements:
     rows, positions = data.reshape(data.shape[0], -1), indices.reshape(indices.shape[0], -1).astype(np.int64)
     _require_inside(call, positions, rows.shape[1])
-    return np.take_along_axis(rows, positions, axis=1).reshape(dst.shape)
+    return Elements(np.take_along_axis(rows, positions, axis=1).reshape(dst.shape), call.dst.dtype)
 
 
 @nc_n_gather.cost
@@ -147,7 +148,7 @@ def _(call: Signature) -> None:
 
 
 @local_gather.reference
-def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: Any) -> np.ndarray:
+def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: Any) -> Elements:
     rows, indices = src_buffer.reshape(src_buffer.shape[0], -1), index.reshape(index.shape[0], -1)
     core, width = call.target.partitions_per_gpsimd_core, call.num_elem_per_idx
     result = np.empty((rows.shape[0], call.num_valid_indices * width), rows.dtype)
@@ -156,7 +157,7 @@ def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarra
         chosen = indices[served].reshape(-1, order="F")[: call.num_valid_indices].astype(np.int64)
         _require_inside(call, chosen, rows.shape[1] - width + 1)
         result[served] = rows[served, np.add.outer(chosen, np.arange(width)).reshape(-1)]
-    return result.reshape(dst.shape)
+    return Elements(result.reshape(dst.shape), call.dst.dtype)
 
 
 @local_gather.cost

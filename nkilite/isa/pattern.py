@@ -11,7 +11,7 @@ import numpy as np
 from nkilite.codegen import pattern as algorithms
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.dtypes import DType, cast
+from nkilite.dtypes import DType, Elements, cast
 from nkilite.errors import InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
 from nkilite.isa import alu, rules
@@ -146,15 +146,13 @@ def _(call: Signature, on_false_value: float, offset: float) -> None:
 @affine_select.reference
 def _(
     call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, on_false_value: float, offset: float, **_: Any
-) -> np.ndarray:
+) -> np.ndarray | Elements:
     values = _affine(call, dst.shape[0], offset).reshape(dst.shape)
     chosen = call.cmp_op.numpy(values, np.int32(0)) != 0
     data, other = on_true_tile.reshape(dst.shape), np.asarray(on_false_value, np.float32)
     if call.on_true_tile.dtype == call.dst.dtype:
-        other = cast(other, call.dst.dtype)
-    else:
-        data = data.astype(np.float32)
-    return np.where(chosen, data, other)
+        return Elements(np.where(chosen, data, cast(other, call.dst.dtype)), call.dst.dtype)
+    return np.where(chosen, data.astype(np.float32), other)
 
 
 @affine_select.cost

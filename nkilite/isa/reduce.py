@@ -56,14 +56,17 @@ def _halve(op: AluOp, rows: np.ndarray) -> np.ndarray:
 
 
 def _reduction(op: AluOp, target: DType, negate: bool = False, scale: float = 1.0) -> Reduction:
-    """How `codegen.reduction` combines elements and finishes them for `target`."""
+    """How `codegen.reduction` combines elements and finishes them for `target`.
+
+    Bits are combined in the width of the source, whose higher bits are zero before and after.
+    """
     assert op.identity is not None
     if op.bitvec:
 
         def extend(e: Emitter, value: Value) -> Value:
             return arithmetic.low_bits(e, target, arithmetic.zero_extend(e, value))
 
-        return Reduction(op.emit, op.identity, "bits", finish=extend)
+        return Reduction(op.emit, op.identity, "pattern", finish=extend)
 
     def finish(e: Emitter, value: Value) -> Value:
         if scale != 1.0:

@@ -9,6 +9,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen import search
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.dtypes import Elements, cast
 from nkilite.errors import FreeSizeExceeded, InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
@@ -158,14 +159,14 @@ def _(
     vals: np.ndarray,
     imm: float,
     dst_idx: np.ndarray | None,
-) -> np.ndarray | tuple[np.ndarray, ...]:
+) -> Elements | tuple[Elements, np.ndarray]:
     indices = _match(data, vals, reversed(range(search.SLOTS)))
-    replaced = np.array(dtypes.cast(data.reshape(data.shape[0], -1), call.dst.dtype))
+    elements = Elements(data.reshape(data.shape[0], -1), call.data.dtype)
+    replaced = np.array(cast(elements, call.dst.dtype))
     partition, slot = np.nonzero(indices >= 0)
-    replaced[partition, indices[partition, slot]] = dtypes.cast(np.array([imm], np.float32), call.dst.dtype)[
-        0
-    ]
-    return replaced if dst_idx is None else (replaced, indices.astype(dst_idx.dtype))
+    replaced[partition, indices[partition, slot]] = cast(np.array([imm], np.float32), call.dst.dtype)[0]
+    result = Elements(replaced, call.dst.dtype)
+    return result if dst_idx is None else (result, indices.astype(dst_idx.dtype))
 
 
 @nc_match_replace8.cost

@@ -9,6 +9,7 @@ import numpy as np
 
 from nkilite.codegen import copy, nest
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.dtypes import Elements
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
@@ -79,12 +80,12 @@ def _(call: Signature) -> None:
 
 
 @nc_stream_shuffle.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> np.ndarray:
+def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Elements:
     result = dst.copy()
     rows = src.reshape(src.shape[0], -1)
     for row, source in _rows(call):
         result[row] = rows[source].reshape(dst.shape[1:])
-    return result
+    return Elements(result, call.dst.dtype)
 
 
 @nc_stream_shuffle.cost

@@ -9,6 +9,7 @@ import numpy as np
 
 from nkilite.codegen import contraction, move, transpose
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.dtypes import Elements
 from nkilite.errors import (
     DtypeMismatch,
     FreeSizeExceeded,
@@ -185,9 +186,10 @@ def _check_matmul_dtypes(call: Signature) -> None:
 @nc_matmul.reference
 def _(
     call: Signature, dst: np.ndarray, stationary: np.ndarray, moving: np.ndarray, accumulate: bool, **_: Any
-) -> np.ndarray:
+) -> np.ndarray | Elements:
     if _moves_bits(call):
-        return _selected(_as_matrix(stationary), _as_matrix(moving)).reshape(dst.shape)
+        selected = _selected(_as_matrix(stationary), _as_matrix(moving))
+        return Elements(selected.reshape(dst.shape), call.stationary.dtype)
     rows, columns = (_contraction_first(x, _double_row(call)) for x in (stationary, moving))
     with np.errstate(over="ignore", invalid="ignore"):
         result = (rows.T @ columns).reshape(dst.shape)
@@ -311,8 +313,8 @@ def _multiplies_into_float32(call: Signature) -> bool:
 
 
 @nc_transpose.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
-    return _as_matrix(data).T.reshape(dst.shape)
+def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> Elements:
+    return Elements(_as_matrix(data).T.reshape(dst.shape), call.data.dtype)
 
 
 @nc_transpose.cost

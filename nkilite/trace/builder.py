@@ -396,7 +396,8 @@ class EagerBuilder(Builder):
         if signature.definition.control is not None:
             *results, self._follows = results
         written = [o.name for o in signature.operands if o.writes]
-        for key, result in zip(written, results if isinstance(results, (tuple, list)) else (results,), strict=True):
+        several = isinstance(results, (tuple, list)) and not isinstance(results, dtypes.Elements)
+        for key, result in zip(written, results if several else (results,), strict=True):
             if result is not None:
                 storage.write(tensors[key], result)
         return recorded

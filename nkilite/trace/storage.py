@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nkilite.dtypes import cast
+from nkilite.dtypes import Elements, cast
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
 
@@ -78,9 +78,9 @@ def read(tensor: NkiTensor) -> np.ndarray:
     return values
 
 
-def write(tensor: NkiTensor, values: np.ndarray) -> None:
+def write(tensor: NkiTensor, values: np.ndarray | Elements) -> None:
     """Convert and store values of the tensor's shape (or one with the same number of elements)."""
-    converted = cast(np.asarray(values), tensor.dtype)
+    converted = cast(values if isinstance(values, Elements) else np.asarray(values), tensor.dtype)
     if tensor.index is None:
         target = array(tensor)
         target[...] = converted.reshape(target.shape) if converted.size == target.size else converted
