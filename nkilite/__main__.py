@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from nkilite.cli import cache
+from nkilite.cli import cache, gallery
 from nkilite.cli.compile import compile
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command()(compile)
 app.command()(profile)
 app.add_typer(cache.app, name="cache")
+app.add_typer(gallery.app, name="gallery")
 # Options after the program's name belong to the program.
 app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})(run)
 

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import re
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,16 +52,7 @@ def load_kernel(spec: str) -> Kernel:
     compat.install()
     try:
         if where.endswith(".py"):
-            path = os.path.abspath(where)
-            if not os.path.exists(path):
-                raise UnknownKernel(spec=spec, reason=f"{where} does not exist")
-            module_spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
-            assert module_spec is not None
-            assert module_spec.loader is not None
-            module = importlib.util.module_from_spec(module_spec)
-            sys.modules[module_spec.name] = module
-            sys.path.insert(0, os.path.dirname(path))
-            module_spec.loader.exec_module(module)
+            module = _load_file(spec, where)
         else:
             sys.path.insert(0, os.getcwd())
             module = importlib.import_module(where)
@@ -70,6 +63,30 @@ def load_kernel(spec: str) -> Kernel:
         names = ", ".join(n for n, v in vars(module).items() if isinstance(v, Kernel)) or "none"
         raise UnknownKernel(spec=spec, reason=f"{where} has no kernel {name!r}; kernels there: {names}")
     return found if isinstance(found, Kernel) else jit(found)
+
+
+def _load_file(spec: str, where: str) -> ModuleType:
+    """The module in a file; in a folder that is a package, the module of that package.
+
+    Raises:
+        UnknownKernel: there is no such file.
+    """
+    path = Path(where).resolve()
+    if not path.exists():
+        raise UnknownKernel(spec=spec, reason=f"{where} does not exist")
+    folder, name = path.parent, path.stem
+    while (folder / "__init__.py").exists() and folder.name.isidentifier():
+        folder, name = folder.parent, f"{folder.name}.{name}"
+    sys.path.insert(0, str(folder))
+    if "." in name:
+        return importlib.import_module(name)
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
+    module_spec.loader.exec_module(module)
+    return module
 
 
 def parse_arguments(specs: list[str], seed: int = 0, fill: bool = True) -> tuple[list[Any], dict[str, Any]]:
