@@ -1,4 +1,4 @@
-"""What pip installs is complete: the gallery, types, the licence, the report's page, and commands that work anywhere."""
+"""What pip installs is complete: the gallery, types, the licence, the report, and commands that work anywhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = folder.glob("lib/python*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-    others = [p for p in sys.path if p.endswith("site-packages") or p.endswith("dist-packages")]
+    others = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
     (packages / "others.pth").write_text("\n".join(others))
     return folder / "bin" / "python"
 
