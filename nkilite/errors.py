@@ -17,13 +17,18 @@ discovered later (by a pass, or while the kernel runs).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import pickle
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 from nkilite.location import Location, here
+from nkilite.plain import plain
+
+_Error = TypeVar("_Error", bound="NkiError")
 
 
 class NkiError(Exception):
-    """Base of all nkilite errors.
+    """Base of all nkilite errors. They can be copied and pickled: message, location, fields, notes and cause arrive.
 
     Attributes:
         location: the user's file and line.
@@ -46,11 +51,42 @@ class NkiError(Exception):
             lines.append(f"  at {self.location}")
             if self.location.source:
                 lines.append(f"     {self.location.source}")
-        remedy = self.fields.get("fix") or self.remedy
-        if remedy:
-            text = remedy.format(**self.fields)
-            lines.append(f"  fix: {text}" if text.endswith((".", "?")) else f"  fix: {text}.")
-        return "\n".join(lines)
+        fix = self.fields.get("fix") or self.remedy.format(**self.fields)
+        if fix:
+            lines.append(f"  fix: {fix}" if fix.endswith((".", "?")) else f"  fix: {fix}.")
+        return plain("\n".join(lines))
+
+    def __copy__(self: _Error) -> _Error:
+        return _restored(type(self), self.args, self._state())
+
+    def __deepcopy__(self: _Error, memo: Any) -> _Error:
+        return self.__copy__()  # what it is made of does not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = self._state()
+        state["fields"] = {name: _portable(value, describe(value)) for name, value in self.fields.items()}
+        return _restored, (type(self), self.args, {name: _portable(value) for name, value in state.items()})
+
+    def _state(self) -> dict[str, Any]:
+        return {**vars(self), "__cause__": self.__cause__, "__suppress_context__": self.__suppress_context__}
+
+
+def _restored(kind: type[_Error], args: tuple[Any, ...], state: Mapping[str, Any]) -> _Error:
+    """An error with the message it once had, which its fields may no longer be able to give."""
+    error = kind.__new__(kind)
+    super(NkiError, error).__init__(*args)
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
+
+
+def _portable(value: Any, otherwise: Any = None) -> Any:
+    """A value as another process will have it, or something else in its place if it cannot be taken there."""
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:
+        return otherwise
+    return value
 
 
 def describe(value: Any) -> str:
@@ -147,6 +183,11 @@ class OverlappingArguments(ArgumentError, ValueError):
 class InvalidReturn(ArgumentError, TypeError):
     template = "kernel {kernel!r} returns {what}; only HBM tensors leave the chip."
     remedy = "copy it with nisa.dma_copy into nl.ndarray(..., buffer=nl.shared_hbm) and return that."
+
+
+class KernelNotPickled(ArgumentError, TypeError):
+    template = "kernel {kernel!r} cannot be pickled: module {module!r} has none of that name."
+    remedy = "define it at the top level of a module, under its own name, where another process can find it."
 
 
 class PackageShadowed(ArgumentError, ImportError):

@@ -6,12 +6,15 @@ import inspect
 import linecache
 import os
 import sys
-from types import FrameType
+from contextlib import suppress
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _internal: dict[str, bool] = {}
 _DECORATOR_LINES = 50  # looked through for the def below them
+_CALL = "__call__"
+_WRAPPERS = 100  # looked through for the code below them
 
 
 class Location(NamedTuple):
@@ -49,10 +52,27 @@ def user_frame(depth: int = 1) -> FrameType | None:
     return frame
 
 
+def code_of(function: Any) -> CodeType | None:
+    """The Python code a call runs: of a function, below decorators, partials and methods, or of a callable object."""
+    for _ in range(_WRAPPERS):
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+        inner = [v for name in ("__wrapped__", "__func__", "func") if (v := getattr(function, name, None)) is not None]
+        if inner:
+            function = inner[0]
+        elif isinstance(function, type):
+            return None
+        else:
+            function = getattr(type(function), _CALL, None)
+    return None
+
+
 def defined_at(function: Any) -> Location:
     """The line of a function's `def`, which stands below its decorators."""
-    function = inspect.unwrap(function)
-    code = getattr(function, "__code__", None)
+    with suppress(ValueError):  # wrapped in itself
+        function = inspect.unwrap(function)
+    code = code_of(function)
     if code is None:
         return UNKNOWN
     line = code.co_firstlineno
@@ -60,7 +80,7 @@ def defined_at(function: Any) -> Location:
         if linecache.getline(code.co_filename, below).lstrip().startswith(("def ", "async def ")):
             line = below
             break
-    return Location(code.co_filename, line, function.__name__)
+    return Location(code.co_filename, line, code.co_name)
 
 
 def here() -> Location:

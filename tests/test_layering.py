@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
-    ["location", "knobs", "notices"],
+    ["location", "knobs", "notices", "plain"],
     ["deprecation", "errors"],
     ["suggest"],
     ["dtypes"],

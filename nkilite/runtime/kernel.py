@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from nkilite import knobs
 from nkilite.codegen.host import host
-from nkilite.errors import InvalidOperand, NkiError, UnsupportedError, describe
+from nkilite.errors import NkiError, UnsupportedError
 from nkilite.ir.program import Program
 from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
@@ -17,6 +18,7 @@ from nkilite.native.compile import Compilation
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime.binding import Arguments, bind
 from nkilite.runtime.fingerprint import fingerprint
+from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.launch import Calls
 from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.specialization import Launcher, Specialization
@@ -41,15 +43,11 @@ class Kernel:
     __qualname__: str
 
     def __init__(self, function: Callable[..., Any], lnc: int = 1, simulated: bool = False) -> None:
-        if not callable(function):
-            raise InvalidOperand(
-                instruction="nki.jit", operand="the kernel", found=describe(function), expected="a function"
-            )
-        functools.update_wrapper(self, function)
+        self.signature = signature_of(function, "nki.simulate" if simulated else "nki.jit")
+        take_name(self, function)
         self.function = function
         self.lnc = lnc
         self.simulated = simulated
-        self.signature = inspect.signature(function)
         self.schedule: Schedule = ()
         kinds = {p.kind for p in self.signature.parameters.values()}
         self._takes_out = "out" not in self.signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds
@@ -79,6 +77,20 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<nki kernel {self.__qualname__}>"
+
+    def __copy__(self) -> Kernel:
+        return self  # as functions are
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel:
+        function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied
+        return self if function is self.function else _derived(function, 0, *self._options)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return reference(self, _derived, self._options)
+
+    @property
+    def _options(self) -> tuple[int, bool, Schedule]:
+        return self.lnc, self.simulated, self.schedule
 
     @property
     def location(self) -> Location:
@@ -185,6 +197,13 @@ class Kernel:
         if found is None or not found.globals.unchanged():
             found = self._specializations[key] = Specialization(self, arguments)
         return found
+
+
+def _derived(place: Any, steps: int, lnc: int, simulated: bool, schedule: Schedule) -> Kernel:
+    """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
+    kernel = Kernel(found_in(place, steps), lnc, simulated)
+    kernel.schedule = schedule
+    return kernel
 
 
 def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:

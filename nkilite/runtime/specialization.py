@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -43,6 +42,7 @@ class Specialization:
     def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
         self._kernel = kernel
         self._arguments = arguments.detached()
+        self._compilation: Compilation | None = None
         self.globals = Globals(kernel.function)
         level = host()
         place = Place(kernel, arguments, level, get_target(knobs.target()).name)
@@ -59,9 +59,15 @@ class Specialization:
         self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in image.outputs]
         self.merged = merged(arguments.same, [i.written is not None for i in image.inputs])
 
-    @functools.cached_property
+    @property
     def compilation(self) -> Compilation:
         """Every product of the compiler; made when asked for if the executable comes from the disk cache."""
+        # Python 3.11 and older hold a lock around every cached_property, and a kernel may start threads.
+        if self._compilation is None:
+            self._compilation = self._compile()
+        return self._compilation
+
+    def _compile(self) -> Compilation:
         started = time.perf_counter()
         program, returned = trace(self._kernel, self._arguments)
         traced = time.perf_counter() - started
