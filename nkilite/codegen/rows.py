@@ -79,8 +79,10 @@ class _Member:
                     self._turns[argument.name] = plan.rows * pitch
             elif isinstance(place, Forwarded):
                 source = members[place.member]
-                pitch = source.operands["src"].strides[0]
-                self._bases[argument.name] = e.offset(source.pointer("src"), place.byte), plan.rows * pitch
+                assert source.call.moved is not None
+                name, _ = source.call.moved
+                pitch = source.operands[name].strides[0]
+                self._bases[argument.name] = e.offset(source.pointer(name), place.byte), plan.rows * pitch
             else:
                 pitch = operand.strides[0]
                 self._bases[argument.name] = member.pointer(argument.name), plan.rows * pitch

@@ -104,6 +104,16 @@ class Signature:
         """Whether an index outside its limit means "transfer nothing" instead of an error."""
         return self.arguments.get("oob_mode") is OobMode.skip
 
+    @property
+    def moved(self) -> tuple[str, tuple[int, ...]] | None:
+        """The operand whose elements the call takes as they are to where it writes, bit by bit, and nothing else.
+
+        With it come its dimensions in the order in which what is written takes them. None for calls that compute or
+        convert.
+        """
+        rule = self.definition.rules.get("moves")
+        return rule(self) if rule is not None else None
+
     def __repr__(self) -> str:
         return f"Signature({self.name}, {self.arguments})"
 

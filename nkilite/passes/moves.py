@@ -54,12 +54,10 @@ class Shape(NamedTuple):
 
 def shape_of(signature: Signature) -> Shape | None:
     """How a signature moves elements; None if it does anything else, or takes addresses from memory."""
-    rule = signature.definition.rules.get("moves")
-    found = rule(signature) if rule is not None else None
-    if found is None:
+    if signature.moved is None:
         return None
-    name, order = found
-    target, source = signature.operand("dst"), signature.operand(name)
+    name, order = signature.moved
+    (target,), source = (o for o in signature.operands if o.writes), signature.operand(name)
     kinds = target.type, source.type
     if any(k.indirection is not None or any(s < 0 for s in k.strides) for k in kinds):
         return None

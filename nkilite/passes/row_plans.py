@@ -136,7 +136,10 @@ class Planner:
         signature = self._program.signatures[run.signatures[load.member]]
         if not load.operand.writes or load.operand.reads or sum(a.operand.writes for a in accesses) > 1:
             return None
-        if not moves(run.shapes[load.member], True) or signature.dst.dtype != signature.src.dtype:
+        if not moves(run.shapes[load.member], True) or signature.moved is None:
+            return None
+        name, order = signature.moved
+        if order != tuple(range(signature.operand(name).type.ndim)):
             return None
         (source,) = (a for a in run.accesses[load.member] if not a.operand.writes)
         if not (load.operand.dense and source.operand.dense):
@@ -156,12 +159,12 @@ class Planner:
         readers: dict[int, list[tuple[Access, int, int]]] = {}
         for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
             for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
-                source = member
+                source, origin = member, access
                 if isinstance(place, Forwarded):
                     source = place.member
+                    (origin,) = (a for a in run.accesses[source] if not a.operand.writes)
                 elif access.operand.on_chip or access.operand.writes or member in skipped:
                     continue
-                (origin,) = (a for a in run.accesses[source] if not a.operand.writes)
                 if self._large[origin.buffer] and origin.step:
                     readers.setdefault(source, []).append((access, member, position))
         found: list[Fetch] = []

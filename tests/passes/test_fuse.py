@@ -11,13 +11,18 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
+from nkilite.codegen import elementwise
+from nkilite.ir.definition import REGISTRY
 from nkilite.ir.group import Group, Held, RowPlan
 from nkilite.ir.parser import parse_program
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
+from nkilite.machine import engine as costs
 from nkilite.passes import fuse, runs
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.testing import make
+from nkilite.trace.instruction import instruction
+from nkilite.trace.tensor import NkiTensor
 
 
 def passed(kernel: Any, *arrays: np.ndarray, **options: Any) -> Program:
@@ -343,3 +348,43 @@ def test_runs_on_otherwise_related_memory_are_no_repetitions(apart: bool) -> Non
     assert grouped(program)[0] == grouped(program)[1] == ["dma_copy", "activation", "dma_copy"]
     assert (grouped(program)[2] == grouped(program)[0]) == apart
     assert same_without_repetitions(program)
+
+
+# --- what a load is ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def negating_load():
+    """An instruction that no other module knows: into = -(data + bias), from HBM to a tile."""
+
+    @instruction(writes=("into",), by_row=1, elementwise=True)
+    def negating_load(into: NkiTensor, data: NkiTensor, bias: NkiTensor, name=None) -> None: ...
+
+    definition = REGISTRY.pop("negating_load")
+    definition.rules["check"] = lambda call: None
+    definition.rules["reference"] = lambda call, into, data, bias: -(data + bias)
+    definition.rules["cost"] = lambda call: costs.dma(call.target, call.into.partitions, call.into.free_bytes)
+    definition.rules["lower"] = lambda call, kernel: elementwise.map(
+        kernel, "into", ("data", "bias"), lambda e, x, bias: e.neg(e.add(x, bias))
+    )
+    return negating_load
+
+
+def test_a_load_that_computes_is_no_copy(negating_load):
+    """It reads HBM and fetches ahead there, but nobody may read HBM in its place."""
+
+    def kernel(x):
+        loaded, result = (nl.ndarray(x.shape, x.dtype, nl.sbuf) for _ in range(2))
+        bias = nl.ndarray((128, 1), nl.float32, nl.sbuf)
+        nisa.memset(bias, 1.0)
+        negating_load(loaded, x, bias)
+        nisa.activation(result, nl.exp, loaded)
+        out = nl.ndarray(x.shape, x.dtype, nl.shared_hbm)
+        nisa.dma_copy(out, result)
+        return out
+
+    data = make((128, 8192), "float32")
+    (group,) = row_groups(passed(kernel, data))
+    assert not group.plan.skipped
+    assert [f.member for f in group.plan.ahead] == [0]
+    np.testing.assert_allclose(nki.jit(kernel)(data), np.exp(-(data + 1)), rtol=1e-5)
