@@ -205,6 +205,11 @@ class InvalidSetting(ArgumentError, ValueError):
     remedy = "unset it, or set it to such a value."
 
 
+class InvalidGrid(ArgumentError, ValueError):
+    template = "kernel {kernel!r} is launched on {found} cores; on {target} that is {choices}."
+    remedy = "write kernel[1](...) or kernel[2](...), or set NEURON_LOGICAL_NC_CONFIG to one of them."
+
+
 class UnknownTarget(ArgumentError, ValueError):
     template = "target {found!r} is not one of {choices}."
     remedy = "set NEURON_PLATFORM_TARGET_OVERRIDE to one of them."
@@ -424,6 +429,18 @@ class TensorOfLoop(TracingError, RuntimeError):
 class DependencyOnLoop(TracingError, RuntimeError):
     template = "depends_on: the producer is in the body of a loop that the instruction is not in."
     remedy = "order instructions of the same loop body, or depend on one before the loop."
+
+
+class CoresDiffer(TracingError, RuntimeError):
+    template = "the cores {what}: core {core} has {first}, core {other} {second}.\n  core {other} at {there}"
+    remedy = "let both cores do the same, in the same order, with nl.program_id(0) choosing only what they work on."
+
+
+class Deadlock(TracingError, RuntimeError):
+    template = (
+        "core {core} waits in {instruction} for core {other}, which never comes there.\n  core {other} ends at {there}"
+    )
+    remedy = "let both cores come to it, or neither; code under `if nl.program_id(0) == ...` runs on one of them."
 
 
 class TensorOperator(TracingError, TypeError):

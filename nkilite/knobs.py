@@ -12,11 +12,17 @@ from typing import Any
 
 DEFAULT_TARGET = "trn2"
 _TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
+_CORES = "NEURON_LOGICAL_NC_CONFIG"
 
 
 def target() -> str:
     """NEURON_PLATFORM_TARGET_OVERRIDE: the modelled chip (trn1|inf2|gen2, trn2|gen3, trn3|gen4)."""
     return os.environ.get(_TARGET) or DEFAULT_TARGET
+
+
+def logical_cores() -> str:
+    """NEURON_LOGICAL_NC_CONFIG: the cores of a launch that does not say (1 or 2); "" (default) means one."""
+    return os.environ.get(_CORES, "")
 
 
 @contextmanager
@@ -89,14 +95,14 @@ def _bytes(text: str) -> int:
 
 def launch_settings() -> tuple:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
-    return _get(_first), _get(_second), _get(_third)
+    return _get(_first), _get(_second), _get(_third), _get(_fourth)
 
 
-_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR")
+_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES)
 # The dictionary behind os.environ answers 15 times faster than os.environ itself.
 _environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
 _get = _environment.get
-_first, _second, _third = _names if _environment is os.environ else map(os.environ.encodekey, _names)
+_first, _second, _third, _fourth = _names if _environment is os.environ else map(os.environ.encodekey, _names)
 
 
 def simulator() -> bool:

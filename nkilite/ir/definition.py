@@ -8,13 +8,14 @@ nkilite.isa. The rules are plain functions:
     cost(call)                    a nkilite.machine.engine.Cost on call.target
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
 
-Five rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Six rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
 knows. panels(call) names the operands that may lie in panels (nkilite/ir/panels.py); without it, what an elementwise
 instruction makes of PSUM can. moves(call), of an instruction that fills dst with what another operand holds, is that
 operand's name and its dimensions in the order in which dst takes them, or None for a call that does not keep all bits.
+exchange(arrivals), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
@@ -46,6 +47,13 @@ class Control(Enum):
 
     begin = "begin"
     end = "end"
+
+
+class Meets(Enum):
+    """Whom a core waits for at an instruction."""
+
+    cores = "cores"  # the other core of its launch
+    ranks = "ranks"  # the cores of the other ranks of a group
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Definition:
     accumulate a row are not used. `indexed` says that it ends with an error at an element of an operand that is no
     position in another.
     `control` marks the instructions that enclose the body of a loop. Of the operands `partly_read` some elements do not
-    matter.
+    matter. `meets` marks those at which cores wait for each other.
     """
 
     name: str
@@ -97,6 +105,7 @@ class Definition:
     elementwise: bool = False
     indexed: bool = False
     partly_read: tuple[str, ...] = ()
+    meets: Meets | None = None
     rules: dict[str, Rule] = field(default_factory=dict)
 
     def rule(self, kind: str) -> Rule:
@@ -107,7 +116,7 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower")
-OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "moves")
+OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "moves", "exchange")
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"
 
@@ -134,6 +143,7 @@ def define(
     indexed: bool = False,
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
+    meets: Meets | None = None,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -154,7 +164,7 @@ def define(
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
         function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row,
-        elementwise, indexed, partly_read,
+        elementwise, indexed, partly_read, meets,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

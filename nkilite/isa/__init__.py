@@ -22,6 +22,7 @@ from nkilite.isa.dma import dma_copy, dma_transpose
 from nkilite.isa.dma_compute import dma_compute
 from nkilite.isa.gather import local_gather, nc_n_gather
 from nkilite.isa.gpsimd_search import nonzero_with_count, sequence_bounds, topk
+from nkilite.isa.meetings import core_barrier, sendrecv, sendrecv_compute
 from nkilite.isa.mx import nc_matmul_mx, quantize_mx
 from nkilite.isa.pattern import affine_select, iota
 from nkilite.isa.random import dropout, rand2, rand_get_state, rand_set_state, rng, set_rng_seed
@@ -35,7 +36,6 @@ from nkilite.isa.select import range_select, select_reduce
 from nkilite.isa.shuffle import nc_stream_shuffle
 from nkilite.isa.statistics import bn_aggr, bn_stats
 from nkilite.isa.tensor import nc_matmul, nc_transpose
-from nkilite.isa.unsupported import FUNCTIONS as _UNSUPPORTED
 from nkilite.isa.vector import reciprocal, scalar_tensor_tensor, tensor_scalar, tensor_tensor
 from nkilite.isa.version import get_nc_sub_version, get_nc_version
 from nkilite.suggest import unknown_name as _unknown_name
@@ -53,6 +53,7 @@ __all__ = [
     "affine_select",
     "bn_aggr",
     "bn_stats",
+    "core_barrier",
     "dge_mode",
     "dma_compute",
     "dma_copy",
@@ -96,6 +97,8 @@ __all__ = [
     "scalar_store",
     "scalar_tensor_tensor",
     "select_reduce",
+    "sendrecv",
+    "sendrecv_compute",
     "sequence_bounds",
     "set_rng_seed",
     "tensor_copy",
@@ -112,8 +115,6 @@ __all__ = [
     "unknown_engine",
     "vector_engine",
 ]
-
-globals().update(_UNSUPPORTED)
 
 
 def __getattr__(name: str) -> _NoReturn:

@@ -1,4 +1,4 @@
-"""Which of the cores of a launch runs this program. A launch has one core, so there is no grid.
+"""Which of the cores of a launch runs this program. `kernel[2]` has one program for each of two cores.
 
 Source: public pages nki.language.program_id, num_programs and program_ndim.
 """
@@ -8,24 +8,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from nkilite.ir.meeting import ALONE, Core
 from nkilite.trace import active
 
 __all__ = ["no_reorder", "num_programs", "program_id", "program_ndim"]
 
 
+def _core() -> Core:
+    builder = active.builder_or_none()
+    return ALONE if builder is None else builder.core
+
+
 def program_id(axis: int = 0) -> int:
-    """The index of this program along an axis of the launch grid: 0."""
-    return 0
+    """The index of this program along an axis of the launch grid: the number of its core; 0 along other axes."""
+    return _core().number if axis == 0 else 0
 
 
-def num_programs(axes: int | Sequence[int] = 0) -> int:
-    """The number of programs along the axes of the launch grid: 1."""
-    return 1
+def num_programs(axes: int | Sequence[int] | None = 0) -> int:
+    """The number of programs along the axes of the launch grid, or of all: the cores of the launch."""
+    along = (0,) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    return _core().cores if 0 in along else 1
 
 
 def program_ndim() -> int:
-    """The number of axes of the launch grid: 0, for there is none."""
-    return 0
+    """The number of axes of the launch grid: 0 if there is none, else 1."""
+    return _core().axes
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
+from nkilite.ir.meeting import Arrival, exchange
 from nkilite.native import entry
-from nkilite.native.image import Image, Shown
+from nkilite.native.image import Image, Stop
 from nkilite.native.library import library
 from nkilite.native.parallel import Walk
 from nkilite.native.walker import WIDTH
@@ -36,13 +37,13 @@ class Executable:
         functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
         if len(self.table):
             self.table[lowered.entries] = functions[self.table[lowered.entries]]
-        self._walk = Walk(host, image.bases, lowered.threads)
+        self.walk = Walk(host, image.bases, lowered.threads)
         self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
         self._written = [i for i, a in enumerate(image.inputs) if a.written is not None]
         self._idle: list[Workspace] = []
         self._host = host
         #: Whether workspaces have an entry: for programs that run on one thread.
-        self.quick = self._walk.most <= 1 and entry.available()
+        self.quick = self.walk.most <= 1 and entry.available()
 
     def enter(self, *arrays: np.ndarray) -> bool:
         """Run with the memory for the inputs and then the outputs, NumPy arrays of the right shapes and dtypes.
@@ -54,7 +55,7 @@ class Executable:
             IndirectOutOfBounds: as `run`.
         """
         if not self.quick:
-            fit = self._fit(arrays)
+            fit = self.fit(arrays)
             if fit:
                 self.run(arrays)
             return fit
@@ -65,14 +66,14 @@ class Executable:
         stopped = workspace.entry(*arrays)
         if stopped > 0:
             try:
-                self._finish(stopped, workspace, self._walk.alone)
+                self._finish(stopped, workspace, self.walk.alone)
             finally:
-                self._leave(workspace)
+                self.leave(workspace)
         elif len(self._idle) < _WORKSPACES_KEPT:
             self._idle.append(workspace)
         return stopped != entry.REFUSED
 
-    def _fit(self, arrays: Sequence[np.ndarray]) -> bool:
+    def fit(self, arrays: Sequence[np.ndarray]) -> bool:
         """Whether nothing speaks against running with arrays, as an entry checks it."""
         inputs = len(self.image.inputs)
         for i, array in enumerate(arrays):
@@ -97,7 +98,7 @@ class Executable:
                 entry.Passed(a.slot, read if a.written is None else written, a.bytes, a.written is not None)
                 for a in image.inputs
             ] + [entry.Passed(a.slot, written, a.bytes, True) for a in image.outputs]
-            walk = ctypes.cast(self._walk.alone, ctypes.c_void_p).value or 0
+            walk = ctypes.cast(self.walk.alone, ctypes.c_void_p).value or 0
             workspace.entry = entry.make_entry(
                 self._host, walk, self.table, workspace.address, passed, workspace.registers
             )
@@ -109,11 +110,11 @@ class Executable:
         Raises:
             IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
         """
-        workspace, walk = self._enter(arrays), self._walk
+        workspace, walk = self.begin(arrays), self.walk
         try:
             self._finish(walk(address(self.table), 0, len(self.table), workspace.address), workspace, walk)
         finally:
-            self._leave(workspace)
+            self.leave(workspace)
 
     def time(self, arrays: Sequence[np.ndarray], launches: int) -> list[int]:
         """Nanoseconds (cpu-measured) of each of several runs, clocked around the native loop alone.
@@ -123,7 +124,7 @@ class Executable:
         """
         elapsed = []
         clock, table, count = time.perf_counter_ns, address(self.table), len(self.table)
-        workspace, walk = self._enter(arrays), self._walk
+        workspace, walk = self.begin(arrays), self.walk
         try:
             for _ in range(launches):
                 workspace.clear()
@@ -132,10 +133,10 @@ class Executable:
                 elapsed.append(clock() - started)
                 self._finish(stopped, workspace, walk)
         finally:
-            self._leave(workspace)
+            self.leave(workspace)
         return elapsed
 
-    def _enter(self, arrays: Sequence[np.ndarray]) -> Workspace:
+    def begin(self, arrays: Sequence[np.ndarray]) -> Workspace:
         """A workspace of this run alone, with the arrays among its bases."""
         try:
             workspace = self._idle.pop()  # the one used last, which is still in the cache
@@ -146,31 +147,56 @@ class Executable:
         workspace.clear()
         return workspace
 
-    def _leave(self, workspace: Workspace) -> None:
+    def leave(self, workspace: Workspace) -> None:
+        """A run has ended: its workspace is there for the next one."""
         if len(self._idle) < _WORKSPACES_KEPT:
             self._idle.append(workspace)
 
     def _finish(self, stopped: int, workspace: Workspace, walk: Callable[[int, int, int, int], int]) -> None:
         """Handle what the walker stopped at, going on after every pause, until the end of the table."""
         while stopped:
-            status, word = stopped >> 48, stopped & ((1 << 48) - 1)
-            stop = self.image.stops[int(np.searchsorted(self.image.lowered.entries, word))]
-            if status != STATUS_PAUSE:
-                assert status == STATUS_OUT_OF_BOUNDS, status
-                found, limit = workspace.fault()
-                raise IndirectOutOfBounds(
-                    instruction=f"nisa.{stop.instruction}", found=found, limit=limit, location=stop.location
-                )
-            assert stop.shown is not None
-            self._print(stop.shown, word, workspace)
-            after = word + (int(self.table[word + 1]) & WIDTH)
+            stop, word = self.handle(stopped, workspace)
+            if stop.meets:
+                exchange([self.arrival(stop, word, workspace)])
+            after = self.following(word)
             stopped = walk(address(self.table), after, len(self.table), workspace.address)
 
-    def _print(self, shown: Shown, word: int, workspace: Workspace) -> None:
-        """What nl.device_print prints."""
-        base, offset = self.table[word + shown.words : word + shown.words + 2].tolist()
-        memory: Any = (ctypes.c_char * (shown.high - shown.low)).from_address(
-            int(workspace.bases[base]) + offset + shown.low
-        )
-        dtype = as_dtype(shown.dtype).numpy
-        print(shown.prefix, np.ndarray(shown.shape, dtype, memory, -shown.low, shown.strides))
+    def handle(self, stopped: int, workspace: Workspace) -> tuple[Stop, int]:
+        """What the walker stopped at, and the word position of it; prints what nl.device_print prints.
+
+        Raises:
+            IndirectOutOfBounds: it was an index that is outside its tensor.
+        """
+        status, word = stopped >> 48, stopped & ((1 << 48) - 1)
+        stop = self.image.stops[int(np.searchsorted(self.image.lowered.entries, word))]
+        if status != STATUS_PAUSE:
+            assert status == STATUS_OUT_OF_BOUNDS, status
+            found, limit = workspace.fault()
+            raise IndirectOutOfBounds(
+                instruction=f"nisa.{stop.instruction}", found=found, limit=limit, location=stop.location
+            )
+        if not stop.meets:
+            (values,) = self._tensors(stop, word, workspace).values()
+            print(dict(stop.values)["prefix"], values)
+        return stop, word
+
+    def following(self, word: int) -> int:
+        """The word position of the entry after the one at a word position."""
+        return word + (int(self.table[word + 1]) & WIDTH)
+
+    def arrival(self, stop: Stop, word: int, workspace: Workspace, core: int = 0) -> Arrival:
+        """The arrival of a core that has stopped at the meeting in the entry at a word position."""
+        arguments = {**dict(stop.values), **self._tensors(stop, word, workspace)}
+        dtypes = {name: as_dtype(held.dtype) for name, held in stop.tensors}
+        return Arrival(stop.instruction, arguments, dtypes, stop.location, core)
+
+    def _tensors(self, stop: Stop, word: int, workspace: Workspace) -> dict[str, np.ndarray]:
+        """The memory of the tensors of the instruction in the entry at a word position, by operand."""
+        found = {}
+        for name, held in stop.tensors:
+            base, offset = self.table[word + held.words : word + held.words + 2].tolist()
+            memory: Any = (ctypes.c_char * (held.high - held.low)).from_address(
+                int(workspace.bases[base]) + offset + held.low
+            )
+            found[name] = np.ndarray(held.shape, as_dtype(held.dtype).numpy, memory, -held.low, held.strides)
+        return found

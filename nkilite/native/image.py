@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nkilite.dtypes import as_dtype
-from nkilite.ir.program import Instruction, Program
+from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Program
 from nkilite.ir.types import BufferKind, extent
 from nkilite.isa.debugging import device_print
 from nkilite.location import Location
@@ -41,11 +41,10 @@ class HbmArray(NamedTuple):
         return prod(self.shape) * as_dtype(self.dtype).itemsize
 
 
-class Shown(NamedTuple):
-    """A tensor that the host prints: `words` is where its base and offset are in the entry, strides are bytes and
-    [low, high) the bytes around its first element that it spans."""
+class Held(NamedTuple):
+    """A tensor that the host reads or writes: `words` is where its base and offset are in the entry, strides are bytes
+    and [low, high) the bytes around its first element that it spans."""
 
-    prefix: str
     words: int
     shape: tuple[int, ...]
     dtype: str
@@ -55,11 +54,19 @@ class Shown(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """What the host needs to know about an entry at which the native loop may stop."""
+    """What the host needs to know about an entry at which the native loop may stop.
+
+    Attributes:
+        tensors: by operand, those of an instruction the host takes part in: one that prints, or at which cores meet.
+        values: its other arguments, as (name, value).
+        meets: whether cores meet there.
+    """
 
     instruction: str
     location: Location
-    shown: Shown | None
+    tensors: tuple[tuple[str, Held], ...] = ()
+    values: tuple[tuple[str, Any], ...] = ()
+    meets: bool = False
 
 
 class Image(NamedTuple):
@@ -133,12 +140,9 @@ def written_inputs(program: Program) -> dict[int, Location]:
 
 def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[int, Stop]:
     """The entries of instructions that check an index or that the host takes part in."""
-    may_stop = {
-        s.id
-        for s in program.signatures
-        if s.definition is device_print.definition
-        or s.definition.indexed
-        or any(o.type.indirection for o in s.operands)
+    host = {s.id for s in program.signatures if s.definition is device_print.definition or s.definition.meets}
+    may_stop = host | {
+        s.id for s in program.signatures if s.definition.indexed or any(o.type.indirection for o in s.operands)
     }
     if not may_stop:
         return {}
@@ -148,16 +152,24 @@ def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[
         signature = instruction.signature
         if signature.id in may_stop:
             entry = bisect_right(firsts, instruction.index) - 1
-            shown = _shown(instruction, placement) if signature.definition is device_print.definition else None
-            stops.setdefault(entry, Stop(signature.name, instruction.location, shown))
+            if entry not in stops:
+                stop = Stop(signature.name, instruction.location)
+                stops[entry] = _hosted(stop, instruction, placement) if signature.id in host else stop
     return stops
 
 
-def _shown(instruction: Instruction, placement: CpuPlacement) -> Shown:
+def _hosted(stop: Stop, instruction: Instruction, placement: CpuPlacement) -> Stop:
+    """The stop of an instruction that the host takes part in."""
     call = instruction.signature
-    tensor = call.tensor
-    buffer, _ = instruction.access(call.operand("tensor"))
-    strides = cpu_strides(tensor, buffer.partition_bytes, placement.buffers[buffer.id].pitch)
-    low, high = extent(tensor.shape, strides)
-    size = tensor.dtype.itemsize
-    return Shown(call.prefix, HEADER_WORDS, tensor.shape, str(tensor.dtype), strides, low, high + size)
+    tensors = tuple((o.name, _held(instruction, o, placement)) for o in call.operands)
+    values = tuple((n, v) for n, v in call.arguments.items() if not call.is_tensor(n))
+    return stop._replace(tensors=tensors, values=values, meets=call.definition.meets is not None)
+
+
+def _held(instruction: Instruction, operand: Operand, placement: CpuPlacement) -> Held:
+    kind = operand.type
+    buffer, _ = instruction.access(operand)
+    strides = cpu_strides(kind, buffer.partition_bytes, placement.buffers[buffer.id].pitch)
+    low, high = extent(kind.shape, strides)
+    words = HEADER_WORDS + operand.word - WORDS_BEFORE_ARGUMENTS
+    return Held(words, kind.shape, str(kind.dtype), strides, low, high + kind.dtype.itemsize)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite import knobs
-from nkilite.errors import MemoryOverflow
+from nkilite.errors import MemoryOverflow, UnsupportedError
 from nkilite.ir.program import Program, Signature
 from nkilite.location import Location
 from nkilite.machine.engine import Engine
@@ -398,11 +398,14 @@ def profile(
     Raises:
         UnknownTarget: no such chip.
         InvalidOperand: `trips` does not fit the loops.
+        UnsupportedError: the kernel is launched on several cores.
         NkiError: what tracing the kernel raises, and MemoryOverflow when a single tile does not fit.
     """
     chip = get_target(knobs.target()) if target is None else get_target(target) if isinstance(target, str) else target
     traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
     with knobs.overridden_target(chip.name):
-        program = traced.trace(*args, **kwargs)
-    return profile_program(program, order, trips)
+        programs = traced.programs(*args, **kwargs)
+    if len(programs) > 1:
+        raise UnsupportedError(feature=f"the profile of a launch on {len(programs)} cores")
+    return profile_program(programs[0], order, trips)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nkilite import knobs
 from nkilite.codegen.host import host
-from nkilite.errors import NkiError, UnsupportedError
+from nkilite.errors import NkiError
 from nkilite.ir.program import Program
 from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
@@ -19,6 +19,7 @@ from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime.binding import Arguments, bind
 from nkilite.runtime.fingerprint import fingerprint
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
+from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.launch import Calls
 from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.specialization import Launcher, Specialization
@@ -42,13 +43,14 @@ class Kernel:
     __name__: str
     __qualname__: str
 
-    def __init__(self, function: Callable[..., Any], lnc: int = 1, simulated: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], lnc: int | None = None, simulated: bool = False) -> None:
         self.signature = signature_of(function, "nki.simulate" if simulated else "nki.jit")
         take_name(self, function)
         self.function = function
         self.lnc = lnc
         self.simulated = simulated
         self.schedule: Schedule = ()
+        self._on_cores: dict[int, Kernel] = {}
         kinds = {p.kind for p in self.signature.parameters.values()}
         self._takes_out = "out" not in self.signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds
         self._calls = Calls(self, self._takes_out)
@@ -89,7 +91,7 @@ class Kernel:
         return reference(self, _derived, self._options)
 
     @property
-    def _options(self) -> tuple[int, bool, Schedule]:
+    def _options(self) -> tuple[int | None, bool, Schedule]:
         return self.lnc, self.simulated, self.schedule
 
     @property
@@ -98,12 +100,17 @@ class Kernel:
         return defined_at(self.function)
 
     def __getitem__(self, lnc: Any) -> Kernel:
-        """`kernel[lnc]`: the kernel on a logical NeuronCore of that many physical cores; 1 for now."""
-        cores = lnc[0] if isinstance(lnc, tuple) and len(lnc) == 1 else lnc
-        cores = getattr(cores, "size", cores)
-        if cores != 1:
-            raise UnsupportedError(feature=f"a launch on {cores} cores (kernel[{cores}])")
-        return self
+        """`kernel[lnc]`: the kernel on a logical NeuronCore of that many physical cores.
+
+        Raises:
+            InvalidGrid: no chip has such a one.
+        """
+        cores = as_grid(lnc, self.__name__)
+        found = self._on_cores.get(cores)
+        if found is None:
+            found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated)
+            found.schedule = self.schedule
+        return found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -148,9 +155,13 @@ class Kernel:
             raise
 
     def trace(self, *args: Any, **kwargs: Any) -> Program:
-        """The kernel's IR for these arguments, before any pass."""
+        """The kernel's IR for these arguments, before any pass; of several cores, that of the first."""
+        return self.programs(*args, **kwargs)[0]
+
+    def programs(self, *args: Any, **kwargs: Any) -> list[Program]:
+        """The kernel's IR for these arguments on every core of the launch, before any pass."""
         try:
-            return trace(self, bind(self, args, kwargs))[0]
+            return trace(self, bind(self, args, kwargs)).programs
         except Exception as error:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
@@ -158,7 +169,8 @@ class Kernel:
     def check(self, *args: Any, **kwargs: Any) -> Program:
         """Trace for these arguments and run every pass, so that all mistakes show, but compile nothing."""
         try:
-            return run_pipeline(trace(self, bind(self, args, kwargs))[0])
+            checked = [run_pipeline(program) for program in trace(self, bind(self, args, kwargs)).programs]
+            return checked[0]
         except Exception as error:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
@@ -192,14 +204,14 @@ class Kernel:
 
     def _specialize(self, arguments: Arguments) -> Specialization:
         target = get_target(knobs.target())
-        key = (target.name, host().level, arguments.key)
+        key = (target.name, host().level, len(cores_of(self, target)), arguments.key)
         found = self._specializations.get(key)
         if found is None or not found.globals.unchanged():
             found = self._specializations[key] = Specialization(self, arguments)
         return found
 
 
-def _derived(place: Any, steps: int, lnc: int, simulated: bool, schedule: Schedule) -> Kernel:
+def _derived(place: Any, steps: int, lnc: int | None, simulated: bool, schedule: Schedule) -> Kernel:
     """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
     kernel = Kernel(found_in(place, steps), lnc, simulated)
     kernel.schedule = schedule

@@ -13,6 +13,7 @@ from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
 from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation, compile_program
+from nkilite.native.cores import launchable
 from nkilite.native.executable import Executable
 from nkilite.notices import give, recorded
 from nkilite.runtime.aliases import merged, refusal
@@ -42,40 +43,48 @@ class Specialization:
     def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
         self._kernel = kernel
         self._arguments = arguments.detached()
-        self._compilation: Compilation | None = None
+        self._compilations: list[Compilation] | None = None
         self.globals = Globals(kernel.function)
         level = host()
-        place = Place(kernel, arguments, level, get_target(knobs.target()).name)
+        place = Place(kernel, arguments, level, get_target(knobs.target()))
         stored = place.recall()
         if stored is not None:
             for notice in stored.notices:
                 give(notice)
-            self.executable, self.returned = Executable(stored.image, level), stored.returned
+            executables = [Executable(image, level) for image in stored.images]
+            self.returned = stored.returned
         else:
             with recorded() as notices:
-                self.executable = self.compilation.executable
-            place.remember(Stored(self.executable.image, self.returned, tuple(notices)))
+                executables = [c.executable for c in self.compilations]
+            images = tuple(e.image for e in executables)
+            place.remember(Stored(images, self.returned, tuple(notices)))
+        self.executable = launchable(executables)
         image = self.executable.image
         self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in image.outputs]
         self.merged = merged(arguments.same, [i.written is not None for i in image.inputs])
 
     @property
-    def compilation(self) -> Compilation:
-        """Every product of the compiler; made when asked for if the executable comes from the disk cache."""
+    def compilations(self) -> list[Compilation]:
+        """Every product of the compiler, by core; made when asked for if the images come from the disk cache."""
         # Python 3.11 and older hold a lock around every cached_property, and a kernel may start threads.
-        if self._compilation is None:
-            self._compilation = self._compile()
-        return self._compilation
+        if self._compilations is None:
+            self._compilations = self._compile()
+        return self._compilations
 
-    def _compile(self) -> Compilation:
+    def _compile(self) -> list[Compilation]:
         started = time.perf_counter()
-        program, returned = trace(self._kernel, self._arguments)
+        programs, returned = trace(self._kernel, self._arguments)
         traced = time.perf_counter() - started
         with collector_paused():
-            compilation = compile_program(program)
-        compilation.seconds = {"trace": traced, **compilation.seconds}
-        self.returned = results_of(returned, compilation.program)
-        return compilation
+            found = [compile_program(program) for program in programs]
+        found[0].seconds = {"trace": traced, **found[0].seconds}
+        self.returned = results_of(returned[0], found[0].program)
+        return found
+
+    @property
+    def compilation(self) -> Compilation:
+        """What was made for the first core."""
+        return self.compilations[0]
 
     def run(self, arguments: Arguments, out: Any = None) -> Any:
         """Run on arrays; the results in the framework of the inputs, or in the arrays of `out`."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nkilite import knobs
 from nkilite.codegen.host import Host
+from nkilite.machine.target import Target
 from nkilite.native.cache import KERNELS, store
 from nkilite.native.image import Image
 from nkilite.native.library import library
 from nkilite.notices import Notice
 from nkilite.runtime import identity
 from nkilite.runtime.binding import Arguments
+from nkilite.runtime.grid import cores_of
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
@@ -37,11 +39,12 @@ class Stored(NamedTuple):
     """A compiled kernel.
 
     Attributes:
+        images: by core.
         returned: what it returns, with a Result in the place of every tensor.
         notices: warnings about it.
     """
 
-    image: Image
+    images: tuple[Image, ...]
     returned: Any
     notices: tuple[Notice, ...]
 
@@ -49,8 +52,9 @@ class Stored(NamedTuple):
 class Place:
     """Where a specialization is, or would be, in the disk cache."""
 
-    def __init__(self, kernel: Kernel, arguments: Arguments, host: Host, target: str) -> None:
-        self._kernel, self._arguments, self._host, self._target = kernel, arguments, host, target
+    def __init__(self, kernel: Kernel, arguments: Arguments, host: Host, target: Target) -> None:
+        self._kernel, self._arguments, self._host, self._target = kernel, arguments, host, target.name
+        self._cores = tuple(cores_of(kernel, target))
         self._store = None if knobs.verify_passes() else store()
         self._key = self._identity()
 
@@ -72,10 +76,9 @@ class Place:
         """Put a kernel just compiled into the cache, if its identity has survived the trace."""
         if self._key is None or self._store is None or self._identity() != self._key:
             return
-        lowered = found.image.lowered
-        objects = library(self._host).keep(lowered.sources, self._store)
-        names = [s._replace(text="", declarations=()) for s in lowered.sources]
-        bare = found._replace(image=found.image._replace(lowered=lowered._replace(sources=names)))
+        sources = list({s.name: s for image in found.images for s in image.lowered.sources}.values())
+        objects = library(self._host).keep(sources, self._store)
+        bare = found._replace(images=tuple(map(_without_text, found.images)))
         try:
             content = pickle.dumps((bare, objects), pickle.HIGHEST_PROTOCOL)
         except (pickle.PicklingError, AttributeError, TypeError):  # it returns a class no other process can find
@@ -91,7 +94,7 @@ class Place:
             return identity.digest(
                 (
                     identity.versions(), identity.sources(), self._target, host.level, host.cpu, host.features,
-                    settings, kernel.lnc, kernel.schedule, kernel.function, self._arguments.values,
+                    settings, self._cores, kernel.schedule, kernel.function, self._arguments.values,
                     self._arguments.same,
                 )
             )
@@ -99,3 +102,8 @@ class Place:
             return None
 
 
+def _without_text(image: Image) -> Image:
+    """An image whose micro-kernels are known by name alone."""
+    lowered = image.lowered
+    names = [s._replace(text="", declarations=()) for s in lowered.sources]
+    return image._replace(lowered=lowered._replace(sources=names))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,36 +15,63 @@ from nkilite.passes.allocate import Allocate
 from nkilite.runtime.aliases import merge, refusal
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
+from nkilite.runtime.grid import cores_of
+from nkilite.runtime.joining import join
 from nkilite.runtime.results import Destinations, check_returned, collect, results_of
 from nkilite.runtime.schedule import apply_schedule
 from nkilite.trace import active
 from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
+from nkilite.trace.shared import SharedMemory
 from nkilite.trace.storage import Placement
 from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.turns import Turns
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
 
 
-def trace(kernel: Kernel, arguments: Arguments) -> tuple[Program, Any]:
-    """The program of a kernel for these arguments, and what the function returned."""
-    builder = TraceBuilder(kernel.__name__, get_target(knobs.target()))
-    with collector_paused():
-        returned = _enter(builder, kernel, arguments, eager=False)
-    apply_schedule(builder.program, kernel.schedule)
-    check_returned(returned, builder.program, kernel.__name__, kernel.location)
-    merge(builder.program, arguments.same)
-    return builder.program, returned
+class Traced(NamedTuple):
+    """The programs of a launch, one per core, and what the kernel returned on each."""
+
+    programs: list[Program]
+    returned: list[Any]
+
+
+def trace(kernel: Kernel, arguments: Arguments) -> Traced:
+    """The programs of a kernel for these arguments.
+
+    Raises:
+        CoresDiffer, Deadlock: those of its cores do not fit together.
+    """
+    target = get_target(knobs.target())
+    found = Traced([], [])
+    for core in cores_of(kernel, target):
+        builder = TraceBuilder(kernel.__name__, target, core)
+        with collector_paused():
+            returned = _enter(builder, kernel, arguments, eager=False)
+        apply_schedule(builder.program, kernel.schedule)
+        check_returned(returned, builder.program, kernel.__name__, kernel.location)
+        merge(builder.program, arguments.same)
+        found.programs.append(builder.program)
+        found.returned.append(returned)
+    join(found.programs, found.returned, kernel.__name__, kernel.location)
+    return found
 
 
 def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
     """Run a kernel by the reference rules; its results, written to `out` unless that is None."""
-    builder = EagerBuilder(kernel.__name__, get_target(knobs.target()))
-    returned = _enter(builder, kernel, arguments, eager=True)
-    program = builder.program
-    check_returned(returned, program, kernel.__name__, kernel.location)
-    Allocate().run(program)  # overflows are mistakes here, too
-    results = results_of(returned, program)
+    target = get_target(knobs.target())
+    cores = cores_of(kernel, target)
+    turns, shared = Turns(len(cores), kernel.location), SharedMemory()
+    builders = [EagerBuilder(kernel.__name__, target, core, turns, shared) for core in cores]
+    returned = turns.run([partial(_enter, builder, kernel, arguments, eager=True) for builder in builders])
+    programs = [builder.program for builder in builders]
+    for program, value in zip(programs, returned, strict=True):
+        check_returned(value, program, kernel.__name__, kernel.location)
+        Allocate().run(program)  # overflows are mistakes here, too
+    join(programs, returned, kernel.__name__, kernel.location)
+    program = programs[0]
+    results = results_of(returned[0], program)
     arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]
     if out is None:
         return collect(results, arguments.originals, arrays, arguments.framework)

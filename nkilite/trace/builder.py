@@ -23,6 +23,7 @@ from nkilite.errors import (
 )
 from nkilite.ir.coverage import Coverage, Covered, check_read
 from nkilite.ir.definition import Definition, Parameter, Role
+from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
@@ -31,7 +32,9 @@ from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
 from nkilite.trace import storage
 from nkilite.trace.nesting import Nesting
+from nkilite.trace.shared import SharedMemory
 from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.turns import Turns
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
@@ -63,6 +66,7 @@ class Builder:
     (buffer ids and offsets), not their tensors.
 
     Attributes:
+        core: the core of the launch that is to run it.
         program: buffers, signatures and the instruction table, whose words are a list until the builder closes.
         nesting: the loops around what is recorded now.
         known: signatures already validated, by the argument types the instruction wrappers build.
@@ -75,8 +79,8 @@ class Builder:
 
     records = False
 
-    def __init__(self, name: str, target: Target) -> None:
-        self.target = target
+    def __init__(self, name: str, target: Target, core: Core = ALONE) -> None:
+        self.target, self.core = target, core
         self.program = Program(name, target)
         self.words: list[int] = []
         self.program.code = self.words  # type: ignore[assignment]
@@ -331,10 +335,18 @@ class TraceBuilder(Builder):
 
 
 class EagerBuilder(Builder):
-    """Executes each instruction at once by its reference rule, and records it: nki.simulate."""
+    """Executes each instruction at once by its reference rule, and records it: nki.simulate.
 
-    def __init__(self, name: str, target: Target) -> None:
-        super().__init__(name, target)
+    Where a launch has several cores, each has a builder, and they take `turns`: one instruction of each at a time.
+    """
+
+    def __init__(
+        self, name: str, target: Target, core: Core = ALONE, turns: Turns | None = None,
+        shared: SharedMemory | None = None,
+    ) -> None:
+        super().__init__(name, target, core)
+        self._baton = turns or Turns(1)
+        self._shared = shared or SharedMemory()
         self._memory = storage.EagerMemory(
             target.num_partitions,
             {MemoryRegion.sbuf: target.sbuf_partition_bytes, MemoryRegion.psum: target.psum_partition_bytes},
@@ -347,6 +359,8 @@ class EagerBuilder(Builder):
     def _allocated(self, buffer: Buffer) -> None:
         if buffer.region.on_chip and buffer.kind is BufferKind.internal:
             self._coverage[buffer.id] = Coverage(buffer)
+        if buffer.data is None and buffer.region is MemoryRegion.shared_hbm:
+            buffer.data = self._shared.find(self.core.number, buffer, self._memory.place)
         if buffer.data is None:
             buffer.data = self._memory.place(buffer)  # type: ignore[assignment]
         if buffer.kind is BufferKind.registers:
@@ -392,14 +406,21 @@ class EagerBuilder(Builder):
             elif kind is IMMEDIATE:
                 arguments[key] = float(_next_given(values))
         self._follow_writes(signature, arguments, tensors)
-        results = signature.definition.rule("reference")(signature, **arguments)
+        written = [o.name for o in signature.operands if o.writes]
+        if signature.definition.meets is not None:
+            kinds = {name: tensor.dtype for name, tensor in tensors.items()}
+            arrival = Arrival(signature.name, arguments, kinds, here(), self.core.number)
+            exchanged = self._baton.meet(arrival)
+            results: Any = [exchanged.get(name) for name in written]
+        else:
+            results = signature.definition.rule("reference")(signature, **arguments)
         if signature.definition.control is not None:
             *results, self._follows = results
-        written = [o.name for o in signature.operands if o.writes]
         several = isinstance(results, (tuple, list)) and not isinstance(results, dtypes.Elements)
         for key, result in zip(written, results if several else (results,), strict=True):
             if result is not None:
                 storage.write(tensors[key], result)
+        self._baton.next(self.core.number)
         return recorded
 
     def _follow_writes(self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from nkilite.deprecation import deprecated
 from nkilite.errors import InvalidOperand, UnknownKeyword, describe
-from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Role, define
+from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Meets, Role, define
 from nkilite.trace import active
 from nkilite.trace.builder import NkiInstruction
 from nkilite.trace.register import VirtualRegister
@@ -39,6 +39,7 @@ def instruction(
     indexed: bool = False,
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
+    meets: Meets | None = None,
 ) -> Callable[[Callable[..., None]], Any]:
     """Define an instruction.
 
@@ -57,11 +58,13 @@ def instruction(
         indexed: whether an operand holds positions in another, and one that is out of bounds is an error.
         lists: parameters that are lists of tensors, with the most they take. Item i of a list `x` is the operand x_i.
         partly_read: parameters of which it reads some elements only, so that the others need not have been written.
+        meets: whom a core waits for at it, if anybody.
     """
 
     def decorate(function: Callable[..., None]) -> Any:
         definition = define(
-            function, writes, registers, updates, in_place, control, by_row, elementwise, indexed, lists, partly_read
+            function, writes, registers, updates, in_place, control, by_row, elementwise, indexed, lists, partly_read,
+            meets,
         )
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)

@@ -27,7 +27,6 @@ from nkilite.errors import (
     UnknownTarget,
     UnsupportedArgument,
     UnsupportedArrayDtype,
-    UnsupportedError,
 )
 
 mistake = Table()
@@ -149,11 +148,6 @@ def typo_in_an_instruction(x):
 @mistake(UnknownName, "nki.language", "'ad'", "nl.add")
 def typo_in_a_function(x):
     nl.ad(x, x)  # here
-
-
-@mistake(UnsupportedError, "nisa.core_barrier", "docs/compatibility.md")
-def instruction_that_is_not_there_yet(x):
-    nisa.core_barrier(x, (0, 1))  # here
 
 
 @mistake(UnknownName, "Beta-1", "nl.ds")

@@ -23,7 +23,6 @@ from nkilite.errors import (
     UnknownTarget,
     UnsupportedArgument,
     UnsupportedArrayDtype,
-    UnsupportedError,
 )
 
 MODES = [pytest.param(lambda k: k, id="compiled"), pytest.param(nki.simulate, id="simulate")]
@@ -247,11 +246,6 @@ def test_kernels_inline_in_kernels() -> None:
 
     np.testing.assert_array_equal(outer(X), X)
     np.testing.assert_array_equal(outer[1](X), X)
-
-
-def test_two_cores_are_not_there_yet() -> None:
-    with pytest.raises(UnsupportedError, match="2 cores"):
-        nki.jit(copied)[2]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,121 @@
+"""The cores of a simulated launch take turns: one instruction each, so that values are there to print on every core.
+
+Each core runs its kernel function on a thread of its own, and only one of them runs at a time. It hands on after every
+instruction; at a meeting it waits until the others have come.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from nkilite.ir.meeting import Arrival, Written, complete, exchange
+from nkilite.location import UNKNOWN, Location
+
+
+class _Ended(BaseException):
+    """Unwinds the kernel function of a core whose launch has failed on another."""
+
+
+class Turns:
+    """Who runs: all cores that neither wait at a meeting nor have ended, one after the other."""
+
+    def __init__(self, count: int, ends: Location = UNKNOWN) -> None:
+        """
+        Args:
+            ends: what messages say of a core that has ended.
+        """
+        self._count, self._ends = count, ends
+        self._gates = [threading.Lock() for _ in range(count)]  # closed, but for who has the turn
+        for gate in self._gates:
+            gate.acquire()
+        self._waiting: dict[int, Arrival] = {}
+        self._received: dict[int, Written] = {}
+        self._done: dict[int, Location] = {}
+        self._failed: BaseException | None = None
+
+    def run(self, bodies: list[Callable[[], Any]]) -> list[Any]:
+        """What the functions of all cores return, called with turns; the first on this thread.
+
+        Raises:
+            BaseException: what the first of them to fail raised.
+        """
+        results: list[Any] = [None] * self._count
+        threads = [
+            threading.Thread(target=self._core, args=(core, bodies[core], results), name=f"nkilite core {core}")
+            for core in range(1, self._count)
+        ]
+        for thread in threads:
+            thread.start()
+        self._gates[0].release()
+        try:
+            self._core(0, bodies[0], results)
+            for thread in threads:
+                thread.join()
+        except BaseException as error:  # an interrupt, while another core has its turn
+            self._fail(error)
+            for thread in threads:
+                thread.join()
+        if self._failed is not None:
+            raise self._failed
+        return results
+
+    def next(self, core: int) -> None:
+        """After an instruction of a core: let the others have their turns."""
+        if self._count > 1:
+            self._hand_on(core)
+            self._wait(core)
+
+    def meet(self, arrival: Arrival) -> Written:
+        """Wait for the others; what the core writes.
+
+        Raises:
+            CoresDiffer, Deadlock: they do not come.
+        """
+        if self._count == 1:
+            return exchange([arrival])[0]
+        core = arrival.core
+        self._waiting[core] = arrival
+        self._let_meet()
+        if core in self._waiting:
+            self._hand_on(core)
+            self._wait(core)
+        return self._received.pop(core)
+
+    def _let_meet(self) -> None:
+        for arrivals in complete(self._waiting, self._done, self._count):
+            for arrival, written in zip(arrivals, exchange(arrivals), strict=True):
+                del self._waiting[arrival.core]
+                self._received[arrival.core] = written
+
+    def _core(self, core: int, body: Callable[[], Any], results: list[Any]) -> None:
+        try:
+            with suppress(_Ended):
+                self._wait(core)
+                results[core] = body()
+                self._done[core] = self._ends
+                self._let_meet()
+                self._hand_on(core)
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is None:
+            self._failed = error
+        for gate in self._gates:
+            with suppress(RuntimeError):  # it is open
+                gate.release()
+
+    def _hand_on(self, core: int) -> None:
+        for step in range(1, self._count + 1):
+            following = (core + step) % self._count
+            if following not in self._waiting and following not in self._done:
+                self._gates[following].release()
+                return
+
+    def _wait(self, core: int) -> None:
+        self._gates[core].acquire()
+        if self._failed is not None:
+            raise _Ended
