@@ -267,6 +267,11 @@ class BroadcastDestination(NkiValidationError):
     remedy = "write to a tile of the full shape, or reduce the operands to the element that should stay."
 
 
+class OverlappingDestination(NkiValidationError):
+    template = "{instruction}: {what}, so that one place would be written twice; what stays there is undefined."
+    remedy = "write to places that are apart."
+
+
 class UnsupportedDtype(NkiValidationError):
     template = "{instruction}: {operand} has dtype {found}; allowed on {target}: {allowed}."
     remedy = "use a tile of an allowed dtype; nisa.tensor_copy converts."

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.ir.columns import Columns
-from nkilite.ir.program import Program
-from nkilite.ir.regions import PARTITION, Footprint, Pattern, footprint, shared
+from nkilite.ir.program import Operand, Program
+from nkilite.ir.regions import PARTITION, Footprint, Pattern, apart, footprint, shared
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 
 _TILES = (MemoryRegion.sbuf, MemoryRegion.psum)
@@ -65,6 +65,42 @@ class Footprints:
         if found is None:
             found = self._known[kind, row_bytes] = footprint(kind, row_bytes)
         return found
+
+
+def same_memory(one: ViewType, other: ViewType) -> bool:
+    """Whether views of two types can touch at all."""
+    return one.region is other.region or not (one.region.on_chip or other.region.on_chip)
+
+
+class Operands:
+    """What two operands of the same instruction have to do with each other."""
+
+    def __init__(self, program: Program) -> None:
+        self.table = Columns(program)
+        self._spaces, self._footprints = Spaces(program), Footprints()
+
+    def meet(self, starts: np.ndarray, one: Operand, other: Operand, in_step: bool) -> np.ndarray:
+        """The word positions, of those given, of the instructions two of whose operands have a byte in common.
+
+        Args:
+            in_step: those whose operands are the same elements in the same order do not count.
+        """
+        code, spaces = self.table.code, self._spaces
+        starts = starts[spaces.space[code[starts + one.word]] == spaces.space[code[starts + other.word]]]
+        if not len(starts):
+            return starts
+        buffers = [code[starts + o.word] for o in (one, other)]
+        first, second = (spaces.line(b, code[starts + o.word + 1]) for b, o in zip(buffers, (one, other), strict=True))
+        columns = (spaces.row[buffers[0]], spaces.row[buffers[1]], second - first)
+        decided: dict[tuple[int, ...], bool] = {}
+        found = []
+        for key in zip(*(c.tolist() for c in columns), strict=True):
+            if key not in decided:
+                mine, theirs = self._footprints.of(one.type, key[0]), self._footprints.of(other.type, key[1])
+                same = in_step and mine.order == theirs.order and key[2] == 0
+                decided[key] = not same and not apart(mine.pattern, theirs.pattern, key[2] + theirs.low - mine.low)
+            found.append(decided[key])
+        return starts[found]
 
 
 class Accesses(NamedTuple):

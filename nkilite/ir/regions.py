@@ -12,8 +12,11 @@ on the safe side: bytes that are said to be apart are apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import gcd, prod
 from typing import NamedTuple
+
+import numpy as np
 
 from nkilite.ir.types import ViewType
 
@@ -98,6 +101,8 @@ def _first_shared(one: Pattern, other: Pattern, shift: int, effort: _Effort) -> 
     effort.left -= 1
     if (not one.dims and not other.dims) or effort.left < 0:
         return low, high
+    if _interleaved(one, other, shift):
+        return None
     if not one.dims or (other.dims and other.dims[0][1] > one.dims[0][1]):
         found = _first_shared(other, one, -shift, effort)
         return None if found is None else (found[0] + shift, found[1] + shift)
@@ -109,6 +114,12 @@ def _first_shared(one: Pattern, other: Pattern, shift: int, effort: _Effort) -> 
         if found is not None:
             return found[0] + i * stride, found[1] + i * stride
     return None
+
+
+def _interleaved(one: Pattern, other: Pattern, shift: int) -> bool:
+    """Whether what all strides have in common keeps the runs of one between those of the other."""
+    common = gcd(*(stride for _, stride in (*one.dims, *other.dims)))
+    return other.width <= (-shift) % common and one.width <= shift % common
 
 
 def _in_equal_steps(one: Pattern, other: Pattern, shift: int, effort: _Effort) -> tuple[int, int] | None:
@@ -180,10 +191,13 @@ class Footprint(NamedTuple):
     Attributes:
         pattern: all of them.
         low: from the first element to the lowest byte; not positive.
+        order: bytes of an element, and (count, stride) of as few loops as go through them in the order of the view:
+            views of equal order that begin at one place are the same elements in step.
     """
 
     pattern: Pattern
     low: int
+    order: tuple[tuple[int, int], ...]
 
 
 def footprint(kind: ViewType, row_bytes: int) -> Footprint:
@@ -194,7 +208,8 @@ def footprint(kind: ViewType, row_bytes: int) -> Footprint:
         across = kind.region.on_chip and row_bytes and stride % row_bytes == 0
         dims.append((kind.indirection.limit, stride // row_bytes * PARTITION if across else stride))
     found = pattern(kind.dtype.itemsize, dims, kind.indirection is None)
-    return Footprint(found, sum((n - 1) * stride for n, stride in dims if stride < 0))
+    low = sum((n - 1) * stride for n, stride in dims if stride < 0)
+    return Footprint(found, low, ((kind.dtype.itemsize, 1), *_joined(dims)))
 
 
 def line_strides(kind: ViewType, row_bytes: int) -> list[int]:
@@ -203,3 +218,27 @@ def line_strides(kind: ViewType, row_bytes: int) -> list[int]:
     if kind.region.on_chip and row_bytes:
         strides[0] = strides[0] // row_bytes * PARTITION
     return strides
+
+
+def distinct(counts: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether no two elements at such strides, counted in elements, are the same one."""
+    found = pattern(1, zip(counts, strides, strict=True))
+    if found.exact:
+        return found.size == prod(counts)
+    places = np.zeros(1, np.int64)
+    for n, stride in zip(counts, strides, strict=True):
+        places = np.add.outer(places, np.arange(n) * stride).reshape(-1)
+    return len(np.unique(places)) == len(places)
+
+
+def _joined(dims: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same places in the same order in as few dimensions as possible."""
+    found: list[tuple[int, int]] = []
+    for n, stride in dims:
+        if n == 1:
+            continue
+        if found and found[-1][1] == n * stride:
+            found[-1] = found[-1][0] * n, stride
+        else:
+            found.append((n, stride))
+    return found

@@ -9,6 +9,7 @@ from nkilite import knobs
 from nkilite.ir.program import Program
 from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
+from nkilite.passes.check_destinations import CheckDestinations
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.passes.fuse import Fuse
 from nkilite.passes.group_matmuls import GroupMatmuls
@@ -25,7 +26,7 @@ class Pass(Protocol):
 
 
 PIPELINE: tuple[type[Pass], ...] = (
-    FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls, GroupMoves, Fuse,
+    CheckDestinations, FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls, GroupMoves, Fuse,
 )
 
 Observer = Callable[[str, Program], None]

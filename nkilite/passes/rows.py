@@ -9,7 +9,8 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from nkilite.ir.program import Operand, Program, Signature
-from nkilite.ir.types import MemoryRegion, ViewType, extent
+from nkilite.ir.regions import distinct
+from nkilite.ir.types import MemoryRegion, extent
 
 _FIXED = {MemoryRegion.sbuf: -1, MemoryRegion.psum: -2}  # spaces of the tiles with explicit addresses, which may alias
 
@@ -57,7 +58,8 @@ def row_shape(signature: Signature) -> RowShape | None:
         return None
     operands = tuple(_row_operand(i, o) for i, o in enumerate(signature.operands))
     for operand, known in zip(operands, signature.operands, strict=True):
-        if operand.writes and not (operand.stride if operand.on_chip else _distinct(known.type)):
+        kind = known.type
+        if operand.writes and not (operand.stride if operand.on_chip else distinct(kind.shape, kind.strides)):
             return None  # rows are written over each other
         if not operand.on_chip and _transposed(known):
             return None  # blocks of rows and columns at once are faster
@@ -84,17 +86,6 @@ def _row_operand(position: int, operand: Operand) -> RowOperand:
         position, operand.word, kind.strides[0] * size, low * size, (high + 1) * size, kind.free_bytes, dense,
         operand.reads, operand.writes, kind.region.on_chip,
     )
-
-
-def _distinct(kind: ViewType) -> bool:
-    """Whether no two elements of a view are the same memory; False where that is hard to tell."""
-    reach = 1
-    for stride, n in sorted((abs(s), n) for s, n in zip(kind.strides, kind.shape, strict=True)):
-        if n > 1:
-            if stride < reach:
-                return False
-            reach += stride * (n - 1)
-    return True
 
 
 class Access(NamedTuple):

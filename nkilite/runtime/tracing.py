@@ -12,6 +12,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
+from nkilite.passes.check_destinations import CheckDestinations
 from nkilite.runtime.aliases import merge, refusal
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
@@ -68,6 +69,7 @@ def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
     programs = [builder.program for builder in builders]
     for program, value in zip(programs, returned, strict=True):
         check_returned(value, program, kernel.__name__, kernel.location)
+        CheckDestinations().run(program)
         Allocate().run(program)  # overflows are mistakes here, too
     join(programs, returned, kernel.__name__, kernel.location)
     program = programs[0]

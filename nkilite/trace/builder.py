@@ -17,6 +17,7 @@ from nkilite.errors import (
     InvalidOperand,
     LoopLeft,
     NkiError,
+    OverlappingDestination,
     StaleTensor,
     TensorOfLoop,
     describe,
@@ -25,6 +26,7 @@ from nkilite.ir.coverage import Coverage, Covered, check_read
 from nkilite.ir.definition import Definition, Parameter, Role
 from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
+from nkilite.ir.regions import distinct
 from nkilite.ir.types import Buffer, BufferKind, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
 from nkilite.machine.engine import Engine
@@ -456,7 +458,7 @@ class EagerBuilder(Builder):
 
 
 def _check_destinations(call: Signature) -> None:
-    """Raise BroadcastDestination for a written view of which several elements are one place in memory.
+    """Raise BroadcastDestination or OverlappingDestination for a view several of whose elements are one place.
 
     Of an instruction with several results, kernels let those they do not want fall into such a place to save memory.
     """
@@ -465,12 +467,19 @@ def _check_destinations(call: Signature) -> None:
         return
     for operand in written:
         dynamic = operand.type.indirection is not None and operand.type.indirection.kind is IndirectKind.vector
-        for dim, (count, stride) in enumerate(zip(operand.type.shape, operand.type.strides, strict=True)):
+        counts, strides = operand.type.shape, operand.type.strides
+        for dim, (count, stride) in enumerate(zip(counts, strides, strict=True)):
             if not stride and count > 1 and not (dynamic and dim == 0):  # each has its own index there
                 raise BroadcastDestination(
-                    instruction=f"nisa.{call.name}", operand=operand.name, shape=operand.type.shape, dim=dim,
-                    count=count,
+                    instruction=f"nisa.{call.name}", operand=operand.name, shape=counts, dim=dim, count=count,
                 )
+        # A partition is a row of its own; with an index of its own, so is a position of dimension 0.
+        free = 1 if operand.type.region.on_chip or dynamic else 0
+        if not distinct(counts[free:], strides[free:]):
+            dims = [[stride, count] for count, stride in zip(counts, strides, strict=True)]
+            raise OverlappingDestination(
+                instruction=f"nisa.{call.name}", what=f"the access pattern {dims} of {operand.name} overlaps itself"
+            )
 
 
 def _check_immediates(signature: Signature, operands: tuple) -> None:

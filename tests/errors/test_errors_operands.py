@@ -13,6 +13,7 @@ from nkilite.errors import (
     FreeSizeExceeded,
     InvalidCall,
     InvalidOperand,
+    OverlappingDestination,
     PartitionLimitExceeded,
     ShapeMismatch,
     UnknownOperator,
@@ -37,6 +38,21 @@ def repeated_destination(x):
 def repeated_destination_of_dma(x):
     out = nl.ndarray((64, 1, 8), nl.float32, nl.shared_hbm)
     nisa.dma_copy(out.ap([[8, 64], [0, 4], [1, 8]]), sbuf((64, 4, 8)))  # here
+
+
+@mistake(OverlappingDestination, "nisa.dma_copy: the access pattern [[8, 64], [1, 32]] of dst overlaps itself")
+def destination_with_rows_over_each_other(x):
+    out = nl.ndarray((64, 32), nl.float32, nl.shared_hbm)
+    nisa.dma_copy(out.ap([[8, 64], [1, 32]]), sbuf((64, 32)))  # here
+
+
+@mistake(OverlappingDestination, "nisa.activation: dst and reduce_res share memory", "apart")
+def results_in_one_place(x):
+    data, dst = sbuf((64, 32)), nl.ndarray((64, 32), nl.float32, nl.sbuf, address=(0, 512))
+    aliased = nl.ndarray((64, 1), nl.float32, nl.sbuf, address=(0, 512 + 12))
+    nisa.activation(  # here
+        dst[:, 0:8], nl.exp, data[:, 0:8], reduce_op=nl.add, reduce_res=aliased, reduce_cmd=nisa.reduce_cmd.reduce,
+    )
 
 
 # --- shapes ---------------------------------------------------------------------------------------------------

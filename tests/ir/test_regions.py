@@ -83,13 +83,13 @@ def test_a_long_search_ends_on_the_safe_side():
 
 def test_footprints_on_chip_and_off():
     tile = ViewType.of(MemoryRegion.sbuf, dtypes.float32, (64, 8, 4), (256, -16, 1))
-    assert footprint(tile, 256) == (Pattern(16, ((64, 4 * PARTITION), (8, 64))), -7 * 64)  # every fourth partition
+    assert footprint(tile, 256)[:2] == (Pattern(16, ((64, 4 * PARTITION), (8, 64))), -7 * 64)  # every fourth partition
     index = ViewType.dense(MemoryRegion.sbuf, dtypes.int32, (1, 1))
     moved = ViewType.of(
         MemoryRegion.shared_hbm, dtypes.float32, (128, 64), (1024, 1),
         Indirection.of(IndirectKind.scalar, index, 64, 16),
     )
-    assert footprint(moved, 0) == (Pattern(128 * 4096, (), exact=False), 0)
+    assert footprint(moved, 0)[:2] == (Pattern(128 * 4096, (), exact=False), 0)
 
 
 def test_conflicts_of_two_programs():
