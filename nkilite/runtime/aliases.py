@@ -25,17 +25,23 @@ def same_arrays(arguments: Sequence[ArrayArgument]) -> tuple[int, ...]:
     return found if len(firsts) < len(arguments) else ()
 
 
-def merge(program: Program, same: Sequence[int]) -> None:
-    """Make arguments that are one array one buffer: what uses the others uses the first of them.
+def merge(programs: Sequence[Program], same: Sequence[int]) -> None:
+    """Make arguments that are one array one buffer: what uses the others uses the first of them, on every core.
 
-    Arrays that the program only reads stay as they are: it is right for arrays that are apart, too.
+    Arrays that no core writes stay as they are: programs that only read them are right for arrays that are apart, too.
     """
-    inputs = program.inputs
-    written = written_inputs(program) if same else {}
-    firsts = {first for buffer, first in zip(inputs, same, strict=False) if buffer.id in written}
-    instead = {b.id: inputs[first].id for b, first in zip(inputs, same, strict=False) if first in firsts}
-    if all(id == first for id, first in instead.items()):
+    if not same:
         return
+    positions = [{b.id: i for i, b in enumerate(program.inputs)} for program in programs]
+    firsts = {same[at[id]] for program, at in zip(programs, positions, strict=True) for id in written_inputs(program)}
+    for program, at in zip(programs, positions, strict=True):
+        instead = {id: program.inputs[same[i]].id for id, i in at.items() if same[i] in firsts}
+        if any(id != first for id, first in instead.items()):
+            _rename(program, instead)
+
+
+def _rename(program: Program, instead: dict[int, int]) -> None:
+    """Let instructions use other buffers."""
     renamed = np.arange(len(program.buffers))
     renamed[list(instead)] = list(instead.values())
     columns = Columns(program)

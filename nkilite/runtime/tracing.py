@@ -52,10 +52,10 @@ def trace(kernel: Kernel, arguments: Arguments) -> Traced:
             returned = _enter(builder, kernel, arguments, eager=False)
         apply_schedule(builder.program, kernel.schedule)
         check_returned(returned, builder.program, kernel.__name__, kernel.location)
-        merge(builder.program, arguments.same)
         found.programs.append(builder.program)
         found.returned.append(returned)
     join(found.programs, found.returned, kernel.__name__, kernel.location)
+    merge(found.programs, arguments.same)
     return found
 
 
