@@ -6,7 +6,6 @@ other buffer has an array of its own. Fresh memory is filled with 0xFF bytes, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -72,9 +71,11 @@ def read(tensor: NkiTensor) -> np.ndarray:
     """The values of a tensor: a view, or a gathered copy when it has a runtime index (absent rows read as zero)."""
     if tensor.index is None:
         return array(tensor)
+    rows, places, inside = _indirect_rows(tensor)
+    if inside.all():
+        return rows[places]
     values = np.zeros(tensor.shape, tensor.dtype.numpy)
-    for positions, rows in _indirect_rows(tensor):
-        values[positions] = rows
+    values[inside] = rows[tuple(p[inside] for p in places)]
     return values
 
 
@@ -85,9 +86,8 @@ def write(tensor: NkiTensor, values: np.ndarray | Elements) -> None:
         target = array(tensor)
         target[...] = converted.reshape(target.shape) if converted.size == target.size else converted
         return
-    converted = converted.reshape(tensor.shape)
-    for positions, rows in _indirect_rows(tensor):
-        rows[...] = converted[positions]
+    rows, places, inside = _indirect_rows(tensor)
+    rows[tuple(p[inside] for p in places)] = converted.reshape(tensor.shape)[inside]  # of equal indices, the last stays
 
 
 def located(tensor: NkiTensor) -> NkiTensor:
@@ -130,8 +130,11 @@ def _indices(tensor: NkiTensor) -> np.ndarray:
     return flat.reshape(flat.shape[0], -1).T.reshape(-1)[: tensor.shape[0]]
 
 
-def _indirect_rows(tensor: NkiTensor) -> Iterator[tuple[int, np.ndarray]]:
-    """Pairs (position in dimension 0, NumPy view of the addressed elements) of the indices inside the limit."""
+def _indirect_rows(tensor: NkiTensor) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """A view of rows by (position in dimension 0, index), the places that the tensor means, and which are inside.
+
+    The view reaches beyond the memory where both are large; only places whose index is inside its limit are in it.
+    """
     indirection = tensor.type.indirection
     assert indirection is not None
     placement, base, strides = address(tensor)
@@ -139,7 +142,10 @@ def _indirect_rows(tensor: NkiTensor) -> Iterator[tuple[int, np.ndarray]]:
     per_partition = tensor.storage.partition_bytes
     if tensor.type.region.on_chip and step % per_partition == 0:
         step = step // per_partition * placement.pitch
-    for position, index in enumerate(_indices(tensor)):
-        if 0 <= index < indirection.limit:
-            offset = base + position * strides[0] + int(index) * step
-            yield position, np.ndarray(tensor.shape[1:], tensor.dtype.numpy, placement.memory, offset, strides[1:])
+    first = np.ndarray((1,), tensor.dtype.numpy, placement.memory, base)
+    rows = np.lib.stride_tricks.as_strided(
+        first, (tensor.shape[0], indirection.limit, *tensor.shape[1:]), (strides[0], step, *strides[1:])
+    )
+    indices = _indices(tensor)
+    inside = (indices >= 0) & (indices < indirection.limit)
+    return rows, (np.arange(tensor.shape[0]), indices), inside
