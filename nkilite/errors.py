@@ -448,6 +448,18 @@ class Deadlock(TracingError, RuntimeError):
     remedy = "let both cores come to it, or neither; code under `if nl.program_id(0) == ...` runs on one of them."
 
 
+class DataRace(TracingError, RuntimeError):
+    template = (
+        "the cores race for {tensor}: core 0 {does} bytes [{low}, {high}) in {instruction}, and core 1 {other_does} "
+        "them in {other_instruction}, with no meeting between the two.\n  core 1 at {there}"
+    )
+    remedy = "put nisa.core_barrier({tensor}, (0, 1)) between them, or let the cores touch different parts."
+
+
+class RaceWarning(RuntimeWarning):
+    """A DataRace, where NKILITE_RACES does not make it an error."""
+
+
 class TensorOperator(TracingError, TypeError):
     template = "tensors have no operator {symbol}: every computation is an instruction that writes a tile."
     remedy = "call nl.{function}(...), or the nisa instruction you want."

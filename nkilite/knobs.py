@@ -13,6 +13,7 @@ from typing import Any
 DEFAULT_TARGET = "trn2"
 _TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 _CORES = "NEURON_LOGICAL_NC_CONFIG"
+_RACES = "NKILITE_RACES"
 
 
 def target() -> str:
@@ -95,14 +96,14 @@ def _bytes(text: str) -> int:
 
 def launch_settings() -> tuple:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
-    return _get(_first), _get(_second), _get(_third), _get(_fourth)
+    return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth)
 
 
-_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES)
+_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES, _RACES)
 # The dictionary behind os.environ answers 15 times faster than os.environ itself.
 _environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
 _get = _environment.get
-_first, _second, _third, _fourth = _names if _environment is os.environ else map(os.environ.encodekey, _names)
+_first, _second, _third, _fourth, _fifth = _names if _environment is os.environ else map(os.environ.encodekey, _names)
 
 
 def simulator() -> bool:
@@ -113,6 +114,11 @@ def simulator() -> bool:
 def verify_passes() -> bool:
     """NKILITE_VERIFY: run the IR verifier after every pass ("1"); the test suite turns it on."""
     return os.environ.get("NKILITE_VERIFY", "0") not in ("", "0")
+
+
+def races() -> str:
+    """NKILITE_RACES: what is done about races between cores: "warn" (default), "error" or "off"."""
+    return os.environ.get(_RACES) or "warn"
 
 
 def fuse() -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-from nkilite.errors import CoresDiffer, InvalidReturn
+from nkilite import knobs
+from nkilite.errors import CoresDiffer, DataRace, InvalidReturn, InvalidSetting, RaceWarning
 from nkilite.ir.meeting import there
 from nkilite.ir.program import Program
+from nkilite.ir.races import Side, races
 from nkilite.ir.rendezvous import require_same_meetings
-from nkilite.location import Location
+from nkilite.location import UNKNOWN, Location
+from nkilite.notices import Notice, give
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.results import results_of
 from nkilite.trace import shared
@@ -24,6 +28,7 @@ def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, loca
     Raises:
         CoresDiffer: the cores do not make or return the same.
         CoresDiffer, Deadlock: a core waits where the others do not come.
+        DataRace: both touch the same memory between two meetings, and NKILITE_RACES=error.
         InvalidReturn: what is returned belongs to one core.
     """
     if len(programs) == 1:
@@ -38,6 +43,7 @@ def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, loca
                 )
         program.outputs = buffers
     require_same_meetings(programs)
+    _look_for_races(programs)
     results = [results_of(value, program) for value, program in zip(returned, programs, strict=True)]
     for core, result in enumerate(results):
         if result != results[0]:
@@ -46,6 +52,37 @@ def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, loca
                 what="return different results", core=0, first=_said(first), other=core, second=_said(second),
                 there=there(_made(second, location)), location=_made(first, location),
             )
+
+
+def _look_for_races(programs: Sequence[Program]) -> None:
+    """Warn of races, or refuse them, as NKILITE_RACES says.
+
+    Raises:
+        DataRace: there is one, and it is an error.
+        InvalidSetting: the variable has another value.
+    """
+    wanted = knobs.races()
+    if wanted not in ("warn", "error", "off"):
+        raise InvalidSetting(variable="NKILITE_RACES", found=wanted, expected="warn, error or off", location=UNKNOWN)
+    if wanted == "off":
+        return
+    for race in islice(races(programs), _MOST_RACES):
+        one, other = race.one.instruction, race.other.instruction
+        error = DataRace(
+            tensor=race.buffer.label, low=race.low, high=race.high, does=_does(race.one), other_does=_does(race.other),
+            instruction=f"nisa.{one.signature.name}", other_instruction=f"nisa.{other.signature.name}",
+            there=there(other.location), location=one.location,
+        )
+        if wanted == "error":
+            raise error
+        give(Notice(str(error), RaceWarning, one.location.file, one.location.line))
+
+
+_MOST_RACES = 20  # reported of a launch
+
+
+def _does(side: Side) -> str:
+    return "writes" if side.writes else "reads"
 
 
 def _made(returned: Any, kernel: Location) -> Location:

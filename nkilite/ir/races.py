@@ -1,0 +1,104 @@
+"""Races: what one core writes in shared memory between two meetings, while the other reads or writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir.accesses import Accesses, accesses, conflicts
+from nkilite.ir.phases import Phase, phases
+from nkilite.ir.program import Instruction, Program
+from nkilite.ir.types import Buffer
+
+
+class Side(NamedTuple):
+    """What a core does in a race."""
+
+    instruction: Instruction
+    writes: bool
+
+
+class Race(NamedTuple):
+    """Two instructions that are not ordered, of which one at least writes bytes [low, high) of a shared tensor."""
+
+    one: Side
+    other: Side
+    buffer: Buffer
+    low: int
+    high: int
+
+
+def races(programs: Sequence[Program]) -> Iterator[Race]:
+    """The races of two cores, once for each pair of lines.
+
+    What a runtime index chooses is not known before a kernel runs, and left out.
+    """
+    one, other = programs
+    touched = [_shared(program) for program in programs]
+    instructions = [list(program) for program in programs]
+    known: set[tuple] = set()
+    for mine, theirs in zip(phases(one), phases(other), strict=True):
+        pair = _near(_within(touched[0], mine), _within(touched[1], theirs))
+        for overlap in conflicts(*pair):
+            sides = [
+                _side(of[index], [*program.inputs, *program.outputs][overlap.space])
+                for program, of, index in zip(programs, instructions, (overlap.one, overlap.other), strict=True)
+            ]
+            key = *(side.instruction.location for side in sides), overlap.space
+            if key not in known:
+                known.add(key)
+                buffer = [*one.inputs, *one.outputs][overlap.space]
+                yield Race(sides[0], sides[1], buffer, overlap.low, overlap.high)
+
+
+def _side(instruction: Instruction, buffer: Buffer) -> Side:
+    operands = instruction.signature.operands
+    return Side(instruction, any(o.writes and instruction.access(o)[0] is buffer for o in operands))
+
+
+def _shared(program: Program) -> Accesses:
+    """What a program touches of inputs and outputs; spaces are their positions."""
+    numbers = np.full(len(program.buffers), -1)
+    for position, buffer in enumerate([*program.inputs, *program.outputs]):
+        numbers[buffer.id] = position
+    found = accesses(program)
+    exact = np.array([p.exact for p in found.patterns], bool)
+    inside = found.space < len(numbers)
+    inside[inside] = numbers[found.space[inside]] >= 0
+    chosen = found.only(inside & exact[found.pattern])
+    return chosen._replace(space=numbers[chosen.space])
+
+
+def _within(found: Accesses, phase: Phase) -> Accesses:
+    inside = np.zeros(len(found.instruction), bool)
+    for begin, end in phase:
+        inside |= (begin <= found.instruction) & (found.instruction < end)
+    return found.only(inside)
+
+
+def _near(one: Accesses, other: Accesses) -> tuple[Accesses, Accesses]:
+    """What remains without tensors nobody writes, and without what overlaps nothing of the other side."""
+    written = np.union1d(one.space[one.writes], other.space[other.writes])
+    one, other = (side.only(np.isin(side.space, written)).distinct() for side in (one, other))
+    return one.only(_overlaps(one, other)), other.only(_overlaps(other, one))
+
+
+def _overlaps(one: Accesses, other: Accesses) -> np.ndarray:
+    """Of every access, whether it may share bytes with one of the other side."""
+    result = np.zeros(len(one.space), bool)
+    ends = [_ends(one), _ends(other)]
+    for space in np.unique(one.space).tolist():
+        mine, theirs = one.space == space, other.space == space
+        if not theirs.any():
+            continue
+        order = np.argsort(other.low[theirs], kind="stable")
+        low, reach = other.low[theirs][order], np.maximum.accumulate(ends[1][theirs][order])
+        before = np.searchsorted(low, ends[0][mine])  # those that begin before it ends
+        result[mine] = (before > 0) & (reach[np.maximum(before, 1) - 1] > one.low[mine])
+    return result
+
+
+def _ends(found: Accesses) -> np.ndarray:
+    return found.low + np.array([p.span for p in found.patterns], np.int64)[found.pattern]

@@ -1,0 +1,374 @@
+"""Races between cores: planted ones are reported at both lines, what is apart or ordered is not."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+from cores_testing import half, launches, loaded, output
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite import errors
+
+BOTH = (0, 1)
+X = np.ones((8, 16), np.float32)
+RACES = []
+CLEAN = []
+
+
+def race(*says):
+    """A kernel body `(core, x, out, tile)` with a race between its lines that end in `# one` and `# other`."""
+
+    def add(body):
+        RACES.append(pytest.param(body, says, id=body.__name__))
+        return body
+
+    return add
+
+
+def clean(body):
+    CLEAN.append(pytest.param(body, id=body.__name__))
+    return body
+
+
+def around(body):
+    """The kernel of a body."""
+
+    def kernel(x):
+        out = output(x)
+        body(nl.program_id(0), x, out, loaded(x))
+        return out
+
+    return kernel
+
+
+# --- planted ----------------------------------------------------------------------------------------------------------
+
+
+@race("hbm", "core 0 writes bytes [0, 512) in nisa.dma_copy, and core 1 writes them")
+def both_write_everything(core, x, out, tile):
+    nisa.dma_copy(out, tile)  # one # other
+
+
+@race("core 0 writes bytes [192, 256) in", "and core 1 writes them")
+def a_row_too_many(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out[:4], tile[:4])  # one
+    else:
+        nisa.dma_copy(out[3:], tile[3:])  # other
+
+
+@race("core 0 writes", "core 1 reads them")
+def read_without_barrier(core, x, out, tile):
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])  # one
+    nisa.dma_copy(tile[half(1 - core, 8)], out[half(1 - core, 8)])  # other
+
+
+@race("core 0 reads bytes [256, 512)", "core 1 writes them")
+def read_of_what_the_other_writes(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(tile[:4], out[4:])  # one
+    else:
+        nisa.dma_copy(out, tile)  # other
+
+
+@race("core 0 writes", "core 1 reads")
+def read_before_the_barrier(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)  # one
+    else:
+        nisa.dma_copy(tile, out)  # other
+    nisa.core_barrier(out, BOTH)
+
+
+@race("core 0 writes", "core 1 writes")
+def written_again_after_the_barrier(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)
+    nisa.core_barrier(out, BOTH)
+    if core == 0:
+        nisa.dma_copy(out[2:6], tile[2:6])  # one
+    else:
+        nisa.dma_copy(out[5:7], tile[5:7])  # other
+
+
+@race("core 0 reads", "core 1 writes")
+def only_one_of_two_barriers(core, x, out, tile):
+    between = output(x)
+    nisa.dma_copy(between[half(core, 8)], tile[half(core, 8)])
+    nisa.core_barrier(between, BOTH)
+    if core == 0:
+        nisa.dma_copy(tile, between)  # one
+    else:
+        nisa.dma_copy(between[4:], tile[4:])  # other
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@race("core 0 writes bytes [32, 48)", "core 1 writes them")
+def columns_that_overlap(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out[:, :12], tile[:, :12])  # one
+    else:
+        nisa.dma_copy(out[:, 8:], tile[:, 8:])  # other
+
+
+@race("core 0 writes bytes [36, 40)", "core 1 writes them")
+def columns_that_interleave_and_meet_once(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out[:, 1::2], tile[:, 1::2])  # one
+    else:
+        nisa.dma_copy(out[:, 0:9:2], tile[:, 0:9:2])
+        nisa.dma_copy(out[:1, 9:10], tile[:1, 9:10])  # other
+
+
+@race("core 0 writes", "core 1 writes")
+def other_shape_of_the_same_bytes(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out[4:5], tile[:1])  # one
+    else:
+        nisa.dma_copy(out.reshape((128,))[79:81].reshape((1, 2)), tile[:1, :2])  # other
+
+
+@race("core 0 writes", "core 1 reads")
+def named_tensor(core, x, out, tile):
+    scratch = output(x, "scratch")
+    if core == 0:
+        nisa.dma_copy(scratch, tile)  # one
+    else:
+        nisa.dma_copy(tile, scratch)  # other
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@race("the cores race for x", "core 0 writes", "core 1 reads")
+def an_argument(core, x, out, tile):
+    nisa.core_barrier(out, BOTH)
+    if core == 0:
+        nisa.dma_copy(x[:1], tile[:1])  # one
+    else:
+        nisa.dma_copy(tile, x)  # other
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@race("core 0 writes", "core 1 reads")
+def an_exchange_orders_nothing_after_it(core, x, out, tile):
+    nisa.sendrecv(tile, tile, 1 - core, 1 - core, pipe_id=0)
+    if core == 0:
+        nisa.dma_copy(out, tile)  # one
+    else:
+        nisa.dma_copy(tile, out)  # other
+
+
+@race("core 0 writes", "core 1 writes")
+def far_apart_in_one_phase(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)  # one
+    for _ in range(20):
+        nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=1.0)
+    if core == 1:
+        nisa.dma_copy(out, tile)  # other
+
+
+@race("core 0 writes", "core 1 writes")
+def in_a_loop_of_the_device(core, x, out, tile):
+    def turn(i):
+        nisa.dma_copy(out, tile)  # one # other
+
+    nl.fori_loop(0, 3, turn)
+
+
+@race("core 0 reads", "core 1 writes")
+def from_one_turn_to_the_next(core, x, out, tile):
+    def turn(i):
+        if core == 0:
+            nisa.dma_copy(out[:4], tile[:4])
+        nisa.core_barrier(out, BOTH)
+        if core == 0:
+            nisa.dma_copy(tile[4:], out[4:])  # one
+
+    def other_turn(i):
+        nisa.dma_copy(out[4:], tile[4:])  # other
+        nisa.core_barrier(out, BOTH)
+
+    nl.fori_loop(0, 2, other_turn if core else turn)
+
+
+@race("core 0 writes", "core 1 reads")
+def after_a_loop_with_barriers(core, x, out, tile):
+    def turn(i):
+        nisa.core_barrier(out, BOTH)
+        if core == 0:
+            nisa.dma_copy(out, tile)  # one
+
+    nl.fori_loop(0, 2, turn)
+    if core == 1:
+        nisa.dma_copy(tile, out)  # other
+
+
+@race("core 0 writes", "core 1 reads")
+def before_a_loop_with_barriers(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)  # one
+
+    def turn(i):
+        if core == 1:
+            nisa.dma_copy(tile, out)  # other
+        nisa.core_barrier(out, BOTH)
+
+    nl.fori_loop(0, 1, turn)
+
+
+@race("core 0 writes", "core 1 reads")
+def around_a_loop_that_may_not_run(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)  # one
+    count = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.memset(count, 0)
+
+    def turn(i):
+        nisa.core_barrier(out, BOTH)
+
+    nl.fori_loop(0, nisa.register_alloc(count), turn)
+    if core == 1:
+        nisa.dma_copy(tile, out)  # other
+
+
+# --- in order, or apart -----------------------------------------------------------------------------------------------
+
+
+@clean
+def halves(core, x, out, tile):
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@clean
+def columns(core, x, out, tile):
+    nisa.dma_copy(out[:, half(core, 16)], tile[:, half(core, 16)])
+
+
+@clean
+def every_other_row(core, x, out, tile):
+    for row in range(core, 8, 2):
+        nisa.dma_copy(out[row : row + 1], tile[row : row + 1])
+
+
+@clean
+def every_other_column(core, x, out, tile):
+    nisa.dma_copy(out[:, core::2], tile[:, core::2])
+
+
+@clean
+def blocks_of_a_checkerboard(core, x, out, tile):
+    for i in range(2):
+        j = (i + core) % 2
+        nisa.dma_copy(out[half(i, 8), half(j, 16)], tile[half(i, 8), half(j, 16)])
+
+
+@clean
+def read_after_the_barrier(core, x, out, tile):
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+    nisa.core_barrier(out, BOTH)
+    nisa.dma_copy(tile, out)
+
+
+@clean
+def an_exchange_is_a_meeting(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)
+    nisa.sendrecv(tile, tile, 1 - core, 1 - core, pipe_id=0)
+    if core == 1:
+        nisa.dma_copy(tile, out)
+
+
+@clean
+def one_core_alone(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)
+        nisa.dma_copy(tile, out)
+
+
+@clean
+def private_memory(core, x, out, tile):
+    own = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.private_hbm)
+    nisa.dma_copy(own, tile)
+    nisa.dma_copy(out[half(core, 8)], own[half(core, 8)])
+
+
+@clean
+def tiles_of_the_same_name(core, x, out, tile):
+    nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=1.0)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@clean
+def barriers_in_turns(core, x, out, tile):
+    def turn(i):
+        nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+        nisa.core_barrier(out, BOTH)
+        nisa.dma_copy(tile[half(1 - core, 8)], out[half(1 - core, 8)])
+        nisa.core_barrier(out, BOTH)
+
+    nl.fori_loop(0, 3, turn)
+
+
+@clean
+def loop_that_runs_once(core, x, out, tile):
+    def turn(i):
+        if core == 1:
+            nisa.dma_copy(tile, x)
+        nisa.core_barrier(out, BOTH)
+        if core == 0:
+            nisa.dma_copy(x, tile)
+
+    nl.fori_loop(0, 1, turn)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@pytest.mark.parametrize("mode", ["simulate", "compiled"])
+@pytest.mark.parametrize(("body", "says"), RACES)
+def test_planted_races(body, says, mode, monkeypatch):
+    monkeypatch.setenv("NKILITE_RACES", "error")
+    with pytest.raises(errors.DataRace) as caught:
+        launches(around(body))[mode](X.copy())
+    message = str(caught.value)
+    assert all(text in message for text in says), message
+    lines, first = inspect.getsourcelines(body)
+    marked = {mark: first + i for i, line in enumerate(lines) for mark in ("# one", "# other") if mark in line}
+    assert caught.value.location.line == marked["# one"], message
+    assert f"core 1 at {__file__}:{marked['# other']}: " in message
+
+
+@pytest.mark.parametrize("mode", ["simulate", "compiled"])
+@pytest.mark.parametrize("body", CLEAN)
+def test_no_false_reports(body, mode, monkeypatch):
+    monkeypatch.setenv("NKILITE_RACES", "error")
+    launches(around(body))[mode](X.copy())
+
+
+@pytest.mark.parametrize("mode", ["simulate", "compiled"])
+def test_what_the_setting_does(mode, monkeypatch):
+    launch = launches(around(both_write_everything))[mode]
+    with pytest.warns(errors.RaceWarning, match="core 1 at .*test_races.py") as caught:
+        np.testing.assert_array_equal(launch(X), X)
+    assert {w.filename for w in caught} == {__file__}
+    monkeypatch.setenv("NKILITE_RACES", "off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        launch(X)
+    monkeypatch.setenv("NKILITE_RACES", "error")
+    with pytest.raises(errors.DataRace):
+        launch(X)
+    monkeypatch.setenv("NKILITE_RACES", "yes")
+    with pytest.raises(errors.InvalidSetting, match="warn, error or off"):
+        launch(X)
+
+
+def test_a_kernel_from_the_disk_cache_warns_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NKILITE_VERIFY", "0")
+    for _ in range(2):
+        with pytest.warns(errors.RaceWarning):
+            nki.jit(around(both_write_everything))[2](X)
