@@ -51,6 +51,9 @@ class NkiError(Exception):
             lines.append(f"  at {self.location}")
             if self.location.source:
                 lines.append(f"     {self.location.source}")
+        made = self.fields.get("made_at")
+        if made is not None and made != self.location:
+            lines.append(f"  the view was made at {made}")
         fix = self.fields.get("fix") or self.remedy.format(**self.fields)
         if fix:
             lines.append(f"  fix: {fix}" if fix.endswith((".", "?")) else f"  fix: {fix}.")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from nkilite.dtypes import DType
-from nkilite.location import UNKNOWN, Location
+from nkilite.errors import ViewError
+from nkilite.location import UNKNOWN, Location, here
 
 
 class MemoryRegion(Enum):
@@ -79,6 +80,22 @@ class Indirection:
         return f"{self.kind.value}({self.index}) * {self.stride} < {self.limit}"
 
 
+class Problem(NamedTuple):
+    """Why a view cannot be used: the error that whoever uses it gets."""
+
+    error: type[ViewError]
+    fields: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: type[ViewError], **fields: Any) -> Problem:
+        """That of a view made at the user's line."""
+        return cls(error, {**fields, "made_at": here()})
+
+    def raised(self) -> ViewError:
+        """The error, at the user's line that uses the view."""
+        return self.error(**self.fields)
+
+
 class ViewType:
     """Interned: memory, dtype, shape and element strides of a view; two equal types are the same object.
 
@@ -90,10 +107,12 @@ class ViewType:
         free_size: elements per partition.
         free_bytes: bytes per partition that the elements take when packed.
         slices: what index expressions select from views of this type, kept by nkilite/trace/tensor.py.
+        problem: for views that kernels may make but not use; such types are not interned, and in no signature.
     """
 
     __slots__ = (
-        "dtype", "free_bytes", "free_size", "indirection", "ndim", "region", "shape", "size", "slices", "strides",
+        "dtype", "free_bytes", "free_size", "indirection", "ndim", "problem", "region", "shape", "size", "slices",
+        "strides",
     )
     _interned: ClassVar[dict[tuple, ViewType]] = {}
     _dense: ClassVar[dict[tuple, ViewType]] = {}
@@ -104,13 +123,14 @@ class ViewType:
     strides: tuple[int, ...]
     indirection: Indirection | None
 
-    def __init__(self, region, dtype, shape, strides, indirection) -> None:
+    def __init__(self, region, dtype, shape, strides, indirection, problem: Problem | None = None) -> None:
         self.region, self.dtype, self.shape, self.strides, self.indirection = region, dtype, shape, strides, indirection
         self.ndim = len(shape)
         self.size = prod(shape)
         self.free_size = prod(shape[1:])
         self.free_bytes = self.free_size * dtype.itemsize
         self.slices: dict[tuple, tuple[ViewType, int]] = {}
+        self.problem = problem
 
     @classmethod
     def of(
@@ -120,7 +140,10 @@ class ViewType:
         shape: tuple[int, ...],
         strides: tuple[int, ...],
         indirection: Indirection | None = None,
+        problem: Problem | None = None,
     ) -> ViewType:
+        if problem is not None:
+            return cls(region, dtype, shape, strides, indirection, problem)
         key = (region, dtype, shape, strides, indirection)
         found = cls._interned.get(key)
         if found is None:

@@ -170,8 +170,10 @@ class _Counted:
         self._lower, self._upper, self._step = lower, upper, step
 
     def turns(self) -> Generator[VirtualRegister, None, None]:
-        """The index, in every turn of the body."""
+        """The index, in every turn of the body; nothing is recorded of a loop that is known to have none."""
         bounds = self._lower, self._upper
+        if not any(isinstance(bound, VirtualRegister) for bound in bounds) and self._lower >= self._upper:
+            return
         plain = any(isinstance(b, VirtualRegister) and not isinstance(b, NkiScalar) for b in bounds)
         index = register_alloc() if plain else new_scalar()
         counter = self.builder.allocate(MemoryRegion.registers, (1, 2), int32)

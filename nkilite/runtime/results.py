@@ -66,6 +66,8 @@ def check_returned(returned: Any, program: Program, kernel: str, location: Locat
                 instruction=f"kernel {kernel!r}", operand="a returned value", tensor=buffer.label,
                 made=buffer.location, location=location,
             )
+        if value.type.problem is not None:
+            raise value.type.problem.raised()
         if value.buffer.on_chip or value.is_indirect():
             what = f"a tensor in {str(value.buffer).upper()}" if value.buffer.on_chip else "an indirect view"
             raise InvalidReturn(kernel=kernel, what=what, location=buffer.location)

@@ -508,6 +508,8 @@ def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
     if role is Role.attribute:
         return _attribute(definition, parameter, value)
     if isinstance(value, NkiTensor):
+        if value.type.problem is not None:
+            raise value.type.problem.raised()
         if role is not Role.immediate:
             return value.type
     elif isinstance(value, _NUMBERS):

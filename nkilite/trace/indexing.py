@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nkilite.errors import EmptySlice, IndexOutOfBounds, InvalidIndex, InvalidView, TooManyIndices, describe
+from nkilite.ir.types import Problem
 from nkilite.trace.indirection import is_runtime_index
 from nkilite.trace.refusals import Refusals
 from nkilite.trace.view_arguments import is_int, require_ints
@@ -36,6 +37,7 @@ class Selection(NamedTuple):
     Attributes:
         offset: elements from the beginning of the indexed view.
         first: what a static key did to dimension 0, "slice" or "index"; None when it kept all of it.
+        problem: the first slice that selects nothing, which matters if somebody uses it.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +45,7 @@ class Selection(NamedTuple):
     offset: int
     first: str | None
     runtime: RuntimeIndex | None
+    problem: Problem | None
 
 
 def select(tensor: NkiTensor, key: Any) -> Selection:
@@ -52,7 +55,7 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
     fewer than two dimensions (in HBM: none) would be left.
 
     Raises:
-        IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex, InvalidView.
+        IndexOutOfBounds, TooManyIndices, InvalidIndex, InvalidView.
     """
     keys = _one_per_dimension(tensor, key)
     shape: list[int] = []
@@ -61,18 +64,24 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
     offset = 0
     removed = (1, 1)
     first: str | None = None
+    problem: Problem | None = None
     on_chip = tensor.type.region.on_chip
     for dim, (k, size, stride) in enumerate(zip(keys, tensor.shape, tensor.strides, strict=True)):
         if isinstance(k, DynamicSlice):
-            require_ints("nl.ds", size=k.size)
+            count = _count(k, size, dim, tensor)
             if not is_int(k.start):
-                runtime.append(RuntimeIndex(dim, k.start, size - int(k.size) + 1))
-                shape.append(int(k.size))
+                if not count:
+                    problem = problem or Problem.of(EmptySlice, index="nl.ds of size 0", dim=dim, size=size)
+                runtime.append(RuntimeIndex(dim, k.start, size - count + 1))
+                shape.append(count)
                 strides.append(stride)
                 continue
-            k = slice(int(k.start), int(k.start) + int(k.size))
+            start = int(k.start) % size if -size <= k.start < 0 else int(k.start)
+            k = slice(start, start + count)
         if isinstance(k, slice):
             start, count, step = _bounds(k, size, dim, tensor)
+            if not count:
+                problem = problem or Problem.of(EmptySlice, index=_show(k), dim=dim, size=size)
             if dim == 0 and (start, count, step) != (0, size, 1):
                 first = "slice"
             offset += start * stride
@@ -104,7 +113,15 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
             reason="a view has at most one runtime index",
             hint="combine the indices into one before indexing.",
         )
-    return Selection(tuple(shape), tuple(strides), offset, first, runtime[0] if runtime else None)
+    return Selection(tuple(shape), tuple(strides), offset, first, runtime[0] if runtime else None, problem)
+
+
+def _count(key: DynamicSlice, size: int, dim: int, tensor: NkiTensor) -> int:
+    """The elements that nl.ds selects, at most as many as there are."""
+    require_ints("nl.ds", size=key.size)
+    if not 0 <= key.size <= size:
+        raise IndexOutOfBounds(index=f"nl.ds of size {key.size}", dim=dim, size=size, of=of_tensor(tensor))
+    return int(key.size)
 
 
 def cache_key(key: Any) -> tuple:
@@ -146,10 +163,7 @@ def _bounds(key: slice, size: int, dim: int, tensor: NkiTensor) -> tuple[int, in
         if bound is not None and not -size <= bound <= size:
             raise IndexOutOfBounds(index=_show(key), dim=dim, size=size, of=of_tensor(tensor))
     start, stop, step = key.indices(size)
-    count = len(range(start, stop, step))
-    if count == 0:
-        raise EmptySlice(index=_show(key), dim=dim, size=size)
-    return start, count, step
+    return start, len(range(start, stop, step)), step
 
 
 def _show(key: slice) -> str:

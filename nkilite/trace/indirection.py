@@ -27,6 +27,8 @@ def index_tensor(value: Any, what: str) -> NkiTensor:
     index = value if isinstance(value, Refusals) else getattr(value, "register_tensor", value)
     if not isinstance(index, Refusals):
         found = type(index).__name__
+    elif index.type.problem is not None:
+        raise index.type.problem.raised()
     elif index.type.region.on_chip and index.dtype.is_integer:
         return index
     else:

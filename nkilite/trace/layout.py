@@ -62,7 +62,7 @@ def reshape_strides(
 
 def infer_size(shape: tuple[int, ...], total: int) -> tuple[int, ...] | None:
     """Replace a single -1 in `shape` so that its product is `total`; None when that is impossible."""
-    if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+    if shape.count(-1) > 1 or any(n < -1 for n in shape):
         return None
     if -1 in shape:
         known = -prod(shape)

@@ -19,15 +19,14 @@ from nkilite.errors import (
     InvalidDimension,
     InvalidReshape,
     InvalidView,
-    PartitionStrideMismatch,
     TensorAsNumber,
 )
-from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, ViewType, contiguous_strides
+from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, Problem, ViewType, contiguous_strides
 from nkilite.trace import indexing, layout
 from nkilite.trace.indirection import index_tensor, reachable
 from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
-from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, require_inside, require_ints
+from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, pattern_problem, require_ints
 
 _new = object.__new__
 _SLICES_KEPT = 4096  # per view type; kernels do not come back to more
@@ -35,6 +34,9 @@ _SLICES_KEPT = 4096  # per view type; kernels do not come back to more
 
 class NkiTensor(Refusals):
     """A view: `shape`, `strides`, `offset` (elements of `dtype`) over storage in `buffer` memory.
+
+    A slice that selects nothing and a pattern that leaves its storage are views, too, which only fail where they are
+    used: their types have a `problem`, which what is made of them inherits.
 
     On-chip tensors (SBUF, PSUM) keep dimension 0 as the partition dimension and have at least two dimensions; HBM
     tensors have at least one. A tensor is always true in a condition, so kernels can test optional ones for None.
@@ -119,7 +121,7 @@ class NkiTensor(Refusals):
         """Index with integers, slices, Ellipsis and nl.ds.
 
         Raises:
-            IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex.
+            IndexOutOfBounds, TooManyIndices, InvalidIndex; EmptySlice where a view of nothing is used.
         """
         # What a key selects depends on the type of the view alone: its type and distance are found once for all tiles.
         known: tuple | None = None
@@ -143,7 +145,7 @@ class NkiTensor(Refusals):
             view.index = None
             return view
         view = self._getitem(key)
-        if view.index is None and len(self.type.slices) < _SLICES_KEPT:
+        if view.index is None and view.type.problem is None and len(self.type.slices) < _SLICES_KEPT:
             self.type.slices[known] = view.type, view.byte_offset - self.byte_offset
         return view
 
@@ -153,21 +155,21 @@ class NkiTensor(Refusals):
             raise InvalidView(operation=found.first, reason="dimension 0 has a runtime index per position",
                               hint="slice the index tensor instead.")
         if found.runtime is None:
-            return self._view(found.shape, found.strides, found.offset)
+            return self._view(found.shape, found.strides, found.offset, found.problem)
         dim, index, limit = found.runtime
-        return self._dynamic(found.shape, found.strides, found.offset, dim, index, limit)
+        return self._dynamic(found.shape, found.strides, found.offset, dim, index, limit, found.problem)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy `value` (a tensor or a number) into the view, as nisa.tensor_copy, dma_copy or memset would."""
         assign[0](self[key], value)
 
     def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
-        """Elements start, start + step, ... below end of one dimension. Raises IndexOutOfBounds, EmptySlice."""
+        """Elements start, start + step, ... below end of one dimension. Raises IndexOutOfBounds."""
         dim = self._dim(dim, "slice")
         require_ints("slice", start=start, end=end, step=step)
         if step < 1:
             raise InvalidView(operation="slice", reason=f"step {step} is below 1", hint="use a positive step.")
-        if not 0 <= start < end <= self.shape[dim]:
+        if not 0 <= start <= end <= self.shape[dim]:
             raise IndexOutOfBounds(index=f"{start}:{end}", dim=dim, size=self.shape[dim], of=indexing.of_tensor(self))
         return self[(slice(None),) * dim + (slice(start, end, step),)]
 
@@ -205,7 +207,7 @@ class NkiTensor(Refusals):
         count = index.shape[0]
         return self._indirect(
             IndirectKind.vector, index, self.strides[0], self.shape[0],
-            (count, *self.shape[1:]), (0, *self.strides[1:]), self.byte_offset,
+            (count, *self.shape[1:]), (0, *self.strides[1:]), self.byte_offset, self.dtype, self.type.problem,
         )
 
     # --- shape ----------------------------------------------------------------------------------------------------
@@ -331,7 +333,7 @@ class NkiTensor(Refusals):
             raise InvalidView(operation="view", reason="the view has a runtime index",
                               hint="reinterpret before indexing.")
         if old_size == new_size:
-            return NkiTensor(self.storage, ViewType.of(self.buffer, new, self.shape, self.strides), self.byte_offset)
+            return self._reinterpreted(new, self.shape, self.strides)
         last_bytes = self.shape[-1] * old_size
         if self.shape[-1] != 1 and self.strides[-1] != 1:
             raise InvalidView(operation="view", reason=f"the last dimension has stride {self.strides[-1]}",
@@ -343,8 +345,7 @@ class NkiTensor(Refusals):
             raise InvalidView(operation="view", reason=f"{last_bytes} bytes at byte {self.byte_offset} do not divide "
                               f"into {new} elements", hint=f"make sizes and offsets multiples of {new_size} bytes.")
         shape = (*self.shape[:-1], last_bytes // new_size)
-        strides = (*(s // new_size for s in strides_bytes), 1)
-        return NkiTensor(self.storage, ViewType.of(self.buffer, new, shape, strides), self.byte_offset)
+        return self._reinterpreted(new, shape, (*(s // new_size for s in strides_bytes), 1))
 
     reinterpret_cast = view
 
@@ -367,7 +368,7 @@ class NkiTensor(Refusals):
             dtype: reinterpret the storage; strides, counts and offset then count such elements.
 
         Raises:
-            PartitionStrideMismatch, PatternOutOfBounds, InvalidView.
+            InvalidView; PartitionStrideMismatch, PatternOutOfBounds where such a view is used.
         """
         element = element_type(".ap()", dtype) if dtype is not None else self.dtype
         pairs = pattern_pairs(pattern)
@@ -376,26 +377,27 @@ class NkiTensor(Refusals):
         require_ints(".ap()", indirect_dim=indirect_dim)
         strides, shape = tuple(s for s, _ in pairs), tuple(n for _, n in pairs)
         byte_offset = self.byte_offset + int(offset or 0) * element.itemsize
-        region = self.type.region
-        per_partition = self.storage.partition_bytes // element.itemsize
-        if region.on_chip and shape[0] > 1 and strides[0] != per_partition:
-            raise PartitionStrideMismatch(found=strides[0], expected=per_partition)
         if scalar_offset is not None and vector_offset is not None:
             raise InvalidView(operation=".ap()", reason="both scalar_offset and vector_offset are given",
                               hint="pass one of them.")
-        dynamic = scalar_offset is not None or vector_offset is not None
-        static_strides = (0, *strides[1:]) if vector_offset is not None else strides
-        require_inside(self.storage, pairs, static_strides, byte_offset // element.itemsize, per_partition)
-        if not dynamic:
-            return NkiTensor(self.storage, ViewType.of(region, element, shape, strides), byte_offset)
+        scattered = vector_offset is not None
+        problem = pattern_problem(self.storage, pairs, scattered, byte_offset, element)
+        if scalar_offset is None and not scattered:
+            type = ViewType.of(self.type.region, element, shape, strides, problem=problem)
+            return NkiTensor(self.storage, type, byte_offset)
         if not 0 <= indirect_dim < self.ndim:
             raise InvalidDimension(operation=".ap(indirect_dim=)", found=indirect_dim, shape=self.shape,
                                    last=self.ndim - 1)
-        stride = prod(self.shape[indirect_dim + 1:]) * self.dtype.itemsize // element.itemsize
-        kind = IndirectKind.scalar if scalar_offset is not None else IndirectKind.vector
-        index = index_tensor(scalar_offset if scalar_offset is not None else vector_offset, f"{kind.value}_offset")
+        stride, rest = divmod(prod(self.shape[indirect_dim + 1:]) * self.dtype.itemsize, element.itemsize)
+        if rest:
+            raise InvalidView(
+                operation=".ap()", reason=f"dimension {indirect_dim} of shape {self.shape}, {self.dtype}, has no whole "
+                f"number of {element} elements from one index to the next", hint="reinterpret rows of whole elements.")
+        kind = IndirectKind.vector if scattered else IndirectKind.scalar
+        index = index_tensor(vector_offset if scattered else scalar_offset, f"{kind.value}_offset")
+        strides = (0, *strides[1:]) if scattered else strides
         limit = self.shape[indirect_dim]
-        return self._indirect(kind, index, stride, limit, shape, static_strides, byte_offset, element)
+        return self._indirect(kind, index, stride, limit, shape, strides, byte_offset, element, problem)
 
     # --- looking at it while simulating -------------------------------------------------------------------------------
 
@@ -404,7 +406,10 @@ class NkiTensor(Refusals):
 
         Raises:
             TensorAsNumber: the kernel is being traced, so there are no values yet.
+            ViewError: the view cannot be used.
         """
+        if self.type.problem is not None:
+            raise self.type.problem.raised()
         if self.storage.data is None:
             raise TensorAsNumber(use="an array", hint="run the kernel with nki.simulate to look at values.")
         from nkilite.trace.storage import read
@@ -413,35 +418,42 @@ class NkiTensor(Refusals):
 
     def __repr__(self) -> str:
         text = f"NkiTensor({self.storage.label}: {self.dtype} {self.shape} in {self.buffer})"
-        if self.storage.data is not None and self.index is None:
+        if self.storage.data is not None and self.index is None and self.type.problem is None:
             text += f"\n{self.numpy()}"
         return text
 
     # --- internals ------------------------------------------------------------------------------------------------
 
-    def _view(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> NkiTensor:
+    def _view(
+        self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, problem: Problem | None = None
+    ) -> NkiTensor:
         kind = self.type
         return NkiTensor(
             self.storage,
-            ViewType.of(kind.region, kind.dtype, shape, strides, kind.indirection),
+            ViewType.of(kind.region, kind.dtype, shape, strides, kind.indirection, problem or kind.problem),
             self.byte_offset + offset * kind.dtype.itemsize,
             self.index,
         )
 
+    def _reinterpreted(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> NkiTensor:
+        type = ViewType.of(self.type.region, dtype, shape, strides, problem=self.type.problem)
+        return NkiTensor(self.storage, type, self.byte_offset)
+
     def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: Any,
-                 limit: int) -> NkiTensor:
+                 limit: int, problem: Problem | None = None) -> NkiTensor:
         if self.type.region.on_chip and dim == 0:
             self._guard_partition(0, "a runtime index", "index a free dimension.")
         tensor = index_tensor(index, "runtime index")
         return self._indirect(IndirectKind.scalar, tensor, self.strides[dim], limit, shape, strides,
-                              self.byte_offset + offset * self.dtype.itemsize)
+                              self.byte_offset + offset * self.dtype.itemsize, self.dtype,
+                              problem or self.type.problem)
 
     def _indirect(self, kind: IndirectKind, index: NkiTensor, stride: int, limit: int, shape: tuple[int, ...],
-                  strides: tuple[int, ...], byte_offset: int, dtype: DType | None = None) -> NkiTensor:
-        element = dtype or self.dtype
-        limit = min(limit, reachable(self.storage, element, byte_offset, shape, strides, stride))
-        indirection = Indirection.of(kind, index.type, stride, limit)
-        type = ViewType.of(self.type.region, element, shape, strides, indirection)
+                  strides: tuple[int, ...], byte_offset: int, dtype: DType, problem: Problem | None) -> NkiTensor:
+        if problem is None:
+            limit = min(limit, reachable(self.storage, dtype, byte_offset, shape, strides, stride))
+        indirection = Indirection.of(kind, index.type, stride, max(limit, 0))
+        type = ViewType.of(self.type.region, dtype, shape, strides, indirection, problem)
         return NkiTensor(self.storage, type, byte_offset, index)
 
     @staticmethod

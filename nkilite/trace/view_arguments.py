@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nkilite.dtypes import ALL, DType, as_dtype
-from nkilite.errors import InvalidOperand, InvalidView, PatternOutOfBounds, describe
-from nkilite.ir.types import Buffer, extent
+from nkilite.errors import InvalidOperand, InvalidView, PartitionStrideMismatch, PatternOutOfBounds, describe
+from nkilite.ir.types import Buffer, Problem, extent
 
 
 def is_int(value: Any) -> bool:
@@ -44,10 +44,10 @@ def pattern_pairs(pattern: Any) -> list[tuple[int, int]]:
             hint="write [[stride, count], ...], the partition dimension first on chip.",
         )
     pairs = [(int(s), int(n)) for s, n in pattern]
-    if not pairs or min(n for _, n in pairs) < 1:
+    if not pairs or min(n for _, n in pairs) < 0:
         raise InvalidView(
-            operation=".ap()", reason=f"pattern {list(map(list, pairs))} selects nothing",
-            hint="every count must be at least 1.",
+            operation=".ap()", reason=f"pattern {list(map(list, pairs))} has no size",
+            hint="write at least one pair, whose count is at least 1.",
         )
     return pairs
 
@@ -56,31 +56,52 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == 2 and all(is_int(v) for v in value)
 
 
-def require_inside(
-    storage: Buffer, pairs: list[tuple[int, int]], strides: tuple[int, ...], start: int, per_partition: int
-) -> None:
-    """Raise PatternOutOfBounds for a pattern that leaves its storage or, on chip, its partitions.
+def pattern_problem(storage: Buffer, pairs: list[tuple[int, int]], scattered: bool, byte: int, dtype: DType) -> (
+    Problem | None
+):
+    """Why no instruction can follow a pattern: it leaves its storage or, on chip, its partitions; None if it does not.
 
     Args:
-        pairs: the pattern.
-        strides: those of its static part.
-        start: its first element in the storage.
-        per_partition: elements in a partition (on chip) or row of the storage.
+        pairs: the pattern, in elements of `dtype`.
+        scattered: its first stride has no meaning, because every position has an index of its own.
+        byte: where in the storage its first element begins.
     """
+    pattern, size, row = [list(p) for p in pairs], dtype.itemsize, storage.partition_bytes
     on_chip = storage.region.on_chip
-    shape = tuple(n for _, n in pairs)
-    free = slice(1 if on_chip else 0, None)
-    position = start % per_partition if on_chip else start
-    total = per_partition if on_chip else per_partition * storage.partitions
-    low, high = (position + end for end in extent(shape[free], strides[free]))
-    last = start // per_partition + shape[0] - 1
-    if on_chip and not 0 <= last < storage.partitions:
-        reaches, size = f"partition {last}", f"{storage.partitions} partitions"
-    elif low < 0 or high >= total:
-        reaches = f"element {low if low < 0 else high}"
-        size = f"{total} in each partition" if on_chip else f"{total} elements"
+    if any(n == 0 for _, n in pairs):
+        return Problem.of(
+            InvalidView, operation=".ap()", reason=f"pattern {pattern} selects nothing",
+            hint="every count must be at least 1.",
+        )
+    if byte % size or (on_chip and row % size):
+        what = f"it begins at byte {byte}" if byte % size else f"a partition of {storage.label} has {row} bytes"
+        return Problem.of(
+            InvalidView, operation=".ap()", reason=f"{what}, and elements of {dtype} have {size}",
+            hint=f"make offsets and partitions multiples of {size} bytes.",
+        )
+    start = byte // size
+    if on_chip:
+        per_partition = row // size
+        if pairs[0][1] > 1 and pairs[0][0] != per_partition:
+            return Problem.of(PartitionStrideMismatch, found=pairs[0][0], expected=per_partition)
+        first, position = divmod(start, per_partition)
+        found, what, whole = _outside([(1, pairs[0][1])], first, storage.partitions), "partition", "{} partitions"
+        limit = storage.partitions
+        if found is None:
+            what, whole, limit = "element", "{} in each partition", per_partition
+            found = _outside(pairs[1:], position, limit)
     else:
-        return
-    raise PatternOutOfBounds(
-        pattern=[list(p) for p in pairs], offset=start, reaches=reaches, size=size, tensor=storage.label
+        what, whole, limit = "element", "{} elements", storage.size_bytes // size
+        found = _outside(pairs[1:] if scattered else pairs, start, limit)
+    if found is None:
+        return None
+    return Problem.of(
+        PatternOutOfBounds, pattern=pattern, offset=start, reaches=f"{what} {found}", size=whole.format(limit),
+        tensor=storage.label,
     )
+
+
+def _outside(pairs: list[tuple[int, int]], start: int, size: int) -> int | None:
+    """The first or last position of a pattern if it is not in [0, size)."""
+    low, high = extent([n for _, n in pairs], [s for s, _ in pairs])
+    return start + low if start + low < 0 else start + high if start + high >= size else None

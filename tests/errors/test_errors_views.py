@@ -47,12 +47,12 @@ def ds_past_the_end(x):
 
 @mistake(EmptySlice, "8:8", "size 32", "at least one")
 def empty_slice(x):
-    x[:, 8:8]  # here
+    nisa.dma_copy(x, x[:, 8:8])  # here
 
 
 @mistake(EmptySlice, "size 32")
 def ds_of_nothing(x):
-    x[:, nl.ds(8, 0)]  # here
+    nisa.dma_copy(x, x[:, nl.ds(8, 0)])  # here
 
 
 @mistake(TooManyIndices, "3 indices", "2 dimensions", "(64, 32)")
@@ -263,37 +263,70 @@ def view_of_a_strided_slice(x):
 
 @mistake(PartitionStrideMismatch, "31", "32", "[32, n]")
 def pattern_partition_stride(x):
-    sbuf().ap([[31, 64], [1, 16]])  # here
+    nisa.dma_copy(x, sbuf().ap([[31, 64], [1, 16]]))  # here
 
 
 @mistake(PatternOutOfBounds, "has 2048", "element 2063", "reduce")
 def pattern_past_the_end(x):
-    x.ap([[32, 64], [1, 48]])  # here
+    nisa.dma_copy(x, x.ap([[32, 64], [1, 48]]))  # here
 
 
 @mistake(PatternOutOfBounds, "offset 40", "x")
 def pattern_offset_past_the_end(x):
-    x.ap([[32, 64], [1, 32]], offset=40)  # here
+    nisa.dma_copy(x, x.ap([[32, 64], [1, 32]], offset=40))  # here
 
 
 @mistake(PatternOutOfBounds, "-1")
 def pattern_before_the_start(x):
-    x.ap([[32, 64], [-1, 2]])  # here
+    nisa.dma_copy(x, x.ap([[32, 64], [-1, 2]]))  # here
 
 
 @mistake(PatternOutOfBounds, "element 39", "32 in each partition")
 def pattern_leaves_its_partition(x):
-    sbuf().ap([[32, 32], [1, 40]])  # here
+    nisa.dma_copy(x, sbuf().ap([[32, 32], [1, 40]]))  # here
 
 
 @mistake(PatternOutOfBounds, "partition 64", "64 partitions")
 def pattern_of_too_many_partitions(x):
-    sbuf()[1:].ap([[32, 64], [1, 32]])  # here
+    nisa.dma_copy(x, sbuf()[1:].ap([[32, 64], [1, 32]]))  # here
 
 
 @mistake(InvalidView, ".ap()", "[[32, 64], [1, 0]]", "at least 1")
 def pattern_of_nothing(x):
-    x.ap([[32, 64], [1, 0]])  # here
+    nisa.dma_copy(x, x.ap([[32, 64], [1, 0]]))  # here
+
+
+@mistake(InvalidView, "begins at byte 1", "have 4", "the view was made at")
+def pattern_within_an_element(x):
+    view = sbuf((64, 32), nl.uint8)[:, 1:].ap([[8, 64], [1, 2]], dtype=nl.int32)
+    nisa.dma_copy(x[:, 0:2], view[:, ::-1])  # here
+
+
+@mistake(InvalidView, "a partition of", "7 bytes", "have 4")
+def pattern_of_elements_across_partitions(x):
+    nisa.dma_copy(x[:4, 0:1], sbuf((4, 7), nl.uint8).ap([[1, 4], [1, 1]], dtype=nl.int32))  # here
+
+
+@mistake(PatternOutOfBounds, "partition -1", "64 partitions")
+def pattern_before_the_first_partition(x):
+    nisa.dma_copy(x[0:2, 0:1], sbuf().ap([[32, 2], [1, 1]], offset=-1))  # here
+
+
+@mistake(EmptySlice, "64:", "the view was made at")
+def slice_of_nothing_used_later(x):
+    rest = x[64:]
+    tile = sbuf()
+    nisa.dma_copy(tile[0:1], rest)  # here
+
+
+@mistake(IndexOutOfBounds, "nl.ds of size 100", "size 64")
+def ds_of_more_than_there_is(x):
+    x[nl.ds(nisa.register_alloc(0), 100)]  # here
+
+
+@mistake(IndexOutOfBounds, "nl.ds of size -3")
+def ds_of_negative_size(x):
+    x[nl.ds(8, -3)]  # here
 
 
 @mistake(InvalidView, ".ap()", "[32, 64]", "[stride, count]")

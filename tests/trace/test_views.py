@@ -328,7 +328,7 @@ def test_access_patterns(memory: Any, data: st.DataObject) -> None:
         view = placed(x, memory)[first:]
         if not inside:
             with pytest.raises(errors.PatternOutOfBounds):
-                view.ap(pattern, offset=offset)
+                view.ap(pattern, offset=offset).numpy()
             return
         strides = [4 * s for s, _ in pattern]
         start = base[first:].reshape(-1)[offset:]
