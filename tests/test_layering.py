@@ -22,6 +22,7 @@ LAYERS = [
     ["language"],
     ["native"],
     ["runtime"],
+    ["frameworks"],
     ["collectives", "compiler", "typing", "testing", "compat", "profiling"],
     ["cli"],
     ["pytest_plugin", "__main__"],

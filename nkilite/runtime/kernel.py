@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from nkilite import knobs
 from nkilite.codegen.host import host
+from nkilite.dtypes import as_dtype
 from nkilite.errors import NkiError
 from nkilite.ir.program import Program
 from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation
 from nkilite.passes.pipeline import run_pipeline
+from nkilite.runtime import delegation
+from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments, bind
 from nkilite.runtime.fingerprint import fingerprint
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
@@ -25,8 +30,18 @@ from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.specialization import Launcher, Specialization
 from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import simulate as run_simulated
-from nkilite.runtime.tracing import trace
+from nkilite.runtime.tracing import simulated_outputs, trace
 from nkilite.trace import active
+
+_count = itertools.count()
+numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those that can hold a number only
+
+
+class Gradient(NamedTuple):
+    """What `register_autograd` was given."""
+
+    backward: Callable[..., Any]
+    setup_context: Callable[..., Any] | None
 
 
 class Kernel:
@@ -51,6 +66,9 @@ class Kernel:
         self.simulated = simulated
         self.schedule: Schedule = ()
         self._on_cores: dict[int, Kernel] = {}
+        self.gradient: Gradient | None = None
+        self.number = next(_count)
+        numbered[self.number] = self
         kinds = {p.kind for p in self.signature.parameters.values()}
         self._takes_out = "out" not in self.signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds
         self._calls = Calls(self, self._takes_out)
@@ -110,6 +128,7 @@ class Kernel:
         if found is None:
             found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated)
             found.schedule = self.schedule
+        found.gradient = self.gradient
         return found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -117,6 +136,8 @@ class Kernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
+        if delegation.delegate.compiling():
+            return delegation.delegate.in_graph(self, args, kwargs)
         if active.builder_or_none() is not None:
             return self._inline(args, kwargs)
         try:
@@ -133,6 +154,8 @@ class Kernel:
 
     def _run(self, args: tuple, kwargs: dict[str, Any], key: tuple | None) -> Any:
         """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
+        if delegation.delegate.wanted(args, kwargs):
+            return delegation.delegate.call(self, args, kwargs)
         out = kwargs.get("out") if self._takes_out else None
         named = {k: v for k, v in kwargs.items() if k != "out"} if self._takes_out else kwargs
         arguments = bind(self, args, named)
@@ -143,6 +166,30 @@ class Kernel:
         if key is not None and not specialization.merged:
             self._calls.add(key, args, kwargs, specialization)
         return result
+
+    def outputs(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Run once; the new arrays the kernel makes, in the order in which it makes outputs, whole."""
+        arguments = bind(self, args, kwargs)
+        if self.simulated or knobs.simulator():
+            return simulated_outputs(self, arguments)
+        specialization = self._specialize(arguments)
+        arrays = specialization.place(arguments.arrays)
+        specialization.executable.run(arrays)
+        made = zip(arrays[len(arguments.arrays):], specialization.executable.image.outputs, strict=True)
+        return [to_framework(array, as_dtype(spec.dtype), arguments.framework) for array, spec in made]
+
+    def register_autograd(
+        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any] | None = None
+    ) -> None:
+        """Give the kernel a gradient in torch, as `torch.library.register_autograd` does for operators.
+
+        Args:
+            backward: called with a context and a gradient for every tensor the kernel makes; returns a gradient for
+                every parameter of the kernel in order, None where there is none, nested as the argument is.
+            setup_context: called with the context, the arguments in the order of parameters, and what the kernel
+                returned, to save what `backward` needs.
+        """
+        self.gradient = Gradient(backward, setup_context)
 
     def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run as a part of the kernel that is being traced."""

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nkilite import knobs
+from nkilite.dtypes import from_numpy
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
 from nkilite.runtime.aliases import merge, refusal
+from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.grid import cores_of
@@ -61,6 +63,24 @@ def trace(kernel: Kernel, arguments: Arguments) -> Traced:
 
 def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
     """Run a kernel by the reference rules; its results, written to `out` unless that is None."""
+    results, arrays = _simulated(kernel, arguments)
+    if out is None:
+        return collect(results, arguments.originals, arrays, arguments.framework)
+    destinations = Destinations(out, results, arguments.arrays, kernel.__name__)
+    for place, array in destinations.arrays.items():
+        np.copyto(array, arrays[place])
+    return destinations.fill(arrays)
+
+
+def simulated_outputs(kernel: Kernel, arguments: Arguments) -> list[Any]:
+    """Run a kernel by the reference rules; the arrays it makes, whole."""
+    _, arrays = _simulated(kernel, arguments)
+    made = arrays[len(arguments.arrays):]
+    return [to_framework(array, from_numpy(array.dtype), arguments.framework) for array in made]
+
+
+def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarray]]:
+    """What a kernel returned by the reference rules, with a Result in the place of tensors, and all its arrays."""
     target = get_target(knobs.target())
     cores = cores_of(kernel, target)
     turns, shared = Turns(len(cores), kernel.location), SharedMemory()
@@ -73,14 +93,8 @@ def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
         Allocate().run(program)  # overflows are mistakes here, too
     join(programs, returned, kernel.__name__, kernel.location)
     program = programs[0]
-    results = results_of(returned[0], program)
     arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]
-    if out is None:
-        return collect(results, arguments.originals, arrays, arguments.framework)
-    destinations = Destinations(out, results, arguments.arrays, kernel.__name__)
-    for place, array in destinations.arrays.items():
-        np.copyto(array, arrays[place])
-    return destinations.fill(arrays)
+    return results_of(returned[0], program), arrays
 
 
 def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
