@@ -184,7 +184,7 @@ class OverlappingArguments(ArgumentError, ValueError):
 
 
 class InvalidReturn(ArgumentError, TypeError):
-    template = "kernel {kernel!r} returns {what}; only HBM tensors leave the chip."
+    template = "kernel {kernel!r} returns {what}; only tensors in nl.shared_hbm leave the chip."
     remedy = "copy it with nisa.dma_copy into nl.ndarray(..., buffer=nl.shared_hbm) and return that."
 
 
@@ -224,6 +224,29 @@ class UnknownTarget(ArgumentError, ValueError):
 class PartitionLimitExceeded(NkiValidationError):
     template = "{what} has {found} partitions; the limit is {limit}."
     remedy = "dimension 0 of an on-chip tile is the partition dimension: split it into tiles of at most {limit} rows."
+
+
+class PartitionStartMisplaced(NkiValidationError):
+    template = (
+        "{instruction}: {operand} covers partitions {first} to {last} ({place}); a compute engine accesses {count} "
+        "partitions from {allowed} on."
+    )
+    remedy = "start the slice, or the address of the tile, at such a partition; nisa.dma_copy moves rows to any place."
+
+
+class PartitionsNotAdjacent(NkiValidationError):
+    template = (
+        "{instruction}: partitions of {operand} are {step} apart ({place}); a compute engine accesses neighbouring "
+        "partitions."
+    )
+    remedy = "gather the rows in a tile of their own with nisa.dma_copy."
+
+
+class AccessPatternExceeded(NkiValidationError):
+    template = (
+        "{instruction}: {operand} is accessed as {pattern} ([stride, count] within a partition), which has {what}."
+    )
+    remedy = "split the instruction, or copy the operand to a dense tile with nisa.dma_copy first."
 
 
 class PsumBankExceeded(NkiValidationError):

@@ -10,6 +10,7 @@ from nkilite.errors import AccumulateUninitialized, UninitializedRead
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.location import Location
+from nkilite.machine.engine import Engine
 from nkilite.notices import Notice, give
 
 
@@ -93,6 +94,57 @@ class Coverage:
         width = type.dtype.itemsize // self._unit
         strides = (*(s * width for s in type.strides), 1)
         return np.ndarray((*type.shape, width), bool, self._map, byte_offset // self._unit, strides)
+
+
+class Foreign:
+    """The elements of one PSUM buffer that an engine other than the Tensor Engine wrote last, as far as is known."""
+
+    __slots__ = ("_buffer", "_map")
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self._map: np.ndarray | None = None
+
+    def wrote(self, type: ViewType, byte_offset: int, tensor_engine: bool) -> None:
+        """Record a write; one whose place is only known on the device is not followed."""
+        if type.indirection is not None or (tensor_engine and self._map is None):
+            return
+        if self._map is None:
+            self._map = np.zeros(self._buffer.size_bytes, bool)
+        self._bytes(self._map, type, byte_offset)[...] = not tensor_engine
+
+    def among(self, type: ViewType, byte_offset: int) -> bool:
+        """Whether a view has such elements."""
+        if self._map is None or type.indirection is not None:
+            return False
+        return bool(self._bytes(self._map, type, byte_offset).any())
+
+    def _bytes(self, map: np.ndarray, type: ViewType, byte_offset: int) -> np.ndarray:
+        width = type.dtype.itemsize
+        return np.ndarray((*type.shape, width), bool, map, byte_offset, (*(s * width for s in type.strides), 1))
+
+
+def runs_on_tensor_engine(call: Signature) -> bool:
+    """Whether an instruction that writes PSUM is one of the Tensor Engine."""
+    writes = any(o.writes and o.type.region is MemoryRegion.psum for o in call.operands)
+    return writes and call.definition.rule("cost")(call).engine is Engine.tensor
+
+
+def check_accumulation(
+    foreign: Foreign, call: Signature, operand: Operand, buffer: Buffer, byte_offset: int, location: Location
+) -> None:
+    """Warn AccumulationUndefined when a matmul adds to what another engine has written, where the chip cannot."""
+    if call.target.accumulate_onto_any_write or not foreign.among(operand.type, byte_offset):
+        return
+    message = (
+        f"nisa.{call.name} adds to {operand.name} ({_describe(buffer)}), of which another engine wrote elements; the "
+        f"result is undefined on {call.target.name}: begin the sum with accumulate=False, or add after the matmul"
+    )
+    give(Notice(message, AccumulationUndefined, location.file, location.line, once=True))
+
+
+class AccumulationUndefined(UserWarning):
+    """A matmul accumulates onto what an engine other than the Tensor Engine wrote; the chip's result is undefined."""
 
 
 class PartlyUninitialized(UserWarning):

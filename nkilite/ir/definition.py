@@ -16,6 +16,7 @@ knows. panels(call) names the operands that may lie in panels (nkilite/ir/panels
 instruction makes of PSUM can. moves(call), of an instruction that fills dst with what another operand holds, is that
 operand's name and its dimensions in the order in which dst takes them, or None for a call that does not keep all bits.
 exchange(arrivals), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
+starts(call) maps operands to the partitions at which they may start, where how many they cover does not tell.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
@@ -116,7 +117,7 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower")
-OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "moves", "exchange")
+OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "moves", "exchange", "starts")
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"
 

@@ -41,7 +41,6 @@ class AluOp:
         reduction: the documents list it as a legal reduction operator.
         native: has exact int32 and uint32 arithmetic.
         engines: where it can run, best first.
-        min_generation: first NeuronCore generation that has it.
     """
 
     name: str
@@ -53,7 +52,6 @@ class AluOp:
     reduction: bool = False
     native: bool = True
     engines: tuple[Engine, ...] = _VECTOR
-    min_generation: int = 2
 
     def emit(self, e: Emitter, a: Value, b: Value, signed: bool = True) -> Value:
         """Lanes of `a op b`: float lanes for arithmetic, integer lanes for bitvec and native integers.
@@ -259,14 +257,12 @@ TABLE = Table(
             lambda x, y: np.where(np.abs(x) > np.abs(y), x, y),
             _extreme_magnitude("gt"),
             identity=0.0,
-            min_generation=4,
         ),
         _arithmetic(
             "abs_min",
             lambda x, y: np.where(np.abs(x) < np.abs(y), x, y),
             _extreme_magnitude("lt"),
             identity=_INF,
-            min_generation=4,
         ),
         _unary("abs", lambda x, y: np.abs(x), _emit_abs),
         _unary("square", lambda x, y: x * x, lambda e, a, b, signed: e.mul(a, a)),
@@ -294,6 +290,28 @@ TABLE = Table(
 )
 
 ELEMENTWISE = tuple(row for row in TABLE.rows.values() if row.name != "average")
+
+
+# nl.abs_max of two tiles keeps the sign; a reduction by it is that of the magnitudes (isa: activate2).
+_OF_MAGNITUDES = {
+    "abs_max": _arithmetic(
+        "abs_max",
+        lambda x, y: np.maximum(np.abs(x), np.abs(y)),
+        lambda e, a, b, signed: _extreme("gt")(e, _magnitude(e, a), _magnitude(e, b), signed),
+        **_reduces(0.0),
+    ),
+    "abs_min": _arithmetic(
+        "abs_min",
+        lambda x, y: np.minimum(np.abs(x), np.abs(y)),
+        lambda e, a, b, signed: _extreme("lt")(e, _magnitude(e, a), _magnitude(e, b), signed),
+        **_reduces(_INF),
+    ),
+}
+
+
+def reduction(op: AluOp) -> AluOp:
+    """What combines elements in a reduction by an operator."""
+    return _OF_MAGNITUDES.get(op.name, op)
 
 
 def _row(name: str) -> AluOp:

@@ -73,14 +73,19 @@ def require_dtypes(call: Signature, domain: Domain, *operands: str) -> None:
         rules.require_dtype(call, operand, rules.UNPACKED)
 
 
-def require_operand(call: Signature, op_name: str, operand_name: str, data: str) -> None:
+def require_operand(
+    call: Signature, op_name: str, operand_name: str, data: str, dtypes_of_tile: tuple[DType, ...] = (dtypes.float32,)
+) -> None:
     """Check the number-or-vector operand of a tensor-scalar operator.
+
+    Args:
+        dtypes_of_tile: what a tile of an arithmetic operator may hold; also integers when data is int32 or uint32,
+            for address arithmetic.
 
     Raises:
         InvalidOperand: a binary operator has no operand, or a unary one has a tile.
         ShapeMismatch, WrongMemory: a tile that is not one element per partition on chip.
-        DtypeMismatch, UnsupportedDtype: a tile that is not float32 (arithmetic) or an integer (bitvec).
-            Integer tiles are also taken when data is int32 or uint32: address arithmetic.
+        DtypeMismatch, UnsupportedDtype: a tile of another dtype (arithmetic), or no integer (bitvec).
     """
     op, operand = call.arguments[op_name], call.arguments[operand_name]
     unary = not takes_operand(op)
@@ -98,9 +103,26 @@ def require_operand(call: Signature, op_name: str, operand_name: str, data: str)
     if op.bitvec:
         rules.require_integers(call, operand_name)
     elif call.arguments[data].dtype in INT32:
-        rules.require_dtype(call, operand_name, (dtypes.float32, *INT32))
+        rules.require_dtype(call, operand_name, (*dtypes_of_tile, *INT32))
     else:
-        rules.require_dtype(call, operand_name, (dtypes.float32,))
+        rules.require_dtype(call, operand_name, dtypes_of_tile)
+
+
+def require_number(call: Signature, op_name: str, operand_name: str, value: float) -> None:
+    """Check the number given to a tensor-scalar operator.
+
+    Raises:
+        InvalidOperand: a unary operator gets one that is not 0, or a bitvec operator one that has not 32 bits.
+    """
+    op = call.arguments[op_name]
+    if not takes_operand(op):
+        if value != 0:
+            raise InvalidOperand(
+                instruction=rules.instruction_name(call), operand=operand_name, found=value,
+                expected=f"None or 0, because {op_name}={op} is unary",
+            )
+    elif op.bitvec:
+        rules.require_bits(call, operand_name, value)
 
 
 def require_one_kind(call: Signature, first: str, second: str) -> None:
@@ -116,12 +138,15 @@ def require_one_kind(call: Signature, first: str, second: str) -> None:
 
 
 def require_available(call: Signature, *operators: str) -> None:
-    """Raise UnsupportedOnTarget for an operator that the generation lacks."""
+    """Raise UnsupportedOnTarget for an operator that the chip lacks."""
     for name in operators:
         op = call.arguments[name]
         if op is not None:
-            feature = f"{rules.instruction_name(call)} with {name}={op}"
-            rules.require_generation(call, op.min_generation, feature)
+            _require_operator(call, op, f"{rules.instruction_name(call)} with {name}={op}")
+
+
+def _require_operator(call: Signature, op: AluOp, feature: str) -> None:
+    rules.require_capability(call, lambda t: op.name not in t.missing_operators, feature)
 
 
 # --- reference ----------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def _(call: Signature) -> None:
     rules.require_no_gpsimd_psum(call)
     rules.require_convertible(call, "dst", "src")
     if call.engine is Engine.scalar:
-        rules.require_generation(call, 3, "nisa.tensor_copy on the Scalar Engine")
+        feature = "nisa.tensor_copy on the Scalar Engine"
+        rules.require_capability(call, lambda t: t.scalar_engine_tensor_copy, feature)
 
 
 @tensor_copy.reference
@@ -170,13 +171,13 @@ def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
 
     Args:
         dst: SBUF or PSUM tile of any dtype.
-        value: a number, rounded to dst's dtype; integers saturate. Packed x4 dtypes take 0 alone.
+        value: a number, rounded to dst's dtype: an int for integer dtypes, which saturate; 0 for packed x4 dtypes.
         engine: `nisa.engine.vector` (default) or `gpsimd` (SBUF only).
 
     Raises:
         WrongMemory: dst is in HBM, or in PSUM with the GpSimd engine.
         UnsupportedEngine: another engine.
-        InvalidOperand: a packed dtype and a value other than 0.
+        InvalidOperand: a packed dtype and a value other than 0, or an integer dtype and a float.
 
     Source: nki.isa.memset.
     """
@@ -201,6 +202,12 @@ def _(call: Signature, value: float) -> None:
         raise InvalidOperand(
             instruction="nisa.memset", operand="value", found=value,
             expected=f"0 for the packed dtype {call.dst.dtype}; load other constants with nisa.dma_copy",
+        )
+    if call.dst.dtype.is_integer and not isinstance(value, (int, np.integer, np.bool_)):
+        raise InvalidOperand(
+            instruction="nisa.memset", operand="value", found=f"the {type(value).__name__} {value}",
+            expected=f"an int, as dst is {call.dst.dtype}", fix=f"write {value:g} without a fraction: {int(value)}"
+            if np.isfinite(value) and value == int(value) else "",
         )
 
 

@@ -51,7 +51,7 @@ def _(call: Signature, prefix: str, tensor: np.ndarray) -> tuple:
 
 @device_print.cost
 def _(call: Signature) -> Cost:
-    return costs.sequencer(call.target, Engine.gpsimd)
+    return costs.sequencer(call.target, Engine.sync)
 
 
 @device_print.lower

@@ -187,7 +187,7 @@ def dma_transpose(
             gathered first: row i is the one named by entry i of the index tile read column by column.
         axes: (1, 0), (2, 1, 0) or (3, 1, 2, 0) for 2, 3 and 4 dimensions, which is also what None means.
         priority: quality-of-service class 0 (highest) to 3, trn3 only; has no effect on results.
-        dge_mode: `unknown`; `none` or `hwdge` for a src without vector offset; `swdge` with one. hwdge needs
+        dge_mode: `unknown`; `hwdge` for a src without vector offset; `swdge` with one. hwdge needs
             trn2, a 2-byte dtype, at most 128 columns and 16 rows (or, in 3-D and 4-D, 1, 2, 4, 8 or 16 rows,
             whose product with the second-to-last dimension is a multiple of 16).
         oob_mode: as for dma_copy; `skip` applies to an indirect src alone.
@@ -242,8 +242,8 @@ def _(call: Signature) -> None:
         raise _invalid(call, "oob_mode", "skip", "error, for src has no runtime index")
     if by_vector(src):
         _require_gather_transpose(call, src)
-    elif call.dge_mode is _DgeMode.swdge and src.indirection is None:
-        raise _invalid(call, "dge_mode", "swdge", "unknown, none or hwdge, for src has no runtime index")
+    elif call.dge_mode is _DgeMode.none or (call.dge_mode is _DgeMode.swdge and src.indirection is None):
+        raise _invalid(call, "dge_mode", call.dge_mode.name, "unknown or hwdge, for src has no vector_offset")
     elif call.dge_mode is _DgeMode.hwdge:
         _require_hardware_transpose(call, src)
 
@@ -274,7 +274,7 @@ def _require_hardware_transpose(call: Signature, src: ViewType) -> None:
 def _require_gather_transpose(call: Signature, src: ViewType) -> None:
     assert src.indirection is not None
     index = src.indirection.index
-    rules.require_generation(call, 3, "an indirect nisa.dma_transpose")
+    rules.require_capability(call, lambda t: t.dma_gather_transpose, "an indirect nisa.dma_transpose")
     rules.require_memory(call, "src", *rules.HBM)
     _require_narrow(call, src, "an indirect transpose")
     problem = ""
@@ -357,11 +357,11 @@ def _require_options(call: Signature) -> None:
     if not isinstance(call.dge_mode, _DgeMode):
         raise _invalid(call, "dge_mode", describe(call.dge_mode), "a member of nisa.dge_mode")
     if call.priority is not None:
-        rules.require_generation(call, 4, f"priority of {rules.instruction_name(call)}")
+        rules.require_capability(call, lambda t: t.dma_priority, f"priority of {rules.instruction_name(call)}")
         if call.priority not in _PRIORITIES:
             raise _invalid(call, "priority", describe(call.priority), "an integer from 0 to 3")
     if call.dge_mode is _DgeMode.hwdge:
-        rules.require_generation(call, 3, "dge_mode.hwdge")
+        rules.require_capability(call, lambda t: t.hardware_dge, "dge_mode.hwdge")
     indexed = by_vector(call.dst) or by_vector(call.src)
     if indexed and call.dge_mode not in (_DgeMode.unknown, _DgeMode.swdge):
         expected = "unknown or swdge, which alone gather and scatter"

@@ -139,7 +139,6 @@ def nonzero_with_count(
 
 @nonzero_with_count.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 3, "nisa.nonzero_with_count")
     rules.require_sbuf(call)
     rules.require_dtype(call, "src", _COUNTABLE)
     rules.require_dtype(call, "dst", (dtypes.int32,))

@@ -85,7 +85,6 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @core_barrier.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 3, "nisa.core_barrier")
     if call.data.region is not MemoryRegion.shared_hbm:
         raise WrongMemory(
             instruction="nisa.core_barrier", operand="data", found=str(call.data.region).upper(),
@@ -197,7 +196,6 @@ def _require_partner(name: str, arguments: dict[str, Any], target: Target) -> No
 
 
 def _require_alike(call: Signature) -> None:
-    rules.require_generation(call, 3, rules.instruction_name(call))
     for operand in ("src", "dst"):
         kind = call.arguments[operand]
         if kind.indirection is not None:

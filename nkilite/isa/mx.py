@@ -27,6 +27,7 @@ from nkilite.trace.tensor import NkiTensor
 _SOURCES = (dtypes.float16, dtypes.bfloat16)
 _QUANTIZED = (dtypes.float8_e4m3fn_x4, dtypes.float8_e5m2_x4)
 _SCALES = (dtypes.float8_e8m0fnu, dtypes.uint8)
+_SCALES_OF_A_QUADRANT = 4  # data tiles whose scales can share a scale tile
 
 
 def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
@@ -67,7 +68,6 @@ def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None)
 
 @quantize_mx.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 4, "nisa.quantize_mx")
     rules.require_on_chip(call)
     for operand in ("dst", "src", "dst_scale"):
         rules.require_memory(call, operand, rules.SBUF)
@@ -81,6 +81,11 @@ def _(call: Signature) -> None:
             f"so it needs {call.src.partitions} partitions of {call.src.free_size / 4:g}",
         )
     _require_scale(call, "dst_scale", "dst")
+
+
+@quantize_mx.starts
+def _(call: Signature) -> dict[str, tuple[int, ...]]:
+    return {"dst_scale": _scale_starts(call, "dst")}
 
 
 @quantize_mx.reference
@@ -168,7 +173,6 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @nc_matmul_mx.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 4, "nisa.nc_matmul_mx")
     rules.require_on_chip(call)
     rules.require_memory(call, "dst", rules.PSUM)
     for operand in ("stationary", "moving", "stationary_scale", "moving_scale"):
@@ -188,6 +192,11 @@ def _(call: Signature) -> None:
         )
     for operand in ("stationary", "moving"):
         _require_scale(call, f"{operand}_scale", operand)
+
+
+@nc_matmul_mx.starts
+def _(call: Signature) -> dict[str, tuple[int, ...]]:
+    return {f"{operand}_scale": _scale_starts(call, operand) for operand in ("stationary", "moving")}
 
 
 @nc_matmul_mx.reference
@@ -219,6 +228,12 @@ def _scale_rows(partitions: int) -> np.ndarray:
     """The row of a scale tile for each group of 8 partitions."""
     group = np.arange(partitions // mx.SHARED)
     return group // mx.GROUPS * mx.QUADRANT + group % mx.GROUPS
+
+
+def _scale_starts(call: Signature, data: str) -> tuple[int, ...]:
+    """Where a scale tile may start: each quadrant has room for the scales of four data tiles."""
+    starts = call.target.start_partitions(call.arguments[data].partitions)
+    return tuple(start + mx.GROUPS * place for start in starts for place in range(_SCALES_OF_A_QUADRANT))
 
 
 def _dequantized(words: np.ndarray, dtype: dtypes.DType, scales: np.ndarray) -> np.ndarray:

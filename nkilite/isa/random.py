@@ -8,6 +8,7 @@ nkilite's own (nkilite/isa/xorwow.py): the one of the hardware is not public, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @rng.check
 def _(call: Signature) -> None:
-    _require_generator(call, gpsimd=3, vector=2)
+    _require_generator(call, lambda t: t.random_engines)
     rules.require_on_chip(call)
     rules.require_no_gpsimd_psum(call)
     rules.require_dtype(call, "dst", _INTEGERS)
@@ -124,7 +125,6 @@ def rand2(dst: NkiTensor, min: float | NkiTensor, max: float | NkiTensor, name=N
 
 @rand2.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 4, "nisa.rand2")
     rules.require_on_chip(call)
     rules.require_dtype(call, "dst", _DRAWN)
     for end in ("min", "max"):
@@ -299,7 +299,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @rand_set_state.check
 def _(call: Signature) -> None:
-    _require_generator(call, gpsimd=3, vector=4)
+    _require_generator(call, lambda t: t.random_state_engines)
     rules.require_sbuf(call)
     _require_state(call, "src_seeds")
 
@@ -349,7 +349,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @rand_get_state.check
 def _(call: Signature) -> None:
-    _require_generator(call, gpsimd=3, vector=4)
+    _require_generator(call, lambda t: t.random_state_engines)
     rules.require_on_chip(call)
     rules.require_no_gpsimd_psum(call)
     _require_state(call, "dst")
@@ -387,11 +387,11 @@ def _source(call: Signature) -> Source:
     return Source(STREAMS[name], xorwow.DEFAULT_SEEDS[name])
 
 
-def _require_generator(call: Signature, **since: int) -> None:
-    """Check the engine: those named have generators, from a generation of chips on."""
-    rules.require_engine(call, *(Engine[name] for name in since))
+def _require_generator(call: Signature, engines: Callable[[Target], frozenset[str]]) -> None:
+    """Check that the call's engine is one of those that a target has for this."""
+    rules.require_engine(call, Engine.vector, Engine.gpsimd)
     name = f"{rules.instruction_name(call)} on the {'GpSimd' if call.engine is Engine.gpsimd else 'Vector'} Engine"
-    rules.require_generation(call, since[call.engine.name], name)
+    rules.require_capability(call, lambda t: call.engine.name in engines(t), name)
 
 
 def _require_state(call: Signature, operand: str) -> None:
@@ -407,9 +407,8 @@ def _require_state(call: Signature, operand: str) -> None:
 
 def _vector_cost(call: Signature) -> Cost:
     """Four numbers per lane and cycle where the engine has four XORWOW generators, else one."""
-    cycles = costs.RAND2_CYCLES if call.target.generation >= 4 else 1.0
     operands = (rules.cost_operand(call.dst),)
-    return costs.vector_stream(call.target, call.dst.free_size, operands, cycles_per_element=cycles)
+    return costs.vector_stream(call.target, call.dst.free_size, operands, cycles_per_element=call.target.random_cycles)
 
 
 def _state_cost(call: Signature, operand: str) -> Cost:

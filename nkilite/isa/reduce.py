@@ -29,6 +29,7 @@ _ADD, _SUBTRACT, _AVERAGE = (alu.TABLE[name] for name in ("add", "subtract", "av
 _PARTITION_OPERATORS = tuple(
     alu.TABLE[name] for name in ("add", "average", "maximum", "bitwise_or", "bitwise_and")
 )
+_EXCHANGED = "multiply by -1 and add for subtract, or use nisa.tensor_scalar and nisa.tensor_reduce"
 _REGISTER_OPERATORS = tuple(alu.TABLE[name] for name in ("add", "multiply", "maximum", "minimum"))
 
 
@@ -267,7 +268,7 @@ def tensor_scalar_reduce(
         operand0: a number, or a float32 [P, 1] tile.
         reduce_op: nl.add, nl.multiply, nl.maximum or nl.minimum, over all free dimensions.
         reduce_res: float [P, 1] tile that receives the registers; None leaves the result in them.
-        reverse0: operand0 <op0> data instead.
+        reverse0: False; the instruction does not exchange operands.
         reduce_cmd: `nisa.reduce_cmd.reset_reduce` (start anew), `reduce` (continue from the registers) or
             `load_reduce` (start from reduce_init).
         reduce_init: a number or a float32 [P, 1] tile, with load_reduce alone.
@@ -286,9 +287,8 @@ def tensor_scalar_reduce(
 @tensor_scalar_reduce.normalize
 def _(arguments: dict[str, Any], target: Target) -> None:
     instruction = "nisa.tensor_scalar_reduce"
-    op0 = arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
+    arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], instruction, _REGISTER_OPERATORS)
-    arguments["reverse0"] = arithmetic.reverses(op0, arguments["reverse0"])
     negates = bool(arguments["reduce_res_negate"]) and arguments["reduce_res"] is not None
     arguments["reduce_res_negate"] = negates
 
@@ -299,6 +299,11 @@ def _(call: Signature) -> None:
     rules.require_same_elements(call, "data", "dst")
     arithmetic.require_available(call, "op0")
     arithmetic.require_operand(call, "op0", "operand0", "data")
+    if call.reverse0:
+        raise InvalidOperand(
+            instruction="nisa.tensor_scalar_reduce", operand="reverse0", found="True",
+            expected="False: the instruction cannot exchange operands", fix=_EXCHANGED,
+        )
     arithmetic.require_dtypes(call, Domain.float32, "data", "dst")
     accumulation.require_command(call, reduce_cmd.reset_reduce, reduce_cmd.reduce, reduce_cmd.load_reduce)
     accumulation.require_result(call, "data")
@@ -310,12 +315,17 @@ def _(call: Signature) -> None:
         )
 
 
+@tensor_scalar_reduce.check_immediates
+def _(call: Signature, operand0: float = 0, **_: float) -> None:
+    arithmetic.require_number(call, "op0", "operand0", operand0)
+
+
 @tensor_scalar_reduce.reference
 def _(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, registers: np.ndarray,
     reduce_init: Any = None, **_: Any,
 ) -> tuple[np.ndarray, ...]:
-    values = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, call.reverse0)
+    values = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, False)
     results = accumulation.reference(
         call, call.reduce_cmd, call.reduce_op, values.reshape(dst.shape), registers, reduce_init
     )
@@ -338,7 +348,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     inputs = ("data", "operand0") if arithmetic.takes_operand(call.op0) else ("data",)
 
     def body(e: Emitter, data: Value, operand0: Value | None = None) -> Value:
-        return arithmetic.emit(e, call.op0, data, operand0, Domain.float32, call.reverse0)
+        return arithmetic.emit(e, call.op0, data, operand0, Domain.float32)
 
     negate = call.reduce_res_negate
     accumulation.lower(

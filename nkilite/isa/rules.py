@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from nkilite.dtypes import ALL, DType
 from nkilite.errors import (
     DtypeMismatch,
@@ -18,6 +21,7 @@ from nkilite.errors import (
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine, Operand
+from nkilite.machine.target import Target, first_with
 
 SBUF = MemoryRegion.sbuf
 PSUM = MemoryRegion.psum
@@ -181,11 +185,10 @@ def require_engine(call: Signature, *allowed: Engine) -> None:
         )
 
 
-def require_generation(call: Signature, generation: int, feature: str) -> None:
-    """Raise UnsupportedOnTarget on older chips."""
-    if call.target.generation < generation:
-        names = {3: "trn2 (gen3)", 4: "trn3 (gen4)"}
-        raise UnsupportedOnTarget(feature=feature, needs=names[generation], target=call.target.name)
+def require_capability(call: Signature, has: Callable[[Target], Any], feature: str) -> None:
+    """Raise UnsupportedOnTarget unless the chip has what `has` reads off a target."""
+    if not has(call.target):
+        raise UnsupportedOnTarget(feature=feature, needs=first_with(has), target=call.target.name)
 
 
 def require_sbuf(call: Signature) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import DtypeMismatch, InvalidOperand, UnsupportedOnTarget
+from nkilite.errors import DtypeMismatch, InvalidOperand
 from nkilite.ir.program import Signature
 from nkilite.isa import accumulation, activation_functions, alu, rules
 from nkilite.isa.alu import AluOp
@@ -189,16 +189,11 @@ def _check(call: Signature) -> None:
     rules.require_vector(call, "scale", "data", (dtypes.float32,))
     rules.require_vector(call, "bias", "data", _BIAS)
     accumulation.require_result(call, "data")
-    if call.target.generation < 3:
-        if call.is_immediate("bias"):
-            raise UnsupportedOnTarget(feature=f"{instruction} with a number as bias", needs="trn2 (gen3)",
-                                      target=call.target.name)
-        if call.bias is not None and call.op.name == "reciprocal":
-            raise UnsupportedOnTarget(
-                feature=f"{instruction} of nl.reciprocal with a bias",
-                needs="trn2 (gen3)",
-                target=call.target.name,
-            )
+    if call.is_immediate("bias"):
+        rules.require_capability(call, lambda t: t.activation_scalar_bias, f"{instruction} with a number as bias")
+    if call.bias is not None and call.op.name == "reciprocal":
+        feature = f"{instruction} of nl.reciprocal with a bias"
+        rules.require_capability(call, lambda t: t.activation_reciprocal_bias, feature)
 
 
 def _activated(call: Signature, data: np.ndarray, bias: Any, scale: Any, **_: Any) -> np.ndarray:
@@ -280,7 +275,7 @@ def activate2(
             bypass.
         relu_param: slope of nl.prelu for negative numbers: a number or a tile of shape (P, 1).
         reverse0, reverse1: exchange the operands of op0 or op1: ``imm0 op0 data``, ``imm1 op1 result``.
-        reduce_op: nl.add (also for None), maximum, minimum, abs_max or abs_min.
+        reduce_op: nl.add (also for None), maximum, minimum, abs_max or abs_min (the largest or smallest magnitude).
         reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in
             them.
         reduce_cmd: nisa.reduce_cmd.idle, reset, reduce or reset_reduce.
@@ -311,7 +306,6 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @activate2.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 4, "nisa.activate2")
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "data")
     for tile in ("dst", "data"):
@@ -353,7 +347,7 @@ def _(
         for op, operand, reverse in ((call.op0, imm0, call.reverse0), (call.op1, imm1, call.reverse1)):
             x = op.numpy(_column(operand), x) if reverse else op.numpy(x, _column(operand))
         values = call.op.numpy(x, _column(relu_param))
-    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, values, registers)
+    return accumulation.reference(call, call.reduce_cmd, alu.reduction(call.reduce_op), values, registers)
 
 
 @activate2.cost
@@ -372,7 +366,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
         return call.op.emit(e, x, slope)
 
     accumulation.lower(
-        kernel, call.reduce_cmd, call.reduce_op, ("data", "imm0", "imm1", "relu_param"), activate
+        kernel, call.reduce_cmd, alu.reduction(call.reduce_op), ("data", "imm0", "imm1", "relu_param"), activate
     )
 
 
@@ -391,6 +385,9 @@ _EXPONENTIAL_SRC = (
     dtypes.uint16,
     dtypes.uint32,
 )
+_EXPONENTIAL_SUM = (
+    dtypes.float8_e4m3, dtypes.float8_e5m2, dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.tfloat32,
+)  # fmt: skip
 _EXPONENTIAL_DST = (*(d for d in _EXPONENTIAL_SRC if d is not dtypes.uint32), dtypes.tfloat32)
 
 
@@ -418,12 +415,12 @@ def exponential(
         reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the sum in them.
         reduce_cmd: nisa.reduce_cmd.idle, reset_reduce (start from 0), reduce (continue) or load_reduce (start
             from reduce_init).
-        reduce_init: a number or a float32 tile of shape (P, 1), for load_reduce.
+        reduce_init: a number or a float32 tile of shape (P, 1), for load_reduce; 0 without.
 
     Raises:
         UnsupportedOnTarget: the target is older than trn3.
         WrongMemory, PartitionLimitExceeded, ShapeMismatch, UnsupportedDtype: see the operands.
-        InvalidOperand: reduce_cmd.reset, idle with a reduce_res, or a reduce_init tile without load_reduce.
+        InvalidOperand: reduce_cmd.reset, idle with a reduce_res, or a reduce_init without load_reduce.
 
     Source: nki.isa.exponential.
     """
@@ -431,7 +428,6 @@ def exponential(
 
 @exponential.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 4, "nisa.exponential")
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "src")
     rules.require_dtype(call, "dst", _EXPONENTIAL_DST)
@@ -443,9 +439,21 @@ def _(call: Signature) -> None:
     )
     accumulation.require_result(call, "src")
     accumulation.require_defined(call)
-    if call.is_tensor("reduce_init") and call.reduce_cmd is not reduce_cmd.load_reduce:
+    rules.require_dtype(call, "reduce_res", _EXPONENTIAL_SUM)
+    if call.is_tensor("reduce_init"):
+        _check_exponential_start(call, "a tile")
+
+
+@exponential.check_immediates
+def _(call: Signature, reduce_init: float = 0, **_: float) -> None:
+    if reduce_init != 0:
+        _check_exponential_start(call, str(reduce_init))
+
+
+def _check_exponential_start(call: Signature, found: str) -> None:
+    if call.reduce_cmd is not reduce_cmd.load_reduce:
         raise InvalidOperand(
-            instruction="nisa.exponential", operand="reduce_init", found=f"a tile beside {call.reduce_cmd}",
+            instruction="nisa.exponential", operand="reduce_init", found=f"{found} beside {call.reduce_cmd}",
             expected="0.0 unless reduce_cmd is nisa.reduce_cmd.load_reduce",
         )
 

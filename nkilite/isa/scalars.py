@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from nkilite import dtypes
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import InvalidOperand, describe
+from nkilite.errors import InvalidOperand, RegisterInControlFlow, UnsupportedDtype, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa.registers import register_load, register_store, register_value, require_int32, require_registers
@@ -55,6 +55,26 @@ class NkiScalar(VirtualRegister):
     def __neg__(self) -> NkiScalar:
         return _computed("sub", 0, self)
 
+    def _compare(self, other: Any) -> Comparison:
+        _require_operand(other)
+        return Comparison()
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compare
+    __eq__ = __ne__ = _compare  # type: ignore[assignment]
+    __hash__ = VirtualRegister.__hash__
+
+
+class Comparison:
+    """What comparing a scalar gives: it can be written down, but nothing can be done with it (nki.isa.NkiScalar)."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> NoReturn:
+        raise RegisterInControlFlow(use="a condition")
+
+    def __index__(self) -> NoReturn:
+        raise RegisterInControlFlow(use="an int")
+
 
 def new_scalar() -> NkiScalar:
     """A scalar without a value, for an instruction to write."""
@@ -65,10 +85,14 @@ def scalar_load(src: NkiTensor) -> NkiScalar:
     """Read one element of memory as a scalar.
 
     Args:
-        src: an integer tensor of one element in SBUF or HBM; see nisa.register_load.
+        src: an int32 tensor of one element in SBUF or HBM; see nisa.register_load.
+
+    Raises:
+        UnsupportedDtype: src has another dtype.
 
     Source: nki.isa.scalar_load.
     """
+    _require_int32(src, "nisa.scalar_load", "src")
     scalar = new_scalar()
     register_load(scalar, src)
     return scalar
@@ -78,11 +102,15 @@ def scalar_store(dst: NkiTensor, src: NkiScalar) -> None:
     """Write a scalar to one element of memory.
 
     Args:
-        dst: an integer tensor of one element in SBUF or HBM; see nisa.register_store.
+        dst: an int32 tensor of one element in SBUF or HBM; see nisa.register_store.
         src: the scalar.
+
+    Raises:
+        UnsupportedDtype: dst has another dtype.
 
     Source: nki.isa.scalar_store.
     """
+    _require_int32(dst, "nisa.scalar_store", "dst")
     register_store(dst, src)
 
 
@@ -122,14 +150,28 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 
 def _computed(op: str, a: Any, b: Any) -> NkiScalar:
     for operand in (a, b):
-        if isinstance(operand, NkiScalar):
-            continue
-        if isinstance(operand, (NkiTensor, VirtualRegister)):
-            raise InvalidOperand(
-                instruction="a scalar operator", operand="an operand", found=describe(operand),
-                expected="an int or a scalar (nisa.scalar_load reads one from a tile)",
-            )
-        require_int32("a scalar operator", "an operand", operand)
+        _require_operand(operand)
     result = new_scalar()
     scalar_compute(result, a, b, op)
     return result
+
+
+def _require_operand(operand: Any) -> None:
+    """Raise InvalidOperand unless something is an int of 32 bits or a scalar."""
+    if isinstance(operand, NkiScalar):
+        return
+    if isinstance(operand, (NkiTensor, VirtualRegister, Comparison)):
+        raise InvalidOperand(
+            instruction="a scalar operator", operand="an operand", found=describe(operand),
+            expected="an int or a scalar (nisa.scalar_load reads one from a tile)",
+        )
+    require_int32("a scalar operator", "an operand", operand)
+
+
+def _require_int32(tensor: Any, instruction: str, operand: str) -> None:
+    """Raise UnsupportedDtype for a tensor of another dtype; what is no tensor is left to the instruction."""
+    if isinstance(tensor, NkiTensor) and tensor.dtype is not dtypes.int32:
+        target = active.builder(instruction).target.name
+        raise UnsupportedDtype(
+            instruction=instruction, operand=operand, found=tensor.dtype, target=target, allowed="int32"
+        )

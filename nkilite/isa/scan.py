@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nkilite import dtypes
 from nkilite.codegen import scan
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
@@ -21,7 +22,10 @@ from nkilite.trace.tensor import NkiTensor
 
 _reset_reduce = reduce_cmd.reset_reduce
 _CUMULATIVE = tuple(alu.TABLE[name] for name in ("add", "subtract", "multiply", "maximum", "minimum"))
-_NO_INT32 = tuple(d for d in rules.UNPACKED if d not in arithmetic.INT32)
+_CUMULABLE = (
+    dtypes.float32, dtypes.bfloat16, dtypes.float16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2,
+    dtypes.int8, dtypes.int16, dtypes.uint8, dtypes.uint16,
+)  # fmt: skip
 
 
 def _running(call: Signature, state: Any, columns: int, step: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -140,8 +144,9 @@ def tensor_scalar_cumulative(
     accumulating Vector Engine instructions share, so that a later call can continue with reduce_cmd.reduce.
 
     Args:
-        dst: SBUF or PSUM tile with the partitions P and elements per partition of src; any dtype but int32,
-            uint32 and the packed ones. Elements are visited in row-major order of the free dimensions.
+        dst: SBUF or PSUM tile with the partitions P and elements per partition of src; float32, bfloat16, float16,
+            float8 with a sign, or an integer of 8 or 16 bits. Elements are visited in row-major order of the free
+            dimensions.
         src: SBUF or PSUM tile of such a dtype.
         op0: arithmetic operator; unary ones take None or 0 as imm0.
         op1: nl.add, subtract, multiply, maximum or minimum.
@@ -172,11 +177,16 @@ def _(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "src")
     rules.require_same_elements(call, "src", "dst")
     for operand in ("src", "dst"):
-        rules.require_dtype(call, operand, _NO_INT32)
+        rules.require_dtype(call, operand, _CUMULABLE)
     arithmetic.require_available(call, "op0")
     arithmetic.require_operand(call, "op0", "imm0", "src")
     accumulation.require_command(call, reduce_cmd.reset_reduce, reduce_cmd.reduce, reduce_cmd.load_reduce)
     accumulation.require_initial(call, "imm1", "src")
+
+
+@tensor_scalar_cumulative.check_immediates
+def _(call: Signature, imm0: float = 0, **_: float) -> None:
+    arithmetic.require_number(call, "op0", "imm0", imm0)
 
 
 @tensor_scalar_cumulative.reference

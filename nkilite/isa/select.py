@@ -191,7 +191,6 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @range_select.check
 def _(call: Signature) -> None:
-    rules.require_generation(call, 3, "nisa.range_select")
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "on_true_tile")
     rules.require_dtype(call, "on_true_tile", rules.FLOATS)

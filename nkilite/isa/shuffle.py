@@ -79,6 +79,14 @@ def _(call: Signature) -> None:
             )
 
 
+@nc_stream_shuffle.starts
+def _(call: Signature) -> dict[str, tuple[int, ...]]:
+    """Both operands start where all the quadrants of the larger one can."""
+    quadrant = call.target.quadrant_partitions
+    active = -(-max(call.dst.partitions, call.src.partitions) // quadrant) * quadrant
+    return dict.fromkeys(("dst", "src"), call.target.start_partitions(active))
+
+
 @nc_stream_shuffle.reference
 def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Elements:
     result = dst.copy()

@@ -141,7 +141,7 @@ def _check_mode(call: Signature) -> None:
         )
     if not _double_row(call):
         return
-    rules.require_generation(call, 3, "nisa.nc_matmul(perf_mode=double_row)")
+    rules.require_capability(call, lambda t: t.double_row_dtypes, "nisa.nc_matmul(perf_mode=double_row)")
     if call.is_transpose:
         raise InvalidOperand(
             instruction="nisa.nc_matmul", operand="is_transpose", found="True",

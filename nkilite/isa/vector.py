@@ -207,9 +207,10 @@ def _check_tensor_scalar_engine(call: Signature) -> None:
     else:
         allowed = set.intersection(*(set(op.engines) for op in operators))
     if call.engine is Engine.scalar:
-        rules.require_generation(call, 3, "nisa.tensor_scalar on the Scalar Engine")
-        names = tuple(op.name for op in operators)
-        if call.target.generation < 4 and names not in (("multiply", "add"), ("multiply",), ("add",)):
+        runs = call.target.scalar_engine_tensor_scalar_ops
+        feature = "nisa.tensor_scalar on the Scalar Engine"
+        rules.require_capability(call, lambda t: t.scalar_engine_tensor_scalar_ops, feature)
+        if "any" not in runs and "+".join(op.name for op in operators) not in runs:
             allowed.discard(Engine.scalar)
     rules.require_engine(call, *sorted(allowed, key=lambda e: e.value))
     rules.require_no_gpsimd_psum(call)
@@ -217,9 +218,8 @@ def _check_tensor_scalar_engine(call: Signature) -> None:
 
 @tensor_scalar.check_immediates
 def _(call: Signature, **operands: float) -> None:
-    if call.op0.bitvec:
-        for operand, value in operands.items():
-            rules.require_bits(call, operand, value)
+    for operand, value in operands.items():
+        arithmetic.require_number(call, f"op{operand[-1]}", operand, value)
 
 
 @tensor_scalar.reference
@@ -284,7 +284,7 @@ def scalar_tensor_tensor(
         dst: SBUF or PSUM tile with the partitions and elements per partition of data.
         data: SBUF or PSUM tile.
         op0: arithmetic operator of nki.language or NumPy.
-        operand0: a number, or a float32 [P, 1] tile.
+        operand0: a number, or a [P, 1] tile of any unpacked dtype.
         op1: binary arithmetic operator.
         operand1: tile with as many partitions and elements as data; not in PSUM when data is.
         reverse0: operand0 <op0> data instead.
@@ -314,8 +314,13 @@ def _(call: Signature) -> None:
     rules.require_same_elements(call, "data", "operand1", "dst")
     rules.require_one_psum(call, "data", "operand1")
     arithmetic.require_available(call, "op0", "op1")
-    arithmetic.require_operand(call, "op0", "operand0", "data")
+    arithmetic.require_operand(call, "op0", "operand0", "data", rules.UNPACKED)
     arithmetic.require_dtypes(call, Domain.float32, "data", "operand1", "dst")
+
+
+@scalar_tensor_tensor.check_immediates
+def _(call: Signature, operand0: float = 0) -> None:
+    arithmetic.require_number(call, "op0", "operand0", operand0)
 
 
 @scalar_tensor_tensor.reference

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nkilite import isa as nisa
+from nkilite.errors import WrongMemory
+from nkilite.ir.types import MemoryRegion
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.trace.tensor import NkiTensor
 
@@ -79,8 +81,20 @@ def sqrt(x: NkiTensor, dtype: Any = None) -> NkiTensor:
 
 
 def rsqrt(x: NkiTensor, dtype: Any = None) -> NkiTensor:
-    """1 / sqrt(x)."""
-    return unary(rsqrt, x, dtype)
+    """1 / sqrt(x) of an SBUF tile, on the GpSimd Engine, the more precise of the two that can.
+
+    Raises:
+        WrongMemory: x is in PSUM, which GpSimd does not reach; nisa.activation does.
+    """
+    x = require_tile(x, "x", "rsqrt")
+    if x.buffer is MemoryRegion.psum:
+        raise WrongMemory(
+            instruction="nl.rsqrt", operand="x", found="PSUM", allowed="SBUF",
+            hint="nisa.activation(dst, nl.rsqrt, x) reads PSUM, and nisa.tensor_copy moves x to SBUF",
+        )
+    result = output(x.shape, dtype, x.dtype, "rsqrt")
+    nisa.tensor_scalar(result, x, op0=rsqrt, operand0=0)
+    return result
 
 
 def reciprocal(x: NkiTensor, dtype: Any = None) -> NkiTensor:

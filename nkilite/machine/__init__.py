@@ -2,7 +2,7 @@
 
 from nkilite.machine.engine import Cost, Engine, Operand
 from nkilite.machine.memory import Overflow, Plan, Request, Reservation, peak, plan
-from nkilite.machine.target import TARGETS, Target, get_target, legal_start_partitions
+from nkilite.machine.target import TARGETS, Target, first_with, get_target
 
 __all__ = [
     "TARGETS",
@@ -14,8 +14,8 @@ __all__ = [
     "Request",
     "Reservation",
     "Target",
+    "first_with",
     "get_target",
-    "legal_start_partitions",
     "peak",
     "plan",
 ]

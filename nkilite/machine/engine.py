@@ -23,7 +23,6 @@ __all__ = [
     "BN_AGGR_CYCLES",
     "EXPONENTIAL_CYCLES",
     "QUANTIZE_MX_CYCLES",
-    "RAND2_CYCLES",
     "RECIPROCAL_CYCLES",
     "SCAN_CYCLES",
     "Cost",
@@ -208,7 +207,6 @@ SCAN_CYCLES = 2.0  # isa-2.26: tensor_tensor_scan
 BN_AGGR_CYCLES = 13 / 3  # isa-2.26: bn_aggr, 13 cycles per (count, mean, variance) triple
 EXPONENTIAL_CYCLES = 1 / 4  # arch-v4: fast exponential, 4x the Scalar Engine
 QUANTIZE_MX_CYCLES = 1 / 4  # arch-v4: four elements per partition and cycle
-RAND2_CYCLES = 1 / 4  # arch-v4: four 32-bit values per lane and cycle
 
 
 def vector_stream(

@@ -21,13 +21,14 @@ these figures are modelled, never measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from nkilite.errors import UnknownTarget
 
-__all__ = ["TARGETS", "Target", "get_target", "legal_start_partitions"]
+__all__ = ["TARGETS", "Target", "first_with", "get_target"]
 
 KIB = 1024
 GIB = 1 << 30
@@ -46,6 +47,9 @@ class Target:
     aliases: tuple[str, ...]
     generation: int
     device: str
+    #: Names of nisa instructions, and of ALU operators of tensor_scalar and its kin, that it does not have.
+    missing_instructions: frozenset[str]
+    missing_operators: frozenset[str]
 
     # --- memories ------------------------------------------------------------------------------------
     sbuf_partition_bytes: int
@@ -61,11 +65,8 @@ class Target:
     # --- data movement -------------------------------------------------------------------------------
     #: Sustained by one DMA engine on large contiguous buffers.
     dma_bytes_per_ns: float
-    #: Electrical limit of one DMA engine, never reached in the published profiles.
-    dma_theoretical_bytes_per_ns: float
-    #: Device memory bandwidth divided evenly over the NeuronCores of the device.
-    hbm_bytes_per_ns: float
-    #: Device memory, which the NeuronCores of the device share.
+    #: Bandwidth and size of the device memory, which the NeuronCores of the device share.
+    device_hbm_bytes_per_ns: float
     hbm_bytes: int
     cores_per_device: int
     max_logical_core_size: int
@@ -83,7 +84,6 @@ class Target:
     double_row_dtypes: frozenset[str]
     matmul_mx_dtypes: frozenset[str]
     tensor_transpose_mode: bool
-    background_transpose: bool
     accumulate_onto_any_write: bool
     #: Whether a result of the Tensor Engine may lie in several PSUM banks.
     tensor_results_cross_banks: bool
@@ -94,23 +94,31 @@ class Target:
     #: Dtypes that run tensor_copy and tensor_scalar at twice the rate on the Scalar Engine.
     scalar_fast_dtypes: frozenset[str]
     scalar_engine_tensor_copy: bool
-    #: (op0, op1) pairs of tensor_scalar the Scalar Engine takes; None for all that the Vector Engine takes.
-    scalar_engine_tensor_scalar_ops: frozenset[tuple[str, str | None]] | None
+    #: What tensor_scalar the Scalar Engine runs: operators joined by "+", or "any" that it has.
+    scalar_engine_tensor_scalar_ops: frozenset[str]
     activation_scalar_bias: bool
     activation_reciprocal_bias: bool
-    abs_max_min: bool
     vector_gpsimd_sbuf_parallel: bool
     vector_scalar_psum_parallel: bool
-    tensor_indirection: bool
+    #: Engines that make random numbers, and those whose generators' state can be set and read.
+    random_engines: frozenset[str]
+    random_state_engines: frozenset[str]
+    #: Vector Engine cycles per random number of a lane.
+    random_cycles: float
 
     # --- DMA capabilities ----------------------------------------------------------------------------
     hardware_dge: bool
-    dge_instances: int
-    dma_transpose: bool
+    #: Whether a DMA transpose can gather rows by index.
+    dma_gather_transpose: bool
     dma_priority: bool
 
     # --- the same on every generation so far -----------------------------------------------------------
     num_partitions: int = 128  # arch-v2: both memories have 128 partitions
+    #: What a compute engine reads or writes per partition (arch-v2, "Accessing SBUF/PSUM tensors using compute
+    #: engines" and "Vector Engine"): free dimensions, the largest stride along one, and elements in SBUF.
+    access_dimensions: int = 4
+    access_stride_max: int = (1 << 15) - 1  # int16, in elements
+    access_elements_max: int = 1 << 16
     psum_banks: int = 8  # arch-v2: 16 KiB per partition in 8 banks
     psum_bank_bytes: int = 2 * KIB
     psum_min_align: int = 4  # KLR
@@ -120,9 +128,7 @@ class Target:
     bn_stats_fmax: int = 512  # isa
     vector_transpose_max: int = 32  # isa: the Vector Engine transposes 32x32 blocks
     quadrant_partitions: int = 32  # arch-v2: start partitions and shuffles work on quadrants of 32
-    gpsimd_cores: int = 8  # arch-v2
     partitions_per_gpsimd_core: int = 16  # arch-v2
-    registers_per_engine: int = 64  # isa: register_alloc, 64 x 32 bits per sequencer
     pe_rows: int = 128  # arch-v2
     pe_columns: int = 128
     #: A matmul with a float32 operand takes this many passes (arch-v2 "roughly 4x"; isa-2.26).
@@ -152,7 +158,6 @@ class Target:
     #: the distance of software triggers in the kernel-optimization tutorial (version 2, zoomed).
     dge_issue_ns: float = 600.0
     dma_recommended_bytes: int = 2 * KIB  # dma-bw: minimum recommended per partition
-    dma_saturating_bytes: int = 4 * KIB  # dma-bw: fully amortizes the per-packet overhead
     #: What a launch adds before the first and after the last instruction: 17 + 5 us in the profiles of the fused
     #: mamba tutorial (trn1); carried over.
     launch_ns: float = 17_000.0
@@ -161,6 +166,11 @@ class Target:
     dma_transpose_efficiency_sbuf: float = 0.5  # arch-v3: SBUF to SBUF
 
     # --- derived ---------------------------------------------------------------------------------------
+    @property
+    def hbm_bytes_per_ns(self) -> float:
+        """Device memory bandwidth divided evenly over the NeuronCores of the device."""
+        return self.device_hbm_bytes_per_ns / self.cores_per_device
+
     @property
     def pmax(self) -> int:
         """Most partitions a tile can span."""
@@ -208,6 +218,17 @@ class Target:
         """Deprecated name of `sbuf_fmax_bytes`: per partition, despite the name."""
         return self.sbuf_fmax_bytes
 
+    def start_partitions(self, partitions: int) -> tuple[int, ...]:
+        """Partitions at which what a compute engine accesses may start, if it covers this many.
+
+        More than 64 partitions start at 0; 33 to 64 at 0 or 64; up to 32 at any quadrant. Source: arch-v2,
+        "Accessing SBUF/PSUM tensors using compute engines".
+        """
+        distance = self.quadrant_partitions
+        while distance < partitions:
+            distance *= 2
+        return tuple(range(0, self.num_partitions, distance))
+
     def matmul_flops_per_ns(self, dtype: str) -> float:
         """Dense peak of the Tensor Engine for operands of `dtype`, in GFLOP/s, from clock and array size.
 
@@ -230,12 +251,17 @@ _BASE_MATMUL_DTYPES = frozenset(
 _HALF = frozenset({"bfloat16", "float16"})
 _FP8 = frozenset({"float8_e4m3", "float8_e5m2"})
 _NONE: frozenset[str] = frozenset()
+_SINCE_V3 = frozenset({"range_select", "nonzero_with_count", "core_barrier", "sendrecv", "sendrecv_compute"})  # isa
+_SINCE_V4 = frozenset({"activate2", "exponential", "nc_matmul_mx", "quantize_mx", "rand2"})  # isa
+_OPERATORS_SINCE_V4 = frozenset({"abs_max", "abs_min", "relu", "square"})  # isa; NKI release notes, 0.4
 
 _TRN1 = Target(
     name="trn1",
     aliases=("inf2", "gen2"),
     generation=2,
     device="Trainium / Inferentia2",
+    missing_instructions=_SINCE_V3 | _SINCE_V4,
+    missing_operators=_OPERATORS_SINCE_V4,
     sbuf_partition_bytes=192 * KIB,  # arch-v2: 24 MiB
     sbuf_reserved_bytes=16 * KIB,  # alloc
     tensor_ghz=2.8,  # arch-v2, table of engines
@@ -243,8 +269,7 @@ _TRN1 = Target(
     scalar_ghz=1.4,
     gpsimd_ghz=1.4,
     dma_bytes_per_ns=17.0,  # dma-bw
-    dma_theoretical_bytes_per_ns=27.2,  # dma
-    hbm_bytes_per_ns=820 / 2,  # arch-v2: 820 GB/s, two cores
+    device_hbm_bytes_per_ns=820.0,  # arch-v2
     hbm_bytes=32 * GIB,  # arch-v2
     cores_per_device=2,
     max_logical_core_size=1,
@@ -257,24 +282,21 @@ _TRN1 = Target(
     double_row_dtypes=_NONE,
     matmul_mx_dtypes=_NONE,
     tensor_transpose_mode=False,
-    background_transpose=False,
     accumulate_onto_any_write=False,  # isa: nc_matmul, accumulation after a non-matmul write is undefined
     tensor_results_cross_banks=False,  # arch-v2: a matmul writes to one bank
     vector_fast_dtypes=_NONE,
     scalar_fast_dtypes=_NONE,
     scalar_engine_tensor_copy=False,  # isa: tensor_copy
-    scalar_engine_tensor_scalar_ops=frozenset(  # published for v3 (isa: tensor_scalar); v2 is no richer
-        {("multiply", "add"), ("multiply", None), ("add", None)}
-    ),
+    scalar_engine_tensor_scalar_ops=_NONE,  # isa: tensor_scalar speaks of v3
     activation_scalar_bias=False,  # isa: activation, bias must be a [N, 1] vector
     activation_reciprocal_bias=False,  # nki.api.shared: engine selection
-    abs_max_min=False,
     vector_gpsimd_sbuf_parallel=False,  # arch-v2: the two serialize on SBUF
     vector_scalar_psum_parallel=False,  # arch-v2: the two serialize on PSUM
-    tensor_indirection=False,
+    random_engines=frozenset({"vector"}),  # isa: rng
+    random_state_engines=_NONE,  # isa: rand_set_state
+    random_cycles=1.0,
     hardware_dge=False,
-    dge_instances=0,
-    dma_transpose=False,
+    dma_gather_transpose=False,
     dma_priority=False,
 )
 
@@ -284,6 +306,7 @@ _TRN2 = replace(
     aliases=("gen3",),
     generation=3,
     device="Trainium2",
+    missing_instructions=_SINCE_V4,
     sbuf_partition_bytes=224 * KIB,  # arch-v3: 28 MiB
     sbuf_reserved_bytes=16 * KIB + 8,  # KLR: 212,984 usable
     tensor_ghz=2.4,  # arch-v3, table of engines
@@ -291,8 +314,7 @@ _TRN2 = replace(
     scalar_ghz=1.2,
     gpsimd_ghz=1.2,
     dma_bytes_per_ns=23.0,  # dma-bw
-    dma_theoretical_bytes_per_ns=27.2,  # dma
-    hbm_bytes_per_ns=3000 / 8,  # arch-v3: 3 TB/s, eight cores
+    device_hbm_bytes_per_ns=3000.0,  # arch-v3
     hbm_bytes=96 * GIB,  # arch-v3
     cores_per_device=8,
     max_logical_core_size=2,  # nki/get-started/about/lnc
@@ -302,13 +324,15 @@ _TRN2 = replace(
     tensor_transpose_mode=True,  # arch-v3
     vector_fast_dtypes=_HALF,  # arch-v3: Vector Engine performance mode
     scalar_engine_tensor_copy=True,  # arch-v3: bit-accurate copies
+    scalar_engine_tensor_scalar_ops=frozenset({"multiply+add", "multiply", "add"}),  # isa: tensor_scalar
     activation_scalar_bias=True,  # isa: activation
     activation_reciprocal_bias=True,
     vector_gpsimd_sbuf_parallel=True,  # arch-v3: both restrictions lifted
     vector_scalar_psum_parallel=True,
+    random_engines=frozenset({"vector", "gpsimd"}),  # isa: rng
+    random_state_engines=frozenset({"gpsimd"}),  # isa: rand_set_state
     hardware_dge=True,  # arch-v3
-    dge_instances=2,  # arch-v3
-    dma_transpose=True,  # arch-v3
+    dma_gather_transpose=True,  # isa: dma_transpose
 )
 
 _TRN3 = replace(
@@ -317,6 +341,8 @@ _TRN3 = replace(
     aliases=("gen4",),
     generation=4,
     device="Trainium3",
+    missing_instructions=_NONE,
+    missing_operators=_NONE,
     sbuf_partition_bytes=256 * KIB,  # arch-v4: 32 MiB
     sbuf_reserved_bytes=16 * KIB + 8,  # KLR: 245,752 usable
     tensor_ghz=2.4,  # arch-v4, table of engines
@@ -324,8 +350,7 @@ _TRN3 = replace(
     scalar_ghz=1.2,
     gpsimd_ghz=1.2,
     dma_bytes_per_ns=33.0,  # dma-bw
-    dma_theoretical_bytes_per_ns=38.4,  # dma
-    hbm_bytes_per_ns=4700 / 8,  # arch-v4: 4.7 TB/s, eight cores
+    device_hbm_bytes_per_ns=4700.0,  # arch-v4
     hbm_bytes=144 * GIB,  # arch-v4
     matmul_dtypes=_BASE_MATMUL_DTYPES | {"float8_e4m3fn"},  # isa: nc_matmul
     matmul_dst_dtypes=frozenset({"float32", "bfloat16"}),  # arch-v4: BF16 results in PSUM
@@ -333,14 +358,13 @@ _TRN3 = replace(
     matmul_moving_fmax_16bit=8192,
     double_row_dtypes=_FP8 | {"float8_e4m3fn"},  # isa: nc_matmul
     matmul_mx_dtypes=frozenset({"float8_e5m2_x4", "float8_e4m3fn_x4", "float4_e2m1fn_x4"}),  # arch-v4
-    background_transpose=True,  # arch-v4
     accumulate_onto_any_write=True,  # isa: nc_matmul, the restriction names v2 and v3 only
     tensor_results_cross_banks=True,  # isa: nc_matmul, moving free sizes of all eight banks
     vector_fast_dtypes=_HALF | _FP8 | {"float8_e4m3fn"},  # arch-v4, table of engines: BF16/FP16/FP8
     scalar_fast_dtypes=_HALF,  # arch-v4: Scalar Engine performance mode
-    scalar_engine_tensor_scalar_ops=None,  # arch-v4: same instruction as on the Vector Engine
-    abs_max_min=True,  # isa: nl.abs_max, nl.abs_min
-    tensor_indirection=True,  # isa: views made with .indirect()
+    scalar_engine_tensor_scalar_ops=frozenset({"any"}),  # arch-v4: same instruction as on the Vector Engine
+    random_state_engines=frozenset({"gpsimd", "vector"}),  # isa: rand_set_state
+    random_cycles=0.25,  # arch-v4: four 32-bit values per lane and cycle
     dma_priority=True,  # isa: dma_copy
 )
 
@@ -362,14 +386,7 @@ def get_target(name: str) -> Target:
     return target
 
 
-def legal_start_partitions(num_partitions: int) -> tuple[int, ...]:
-    """Partitions at which an operand of `num_partitions` partitions may start.
-
-    More than 64 partitions start at 0; 33 to 64 at 0 or 64; up to 32 at any quadrant. Source: arch-v2,
-    "Accessing SBUF/PSUM tensors using compute engines".
-    """
-    if num_partitions > 64:
-        return (0,)
-    if num_partitions > 32:
-        return (0, 64)
-    return (0, 32, 64, 96)
+def first_with(has: Callable[[Target], Any]) -> str:
+    """The oldest target that has something, as messages name it; "another chip" if none does."""
+    found = next((t for t in TARGETS.values() if has(t)), None)
+    return f"{found.name} (gen{found.generation})" if found else "another chip"

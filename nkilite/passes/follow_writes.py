@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nkilite.ir.coverage import Coverage, Covered, check_read
+from nkilite.ir.coverage import (
+    Coverage,
+    Covered,
+    Foreign,
+    check_accumulation,
+    check_read,
+    runs_on_tensor_engine,
+)
 from nkilite.ir.definition import REGISTRY, Control
 from nkilite.ir.loops import Loop, carrying, loops
 from nkilite.ir.program import IMMEDIATE, Operand, Program, Signature
@@ -32,6 +39,7 @@ class FollowWrites:
         coverage = [
             Coverage(b, full=b.kind is BufferKind.registers) if b.region in _TRACKED else None for b in program.buffers
         ]
+        foreign = [Foreign(b) if b.region is MemoryRegion.psum else None for b in program.buffers]
         all_loops = loops(program)
         begun = 0
         open_loops: list[tuple[Loop, int]] = []  # with the word position of the beginning
@@ -50,6 +58,8 @@ class FollowWrites:
                         continue  # an inner loop may run for the first time in a later iteration of the outer one
                     location = program.locations[code[start + 1]]
                     check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
+            if plan.adds is not None:
+                self._check_sum(program, plan, plan.adds, foreign, start)
             if plan.infers is not None:
                 cover = coverage[code[start + plan.infers.word]]
                 assert cover is not None
@@ -62,6 +72,9 @@ class FollowWrites:
             for word, kind, _ in plan.writes:
                 cover = coverage[code[start + word]]
                 assert cover is not None
+                others = foreign[code[start + word]]
+                if others is not None:
+                    others.wrote(kind, code[start + word + 1], plan.tensor_engine)
                 if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
                     cover.mark(kind, code[start + word + 1])
             if plan.control is Control.begin:
@@ -74,6 +87,16 @@ class FollowWrites:
         code = program.code.tolist()
         splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in inserted.items()})
         return program
+
+    def _check_sum(
+        self, program: Program, plan: _Plan, dst: Operand, foreign: list[Foreign | None], start: int
+    ) -> None:
+        """Warn of a matmul at a word position that may add to what another engine wrote."""
+        id, offset = program.code[start + dst.word], program.code[start + dst.word + 1]
+        others = foreign[id]
+        if others is not None:
+            location = program.locations[program.code[start + 1]]
+            check_accumulation(others, plan.signature, dst, program.buffers[id], offset, location)
 
     def _settle(
         self, program: Program, plan: _Plan, dst: Operand, coverage: list, start: int,
@@ -98,7 +121,7 @@ class FollowWrites:
 class _Plan:
     """What to look at for instructions of one signature."""
 
-    __slots__ = ("_settled", "control", "infers", "reads", "signature", "width", "writes")
+    __slots__ = ("_settled", "adds", "control", "infers", "reads", "signature", "tensor_engine", "width", "writes")
 
     def __init__(self, signature: Signature) -> None:
         tracked = [o for o in signature.operands if o.type.region in _TRACKED]
@@ -106,8 +129,10 @@ class _Plan:
         self.control = signature.definition.control
         self.width = signature.n_words
         self.infers = signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None
+        self.adds = signature.operand("dst") if signature.arguments.get("accumulate", False) is not False else None
         self.reads = [(o.word, o.type, o) for o in tracked if o.reads and o is not self.infers]
         self.writes = [(o.word, o.type, o) for o in tracked if o.writes]
+        self.tensor_engine = runs_on_tensor_engine(signature)
         self._settled: dict[bool, int] = {}
 
     def settled(self, program: Program, accumulate: bool) -> int:

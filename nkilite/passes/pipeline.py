@@ -10,6 +10,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
+from nkilite.passes.check_partitions import CheckPartitions
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.passes.fuse import Fuse
 from nkilite.passes.group_matmuls import GroupMatmuls
@@ -26,7 +27,8 @@ class Pass(Protocol):
 
 
 PIPELINE: tuple[type[Pass], ...] = (
-    CheckDestinations, FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls, GroupMoves, Fuse,
+    CheckDestinations, CheckPartitions, FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls,
+    GroupMoves, Fuse,
 )
 
 Observer = Callable[[str, Program], None]

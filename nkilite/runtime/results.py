@@ -18,7 +18,7 @@ from nkilite.errors import (
     describe,
 )
 from nkilite.ir.program import Program
-from nkilite.ir.types import BufferKind, ViewType, contiguous_strides
+from nkilite.ir.types import BufferKind, MemoryRegion, ViewType, contiguous_strides
 from nkilite.location import Location
 from nkilite.runtime.arguments import ArrayArgument, as_array, to_framework
 from nkilite.runtime.containers import map_leaves
@@ -70,6 +70,9 @@ def check_returned(returned: Any, program: Program, kernel: str, location: Locat
             raise value.type.problem.raised()
         if value.buffer.on_chip or value.is_indirect():
             what = f"a tensor in {str(value.buffer).upper()}" if value.buffer.on_chip else "an indirect view"
+            raise InvalidReturn(kernel=kernel, what=what, location=buffer.location)
+        if value.buffer is MemoryRegion.private_hbm:
+            what = "a tensor in nl.hbm, which is one core's own"
             raise InvalidReturn(kernel=kernel, what=what, location=buffer.location)
         if buffer.kind is not BufferKind.input and buffer not in program.outputs:
             program.outputs.append(buffer)

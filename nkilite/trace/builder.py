@@ -12,22 +12,27 @@ import numpy as np
 
 from nkilite import dtypes
 from nkilite.errors import (
-    BroadcastDestination,
     DependencyOnLoop,
     InvalidOperand,
     LoopLeft,
     NkiError,
-    OverlappingDestination,
     StaleTensor,
     TensorOfLoop,
     describe,
 )
-from nkilite.ir.coverage import Coverage, Covered, check_read
+from nkilite.ir import limits
+from nkilite.ir.coverage import (
+    Coverage,
+    Covered,
+    Foreign,
+    check_accumulation,
+    check_read,
+    runs_on_tensor_engine,
+)
 from nkilite.ir.definition import Definition, Parameter, Role
 from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
-from nkilite.ir.regions import distinct
-from nkilite.ir.types import Buffer, BufferKind, IndirectKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location, here, is_internal
 from nkilite.machine.engine import Engine
 from nkilite.machine.registers import REGISTERS
@@ -161,6 +166,7 @@ class Builder:
 
     def specialize(self, definition: Definition, values: tuple) -> Signature:
         """Normalize and check the arguments of a call; returns its interned signature."""
+        limits.require_instruction(definition, self.target)
         arguments: dict[str, Any] = {}
         for parameter, value in zip(definition.parameters, values, strict=True):
             arguments[parameter.name] = _classify(definition, parameter, value)
@@ -173,7 +179,8 @@ class Builder:
             arguments["registers"] = self.registers(registers).type
         call = Signature(-1, definition, arguments, self.target, ())
         definition.rule("check")(call)
-        _check_destinations(call)
+        limits.require_destinations(call)
+        limits.require_patterns(call)
         signature = self.program.signature(definition, arguments)
         if open_engine:
             self.program.open_engines.add(signature.id)
@@ -357,10 +364,13 @@ class EagerBuilder(Builder):
         self._repeats = False  # in an iteration after a loop's first, which is the one that is recorded
         self.refusals: dict[int, Callable[..., NkiError]] = {}  # input buffers that cannot be written: the error
         self._coverage: dict[int, Coverage] = {}
+        self._foreign: dict[int, Foreign] = {}
 
     def _allocated(self, buffer: Buffer) -> None:
         if buffer.region.on_chip and buffer.kind is BufferKind.internal:
             self._coverage[buffer.id] = Coverage(buffer)
+            if buffer.region is MemoryRegion.psum:
+                self._foreign[buffer.id] = Foreign(buffer)
         if buffer.data is None and buffer.region is MemoryRegion.shared_hbm:
             buffer.data = self._shared.find(self.core.number, buffer, self._memory.place)
         if buffer.data is None:
@@ -407,6 +417,9 @@ class EagerBuilder(Builder):
                     storage.check_bounds(value, f"nisa.{signature.name}")
             elif kind is IMMEDIATE:
                 arguments[key] = float(_next_given(values))
+        for operand, allowed in limits.partition_rules(signature):
+            tensor = tensors[operand.name]
+            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, here())
         self._follow_writes(signature, arguments, tensors)
         written = [o.name for o in signature.operands if o.writes]
         if signature.definition.meets is not None:
@@ -435,6 +448,9 @@ class EagerBuilder(Builder):
             if coverage is None:
                 continue
             tensor = storage.located(tensor)
+            foreign = self._foreign.get(tensor.storage.id)
+            if foreign is not None and operand.name == "dst" and arguments.get("accumulate", False) is not False:
+                check_accumulation(foreign, signature, operand, tensor.storage, tensor.byte_offset, here())
             if infer and operand.name == "dst":
                 covered = coverage.covered(tensor.type, tensor.byte_offset)
                 arguments["accumulate"] = covered is not Covered.none
@@ -455,31 +471,9 @@ class EagerBuilder(Builder):
             if coverage is not None:
                 tensor = storage.located(tensor)
                 coverage.mark(tensor.type, tensor.byte_offset)
-
-
-def _check_destinations(call: Signature) -> None:
-    """Raise BroadcastDestination or OverlappingDestination for a view several of whose elements are one place.
-
-    Of an instruction with several results, kernels let those they do not want fall into such a place to save memory.
-    """
-    written = [o for o in call.operands if o.writes]
-    if len(written) > 1:
-        return
-    for operand in written:
-        dynamic = operand.type.indirection is not None and operand.type.indirection.kind is IndirectKind.vector
-        counts, strides = operand.type.shape, operand.type.strides
-        for dim, (count, stride) in enumerate(zip(counts, strides, strict=True)):
-            if not stride and count > 1 and not (dynamic and dim == 0):  # each has its own index there
-                raise BroadcastDestination(
-                    instruction=f"nisa.{call.name}", operand=operand.name, shape=counts, dim=dim, count=count,
-                )
-        # A partition is a row of its own; with an index of its own, so is a position of dimension 0.
-        free = 1 if operand.type.region.on_chip or dynamic else 0
-        if not distinct(counts[free:], strides[free:]):
-            dims = [[stride, count] for count, stride in zip(counts, strides, strict=True)]
-            raise OverlappingDestination(
-                instruction=f"nisa.{call.name}", what=f"the access pattern {dims} of {operand.name} overlaps itself"
-            )
+                foreign = self._foreign.get(tensor.storage.id)
+                if foreign is not None:
+                    foreign.wrote(tensor.type, tensor.byte_offset, runs_on_tensor_engine(signature))
 
 
 def _check_immediates(signature: Signature, operands: tuple) -> None:

@@ -48,12 +48,12 @@ def test_views_on_every_cpu(monkeypatch, level, order):
     def kernel(x, indices):
         data, chosen, result = tile(x), tile(indices), new((20, 3, 10), x.dtype)
         nisa.memset(result, 0)
-        nisa.nc_n_gather(result[:, 1, ::2], data[3:23, 1:9, ::3].permute(order), chosen[:20, 1:6])
+        nisa.nc_n_gather(result[:, 1, ::2], data[32:52, 1:9, ::3].permute(order), chosen[:20, 1:6])
         return outputs(result)
 
-    x, indices = make((32, 10, 11), "float16", 4), positions((32, 7), 32)
+    x, indices = make((64, 10, 11), "float16", 4), positions((32, 7), 32)
     (result,) = both(kernel, x, indices)
-    rows = x[3:23, 1:9, ::3].transpose(order).reshape(20, -1)
+    rows = x[32:52, 1:9, ::3].transpose(order).reshape(20, -1)
     wanted = np.zeros((20, 3, 10), x.dtype)
     wanted[:, 1, ::2] = np.take_along_axis(rows, indices[:20, 1:6].astype(np.int64), axis=1)
     np.testing.assert_array_equal(result, wanted)
@@ -129,14 +129,14 @@ def test_local_views_on_every_cpu(monkeypatch, level, order, width, count):
     def kernel(x, index):
         data, chosen, result = tile(x), tile(index), new((16, 5, 26), x.dtype)
         nisa.memset(result, 0)
-        view = data[16:, 1:9, ::3].permute(order)
-        nisa.local_gather(result[:, 1:3, ::2], view, chosen[16:, ::3], width, count)
+        view = data[32:, 1:9, ::3].permute(order)
+        nisa.local_gather(result[:, 1:3, ::2], view, chosen[32:, ::3], width, count)
         return outputs(result)
 
-    x, index = make((32, 10, 11), "float32", 4), positions((32, 4), 29, np.uint16)
-    rows = x[16:, 1:9, ::3].transpose(order).reshape(16, -1)
+    x, index = make((48, 10, 11), "float32", 4), positions((48, 4), 29, np.uint16)
+    rows = x[32:, 1:9, ::3].transpose(order).reshape(16, -1)
     wanted = np.zeros((16, 5, 26), x.dtype)
-    wanted[:, 1:3, ::2] = expected(rows, index[16:, ::3], width, count).reshape(16, 2, 13)
+    wanted[:, 1:3, ::2] = expected(rows, index[32:, ::3], width, count).reshape(16, 2, 13)
     (result,) = both(kernel, x, index)
     np.testing.assert_array_equal(result, wanted)
 

@@ -252,7 +252,7 @@ def test_fused_reduction(cpu, op, shape, monkeypatch):
         scaled, shifted = new(a.shape, "bfloat16"), new(a.shape)
         one, two = new((a.shape[0], 1)), new((a.shape[0], 1))
         nisa.tensor_scalar_reduce(scaled, x, nl.multiply, vector, op, one)
-        nisa.tensor_scalar_reduce(shifted, x, nl.subtract, 0.5, op, two, True, reduce_res_negate=True)
+        nisa.tensor_scalar_reduce(shifted, x, nl.subtract, 0.5, op, two, reduce_res_negate=True)
         nisa.tensor_scalar_reduce(x, x, nl.abs, 0.0, op)
         return outputs(scaled, one, shifted, two, x)
 
@@ -260,7 +260,7 @@ def test_fused_reduction(cpu, op, shape, monkeypatch):
     v = np.random.default_rng(1).uniform(-1.1, -0.9, (shape[0], 1)).astype(np.float32)
     scaled, one, shifted, two, absolute = both(kernel, a, v, rtol=1e-5, atol=1e-6)
     first = a * v.reshape(-1, *(1,) * (a.ndim - 1))
-    second = np.float32(0.5) - a
+    second = a - np.float32(0.5)
     same(scaled, first.astype(scaled.dtype))
     same(shifted, second)
     same(absolute, a)

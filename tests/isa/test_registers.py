@@ -193,7 +193,7 @@ def compared(x):
 
 
 def ordered(x):
-    return nisa.scalar_load(x) < 1  # here
+    return bool(nisa.scalar_load(x) < 1)  # here
 
 
 def iterated(x):

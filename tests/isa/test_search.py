@@ -112,21 +112,21 @@ def test_views_on_every_cpu(monkeypatch, level, order):
 
     def kernel(x):
         whole, values, at = tile(x), new((20, 2, 8)), new((20, 16), "uint32")
-        view = whole[3:23, 1:9, ::3].permute(order)
+        view = whole[32:52, 1:9, ::3].permute(order)
         nisa.max8(values[:, 1, :], view)
         nisa.nc_find_index8(at[:, ::2], view, values[:, 1, :])
         nisa.nc_match_replace8(view, view, values[:, 1, :], 0.5)
         return outputs(values[:, 1, :], at[:, ::2], whole)
 
-    x = make((32, 10, 11), "float32", 4)
+    x = make((64, 10, 11), "float32", 4)
     values, at, whole = both(kernel, x)
-    view = x[3:23, 1:9, ::3].transpose(order)
+    view = x[32:52, 1:9, ::3].transpose(order)
     rows = view.reshape(20, -1)
     best = np.argsort(-rows, axis=1)[:, :8]
     same(at, best)
     same(values, np.take_along_axis(rows, best, axis=1))
     np.put_along_axis(rows, best, 0.5, axis=1)
-    x[3:23, 1:9, ::3] = rows.reshape(view.shape).transpose(np.argsort(order))
+    x[32:52, 1:9, ::3] = rows.reshape(view.shape).transpose(np.argsort(order))
     same(whole, x)
 
 

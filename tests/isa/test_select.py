@@ -119,31 +119,31 @@ def test_views_on_every_cpu(monkeypatch, level):
 
     def kernel(x, bounds, predicate):
         whole, limits, mask = tile(x, nl.psum), tile(bounds), tile(predicate)
-        view = whole[2:50, :, 1:7].permute((0, 2, 1))
+        view = whole[64:112, :, 1:7].permute((0, 2, 1))
         column, second = new((48, 3)), new((48, 1))
         nisa.range_select(
-            view, view, "greater_equal", "less", limits[2:50, 1], limits[2:50, 3:4], reduce_res=column[:, 1],
+            view, view, "greater_equal", "less", limits[64:112, 1], limits[64:112, 3:4], reduce_res=column[:, 1],
             range_start=-3,
         )
         selected = new((48, 6, 5), "float16")
         nisa.select_reduce(
-            selected.permute((0, 2, 1)), mask[2:50, :, ::2], whole[2:50, :, 1:7], limits[2:50, 2],
+            selected.permute((0, 2, 1)), mask[64:112, :, ::2], whole[64:112, :, 1:7], limits[64:112, 2],
             second, nisa.reduce_cmd.reset_reduce,
         )
         return outputs(whole, column[:, 1:2], selected, second)
 
-    x = make((64, 5, 8), "float32")
-    bounds = make((64, 5), "float32", 1) * 8
-    predicate = make((64, 5, 12), "uint8", 2) % 2
+    x = make((128, 5, 8), "float32")
+    bounds = make((128, 5), "float32", 1) * 8
+    predicate = make((128, 5, 12), "uint8", 2) % 2
     whole, column, selected, second = both(kernel, x, bounds, predicate)
-    rows = x[2:50, :, 1:7].transpose(0, 2, 1).reshape(48, 30)
+    rows = x[64:112, :, 1:7].transpose(0, 2, 1).reshape(48, 30)
     position = np.arange(30) - 3
-    inside = (position >= bounds[2:50, 1:2]) & (position < bounds[2:50, 3:4])
+    inside = (position >= bounds[64:112, 1:2]) & (position < bounds[64:112, 3:4])
     rows = np.where(inside, rows, FP32_MIN)
-    x[2:50, :, 1:7] = rows.reshape(48, 6, 5).transpose(0, 2, 1)
+    x[64:112, :, 1:7] = rows.reshape(48, 6, 5).transpose(0, 2, 1)
     same(whole, x)
     same(column, rows.max(axis=1, keepdims=True))
-    expected = np.where(predicate[2:50, :, ::2], x[2:50, :, 1:7], bounds[2:50, 2, None, None])
+    expected = np.where(predicate[64:112, :, ::2], x[64:112, :, 1:7], bounds[64:112, 2, None, None])
     same(second, expected.max(axis=(1, 2))[:, None])
     with np.errstate(over="ignore"):
         same(selected, expected.transpose(0, 2, 1).astype(np.float16))

@@ -188,7 +188,8 @@ def test_accumulate_none_follows_regions(level):
         np.testing.assert_array_equal(result, expected)
 
 
-def test_accumulate_onto_memset(level):
+def test_accumulate_onto_memset(level, monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")  # before, the result is undefined
     a, b = integers((16, 32), np.float32), integers((16, 64), np.float32, 1)
 
     def kernel(a, b):

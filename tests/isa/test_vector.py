@@ -221,12 +221,13 @@ def test_tensor_scalar_two_operators(dtype, shape):
 @pytest.mark.parametrize("cpu", CPU_LEVELS)
 def test_tensor_scalar_unary_operators(cpu, monkeypatch):
     monkeypatch.setenv("NKILITE_CPU", cpu)
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
 
     def kernel(a):
         x = tile(a)
         results = [new(a.shape) for _ in range(5)]
         nisa.tensor_scalar(results[0], x, nl.abs, None)
-        nisa.tensor_scalar(results[1], x, nl.square, 0.0)
+        nisa.tensor_scalar(results[1], x, nl.square, 0.0)  # square and relu from trn3 on
         nisa.tensor_scalar(results[2], x, nl.relu, 0, op1=nl.add, operand1=1.0)
         nisa.tensor_scalar(results[3], x, nl.abs, None, op1=nl.rsqrt)
         nisa.tensor_scalar(results[4], x, nl.add, 5.0, op1=nl.reciprocal)
