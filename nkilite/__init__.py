@@ -14,6 +14,7 @@ from nkilite.language import NkiTensor as tensor
 from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, simulate
+from nkilite.runtime.kernel import simulate as cpu_simulate
 from nkilite.suggest import unknown_name as _unknown_name
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Kernel",
     "collectives",
+    "cpu_simulate",
     "dtype",
     "errors",
     "isa",

@@ -17,10 +17,15 @@ __all__ = ["install"]
 _MODULES = {
     "nki": "nkilite",
     "nki.collectives": "nkilite.collectives",
+    "nki.builtin": "nkilite.builtin",
     "nki.compiler": "nkilite.compiler",
+    "nki.compiler.frontend": "nkilite.compiler.frontend",
+    "nki.dtype": "nkilite.dtypes",
     "nki.isa": "nkilite.isa",
     "nki.isa.constants": "nkilite.isa.constants",
     "nki.language": "nkilite.language",
+    "nki.language.dtypes": "nkilite.dtypes",
+    "nki.tensor": "nkilite.trace.tensor",
     "nki.typing": "nkilite.typing",
 }
 
@@ -28,7 +33,8 @@ _MODULES = {
 def install(force: bool = False) -> None:
     """Make the `nki` modules resolve to nkilite in this process.
 
-    These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives and nki.compiler.
+    These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.compiler and its frontend,
+    and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor.
     Imports of the Beta-1 package `neuronxcc` fail with an explanation from then on.
 
     Args:

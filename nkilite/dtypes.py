@@ -12,10 +12,20 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-__all__ = ["ALL", "ELEMENTS", "DType", "Elements", "as_dtype", "cast", "from_numpy", "unpack"]
+__all__ = ["ALL", "ELEMENTS", "DType", "Elements", "as_dtype", "cast", "from_numpy", "numpy_known", "unpack"]
 
 
-class DType(str):
+class _Namespace(type):
+    """The class of DType: `nki.dtype.float32` is the element type of that name."""
+
+    def __getattr__(cls, name: str) -> DType:
+        found = ALL.get(name) or _ALIASES.get(name)
+        if found is None:
+            raise AttributeError(f"there is no element type {name!r}; there are {', '.join(ALL)}", name=name, obj=cls)
+        return found
+
+
+class DType(str, metaclass=_Namespace):
     """An NKI element type: a string with an item size and a NumPy equivalent.
 
     Attributes:
@@ -112,12 +122,23 @@ def as_dtype(value: Any) -> DType:
 
 
 def from_numpy(dtype: np.dtype) -> DType:
-    """The DType that stores a NumPy dtype.
+    """The DType that stores a NumPy dtype; packed ones go by their names, for NumPy and ml_dtypes have none.
 
     Raises:
         KeyError: the chip has no such type (float64, int64, complex, ...).
     """
+    packed = ALL.get(dtype.name)
+    if packed is not None and packed.kind == "x" and packed.itemsize == dtype.itemsize:
+        return packed
     return _FROM_NUMPY[dtype]
+
+
+def numpy_known(dtype: DType) -> np.dtype:
+    """The NumPy dtype of a packed dtype's name, if some package has registered one, else that of its words."""
+    try:
+        return np.dtype(str(dtype))
+    except TypeError:
+        return dtype.numpy
 
 
 # The four elements in a word of a packed dtype, the first in the lowest bits.

@@ -181,3 +181,25 @@ def test_typing_annotations():
     assert (nt.tensor | None) == (None | nt.tensor)
     with pytest.raises(TypeError, match=r"nl.ndarray"):
         nt.tensor((4, 4))
+
+
+OLDER_NAMES = """
+import nki.builtin, nki.dtype as nt, nki.tensor, nki.language.dtypes as dtypes
+from nki.compiler.frontend import NKIFrontend, ParserFrontend
+from nki.dtype import bfloat16
+from nki.tensor import NkiTensor
+
+assert nt.float8_e4m3 is nl.float8_e4m3 is dtypes.float8_e4m3 is nki.dtype.float8_e4m3
+assert isinstance(bfloat16, nki.dtype) and nki.tensor is NkiTensor
+assert not hasattr(nki.dtype, "float9")
+x = np.ones((4, 8), np.float32)
+assert (nki.cpu_simulate(double)[1](x) == 2).all()
+front: NKIFrontend = ParserFrontend()
+made = front.compile(double, inputs={"x": x}, target="trn3", lnc=2, artifacts_dir="out", output_names=["o"])
+made.module.operation.print(enable_debug_info=True)
+"""
+
+
+def test_names_of_older_releases(tmp_path):
+    out = run(KERNEL + OLDER_NAMES, tmp_path=tmp_path)
+    assert out.count("program double on trn3") == 2

@@ -23,7 +23,7 @@ LAYERS = [
     ["native"],
     ["runtime"],
     ["frameworks"],
-    ["collectives", "compiler", "typing", "testing", "compat", "profiling"],
+    ["builtin", "collectives", "compiler", "typing", "testing", "compat", "profiling"],
     ["cli"],
     ["pytest_plugin", "__main__"],
 ]

@@ -8,6 +8,7 @@ One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (
 
 from typing import Any as _Any
 
+from nkilite import dtypes as dtypes
 from nkilite.dtypes import DType as dtype
 from nkilite.dtypes import (
     bfloat16,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.dtypes import DType, as_dtype, from_numpy
+from nkilite.dtypes import DType, as_dtype, from_numpy, numpy_known
 from nkilite.errors import UnsupportedArgument, UnsupportedArrayDtype
 from nkilite.runtime.containers import is_record, map_leaves
 
@@ -81,6 +81,8 @@ def _checked(name: str, original: Any, array: np.ndarray, framework: str, kernel
         ) from None
     if array.ndim == 0 or array.size == 0:
         raise UnsupportedArgument(name=name, kernel=kernel, type=f"{framework} array of shape {array.shape}")
+    if dtype.kind == "x":
+        array = array.view(dtype.numpy)
     return ArrayArgument(name, original, array, dtype, framework)
 
 
@@ -105,7 +107,7 @@ def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
         return torch.from_numpy(array)
     if framework == "jax":
         return sys.modules["jax"].numpy.asarray(array)
-    return array
+    return array.view(numpy_known(dtype)) if dtype.kind == "x" else array
 
 
 def map_arrays(value: Any, name: str, kernel: str, replace: Callable[[ArrayArgument], Any]) -> Any:

@@ -73,6 +73,7 @@ class Calls:
         picks = [places[name] for name in self._names if isinstance(explicit.get(name), _array)]
         image, returned = specialization.executable.image, specialization.returned
         direct = isinstance(returned, Result) and returned.strides is None and returned.array == len(image.inputs)
+        direct = direct and as_dtype(returned.dtype).kind != "x"  # whose arrays may have another NumPy dtype
         if len(picks) != len(image.inputs):
             return
         if out is not None:

@@ -9,8 +9,6 @@ from nkilite.errors import VendorModule
 
 __all__: list[str] = []
 
-__path__: list[str] = []  # a package, so that imports of its submodules reach the finder of nkilite.compat
-
 
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
