@@ -268,6 +268,10 @@ class Emitter:
             return Value("", "void")
         return self._emit(f"call {returns} @{name}({values})", scalar, lanes)
 
+    def call_at(self, function: Value, scalar: str, *arguments: Value) -> Value:
+        """Call the function at an address."""
+        return self._emit(f"call {scalar} {function.ref}({', '.join(map(str, arguments))})", scalar, 0)
+
     # --- memory ---------------------------------------------------------------------------------------------------
 
     def load(self, scalar: str, pointer: Value, lanes: int = 0, align: int = 1) -> Value:

@@ -27,9 +27,12 @@ STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
 STATUS_JUMP = 2  # not a failure: go on at the other end of the loop
 STATUS_PAUSE = 3  # not a failure: the host looks at memory, then the kernel goes on
+STATUS_TOLD = 4  # Python has a signal to handle, and an exception is set
 
-# Two int64 words in front of the bases, where a micro-kernel leaves what it cannot return.
+# In front of the bases are two int64 words where a micro-kernel leaves what it cannot return, and before them the
+# address of the run's watch (nkilite/codegen/watch.py).
 FAULT_WORDS = 2
+HEAD_WORDS = FAULT_WORDS + 1
 _FAULT_INDEX, _FAULT_LIMIT = -16, -8
 
 _PARAMETERS = "ptr %words, ptr %bases, i64 %part, i64 %parts"

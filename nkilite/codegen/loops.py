@@ -11,6 +11,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.codegen.nest import Dim
+from nkilite.codegen.watch import end_if_told
 
 ROWS = 16  # of a tile that a thread does at once: a register block, and a block of most row groups
 BAND = 128  # bytes of a row in HBM that are gone through at once: lines come in pairs
@@ -75,6 +76,7 @@ def units(
             body([], list(at))
         return
     whole, rest = divmod(dims[cut.level].count, cut.unit)
+    elements = prod(d.count for d in dims)
 
     def unit(number: Value, count: int) -> None:
         strides = dims[cut.level].strides
@@ -83,6 +85,7 @@ def units(
 
     if whole:
         with e.loop(e.minimum(end, e.i64(whole)), start=first) as loop:
+            end_if_told(e, elements)
             unit(loop.index, cut.unit)
     if rest:
         last = e.i64(whole)

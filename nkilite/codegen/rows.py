@@ -9,6 +9,7 @@ from nkilite.codegen import registers
 from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
+from nkilite.codegen.watch import end_if_told
 from nkilite.ir.group import Forwarded, Held, RowPlan, Scratch, Segment
 
 
@@ -34,7 +35,9 @@ def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:
     def inside(segment: Segment, block: Value) -> list[registers.Member]:
         return [parts[m].in_segment(block, segment) for m in working if segment.first <= m < segment.end]
 
+    elements = plan.rows * plan.blocks * sum(max((o.columns for o in m.operands.values()), default=0) for m in members)
     with e.loop(end, start=first) as block:
+        end_if_told(e, elements)
         done = 0
         for i in working:
             segment = segments.get(i)

@@ -66,6 +66,10 @@ class Run:
             destination = arrival.arguments[name]
             np.copyto(destination, cast(values, arrival.dtypes[name]).reshape(destination.shape))
 
+    def end(self) -> None:
+        """Have the core's thread come back soon, wherever it is."""
+        self._workspace.end()
+
     def close(self) -> None:
         self._executable.leave(self._workspace)
 
@@ -158,6 +162,10 @@ def _side_by_side(runs: Sequence[Run]) -> list[Arrival | None]:
     futures: list[Future] = [_crew().submit(run.proceed) for run in others]
     try:
         return [first.proceed(), *(future.result() for future in futures)]
+    except BaseException:
+        for run in others:
+            run.end()
+        raise
     finally:
         for future in futures:
             future.exception()  # waits: nobody may be at work in memory that a caller is about to free

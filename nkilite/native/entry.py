@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite.codegen.host import Host
+from nkilite.codegen.watch import STOP, WATCH
+from nkilite.native.interrupts import python_function
 from nkilite.native.library import Source, library
 
 REFUSED = -1
@@ -145,8 +147,17 @@ run:
   %state = call ptr %save()
   %stopped = call i64 %walk(ptr %table, i64 0, i64 %count, ptr %bases)
   call void %restore(ptr %state)
+  %told_at = getelementptr i8, ptr %bases, i64 {WATCH}
+  %watch = load ptr, ptr %told_at, align 8
+  %stop_at = getelementptr i8, ptr %watch, i64 {STOP}
+  %stop = load i64, ptr %stop_at, align 8
+  %told = icmp ne i64 %stop, 0
+  br i1 %told, label %raise, label %give
+give:
   %result = call ptr %number(i64 %stopped)
   ret ptr %result
+raise:
+  ret ptr null
 refuse:
   %refused = call ptr %number(i64 {REFUSED})
   ret ptr %refused
@@ -192,9 +203,7 @@ def make_entry(
         passed: what it will be called with; nothing checks that these are NumPy arrays of those sizes.
         zeroed: memory of the workspace that is zero when a kernel begins.
     """
-    api = ctypes.pythonapi
-    functions = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in
-                 (api.PyEval_SaveThread, api.PyEval_RestoreThread, api.PyLong_FromLongLong)]
+    functions = map(python_function, ("PyEval_SaveThread", "PyEval_RestoreThread", "PyLong_FromLongLong"))
     words = [walk, table.ctypes.data, len(table), bases, *functions, len(passed), len(zeroed)]
     assert len(words) == _RECORDS
     for array in passed:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
+from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
 from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.meeting import Arrival, exchange
@@ -91,16 +91,15 @@ class Executable:
 
     def _workspace(self) -> Workspace:
         """A new workspace, with its entry."""
-        workspace, image = Workspace(self.image), self.image
+        workspace, image = Workspace(self.image, self._host), self.image
         if self.quick:
             read, written = entry.CONTIGUOUS | entry.ALIGNED, entry.CONTIGUOUS | entry.ALIGNED | entry.WRITEABLE
             passed = [
                 entry.Passed(a.slot, read if a.written is None else written, a.bytes, a.written is not None)
                 for a in image.inputs
             ] + [entry.Passed(a.slot, written, a.bytes, True) for a in image.outputs]
-            walk = ctypes.cast(self.walk.alone, ctypes.c_void_p).value or 0
             workspace.entry = entry.make_entry(
-                self._host, walk, self.table, workspace.address, passed, workspace.registers
+                self._host, self.walk.alone.address, self.table, workspace.address, passed, workspace.zeroed
             )
         return workspace
 
@@ -166,8 +165,11 @@ class Executable:
 
         Raises:
             IndirectOutOfBounds: it was an index that is outside its tensor.
+            KeyboardInterrupt: the run was told to end, by another thread.
         """
         status, word = stopped >> 48, stopped & ((1 << 48) - 1)
+        if status == STATUS_TOLD:
+            raise KeyboardInterrupt
         stop = self.image.stops[int(np.searchsorted(self.image.lowered.entries, word))]
         if status != STATUS_PAUSE:
             assert status == STATUS_OUT_OF_BOUNDS, status

@@ -19,6 +19,7 @@ from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
 from nkilite.native.library import Source
 from nkilite.native.meetings import Footprint, footprint, meetings
+from nkilite.native.walker import HEAVIEST, WEIGHT_SHIFT
 from nkilite.passes.place import CpuPlacement
 
 HEADER_WORDS = 2  # function address, words in the entry
@@ -31,7 +32,7 @@ class Lowered(NamedTuple):
         sources: distinct micro-kernels.
         table: int64 words; entry = [micro-kernel number, width and flags, operand words of every member...], and for a
             control instruction the distance to where it jumps: past the end of its loop, or to the beginning of the
-            body. Flags are for threads: see nkilite/native/walker.py.
+            body. Flags are for threads and interrupts: see nkilite/native/walker.py.
         entries: word position of every entry.
         firsts: index of the first instruction of every entry.
         threads: beyond that number, threads would not make it faster.
@@ -116,7 +117,8 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
         table += entry
     words, positions = np.array(table, np.int64), np.array(entries, np.int64)
     flags, threads = meetings(words, positions, footprints)
-    words[positions + 1] |= flags << 32
+    weights = np.clip([int(f.ns / 1000) for f in footprints], 1, HEAVIEST)[words[positions]]
+    words[positions + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
     return Lowered(sources, words, positions, np.array(firsts, np.int64), threads)
 
 

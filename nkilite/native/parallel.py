@@ -7,8 +7,9 @@ import ctypes
 import numpy as np
 
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import FAULT_WORDS
+from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS
 from nkilite.native import threads
+from nkilite.native.interrupts import Apart
 from nkilite.native.library import library
 from nkilite.native.sharing import BUSY, STATE_WORDS, Job
 from nkilite.native.walker import WALK
@@ -28,9 +29,7 @@ class Walk:
 
     def __init__(self, host: Host, bases: int, most: int) -> None:
         """For tables that use so many bases."""
-        address = library(host).addresses([WALK])[WALK.name]
-        arguments = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-        self.alone = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address)
+        self.alone = Apart(host, library(host).addresses([WALK])[WALK.name])
         self.most, self._bases = most, bases
 
     def __call__(self, table: int, start: int, count: int, bases: int) -> int:
@@ -47,9 +46,9 @@ class Walk:
         team = threads.team()
         members = team.grow(members)
         words = np.zeros((members, STATE_WORDS + self._bases), np.int64)
-        first, stride = words.ctypes.data + STATE_WORDS * _WORD, words.strides[0]
+        first, stride, head = words.ctypes.data + STATE_WORDS * _WORD, words.strides[0], HEAD_WORDS * _WORD
         for part in range(members):
-            ctypes.memmove(first + part * stride, bases, self._bases * _WORD)
+            ctypes.memmove(first + part * stride - head, bases - head, head + self._bases * _WORD)
         job = Job(table, count, first, stride, members, threads.spin(members))
         stopped = team.launch(np.array(job, np.int64), start)
         if stopped > 0:

@@ -18,12 +18,13 @@ import ctypes
 import platform
 from typing import NamedTuple
 
-from nkilite.codegen.kernel import FAULT_WORDS, STATUS_JUMP
+from nkilite.codegen import watch
+from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_JUMP
 from nkilite.native.library import Source
-from nkilite.native.walker import LEAD, MEET, SPLIT, entry_at
+from nkilite.native.walker import BUDGET, LEAD, MEET, SPLIT, entry_at
 
-#: Words in front of the bases of a part: the word it stopped at, then what a failing micro-kernel leaves.
-STATE_WORDS = 1 + FAULT_WORDS
+#: Words in front of the bases of a part: the word it stopped at, then those that every run has.
+STATE_WORDS = 1 + HEAD_WORDS
 _RESULT = -8 * STATE_WORDS
 _FAULTS = [-8 * (1 + i) for i in range(FAULT_WORDS)]
 
@@ -81,10 +82,13 @@ def _fields(*names: str) -> str:
     )
 
 
-# Does one part of a phase that begins at %position. Returns its status (0 or that of the entry it ended at) above
+# Does one part of a phase that begins at %position, on a member. The launching one, whose thread alone handles signals,
+# asks the run's watch at once, all of them after every BUDGET; once the watch has said no, it does so to everybody.
+#
+# Returns its status (0 or that of the entry it ended at) above
 # bit 48 of the word position after the phase.
 _DO_PART = f"""
-define private i64 @nkilite_do_part(ptr %team, i64 %position, i64 %part) {{
+define private i64 @nkilite_do_part(ptr %team, i64 %member, i64 %position, i64 %part) {{
 entry:
 {_fields("table", "count", "bases", "stride", "parts")}
   %mode = getelementptr i8, ptr %team, i64 {_FIELD["mode"]}
@@ -94,16 +98,21 @@ entry:
   %own = inttoptr i64 %own_bases to ptr
   %first = icmp eq i64 %part, 0
   %words_ptr = inttoptr i64 %table to ptr
-  br label %head
+  %launches = icmp eq i64 %member, 0
+  br i1 %launches, label %look, label %head
 head:
-  %at = phi i64 [ %position, %entry ], [ %next, %advance ]
+  %at = phi i64 [ %position, %entry ], [ %next, %advance ], [ %from, %look ]
+  %budget = phi i32 [ {BUDGET}, %entry ], [ %left, %advance ], [ {BUDGET}, %look ]
   %over = icmp sge i64 %at, %count
   br i1 %over, label %end, label %body
+look:
+  %from = phi i64 [ %position, %entry ], [ %next, %advance ]
+{watch.look("%own", "told")}
+  %goes_on = icmp eq i32 %told, 0
+  br i1 %goes_on, label %head, label %stop
 body:
 {entry_at("%words_ptr")}
   %next = add i64 %at, %width
-  %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
-  %flags = load i32, ptr %flags_ptr, align 4
   %meet = and i32 %flags, {MEET}
   %meets = icmp ne i32 %meet, 0
   %inside = icmp ne i64 %at, %position
@@ -124,14 +133,20 @@ ran:
   %leads = icmp ne i32 %lead, 0
   br i1 %leads, label %end, label %advance
 advance:
-  br label %head
+  %cost = select i1 %runs, i32 %weight, i32 0
+  %left = sub i32 %budget, %cost
+  %spent = icmp sle i32 %left, 0
+  br i1 %spent, label %look, label %head
 stop:
-  %wide = zext i32 %code to i64
+  %reason = phi i32 [ %code, %run ], [ %told, %look ]
+  %reached = phi i64 [ %at, %run ], [ %from, %look ]
+  %behind = phi i64 [ %next, %run ], [ %from, %look ]
+  %wide = zext i32 %reason to i64
   %high = shl i64 %wide, 48
-  %where = or i64 %high, %at
+  %where = or i64 %high, %reached
   %result = getelementptr i8, ptr %own, i64 {_RESULT}
   store i64 %where, ptr %result, align 8
-  %stopped = or i64 %high, %next
+  %stopped = or i64 %high, %behind
   ret i64 %stopped
 end:
   %after = phi i64 [ %at, %head ], [ %at, %body ], [ %next, %ran ]
@@ -252,7 +267,7 @@ entry:
   %sleepers = getelementptr i8, ptr %team, i64 {_SLEEPERS}
   br label %top
 top:
-  %trust = phi i64 [ {_STEAL}, %entry ], [ %kept_trust, %look ], [ {_STEAL}, %sleep ], [ %trusted, %do ]
+  %trust = phi i64 [ {_STEAL}, %entry ], [ %kept_trust, %look ], [ {_STEAL}, %awake ], [ %trusted, %do ]
   %phase = load atomic i64, ptr %phase_ptr acquire, align 8
   %odd = and i64 %phase, 1
   %between = icmp ne i64 %odd, 0
@@ -298,14 +313,22 @@ again:
 sleep:
   %futex = trunc i64 %phase to i32
   %counted = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  call void @nkilite_sleep(ptr %phase_ptr, i32 %futex)
+  call void @nkilite_sleep(ptr %phase_ptr, i32 %futex, ptr @nkilite_nap)
   %uncounted = atomicrmw sub ptr %sleepers, i32 1 monotonic
+  %launches = icmp eq i64 %member, 0
+  br i1 %launches, label %ask, label %awake
+ask:
+{_fields("bases")}
+  %first_bases = inttoptr i64 %bases to ptr
+{watch.look("%first_bases", "told")}
+  br label %awake
+awake:
   br label %top
 do:
   %part = phi i64 [ %member, %own ], [ %i, %try ]
   %trusted = phi i64 [ %trust, %own ], [ 0, %try ]
   %begins = load atomic i64, ptr %position_ptr monotonic, align 8
-  %done = call i64 @nkilite_do_part(ptr %team, i64 %begins, i64 %part)
+  %done = call i64 @nkilite_do_part(ptr %team, i64 %member, i64 %begins, i64 %part)
   call void @nkilite_arrive(ptr %team, i64 %phase, i64 %begins, i64 %done)
   br label %top
 leave:
@@ -344,7 +367,7 @@ again:
   br label %look
 sleep:
   store atomic i32 1, ptr %asleep seq_cst, align 4
-  call void @nkilite_sleep(ptr %box, i32 %seen)
+  call void @nkilite_sleep(ptr %box, i32 %seen, ptr null)
   store atomic i32 0, ptr %asleep monotonic, align 4
   br label %look
 work:
@@ -454,6 +477,7 @@ end:
 }}
 """
 
+_NAP = 50_000_000  # nanoseconds after which a member asleep in a launch looks up: signals may have gone elsewhere
 _WAIT, _WAKE, _ALL = 128, 129, (1 << 31) - 1  # FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 if platform.machine().lower() in ("aarch64", "arm64"):
     _FUTEX = 98  # the system call's number
@@ -490,8 +514,10 @@ define private void @nkilite_load_mode(ptr %mode) {{
   ret void
 }}
 
-define private void @nkilite_sleep(ptr %futex, i32 %value) {{
-  %done = call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr %futex, i64 {_WAIT}, i32 %value, ptr null, ptr null, i64 0)
+@nkilite_nap = private constant {{ i64, i64 }} {{ i64 0, i64 {_NAP} }}
+
+define private void @nkilite_sleep(ptr %futex, i32 %value, ptr %most) {{
+  %done = call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr %futex, i64 {_WAIT}, i32 %value, ptr %most, ptr null, i64 0)
   ret void
 }}
 

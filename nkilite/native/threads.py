@@ -21,6 +21,7 @@ from nkilite import knobs
 from nkilite.codegen.host import available
 from nkilite.errors import ArgumentError
 from nkilite.native import sharing
+from nkilite.native.interrupts import Apart
 from nkilite.native.library import library
 
 MOST = 256  # members of a team
@@ -90,10 +91,10 @@ class Team:
     def __init__(self) -> None:
         self.members = 1
         self._lock = threading.Lock()
-        functions = library(next(iter(available().values()))).addresses_together(sharing.TEAM)
+        host = next(iter(available().values()))
+        functions = library(host).addresses_together(sharing.TEAM)
         self._worker = functions["nkilite_work"]
-        prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-        self._launch = prototype(functions["nkilite_launch"])
+        self._launch = Apart(host, functions["nkilite_launch"])
         self._system = ctypes.CDLL(None, use_errno=True)
         self._system.calloc.restype = ctypes.c_void_p
         size, align = sharing.team_bytes(MOST), 4096

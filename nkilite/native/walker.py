@@ -1,11 +1,13 @@
 """The native loop that walks an instruction table on one thread.
 
 An entry of the table is [function, width and flags, words...]: the width in words is the low half of its second word,
-the flags are the high half.
+the flags are the high half, and above them its weight: about the microseconds it takes, from 1 to HEAVIEST. After every
+BUDGET of them the walk asks the watch of the run whether it is to end (nkilite/codegen/watch.py).
 """
 
 from __future__ import annotations
 
+from nkilite.codegen import watch
 from nkilite.codegen.kernel import STATUS_JUMP
 from nkilite.native.library import Source
 
@@ -16,16 +18,21 @@ MEET = 1  # all before it is done when it begins
 SPLIT = 2  # it does a part of its work per call
 LEAD = 4  # its status decides where the walk goes on
 
-
+WEIGHT_SHIFT = 8  # bits of flags below the weight
+HEAVIEST = 255
+BUDGET = 256
 
 def entry_at(table: str) -> str:
-    """Loads of the entry at word position %at of a table into %function, %width and %words."""
+    """Loads of the entry at word position %at of a table into %function, %width, %flags, %weight and %words."""
     return f"""\
   %entry_ptr = getelementptr i64, ptr {table}, i64 %at
   %function = load ptr, ptr %entry_ptr, align 8
   %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
   %narrow = load i32, ptr %width_ptr, align 8
   %width = zext i32 %narrow to i64
+  %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
+  %flags = load i32, ptr %flags_ptr, align 4
+  %weight = lshr i32 %flags, {WEIGHT_SHIFT}
   %words = getelementptr i8, ptr %entry_ptr, i64 16"""
 
 
@@ -37,7 +44,8 @@ define i64 @nkilite_walk(ptr %table, i64 %start, i64 %count, ptr %bases) {{
 entry:
   br label %head
 head:
-  %at = phi i64 [ %start, %entry ], [ %next, %advance ], [ %target, %jump ]
+  %at = phi i64 [ %start, %entry ], [ %next, %step ], [ %next, %look ]
+  %budget = phi i32 [ {BUDGET}, %entry ], [ %left, %step ], [ {BUDGET}, %look ]
   %more = icmp slt i64 %at, %count
   br i1 %more, label %body, label %done
 body:
@@ -46,19 +54,29 @@ body:
   %ok = icmp eq i32 %status, 0
   br i1 %ok, label %advance, label %other
 advance:
-  %next = add i64 %at, %width
-  br label %head
+  %past = add i64 %at, %width
+  br label %step
+step:
+  %next = phi i64 [ %past, %advance ], [ %target, %jump ]
+  %left = sub i32 %budget, %weight
+  %spent = icmp sle i32 %left, 0
+  br i1 %spent, label %look, label %head
+look:
+{watch.look("%bases", "told")}
+  %goes_on = icmp eq i32 %told, 0
+  br i1 %goes_on, label %head, label %fail
 other:
   %jumps = icmp eq i32 %status, {STATUS_JUMP}
   br i1 %jumps, label %jump, label %fail
 jump:
-  %past = getelementptr i64, ptr %entry_ptr, i64 %width
-  %last = getelementptr i8, ptr %past, i64 -8
+  %after = getelementptr i64, ptr %entry_ptr, i64 %width
+  %last = getelementptr i8, ptr %after, i64 -8
   %distance = load i64, ptr %last, align 8
   %target = add i64 %at, %distance
-  br label %head
+  br label %step
 fail:
-  %wide = zext i32 %status to i64
+  %reason = phi i32 [ %status, %other ], [ %told, %look ]
+  %wide = zext i32 %reason to i64
   %high = shl i64 %wide, 48
   %code = or i64 %high, %at
   ret i64 %code

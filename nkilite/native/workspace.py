@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nkilite.codegen.kernel import FAULT_WORDS
+from nkilite.codegen.host import Host
+from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS
+from nkilite.codegen.watch import STOP
 from nkilite.native.image import Image
+from nkilite.native.interrupts import new_watch
 from nkilite.passes.place import ARENA
 
 _ALIGN = 64
@@ -19,19 +22,23 @@ class Workspace:
     Attributes:
         bases: one address per base; what runs the kernel sets those of inputs and outputs.
         address: of the bases, which micro-kernels are given.
+        zeroed: memory that is zero when a kernel begins: engines' registers, and what the run's watch has seen.
         entry: the way into native code for this workspace, where there is one (nkilite/native/entry.py).
     """
 
     entry: Callable[..., int]
 
-    def __init__(self, image: Image) -> None:
-        self._words = np.zeros(FAULT_WORDS + image.bases, np.int64)
-        self.bases = self._words[FAULT_WORDS:]
+    def __init__(self, image: Image, host: Host) -> None:
+        self._words = np.zeros(HEAD_WORDS + image.bases, np.int64)
+        self.bases = self._words[HEAD_WORDS:]
         self.address = address(self.bases)
+        self._watch = watch = new_watch(host)
+        self._words[0] = address(watch)
         arena, self.bases[ARENA] = _aligned(image.arena_bytes)
-        self._owned = [arena]
+        self._owned = [arena, watch]
         first = int(self.bases[ARENA]) - address(arena)
-        self.registers = [arena[first + offset : first + offset + size] for offset, size in image.registers]
+        registers = (arena[first + offset : first + offset + size] for offset, size in image.registers)
+        self.zeroed = [watch[:2], *registers]
         for slot, size in image.internal:
             memory, self.bases[slot] = _aligned(size)
             self._owned.append(memory)
@@ -40,13 +47,17 @@ class Workspace:
             self.bases[slot] = address(values)
 
     def clear(self) -> None:
-        """Engines' registers are zero when a kernel begins."""
-        for registers in self.registers:
-            registers[...] = 0
+        """As a kernel finds it."""
+        for memory in self.zeroed:
+            memory[...] = 0
+
+    def end(self) -> None:
+        """Have the run in this workspace end soon, from another thread."""
+        self._watch[STOP // 8] = 1
 
     def fault(self) -> tuple[int, int]:
         """The index that was out of bounds in the last run, and its limit."""
-        found, limit = self._words[:FAULT_WORDS].tolist()
+        found, limit = self._words[HEAD_WORDS - FAULT_WORDS : HEAD_WORDS].tolist()
         return found, limit
 
 

@@ -73,11 +73,12 @@ def _most_repeated(entries: list[TracebackType]) -> Location:
 
 
 def _raised_by_user(frames: list[TracebackType]) -> bool:
-    """Whether the innermost of our frames called user code, and the exception came from there."""
+    """Whether an exception came from user code, or from a library that user code called, rather than from ours."""
     for entry in reversed(frames):
         if is_internal(entry.tb_frame.f_code.co_filename):
-            below = entry.tb_next
-            return below is not None and _module(below.tb_frame).partition(".")[0] not in _LIBRARIES
+            return False
+        if _module(entry.tb_frame).partition(".")[0] not in _LIBRARIES:
+            return True
     return True
 
 

@@ -44,7 +44,7 @@ def run_slowly(
 ) -> None:
     """Run a program without control instructions as `parts` threads might; `meet` False leaves out meetings."""
     assert not (flags(executable) & LEAD).any()
-    workspace = executable._enter(arrays)
+    workspace = executable.begin(arrays)
     ctypes.memset(int(workspace.bases[0]), 0xA5, executable.image.arena_bytes)
     workspace.clear()
     for phase in _phases(executable, meet):

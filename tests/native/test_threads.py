@@ -19,8 +19,9 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
 from nkilite.codegen.host import host
-from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
+from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.native import meetings, threads
+from nkilite.native.interrupts import new_watch
 from nkilite.native.library import Source, library
 from nkilite.native.sharing import BUSY, STATE_WORDS, Job
 from nkilite.native.walker import LEAD, MEET, SPLIT, WALK
@@ -112,10 +113,12 @@ class Table:
         assert team.grow(parts) == parts
         state = np.zeros((parts, STATE_WORDS + 1), np.int64)
         state[:, STATE_WORDS] = self.counts.ctypes.data
+        watch = new_watch(host())
+        state[:, STATE_WORDS - HEAD_WORDS] = watch.ctypes.data
         bases = state.ctypes.data + 8 * STATE_WORDS
         spin = threads.spin(parts) if spin is None else spin
         job = Job(self.words.ctypes.data, len(self.words), bases, state.strides[0], parts, spin)
-        return team.launch(np.array(job, np.int64), 0), int(state[0, 1])
+        return team.launch(np.array(job, np.int64), 0), int(state[0, STATE_WORDS - FAULT_WORDS])
 
 
 @pytest.mark.parametrize("spin", [0, 20, 2000])
