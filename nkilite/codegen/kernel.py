@@ -148,12 +148,14 @@ class MicroKernel:
         self._pointers: dict[str, Value] = {}
         self._immediates: dict[str, Value] = {}
         self._first_word = first_word
+        self._whole = False  # whoever writes a part shares the work
 
     def part(self, call: Signature, operands: dict[str, CpuOperand], pointers: Mapping[str, Value]) -> MicroKernel:
         """The same instruction on other operands, at known addresses."""
         kernel = MicroKernel(call, self.host, operands, self.e, self._first_word)
         kernel._pointers.update(pointers)
         kernel._immediates = self._immediates
+        kernel._whole = True
         return kernel
 
     def write_part(
@@ -318,8 +320,10 @@ class MicroKernel:
         Call it once, and tell as much about the pieces as is true (see Split): piece i is rows [i * rows,
         (i + 1) * rows), or such columns, of the operands `of`, and touches nothing else of them.
         """
-        self.split = Split(count, rows, columns, of)
         e, part, parts, n = self.e, Value("%part", "i64"), Value("%parts", "i64"), self.e.i64(count)
+        if self._whole:
+            return e.i64(0), n
+        self.split = Split(count, rows, columns, of)
         first = e.binary("udiv", e.mul(n, part), parts)
         end = e.binary("udiv", e.mul(n, e.add(part, e.i64(1))), parts)
         return first, end

@@ -1,7 +1,8 @@
-"""Elementwise instructions that write a tile in panels, a strip of columns at a time."""
+"""Instructions that write a tile in panels: moves, and elementwise ones, a strip of columns at a time."""
 
 from __future__ import annotations
 
+from nkilite.codegen import pack
 from nkilite.codegen.followers import Followers
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.ir.panels import WIDTH
@@ -10,12 +11,16 @@ _STRIP = 4 * WIDTH  # columns
 
 
 def takes(kernel: MicroKernel) -> bool:
-    """Whether an instruction writes to panels, of which its own rules know nothing."""
-    return "panels" not in kernel.call.definition.rules and any(o.panels for o in kernel.operands.values())
+    """Whether an instruction writes to panels, of which its lower rule knows nothing."""
+    return any(o.writes and kernel.operands[o.name].panels for o in kernel.call.operands)
 
 
 def write(kernel: MicroKernel) -> None:
     """The micro-kernel of such an instruction; calls side by side share its strips."""
+    access = kernel.call.access
+    if access.move is not None and access.straight:
+        pack.pack(kernel, *access.move)
+        return
     e = kernel.e
     (target,) = (o for o in kernel.operands.values() if o.panels)
     whole, rest = divmod(target.columns, _STRIP)

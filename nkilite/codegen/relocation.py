@@ -21,10 +21,10 @@ def write(members: Sequence[MicroKernel], plan: Relocation) -> None:
     works = [_work(members, piece) for piece in plan.pieces]
     count = max(work.cut.units for work in works)
     for member in {piece.to.member for piece in plan.pieces}:
-        into = members[member].operands["dst"]
+        into = _target(members[member])
         pieces = [piece for piece in plan.pieces if piece.to.member == member]
         if into.panels is not None and all(_same_columns(piece, into.dtype.itemsize) for piece in pieces):
-            members[member].paneled.add("dst")
+            members[member].paneled.add(into.name)
     part = None if count == 1 else _share(members, works, count)
     for work in works:
         loops.units(e, work.dims, work.at, work.cut, work.body, part)
@@ -44,19 +44,26 @@ class _Work(NamedTuple):
     rows: str
 
 
+def _target(kernel: MicroKernel) -> CpuOperand:
+    """What a move writes."""
+    assert kernel.call.access.move is not None
+    return kernel.operands[kernel.call.access.move[0]]
+
+
 def _work(members: Sequence[MicroKernel], piece: Piece) -> _Work:
     reader = members[piece.origin.member]
-    name = next(o.name for o in reader.call.operands if o.reads)
+    assert reader.call.access.move is not None
+    name = reader.call.access.move[1]
     source = reader.operands[name]
     origin = reader.e.offset(reader.pointer(name), piece.origin.partitions * source.pitch + piece.origin.bytes)
-    write = _to_rows if members[piece.to.member].operands["dst"].panels is None else _to_panels
+    write = _to_rows if _target(members[piece.to.member]).panels is None else _to_panels
     return write(members[piece.to.member], piece, source, origin)
 
 
 def _to_rows(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Value) -> _Work:
     e = kernel.e
-    target = kernel.operands["dst"]._replace(streams=piece.streams)
-    to = e.offset(kernel.pointer("dst"), piece.to.partitions * target.pitch + piece.to.bytes)
+    target = _target(kernel)._replace(streams=piece.streams)
+    to = e.offset(kernel.pointer(target.name), piece.to.partitions * target.pitch + piece.to.bytes)
     steps = sorted(piece.loops, key=lambda loop: loop.to, reverse=True)
     dims = [Dim(n, (p * target.pitch + b, q * source.pitch + c)) for n, (p, b), (q, c) in steps]
     found = loops.cut(dims, target, source)
@@ -67,16 +74,16 @@ def _to_rows(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Valu
     def body(dims: list[Dim], at: list[Value]) -> None:
         copy.nested(kernel, target, source, dims, at)
 
-    return _Work(dims, [to, origin], found, body, "dst" if whole else "")
+    return _Work(dims, [to, origin], found, body, target.name if whole else "")
 
 
 def _to_panels(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Value) -> _Work:
     """Rows of the source become columns of panels, WIDTH at a time."""
     e = kernel.e
-    target = kernel.operands["dst"]
+    target = _target(kernel)
     size, panels = target.dtype.itemsize, target.panels
     assert panels is not None
-    to = e.offset(kernel.pointer("dst"), panels.offset(piece.to.partitions, piece.to.bytes // size))
+    to = e.offset(kernel.pointer(target.name), panels.offset(piece.to.partitions, piece.to.bytes // size))
     (down,) = (loop.count for loop in piece.loops if loop.to[0])
     steps = sorted((loop for loop in piece.loops if not loop.to[0]), key=lambda loop: loop.to, reverse=True)
     dims = [Dim(n, (b * panels.panel // (WIDTH * size), q * source.pitch + c)) for n, (_, b), (q, c) in steps]
@@ -101,7 +108,10 @@ def _share(members: Sequence[MicroKernel], works: Sequence[_Work], count: int) -
     """A call's share of the units; says whose rows they are if all pieces agree."""
     names = {work.rows for work in works}
     name = names.pop() if len(names) == 1 else ""
-    rows = {m.operands[name].shape[0] for m in members if name in m.operands and name not in m.private}
-    if not name or len(rows) != 1:
+    uses = {
+        (m.operands[name].shape[0], o.writes) for m in members if name not in m.private
+        for o in m.call.operands if o.name == name
+    }
+    if not name or len(uses) != 1:
         return members[0].share(count)
     return members[0].share(count, rows=loops.ROWS, of=(name,))

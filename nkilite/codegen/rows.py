@@ -82,10 +82,10 @@ class _Member:
                     self._turns[argument.name] = plan.rows * pitch
             elif isinstance(place, Forwarded):
                 source = members[place.member]
-                assert source.call.moved is not None
-                name, _ = source.call.moved
-                pitch = source.operands[name].strides[0]
-                self._bases[argument.name] = e.offset(source.pointer(name), place.byte), plan.rows * pitch
+                assert source.call.access.move is not None
+                origin = source.call.access.move[1]
+                pitch = source.operands[origin].strides[0]
+                self._bases[argument.name] = e.offset(source.pointer(origin), place.byte), plan.rows * pitch
             else:
                 pitch = operand.strides[0]
                 self._bases[argument.name] = member.pointer(argument.name), plan.rows * pitch

@@ -1,4 +1,4 @@
-"""What the compiler knows about an instruction: its parameters and the four rules attached to it.
+"""What the compiler knows about an instruction: its parameters and the five rules attached to it.
 
 A `Definition` is made by the `@instruction` decorator (nkilite/trace/instruction.py) from a public function of
 nkilite.isa. The rules are plain functions:
@@ -7,14 +7,13 @@ nkilite.isa. The rules are plain functions:
     reference(call, **arguments)  NumPy semantics; returns the value (or tuple of values) of the written operands
     cost(call)                    a nkilite.machine.engine.Cost on call.target
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
+    access(call)                  the text of its access rule (nkilite/ir/access.py), or Opaque with a reason
 
-Six rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Five rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
-knows. panels(call) names the operands that may lie in panels (nkilite/ir/panels.py); without it, what an elementwise
-instruction makes of PSUM can. moves(call), of an instruction that fills dst with what another operand holds, is that
-operand's name and its dimensions in the order in which dst takes them, or None for a call that does not keep all bits.
+knows. panels(call) names the operands that the lower rule also reads in panels (nkilite/ir/panels.py).
 exchange(arrivals), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
 starts(call) maps operands to the partitions at which they may start, where how many they cover does not tell.
 
@@ -84,15 +83,10 @@ class Definition:
     """One instruction: name, parameters in order, and rules.
 
     `registers(arguments)` names the registers of an engine that the call uses, or None; `updates(arguments)` names the
-    written operands whose old content matters too (accumulation, predicated copies). `in_place` says that an operand
-    may be the very view that is written: elements are read before the same elements are written.
-    `by_row` is 0, or position i of dimension 0 of what is written depends on position i of the operands alone, if all
-    have as many positions, and the lower rule works well on that many positions or more. `elementwise` says the same of
-    every element of a row, except that operands with one element per row are used for all, and that registers that
-    accumulate a row are not used. `indexed` says that it ends with an error at an element of an operand that is no
-    position in another.
-    `control` marks the instructions that enclose the body of a loop. Of the operands `partly_read` some elements do not
-    matter. `meets` marks those at which cores wait for each other.
+    written operands whose old content matters too (accumulation, predicated copies). Where the access rule has rows,
+    the lower rule works well on `least_rows` of them or more. `indexed` says that it ends with an error at an element
+    of an operand that is no position in another. `control` marks the instructions that enclose the body of a loop, and
+    `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter.
     """
 
     name: str
@@ -100,10 +94,8 @@ class Definition:
     parameters: tuple[Parameter, ...]
     registers: Callable[[dict[str, Any]], str | None]
     updates: Callable[[dict[str, Any]], tuple[str, ...]]
-    in_place: bool = True
     control: Control | None = None
-    by_row: int = 0
-    elementwise: bool = False
+    least_rows: int = 1
     indexed: bool = False
     partly_read: tuple[str, ...] = ()
     meets: Meets | None = None
@@ -116,8 +108,8 @@ class Definition:
             raise AssertionError(f"instruction {self.name} has no {kind} rule") from None
 
 
-RULE_KINDS = ("check", "reference", "cost", "lower")
-OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "moves", "exchange", "starts")
+RULE_KINDS = ("check", "reference", "cost", "lower", "access")
+OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "exchange", "starts")
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"
 
@@ -137,10 +129,8 @@ def define(
     writes: tuple[str, ...],
     registers: Callable[[dict[str, Any]], str | None],
     updates: Callable[[dict[str, Any]], tuple[str, ...]],
-    in_place: bool = True,
     control: Control | None = None,
-    by_row: int = 0,
-    elementwise: bool = False,
+    least_rows: int = 1,
     indexed: bool = False,
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
@@ -164,8 +154,8 @@ def define(
         register = _REGISTER in annotation
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
-        function.__name__, function, tuple(parameters), registers, updates, in_place, control, by_row,
-        elementwise, indexed, partly_read, meets,
+        function.__name__, function, tuple(parameters), registers, updates, control, least_rows, indexed, partly_read,
+        meets,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

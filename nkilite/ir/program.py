@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nkilite.dtypes import DType
+from nkilite.ir.access import AccessMap, resolve
 from nkilite.ir.definition import Definition, Role
 from nkilite.ir.group import Group
 from nkilite.ir.panels import Feed
@@ -54,7 +55,9 @@ class Signature:
     as attributes: ``call.dst.shape``, ``call.op``.
     """
 
-    __slots__ = ("arguments", "definition", "id", "immediates", "key", "n_words", "operands", "plain", "target")
+    __slots__ = (
+        "_access", "arguments", "definition", "id", "immediates", "key", "n_words", "operands", "plain", "target",
+    )
 
     def __init__(self, id: int, definition: Definition, arguments: dict[str, Any], target: Target, key: tuple) -> None:
         self.id, self.definition, self.arguments, self.target, self.key = id, definition, arguments, target, key
@@ -75,6 +78,7 @@ class Signature:
                 immediates.append(Immediate(name, word))
                 word += 1
         self.operands, self.immediates, self.n_words = tuple(operands), tuple(immediates), word
+        self._access: AccessMap | None = None
         # Only direct tensors given by the caller: the tracer can take their words without looking at them.
         self.plain = "registers" not in arguments and not any(
             o.type.indirection for o in operands
@@ -83,6 +87,18 @@ class Signature:
     @property
     def name(self) -> str:
         return self.definition.name
+
+    @property
+    def access(self) -> AccessMap:
+        """Which loops its operands run over: what its access rule says, evaluated once."""
+        if self._access is None:
+            self._access = self._resolve_access()
+        return self._access
+
+    def _resolve_access(self) -> AccessMap:
+        rule = self.definition.rules.get("access")
+        kinds = {o.name: o.type for o in self.operands if o.name in self.arguments}  # not the runtime indices
+        return resolve(rule(self) if rule else None, kinds, [o.name for o in self.operands if o.writes])
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -103,16 +119,6 @@ class Signature:
     def skips_out_of_bounds(self) -> bool:
         """Whether an index outside its limit means "transfer nothing" instead of an error."""
         return self.arguments.get("oob_mode") is OobMode.skip
-
-    @property
-    def moved(self) -> tuple[str, tuple[int, ...]] | None:
-        """The operand whose elements the call takes as they are to where it writes, bit by bit, and nothing else.
-
-        With it come its dimensions in the order in which what is written takes them. None for calls that compute or
-        convert.
-        """
-        rule = self.definition.rules.get("moves")
-        return rule(self) if rule is not None else None
 
     def __repr__(self) -> str:
         return f"Signature({self.name}, {self.arguments})"

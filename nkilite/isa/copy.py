@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import copy, move, pack
+from nkilite.codegen import copy, move
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType, Elements, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, WrongMemory
@@ -24,7 +24,7 @@ _any_engine = engine.unknown
 _PREDICATES = (dtypes.uint8, dtypes.uint16, dtypes.uint32)
 
 
-@instruction(writes=("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), access="p f: dst[p f] = src[p f]")
 def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -> None:
     """Copy `src` to `dst` within SBUF and PSUM.
 
@@ -80,22 +80,12 @@ def _(call: Signature) -> Cost:
     return costs.gpsimd_stream(call.target, n, (src, dst))
 
 
-@tensor_copy.panels
-def _(call: Signature) -> tuple[str, ...]:
-    return ("dst",) if call.dst.indirection is None and call.src.indirection is None else ()
-
-
-@tensor_copy.moves
-def _(call: Signature) -> tuple[str, tuple[int, ...]] | None:
-    return ("src", tuple(range(call.src.ndim))) if call.dst.dtype == call.src.dtype else None
-
-
 @tensor_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    (pack.pack if kernel.operands["dst"].panels else move.move)(kernel, "dst", "src")
+    move.move(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), updates=lambda arguments: ("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="p f: dst[p f] src[p f] predicate[p f]")
 def tensor_copy_predicated(
     dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred=False, name=None
 ) -> None:
@@ -165,7 +155,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     copy.move_where(kernel, "dst", "src", "predicate", call.reverse_pred)
 
 
-@instruction(writes=("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), access="p f: dst[p f]")
 def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
     """Fill `dst` with a compile-time constant.
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import InvalidOperand, InvalidView
+from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.machine import engine as costs
@@ -14,7 +15,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
 
-@instruction(writes=())
+@instruction(writes=(), access=Opaque("the host shows the tensor as it is then"))
 def device_print(prefix, tensor: NkiTensor, name=None) -> None:
     """Print `prefix` and the values of `tensor` each time the kernel gets here; written by nl.device_print.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen import move, pack
+from nkilite.codegen import move
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import Elements, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, describe
@@ -36,7 +36,7 @@ def _skips_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
     return ("dst",) if arguments["oob_mode"] is OobMode.skip and src.indirection is not None else ()
 
 
-@instruction(writes=("dst",), updates=_skips_rows, by_row=1, elementwise=True)
+@instruction(writes=("dst",), updates=_skips_rows)
 def dma_copy(
     dst: NkiTensor,
     src: NkiTensor,
@@ -149,27 +149,28 @@ def runs(kind: ViewType) -> int:
     return kind.size // run
 
 
+def row_major(*kinds: ViewType) -> str:
+    """The loops of an access rule for tensors whose elements correspond in row-major order: by row if rows do."""
+    return "p f" if len({kind.shape[0] for kind in kinds}) == 1 else "e"
+
+
 def by_vector(kind: ViewType) -> bool:
     """Whether every position of dimension 0 has its own runtime index."""
     return kind.indirection is not None and kind.indirection.kind is IndirectKind.vector
 
 
-@dma_copy.panels
-def _(call: Signature) -> tuple[str, ...]:
-    return ("dst",) if call.dst.indirection is None and call.src.indirection is None else ()
-
-
-@dma_copy.moves
-def _(call: Signature) -> tuple[str, tuple[int, ...]] | None:
-    return ("src", tuple(range(call.src.ndim))) if call.dst.dtype == call.src.dtype else None
+@dma_copy.access
+def _(call: Signature) -> str:
+    loops = row_major(call.dst, call.src)
+    return f"{loops}: dst[{loops}] = src[{loops}]"
 
 
 @dma_copy.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    (pack.pack if kernel.operands["dst"].panels else move.move)(kernel, "dst", "src")
+    move.move(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), updates=_skips_rows, in_place=False)
+@instruction(writes=("dst",), updates=_skips_rows)
 def dma_transpose(
     dst: NkiTensor,
     src: NkiTensor,
@@ -313,9 +314,10 @@ def _(call: Signature) -> Cost:
     )
 
 
-@dma_transpose.moves
-def _(call: Signature) -> tuple[str, tuple[int, ...]]:
-    return "src", call.axes
+@dma_transpose.access
+def _(call: Signature) -> str:
+    loops = [f"d{i}" for i in range(call.src.ndim)]
+    return f"{' '.join(loops)}: dst[{' '.join(loops[a] for a in call.axes)}] = src[{' '.join(loops)}]"
 
 
 @dma_transpose.lower

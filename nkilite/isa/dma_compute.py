@@ -16,7 +16,7 @@ from nkilite.ir.program import Signature
 from nkilite.ir.types import OobMode, ViewType
 from nkilite.isa import alu, rules
 from nkilite.isa.constants import oob_mode
-from nkilite.isa.dma import by_vector, require_reachable, runs
+from nkilite.isa.dma import by_vector, require_reachable, row_major, runs
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -148,6 +148,12 @@ def _(call: Signature, dst: np.ndarray, **given: Any) -> np.ndarray:
         if present is not None and not by_vector(call.dst):
             total = np.where(present.reshape(-1, *[1] * (dst.ndim - 1)), cast(total, call.dst.dtype), dst)
     return total
+
+
+@dma_compute.access
+def _(call: Signature) -> str:
+    loops = row_major(*rules.tensors(call).values())
+    return f"{loops}: dst[{loops}] {' '.join(f'{name}[{loops}]' for name in _sources(call))}"
 
 
 @dma_compute.cost

@@ -23,7 +23,7 @@ RUN_LENGTHS = (1, 2, 4, 8, 16, 32)
 MAX_INDICES = 4096
 
 
-@instruction(writes=("dst",), in_place=False, indexed=True)
+@instruction(writes=("dst",), indexed=True, access="p f: dst[p f] data[p e] indices[p f]")
 def nc_n_gather(dst: NkiTensor, data: NkiTensor, indices: NkiTensor, name=None) -> None:
     """In every partition, take the elements of `data` at the positions `indices`, on the GpSimd Engine.
 
@@ -72,7 +72,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     gather.by_element(kernel, "dst", "data", "indices")
 
 
-@instruction(writes=("dst",), in_place=False, indexed=True)
+@instruction(writes=("dst",), indexed=True)
 def local_gather(
     dst: NkiTensor, src_buffer: NkiTensor, index: NkiTensor, num_elem_per_idx=1, num_valid_indices=None, name=None
 ) -> None:
@@ -158,6 +158,12 @@ def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarra
         _require_inside(call, chosen, rows.shape[1] - width + 1)
         result[served] = rows[served, np.add.outer(chosen, np.arange(width)).reshape(-1)]
     return Elements(result.reshape(dst.shape), call.dst.dtype)
+
+
+@local_gather.access
+def _(call: Signature) -> str:
+    core = call.target.partitions_per_gpsimd_core
+    return f"g: dst[(g {core}) f] src_buffer[(g {core}) e] index[(g {core}) i]"
 
 
 @local_gather.cost

@@ -23,7 +23,7 @@ MIN_N, END_N, END_K = 8, 65536, 32768
 _COUNTABLE = (dtypes.float32, dtypes.int32)
 
 
-@instruction(writes=("val_dst", "idx_dst"), in_place=False)
+@instruction(writes=("val_dst", "idx_dst"), updates=lambda arguments: ("val_dst", "idx_dst"))
 def topk(val_dst: NkiTensor, idx_dst: NkiTensor, src: NkiTensor, n, name=None) -> None:
     """The K largest of the values that 16 partitions hold together, in ascending order, on the GpSimd Engine.
 
@@ -99,6 +99,12 @@ def _(
     return values.reshape(val_dst.shape), indices.reshape(idx_dst.shape)
 
 
+@topk.access
+def _(call: Signature) -> str:
+    core = call.target.partitions_per_gpsimd_core
+    return f"g: val_dst[(g {core}) k] idx_dst[(g {core}) k] src[(g {core}) f]"
+
+
 @topk.cost
 def _(call: Signature) -> Cost:
     return costs.gpsimd_topk(call.target, call.n, call.val_dst.free_size)
@@ -110,7 +116,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     radix.largest(kernel, "val_dst", "idx_dst", "src", call.n, call.val_dst.free_size, core)
 
 
-@instruction(writes=("dst",), in_place=False)
+@instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="dst[p t] src[p f]")
 def nonzero_with_count(
     dst: NkiTensor, src: NkiTensor, index_offset: int = 0, padding_val: int = -1, name=None
 ) -> None:
@@ -183,7 +189,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     sequences.nonzero(kernel, "dst", "src", "index_offset", "padding_val", every)
 
 
-@instruction(writes=("dst",), in_place=False)
+@instruction(writes=("dst",), access="dst[1 2 f] segment_ids[1 f]")
 def sequence_bounds(dst: NkiTensor, segment_ids: NkiTensor, name=None) -> None:
     """Where the segment around each element begins and ends, on the GpSimd Engine.
 

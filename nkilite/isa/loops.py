@@ -12,6 +12,7 @@ import numpy as np
 
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.ir.access import Opaque
 from nkilite.ir.definition import Control
 from nkilite.ir.program import Signature
 from nkilite.isa.registers import register_value, require_int32, require_registers
@@ -21,10 +22,12 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
+_CONTROL = Opaque("what runs next depends on it")
+
 _BOUND = 4  # byte offset of the upper bound in a counter
 
 
-@instruction(writes=("index", "counter"), control=Control.begin)
+@instruction(writes=("index", "counter"), control=Control.begin, access=_CONTROL)
 def for_begin(
     index: VirtualRegister, counter: NkiTensor, lower: int | VirtualRegister, upper: int | VirtualRegister, step: int
 ) -> None:
@@ -79,7 +82,9 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     e.store(bound, e.offset(counter, _BOUND), align=4)
 
 
-@instruction(writes=("index", "counter"), updates=lambda arguments: ("index", "counter"), control=Control.end)
+@instruction(
+    writes=("index", "counter"), updates=lambda arguments: ("index", "counter"), control=Control.end, access=_CONTROL
+)
 def for_end(index: VirtualRegister, counter: NkiTensor, step: int) -> None:
     """End the body of a counted loop: go on with the next index, if it is below the upper bound.
 
@@ -124,7 +129,7 @@ def _wide(kernel: MicroKernel, pointer: Value) -> Value:
     return kernel.e.convert("sext", kernel.e.load("i32", pointer, align=4), "i64")
 
 
-@instruction(writes=("value",), control=Control.begin)
+@instruction(writes=("value",), control=Control.begin, access=_CONTROL)
 def while_begin(value: VirtualRegister, condition: VirtualRegister) -> None:
     """Begin a loop that runs while a condition is not zero.
 
@@ -134,7 +139,7 @@ def while_begin(value: VirtualRegister, condition: VirtualRegister) -> None:
     """
 
 
-@instruction(writes=("value",), control=Control.end)
+@instruction(writes=("value",), control=Control.end, access=_CONTROL)
 def while_end(value: VirtualRegister, condition: VirtualRegister) -> None:
     """End the body of a while loop: run it again if the condition is not zero.
 

@@ -21,6 +21,7 @@ from nkilite.errors import (
     WrongMemory,
     describe,
 )
+from nkilite.ir.access import Opaque
 from nkilite.ir.definition import Meets
 from nkilite.ir.meeting import ALONE, Arrival, Core, Written
 from nkilite.ir.program import Signature
@@ -36,6 +37,7 @@ from nkilite.trace.tensor import NkiTensor
 _DMA = constants.dma_engine.dma
 _GPSIMD_DMA = constants.dma_engine.gpsimd_dma
 _ENGINES = (Engine.gpsimd, Engine.vector, Engine.scalar, Engine.tensor, Engine.sync)
+_MEETING = Opaque("the other core takes part")
 _REDUCTIONS = tuple(alu.TABLE[name] for name in ("add", "maximum", "minimum"))
 _BOTH = (0, 1)
 # Bytes per partition that GpSimd's own DMA engine moves, by size of the elements. Source: nki.isa.sendrecv.
@@ -48,7 +50,7 @@ def _core() -> Core:
     return ALONE if builder is None else builder.core
 
 
-@instruction(writes=(), partly_read=("data",), meets=Meets.cores)
+@instruction(writes=(), partly_read=("data",), meets=Meets.cores, access=_MEETING)
 def core_barrier(data: NkiTensor, cores, engine=Engine.gpsimd, name=None) -> None:
     """Wait until every core has come here: what one wrote to shared HBM before can be read by the other after it.
 
@@ -108,7 +110,7 @@ def _(call: Signature) -> Cost:
     return costs.sequencer(call.target, call.engine)
 
 
-@instruction(meets=Meets.cores)
+@instruction(meets=Meets.cores, access=_MEETING)
 def sendrecv(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_rank, pipe_id, dma_engine=_DMA, name=None) -> None:
     """Send `src` to the other core's `dst`, and receive its `src` in `dst`.
 
@@ -133,7 +135,7 @@ def sendrecv(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_rank, pipe_
     """
 
 
-@instruction(meets=Meets.cores)
+@instruction(meets=Meets.cores, access=_MEETING)
 def sendrecv_compute(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_rank, reduce_op, name=None) -> None:
     """dst = reduce_op(src, the other core's src), on both cores.
 

@@ -35,7 +35,7 @@ def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
     return ("dst_scale",) if arguments["dst_scale"].partitions > mx.GROUPS else ()
 
 
-@instruction(writes=("dst", "dst_scale"), updates=_keeps_rows)
+@instruction(writes=("dst", "dst_scale"), updates=_keeps_rows, access="n: dst[p n] src[p (n 4)] dst_scale[s n]")
 def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None) -> None:
     """Quantize `src` to MX elements and scales, as nc_matmul_mx takes them, on the Vector Engine (trn3).
 
@@ -119,6 +119,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 @instruction(
     writes=("dst",), updates=lambda a: ("dst",) if a["accumulate"] is not False else (),
     partly_read=("stationary_scale", "moving_scale"),
+    access="m n: dst[m n] stationary[k m] moving[k n] stationary_scale[s m] moving_scale[t n]",
 )
 def nc_matmul_mx(
     dst: NkiTensor,

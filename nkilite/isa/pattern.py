@@ -28,7 +28,7 @@ _COMPARISONS = tuple(
 _MOST_DIMENSIONS = 4
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access="p f in order: dst[p f]")
 def iota(dst: NkiTensor, pattern, offset: int = 0, channel_multiplier=0, name=None) -> None:
     """Write an affine function of each element's position.
 
@@ -86,7 +86,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     algorithms.iota(kernel, "dst", call.pattern, call.channel_multiplier, "offset")
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access="p f in order: dst[p f] on_true_tile[p f]")
 def affine_select(
     dst: NkiTensor,
     pattern,

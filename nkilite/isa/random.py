@@ -48,7 +48,7 @@ def _of_engine(arguments: dict[str, Any]) -> str | None:
     return name if name in REGISTERS else None
 
 
-@instruction(writes=("dst",), registers=_of_engine)
+@instruction(writes=("dst",), registers=_of_engine, access="p f in order: dst[p f] registers[p s]")
 def rng(dst: NkiTensor, engine=_vector_engine, name=None) -> None:
     """Random bits, on the Vector or the GpSimd Engine.
 
@@ -100,7 +100,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     algorithms.integers(kernel, "dst", _source(call))
 
 
-@instruction(writes=("dst",), registers=_of_vector)
+@instruction(writes=("dst",), registers=_of_vector, access="p f in order: dst[p f] min[p] max[p] registers[p s]")
 def rand2(dst: NkiTensor, min: float | NkiTensor, max: float | NkiTensor, name=None) -> None:
     """Uniform random numbers of an interval, on the Vector Engine; trn3 only.
 
@@ -160,7 +160,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     algorithms.interval(kernel, "dst", "min", "max", _source(call))
 
 
-@instruction(writes=("dst",), registers=_of_vector)
+@instruction(writes=("dst",), registers=_of_vector, access="p f in order: dst[p f] data[p f] prob[p] registers[p s]")
 def dropout(dst: NkiTensor, data: NkiTensor, prob: float | NkiTensor, name=None) -> None:
     """Copy `data` with zeros in the place of elements chosen at random, on the Vector Engine.
 
@@ -225,7 +225,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- the state ----------------------------------------------------------------------------------------------
 
 
-@instruction(writes=(), registers=_of_vector)
+@instruction(writes=(), registers=_of_vector, access="src_seeds[] registers[p s]")
 def set_rng_seed(src_seeds: NkiTensor, name=None) -> None:
     """Seed the generators of all lanes of the Vector Engine with one number.
 
@@ -269,7 +269,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     generator.seed_state(kernel, "src_seeds", _source(call).streams)
 
 
-@instruction(writes=(), registers=_of_engine)
+@instruction(writes=(), registers=_of_engine, access="p: src_seeds[p s] registers[p s]")
 def rand_set_state(src_seeds: NkiTensor, engine=_gpsimd_engine, name=None) -> None:
     """Set the state of the generators of an engine, lane by lane; trn2 and later.
 
@@ -321,7 +321,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     generator.write_state(kernel, "src_seeds")
 
 
-@instruction(writes=("dst",), registers=_of_engine)
+@instruction(writes=("dst",), registers=_of_engine, access="p in order: dst[p s] registers[p s]")
 def rand_get_state(dst: NkiTensor, engine=_gpsimd_engine, name=None) -> None:
     """Read the state of the generators of an engine, lane by lane; trn2 and later.
 

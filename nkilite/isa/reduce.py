@@ -82,7 +82,7 @@ def _reduction(op: AluOp, target: DType, negate: bool = False, scale: float = 1.
 # --- tensor_reduce ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), by_row=1)
+@instruction(writes=("dst",))
 def tensor_reduce(dst: NkiTensor, op, data: NkiTensor, axis, negate=False, keepdims=False, name=None) -> None:
     """dst = data combined along its last free dimensions, on the Vector Engine.
 
@@ -163,6 +163,13 @@ def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarra
     return arithmetic.from_domain(-result if call.negate else result, domain, call.dst.dtype)
 
 
+@tensor_reduce.access
+def _(call: Signature) -> str:
+    free = [f"f{i}" for i in range(1, call.data.ndim)]
+    kept = " ".join(free[: call.axis[0] - 1])
+    return f"p {kept}: dst[p {kept}] data[p {' '.join(free)}]"
+
+
 @tensor_reduce.cost
 def _(call: Signature) -> Cost:
     data, dst = rules.cost_operand(call.data), rules.cost_operand(call.dst)
@@ -178,7 +185,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_partition_reduce --------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access="f: dst[1 f] data[p f]")
 def tensor_partition_reduce(dst: NkiTensor, op, data: NkiTensor, name=None) -> None:
     """dst = data combined across its partitions, on the GpSimd Engine.
 
@@ -241,7 +248,10 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_scalar_reduce -----------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
+@instruction(
+    writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
+    access="p f: dst[p f] data[p f] operand0[p] reduce_res[p] reduce_init[p] registers[p]",
+)
 def tensor_scalar_reduce(
     dst: NkiTensor,
     data: NkiTensor,

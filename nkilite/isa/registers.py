@@ -13,6 +13,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import InvalidOperand, ShapeMismatch, UnsupportedError, WrongMemory, describe
+from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
 from nkilite.isa import rules
@@ -23,6 +24,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
+_SEQUENCER = Opaque("registers are read and written one after another")
 _LOWEST, _HIGHEST = -(1 << 31), (1 << 31) - 1
 _INTEGERS = tuple(d for d in dtypes.ALL.values() if d.is_integer)  # bool is one of them
 
@@ -51,7 +53,7 @@ def register_alloc(x: int | NkiTensor | VirtualRegister | None = None) -> Virtua
     return register
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access=_SEQUENCER)
 def register_move(dst: VirtualRegister, src: int | VirtualRegister) -> None:
     """Give a register the value of an int or of another register.
 
@@ -86,7 +88,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     kernel.e.store(kernel.register("src"), kernel.pointer("dst"), align=4)
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access=_SEQUENCER)
 def register_load(dst: VirtualRegister, src: NkiTensor) -> None:
     """Read one element of memory into a register.
 
@@ -125,7 +127,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     e.store(value, kernel.pointer("dst"), align=4)
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access=_SEQUENCER)
 def register_store(dst: NkiTensor, src: VirtualRegister) -> None:
     """Write the value of a register to one element of memory.
 

@@ -31,7 +31,10 @@ _BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
 # --- activation ---------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"), by_row=1, elementwise=True)
+@instruction(
+    writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"),
+    access="p f: dst[p f] data[p f] bias[p] scale[p] reduce_res[p] registers[p]",
+)
 def activation(
     dst: NkiTensor,
     op,
@@ -112,7 +115,10 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- activation_reduce --------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst", "reduce_res"), registers=lambda arguments: "scalar", by_row=1)
+@instruction(
+    writes=("dst", "reduce_res"), registers=lambda arguments: "scalar",
+    access="p f: dst[p f] data[p f] reduce_res[p] bias[p] scale[p] registers[p]",
+)
 def activation_reduce(
     dst: NkiTensor,
     op,
@@ -243,7 +249,10 @@ _STAGES = {
 _STAGE_OPERATORS = tuple(alu.TABLE[name] for name in ("multiply", "add", "subtract", "bypass"))
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"), by_row=1, elementwise=True)
+@instruction(
+    writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"),
+    access="p f: dst[p f] data[p f] imm0[p] imm1[p] relu_param[p] reduce_res[p] registers[p]",
+)
 def activate2(
     dst: NkiTensor,
     op,
@@ -391,7 +400,10 @@ _EXPONENTIAL_SUM = (
 _EXPONENTIAL_DST = (*(d for d in _EXPONENTIAL_SRC if d is not dtypes.uint32), dtypes.tfloat32)
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1, elementwise=True)
+@instruction(
+    writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
+    access="p f: dst[p f] src[p f] max_value[p] reduce_res[p] reduce_init[p] registers[p]",
+)
 def exponential(
     dst: NkiTensor,
     src: NkiTensor,

@@ -9,6 +9,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import InvalidOperand, RegisterInControlFlow, UnsupportedDtype, describe
+from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa.registers import register_load, register_store, register_value, require_int32, require_registers
@@ -114,7 +115,7 @@ def scalar_store(dst: NkiTensor, src: NkiScalar) -> None:
     register_store(dst, src)
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), access=Opaque("registers are read and written one after another"))
 def scalar_compute(dst: VirtualRegister, a: int | VirtualRegister, b: int | VirtualRegister, op) -> None:
     """One operator of NkiScalar: dst = a op b, modulo 2 to the 32.
 

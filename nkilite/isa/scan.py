@@ -26,6 +26,7 @@ _CUMULABLE = (
     dtypes.float32, dtypes.bfloat16, dtypes.float16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2,
     dtypes.int8, dtypes.int16, dtypes.uint8, dtypes.uint16,
 )  # fmt: skip
+_LANES = 16  # partitions that the micro-kernels want: their vectors run across them
 
 
 def _running(call: Signature, state: Any, columns: int, step: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +41,7 @@ def _running(call: Signature, state: Any, columns: int, step: Any) -> tuple[np.n
 # --- tensor_tensor_scan -------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), by_row=16)
+@instruction(writes=("dst",), least_rows=_LANES, access="p, f in order: dst[p f] data0[p f] data1[p f] initial[p]")
 def tensor_tensor_scan(
     dst: NkiTensor,
     data0: NkiTensor,
@@ -127,7 +128,10 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_scalar_cumulative -------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), registers=lambda arguments: "vector", by_row=16)
+@instruction(
+    writes=("dst",), registers=lambda arguments: "vector", least_rows=_LANES,
+    access="p, f in order: dst[p f] src[p f] imm0[p] imm1[p] registers[p]",
+)
 def tensor_scalar_cumulative(
     dst: NkiTensor,
     src: NkiTensor,

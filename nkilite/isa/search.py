@@ -23,7 +23,7 @@ MIN_ELEMENTS, MAX_ELEMENTS = 8, 16384
 _INDICES = (dtypes.uint16, dtypes.uint32)
 
 
-@instruction(writes=("dst",), in_place=False, by_row=1)
+@instruction(writes=("dst",), access="p: dst[p s] src[p f]")
 def max8(dst: NkiTensor, src: NkiTensor, name=None) -> None:
     """The 8 largest elements of each partition in descending order, on the Vector Engine.
 
@@ -69,7 +69,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     search.largest(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), in_place=False, by_row=1)
+@instruction(writes=("dst",), access="p: dst[p s] data[p f] vals[p s]")
 def nc_find_index8(dst: NkiTensor, data: NkiTensor, vals: NkiTensor, name=None) -> None:
     """Where each of 8 values first occurs in its partition of `data`, on the Vector Engine.
 
@@ -114,7 +114,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     search.match(kernel, "data", "vals", "dst")
 
 
-@instruction(writes=("dst", "dst_idx"), in_place=False, by_row=1)
+@instruction(writes=("dst", "dst_idx"), access="p: dst[p f] data[p f] vals[p s] dst_idx[p s]")
 def nc_match_replace8(
     dst: NkiTensor, data: NkiTensor, vals: NkiTensor, imm: float, dst_idx: NkiTensor | None = None, name=None
 ) -> None:

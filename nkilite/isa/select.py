@@ -28,7 +28,10 @@ _FP32_MIN = float(np.finfo(np.float32).min)
 _idle, _reset_reduce = reduce_cmd.idle, reduce_cmd.reset_reduce
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
+@instruction(
+    writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
+    access="p f: dst[p f] predicate[p f] on_true[p f] on_false[p] reduce_res[p] registers[p]",
+)
 def select_reduce(
     dst: NkiTensor,
     predicate: NkiTensor,
@@ -124,7 +127,10 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     accumulation.lower(kernel, call.reduce_cmd, call.reduce_op, ("on_true", "on_false", "predicate"), select)
 
 
-@instruction(writes=("dst", "reduce_res"), registers=accumulation.uses("vector"), by_row=1)
+@instruction(
+    writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
+    access="p, f in order: dst[p f] on_true_tile[p f] bound0[p] bound1[p] reduce_res[p] registers[p]",
+)
 def range_select(
     dst: NkiTensor,
     on_true_tile: NkiTensor,

@@ -21,7 +21,7 @@ from nkilite.trace.tensor import NkiTensor
 UNCHANGED = 255  # mask entry of an output partition that keeps its content
 
 
-@instruction(writes=("dst",), updates=lambda arguments: ("dst",), in_place=False)
+@instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="f: dst[p f] src[q f]")
 def nc_stream_shuffle(dst: NkiTensor, src: NkiTensor, shuffle_mask, name=None) -> None:
     """Give every partition of `dst` a partition of the same quadrant of `src`, on the Vector Engine.
 

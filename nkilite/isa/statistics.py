@@ -26,7 +26,7 @@ def _require_shape(call: Signature, elements: int, expected: str) -> None:
         )
 
 
-@instruction(writes=("dst",), by_row=1)
+@instruction(writes=("dst",), access="p: dst[p s] data[p f]")
 def bn_stats(dst: NkiTensor, data: NkiTensor, name=None) -> None:
     """Statistics of each partition, for bn_aggr, on the Vector Engine in float32.
 
@@ -84,7 +84,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     statistics.even_odd(kernel, "dst", "data")
 
 
-@instruction(writes=("dst",), by_row=1)
+@instruction(writes=("dst",), access="p: dst[p s] data[p f]")
 def bn_aggr(dst: NkiTensor, data: NkiTensor, name=None) -> None:
     """Mean and variance of each partition from the outputs of bn_stats, on the Vector Engine in float32.
 

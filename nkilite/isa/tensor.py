@@ -216,6 +216,12 @@ def _selected(stationary: np.ndarray, selector: np.ndarray) -> np.ndarray:
     return rows.T
 
 
+@nc_matmul.access
+def _(call: Signature) -> str:
+    k = "k pair" if _double_row(call) else "k"
+    return f"m n: dst[m n] stationary[{k} m] moving[{k} n]"
+
+
 @nc_matmul.cost
 def _(call: Signature) -> Cost:
     single = str(call.stationary.dtype) == "float32" or str(call.moving.dtype) == "float32"
@@ -239,7 +245,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     contraction.matmul(kernel, "dst", "stationary", "moving", bool(call.accumulate), paired=_double_row(call))
 
 
-@instruction(writes=("dst",), in_place=False)
+@instruction(writes=("dst",), access="p f: dst[f p] = data[p f]")
 def nc_transpose(dst: NkiTensor, data: NkiTensor, engine=_any_engine, name=None) -> None:
     """Transpose `data` between the partition and the free dimension, bit by bit; dst is always overwritten.
 
@@ -326,16 +332,6 @@ def _(call: Signature) -> Cost:
     return costs.vector_stream(call.target, call.data.free_size, operands)
 
 
-def _free_first(data: ViewType) -> tuple[int, ...]:
-    """The dimensions of data in the order of those of dst."""
-    return (*range(1, data.ndim), 0)
-
-
-@nc_transpose.moves
-def _(call: Signature) -> tuple[str, tuple[int, ...]] | None:
-    return ("data", _free_first(call.data)) if call.dst.dtype == call.data.dtype else None
-
-
 @nc_transpose.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    move.move(kernel, "dst", "data", _free_first(call.data))
+    move.move(kernel, "dst", "data", (*range(1, call.data.ndim), 0))

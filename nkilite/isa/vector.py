@@ -26,7 +26,7 @@ _any_engine = engine.unknown
 # --- tensor_tensor ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), access="p f: dst[p f] data1[p f] data2[p f]")
 def tensor_tensor(
     dst: NkiTensor, data1: NkiTensor, data2: NkiTensor, op, engine=_any_engine, name=None
 ) -> None:
@@ -123,7 +123,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_scalar ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), access="p f: dst[p f] data[p f] operand0[p] operand1[p]")
 def tensor_scalar(
     dst: NkiTensor,
     data: NkiTensor,
@@ -264,7 +264,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- scalar_tensor_tensor -----------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), access="p f: dst[p f] data[p f] operand0[p] operand1[p f]")
 def scalar_tensor_tensor(
     dst: NkiTensor,
     data: NkiTensor,
@@ -354,7 +354,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 # --- reciprocal ---------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), by_row=1, elementwise=True)
+@instruction(writes=("dst",), access="p f: dst[p f] data[p f]")
 def reciprocal(dst: NkiTensor, data: NkiTensor, name=None) -> None:
     """dst = 1 / data in float32, correctly rounded, on the Vector Engine; then rounded to dst's dtype.
 

@@ -205,6 +205,7 @@ def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Ho
 def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:
     """The tensor arguments of one signature on one placement."""
     operands: dict[str, CpuOperand] = {}
+    rows = signature.access.rows
     by_name = dict(zip((o.name for o in sorted(signature.operands, key=lambda o: o.word)), pitches, strict=True))
     for operand in signature.operands:
         kind = operand.type
@@ -215,8 +216,11 @@ def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:
         index_stride = kind.indirection.stride * size if kind.indirection else 0
         if kind.region.on_chip and row and index_stride % row == 0:
             index_stride = index_stride // row * pitch
+        strides = cpu_strides(kind, row, pitch)
+        if rows is not None and kind.shape[0] == 1 and not signature.access.runs_over(operand.name, rows):
+            strides = 0, *strides[1:]  # in a group, the one row serves all of them
         operands[operand.name] = CpuOperand(
-            operand.name, kind.dtype, kind.shape, cpu_strides(kind, row, pitch), kind.region, kind.indirection,
+            operand.name, kind.dtype, kind.shape, strides, kind.region, kind.indirection,
             index_stride, panels=panels, pitch=pitch if kind.region.on_chip else 0,
         )
     return operands

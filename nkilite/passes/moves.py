@@ -54,10 +54,10 @@ class Shape(NamedTuple):
 
 def shape_of(signature: Signature) -> Shape | None:
     """How a signature moves elements; None if it does anything else, or takes addresses from memory."""
-    if signature.moved is None:
+    move, order = signature.access.move, signature.access.order
+    if move is None or order is None:
         return None
-    name, order = signature.moved
-    (target,), source = (o for o in signature.operands if o.writes), signature.operand(name)
+    target, source = map(signature.operand, move)
     kinds = target.type, source.type
     if any(k.indirection is not None or any(s < 0 for s in k.strides) for k in kinds):
         return None

@@ -136,10 +136,7 @@ class Planner:
         signature = self._program.signatures[run.signatures[load.member]]
         if not load.operand.writes or load.operand.reads or sum(a.operand.writes for a in accesses) > 1:
             return None
-        if not moves(run.shapes[load.member], True) or signature.moved is None:
-            return None
-        name, order = signature.moved
-        if order != tuple(range(signature.operand(name).type.ndim)):
+        if not moves(run.shapes[load.member], True) or not signature.access.copies:
             return None
         (source,) = (a for a in run.accesses[load.member] if not a.operand.writes)
         if not (load.operand.dense and source.operand.dense):
@@ -156,17 +153,16 @@ class Planner:
         self, run: Run, places: tuple, skipped: set[int], segments: Sequence[Segment]
     ) -> tuple[Fetch, ...]:
         """Who fetches the next block of large HBM tensors: their last reader, and a little of it those before."""
-        readers: dict[int, list[tuple[Access, int, int]]] = {}
+        readers: dict[tuple[int, int], list[tuple[Access, int, int]]] = {}  # by the operand that is in HBM
         for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
             for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
-                source, origin = member, access
+                origin = access
                 if isinstance(place, Forwarded):
-                    source = place.member
-                    (origin,) = (a for a in run.accesses[source] if not a.operand.writes)
+                    (origin,) = (a for a in run.accesses[place.member] if not a.operand.writes)
                 elif access.operand.on_chip or access.operand.writes or member in skipped:
                     continue
                 if self._large[origin.buffer] and origin.step:
-                    readers.setdefault(source, []).append((access, member, position))
+                    readers.setdefault((origin.member, origin.operand.operand), []).append((access, member, position))
         found: list[Fetch] = []
         for *earlier, (late, last, position) in readers.values():
             at = late.low

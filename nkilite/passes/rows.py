@@ -20,7 +20,7 @@ class RowOperand(NamedTuple):
 
     Attributes:
         operand: its position among the signature's operands.
-        stride: bytes from row to row, in the buffer's row-major storage.
+        stride: bytes from row to row, in the buffer's row-major storage; 0 for one row that serves all.
         low, high: the bytes of a row that it spans, from its first element on.
         bytes: of its elements in a row.
         dense: the elements of a row follow each other without gaps.
@@ -49,21 +49,23 @@ class RowShape(NamedTuple):
 
 def row_shape(signature: Signature) -> RowShape | None:
     """How a signature works by row; None if it does not, or not efficiently."""
-    least = signature.definition.by_row
-    if not least or not signature.operands:
+    access, definition = signature.access, signature.definition
+    if access.rows is None or definition.indexed:  # an error has the line of its instruction, and a group has one line
         return None
-    kinds = [o.type for o in signature.operands if o.type.region is not MemoryRegion.registers]
-    rows = kinds[0].shape[0]
-    if rows < 2 or any(k.indirection is not None or k.shape[0] != rows for k in kinds):
+    rows = access.extents[access.rows]
+    repeated = [not access.runs_over(o.name, access.rows) for o in signature.operands]
+    if rows < 2 or any(o.type.indirection is not None for o in signature.operands):
         return None
-    operands = tuple(_row_operand(i, o) for i, o in enumerate(signature.operands))
+    if any(o.type.shape[0] != 1 for o, all_rows in zip(signature.operands, repeated, strict=True) if all_rows):
+        return None  # rows of an operand that is needed whole
+    operands = tuple(_row_operand(i, o, repeated[i]) for i, o in enumerate(signature.operands))
     for operand, known in zip(operands, signature.operands, strict=True):
         kind = known.type
         if operand.writes and not (operand.stride if operand.on_chip else distinct(kind.shape, kind.strides)):
             return None  # rows are written over each other
-        if not operand.on_chip and _transposed(known):
+        if not operand.on_chip and operand.stride and _transposed(known):
             return None  # blocks of rows and columns at once are faster
-    return RowShape(rows, least, operands, sum(o.bytes for o in operands))
+    return RowShape(rows, definition.least_rows, operands, sum(o.bytes for o in operands))
 
 
 def _transposed(operand: Operand) -> bool:
@@ -73,7 +75,7 @@ def _transposed(operand: Operand) -> bool:
     return bool(free) and 0 < abs(kind.strides[0]) < min(free)
 
 
-def _row_operand(position: int, operand: Operand) -> RowOperand:
+def _row_operand(position: int, operand: Operand, repeated: bool) -> RowOperand:
     kind = operand.type
     size = kind.dtype.itemsize
     low, high = extent(kind.shape[1:], kind.strides[1:])
@@ -83,8 +85,8 @@ def _row_operand(position: int, operand: Operand) -> RowOperand:
             dense &= stride == step
             step *= n
     return RowOperand(
-        position, operand.word, kind.strides[0] * size, low * size, (high + 1) * size, kind.free_bytes, dense,
-        operand.reads, operand.writes, kind.region.on_chip,
+        position, operand.word, 0 if repeated else kind.strides[0] * size, low * size, (high + 1) * size,
+        kind.free_bytes, dense, operand.reads, operand.writes, kind.region.on_chip,
     )
 
 

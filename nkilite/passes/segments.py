@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 
 from nkilite.ir.group import Segment
 from nkilite.ir.program import Program, Signature
-from nkilite.ir.types import MemoryRegion
 from nkilite.passes.rows import Access, meet
 from nkilite.passes.runs import Run
 
@@ -34,17 +33,8 @@ def find_segments(program: Program, run: Run, skipped: Collection[int]) -> list[
 
 def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
     """The number of elements per row of an elementwise instruction whose operands are dense; 0 for any other."""
-    if not signature.definition.elementwise:
-        return 0
-    counts = set()
-    for operand, access in zip(signature.operands, accesses, strict=True):
-        count = operand.type.free_size
-        if operand.type.region is MemoryRegion.registers or not access.operand.dense or (operand.writes and count == 1):
-            return 0
-        counts.add(count)
-    counts.discard(1)
-    columns = counts.pop() if len(counts) == 1 else 0
-    return columns if columns >= _LEAST_COLUMNS else 0
+    columns = signature.access.columns
+    return columns if columns >= _LEAST_COLUMNS and all(a.operand.dense for a in accesses) else 0
 
 
 def _elements(access: Access) -> tuple[int, ...]:

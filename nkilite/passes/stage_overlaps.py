@@ -51,7 +51,7 @@ def _conflicts(
     operands: Operands, starts: np.ndarray, signature: Signature, written: Operand, read: Operand
 ) -> list[int]:
     """The word positions of the instructions whose `read` operand must be staged."""
-    in_place = signature.definition.in_place
+    in_place = signature.access.in_place(written.name, read.name)
     starts = operands.meet(starts, written, read, in_step=in_place and written.type.indirection is None)
     if len(starts) and in_place and written.type.indirection is not None and written.type is read.type:
         # Equal indices reach the same elements: buffer and offset, of the tensor and of its index.

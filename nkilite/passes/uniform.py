@@ -38,11 +38,11 @@ class FindUniform:
         sources: set[tuple[int, int]] = set()  # (written, read) tiles
         for signature in program.signatures:
             at = starts[order[bounds[signature.id] : bounds[signature.id + 1]]]
-            spreads = _spreads(signature)
+            by_rows, spreads = signature.access.rows is not None or signature.access.straight, _spreads(signature)
             for operand in signature.operands:
                 used = code[at + operand.word]
                 if not operand.writes:
-                    if not signature.definition.by_row or operand.type.indirection is not None:
+                    if not by_rows or operand.type.indirection is not None:
                         uniform[used] = False
                     continue
                 written[used] = True
@@ -67,11 +67,9 @@ class FindUniform:
 
 def _spreads(signature: Signature) -> bool:
     """Whether a signature writes the same to all rows if all tiles that it reads have equal rows."""
-    if not signature.definition.by_row:
-        return False
-    rows = signature.operands[0].type.shape[0]
-    return all(
-        o.type.shape[0] == rows and o.type.indirection is None
-        and (o.type.region.on_chip or o.writes or o.type.strides[0] == 0)
+    access = signature.access
+    return access.rows is not None and all(
+        o.type.indirection is None
+        and (o.type.region.on_chip or o.writes or o.type.strides[0] == 0 or not access.runs_over(o.name, access.rows))
         for o in signature.operands
     )

@@ -18,6 +18,7 @@ from typing import Any
 
 from nkilite.deprecation import deprecated
 from nkilite.errors import InvalidOperand, UnknownKeyword, describe
+from nkilite.ir.access import Opaque, by_rows, parse
 from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Meets, Role, define
 from nkilite.trace import active
 from nkilite.trace.builder import NkiInstruction
@@ -32,8 +33,9 @@ def instruction(
     writes: tuple[str, ...] = ("dst",),
     registers: Callable[[dict[str, Any]], str | None] = _NO_REGISTERS,
     updates: Callable[[dict[str, Any]], tuple[str, ...]] = _NO_UPDATES,
-    in_place: bool = True,
+    access: str | Opaque | None = None,
     control: Control | None = None,
+    least_rows: int = 1,
     by_row: int = 0,
     elementwise: bool = False,
     indexed: bool = False,
@@ -48,13 +50,14 @@ def instruction(
         registers: given the normalized arguments, the name of the registers (machine/registers.py) that the call reads
             and writes, or None.
         updates: given the normalized arguments, the written parameters whose previous content matters.
-        in_place: whether the micro-kernel works when an operand is the written view itself; False for instructions
-            that move elements (transposes, shuffles), whose operand is then copied first.
+        access: the access rule of all calls (nkilite/ir/access.py); None where the call decides, for which
+            `@name.access` attaches a rule.
         control: which end of a loop's body it is, if any.
-        by_row: for an instruction that can run on a few partitions at a time, because position i of dimension 0 of what
-            is written depends on position i of the operands alone: the fewest it is efficient with. 0 for any other.
-        elementwise: whether, in such an instruction, element i of a row depends on element i of the operands alone and
-            on operands with one element per row, as long as it does not use registers.
+        least_rows: the fewest partitions that the lower rule is efficient with.
+        by_row: short for `least_rows` and an access rule: position i of dimension 0 of what is written depends on
+            position i of the operands alone, if all have as many.
+        elementwise: beside `by_row`: element i of such a row depends on element i of the operands alone and on operands
+            with one element per row, as long as the call does not use registers.
         indexed: whether an operand holds positions in another, and one that is out of bounds is an error.
         lists: parameters that are lists of tensors, with the most they take. Item i of a list `x` is the operand x_i.
         partly_read: parameters of which it reads some elements only, so that the others need not have been written.
@@ -63,9 +66,12 @@ def instruction(
 
     def decorate(function: Callable[..., None]) -> Any:
         definition = define(
-            function, writes, registers, updates, in_place, control, by_row, elementwise, indexed, lists, partly_read,
-            meets,
+            function, writes, registers, updates, control, by_row or least_rows, indexed, lists, partly_read, meets
         )
+        if access is not None:
+            definition.rules["access"] = _constant_access(definition, access)
+        elif by_row:
+            definition.rules["access"] = by_rows(elementwise)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition
@@ -74,6 +80,17 @@ def instruction(
         return wrapper
 
     return decorate
+
+
+def _constant_access(definition: Definition, stated: str | Opaque) -> Callable[[Any], str | Opaque]:
+    """The access rule of an instruction whose calls are all alike: that it names every tensor is checked here."""
+    if isinstance(stated, str):
+        named = parse(stated).operands.keys()
+        tensors = {p.name for p in definition.parameters if p.role not in (Role.attribute, Role.immediate)}
+        if definition.registers is not _NO_REGISTERS:
+            tensors.add("registers")
+        assert named == tensors, f"the access rule of {definition.name} is about {sorted(named)}, not {sorted(tensors)}"
+    return lambda call: stated
 
 
 def _attach(definition: Definition, kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
