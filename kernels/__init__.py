@@ -21,6 +21,8 @@ chip. Every module holds, under the same names,
     reference       the same function in float64 NumPy, by an algorithm of its own
     tolerance       how close the two must be, as keywords of `nkilite.testing.check`
     CASES           shapes, dtypes and options it is tested on
+    SHOWN           the sizes at which ``python -m kernels`` runs it
+    in_numpy        beside which it is timed there: the idiomatic float32 formula
 
 `tiles` has the few lines of tiling they share. To read them in order: softmax, rmsnorm, matmul,
 flash_attention.

@@ -134,6 +134,14 @@ def tolerance(*, rows, D):
     return {"reduction": 8}
 
 
+def in_numpy(p, g, m, v):
+    m = np.float32(0.9) * m + np.float32(0.1) * g
+    v = np.float32(0.999) * v + np.float32(0.001) * g * g
+    return p - np.float32(1e-3) * (m / np.float32(0.1)) / (np.sqrt(v / np.float32(0.001)) + np.float32(1e-8)), m, v
+
+
+SHOWN = {"rows": 2048, "D": 1024}
+
 CASES = (
     Case({"rows": 128, "D": 512}, "float32"),
     Case({"rows": 300, "D": 1000}, "bfloat16", {"step": 10, "decay": 0.1}),

@@ -184,6 +184,17 @@ def tolerance(*, batch, channels, T, S):
     return {"reduction": S * min(T, 1000)}
 
 
+def in_numpy(delta, u, A, B, C):
+    state, y = np.zeros((*u.shape[:2], A.shape[1]), np.float32), np.empty_like(u)
+    for t in range(u.shape[2]):
+        state *= np.exp(delta[:, :, t, None] * A)
+        state += (delta[:, :, t] * u[:, :, t])[:, :, None] * B[:, None, :, t]
+        y[:, :, t] = np.einsum("bcs,bs->bc", state, C[:, :, t])
+    return y
+
+
+SHOWN = {"batch": 1, "channels": 256, "T": 1024, "S": 16}
+
 CASES = (
     Case({"batch": 1, "channels": 128, "T": 256, "S": 16}, "float32"),
     Case({"batch": 2, "channels": 200, "T": 300, "S": 4}, "float32", {"SEQ_TILE": 128, "CHANNEL_TILES_IN_BLOCK": 1}),

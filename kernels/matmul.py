@@ -141,6 +141,12 @@ def tolerance(*, M, N, K):
     return {"reduction": K}
 
 
+def in_numpy(lhsT, rhs):
+    return lhsT.T @ rhs
+
+
+SHOWN = {"M": 1024, "N": 1024, "K": 1024}
+
 CASES = (
     Case({"M": 128, "N": 512, "K": 128}, "float32"),
     Case({"M": 256, "N": 512, "K": 512}, "bfloat16"),

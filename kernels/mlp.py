@@ -157,6 +157,13 @@ def tolerance(*, tokens, H, F):
     return {"reduction": H + F}
 
 
+def in_numpy(x, w_gate, w_up, w_down):
+    gate = x @ w_gate
+    return (gate / (1 + np.exp(-gate)) * (x @ w_up)) @ w_down
+
+
+SHOWN = {"tokens": 512, "H": 512, "F": 1024}
+
 CASES = (
     Case({"tokens": 128, "H": 128, "F": 256}, "float32"),
     Case({"tokens": 200, "H": 256, "F": 384}, "float32", {"act": "gelu"}),

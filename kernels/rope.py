@@ -113,6 +113,14 @@ def tolerance(*, batch, tokens, heads, D):
     return {"reduction": 2}
 
 
+def in_numpy(x, cos, sin):
+    half = x.shape[-1] // 2
+    first, second, c, s = x[..., :half], x[..., half:], cos[None, :, None], sin[None, :, None]
+    return np.concatenate((first * c - second * s, first * s + second * c), axis=-1)
+
+
+SHOWN = {"batch": 1, "tokens": 1024, "heads": 16, "D": 128}
+
 CASES = (
     Case({"batch": 1, "tokens": 128, "heads": 4, "D": 64}, "float32"),
     Case({"batch": 2, "tokens": 200, "heads": 12, "D": 64}, "bfloat16"),

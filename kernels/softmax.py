@@ -110,6 +110,13 @@ def tolerance(*, rows, D):
     return {"reduction": D}
 
 
+def in_numpy(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+SHOWN = {"rows": 2048, "D": 2048}
+
 CASES = (
     Case({"rows": 128, "D": 512}, "float32"),
     Case({"rows": 300, "D": 1000}, "float32"),

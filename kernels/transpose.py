@@ -83,6 +83,12 @@ def tolerance(*, M, N):
     return {"rtol": 0.0, "atol": 0.0}
 
 
+def in_numpy(x):
+    return np.ascontiguousarray(x.T)
+
+
+SHOWN = {"M": 2048, "N": 2048}
+
 CASES = (
     Case({"M": 128, "N": 128}, "float32"),
     Case({"M": 512, "N": 768}, "bfloat16"),

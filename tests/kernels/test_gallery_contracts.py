@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 
+import numpy as np
 import pytest
 
 import kernels
@@ -50,6 +51,18 @@ def test_cases_cover_both_dtypes_and_options_that_exist(name):
     parameters = inspect.signature(getattr(module, name)).parameters
     for case in module.CASES:
         assert set(case.options) <= set(parameters)
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_what_it_is_timed_beside_computes_the_same(name):
+    module = MODULES[name]
+    case = next(case for case in module.CASES if case.dtype == "float32" and not case.options)
+    assert set(module.SHOWN) == set(case.shape)
+    arrays = module.inputs(dtype=case.dtype, **case.shape)
+    found, wanted = module.in_numpy(*arrays), module.reference(*arrays)
+    pairs = zip(found, wanted, strict=True) if isinstance(found, tuple) else [(found, wanted)]
+    for left, right in pairs:
+        np.testing.assert_allclose(left, right, rtol=2e-3, atol=1e-4 * np.abs(right).max())
 
 
 @pytest.mark.parametrize(("extent", "size"), [(1, 128), (128, 128), (129, 128), (1000, 512)])
