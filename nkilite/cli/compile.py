@@ -15,6 +15,7 @@ from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.codegen.host import host
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
+from nkilite.machine.target import TARGETS
 from nkilite.native.compile import compile_program
 from nkilite.native.library import assembly, module_text
 from nkilite.passes.pipeline import PIPELINE
@@ -45,7 +46,7 @@ def compile(
     times: Annotated[
         bool, typer.Option("--time", help="Print the time of every stage, and run the kernel twice.")
     ] = False,
-    target: Annotated[str | None, typer.Option(help="trn1, trn2 or trn3.")] = None,
+    target: Annotated[str | None, typer.Option(help=f"One of {', '.join(TARGETS)}.")] = None,
 ) -> None:
     """Trace and compile a kernel; dump the IR, LLVM IR or assembly; time the stages."""
     if target:

@@ -203,6 +203,8 @@ def test_every_instruction_is_tried_or_says_why_nothing_is_known_of_it():
 def test_slices_along_parallel_loops(name):
     for call, _ in calls(name):
         whole = call.results(call.arrays)
+        for loop, _ in call.loops(Kind.parallel):
+            assert any(call.signature.access.runs_over(o, loop) for o in call.written), "nothing is claimed of it"
         for loop, n in call.loops(Kind.parallel):
             for first, end in ((0, n // 2), (n // 2, n), (n - 1, n)):
                 part = call.results({o: call.cut(o, a, loop, first, end) for o, a in call.arrays.items()})
