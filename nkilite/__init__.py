@@ -9,7 +9,8 @@ from typing import NoReturn as _NoReturn
 
 from nkilite import collectives, errors, isa, language, typing
 from nkilite.dtypes import DType as dtype
-from nkilite.frameworks import torch as _torch  # noqa: F401  kernels become operators of torch where it wants that
+from nkilite.frameworks import jax as _jax  # noqa: F401  kernels become what jax and torch can trace
+from nkilite.frameworks import torch as _torch  # noqa: F401
 from nkilite.language import NkiTensor as tensor
 from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations

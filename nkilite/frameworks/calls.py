@@ -53,7 +53,7 @@ class Call:
 
 def take_apart(
     args: tuple, kwargs: dict[str, Any], parameters: Sequence[str], tensor: type, floating: tuple[type, ...],
-    integer: type[SupportsInt],
+    integers: tuple[type[SupportsInt], ...],
 ) -> Call:
     """Take the arguments of a call apart.
 
@@ -61,7 +61,7 @@ def take_apart(
         parameters: names of the positional arguments.
         tensor: the type of tensors.
         floating: types of floats.
-        integer: a type of integers that have to become plain ones.
+        integers: types of integers that have to become plain ones.
     """
     tensors: list[Any] = []
     floats: list[float] = []
@@ -75,7 +75,7 @@ def take_apart(
         if type(value) in floating:
             floats.append(value)
             return Place(len(floats) - 1, True)
-        return int(value) if isinstance(value, integer) else value
+        return int(value) if isinstance(value, integers) else value
 
     labels = [*parameters[: len(args)], *(f"argument {i}" for i in range(len(parameters), len(args)))]
     template = (

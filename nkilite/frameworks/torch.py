@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,13 +19,11 @@ from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
 from nkilite.frameworks.calls import Call, Place, take_apart
 from nkilite.frameworks.imports import once_imported
-from nkilite.native.image import written_inputs
+from nkilite.frameworks.outline import Outline, outline
 from nkilite.runtime import delegation
-from nkilite.runtime.binding import bind
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.kernel import Kernel, numbered
-from nkilite.runtime.results import Result, results_of
-from nkilite.runtime.tracing import trace
+from nkilite.runtime.results import Result
 
 _NAMESPACE = "nkilite"
 
@@ -56,20 +54,6 @@ class WrittenInMap(ArgumentError, ValueError):
 class InvalidGradient(ArgumentError, ValueError):
     template = "the backward function of kernel {kernel!r} returns {found} gradients for {wanted} parameters."
     remedy = "return one for each parameter in order, None where there is none."
-
-
-class Outline(NamedTuple):
-    """What a call does, as far as torch needs to know.
-
-    Attributes:
-        returned: what the kernel returns, with a Result in the place of every tensor.
-        outputs: shape and dtype of every new array.
-        written: which tensors of the call it writes.
-    """
-
-    returned: Any
-    outputs: tuple[tuple[tuple[int, ...], str], ...]
-    written: tuple[int, ...]
 
 
 def wanted(args: tuple, kwargs: dict[str, Any]) -> bool:
@@ -118,43 +102,26 @@ def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
     """
     torch = sys.modules["torch"]
     parameters = list(kernel.signature.parameters)
-    taken = take_apart(args, kwargs, parameters, torch.Tensor, (float, torch.SymFloat), torch.SymInt)
-    outline = _outline(kernel, taken)
+    taken = take_apart(args, kwargs, parameters, torch.Tensor, (float, torch.SymFloat), (torch.SymInt,))
+    found = _outline(kernel, taken)
     if torch.is_grad_enabled():
-        _check_gradients(kernel, taken, outline)
-    outputs = _operator(kernel, taken, outline).overload(*taken.tensors, *taken.floats)
-    return _assembled(outline.returned, taken.tensors, _listed(outputs))
+        _check_gradients(kernel, taken, found)
+    outputs = _operator(kernel, taken, found).overload(*taken.tensors, *taken.floats)
+    return _assembled(found.returned, taken.tensors, _listed(outputs))
 
 
-def _check_gradients(kernel: Kernel, taken: Call, outline: Outline) -> None:
+def _check_gradients(kernel: Kernel, taken: Call, found: Outline) -> None:
     names = [n for n, t in zip(taken.names, taken.tensors, strict=True) if t.requires_grad]
     if names and kernel.gradient is None:
         raise MissingGradient(kernel=kernel.__name__, name=names[0])
-    if names and outline.written:
-        raise WritesWithGradient(kernel=kernel.__name__, name=taken.names[outline.written[0]])
+    if names and found.written:
+        raise WritesWithGradient(kernel=kernel.__name__, name=taken.names[found.written[0]])
 
 
 def _outline(kernel: Kernel, taken: Call) -> Outline:
-    """Trace the kernel, on memory nobody reads."""
+    """What a call does."""
     stand_ins = [np.empty([int(n) for n in t.shape], _dtype_of(t)) for t in taken.tensors]
-    floats = [f if isinstance(f, float) else _hint(f) for f in taken.floats]
-    args, kwargs = taken.of(stand_ins, floats).arguments()
-    arguments = bind(kernel, args, kwargs)
-    programs, returned = trace(kernel, arguments)
-    program = programs[0]
-    order = [next(i for i, s in enumerate(stand_ins) if s is a.original) for a in arguments.arrays]
-    written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
-
-    def leaf(value: Any, _: str) -> Any:
-        if isinstance(value, Result) and value.array < len(order):  # the call may have them in another order
-            return Result(order[value.array], value.shape, value.dtype, value.strides, value.offset)
-        return value
-
-    return Outline(
-        map_leaves(results_of(returned[0], program), leaf, records=False),
-        tuple((b.shape, str(b.dtype)) for b in program.outputs),
-        tuple(sorted(order[i] for i in written)),
-    )
+    return outline(kernel, taken.of(stand_ins, [f if isinstance(f, float) else _hint(f) for f in taken.floats]))
 
 
 def _hint(symbol: Any) -> float:
@@ -199,9 +166,9 @@ class Operator:
         overload: what torch calls.
     """
 
-    def __init__(self, kernel: Kernel, taken: Call, outline: Outline, name: str) -> None:
+    def __init__(self, kernel: Kernel, taken: Call, found: Outline, name: str) -> None:
         torch = sys.modules["torch"]
-        self._kernel, self._call, self._outline = kernel, taken.of((), ()), outline
+        self._kernel, self._call, self._outline = kernel, taken.of((), ()), found
         self._tensors, self._floats = len(taken.tensors), len(taken.floats)
         self._library = torch.library.Library(_NAMESPACE, "FRAGMENT")
         self._library.define(f"{name}{self._schema()}", tags=(torch.Tag.pt2_compliant_tag,))
@@ -209,7 +176,7 @@ class Operator:
         qualified = f"{_NAMESPACE}::{name}"
         torch.library.register_fake(qualified, self._fake, lib=self._library)
         torch.library.register_vmap(qualified, self._map, lib=self._library)
-        if kernel.gradient is not None and not outline.written:
+        if kernel.gradient is not None and not found.written:
             torch.library.register_autograd(qualified, self._backward, setup_context=self._save, lib=self._library)
         self.overload = getattr(getattr(torch.ops, _NAMESPACE), name).default
 
@@ -234,12 +201,12 @@ class Operator:
     def _fake(self, *operands: Any) -> Any:
         """The operator on tensors without memory."""
         torch = sys.modules["torch"]
-        outline = _outline(self._kernel, self._at(operands))
-        if len(outline.outputs) != len(self._outline.outputs) or outline.written != self._outline.written:
+        found = _outline(self._kernel, self._at(operands))
+        if len(found.outputs) != len(self._outline.outputs) or found.written != self._outline.written:
             raise OperatorChanged(kernel=self._kernel.__name__, problem="writes or returns other tensors")
         device = operands[0].device if self._tensors else "cpu"
         return _packed([
-            torch.empty(shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in outline.outputs
+            torch.empty(shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in found.outputs
         ])
 
     def _map(self, info: Any, dims: tuple, *operands: Any) -> Any:
@@ -315,13 +282,13 @@ class Operator:
 _operators: WeakKeyDictionary[Kernel, dict[Hashable, Operator]] = WeakKeyDictionary()
 
 
-def _operator(kernel: Kernel, taken: Call, outline: Outline) -> Operator:
+def _operator(kernel: Kernel, taken: Call, does: Outline) -> Operator:
     """The operator for such calls of a kernel; registered when there is none yet."""
     own = _operators.setdefault(kernel, {})
-    key = taken.shape, outline.written, len(outline.outputs), kernel.gradient
+    key = taken.shape, does.written, len(does.outputs), kernel.gradient
     found = own.get(key)
     if found is None:
-        found = own[key] = Operator(kernel, taken, outline, _unused_name(kernel))
+        found = own[key] = Operator(kernel, taken, does, _unused_name(kernel))
     return found
 
 
@@ -341,5 +308,6 @@ def _allow_in_graphs() -> None:
     sys.modules["torch._dynamo"].allow_in_graph(_node)
 
 
-delegation.delegate = delegation.Delegate(compiling, call_in_graph, wanted, call)
+delegation.graphs = delegation.Graphs(compiling, call_in_graph)
+delegation.delegates.append(delegation.Delegate(wanted, call))
 once_imported("torch._dynamo", _allow_in_graphs)

@@ -7,27 +7,41 @@ from typing import Any, NamedTuple
 
 
 class Delegate(NamedTuple):
-    """What a framework does with calls.
+    """A framework that makes some calls itself.
 
     Attributes:
-        compiling: whether it is reading the code that calls, so that the call becomes a part of its graph.
-        in_graph: makes the call such a part.
         wanted: whether it has to see a call with these arguments.
-        call: makes the call.
+        call: makes the call of a kernel.
     """
 
-    compiling: Callable[[], bool]
-    in_graph: Callable[[Any, tuple, dict[str, Any]], Any]
     wanted: Callable[[tuple, dict[str, Any]], bool]
     call: Callable[[Any, tuple, dict[str, Any]], Any]
 
 
-def _never(*_: Any) -> bool:
+class Graphs(NamedTuple):
+    """A compiler that reads the Python code around a call.
+
+    Attributes:
+        compiling: whether it is doing that now.
+        call: makes the call a part of its graph.
+    """
+
+    compiling: Callable[[], bool]
+    call: Callable[[Any, tuple, dict[str, Any]], Any]
+
+
+def _never() -> bool:
     return False
 
 
 def _nothing(*_: Any) -> Any:
-    raise AssertionError("no framework wants calls")
+    raise AssertionError("nobody is compiling")
 
 
-delegate = Delegate(_never, _nothing, _never, _nothing)
+graphs = Graphs(_never, _nothing)
+delegates: list[Delegate] = []
+
+
+def delegate_for(args: tuple, kwargs: dict[str, Any]) -> Delegate | None:
+    """The framework that has to see a call, if any."""
+    return next((d for d in delegates if d.wanted(args, kwargs)), None)

@@ -136,8 +136,8 @@ class Kernel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        if delegation.delegate.compiling():
-            return delegation.delegate.in_graph(self, args, kwargs)
+        if delegation.graphs.compiling():
+            return delegation.graphs.call(self, args, kwargs)
         if active.builder_or_none() is not None:
             return self._inline(args, kwargs)
         try:
@@ -154,8 +154,9 @@ class Kernel:
 
     def _run(self, args: tuple, kwargs: dict[str, Any], key: tuple | None) -> Any:
         """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
-        if delegation.delegate.wanted(args, kwargs):
-            return delegation.delegate.call(self, args, kwargs)
+        delegate = delegation.delegate_for(args, kwargs)
+        if delegate is not None:
+            return delegate.call(self, args, kwargs)
         out = kwargs.get("out") if self._takes_out else None
         named = {k: v for k, v in kwargs.items() if k != "out"} if self._takes_out else kwargs
         arguments = bind(self, args, named)

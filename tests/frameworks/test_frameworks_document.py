@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("jax", reason="jax is not installed")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "frameworks.md"
 
 

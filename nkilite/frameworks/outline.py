@@ -1,0 +1,47 @@
+"""What a call of a kernel does, for frameworks that have to know before it is run."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from nkilite.frameworks.calls import Call
+from nkilite.native.image import written_inputs
+from nkilite.runtime.binding import bind
+from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.kernel import Kernel
+from nkilite.runtime.results import Result, results_of
+from nkilite.runtime.tracing import trace
+
+
+class Outline(NamedTuple):
+    """What a call does.
+
+    Attributes:
+        returned: what the kernel returns, with a Result in the place of every tensor.
+        outputs: shape and dtype of every new array.
+        written: which tensors of the call it writes.
+    """
+
+    returned: Any
+    outputs: tuple[tuple[tuple[int, ...], str], ...]
+    written: tuple[int, ...]
+
+
+def outline(kernel: Kernel, call: Call) -> Outline:
+    """Trace a kernel for a call of NumPy arrays, which are not read."""
+    args, kwargs = call.arguments()
+    arguments = bind(kernel, args, kwargs)
+    programs, returned = trace(kernel, arguments)
+    order = [next(i for i, t in enumerate(call.tensors) if t is a.original) for a in arguments.arrays]
+    written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
+
+    def leaf(value: Any, _: str) -> Any:
+        if isinstance(value, Result) and value.array < len(order):  # the call may have them in another order
+            return Result(order[value.array], value.shape, value.dtype, value.strides, value.offset)
+        return value
+
+    return Outline(
+        map_leaves(results_of(returned[0], programs[0]), leaf, records=False),
+        tuple((b.shape, str(b.dtype)) for b in programs[0].outputs),
+        tuple(sorted(order[i] for i in written)),
+    )
