@@ -361,6 +361,11 @@ class AccumulateUninitialized(NkiValidationError):
     remedy = "start the accumulation with accumulate=False, or leave accumulate unset."
 
 
+class UnwrittenOutput(NkiValidationError):
+    template = "kernel {kernel!r} returns {what}, of which nothing was ever written."
+    remedy = "store the result in it (nisa.dma_copy or nl.store), or do not return it."
+
+
 # --- views --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from enum import Enum
 
 import numpy as np
 
-from nkilite.errors import AccumulateUninitialized, UninitializedRead
+from nkilite.errors import AccumulateUninitialized, NkiError, UninitializedRead
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.location import Location
@@ -42,6 +42,13 @@ class Coverage:
         self.seen: set[tuple[ViewType, int]] = set()
         self._map: np.ndarray | None = None
         self._unit = 1  # bytes that an entry of the map stands for
+
+    def copy(self) -> Coverage:
+        """What is written so far, to be continued apart."""
+        other = Coverage(self._buffer, self.full)
+        other.seen = set(self.seen)
+        other._map, other._unit = None if self._map is None else self._map.copy(), self._unit
+        return other
 
     def mark(self, type: ViewType, byte_offset: int) -> None:
         """Record that a view was written; a dynamic view counts as the whole buffer."""
@@ -153,35 +160,32 @@ class PartlyUninitialized(UserWarning):
 
 def check_read(
     coverage: Coverage, call: Signature, operand: Operand, buffer: Buffer, byte_offset: int, location: Location
-) -> None:
-    """Complain when an instruction reads on-chip memory that nothing has written.
+) -> NkiError | Notice | None:
+    """What is wrong with a read of memory that nothing has written, unless the instruction is dead; None if nothing is.
 
-    Raises:
-        AccumulateUninitialized: nc_matmul(accumulate=True) onto a PSUM region no instruction has written.
-        UninitializedRead: no element of the operand was ever written.
-
-    Warns:
-        PartlyUninitialized: only some elements were. Legal on the chip, where padding is often left undefined.
+    AccumulateUninitialized: nc_matmul(accumulate=True) onto a PSUM region no instruction has written.
+    UninitializedRead: no element of the operand was ever written.
+    PartlyUninitialized, a warning: only some elements were. Legal on the chip, where padding is often left undefined.
     """
     covered = coverage.covered(operand.type, byte_offset)
     if covered is Covered.all or (covered is Covered.some and operand.name in call.definition.partly_read):
-        return
+        return None
     if operand.writes:
         # The old content of an updated operand may be undefined, except as the start of an accumulation.
         if call.arguments.get("accumulate") is True and covered is Covered.none:
-            raise AccumulateUninitialized(
+            return AccumulateUninitialized(
                 instruction=f"nisa.{call.name}", operand=f"{operand.name} ({_describe(buffer)})", location=location
             )
-        return
+        return None
     if covered is Covered.none:
         if buffer.address is not None:
-            return  # another tile at the same address may have been written
-        raise UninitializedRead(
+            return None  # another tile at the same address may have been written
+        return UninitializedRead(
             instruction=f"nisa.{call.name}", operand=operand.name, what=_describe(buffer), location=location,
             fix=_SET_REGISTER if buffer.region is MemoryRegion.registers else "",
         )
     message = f"nisa.{call.name} reads {operand.name} ({_describe(buffer)}), of which some elements were never written"
-    give(Notice(message, PartlyUninitialized, location.file, location.line))
+    return Notice(message, PartlyUninitialized, location.file, location.line)
 
 
 _SET_REGISTER = "give it a value first (nisa.register_alloc(0), nisa.register_move or nisa.register_load)"
@@ -190,4 +194,5 @@ _SET_REGISTER = "give it a value first (nisa.register_alloc(0), nisa.register_mo
 def _describe(buffer: Buffer) -> str:
     if buffer.region is MemoryRegion.registers:
         return f"register {buffer.label}"
-    return f"tile {buffer.label} {buffer.dtype} {buffer.shape} in {buffer.region}"
+    kind = "tile" if buffer.region.on_chip else "tensor"
+    return f"{kind} {buffer.label} {buffer.dtype} {buffer.shape} in {buffer.region}"

@@ -166,9 +166,11 @@ class Instruction:
 class Program:
     """A specialized kernel: what the tracer writes and passes, machine model and code generator read."""
 
-    def __init__(self, name: str, target: Target) -> None:
+    def __init__(self, name: str, target: Target, cores: int = 1) -> None:
+        """`cores` is how many run a program of the same launch, with which they share HBM."""
         self.name = name
         self.target = target
+        self.cores = cores
         self.buffers: list[Buffer] = []
         self.signatures: list[Signature] = []
         self.code = array("q")

@@ -17,10 +17,9 @@ from nkilite.ir.coverage import (
 from nkilite.ir.definition import REGISTRY, Control
 from nkilite.ir.loops import Loop, carrying, loops
 from nkilite.ir.program import IMMEDIATE, Operand, Program, Signature
-from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.unwritten import Suspect, report
 from nkilite.passes.splice import splice
-
-_TRACKED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.registers)
 
 
 class FollowWrites:
@@ -36,10 +35,9 @@ class FollowWrites:
     """
 
     def run(self, program: Program) -> Program:
-        coverage = [
-            Coverage(b, full=b.kind is BufferKind.registers) if b.region in _TRACKED else None for b in program.buffers
-        ]
+        coverage = [Coverage(b, full=_has_contents(program, b)) for b in program.buffers]
         foreign = [Foreign(b) if b.region is MemoryRegion.psum else None for b in program.buffers]
+        suspects: list[Suspect] = []
         all_loops = loops(program)
         begun = 0
         open_loops: list[tuple[Loop, int]] = []  # with the word position of the beginning
@@ -47,22 +45,22 @@ class FollowWrites:
         code = program.code.tolist()
         plans = [_Plan(s) for s in program.signatures]
         start = 0
-        for _ in range(program.count):
+        for index in range(program.count):
             plan = plans[code[start]]
             for word, kind, operand in plan.reads:
                 cover = coverage[code[start + word]]
-                assert cover is not None
                 if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
                     buffer = program.buffers[code[start + word]]
                     if len(open_loops) > 1 and buffer.loop != open_loops[-1][0].number:
                         continue  # an inner loop may run for the first time in a later iteration of the outer one
                     location = program.locations[code[start + 1]]
-                    check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
+                    found = check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
+                    if found is not None:
+                        suspects.append(Suspect(index, found))
             if plan.adds is not None:
                 self._check_sum(program, plan, plan.adds, foreign, start)
             if plan.infers is not None:
                 cover = coverage[code[start + plan.infers.word]]
-                assert cover is not None
                 if cover.full or (plan.infers.type, code[start + plan.infers.word + 1]) in cover.seen:
                     program.code[start] = plan.settled(program, True)
                 else:
@@ -71,7 +69,6 @@ class FollowWrites:
                     plans += [_Plan(s) for s in program.signatures[len(plans):]]
             for word, kind, _ in plan.writes:
                 cover = coverage[code[start + word]]
-                assert cover is not None
                 others = foreign[code[start + word]]
                 if others is not None:
                     others.wrote(kind, code[start + word + 1], plan.tensor_engine)
@@ -83,6 +80,7 @@ class FollowWrites:
             elif plan.control is Control.end:
                 open_loops.pop()
             start += plan.width
+        report(program, suspects)
         widths = [s.n_words for s in program.signatures]
         code = program.code.tolist()
         splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in inserted.items()})
@@ -118,20 +116,25 @@ class FollowWrites:
         code[start] = plan.settled(program, covered is not Covered.none)
 
 
+def _has_contents(program: Program, buffer: Buffer) -> bool:
+    """Whether a buffer may hold something before the program writes it: arguments, constants, what cores share."""
+    shared = program.cores > 1 and buffer.region is MemoryRegion.shared_hbm
+    return shared or buffer.kind is not BufferKind.internal
+
+
 class _Plan:
     """What to look at for instructions of one signature."""
 
     __slots__ = ("_settled", "adds", "control", "infers", "reads", "signature", "tensor_engine", "width", "writes")
 
     def __init__(self, signature: Signature) -> None:
-        tracked = [o for o in signature.operands if o.type.region in _TRACKED]
         self.signature = signature
         self.control = signature.definition.control
         self.width = signature.n_words
         self.infers = signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None
         self.adds = signature.operand("dst") if signature.arguments.get("accumulate", False) is not False else None
-        self.reads = [(o.word, o.type, o) for o in tracked if o.reads and o is not self.infers]
-        self.writes = [(o.word, o.type, o) for o in tracked if o.writes]
+        self.reads = [(o.word, o.type, o) for o in signature.operands if o.reads and o is not self.infers]
+        self.writes = [(o.word, o.type, o) for o in signature.operands if o.writes]
         self.tensor_engine = runs_on_tensor_engine(signature)
         self._settled: dict[bool, int] = {}
 

@@ -11,6 +11,7 @@ from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
 from nkilite.passes.check_partitions import CheckPartitions
+from nkilite.passes.fill_unwritten import FillUnwritten
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.passes.fuse import Fuse
 from nkilite.passes.group_matmuls import GroupMatmuls
@@ -27,8 +28,8 @@ class Pass(Protocol):
 
 
 PIPELINE: tuple[type[Pass], ...] = (
-    CheckDestinations, CheckPartitions, FollowWrites, Allocate, StageOverlaps, FindUniform, InferPanels, GroupMatmuls,
-    GroupMoves, Fuse,
+    CheckDestinations, CheckPartitions, FollowWrites, FillUnwritten, Allocate, StageOverlaps, FindUniform, InferPanels,
+    GroupMatmuls, GroupMoves, Fuse,
 )
 
 Observer = Callable[[str, Program], None]

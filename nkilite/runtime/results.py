@@ -19,6 +19,7 @@ from nkilite.errors import (
 )
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType, contiguous_strides
+from nkilite.ir.unwritten import Returned
 from nkilite.location import Location
 from nkilite.runtime.arguments import ArrayArgument, as_array, to_framework
 from nkilite.runtime.containers import map_leaves
@@ -79,6 +80,19 @@ def check_returned(returned: Any, program: Program, kernel: str, location: Locat
         return value
 
     map_leaves(returned, leaf, records=False)
+
+
+def returned_views(returned: Any) -> list[Returned]:
+    """The tensors in a checked return value."""
+    found: list[Returned] = []
+
+    def leaf(value: Any, _: str) -> Any:
+        if isinstance(value, NkiTensor):
+            found.append(Returned(value.storage, value.type, value.byte_offset))
+        return value
+
+    map_leaves(returned, leaf, records=False)
+    return found
 
 
 def results_of(returned: Any, program: Program) -> Any:

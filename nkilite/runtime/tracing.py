@@ -11,6 +11,7 @@ from nkilite import knobs
 from nkilite.dtypes import from_numpy
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.ir.unwritten import check_written, report
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
@@ -20,7 +21,7 @@ from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.grid import cores_of
 from nkilite.runtime.joining import join
-from nkilite.runtime.results import Destinations, check_returned, collect, results_of
+from nkilite.runtime.results import Destinations, check_returned, collect, results_of, returned_views
 from nkilite.runtime.schedule import apply_schedule
 from nkilite.trace import active
 from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
@@ -57,6 +58,7 @@ def trace(kernel: Kernel, arguments: Arguments) -> Traced:
         found.programs.append(builder.program)
         found.returned.append(returned)
     join(found.programs, found.returned, kernel.__name__, kernel.location)
+    check_written(found.programs, returned_views(found.returned[0]), kernel.__name__)
     merge(found.programs, arguments.same)
     return found
 
@@ -92,6 +94,9 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
         CheckDestinations().run(program)
         Allocate().run(program)  # overflows are mistakes here, too
     join(programs, returned, kernel.__name__, kernel.location)
+    for builder in builders:
+        report(builder.program, builder.suspects)
+    check_written(programs, returned_views(returned[0]), kernel.__name__)
     program = programs[0]
     arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]
     return results_of(returned[0], program), arrays

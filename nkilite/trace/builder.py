@@ -33,6 +33,7 @@ from nkilite.ir.definition import Definition, Parameter, Role
 from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.unwritten import Suspect, matters
 from nkilite.location import UNKNOWN, Location, here, is_internal
 from nkilite.machine.engine import Engine
 from nkilite.machine.registers import REGISTERS
@@ -88,7 +89,7 @@ class Builder:
 
     def __init__(self, name: str, target: Target, core: Core = ALONE) -> None:
         self.target, self.core = target, core
-        self.program = Program(name, target)
+        self.program = Program(name, target, core.cores)
         self.words: list[int] = []
         self.program.code = self.words  # type: ignore[assignment]
         self.nesting = Nesting()
@@ -365,9 +366,11 @@ class EagerBuilder(Builder):
         self.refusals: dict[int, Callable[..., NkiError]] = {}  # input buffers that cannot be written: the error
         self._coverage: dict[int, Coverage] = {}
         self._foreign: dict[int, Foreign] = {}
+        self.suspects: list[Suspect] = []  # reads of what was not written
 
     def _allocated(self, buffer: Buffer) -> None:
-        if buffer.region.on_chip and buffer.kind is BufferKind.internal:
+        shared = self.core.cores > 1 and buffer.region is MemoryRegion.shared_hbm
+        if buffer.kind is BufferKind.internal and not shared:
             self._coverage[buffer.id] = Coverage(buffer)
             if buffer.region is MemoryRegion.psum:
                 self._foreign[buffer.id] = Foreign(buffer)
@@ -459,7 +462,11 @@ class EagerBuilder(Builder):
                     arguments["dst"] = np.where(unwritten, 0, arguments["dst"])
             elif operand.reads:
                 read = operand._replace(type=tensor.type)
-                check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, here())
+                found = check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, here())
+                if isinstance(found, NkiError) and matters(signature):
+                    raise found
+                if found is not None:
+                    self.suspects.append(Suspect(None if self._repeats else self.program.count - 1, found))
         for operand in signature.operands:
             if not operand.writes:
                 continue

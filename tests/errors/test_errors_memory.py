@@ -19,6 +19,7 @@ from nkilite.errors import (
     PsumBankExceeded,
     StaleTensor,
     UninitializedRead,
+    UnwrittenOutput,
     WrongMemory,
 )
 
@@ -161,6 +162,7 @@ def address_in_hbm(x):
 def reads_what_nothing_wrote(x):
     tile, dst = sbuf(value=None), sbuf(value=None)
     nisa.tensor_tensor(dst, tile, tile, op=nl.add)  # here
+    return stored(dst)
 
 
 @mistake(UninitializedRead, "src", "never written")
@@ -175,6 +177,28 @@ def stores_what_nothing_wrote(x):
 def accumulates_on_nothing(x):
     stationary, moving, dst = sbuf((64, 64)), sbuf(), psum(value=None)
     nisa.nc_matmul(dst, stationary, moving, accumulate=True)  # here
+    tile = sbuf()
+    nisa.tensor_copy(tile, dst)
+    return stored(tile)
+
+
+@mistake(UninitializedRead, "src", "hbm", "float32 (64, 32) in private_hbm", "never written")
+def reads_device_memory_nothing_wrote(x):
+    between = nl.ndarray((64, 32), dtype=nl.float32, buffer=nl.private_hbm)
+    nisa.dma_copy(x, between)  # here
+
+
+@mistake(UnwrittenOutput, "returns_what_nothing_wrote", "float32 (32, 32)", "nothing was ever written")
+def returns_what_nothing_wrote(x):
+    out = nl.ndarray((64, 32), dtype=nl.float32, buffer=nl.shared_hbm)  # here
+    return out[0:32], x
+
+
+@mistake(UnwrittenOutput, "(1, 32)")
+def returns_a_part_that_nothing_wrote(x):
+    out = nl.ndarray((64, 32), dtype=nl.float32, buffer=nl.shared_hbm)  # here
+    nisa.dma_copy(out[0:63], x[0:63])
+    return out[63:]
 
 
 @mistake(InvalidReturn, "returns_a_tile", "SBUF", "shared_hbm")

@@ -92,7 +92,9 @@ def register_arithmetic(x):
 
 @mistake(UninitializedRead, "never written")
 def register_without_a_value(x):
-    nisa.register_store(sbuf((1, 1), nl.int32), nisa.register_alloc())  # here
+    tile = sbuf((1, 1), nl.int32)
+    nisa.register_store(tile, nisa.register_alloc())  # here
+    return stored(tile)
 
 
 @mistake(InvalidOperand, "4294967296", "int")

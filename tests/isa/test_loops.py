@@ -454,13 +454,16 @@ def dependency_between_loops(x):
 
 
 def read_before_it_is_written(x):
-    tile = nl.ndarray((1, 1), dtype=nl.int32)
+    tile, result = nl.ndarray((1, 1), dtype=nl.int32), nl.ndarray((1, 1), dtype=nl.int32)
+    out = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.shared_hbm)
 
     def body(i):
-        nisa.tensor_scalar(nl.ndarray((1, 1), dtype=nl.int32), tile, op0=nl.add, operand0=1)  # here
+        nisa.tensor_scalar(result, tile, op0=nl.add, operand0=1)  # here
         nisa.memset(tile, 0)
 
     nl.fori_loop(0, 4, body)
+    nisa.dma_copy(out, result)
+    return out
 
 
 @pytest.mark.parametrize("mode", MODES)

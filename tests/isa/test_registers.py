@@ -282,8 +282,9 @@ def psum_source(x):
 
 
 def never_written(x):
-    tile = nl.ndarray((1, 1), dtype=nl.int32)
-    nisa.register_store(tile, nisa.register_alloc())  # here
+    out = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.shared_hbm)
+    nisa.register_store(out, nisa.register_alloc())  # here
+    return out
 
 
 def partition_index(x):

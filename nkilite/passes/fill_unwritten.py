@@ -1,0 +1,162 @@
+"""Memory that a program reads, or returns, before it has surely written it holds bytes of 255, as when simulated.
+
+Tiles take each other's places on the CPU, and results are memory that somebody had before. What is surely written first
+is not filled, which is nearly everything.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.ir.columns import Columns
+from nkilite.ir.coverage import Coverage, Covered
+from nkilite.ir.definition import REGISTRY
+from nkilite.ir.loops import Loop, carrying, enclosing, loops
+from nkilite.ir.program import IMMEDIATE, Operand, Program
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.passes.splice import splice
+
+_FILL = 0xFF  # NaN in every float dtype
+_FILLED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+
+
+class _Access(NamedTuple):
+    """An operand that touches a buffer."""
+
+    instruction: int
+    operand: Operand
+    byte_offset: int
+    partly: bool  # of which the instruction reads some elements only
+
+
+class FillUnwritten:
+    """Fills a buffer before its first access, or before the loop that carries it, if a read may come before a write.
+
+    Writes whose place or number only the device knows are not counted: those through runtime indices, and in loops
+    that may not run at all. A tile with an explicit address is filled when the program begins, because others may have
+    written its memory later. What several cores share is left alone.
+    """
+
+    def run(self, program: Program) -> Program:
+        columns = Columns(program)
+        doubtful = _doubtful(program, columns)
+        if not doubtful:
+            return program
+        all_loops = loops(program)
+        places: dict[int, list[int]] = {}  # buffers by the instruction before which they are filled
+        for id, accesses in doubtful.items():
+            buffer = program.buffers[id]
+            if _needs_fill(program, buffer, accesses, all_loops):
+                places.setdefault(_place(buffer, accesses, all_loops), []).append(id)
+        starts = program.starts()
+        widths = [s.n_words for s in program.signatures]
+        runs = {}
+        for index, ids in places.items():
+            start = starts[index]
+            own = program.code[start : start + widths[program.code[start]]].tolist()
+            runs[start] = [word for id in ids for word in _filling(program, program.buffers[id])] + own
+        splice(program, runs)
+        return program
+
+
+def _doubtful(program: Program, columns: Columns) -> dict[int, list[_Access]]:
+    """All accesses of the buffers that are read or returned, and whose first access is no write of the whole."""
+    never = program.count
+    size = np.array([b.size_bytes for b in program.buffers], np.int64)
+    first = np.full(len(program.buffers), never)
+    whole = np.full(len(program.buffers), never)
+    read = np.zeros(len(program.buffers), bool)
+    touched = []
+    for signature, rows, starts in columns.uses():
+        for operand in signature.operands:
+            ids, kind = columns.code[starts + operand.word], operand.type
+            touched.append((signature, operand, rows, starts, ids))
+            np.minimum.at(first, ids, rows)
+            if operand.reads:
+                read[ids] = True
+            elif kind.indirection is None and 0 not in kind.strides:
+                complete = size[ids] == kind.size * kind.dtype.itemsize
+                np.minimum.at(whole, ids[complete], rows[complete])
+    for _, operand, rows, _, ids in touched:
+        if operand.reads:
+            whole[ids[whole[ids] == rows]] = never  # it writes what it reads
+    optional = np.zeros(never + 1, bool)  # instructions that may not run at all
+    for loop in loops(program):
+        if not loop.trips:
+            optional[loop.begin + 1 : loop.end + 1] = True
+    eligible = np.array([b.kind is BufferKind.internal and b.region in _FILLED for b in program.buffers], bool)
+    returned = {b.id for b in program.outputs}
+    for b in program.buffers:
+        if b.id in returned:
+            read[b.id] = True
+        if program.cores > 1 and b.region is MemoryRegion.shared_hbm:
+            eligible[b.id] = False
+    chosen = eligible & read & ((whole != first) | (whole == never) | optional[first])
+    found: dict[int, list[_Access]] = {int(id): [] for id in np.flatnonzero(chosen)}
+    for signature, operand, rows, starts, ids in touched:
+        at = chosen[ids]
+        partly = operand.name in signature.definition.partly_read
+        for id, row, start in zip(ids[at].tolist(), rows[at].tolist(), starts[at].tolist(), strict=True):
+            found[id].append(_Access(row, operand, int(columns.code[start + operand.word + 1]), partly))
+    for accesses in found.values():
+        accesses.sort(key=lambda a: (a.instruction, not a.operand.reads))
+    return found
+
+
+def _needs_fill(program: Program, buffer: Buffer, accesses: list[_Access], all_loops: list[Loop]) -> bool:
+    """Whether something is read, or returned, before it is surely written."""
+    around = enclosing(all_loops, buffer.loop)
+    optional = [loop for loop in all_loops if not loop.trips and loop.number not in around]
+    cover = Coverage(buffer)
+    open_loops: list[tuple[Loop, Coverage]] = []  # with what was covered before
+    for instruction, operand, byte_offset, partly in accesses:
+        while open_loops and instruction > open_loops[-1][0].end:
+            _, cover = open_loops.pop()
+        for loop in optional:
+            if loop.begin < instruction <= loop.end and all(loop is not other for other, _ in open_loops):
+                open_loops.append((loop, cover.copy()))
+        if operand.reads and not partly and cover.covered(operand.type, byte_offset) is not Covered.all:
+            return True
+        if operand.writes and operand.type.indirection is None:
+            cover.mark(operand.type, byte_offset)
+    if open_loops:
+        _, cover = open_loops[0]
+    return buffer in program.outputs and cover.covered(buffer.type, 0) is not Covered.all
+
+
+def _place(buffer: Buffer, accesses: list[_Access], all_loops: list[Loop]) -> int:
+    """The instruction before which a buffer is filled."""
+    if buffer.address is not None or not accesses:
+        return 0
+    first = accesses[0].instruction
+    loop = carrying([loop for loop in all_loops if loop.begin < first <= loop.end], buffer)
+    return first if loop is None else loop.begin
+
+
+def _filling(program: Program, buffer: Buffer) -> list[int]:
+    """The words of the instruction that fills a buffer."""
+    where = program.location_id(buffer.location)
+    if buffer.region.on_chip:
+        shape = buffer.partitions, buffer.partition_bytes
+        arguments = {"dst": ViewType.dense(buffer.region, dtypes.uint8, shape), "value": IMMEDIATE, "engine": None}
+        return [_signature(program, "memset", arguments), where, buffer.id, 0, program.constant_id(float(_FILL))]
+    flat = (buffer.size_bytes,)
+    source = program.add_buffer(
+        MemoryRegion.shared_hbm, (1,), dtypes.uint8, kind=BufferKind.constant, data=np.array([_FILL], np.uint8),
+    )
+    arguments = {
+        "dst": ViewType.dense(buffer.region, dtypes.uint8, flat),
+        "src": ViewType.of(source.region, dtypes.uint8, flat, (0,)),
+    }
+    return [_signature(program, "dma_copy", arguments), where, buffer.id, 0, source.id, 0]
+
+
+def _signature(program: Program, name: str, given: dict) -> int:
+    """The id of the signature of an instruction whose other arguments have their defaults."""
+    definition = REGISTRY[name]
+    arguments = {p.name: given.get(p.name, p.default) for p in definition.parameters}
+    definition.rules["normalize"](arguments, program.target)
+    return program.signature(definition, arguments).id
