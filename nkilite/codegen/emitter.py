@@ -58,6 +58,7 @@ class Emitter:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.declarations: dict[str, str] = {}
+        self.stack = 0  # bytes of scratch
         self._scratch: list[str] = []
         self._variables: dict[str, Value | None] = {}
         self._lines: list[str] = []
@@ -333,6 +334,7 @@ class Emitter:
     def scratch(self, bytes: int, align: int = 64) -> Value:
         """Stack memory that lives until the micro-kernel returns; in a loop, all iterations get the same."""
         name = self._name()
+        self.stack += bytes + align
         self._scratch.append(f"  {name} = alloca [{bytes} x i8], align {align}")
         return Value(name, "ptr")
 

@@ -18,7 +18,7 @@ import numpy as np
 from nkilite.dtypes import cast
 from nkilite.ir.meeting import Arrival, Written, complete, exchange
 from nkilite.location import UNKNOWN
-from nkilite.native import threads
+from nkilite.native import stack, threads
 from nkilite.native.executable import Executable
 from nkilite.native.image import Image
 from nkilite.native.workspace import address
@@ -48,6 +48,8 @@ class Run:
         Raises:
             IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
         """
+        if self._executable.scratch and not stack.fits(self._executable.scratch):
+            return stack.with_room(self._executable.scratch, self.proceed)
         executable, workspace = self._executable, self._workspace
         table = executable.table
         while True:

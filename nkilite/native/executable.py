@@ -15,7 +15,7 @@ from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TO
 from nkilite.dtypes import as_dtype
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.meeting import Arrival, exchange
-from nkilite.native import entry
+from nkilite.native import entry, stack
 from nkilite.native.image import Image, Stop
 from nkilite.native.library import library
 from nkilite.native.parallel import Walk
@@ -44,6 +44,8 @@ class Executable:
         self._host = host
         #: Whether workspaces have an entry: for programs that run on one thread.
         self.quick = self.walk.most <= 1 and entry.available()
+        #: Bytes of scratch on the stack; 0 if every stack has room for them.
+        self.scratch = 0 if lowered.stack <= stack.LITTLE else lowered.stack
 
     def enter(self, *arrays: np.ndarray) -> bool:
         """Run with the memory for the inputs and then the outputs, NumPy arrays of the right shapes and dtypes.
@@ -54,6 +56,8 @@ class Executable:
         Raises:
             IndirectOutOfBounds: as `run`.
         """
+        if self.scratch and not stack.fits(self.scratch):
+            return stack.with_room(self.scratch, self.enter, *arrays)
         if not self.quick:
             fit = self.fit(arrays)
             if fit:
@@ -109,6 +113,8 @@ class Executable:
         Raises:
             IndirectOutOfBounds: an index read by an indirect access is outside its tensor.
         """
+        if self.scratch and not stack.fits(self.scratch):
+            return stack.with_room(self.scratch, self.run, arrays)
         workspace, walk = self.begin(arrays), self.walk
         try:
             self._finish(walk(address(self.table), 0, len(self.table), workspace.address), workspace, walk)
@@ -121,6 +127,8 @@ class Executable:
         Raises:
             IndirectOutOfBounds: as `run`.
         """
+        if self.scratch and not stack.fits(self.scratch):
+            return stack.with_room(self.scratch, self.time, arrays, launches)
         elapsed = []
         clock, table, count = time.perf_counter_ns, address(self.table), len(self.table)
         workspace, walk = self.begin(arrays), self.walk

@@ -11,6 +11,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from nkilite.codegen.host import Host
+from nkilite.native import stack
 from nkilite.native.cache import OBJECTS, Store, store
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
@@ -44,7 +45,8 @@ class Library:
         wanted = {s.name: s for s in sources}
         with self._lock:
             new = [s for name, s in wanted.items() if name not in self._addresses]
-            self._load({(s.name,): self._object(s) for s in new})
+            if new:
+                stack.with_room(stack.COMPILER, lambda: self._load({(s.name,): self._object(s) for s in new}))
             return {name: self._addresses[name] for name in wanted}
 
     def addresses_together(self, sources: Sequence[Source]) -> dict[str, int]:
@@ -52,7 +54,7 @@ class Library:
         names = tuple(s.name for s in sources)
         with self._lock:
             if names[0] not in self._addresses:
-                self._load({names: self._object(*sources)})
+                stack.with_room(stack.COMPILER, lambda: self._load({names: self._object(*sources)}))
             return {name: self._addresses[name] for name in names}
 
     def keep(self, sources: Iterable[Source], store: Store) -> list[tuple[str, str]]:
@@ -60,7 +62,8 @@ class Library:
         kept = {s.name: self._key(s) for s in sources}
         for source in sources:
             if not store.has(OBJECTS, source.name, kept[source.name]):
-                store.put(OBJECTS, source.name, kept[source.name], self._compile([source]))
+                code = stack.with_room(stack.COMPILER, self._compile, [source])
+                store.put(OBJECTS, source.name, kept[source.name], code)
         return list(kept.items())
 
     def recall(self, kept: Iterable[tuple[str, str]], store: Store) -> bool:
@@ -73,7 +76,7 @@ class Library:
                     if found is None:
                         return False
                     objects[(name,)] = found
-            self._load(objects)
+            stack.with_room(stack.COMPILER, self._load, objects)
             return True
 
     def _object(self, *sources: Source) -> bytes:
@@ -128,7 +131,7 @@ def library(host: Host) -> Library:
     """The process-wide library of a host level."""
     found = _libraries.get(host.level)
     if found is None:
-        found = _libraries[host.level] = Library(host)
+        found = _libraries[host.level] = stack.with_room(stack.COMPILER, Library, host)
     return found
 
 

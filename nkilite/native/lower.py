@@ -36,6 +36,7 @@ class Lowered(NamedTuple):
         entries: word position of every entry.
         firsts: index of the first instruction of every entry.
         threads: beyond that number, threads would not make it faster.
+        stack: bytes of scratch on the stack, of the micro-kernel that has most.
     """
 
     sources: list[Source]
@@ -43,6 +44,7 @@ class Lowered(NamedTuple):
     entries: np.ndarray
     firsts: np.ndarray
     threads: int
+    stack: int
 
 
 # Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
@@ -65,6 +67,7 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
     sources: list[Source] = []
     numbers: dict[tuple, int] = {}
     footprints: list[Footprint] = []
+    stack = 0
     by_text: dict[tuple[str, Footprint], int] = {}
     encode = _Encoder(program, placement)
     table: list[int] = []
@@ -106,7 +109,8 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
             group = next(pending, None)
         number = numbers.get(key)
         if number is None:
-            source, touches = _micro_kernel(members, plan, host)
+            source, touches, scratch = _micro_kernel(members, plan, host)
+            stack = max(stack, scratch)
             number = by_text.get((source.name, touches))
             if number is None:
                 number = by_text[source.name, touches] = len(sources)
@@ -119,7 +123,7 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
     flags, threads = meetings(words, positions, footprints)
     weights = np.clip([int(f.ns / 1000) for f in footprints], 1, HEAVIEST)[words[positions]]
     words[positions + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
-    return Lowered(sources, words, positions, np.array(firsts, np.int64), threads)
+    return Lowered(sources, words, positions, np.array(firsts, np.int64), threads, stack)
 
 
 class _Encoder:
@@ -179,8 +183,10 @@ def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Host) -> tuple[Source, Footprint]:
-    """Apply the lower rule of a single instruction, or the writer of a group's plan."""
+def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Host) -> (
+    tuple[Source, Footprint, int]
+):
+    """Apply the lower rule of a single instruction, or the writer of a group's plan; with the bytes of its scratch."""
     e = Emitter(host)
     kernels = []
     first_word = 0
@@ -199,7 +205,7 @@ def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Ho
     digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
     name = f"{kernels[0].call.name}_{digest}"
     text = body.replace("@@(", f"@{name}(", 1)
-    return Source(name, text, tuple(e.declarations.values())), footprint(kernels)
+    return Source(name, text, tuple(e.declarations.values())), footprint(kernels), e.stack
 
 
 def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:

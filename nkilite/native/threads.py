@@ -20,7 +20,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.codegen.host import available
 from nkilite.errors import ArgumentError
-from nkilite.native import sharing
+from nkilite.native import sharing, stack
 from nkilite.native.interrupts import Apart
 from nkilite.native.library import library
 
@@ -28,7 +28,6 @@ MOST = 256  # members of a team
 
 _SPIN = 2000  # pauses: about 50 microseconds on a recent x86-64 core
 _SPIN_CROWDED = 20  # with more members than cores
-_STACK = 16 << 20  # bytes; micro-kernels keep scratch on it
 
 
 class InvalidThreadCount(ArgumentError, ValueError):
@@ -115,7 +114,7 @@ class Team:
         attributes, thread = (ctypes.c_uint64 * 16)(), ctypes.c_uint64()
         system = self._system
         system.pthread_attr_init(attributes)
-        system.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK))
+        system.pthread_attr_setstacksize(attributes, ctypes.c_size_t(stack.LARGE))
         system.pthread_attr_setdetachstate(attributes, 1)
         member = ctypes.c_void_p(sharing.member_address(self.address, number))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
