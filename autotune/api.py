@@ -11,7 +11,7 @@ import nkilite as nki
 from autotune.database import Database
 from autotune.explore.several import Several
 from autotune.explore.study import TRIALS, Progress, Result, Study
-from autotune.figures import CHIPS, CPU, figures_named
+from autotune.figures import CPU, figures_named, is_chip
 from autotune.measure.measured import Measured
 from autotune.measure.timing import Protocol
 from autotune.objective import Modelled, Objective, Workload
@@ -19,7 +19,7 @@ from autotune.space import Configuration, Space, infer
 
 
 def objective_named(names: str | Sequence[str], seed: int = 0, protocol: Protocol | None = None) -> Objective:
-    """One or several of trn1, trn2, trn3 (modelled latency), cpu (measured time), sbuf (modelled), error (measured).
+    """One or several of targets and target files (modelled latency), cpu, error (measured) and sbuf (modelled).
 
     Args:
         names: as ``"trn2,sbuf"`` or ``("trn2", "sbuf")``.
@@ -29,7 +29,7 @@ def objective_named(names: str | Sequence[str], seed: int = 0, protocol: Protoco
         UnknownObjective.
     """
     figures = figures_named(names)
-    if len(figures) == 1 and figures[0].name in CHIPS:
+    if len(figures) == 1 and is_chip(figures[0].name):
         return Modelled(figures[0].name)
     return Measured(protocol, seed) if figures == (CPU,) else Several(figures, protocol, seed)
 
@@ -117,9 +117,9 @@ def search(
         kernel: an `@nki.jit` kernel.
         args, kwargs: of the call.
         workloads: instead of args and kwargs, argument sets that one configuration is to serve.
-        objective: "trn1", "trn2", "trn3" (modelled latency), "cpu" (cpu-measured time), "sbuf" (modelled peak), "error"
-            (numerical, cpu-measured), or several of them, "trn2,sbuf" or ("trn2", "sbuf"), for a Pareto front whose
-            best in the first figure is chosen; or an Objective, which is left open.
+        objective: "trn2", another target or a target file (modelled latency), "cpu" (cpu-measured time), "sbuf"
+            (modelled peak), "error" (numerical, cpu-measured), or several of them, "trn2,sbuf" or ("trn2", "sbuf"), for
+            a Pareto front whose best in the first figure is chosen; or an Objective, which is left open.
         space: None takes the one of `tune`, or infers it.
         sampler, seed, trials, seconds, resume, model: see `Study`.
         database: a Database, the path of one, or None to remember nothing.

@@ -85,7 +85,7 @@ def context_of(kernel: Any, arguments: Mapping[str, Any], tuned: Any, objective:
     cpu = f"{cpu_model()} {cpu_level()}" if _ON_CPU & {*objective.split(",")} else ""
     return Context(
         f"{kernel.__module__}:{kernel.__qualname__}" if kernel.__module__ != "__main__" else kernel.__qualname__,
-        kernel.fingerprint, describe_arguments(fixed), objective, target, cpu, nki.__version__,
+        kernel.fingerprint, describe_arguments(fixed), objective, nki.target_identity(target), cpu, nki.__version__,
     )
 
 

@@ -38,7 +38,7 @@ class UnknownParameter(TuningError, ValueError):
 class UnknownObjective(TuningError, ValueError):
     template = "objective {found!r} is not one of {choices}."
     remedy = (
-        "trn1, trn2 and trn3 are modelled latencies, sbuf is the modelled peak of SBUF, cpu (time) and error "
+        "targets (or mychip.toml) are modelled latencies, sbuf is the modelled peak of SBUF, cpu (time) and error "
         "(numerical) are measured on this machine; several are separated by commas, each named once."
     )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import nkilite as nki
 from autotune.errors import UnknownObjective
 
 CPU_MEASURED = "cpu-measured"
@@ -46,7 +47,7 @@ def _latency(chip: str) -> Figure:
     return Figure(chip, f"{chip} latency", "µs", MODELLED, chip)
 
 
-CHIPS = ("trn1", "trn2", "trn3")
+CHIPS = nki.target_names()
 CPU = Figure("cpu", "cpu latency", "µs", CPU_MEASURED, "cpu")
 SBUF = Figure("sbuf", "SBUF peak", "bytes per partition", MODELLED, "sbuf_peak_bytes", max)
 ERROR = Figure("error", "numerical error", "relative", CPU_MEASURED, "error", max)
@@ -55,7 +56,14 @@ FIGURES = {f.name: f for f in (*map(_latency, CHIPS), CPU, SBUF, ERROR)}
 
 def figure_named(name: str) -> Figure:
     """The figure of that name; of an objective of the user's own, one of which nothing more is known."""
+    if is_chip(name) and name not in FIGURES:
+        return _latency(name)
     return FIGURES.get(name, Figure(name, name, "", "", name))
+
+
+def is_chip(name: str) -> bool:
+    """Whether a figure is the modelled latency on a chip: a target of nkilite, or a target file PATH.toml."""
+    return name in CHIPS or name.endswith(".toml")
 
 
 def figures_named(names: str | Sequence[str]) -> tuple[Figure, ...]:
@@ -66,8 +74,8 @@ def figures_named(names: str | Sequence[str]) -> tuple[Figure, ...]:
     """
     listed = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
     for index, name in enumerate(listed):
-        if name not in FIGURES or name in listed[:index]:
+        if not (name in FIGURES or is_chip(name)) or name in listed[:index]:
             raise UnknownObjective(found=name, choices=", ".join(FIGURES))
     if not listed:
         raise UnknownObjective(found="", choices=", ".join(FIGURES))
-    return tuple(FIGURES[n] for n in listed)
+    return tuple(map(figure_named, listed))

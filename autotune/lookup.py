@@ -16,7 +16,7 @@ import nkilite as nki
 from autotune.context import Context, cpu_level, cpu_model, describe_arguments
 from autotune.database import Choice, Database, open_any
 from autotune.errors import InvalidDatabase
-from autotune.figures import CHIPS, CPU
+from autotune.figures import CPU, is_chip
 from autotune.objective import current_target
 from autotune.space import Configuration
 
@@ -50,7 +50,7 @@ class Configurations:
         at_launch = None if tuning is None else tuning.at_launch
         if at_launch is None and kernel.__qualname__ not in self._contexts:
             return {}
-        target = current_target()
+        target = nki.target_identity(current_target())
         key = (kernel, target, tuple((n, _token(v)) for n, v in explicit.items() if _selects(n, tuning)))
         try:
             found = self._found.get(key)
@@ -144,7 +144,7 @@ def _applies(context: Context, kernel: Any, target: str) -> bool:
 def _preference(context: Context) -> int:
     """Chosen by time on this CPU before modelled latency before other figures; the first figure is what chose."""
     first = context.objective.partition(",")[0]
-    return 0 if first == CPU.name else 1 if first in CHIPS else 2
+    return 0 if first == CPU.name else 1 if is_chip(first) else 2
 
 
 def _distance(tuned: dict[str, list[Any]], called: dict[str, list[Any]], names: list[str]) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import nkilite as nki
 from autotune.context import Context, context_of
-from autotune.figures import FIGURES, MODELLED, Figure
+from autotune.figures import MODELLED, Figure, figure_named
 from autotune.outcome import Outcome, rejection
 from autotune.space import Configuration, Space
 
@@ -135,14 +135,14 @@ class Objective(Protocol):
 
 
 class Modelled:
-    """Modelled latency on trn1, trn2 or trn3: deterministic, so nothing is repeated and equal figures are ties."""
+    """Modelled latency on a target: deterministic, so nothing is repeated and equal figures are ties."""
 
     label = MODELLED
     ahead = 1
 
     def __init__(self, target: str) -> None:
         self.name = self.target = target
-        self.figures: tuple[Figure, ...] = (FIGURES[target],)
+        self.figures: tuple[Figure, ...] = (figure_named(target),)
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Needs nothing."""

@@ -57,7 +57,7 @@ def autotune(
         reset_to_zero, restore_value: names of arguments the kernel writes. Writing is noticed anyway, and every launch
             that measures finds them as they were; names are checked.
         warmup, rep: milliseconds to warm up and to time a configuration for, in the place of those in `protocol`.
-        objective: "cpu" for measured time, trn1, trn2, trn3 for modelled latency; see `autotune.search`.
+        objective: "cpu" for measured time, a target for modelled latency; see `autotune.search`.
         protocol: how measuring is done.
         database: where choices outlive the process; None keeps them in memory.
 

@@ -12,6 +12,7 @@ from nkilite.dtypes import DType as dtype
 from nkilite.frameworks import jax as _jax  # noqa: F401  kernels become what jax and torch can trace
 from nkilite.frameworks import torch as _torch  # noqa: F401
 from nkilite.language import NkiTensor as tensor
+from nkilite.machine.target import target_identity, target_names
 from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, simulate
@@ -32,6 +33,8 @@ __all__ = [
     "profile",
     "register_configurations",
     "simulate",
+    "target_identity",
+    "target_names",
     "tensor",
     "typing",
 ]

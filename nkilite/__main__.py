@@ -10,6 +10,7 @@ from nkilite.cli import cache, gallery
 from nkilite.cli.compile import compile
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
+from nkilite.cli.targets import targets
 from nkilite.errors import NkiError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(compile)
 app.command()(profile)
+app.command()(targets)
 app.add_typer(cache.app, name="cache")
 app.add_typer(gallery.app, name="gallery")
 # Options after the program's name belong to the program.

@@ -215,7 +215,12 @@ class InvalidGrid(ArgumentError, ValueError):
 
 class UnknownTarget(ArgumentError, ValueError):
     template = "target {found!r} is not one of {choices}."
-    remedy = "set NEURON_PLATFORM_TARGET_OVERRIDE to one of them."
+    remedy = "set NEURON_PLATFORM_TARGET_OVERRIDE (or --target) to one of them, or to the path of a file NAME.toml."
+
+
+class InvalidTarget(ArgumentError, ValueError):
+    template = "target file {file}: {problem}."
+    remedy = "{hint}"
 
 
 # --- hardware rules -----------------------------------------------------------------------------------------------

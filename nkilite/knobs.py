@@ -17,7 +17,7 @@ _RACES = "NKILITE_RACES"
 
 
 def target() -> str:
-    """NEURON_PLATFORM_TARGET_OVERRIDE: the modelled chip (trn1|inf2|gen2, trn2|gen3, trn3|gen4)."""
+    """NEURON_PLATFORM_TARGET_OVERRIDE: the modelled chip, by name (`nkilite targets` lists them) or as PATH.toml."""
     return os.environ.get(_TARGET) or DEFAULT_TARGET
 
 
@@ -97,6 +97,12 @@ def _bytes(text: str) -> int:
 def launch_settings() -> tuple:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
     return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth)
+
+
+def target_is_file() -> bool:
+    """Whether the target is a file, which may have changed since it was read."""
+    value = _get(_first)
+    return value is not None and value[-5:] in (".toml", b".toml")
 
 
 _names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES, _RACES)

@@ -15,6 +15,7 @@ from autotune.database import DEFAULT_PATH, Database, open_any
 from autotune.errors import InvalidDatabase
 from autotune.explore.samplers import NAMES
 from autotune.explore.study import TRIALS
+from autotune.figures import CHIPS
 from autotune.measure.timing import Protocol
 from autotune.plots import FORMATS
 from autotune.plots import write as write_plots
@@ -28,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Find the tile sizes of NKI kernels: modelled on trn1, trn2 and trn3, or measured on this CPU.",
+    help="Find the tile sizes of NKI kernels: modelled on Trainium chips, or measured on this CPU.",
 )
 
 INTERRUPTED = 130  # the exit status of what Ctrl-C ended
@@ -55,8 +56,8 @@ def run(
     objective: Annotated[
         str,
         typer.Option(
-            help="trn1, trn2, trn3 (modelled latency), cpu (measured), sbuf (modelled peak), error (numerical, "
-            "measured); several for their Pareto front, of which the best in the first is chosen: trn2,sbuf."
+            help=f"{', '.join(CHIPS)}, mychip.toml (modelled latency), cpu (measured), sbuf (modelled peak), error "
+            "(numerical, measured); several for their Pareto front, the best in the first is chosen: trn2,sbuf."
         ),
     ] = "trn2",
     sampler: Annotated[str, typer.Option(help=", ".join(NAMES))] = "tpe",

@@ -13,7 +13,7 @@ import numpy as np
 import nkilite as nki
 from autotune.errors import ReferenceFailed
 from autotune.explore import pareto
-from autotune.figures import CHIPS, CPU, CPU_MEASURED, ERROR, Figure
+from autotune.figures import CPU, CPU_MEASURED, ERROR, Figure, is_chip
 from autotune.measure.isolation import Crashed, TimedOut
 from autotune.measure.measured import Measured
 from autotune.measure.timing import Protocol, Spread
@@ -35,7 +35,7 @@ class Several:
         self.figures = tuple(figures)
         self.name = ",".join(f.name for f in figures)
         self.label = " and ".join(dict.fromkeys(f.label for f in figures))
-        chips = [f.name for f in figures if f.name in CHIPS]
+        chips = [f.name for f in figures if is_chip(f.name)]
         self.target = chips[0] if chips else current_target()
         modelled = self.label != CPU_MEASURED
         self._models = [Modelled(chip) for chip in chips or [self.target] * modelled]

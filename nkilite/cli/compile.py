@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from nkilite.cli.specs import load_kernel, parse_arguments
+from nkilite.cli.targets import HELP
 from nkilite.codegen.host import host
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
-from nkilite.machine.target import TARGETS
 from nkilite.native.compile import compile_program
 from nkilite.native.library import assembly, module_text
 from nkilite.passes.pipeline import PIPELINE
@@ -46,7 +46,7 @@ def compile(
     times: Annotated[
         bool, typer.Option("--time", help="Print the time of every stage, and run the kernel twice.")
     ] = False,
-    target: Annotated[str | None, typer.Option(help=f"One of {', '.join(TARGETS)}.")] = None,
+    target: Annotated[str | None, typer.Option(help=HELP)] = None,
 ) -> None:
     """Trace and compile a kernel; dump the IR, LLVM IR or assembly; time the stages."""
     if target:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from nkilite.cli.specs import load_kernel, parse_arguments
-from nkilite.machine.target import TARGETS
+from nkilite.cli.targets import HELP
 from nkilite.machine.timeline import ORDERS
 from nkilite.profiling import Profile, text
 from nkilite.profiling import profile as model
@@ -25,7 +25,7 @@ def profile(
     shapes: Annotated[
         str, typer.Option(help="Arguments: 4096x8192:bf16,8192x8192:bf16 or x=128x512:float32,causal=True")
     ] = "",
-    target: Annotated[str, typer.Option(help=f"{', '.join(TARGETS)}, or several: {','.join(TARGETS)}.")] = "trn2",
+    target: Annotated[str, typer.Option(help=f"{HELP} Several: trn2,trn3,mychip.toml")] = "trn2",
     order: Annotated[str, typer.Option(help="compiler: list-scheduled; program: queues in source order.")] = "compiler",
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace (JSON) for ui.perfetto.dev.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,

@@ -105,7 +105,7 @@ def _checked_type(shape: Any, dtype: Any, buffer: Any, name: str, target: Target
         raise PartitionLimitExceeded(
             what=f"nl.ndarray: {list(sizes)}", found=sizes[0], limit=target.num_partitions
         )
-    capacity = target.psum_partition_bytes if region is MemoryRegion.psum else target.sbuf_partition_bytes
+    capacity = target.psum_partition_bytes if region is MemoryRegion.psum else target.sbuf_fmax_bytes
     need = prod(sizes[1:]) * element.itemsize
     if need > capacity:
         raise MemoryOverflow(

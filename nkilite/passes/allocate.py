@@ -43,7 +43,7 @@ class Allocate:
             psum = region is MemoryRegion.psum
             result = plan(
                 requests,
-                capacity=target.psum_partition_bytes if psum else target.sbuf_partition_bytes,
+                capacity=target.psum_partition_bytes if psum else target.sbuf_fmax_bytes,
                 align=target.psum_min_align if psum else _SBUF_ALIGN,
                 policy="spread",
                 bank=target.psum_bank_bytes if psum else None,
@@ -94,7 +94,7 @@ def check_address(tile: Buffer, target: Target) -> None:
     assert tile.address is not None
     partition, byte = tile.address
     psum = tile.region is MemoryRegion.psum
-    capacity = target.psum_partition_bytes if psum else target.sbuf_partition_bytes
+    capacity = target.psum_partition_bytes if psum else target.sbuf_fmax_bytes
     align = target.psum_min_align if psum else target.sbuf_min_align
     problem = ""
     if partition < 0 or partition + tile.partitions > target.num_partitions:

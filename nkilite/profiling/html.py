@@ -16,7 +16,7 @@ import numpy as np
 from nkilite.ir.types import MemoryRegion
 from nkilite.profiling.advice import advise
 from nkilite.profiling.occupancy import occupancy
-from nkilite.profiling.profile import ERROR, Profile, matmul_flops
+from nkilite.profiling.profile import Profile, matmul_flops
 from nkilite.profiling.text import size_text, time_text
 from nkilite.profiling.workload import QUEUES
 
@@ -48,7 +48,7 @@ def _data(profile: Profile) -> dict[str, Any]:
     critical = np.zeros(len(work), int)
     critical[profile.critical_path] = 1
     return {
-        "name": profile.name, "target": profile.target.name, "order": profile.order, "error": ERROR,
+        "name": profile.name, "target": profile.target.name, "order": profile.order, "error": profile.error,
         "span": profile.span_us, "cards": _cards(profile),
         "engines": [[name, use.instructions, use.busy_us, use.active] for name, use in profile.engines.items()],
         "lines": [

@@ -14,7 +14,7 @@ import numpy as np
 
 from nkilite.ir.types import MemoryRegion
 from nkilite.profiling.occupancy import occupancy
-from nkilite.profiling.profile import ERROR, Profile
+from nkilite.profiling.profile import Profile
 from nkilite.profiling.workload import QUEUES
 
 __all__ = ["trace_events", "write_trace"]
@@ -50,7 +50,8 @@ def trace_events(profile: Profile) -> dict[str, Any]:
             events.append({
                 "ph": "C", "pid": _PROCESS, "name": f"{label} bytes per partition", "ts": time, "args": {"bytes": size}
             })
-    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"error": ERROR, "order": profile.order}}
+    about = {"error": profile.error, "order": profile.order}
+    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": about}
 
 
 def write_trace(profile: Profile, path: str | Path) -> None:

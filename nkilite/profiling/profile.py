@@ -105,6 +105,11 @@ class Profile:
     guessed: tuple[Location, ...] = ()
 
     @property
+    def error(self) -> str:
+        """What is known of the error of the modelled times."""
+        return ERROR if self.target.calibrated else f"modelled; {self.target.name} is not calibrated"
+
+    @property
     def guessed_loops(self) -> int:
         """How many loops were taken to run once."""
         return len(self.guessed)
@@ -306,7 +311,7 @@ class Profile:
         return signature_ids(self.program)[1]
 
     def __str__(self) -> str:
-        return f"{self.name} on {self.target.name}: {self.latency_us:.2f} us ({ERROR})"
+        return f"{self.name} on {self.target.name}: {self.latency_us:.2f} us ({self.error})"
 
 
 _FIRST_TRIGGER = 10  # queues from here on trigger DMAs
@@ -386,7 +391,7 @@ def profile(
     Args:
         kernel: an `@nki.jit` kernel, or a plain function.
         args, kwargs: its arguments.
-        target: ``trn1``, ``trn2`` or ``trn3`` (or an alias); by default the environment's.
+        target: a target's name, or the path of a target file; by default the environment's.
         order: ``compiler`` lets a free engine take the earliest instruction whose operands are ready; ``program``
             keeps the order of the source in every queue.
         trips: iterations of the loops whose number only the device knows: one number for all, or one for each in the

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nkilite.profiling.advice import advise
-from nkilite.profiling.profile import ERROR, Profile
+from nkilite.profiling.profile import Profile
 
 __all__ = ["advice_text", "comparison", "line_table", "size_text", "time_text", "wait_table"]
 
@@ -66,7 +66,8 @@ _ROWS: list[tuple[str, Callable[[Profile], str]]] = [
 def comparison(profiles: Sequence[Profile]) -> Table:
     """Profiles side by side; later latencies are also shown against the first."""
     first = profiles[0]
-    table = Table(title=f"Profile ({first.order} order; {ERROR})", title_justify="left")
+    errors = "; ".join(dict.fromkeys(p.error for p in profiles))
+    table = Table(title=f"Profile ({first.order} order; {errors})", title_justify="left")
     table.add_column("")
     for p in profiles:
         table.add_column(f"{p.name}\n{p.target.name}", justify="right")

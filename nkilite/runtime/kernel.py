@@ -252,7 +252,7 @@ class Kernel:
 
     def _specialize(self, arguments: Arguments) -> Specialization:
         target = get_target(knobs.target())
-        key = (target.name, host().level, len(cores_of(self, target)), knobs.races(), arguments.key)
+        key = (target.digest, host().level, len(cores_of(self, target)), knobs.races(), arguments.key)
         found = self._specializations.get(key)
         if found is None or not found.globals.unchanged():
             found = self._specializations[key] = Specialization(self, arguments)

@@ -36,7 +36,7 @@ class Calls:
 
     def key(self, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
         """What a call looks like; None if that takes a closer look."""
-        if not self._simple:
+        if not self._simple or knobs.target_is_file():
             return None
         # Named values follow the others; how many they are tells calls apart that pass the same values by position.
         key: list[Any] = [knobs.launch_settings(), tuple(kwargs)]

@@ -53,7 +53,7 @@ class Place:
     """Where a specialization is, or would be, in the disk cache."""
 
     def __init__(self, kernel: Kernel, arguments: Arguments, host: Host, target: Target) -> None:
-        self._kernel, self._arguments, self._host, self._target = kernel, arguments, host, target.name
+        self._kernel, self._arguments, self._host, self._target = kernel, arguments, host, target.digest
         self._cores = tuple(cores_of(kernel, target))
         self._store = None if knobs.verify_passes() else store()
         self._key = self._identity()

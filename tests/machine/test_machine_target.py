@@ -16,7 +16,7 @@ KIB = 1024
     ("spelling", "name"),
     [
         ("trn1", "trn1"),
-        ("inf2", "trn1"),
+        ("inf2", "inf2"),
         ("gen2", "trn1"),
         ("trn2", "trn2"),
         ("GEN3", "trn2"),
@@ -28,7 +28,7 @@ def test_every_spelling_finds_its_target(spelling: str, name: str) -> None:
     assert get_target(spelling) is TARGETS[name]
 
 
-@pytest.mark.parametrize("spelling", ["", "trn4", "gen1", "trn"])
+@pytest.mark.parametrize("spelling", ["", "trn9", "gen1", "trn"])
 def test_unknown_target_lists_the_choices(spelling: str) -> None:
     with pytest.raises(UnknownTarget) as caught:
         get_target(spelling)
@@ -92,7 +92,7 @@ def test_moving_limit_is_what_psum_holds(target) -> None:
 
 
 def test_capabilities_only_grow_with_the_generation() -> None:
-    targets = list(TARGETS.values())
+    targets = [t for t in TARGETS.values() if t.calibrated]
     for older, newer in zip(targets, targets[1:]):
         for field in dataclasses.fields(older):
             before, after = getattr(older, field.name), getattr(newer, field.name)
