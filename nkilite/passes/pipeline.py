@@ -28,8 +28,17 @@ class Pass(Protocol):
 
 
 PIPELINE: tuple[type[Pass], ...] = (
-    CheckDestinations, CheckPartitions, FollowWrites, FillUnwritten, Allocate, StageOverlaps, FindUniform, InferPanels,
-    GroupMatmuls, GroupMoves, Fuse,
+    CheckDestinations,
+    CheckPartitions,
+    FollowWrites,
+    FillUnwritten,
+    Allocate,
+    StageOverlaps,
+    FindUniform,
+    InferPanels,
+    GroupMatmuls,
+    GroupMoves,
+    Fuse,
 )
 
 Observer = Callable[[str, Program], None]
