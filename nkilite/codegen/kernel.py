@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from math import prod
 from typing import NamedTuple, Protocol
 
+from nkilite import dtypes
+from nkilite.codegen import convert
 from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.host import Host
@@ -224,7 +226,9 @@ class MicroKernel:
             for n, stride in zip(_column_order(operand.shape), _column_order(operand.strides), strict=True):
                 at = e.step(at, e.binary("urem", rest, e.i64(n)), stride)
                 rest = e.binary("udiv", rest, e.i64(n))
-        raw = e.load(f"i{8 * operand.dtype.itemsize}", at)
+        raw = e.load(convert.raw_scalar(operand.dtype), at)
+        if operand.dtype is dtypes.bool_:
+            raw = convert.truth(e, raw)
         return e.convert("sext" if operand.dtype.kind == "i" else "zext", raw, "i64")
 
     def in_bounds(self, name: str, index: Value) -> Value:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
+from nkilite.codegen import convert
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import InvalidOperand, ShapeMismatch, UnsupportedError, WrongMemory, describe
 from nkilite.ir.access import Opaque
@@ -121,10 +122,8 @@ def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
 @register_load.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
-    value = e.load(f"i{8 * call.src.dtype.itemsize}", kernel.pointer("src"))
-    if value.scalar != "i32":
-        value = e.convert("sext" if call.src.dtype.kind == "i" else "zext", value, "i32")
-    e.store(value, kernel.pointer("dst"), align=4)
+    raw = e.load(convert.raw_scalar(call.src.dtype), kernel.pointer("src"))
+    e.store(convert.to_i32(e, call.src.dtype, raw), kernel.pointer("dst"), align=4)
 
 
 @instruction(writes=("dst",), access=_SEQUENCER)

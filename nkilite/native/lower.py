@@ -121,7 +121,7 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
         table += entry
     words, positions = np.array(table, np.int64), np.array(entries, np.int64)
     flags, threads = meetings(words, positions, footprints)
-    weights = np.clip([int(f.ns / 1000) for f in footprints], 1, HEAVIEST)[words[positions]]
+    weights = np.clip(np.array([f.ns // 1000 for f in footprints], np.int64), 1, HEAVIEST)[words[positions]]
     words[positions + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
     return Lowered(sources, words, positions, np.array(firsts, np.int64), threads, stack)
 
