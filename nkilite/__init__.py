@@ -13,6 +13,7 @@ from nkilite.frameworks import jax as _jax  # noqa: F401  kernels become what ja
 from nkilite.frameworks import torch as _torch  # noqa: F401
 from nkilite.language import NkiTensor as tensor
 from nkilite.machine.target import target_identity, target_names
+from nkilite.profiling.benchmark import benchmark
 from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, simulate
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel",
+    "benchmark",
     "collectives",
     "cpu_simulate",
     "dtype",
@@ -41,7 +43,6 @@ __all__ = [
 
 _BETA1 = {
     "baremetal": "call the kernel directly: @nki.jit runs it.",
-    "benchmark": "call the kernel and measure it; python -m nkilite compile --time shows where time goes.",
     "simulate_kernel": "use nki.simulate(kernel)(...).",
 }
 

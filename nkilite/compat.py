@@ -1,4 +1,4 @@
-"""Makes `import nki` and its submodules mean nkilite, so that public kernels run unmodified."""
+"""Makes `import nki` and `import neuronxcc.nki` mean nkilite, so that public kernels of both run unmodified."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from nkilite.errors import LegacyDialect, PackageShadowed, VendorModule
+from nkilite import xla_stub
+from nkilite.beta1.vendor import VendorModules
+from nkilite.errors import PackageShadowed, VendorModule
 
 __all__ = ["install"]
 
@@ -27,22 +29,32 @@ _MODULES = {
     "nki.language.dtypes": "nkilite.dtypes",
     "nki.tensor": "nkilite.trace.tensor",
     "nki.typing": "nkilite.typing",
+    "neuronxcc.nki": "nkilite.beta1",
+    "neuronxcc.nki.compiler": "nkilite.beta1.compiler",
+    "neuronxcc.nki.isa": "nkilite.beta1.isa",
+    "neuronxcc.nki.isa.constants": "nkilite.isa.constants",
+    "neuronxcc.nki.language": "nkilite.beta1.language",
+    "neuronxcc.nki.typing": "nkilite.beta1.typing",
 }
 
 
-def install(force: bool = False) -> None:
+def install(force: bool = False, torch_xla: bool = False) -> None:
     """Make the `nki` modules resolve to nkilite in this process.
 
     These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.compiler and its frontend,
-    and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor.
-    Imports of the Beta-1 package `neuronxcc` fail with an explanation from then on.
+    and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor; and those of Beta 1 below
+    neuronxcc.nki: language, isa, typing and compiler. What else is imported from neuronxcc is the vendor's; it says so
+    when it is used.
 
     Args:
         force: take the place of an installed nki or neuronxcc package, too.
+        torch_xla: also let torch_xla and torch_neuronx be stand-ins that keep tensors on the CPU.
 
     Raises:
         PackageShadowed: one of them is installed, and `force` is off.
     """
+    if torch_xla:
+        xla_stub.install()
     if any(isinstance(finder, _Refuse) for finder in sys.meta_path):
         return
     if not force:
@@ -54,7 +66,9 @@ def install(force: bool = False) -> None:
         del sys.modules[name]
     for name, ours in _MODULES.items():
         sys.modules[name] = importlib.import_module(ours)
-    sys.meta_path.insert(0, _Refuse())
+    sys.meta_path[:0] = [_Refuse(), VendorModules("neuronxcc")]
+    neuronxcc = importlib.import_module("neuronxcc")
+    neuronxcc.nki = sys.modules["neuronxcc.nki"]  # type: ignore[attr-defined]
 
 
 def _installed(package: str) -> str | None:
@@ -64,7 +78,7 @@ def _installed(package: str) -> str | None:
 
 
 class _Refuse(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds what `nki` lacks in nkilite, and all of `neuronxcc`; loading it raises the explanation.
+    """Finds what `nki` lacks in nkilite; loading it raises the explanation.
 
     The error comes with loading, not with finding, so that code may ask importlib.util.find_spec what exists.
     """
@@ -72,14 +86,12 @@ class _Refuse(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname.startswith("nki.") or fullname.split(".")[0] == "neuronxcc":
+        if fullname.startswith("nki."):
             return importlib.machinery.ModuleSpec(fullname, self)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        if spec.name.startswith("nki."):
-            raise VendorModule(module=spec.name)
-        raise LegacyDialect(module="neuronxcc.nki", replacement="nki")
+        raise VendorModule(module=spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Never reached: create_module raises."""

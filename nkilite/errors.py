@@ -506,11 +506,6 @@ class UnknownName(TracingError, AttributeError):
     remedy = "{hint}"
 
 
-class LegacyDialect(TracingError, ImportError):
-    template = "{module} is the Beta-1 dialect of NKI; nkilite runs NKI 0.3 and newer (import nki)."
-    remedy = "follow the NKI migration guide: replace {module} by {replacement}."
-
-
 # --- running ------------------------------------------------------------------------------------------------------
 
 
@@ -524,6 +519,11 @@ class InternalError(NkiError):
 class NoTuner(ExecutionError, LookupError):
     template = "NKILITE_TUNED names {path}, and no installed package reads tuned configurations."
     remedy = "pip install nkilite (pip install -e . in a checkout), or call autotune.use({path!r}) in the program."
+
+
+class NoBenchmark(ExecutionError, LookupError):
+    template = "kernel {kernel!r} has not been benchmarked."
+    remedy = "call it with its arguments first."
 
 
 class IndirectOutOfBounds(ExecutionError, IndexError):

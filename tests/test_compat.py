@@ -92,12 +92,12 @@ def test_errors_of_the_program_keep_their_frames(tmp_path):
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("import neuronxcc.nki.language as nl", "LegacyDialect: neuronxcc.nki is the Beta-1 dialect"),
-        ("from neuronxcc import nki", "LegacyDialect"),
+        ("from neuronxcc.nki._private_kernels.mlp import mlp_isa_kernel as mlp; mlp[2]", "VendorModule: neuronxcc"),
+        ("import neuronxcc.nki as old; old.gather", "UnknownName: neuronxcc.nki has no attribute 'gather'"),
         ("from nki.compiler.driver import CompileOptions", "VendorModule: nki.compiler.driver is part of the vendor's"),
         ("nki.compiler.skip_middle_end_transformations", "VendorModule: nki.compiler.skip_middle_end_transformations"),
         ("nki.collectives.all_reduce([], [], None, nl.add)", "UnsupportedError: nki.collectives.all_reduce"),
-        ("nki.benchmark", "UnknownName: nki has no attribute 'benchmark'"),
+        ("nki.baremetal", "UnknownName: nki has no attribute 'baremetal'"),
     ],
 )
 def test_what_is_not_there_says_so(statement, says, tmp_path):
@@ -111,9 +111,41 @@ def test_looking_for_packages_is_no_error(tmp_path):
     script = KERNEL + (
         "import importlib.util\n"
         "assert importlib.util.find_spec('neuronxcc') is not None\n"
-        "try:\n    import neuronxcc\nexcept ImportError:\n    print('none')\n"
+        "from neuronxcc.nki._private_kernels import attention\n"
+        "import neuronxcc.nki.typing as old\n"
+        "def annotated(x: old.tensor | None = None): return x\n"
+        "print(attention.attention_isa_kernel)\n"
     )
-    assert run(script, tmp_path=tmp_path) == "none\n"
+    assert "which nkilite does not have" in run(script, tmp_path=tmp_path)
+
+
+BETA1 = """\
+import numpy as np
+import torch
+import torch_xla.core.xla_model as xm
+from torch_xla.core import xla_model
+import neuronxcc.nki as nki
+import neuronxcc.nki.language as nl
+from neuronxcc.nki.typing import tensor
+
+@nki.jit
+def twice(x: tensor[4, 8]):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.load(x) * 2)
+    return out
+
+x = torch.ones((4, 8), dtype=torch.bfloat16).to(device=xm.xla_device())
+y = twice(x)
+xla_model.mark_step()
+print(y.dtype, float(y.sum()))
+"""
+
+
+def test_both_dialects_and_the_stub_of_torch_xla(tmp_path):
+    (tmp_path / "program.py").write_text(BETA1)
+    command = ("-m", "nkilite", "run")
+    assert "No module named 'torch_xla'" in python(*command, "program.py", cwd=tmp_path, code=1)
+    assert python(*command, "--torch-xla-stub", "program.py", cwd=tmp_path) == "torch.bfloat16 64.0\n"
 
 
 def test_modules_are_nkilites_own(tmp_path):

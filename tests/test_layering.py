@@ -23,7 +23,10 @@ LAYERS = [
     ["native"],
     ["runtime"],
     ["frameworks"],
-    ["builtin", "collectives", "compiler", "typing", "testing", "compat", "profiling"],
+    ["builtin", "collectives", "compiler", "typing", "testing", "profiling"],
+    ["beta1"],
+    ["xla_stub"],
+    ["compat"],
     ["cli"],
     ["pytest_plugin", "__main__"],
 ]

@@ -21,12 +21,15 @@ def run(
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments of the program.")] = None,
     module: Annotated[bool, typer.Option("-m", help="PROGRAM is the name of a module.")] = False,
     force: Annotated[bool, typer.Option(help="Take the place of an installed nki package.")] = False,
+    torch_xla_stub: Annotated[
+        bool, typer.Option(help="Let torch_xla and torch_neuronx be stand-ins that keep tensors on the CPU.")
+    ] = False,
 ) -> None:
     """Run an unmodified program that imports nki; options of the program follow its name."""
     sys.argv = [program, *(arguments or [])]
     sys.path[0] = os.getcwd() if module else os.path.dirname(os.path.abspath(program))
     try:
-        compat.install(force=force)
+        compat.install(force=force, torch_xla=torch_xla_stub)
         if module:
             runpy.run_module(program, run_name="__main__", alter_sys=True)
         else:

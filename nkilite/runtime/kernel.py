@@ -32,6 +32,7 @@ from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import simulate as run_simulated
 from nkilite.runtime.tracing import simulated_outputs, trace
 from nkilite.trace import active
+from nkilite.trace.tensor import NkiTensor
 
 _count = itertools.count()
 numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those that can hold a number only
@@ -57,6 +58,7 @@ class Kernel:
 
     __name__: str
     __qualname__: str
+    grid: tuple[int, ...] = ()  # of instances, in Beta 1
 
     def __init__(self, function: Callable[..., Any], lnc: int | None = None, simulated: bool = False) -> None:
         self.signature = signature_of(function, "nki.simulate" if simulated else "nki.jit")
@@ -191,6 +193,10 @@ class Kernel:
                 returned, to save what `backward` needs.
         """
         self.gradient = Gradient(backward, setup_context)
+
+    def call(self, arguments: Arguments, tensors: dict[int, NkiTensor]) -> Any:
+        """Run the function on the tensors of a launch, by id of their argument; what it returned."""
+        return arguments.call(self.function, tensors)
 
     def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run as a part of the kernel that is being traced."""

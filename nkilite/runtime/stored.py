@@ -94,7 +94,7 @@ class Place:
             return identity.digest(
                 (
                     identity.versions(), identity.sources(), self._target, host.level, host.cpu, host.features,
-                    settings, self._cores, kernel.schedule, kernel.function, self._arguments.values,
+                    settings, self._cores, kernel.schedule, kernel.grid, kernel.function, self._arguments.values,
                     self._arguments.same,
                 )
             )

@@ -119,7 +119,7 @@ def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) 
             builder.refusals[tensor.storage.id] = problem
     try:
         with active.activate(builder):
-            returned = arguments.call(kernel.function, tensors)
+            returned = kernel.call(arguments, tensors)
         if builder.left is not None:
             raise builder.left
         return returned

@@ -100,6 +100,8 @@ class Builder:
         self.places: dict[tuple[int, int], int] = {}
         self.sites: dict[tuple, tuple[int, int]] = {}
         self._codes: dict[int, CodeType] = {}
+        self._last = 0, 0  # an instruction, and the position of its words
+        self._elsewhere: dict[tuple, tuple[int, int] | None] = {}
         self._asked: set[tuple] = set()
         self.left: LoopLeft | None = None
 
@@ -223,6 +225,70 @@ class Builder:
         if name is not None:
             self.name(index, words[0], name)
         return NkiInstruction(self, index)
+
+    def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
+        """Let the last instruction, which has written all of the new tensor `made`, write `dst` instead.
+
+        Nobody may use `made` any more. Nothing changes where the instruction cannot write `dst`.
+
+        Args:
+            accumulate: let it add to what `dst` holds, for matmuls.
+
+        Returns:
+            Whether it does.
+        """
+        if dst.index is not None:
+            return False
+        start = self._last_start()
+        words = self.words
+        key = words[start], dst.type, accumulate
+        try:
+            found = self._elsewhere[key]
+        except KeyError:
+            found = self._elsewhere[key] = self._elsewhere_of(self.program.signatures[words[start]], dst, accumulate)
+        if found is None:
+            return False
+        signature, word = found
+        at = start + word
+        if words[at] != made.storage.id:
+            return False
+        words[start] = signature
+        words[at : at + 2] = dst.storage.open_id, dst.byte_offset
+        buffers = self.program.buffers
+        if buffers[-1] is made.storage:
+            buffers.pop()
+        return True
+
+    def _elsewhere_of(self, signature: Signature, dst: NkiTensor, accumulate: bool) -> tuple[int, int] | None:
+        """The signature of the same call with another dst, and the place of dst among its words; None if none."""
+        arguments = dict(signature.arguments)
+        if accumulate and "accumulate" not in arguments:
+            return None
+        arguments["dst"] = dst.type
+        if accumulate:
+            arguments["accumulate"] = None
+        call = Signature(-1, signature.definition, arguments, self.target, ())
+        try:
+            signature.definition.rule("check")(call)
+        except NkiError:
+            return None
+        found = self.program.signature(signature.definition, arguments)
+        if signature.id in self.program.open_engines:
+            self.program.open_engines.add(found.id)
+        return found.id, found.operand("dst").word
+
+    def _last_start(self) -> int:
+        """The position of the last instruction's words: from where it was asked for before, on."""
+        index, start = self._last
+        last = self.program.count - 1
+        if index > last:
+            index = start = 0
+        words, signatures = self.words, self.program.signatures
+        while index < last:
+            start += signatures[words[start]].n_words
+            index += 1
+        self._last = index, start
+        return start
 
     def name(self, index: int, signature: int, name: str) -> None:
         """Keep the user's name of an instruction."""
@@ -389,6 +455,20 @@ class EagerBuilder(Builder):
     def depend(self, consumer: int, producer: int) -> None:
         if not self._repeats:
             super().depend(consumer, producer)
+
+    def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
+        values = storage.read(made)
+        if not super().redirect(made, dst, accumulate):
+            return False
+        coverage = self._coverage[dst.storage.id]
+        if accumulate and coverage.covered(dst.type, dst.byte_offset) is not Covered.none:
+            before = storage.read(dst).astype(np.float32)
+            if coverage.covered(dst.type, dst.byte_offset) is Covered.some:
+                before = np.where(coverage.unwritten(dst.type, dst.byte_offset), 0, before)
+            values = before + values.reshape(dst.shape)
+        storage.write(dst, values)
+        coverage.mark(dst.type, dst.byte_offset)
+        return True
 
     def _turns(self) -> Generator[None, None, bool]:
         outer, entered = self._repeats, self._follows

@@ -138,4 +138,4 @@ def test_unknown_names(name, says):
 def test_unknown_names_of_nki():
     with pytest.raises(errors.UnknownName, match="Beta-1"):
         nki.baremetal  # noqa: B018
-    assert not hasattr(nki, "benchmark")
+    assert not hasattr(nki, "simulate_kernel")

@@ -1,0 +1,423 @@
+"""Elementwise functions of tiles, activations, reductions and Python operators, under their Beta-1 signatures.
+
+Each takes `mask=` and `dtype=`, and returns a new tile in SBUF. Source: nki.language at the tags v2.21.0 to v2.26.0 of
+the public documentation.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite import language
+from nkilite.beta1 import functional
+from nkilite.beta1 import tile as tiles
+from nkilite.beta1.blocks import Blocks
+from nkilite.beta1.functional import Absent, allocated, beside, dtype_or, fresh, on_chip, pointwise
+from nkilite.beta1.mask import Mask
+from nkilite.beta1.tile import Tile, tile
+from nkilite.dtypes import DType, bool_, float32
+from nkilite.errors import InvalidOperand, describe
+from nkilite.language import broadcasting
+from nkilite.trace.tensor import NkiTensor
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
+# --- two operands ---------------------------------------------------------------------------------------------------
+
+
+def binary(name: str, default: DType | None = None) -> Callable[..., Tile]:
+    """The function `nl.<name>(x, y)`; `default` is the dtype of its results, None for that of its operands."""
+    op = getattr(language, name)
+    label = f"nl.{name}"
+
+    def function(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+        return _binary(op, label, x, y, default if dtype is None else dtype, mask)
+
+    return _published(function, name, f"{op.__doc__} Shapes broadcast; one operand may be a number.")
+
+
+def _binary(op: Any, label: str, x: Any, y: Any, dtype: Any, mask: Any) -> Tile:
+    if isinstance(y, _NUMBERS):
+        x = on_chip(x, "x", label)
+        kind = dtype_or(dtype, _with_number(x.dtype, y, op), label)
+        return pointwise(lambda dst, a: nisa.tensor_scalar(dst, a, op, y), x.shape, kind, mask, (x,))
+    if isinstance(x, _NUMBERS):
+        y = on_chip(y, "y", label)
+        kind = dtype_or(dtype, _with_number(y.dtype, x, op), label)
+        return pointwise(
+            lambda dst, b: nisa.tensor_scalar(dst, b, op, x, reverse0=True), y.shape, kind, mask, (y,)
+        )
+    x, y = on_chip(x, "x", label), on_chip(y, "y", label)
+    one, other = x.shape, y.shape
+    shape = one if one == other else broadcasting.common_shape(one, other, label[3:])
+    kind = dtype_or(dtype, x.dtype if x.dtype is y.dtype else broadcasting.promote(x.dtype, y.dtype), label)
+    return pointwise(lambda dst, a, b: join(op, dst, a, b), shape, kind, mask, (x, y))
+
+
+def join(op: Any, dst: NkiTensor, a: NkiTensor, b: NkiTensor) -> None:
+    """dst = a <op> b, by tensor_scalar where one has one float32 element per partition; shapes broadcast."""
+    shape = dst.type.shape
+    if a.type.shape == b.type.shape and (a.type.free_size > 1 or shape == a.type.shape):
+        nisa.tensor_tensor(dst, a, beside(a, b), op)
+    elif a.type.shape == shape and _is_vector(b, shape):
+        nisa.tensor_scalar(dst, a, op, _column(b))
+    elif b.type.shape == shape and _is_vector(a, shape):
+        nisa.tensor_scalar(dst, b, op, _column(a), reverse0=True)
+    else:
+        nisa.tensor_tensor(dst, broadcasting.repeat(a, shape), broadcasting.repeat(beside(a, b), shape), op)
+
+
+def _column(x: NkiTensor) -> NkiTensor:
+    return x if x.type.ndim == 2 else x.reshape((x.type.shape[0], 1))
+
+
+def _is_vector(x: NkiTensor, shape: tuple[int, ...]) -> bool:
+    return x.type.dtype is float32 and x.type.free_size == 1 and x.type.shape[0] == shape[0]
+
+
+def _with_number(dtype: DType, number: Any, op: Any) -> DType:
+    """The dtype of a tile with a number: a fraction makes floats of integers."""
+    whole = not isinstance(number, (float, np.floating)) or float(number).is_integer()
+    return dtype if whole or not dtype.is_integer else float32
+
+
+def divide(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    """x / y, as x times the reciprocal of y."""
+    if isinstance(y, _NUMBERS):
+        with np.errstate(all="ignore"):
+            return multiply(x, float(np.float64(1) / y), dtype, mask)
+    y = on_chip(y, "y", "nl.divide")
+    plain = isinstance(x, _NUMBERS)
+    kind = dtype_or(dtype, y.dtype if plain else broadcasting.promote(x.dtype, y.dtype), "nl.divide")
+    if plain and x == 1:
+        return pointwise(nisa.reciprocal, y.shape, kind, mask, (y,))
+    inverse = pointwise(nisa.reciprocal, y.shape, float32, mask, (y,))
+    return multiply(x, inverse, kind, mask)
+
+
+def negative(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    """-x."""
+    return multiply(x, -1, dtype, mask)
+
+
+def logical_not(x: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Tile:
+    """1 where x is zero, else 0."""
+    return _binary(language.equal, "nl.logical_not", x, 0, dtype, mask)
+
+
+def invert(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    """~x of an integer tile; of a bool tile, what is false."""
+    if on_chip(x, "x", "nl.invert").dtype is bool_:
+        return logical_not(x, bool_ if dtype is None else dtype, mask)
+    return _binary(language.invert, "nl.invert", x, 0, dtype, mask)
+
+
+# --- one operand ----------------------------------------------------------------------------------------------------
+
+
+def unary(name: str) -> Callable[..., Tile]:
+    """The function `nl.<name>(x)`, by the instruction that nkilite.language uses."""
+    op = getattr(language, name)
+    label = f"nl.{name}"
+    activation = op.__module__.endswith(".activations") and name != "reciprocal"
+
+    def emit(dst: NkiTensor, x: NkiTensor) -> None:
+        if activation:
+            nisa.activation(dst, op, x)
+        else:
+            nisa.tensor_copy(dst, op(x, dst.type.dtype))
+
+    def function(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+        if isinstance(x, _NUMBERS):
+            raise InvalidOperand(instruction=label, operand="x", found=describe(x), expected="a tile in SBUF or PSUM")
+        x = on_chip(x, "x", label)
+        kind = dtype_or(dtype, x.dtype, label)
+        if activation or isinstance(mask, Mask) or mask is False:
+            return pointwise(emit, x.shape, kind, mask, (x,))
+        return fresh(op(x.nki, kind))
+
+    return _published(function, name, op.__doc__ or "")
+
+
+# --- reductions -----------------------------------------------------------------------------------------------------
+
+
+def axes_of(axis: Any, ndim: int, function: str) -> tuple[int, ...]:
+    """Axes as ascending free dimensions.
+
+    Raises:
+        InvalidOperand: they are none.
+    """
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    whole = builtins.all(isinstance(a, (int, np.integer)) and -ndim <= a < ndim for a in given)
+    axes = tuple(sorted(int(a) % ndim for a in given)) if whole else ()
+    if not axes or axes[0] == 0 or len(set(axes)) != len(axes):
+        raise InvalidOperand(
+            instruction=function, operand="axis", found=describe(axis),
+            expected=f"free dimensions of a tile of {ndim} dimensions: 1 to {ndim - 1}",
+        )
+    return axes
+
+
+def reduced(
+    emit: Callable[[NkiTensor, NkiTensor, tuple[int, ...]], Any], x: Tile, axis: Any, dtype: DType, mask: Any,
+    keepdims: bool, function: str,
+) -> Tile:
+    """The result of a reduction along free dimensions.
+
+    Args:
+        emit: called with the view to write, the view to read with the reduced dimensions last, and their numbers.
+    """
+    shape = x.shape
+    axes = axes_of(axis, len(shape), function)
+    kept = tuple(d for d in range(len(shape)) if d not in axes)
+    full = tuple(1 if d in axes else n for d, n in enumerate(shape))
+    result_shape = full if keepdims else tuple(shape[d] for d in kept) if len(kept) > 1 else (shape[0], 1)
+    if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
+        return Absent(result_shape, dtype, functional.SBUF)
+    box = None
+    if isinstance(mask, Mask):
+        box = functional.exact_box(mask, shape, function)
+        if box is None:
+            return Absent(result_shape, dtype, functional.SBUF)
+    if box is None or builtins.all(len(box[d]) == shape[d] for d in kept):
+        result = allocated(result_shape, dtype)
+    else:
+        result = functional.cleared(result_shape, dtype)
+    view = x.nki if box is None else tiles.cut(x, box)
+    target = result.reshape(full)
+    if box is not None:
+        target = target[tuple(slice(0, 1) if d in axes else slice(r.start, r.stop) for d, r in enumerate(box))]
+    last = tuple(range(len(kept), len(shape)))
+    emit(target, view if axes == last else view.permute((*kept, *axes)), last)
+    return fresh(result, mask if isinstance(mask, Mask) and len(kept) > 1 else None)
+
+
+def reduction(name: str, op_name: str) -> Callable[..., Tile]:
+    """The function `nl.<name>(x, axis)`."""
+    op = getattr(language, op_name)
+    label = f"nl.{name}"
+
+    def emit(dst: NkiTensor, x: NkiTensor, axes: tuple[int, ...]) -> None:
+        nisa.tensor_reduce(dst, op, x, axis=axes)
+
+    def function(
+        x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any
+    ) -> Tile:
+        x = on_chip(x, "x", label)
+        return reduced(emit, x, axis, dtype_or(dtype, x.dtype, label), mask, keepdims, label)
+
+    return _published(function, name, getattr(language, name).__doc__ or "")
+
+
+def all(x: Any, axis: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Tile:
+    """1 where every element along `axis` is nonzero, else 0."""
+    x = on_chip(x, "x", "nl.all")
+
+    def emit(dst: NkiTensor, data: NkiTensor, axes: tuple[int, ...]) -> None:
+        nisa.tensor_reduce(dst, language.logical_and, data, axis=axes)
+
+    return reduced(emit, x, axis, dtype_or(dtype, bool_, "nl.all"), mask, False, "nl.all")
+
+
+def mean(x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any) -> Tile:
+    """Arithmetic mean along `axis`, summed and divided in float32."""
+    x = on_chip(x, "x", "nl.mean")
+    total = sum(x, axis, float32, mask, keepdims)
+    return multiply(total, 1.0 / _averaged(x, axis, mask, "nl.mean"), dtype_or(dtype, x.dtype, "nl.mean"))
+
+
+def _averaged(x: Tile, axis: Any, mask: Any, function: str) -> int:
+    """How many elements along `axis` take part."""
+    axes = axes_of(axis, x.ndim, function)
+    sizes = x.shape
+    if isinstance(mask, Mask):
+        box = functional.exact_box(mask, sizes, function)
+        sizes = tuple(map(len, box)) if box else sizes
+    return int(np.prod([sizes[a] for a in axes]))
+
+
+def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    """Population variance along `axis`; reduced dimensions are kept."""
+    x = on_chip(x, "x", "nl.var")
+    distance = subtract(x, mean(x, axis, float32, mask, keepdims=True), float32, mask)
+    squares = square(distance, float32)
+    total = sum(squares, axis, float32, mask, keepdims=True)
+    return multiply(total, 1.0 / _averaged(x, axis, mask, "nl.var"), dtype_or(dtype, x.dtype, "nl.var"))
+
+
+def softmax(x: Any, axis: Any, dtype: Any = None, compute_dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    """exp(x) divided by its sum along `axis`, shifted by the maximum against overflow."""
+    x = on_chip(x, "x", "nl.softmax")
+    largest = max(x, axis, float32, mask, keepdims=True)
+    powers = exp(subtract(x, largest, float32, mask), dtype_or(compute_dtype, float32, "nl.softmax"))
+    total = sum(powers, axis, float32, mask, keepdims=True)
+    return multiply(powers, reciprocal(total), dtype_or(dtype, x.dtype, "nl.softmax"), mask)
+
+
+def rms_norm(
+    x: Any, w: Any, axis: Any, n: int, epsilon: float = 1e-6, dtype: Any = None, compute_dtype: Any = None,
+    mask: Any = None, **_: Any,
+) -> Tile:
+    """x / sqrt(sum(x^2) / n + epsilon) * w."""
+    x = on_chip(x, "x", "nl.rms_norm")
+    compute = dtype_or(compute_dtype, float32, "nl.rms_norm")
+    squares = sum(square(x, float32, mask), axis, float32, mask, keepdims=True)
+    scale = rsqrt(add(multiply(squares, 1.0 / n), epsilon))
+    return multiply(multiply(x, scale, compute, mask), w, dtype_or(dtype, x.dtype, "nl.rms_norm"), mask)
+
+
+# --- the functions by name ------------------------------------------------------------------------------------------
+
+
+def _published(function: Callable[..., Tile], name: str, doc: str) -> Callable[..., Tile]:
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
+add, subtract, multiply, maximum, minimum, power = (
+    binary(n) for n in ("add", "subtract", "multiply", "maximum", "minimum", "power")
+)
+bitwise_and, bitwise_or, bitwise_xor, left_shift, right_shift = (
+    binary(n) for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift")
+)
+equal, not_equal, less, less_equal, greater, greater_equal, logical_and, logical_or, logical_xor = (
+    binary(n, bool_) for n in (
+        "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "logical_and", "logical_or",
+        "logical_xor",
+    )
+)
+abs, square, sign, exp, log, sqrt, rsqrt, tanh, sigmoid, relu, reciprocal = (
+    unary(n) for n in (
+        "abs", "square", "sign", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "reciprocal",
+    )
+)
+gelu, gelu_dx, gelu_apprx_tanh, gelu_apprx_sigmoid, silu, silu_dx, softplus, mish, erf, erf_dx = (
+    unary(n) for n in (
+        "gelu", "gelu_dx", "gelu_apprx_tanh", "gelu_apprx_sigmoid", "silu", "silu_dx", "softplus", "mish", "erf",
+        "erf_dx",
+    )
+)
+ceil, floor, trunc, sin, cos, tan, arctan = (
+    unary(n) for n in ("ceil", "floor", "trunc", "sin", "cos", "tan", "arctan")
+)
+sum, max, min, prod = (
+    reduction(n, op) for n, op in (("sum", "add"), ("max", "maximum"), ("min", "minimum"), ("prod", "multiply"))
+)
+
+
+def remainder(name: str) -> Callable[..., Tile]:
+    """nl.mod or nl.fmod."""
+    op = getattr(language, name)
+
+    def function(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+        if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
+            shape = x.shape if isinstance(x, Tile) else y.shape
+            return Absent(shape, dtype_or(dtype, float32, f"nl.{name}"), functional.SBUF)
+        a = x.nki if isinstance(x, Tile) else x
+        b = y.nki if isinstance(y, Tile) else y
+        return fresh(op(a, b, dtype))
+
+    return _published(function, name, op.__doc__ or "")
+
+
+mod, fmod = remainder("mod"), remainder("fmod")
+
+
+# --- Python operators -----------------------------------------------------------------------------------------------
+
+
+def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], Any]:
+    def operator(self: Tile, other: Any) -> Any:
+        if not isinstance(other, (Tile, Blocks, *_NUMBERS)):
+            return NotImplemented
+        return function(other, self) if swapped else function(self, other)
+
+    return operator
+
+
+def _floor_divide(x: Any, y: Any) -> Tile:
+    quotient = divide(x, y, float32)
+    return floor(quotient, x.dtype if isinstance(x, Tile) else y.dtype)
+
+
+_OPERATORS: dict[str, Callable[..., Tile]] = {
+    "add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "and": bitwise_and,
+    "or": bitwise_or, "xor": bitwise_xor, "lshift": left_shift, "rshift": right_shift, "mod": mod,
+    "floordiv": _floor_divide,
+}
+for _name, _function in _OPERATORS.items():
+    setattr(Tile, f"__{_name}__", _operator(_function))
+    setattr(Tile, f"__r{_name}__", _operator(_function, swapped=True))
+for _name, _function in (
+    ("lt", less), ("le", less_equal), ("gt", greater), ("ge", greater_equal), ("eq", equal), ("ne", not_equal),
+):
+    setattr(Tile, f"__{_name}__", _operator(_function))
+_UNARY: dict[str, Callable[[Any], Any]] = {
+    "neg": negative, "pos": lambda x: x, "abs": abs, "invert": invert,
+}
+for _name, _function in _UNARY.items():
+    setattr(Tile, f"__{_name}__", (lambda function: lambda self: function(self))(_function))
+Tile.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+_UFUNCS = {
+    "absolute": abs, "true_divide": divide, "remainder": mod, "bitwise_not": invert, "invert": invert,
+    "negative": negative, "logical_not": logical_not, "divide": divide, "floor_divide": _floor_divide,
+}
+
+
+def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+    name = ufunc.__name__
+    function: Any = _UFUNCS.get(name) or globals().get(name)
+    if method == "reduce" and name in ("add", "maximum", "minimum", "multiply"):
+        along: dict[str, Any] = {"add": sum, "maximum": max, "minimum": min, "multiply": prod}
+        return along[name](*inputs, **{k: v for k, v in options.items() if k in ("axis", "dtype", "keepdims")})
+    if function is None or method != "__call__":
+        return NotImplemented
+    return function(*inputs, **{k: v for k, v in options.items() if k == "dtype"})
+
+
+_FUNCTIONS = {
+    np.sum: sum, np.max: max, np.min: min, np.prod: prod, np.mean: mean, np.var: var, np.all: all,
+    np.amax: max, np.amin: min,
+}
+
+
+def _function_of_numpy(self: Tile, function: Any, types: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    found = _FUNCTIONS.get(function)
+    return NotImplemented if found is None else found(*args, **kwargs)
+
+
+Tile.__array_ufunc__ = _ufunc  # type: ignore[attr-defined]
+Tile.__array_function__ = _function_of_numpy  # type: ignore[attr-defined]
+
+
+def broadcast_to(src: Any, shape: Sequence[int], **_: Any) -> Tile:
+    """A new SBUF tile with `src` repeated to a shape."""
+    if isinstance(src, Tile) and not src.buffer.on_chip:
+        view = src.nki
+        sizes = tuple(map(int, shape))
+        while view.ndim < len(sizes):
+            view = view.expand_dim(0)
+        for dim, size in enumerate(sizes):
+            view = view if view.shape[dim] == size else view.broadcast(dim, size)
+        return tile(view)
+    src = on_chip(src, "src", "nl.broadcast_to")
+    sizes = tuple(map(int, shape))
+    view = src.nki
+    while view.ndim < len(sizes):
+        view = view.expand_dim(1)
+    while view.ndim > len(sizes) and 1 in view.shape[1:]:
+        view = view.squeeze_dim(view.shape.index(1, 1))
+    return fresh(language.broadcast_to(view, sizes))
+
+
+tiles.broadcast[0] = broadcast_to

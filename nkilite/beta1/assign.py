@@ -1,0 +1,269 @@
+"""`tile[...] = value` and `tile += value`: one copy, or none where the instruction that made the value can write there.
+
+Source: "nki.language.store", the block dimension guide and the release notes of 2.24 on `+=`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite import language
+from nkilite.beta1 import functional, select
+from nkilite.beta1 import tile as tiles
+from nkilite.beta1.arithmetic import join
+from nkilite.beta1.blocks import Blocks
+from nkilite.beta1.functional import Absent, allocated
+from nkilite.beta1.index import Index
+from nkilite.beta1.indirect import DynamicIndex, indirect
+from nkilite.beta1.mask import Mask, boxes
+from nkilite.beta1.tile import IN_IADD, Beyond, Tile, cut, tile
+from nkilite.beta1.zeros import Zeros
+from nkilite.dtypes import float32, uint8
+from nkilite.errors import InvalidOperand, ShapeMismatch, describe
+from nkilite.ir.types import MemoryRegion
+from nkilite.language.broadcasting import repeat
+from nkilite.language.creation import fill
+from nkilite.trace import active
+from nkilite.trace.tensor import NkiTensor
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
+# --- subscripts that are not ints, slices and index tensors alone ---------------------------------------------------
+
+
+def subscript(x: Tile, key: Any) -> Tile:
+    """What `x[key]` is for any key; see `Tile.__getitem__`."""
+    if isinstance(key, Mask):
+        return _masked(x, key)
+    keys = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(k, (Tile, DynamicIndex)) for k in keys):
+        return tile(indirect(x.nki, keys))
+    if any(k is None for k in keys):
+        return _with_new_axes(x, keys)
+    view = x.nki
+    items = select.normalize(view, keys)
+    if any(i.__class__ is Index for i in items):
+        try:
+            return tile(select.select(view, items))
+        except select.Outside:
+            return Beyond(view, items)
+    return tile(view[tuple(slice(i.start, _stop(i), i.step) if isinstance(i, range) else i for i in items)])
+
+
+def _stop(positions: range) -> int | None:
+    return positions.stop if positions.stop >= 0 else None
+
+
+def _masked(x: Tile, mask: Mask) -> Tile:
+    """A tile of which only the positions of a mask are meant."""
+    if isinstance(x, Beyond):
+        made: Tile = Beyond(x.base, x.key)
+    else:
+        made = tile(x.nki)
+    made.mask = mask if x.mask is None else x.mask & mask
+    return made
+
+
+def _with_new_axes(x: Tile, keys: tuple) -> Tile:
+    found = subscript(x, tuple(k for k in keys if k is not None))
+    view = found.nki
+    dim = 0
+    for k in keys:
+        if k is None:
+            view = view.expand_dim(dim)
+        dim += k is None or not isinstance(k, (int, np.integer))
+    return tile(view)
+
+
+# --- assignment -----------------------------------------------------------------------------------------------------
+
+
+def assign(dst: Tile, value: Any) -> None:
+    """Copy `value`, a tile or a number, into a view; free dimensions of size 1 are repeated.
+
+    Raises:
+        InvalidOperand: the value is neither.
+        ShapeMismatch: it has another shape.
+    """
+    if isinstance(value, Blocks):
+        value = functional.on_chip(value, "value", "assignment")
+    if isinstance(value, Tile):
+        if value.mask is not None or dst.mask is not None:
+            _assign_masked(dst, value)
+        elif not isinstance(value, Absent):
+            if isinstance(dst, Zeros) and dst.pending and value.size == dst.size:
+                dst.pending = False
+            copy(dst.nki, value)
+    elif isinstance(value, _NUMBERS):
+        fill(dst.nki, value)  # type: ignore[arg-type]
+    elif isinstance(value, Index):
+        fill_from_index[0](dst, value)
+    else:
+        raise InvalidOperand(
+            instruction="t[...] = value", operand="value", found=describe(value), expected="a tile or a number"
+        )
+
+
+def copy(dst: NkiTensor, value: Tile) -> None:
+    """Copy a tile, or let the instruction that has just made it write to `dst`."""
+    source = value.nki
+    if source.storage is dst.storage and source.byte_offset == dst.byte_offset and source.type is dst.type:
+        return  # what `t[i] += x` assigns has been added in place
+    if value.made >= 0 and _redirected(dst, value):
+        return
+    fitted = _fitted(source, dst)
+    if not (dst.type.region.on_chip and source.type.region.on_chip):
+        if source.type.region is MemoryRegion.psum:
+            fitted = functional.moved(fitted, dst.type.dtype)
+        nisa.dma_copy(dst, fitted)
+    else:
+        nisa.tensor_copy(dst, fitted)
+
+
+def _redirected(dst: NkiTensor, value: Tile) -> bool:
+    """Let the last instruction, if it is the one that made `value`, write to `dst` instead of a tile of its own."""
+    builder = active.local.builder
+    if builder is None or builder.program.count != value.made or not dst.type.region.on_chip:
+        return False
+    source = value.nki.type
+    if source.shape[0] != dst.type.shape[0] or source.free_size != dst.type.free_size:
+        return False
+    if source.dtype is not dst.type.dtype and source.dtype is not float32:
+        return False
+    return builder.redirect(value.nki, dst)
+
+
+def _fitted(source: NkiTensor, dst: NkiTensor) -> NkiTensor:
+    """`source`, repeated along free dimensions of size 1 to the elements of `dst`.
+
+    Raises:
+        ShapeMismatch: the shapes do not fit.
+    """
+    one, other = source.type, dst.type
+    if one.size == other.size:
+        return source
+    shape = other.shape
+    missing = len(shape) - len(one.shape)
+    padded = (one.shape[0], *(1,) * missing, *one.shape[1:]) if missing >= 0 else one.shape
+    if missing < 0 or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
+        raise ShapeMismatch(
+            instruction="assignment", detail=f"a tile of shape {one.shape} does not fit a view of shape {shape}"
+        )
+    return repeat(source, shape) if one.region.on_chip else source
+
+
+def _assign_masked(dst: Tile, value: Tile) -> None:
+    """Copy the positions of the masks alone."""
+    mask = value.mask if dst.mask is None else dst.mask if value.mask is None else value.mask & dst.mask
+    assert isinstance(mask, Mask)
+    shape = dst.shape
+    box, exact = functional.box_of(mask, shape)
+    if box is None:
+        return
+    if not shape_fits(value.shape, shape):
+        raise ShapeMismatch(
+            instruction="assignment", detail=f"a tile of shape {value.shape} does not fit a view of shape {shape}"
+        )
+    if exact and (not dst.buffer.on_chip or box[0].start % 32 == 0):
+        target, source = cut(dst, box), tile(cut(value, box) if value.shape == shape else value.nki)
+        copy(target, source)
+    elif dst.buffer.on_chip:
+        where = predicate(mask.positions(shape), shape)
+        fitted = _fitted(value.nki, dst.nki)
+        fitted = fitted if fitted.type.dtype is dst.dtype else functional.moved(fitted, dst.dtype)
+        nisa.tensor_copy_predicated(dst.nki, fitted, where)
+    else:
+        for piece in boxes(mask.positions(shape)):
+            copy(cut(dst, piece), tile(cut(value, piece)))
+
+
+def shape_fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether a tile of shape `one` can be assigned to a view of shape `other`."""
+    size = int(np.prod(one)), int(np.prod(other))
+    return size[0] == size[1] or len(one) <= len(other)
+
+
+def predicate(selected: np.ndarray, shape: tuple[int, ...]) -> NkiTensor:
+    """A tile of 1 where positions are selected, else 0."""
+    where = allocated(shape, uint8)
+    nisa.dma_copy(where, language.shared_constant(np.ascontiguousarray(selected, np.uint8)))
+    return where
+
+
+# --- in place -------------------------------------------------------------------------------------------------------
+
+
+def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
+    """`tile <op>= value`, which changes the tile that all its names see."""
+
+    def operator(self: Tile, other: Any) -> Any:
+        if isinstance(other, Tile) and other.made >= 0 and getrefcount(other) > IN_IADD:
+            other.made = -1
+        if isinstance(other, Blocks):
+            other = functional.on_chip(other, "the right side", "an assignment in place")
+        if isinstance(other, Absent):
+            return self
+        if isinstance(other, _NUMBERS):
+            nisa.tensor_scalar(self.nki, self.nki, op, other)
+            return self
+        if not isinstance(other, Tile):
+            return NotImplemented
+        if op is language.add and other.made >= 0 and _accumulated(self, other):
+            return self
+        mask = other.mask
+        if mask is None:
+            view, value = self.nki, other.nki
+        else:
+            box = functional.exact_box(mask, self.shape, "an assignment in place")
+            if box is None:
+                return self
+            view, value = cut(self, box), cut(other, box)
+        join(op, view, view, value)
+        return self
+
+    return operator
+
+
+def _accumulated(dst: Tile, value: Tile) -> bool:
+    """Let the matmul that has just made `value` add to `dst` in PSUM."""
+    builder = active.local.builder
+    if builder is None or builder.program.count != value.made or dst.buffer is not MemoryRegion.psum:
+        return False
+    if value.mask is not None or value.nki.type.dtype is not float32 or dst.dtype is not float32:
+        return False
+    made = value.nki
+    zeros = isinstance(dst, Zeros) and dst.pending and made.type.size == dst.whole.type.size
+    target = dst.whole if isinstance(dst, Zeros) and zeros else dst.nki
+    if made.type.shape[0] != target.type.shape[0] or made.type.free_size != target.type.free_size:
+        return False
+    done = builder.program.count == value.made and builder.redirect(made, target, accumulate=True)
+    if done and isinstance(dst, Zeros):
+        dst.pending = False
+    return done
+
+
+def _divided(self: Tile, other: Any) -> Any:
+    if isinstance(other, _NUMBERS):
+        nisa.tensor_scalar(self.nki, self.nki, language.multiply, float(np.float64(1) / other))
+        return self
+    result = self / other
+    assign(self, result)
+    return self
+
+
+Tile.__iadd__ = in_place(language.add)  # type: ignore[attr-defined]
+Tile.__isub__ = in_place(language.subtract)  # type: ignore[attr-defined]
+Tile.__imul__ = in_place(language.multiply)  # type: ignore[attr-defined]
+Tile.__itruediv__ = _divided  # type: ignore[attr-defined]
+
+
+# `tile[...] = index tensor`, set by nkilite/beta1/memory.py.
+fill_from_index: list[Callable[[Tile, Index], None]] = [lambda tile, index: None]
+tiles.subscript[0] = subscript
+tiles.assign[0] = assign

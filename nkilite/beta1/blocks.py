@@ -1,0 +1,156 @@
+"""Tensors with block dimensions before the partition dimension: as many tiles, made when they are first used.
+
+Source: the block dimension migration guide of Beta 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+from nkilite.beta1.index import Index
+from nkilite.beta1.tile import IN_SETITEM, Tile, assign
+from nkilite.dtypes import DType
+from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
+from nkilite.ir.types import MemoryRegion
+from nkilite.trace.tensor import NkiTensor
+
+
+class Blocks:
+    """Tiles by their position in the block dimensions.
+
+    Args:
+        blocks: sizes of the block dimensions.
+        inner: shape of every tile.
+        make: makes a tile.
+    """
+
+    __slots__ = ("_first", "_made", "_make", "_steps", "blocks", "buffer", "dtype", "inner")
+
+    def __init__(
+        self, blocks: tuple[int, ...], inner: tuple[int, ...], dtype: DType, buffer: MemoryRegion,
+        make: Callable[[int], Tile], made: dict[int, Tile] | None = None, first: int = 0,
+    ) -> None:
+        self.blocks, self.inner, self.dtype, self.buffer = blocks, inner, dtype, buffer
+        self._make, self._first = make, first
+        self._made: dict[int, Tile] = {} if made is None else made
+        self._steps = tuple(prod(blocks[d + 1 :]) for d in range(len(blocks)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.blocks + self.inner
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.blocks[0]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"{prod(self.blocks)} tiles {self.dtype} {self.inner} in {self.buffer}"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Ints choose a block; what follows them indexes its tile.
+
+        Raises:
+            IndexOutOfBounds, InvalidIndex, TooManyIndices.
+        """
+        keys = key if key.__class__ is tuple else (key,)
+        blocks = self.blocks
+        number = self._first
+        taken = 0
+        for k, size, step in zip(keys, blocks, self._steps, strict=False):
+            if k.__class__ is not int:
+                if k is Ellipsis or (isinstance(k, slice) and k == slice(None)):
+                    break
+                k = self._block(k, taken)
+            if not 0 <= k < size:
+                k = self._inside(k, taken)
+            number += k * step
+            taken += 1
+        rest = keys[taken:]
+        if taken == len(blocks):
+            found = self._tile(number)
+            return found[rest] if rest else found
+        return self._part(number, taken, rest)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Copy into a tile, or into all tiles of a part."""
+        if isinstance(value, Tile) and value.made >= 0 and getrefcount(value) > IN_SETITEM:
+            value.made = -1
+        found = self[key]
+        if isinstance(found, Tile):
+            assign[0](found, value)
+            return
+        for block in range(found.blocks[0]):
+            found[block] = value[block] if isinstance(value, Blocks) else value
+
+    def reshape(self, *shape: Any) -> Any:
+        """The same tiles in other block dimensions.
+
+        Raises:
+            UnsupportedError: the shape of the tiles would change.
+        """
+        wanted = tuple(map(int, shape[0] if len(shape) == 1 else shape))
+        if wanted[-len(self.inner) :] != self.inner or prod(wanted) != self.size:
+            raise UnsupportedError(feature=f"reshaping {self!r} to {wanted}, across its block dimensions")
+        blocks = wanted[: -len(self.inner)]
+        return Blocks(blocks, self.inner, self.dtype, self.buffer, self._make, self._made, self._first)
+
+    def _tile(self, number: int) -> Tile:
+        found = self._made.get(number)
+        if found is None:
+            found = self._made[number] = self._make(number)
+        return found
+
+    def _part(self, number: int, taken: int, rest: tuple) -> Any:
+        if any(not (k is Ellipsis or (isinstance(k, slice) and k == slice(None))) for k in rest):
+            whole = all(n == 1 for n in self.blocks[taken:])
+            if not whole:
+                raise InvalidIndex(
+                    what=f"{describe(rest[0])} of block dimension {taken} of {self!r}",
+                    hint="choose one block with an int (a loop variable), then index its tile.",
+                )
+            return self._tile(number)[rest[len(self.blocks) - taken :]]
+        if not taken:
+            return self
+        return Blocks(self.blocks[taken:], self.inner, self.dtype, self.buffer, self._make, self._made, number)
+
+    def _block(self, key: Any, dim: int) -> int:
+        if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            return int(key)
+        if isinstance(key, Index) and not any(key.grid.strides):
+            return int(key.offset)
+        raise InvalidIndex(
+            what=f"{describe(key)} of block dimension {dim} of {self!r}",
+            hint="choose one block with an int (a loop variable), then index its tile.",
+        )
+
+    def _inside(self, key: int, dim: int) -> int:
+        size = self.blocks[dim]
+        if not -size <= key < size:
+            raise IndexOutOfBounds(index=key, dim=dim, size=size, of=f" of {self!r}")
+        return key % size
+
+    @property
+    def nki(self) -> NkiTensor:
+        """The view of its only tile. Raises TooManyIndices if there are more."""
+        if prod(self.blocks) == 1:
+            return self._tile(self._first).nki
+        raise TooManyIndices(found=0, ndim=len(self.blocks), shape=self.shape)

@@ -1,0 +1,78 @@
+"""nki.compiler of Beta 1: allocation functions and compiler directives.
+
+Where a tile lies has no effect on what a kernel computes here: the planner places it by its life, so that address
+functions are not called. The directives steer the vendor's compiler and have no effect either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nkilite.beta1.creation import Placement
+from nkilite.ir.types import MemoryRegion
+from nkilite.language.program import no_reorder
+
+__all__ = [
+    "allocation_scope",
+    "enable_stack_allocator",
+    "force_auto_alloc",
+    "multi_buffer",
+    "no_reorder",
+    "psum",
+    "sbuf",
+    "skip_middle_end_transformations",
+]
+
+
+class Memory:
+    """`nki.compiler.sbuf` or `psum`: a memory, and ways to allocate in it."""
+
+    def __init__(self, region: MemoryRegion) -> None:
+        self.region = region
+
+    def alloc(self, func: Callable[..., Any]) -> Placement:
+        """Tiles placed by a function of their block indices."""
+        return Placement(self.region)
+
+    def mod_alloc(self, **_: Any) -> Placement:
+        """Tiles placed round robin from a base address."""
+        return Placement(self.region)
+
+    def auto_alloc(self) -> Placement:
+        """Tiles placed by the compiler."""
+        return Placement(self.region)
+
+
+sbuf, psum = Memory(MemoryRegion.sbuf), Memory(MemoryRegion.psum)
+
+
+def _directive(function: Any = None, **_: Any) -> Any:
+    return (lambda decorated: decorated) if function is None else function
+
+
+def skip_middle_end_transformations(func: Any = None, **options: Any) -> Any:
+    """A directive to the vendor's compiler; returns the kernel as it is."""
+    return _directive(func, **options)
+
+
+def enable_stack_allocator(func: Any = None, **options: Any) -> Any:
+    """A directive to the vendor's compiler; returns the kernel as it is."""
+    return _directive(func, **options)
+
+
+def force_auto_alloc(func: Any = None, **options: Any) -> Any:
+    """A directive to the vendor's compiler; returns the kernel as it is."""
+    return _directive(func, **options)
+
+
+@contextmanager
+def allocation_scope(*_: Any, **__: Any) -> Iterator[None]:
+    """A scope for tiles, whose lives decide here anyway."""
+    yield
+
+
+def multi_buffer(factor: int = 2) -> Any:
+    """A directive to the vendor's compiler: buffers follow from the lives of tiles here."""
+    return allocation_scope()

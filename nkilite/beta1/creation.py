@@ -1,0 +1,159 @@
+"""New tensors of Beta 1: partition dimensions marked by `nl.par_dim`, block dimensions before them, and constants.
+
+Source: nki.language.ndarray, zeros, ones, full, zeros_like, empty_like, rand, shared_constant, shared_identity_matrix.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite import language
+from nkilite.beta1.blocks import Blocks
+from nkilite.beta1.functional import PSUM, allocated, dtype_or
+from nkilite.beta1.grid import shared
+from nkilite.beta1.index import Index
+from nkilite.beta1.tile import Tile, tile
+from nkilite.beta1.zeros import Zeros
+from nkilite.dtypes import DType, cast, uint8
+from nkilite.errors import InvalidOperand, describe
+from nkilite.ir.types import MemoryRegion
+from nkilite.language.creation import as_shape, element_type
+from nkilite.language.regions import as_region
+from nkilite.trace import active
+
+
+class par_dim(int):  # the public name
+    """`nl.par_dim(128)`: marks the partition dimension of a shape. What stands before it are block dimensions."""
+
+    def __new__(cls, size: Any) -> par_dim:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+            raise InvalidOperand(
+                instruction="nl.par_dim", operand="size", found=describe(size), expected="an int",
+                fix="use // instead of / to compute it" if isinstance(size, float) else "",
+            )
+        return super().__new__(cls, size)
+
+
+class Placement:
+    """A memory with an allocation function: `ncc.sbuf.mod_alloc(...)`. The planner places tiles all the same."""
+
+    def __init__(self, region: MemoryRegion) -> None:
+        self.region = region
+
+
+def _region(buffer: Any, shape: Sequence[Any]) -> MemoryRegion:
+    if isinstance(buffer, Placement):
+        return buffer.region
+    if buffer is None:
+        return MemoryRegion.sbuf
+    return as_region(getattr(buffer, "region", buffer), "ndarray")
+
+
+def ndarray(shape: Any, dtype: Any, buffer: Any = None, name: str = "", **_: Any) -> Any:
+    """A new, uninitialized tensor: in SBUF unless `buffer` says otherwise.
+
+    Args:
+        shape: sizes; `nl.par_dim(n)` marks the partition dimension, which is the first unless one is marked.
+        dtype: an nl dtype, a NumPy type, or a name.
+        buffer: a memory, or a placement of nki.compiler.
+
+    Raises:
+        InvalidOperand, PartitionLimitExceeded, MemoryOverflow, HbmOverflow: as nl.ndarray of NKI.
+    """
+    return new_tensor(shape, dtype, buffer, name, "ndarray", None)
+
+
+def new_tensor(shape: Any, dtype: Any, buffer: Any, name: str, function: str, value: float | None) -> Any:
+    """A new tensor, filled unless `value` is None; `function` names it in messages."""
+    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    region = _region(buffer, shape)
+    kind = element_type(dtype, function)
+    if not region.on_chip:
+        return _in_hbm(as_shape(shape, function), kind, region, name, value)
+    marked = next((d for d, n in enumerate(shape) if isinstance(n, par_dim)), 0)
+    sizes = as_shape(shape, function)
+    inner = sizes[marked:] if len(sizes) - marked > 1 else (*sizes[marked:], 1)
+    if not marked:
+        return _tile(inner, kind, region, value)
+    made = Blocks(sizes[:marked], inner, kind, region, lambda _: _tile(inner, kind, region, value))
+    if value is not None:
+        for number in range(int(np.prod(sizes[:marked]))):
+            made._tile(number)
+    return made
+
+
+def _tile(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, value: float | None) -> Tile:
+    view = allocated(shape, dtype, region)
+    if value is None:
+        return tile(view)
+    if value == 0 and region is PSUM:
+        return Zeros(view)
+    nisa.memset(view, value)
+    return tile(view)
+
+
+def _in_hbm(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, name: str, value: float | None) -> Tile:
+    builder = active.builder("nl.ndarray")
+    place = builder.program.locations[builder.place(sys._getframe(1))]
+    found, new = shared(builder, shape, dtype, region, name or "", place)
+    if value is not None and new:
+        language.creation.fill(found, value)
+    return tile(found)
+
+
+def zeros(shape: Any, dtype: Any = np.float32, buffer: Any = None, name: str = "", **_: Any) -> Any:
+    """A new tensor of zeros."""
+    return new_tensor(shape, dtype, buffer, name, "zeros", 0)
+
+
+def ones(shape: Any, dtype: Any = np.float32, buffer: Any = None, name: str = "", **_: Any) -> Any:
+    """A new tensor of ones."""
+    return new_tensor(shape, dtype, buffer, name, "ones", 1)
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = np.float32, buffer: Any = None, name: str = "", **_: Any) -> Any:
+    """A new tensor with every element `fill_value`."""
+    return new_tensor(shape, dtype, buffer, name, "full", fill_value)
+
+
+def zeros_like(a: Any, dtype: Any = None, buffer: Any = None, name: str = "", **_: Any) -> Any:
+    """A new tensor of zeros with the shape of `a`, and its dtype and memory unless given."""
+    return _like(a, dtype, buffer, name, 0)
+
+
+def empty_like(a: Any, dtype: Any = None, buffer: Any = None, name: str = "", **_: Any) -> Any:
+    """A new tensor with the shape of `a`, and its dtype and memory unless given."""
+    return _like(a, dtype, buffer, name, None)
+
+
+def _like(a: Any, dtype: Any, buffer: Any, name: str, value: float | None) -> Any:
+    shape = (*a.blocks, par_dim(a.inner[0]), *a.inner[1:]) if isinstance(a, Blocks) else a.shape
+    region = a.buffer if buffer is None else buffer
+    return new_tensor(shape, a.dtype if dtype is None else dtype, region, name, "zeros_like", value)
+
+
+def rand(shape: Any, dtype: Any = np.float32, **_: Any) -> Tile:
+    """A new tile of uniform random values in [0, 1)."""
+    return tile(language.rand(tuple(shape), element_type(dtype, "rand")))
+
+
+def shared_constant(constant: Any, dtype: Any = None, **_: Any) -> Tile:
+    """An HBM tensor with constant data, converted to `dtype` if given."""
+    array = constant.numpy() if isinstance(constant, Index) else np.asarray(constant)
+    if dtype is not None:
+        array = cast(array, element_type(dtype, "shared_constant"))
+    elif array.dtype == np.float64:
+        array = array.astype(np.float32)
+    elif array.dtype == np.int64:
+        array = array.astype(np.int32)
+    return tile(language.shared_constant(array))
+
+
+def shared_identity_matrix(n: int, dtype: Any = uint8, **_: Any) -> Tile:
+    """The n x n identity in SBUF."""
+    return tile(language.shared_identity_matrix(n, dtype_or(dtype, uint8, "shared_identity_matrix")))

@@ -1,0 +1,163 @@
+"""Launch grids of Beta 1: `kernel[4, 2](...)` runs one instance of the kernel per position, one after another.
+
+The instances are recorded in one program. The n-th tensor that each makes in shared HBM is one tensor: that is how they
+fill one result. Source: "SPMD: Launching multiple instances of a kernel", nki.language.spmd_dim, nc, program_id.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nkilite.dtypes import DType
+from nkilite.errors import InvalidOperand, ShapeMismatch, describe
+from nkilite.ir.types import MemoryRegion
+from nkilite.location import Location
+from nkilite.trace.builder import Builder
+from nkilite.trace.tensor import NkiTensor
+
+
+class Cores:
+    """`nl.nc(2)`: a grid dimension over physical cores; `nl.nc(2) * 2` and `nl.spmd_dim(...)` combine with others."""
+
+    def __init__(self, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise InvalidOperand(
+                instruction="nl.nc", operand="size", found=describe(size), expected="a positive int"
+            )
+        self.size = int(size)
+
+    def __mul__(self, other: Any) -> Cores:
+        return Cores(self.size * getattr(other, "size", other))
+
+    __rmul__ = __mul__
+
+    def __index__(self) -> int:
+        return self.size
+
+    __int__ = __index__
+
+    def __repr__(self) -> str:
+        return f"nc({self.size})"
+
+
+def spmd_dim(*parts: Any) -> Cores:
+    """A grid dimension that is the product of others."""
+    return Cores(prod(int(p) for p in parts))
+
+
+def as_grid(key: Any) -> tuple[int, ...]:
+    """The sizes of a launch grid.
+
+    Raises:
+        InvalidOperand: something is no positive int.
+    """
+    sizes = tuple(key) if isinstance(key, (tuple, list)) else (key,)
+    for size in sizes:
+        plain = getattr(size, "size", size)
+        if isinstance(plain, bool) or not isinstance(plain, (int, np.integer)) or plain < 1:
+            raise InvalidOperand(
+                instruction="kernel[grid]", operand="grid", found=describe(size), expected="positive ints"
+            )
+    return tuple(int(getattr(size, "size", size)) for size in sizes)
+
+
+class Instances:
+    """The instances of a launch while they run.
+
+    Attributes:
+        grid: its sizes; () for a launch without one.
+        at: position of the one that runs.
+    """
+
+    def __init__(self, grid: tuple[int, ...]) -> None:
+        self.grid = grid
+        self.at: tuple[int, ...] = (0,) * len(grid)
+        self._tensors: list[NkiTensor] = []
+        self._made = 0
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        for position in product(*map(range, self.grid)):
+            self.at, self._made = position, 0
+            yield position
+
+    def shared(self, make: Any, shape: tuple[int, ...], dtype: DType) -> tuple[NkiTensor, bool]:
+        """The next tensor the instances share, and whether it is new."""
+        number = self._made
+        self._made += 1
+        if number == len(self._tensors):
+            self._tensors.append(make())
+            return self._tensors[-1], True
+        found = self._tensors[number]
+        if found.shape != shape or found.dtype != dtype:
+            raise ShapeMismatch(
+                instruction="nl.ndarray",
+                detail=f"tensor {number} in shared HBM is {found.dtype} {found.shape} in one instance of the grid and "
+                f"{dtype} {shape} in another",
+            )
+        return found, False
+
+
+class _Local(threading.local):
+    instances: Instances | None = None
+
+
+_local = _Local()
+
+
+@contextmanager
+def running(instances: Instances) -> Iterator[None]:
+    """Make these the instances of this thread."""
+    previous = _local.instances
+    _local.instances = instances
+    try:
+        yield
+    finally:
+        _local.instances = previous
+
+
+def shared(
+    builder: Builder, shape: tuple[int, ...], dtype: DType, region: MemoryRegion, name: str, place: Location
+) -> tuple[NkiTensor, bool]:
+    """An HBM tensor, and whether it is new: one in shared HBM may be that of an earlier instance."""
+    instances = _local.instances
+
+    def make() -> NkiTensor:
+        return builder.allocate(region, shape, dtype, name=name, location=place)
+
+    if instances is None or region is not MemoryRegion.shared_hbm:
+        return make(), True
+    return instances.shared(make, shape, dtype)
+
+
+def program_id(axis: int = 0) -> int:
+    """The position of this instance along an axis of the launch grid; 0 without a grid."""
+    instances = _local.instances
+    if instances is None or not instances.grid:
+        return 0
+    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)) or not 0 <= axis < len(instances.grid):
+        raise InvalidOperand(
+            instruction="nl.program_id", operand="axis", found=describe(axis),
+            expected=f"an axis of the launch grid {instances.grid}",
+        )
+    return instances.at[int(axis)]
+
+
+def num_programs(axes: int | Sequence[int] | None = None) -> int:
+    """The number of instances along axes of the launch grid, or in all of it."""
+    grid = _local.instances.grid if _local.instances is not None else ()
+    if axes is None:
+        return prod(grid)
+    chosen = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
+    return prod(grid[a] if a < len(grid) else 1 for a in chosen)
+
+
+def program_ndim() -> int:
+    """The number of dimensions of the launch grid."""
+    return len(_local.instances.grid) if _local.instances is not None else 0

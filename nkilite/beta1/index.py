@@ -1,0 +1,329 @@
+"""Index tensors of Beta 1: `nl.arange`, `nl.mgrid`, and affine arithmetic on them.
+
+An index tensor holds an offset plus a stride along each dimension of its grid, never numbers: that is all a subscript
+needs to become an access pattern. Grids are interned, and arithmetic on them is remembered, so that a kernel which
+unrolls to many instructions pays for a few additions of ints each time. Source: "Advanced Tensor Indexing" in the
+programming model of Beta 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nkilite.beta1.mask import Condition, Mask
+from nkilite.errors import InvalidIndex, ShapeMismatch, describe
+
+_new = object.__new__
+
+
+class Grid:
+    """Interned: the dimensions of an index tensor, and its step along each of them.
+
+    Attributes:
+        low, high: the smallest and largest value above the offset.
+    """
+
+    __slots__ = ("high", "low", "memo", "shape", "strides")
+    _interned: ClassVar[dict[tuple, Grid]] = {}
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    low: int
+    high: int
+    memo: dict[Any, Grid]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> Grid:
+        strides = tuple(0 if n == 1 else s for n, s in zip(shape, strides, strict=True))
+        found = cls._interned.get((shape, strides))
+        if found is None:
+            found = cls._interned[shape, strides] = _new(cls)
+            found.shape, found.strides = shape, strides
+            reach = [s * (n - 1) for n, s in zip(shape, strides, strict=True)]
+            found.low, found.high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
+            found.memo = {}
+        return found
+
+    def times(self, factor: int) -> Grid:
+        found = self.memo.get(factor)
+        if found is None:
+            found = self.memo[factor] = Grid.of(self.shape, tuple(s * factor for s in self.strides))
+        return found
+
+    def plus(self, other: Grid) -> Grid:
+        """The grid of a sum: dimensions of size 1 repeat."""
+        found = self.memo.get(other)
+        if found is None:
+            ndim = max(len(self.shape), len(other.shape))
+            (shape, strides), (more, steps) = self._padded(ndim), other._padded(ndim)
+            if any(m != n and 1 not in (m, n) for m, n in zip(shape, more, strict=True)):
+                raise ShapeMismatch(
+                    instruction="index arithmetic",
+                    detail=f"index tensors of shapes {self.shape} and {other.shape} do not broadcast",
+                )
+            both = zip(shape, strides, more, steps, strict=True)
+            found = self.memo[other] = Grid.of(
+                tuple(max(n, m) for n, m in zip(shape, more, strict=True)), tuple(s + t for _, s, _, t in both)
+            )
+        return found
+
+    def _padded(self, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        missing = ndim - len(self.shape)
+        return (1,) * missing + self.shape, (0,) * missing + self.strides
+
+
+class Index:
+    """An affine index tensor: `offset` plus the steps of `grid`."""
+
+    __slots__ = ("grid", "offset")
+
+    offset: int
+    grid: Grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.grid.shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.grid.shape)
+
+    def __repr__(self) -> str:
+        steps = "".join(f" + {s} * i{d}" for d, s in enumerate(self.grid.strides) if s)
+        return f"index tensor {self.grid.shape} of {self.offset}{steps}"
+
+    def numpy(self) -> np.ndarray:
+        """Its values."""
+        values = np.full(self.grid.shape, self.offset, np.int64)
+        for dim, (size, stride) in enumerate(zip(self.grid.shape, self.grid.strides, strict=True)):
+            values += stride * np.arange(size).reshape([-1 if d == dim else 1 for d in range(self.ndim)])
+        return values
+
+    def __getitem__(self, key: Any) -> Index:
+        """New axes by None; `:` and `...` keep dimensions."""
+        keys = key if isinstance(key, tuple) else (key,)
+        shape: list[int] = []
+        strides: list[int] = []
+        left = list(zip(self.grid.shape, self.grid.strides, strict=True))
+        for position, k in enumerate(keys):
+            if k is None:
+                shape.append(1)
+                strides.append(0)
+                continue
+            later = sum(other is not None and other is not Ellipsis for other in keys[position + 1 :])
+            if k is Ellipsis:
+                taken, left = left[: len(left) - later], left[len(left) - later :]
+            elif isinstance(k, slice) and k == slice(None) and left:
+                taken, left = left[:1], left[1:]
+            else:
+                raise InvalidIndex(what=f"{describe(k)} of an index tensor", hint="index it with : and None only.")
+            shape += [n for n, _ in taken]
+            strides += [s for _, s in taken]
+        shape += [n for n, _ in left]
+        strides += [s for _, s in left]
+        return index(self.offset, Grid.of(tuple(shape), tuple(strides)))
+
+    # --- arithmetic ---------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, int):
+            return index(self.offset + other, self.grid)
+        if other.__class__ is Index:
+            return index(self.offset + other.offset, self.grid.plus(other.grid))
+        if isinstance(other, np.integer):
+            return index(self.offset + int(other), self.grid)
+        return dynamic[0](other, self)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        if isinstance(other, (int, np.integer)):
+            return index(self.offset - int(other), self.grid)
+        if other.__class__ is Index:
+            return index(self.offset - other.offset, self.grid.plus(other.grid.times(-1)))
+        return NotImplemented
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other
+
+    def __neg__(self) -> Index:
+        return index(-self.offset, self.grid.times(-1))
+
+    def __pos__(self) -> Index:
+        return self
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, (int, np.integer)):
+            return index(self.offset * int(other), self.grid.times(int(other)))
+        if isinstance(other, float) and other.is_integer():
+            return self * int(other)
+        if other.__class__ is Index:
+            if not any(other.grid.strides):
+                return index(self.offset * other.offset, self.grid.plus(other.grid).times(other.offset))
+            raise _not_affine("a product of two index tensors")
+        if isinstance(other, float):
+            raise _not_affine(f"a product with {other!r}")
+        return NotImplemented
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        if not isinstance(other, (int, np.integer)) or other < 1:
+            raise _not_affine(f"a quotient by {describe(other)}")
+        return self._divided(int(other))[0]
+
+    def __mod__(self, other: Any) -> Any:
+        if not isinstance(other, (int, np.integer)) or other < 1:
+            raise _not_affine(f"a remainder by {describe(other)}")
+        return self._divided(int(other))[1]
+
+    def _divided(self, by: int) -> tuple[Index, Index]:
+        """Quotient and remainder, where they are affine: strides are multiples of `by`, or one quotient serves all."""
+        whole = tuple(s if s % by == 0 else 0 for s in self.grid.strides)
+        rest = Grid.of(self.grid.shape, tuple(s - w for s, w in zip(self.grid.strides, whole, strict=True)))
+        remainder = self.offset % by
+        if not 0 <= remainder + rest.low <= remainder + rest.high < by:
+            raise _not_affine(f"{self!r} divided by {by}")
+        quotient = Grid.of(self.grid.shape, tuple(w // by for w in whole))
+        return index(self.offset // by, quotient), index(remainder, rest)
+
+    # --- comparisons --------------------------------------------------------------------------------------------
+
+    def __lt__(self, other: Any) -> Any:
+        return _above(other, self, strict=True)
+
+    def __le__(self, other: Any) -> Any:
+        return _above(other, self, strict=False)
+
+    def __gt__(self, other: Any) -> Any:
+        return _above(self, other, strict=True)
+
+    def __ge__(self, other: Any) -> Any:
+        return _above(self, other, strict=False)
+
+    def __eq__(self, other: Any) -> Any:
+        difference = _difference(self, other)
+        return NotImplemented if difference is None else Mask.of(Condition.zero, difference)
+
+    def __ne__(self, other: Any) -> Any:
+        difference = _difference(self, other)
+        return NotImplemented if difference is None else Mask.of(Condition.nonzero, difference)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise InvalidIndex(what="an index tensor as a truth value", hint="pass a comparison of it as mask=.")
+
+
+def _above(larger: Any, smaller: Any, strict: bool) -> Any:
+    """The mask larger > smaller, or larger >= smaller."""
+    difference = _difference(larger, smaller)
+    if difference is None:
+        return NotImplemented
+    if strict:
+        difference = index(math.ceil(difference.offset) - 1, difference.grid)
+    else:
+        difference = index(math.floor(difference.offset), difference.grid)
+    return Mask.of(Condition.nonnegative, difference)
+
+
+def _difference(left: Any, right: Any) -> Index | None:
+    """left - right, whose offset may be a float; None if one of them is no number."""
+    if left.__class__ is Index and right.__class__ is Index:
+        return left - right
+    if left.__class__ is Index and isinstance(right, (int, float, np.integer, np.floating)):
+        return index(left.offset - _plain(right), left.grid)
+    if right.__class__ is Index and isinstance(left, (int, float, np.integer, np.floating)):
+        return index(_plain(left) - right.offset, right.grid.times(-1))
+    return None
+
+
+def _plain(number: Any) -> Any:
+    value = number.item() if isinstance(number, np.generic) else number
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# `tile + index tensor`, set by nkilite/beta1/indirect.py.
+dynamic: list[Callable[[Any, Index], Any]] = [lambda other, index: NotImplemented]
+
+
+def index(offset: int, grid: Grid) -> Index:
+    """An index tensor; half the cost of a constructor."""
+    made = _new(Index)
+    made.offset, made.grid = offset, grid
+    return made
+
+
+def _not_affine(what: str) -> InvalidIndex:
+    return InvalidIndex(
+        what=f"{what}, which is not affine", hint="write indices as sums of index tensors times ints, or use more of "
+        "their dimensions.",
+    )
+
+
+def arange(*bounds: int) -> Index:
+    """Positions start, start + step, ... below stop, as `nl.arange(stop)` or `nl.arange(start, stop, step)`.
+
+    Raises:
+        InvalidIndex: a bound is no int, or there are no positions.
+    """
+    for bound in bounds:
+        if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
+            raise InvalidIndex(what=f"nl.arange of {describe(bound)}", hint="use ints (// instead of /).")
+    positions = range(*map(int, bounds))
+    if not positions:
+        raise InvalidIndex(what=f"nl.arange{bounds}, which is empty", hint="give it at least one position.")
+    return index(positions.start, Grid.of((len(positions),), (positions.step,)))
+
+
+class _Grids(tuple):
+    """The index tensors of `nl.mgrid[...]`, also as .p (partitions), .x, .y, .z and .w."""
+
+    __slots__ = ()
+
+    @property
+    def p(self) -> Index:
+        return self[0]
+
+    @property
+    def x(self) -> Index:
+        return self[1]
+
+    @property
+    def y(self) -> Index:
+        return self[2]
+
+    @property
+    def z(self) -> Index:
+        return self[3]
+
+    @property
+    def w(self) -> Index:
+        return self[4]
+
+
+class _Mgrid:
+    """`nl.mgrid[0:128, 0:512]`: one index tensor per slice, each along its own dimension."""
+
+    def __getitem__(self, key: Any) -> _Grids:
+        """
+        Raises:
+            InvalidIndex: something is no slice of ints, or is empty.
+        """
+        slices = key if isinstance(key, tuple) else (key,)
+        found = []
+        for dim, k in enumerate(slices):
+            if not isinstance(k, slice) or k.stop is None:
+                raise InvalidIndex(what=f"nl.mgrid of {describe(k)}", hint="write nl.mgrid[0:rows, 0:columns].")
+            axis = arange(0 if k.start is None else k.start, k.stop, 1 if k.step is None else k.step)
+            shape = tuple(axis.grid.shape[0] if d == dim else 1 for d in range(len(slices)))
+            strides = tuple(axis.grid.strides[0] if d == dim else 0 for d in range(len(slices)))
+            found.append(index(axis.offset, Grid.of(shape, strides)))
+        return _Grids(found)
+
+
+mgrid = _Mgrid()

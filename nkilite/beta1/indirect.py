@@ -1,0 +1,94 @@
+"""Subscripts with values only known on the device: a tile of indices, or a tile's element plus an index tensor.
+
+Source: indirect examples of nki.language.load, store and atomic_rmw, nki.isa.dma_copy and tensor_copy_dynamic_src.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nkilite.beta1 import index as indices
+from nkilite.beta1 import select
+from nkilite.beta1.index import Grid, Index, index
+from nkilite.beta1.tile import Tile
+from nkilite.errors import InvalidView
+from nkilite.ir.types import IndirectKind
+from nkilite.trace.indirection import index_tensor
+from nkilite.trace.tensor import NkiTensor
+
+
+class DynamicIndex:
+    """The value of a tile, known on the device alone, plus an index tensor."""
+
+    __slots__ = ("index", "value")
+
+    def __init__(self, value: Tile, index: Index) -> None:
+        self.value, self.index = value, index
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, (int, np.integer, Index)):
+            return DynamicIndex(self.value, self.index + other)
+        if not isinstance(other, Tile):
+            return NotImplemented
+        total: Any = self.value
+        return DynamicIndex(total + other, self.index)
+
+    __radd__ = __add__
+
+
+def indirect(view: NkiTensor, keys: tuple) -> NkiTensor:
+    """The view a subscript selects in which one item is a tile of indices, or a DynamicIndex.
+
+    A tile with one index moves the whole view; one with an index per partition gives every position of dimension 0 of
+    what is selected its own.
+
+    Raises:
+        InvalidView: more than one such item, or one that does not fit.
+    """
+    at = [i for i, k in enumerate(keys) if isinstance(k, (Tile, DynamicIndex))]
+    if len(at) > 1:
+        raise InvalidView(
+            operation="indexing with a runtime value", reason="a view has at most one runtime index",
+            hint="combine the indices into one before indexing.",
+        )
+    item = keys[at[0]]
+    static: Any = item.index if isinstance(item, DynamicIndex) else None
+    tile = item.value if isinstance(item, DynamicIndex) else item
+    runtime = tile.nki
+    count = runtime.size
+    dim = at[0] if Ellipsis not in keys[: at[0]] else view.ndim - len(keys) + at[0]
+    if static is None:
+        ndim = next((k.ndim for k in keys if isinstance(k, Index)), 2)
+        shape = (count, *(1,) * (ndim - 1))
+        static = 0 if count == 1 and len(keys) == 1 else index(0, Grid.of(shape, (0,) * ndim))
+    items = select.normalize(view, (*keys[: at[0]], static, *keys[at[0] + 1 :]))
+    try:
+        whole = select.select(view, items) if any(isinstance(i, Index) for i in items) else view[items]
+    except select.Outside as found:
+        raise InvalidView(
+            operation="indexing with a runtime value", reason=f"positions {found.low} to {found.high} leave dimension "
+            f"{found.dim} of size {view.shape[found.dim]}", hint="keep the index tensors inside the tensor.",
+        ) from None
+    offset = whole.byte_offset
+    kind = IndirectKind.scalar if count == 1 else IndirectKind.vector
+    shape, strides = whole.shape, whole.strides
+    if kind is IndirectKind.vector:
+        if shape[0] != count:
+            raise InvalidView(
+                operation="indexing with a tile", reason=f"it holds {count} indices for {shape[0]} rows",
+                hint="use one index per row.",
+            )
+        strides = (0, *strides[1:])
+    return view._indirect(
+        kind, index_tensor(runtime, "the index tile"), view.strides[dim], view.shape[dim], shape, strides, offset,
+        view.dtype, None,
+    )
+
+
+def _dynamic(other: Any, static: Index) -> Any:
+    return DynamicIndex(other, static) if isinstance(other, Tile) else NotImplemented
+
+
+indices.dynamic[0] = _dynamic

@@ -1,0 +1,192 @@
+"""Reductions, scans, statistics and searches. Source: nki.isa in the public documentation of Beta 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite.beta1 import functional
+from nkilite.beta1.arithmetic import reduced
+from nkilite.beta1.functional import (
+    SBUF,
+    Absent,
+    allocated,
+    beside,
+    cleared,
+    dtype_or,
+    fresh,
+    in_sbuf,
+    on_chip,
+    pointwise,
+    rows_of,
+    skipped,
+    vector,
+)
+from nkilite.beta1.mask import Mask
+from nkilite.beta1.operators import operator
+from nkilite.beta1.tile import Tile, cut, tile
+from nkilite.dtypes import DType, uint32
+from nkilite.isa.constants import dge_mode as dge_mode
+from nkilite.language import broadcasting
+from nkilite.trace.tensor import NkiTensor
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
+def tensor_reduce(
+    op: Any, data: Any, axis: Any, mask: Any = None, dtype: Any = None, negate: bool = False, keepdims: bool = False,
+    **_: Any,
+) -> Tile:
+    """data combined along free dimensions."""
+    name = "nisa.tensor_reduce"
+    data = on_chip(data, "data", name)
+    chosen = operator(op)
+
+    def emit(dst: NkiTensor, x: NkiTensor, axes: tuple[int, ...]) -> None:
+        nisa.tensor_reduce(dst, chosen, x, axes, negate)
+
+    return reduced(emit, data, axis, dtype_or(dtype, data.dtype, name), mask, keepdims, name)
+
+
+def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+    """data combined over its partitions."""
+    name = "nisa.tensor_partition_reduce"
+    data = on_chip(data, "data", name)
+    shape = (1, *data.shape[1:])
+    kind = dtype_or(dtype, data.dtype, name)
+    if skipped(mask):
+        return Absent(shape, kind, SBUF)
+    box = functional.exact_box(mask, data.shape, name) if isinstance(mask, Mask) else None
+    result = allocated(shape, kind)
+    view = in_sbuf(data.nki if box is None else cut(data, (box[0], *map(range, data.shape[1:]))))
+    nisa.tensor_partition_reduce(result, operator(op), view)
+    return fresh(result)
+
+
+def tensor_tensor_scan(
+    data0: Any, data1: Any, initial: Any, op0: Any, op1: Any, reverse0: bool = False, reverse1: bool = False,
+    dtype: Any = None, mask: Any = None, **_: Any,
+) -> Tile:
+    """The running result of state = (data0 <op0> state) <op1> data1 along the free dimension."""
+    name = "nisa.tensor_tensor_scan"
+    data0, data1 = on_chip(data0, "data0", name), on_chip(data1, "data1", name)
+    kind = dtype_or(dtype, broadcasting.promote(data0.dtype, data1.dtype), name)
+    shape = data0.shape
+    if skipped(mask):
+        return Absent(shape, kind, SBUF)
+    start = vector(initial, exact=True)
+
+    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
+        if y.type.size != x.type.size:
+            whole = broadcasting.common_shape(x.type.shape, y.type.shape, name)
+            x, y = broadcasting.repeat(x, whole), broadcasting.repeat(y, whole)
+        nisa.tensor_tensor_scan(
+            dst, x, beside(x, y), rows_of(start, x.type.shape[0]), operator(op0), operator(op1), reverse0, reverse1
+        )
+
+    if not isinstance(mask, Mask):
+        shape = broadcasting.common_shape(shape, data1.shape, name)
+        return pointwise(emit, shape, kind, None, (data0, data1))
+    box = functional.exact_box(mask, shape, name)
+    if box is None:
+        return Absent(shape, kind, SBUF)
+    made = tile(cleared(shape, kind))
+    emit(cut(made, box), cut(data0, box), cut(data1, box))
+    made.mask = mask
+    return made
+
+
+def _per_row(
+    emit: Callable[[NkiTensor, NkiTensor], Any], data: Tile, columns: tuple[int, ...], dtype: DType, mask: Any,
+    function: str,
+) -> Tile:
+    """A result with some numbers for each partition of `data`, limited by a mask on `data`."""
+    shape = (data.shape[0], *columns)
+    if skipped(mask):
+        return Absent(shape, dtype, SBUF)
+    if not isinstance(mask, Mask):
+        result = allocated(shape, dtype)
+        emit(result, data.nki)
+        return fresh(result)
+    box = functional.exact_box(mask, data.shape, function)
+    if box is None:
+        return Absent(shape, dtype, SBUF)
+    whole = len(box[0]) == shape[0]
+    result = allocated(shape, dtype) if whole else cleared(shape, dtype)
+    emit(cut(tile(result), (box[0], *map(range, columns))), cut(data, box))
+    return fresh(result) if whole else tile(result)
+
+
+def bn_stats(data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+    """Statistics of each partition, for bn_aggr."""
+    data = on_chip(data, "data", "nisa.bn_stats")
+    return _per_row(nisa.bn_stats, data, (6,), dtype_or(dtype, data.dtype, "nisa.bn_stats"), mask, "nisa.bn_stats")
+
+
+def bn_aggr(data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+    """Mean and variance of each partition, from results of bn_stats."""
+    data = on_chip(data, "data", "nisa.bn_aggr")
+    return _per_row(nisa.bn_aggr, data, (2,), dtype_or(dtype, data.dtype, "nisa.bn_aggr"), mask, "nisa.bn_aggr")
+
+
+def max8(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+    """The eight largest elements of each partition, in descending order."""
+    src = on_chip(src, "src", "nisa.max8")
+    return _per_row(nisa.max8, src, (8,), dtype_or(dtype, src.dtype, "nisa.max8"), mask, "nisa.max8")
+
+
+def nc_find_index8(data: Any, vals: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+    """Where each of eight values first stands in each partition."""
+    name = "nisa.nc_find_index8"
+    data, vals = on_chip(data, "data", name), on_chip(vals, "vals", name)
+    kind = dtype_or(dtype, uint32, name)
+    return _per_row(
+        lambda dst, x: nisa.nc_find_index8(dst, x, _first_rows(vals, x)), data, (8,), kind, mask, name
+    )
+
+
+def _first_rows(x: Tile, data: NkiTensor) -> NkiTensor:
+    view = x.nki
+    rows = data.type.shape[0]
+    return view if view.type.shape[0] == rows else view[0:rows]
+
+
+def nc_match_replace8(
+    data: Any, vals: Any, imm: Any, dst_idx: Any = None, mask: Any = None, dtype: Any = None, **_: Any
+) -> Tile:
+    """`data` with the first match of each of eight values replaced by `imm`; their positions in dst_idx."""
+    name = "nisa.nc_match_replace8"
+    data, vals = on_chip(data, "data", name), on_chip(vals, "vals", name)
+    kind = dtype_or(dtype, data.dtype, name)
+    found = None if dst_idx is None else on_chip(dst_idx, "dst_idx", name)
+    number = float(imm)
+    if skipped(mask):
+        return Absent(data.shape, kind, SBUF)
+
+    def emit(dst: NkiTensor, x: NkiTensor) -> None:
+        index = None if found is None else _first_rows(found, x)
+        nisa.nc_match_replace8(dst, x, _first_rows(vals, x), number, index)
+
+    if not isinstance(mask, Mask):
+        result = allocated(data.shape, kind)
+        emit(result, data.nki)
+        return tile(result)
+    box = functional.exact_box(mask, data.shape, name)
+    if box is None:
+        return Absent(data.shape, kind, SBUF)
+    made = tile(cleared(data.shape, kind))
+    emit(cut(made, box), cut(data, box))
+    made.mask = mask
+    return made
+
+
+def sequence_bounds(segment_ids: Any, dtype: Any = None, **_: Any) -> Tile:
+    """Where each element's segment begins and ends."""
+    segment_ids = on_chip(segment_ids, "segment_ids", "nisa.sequence_bounds")
+    rows, *columns = segment_ids.shape
+    result = allocated((rows, 2, *columns), dtype_or(dtype, segment_ids.dtype, "nisa.sequence_bounds"))
+    nisa.sequence_bounds(result, segment_ids.nki)
+    return tile(result)

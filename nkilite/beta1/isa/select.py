@@ -1,0 +1,194 @@
+"""Selection, patterns, gathers and shuffles. Source: nki.isa in the public documentation of Beta 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite import language
+from nkilite.beta1 import functional
+from nkilite.beta1.assign import predicate as predicate_of
+from nkilite.beta1.creation import new_tensor
+from nkilite.beta1.functional import (
+    SBUF,
+    Absent,
+    allocated,
+    dtype_or,
+    fresh,
+    in_sbuf,
+    on_chip,
+    pointwise,
+    rows_of,
+    skipped,
+    vector,
+)
+from nkilite.beta1.index import Index
+from nkilite.beta1.isa.elementwise import tensor_copy
+from nkilite.beta1.isa.scalar import summed
+from nkilite.beta1.mask import Mask
+from nkilite.beta1.operators import operator
+from nkilite.beta1.tile import Tile, cut, tile
+from nkilite.dtypes import as_dtype
+from nkilite.errors import InvalidOperand
+from nkilite.isa.constants import dge_mode as dge_mode
+from nkilite.isa.constants import (
+    reduce_cmd,
+)
+
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
+def iota(expr: Any, dtype: Any, mask: Any = None, **_: Any) -> Tile:
+    """A tile of the values of an index tensor."""
+    if not isinstance(expr, Index):
+        raise InvalidOperand(
+            instruction="nisa.iota", operand="expr", found=functional.describe_operand(expr),
+            expected="an index tensor of nl.arange or nl.mgrid",
+        )
+    shape, strides = expr.grid.shape, expr.grid.strides
+    if len(shape) < 2:
+        shape, strides = (1, *shape), (0, *strides)
+    kind = as_dtype(dtype)
+    if skipped(mask):
+        return Absent(shape, kind, SBUF)
+    result = allocated(shape, kind)
+    pattern = [[s, n] for s, n in zip(strides[1:], shape[1:], strict=True)]
+    nisa.iota(result, pattern, expr.offset, strides[0])
+    return fresh(result)
+
+
+def affine_select(
+    pred: Any, on_true_tile: Any, on_false_value: Any, mask: Any = None, dtype: Any = None, **_: Any
+) -> Tile:
+    """`on_true_tile` where a comparison of index tensors holds, else a number."""
+    name = "nisa.affine_select"
+    on_true_tile = on_chip(on_true_tile, "on_true_tile", name)
+    shape = on_true_tile.shape
+    kind = dtype_or(dtype, on_true_tile.dtype, name)
+    if skipped(mask):
+        return Absent(shape, kind, SBUF)
+    if not isinstance(pred, Mask):
+        if skipped(pred):
+            return new_tensor(shape, kind, None, "", "affine_select", on_false_value)
+        return tensor_copy(on_true_tile, mask, kind)
+    conditions = _conjunction(pred)
+    source = in_sbuf(on_true_tile.nki)
+    if conditions is None:
+        result = allocated(shape, kind)
+        nisa.memset(result, on_false_value)
+        source = source if source.type.dtype is kind else functional.moved(source, kind)
+        nisa.tensor_copy_predicated(result, source, predicate_of(pred.positions(shape), shape))
+        made = tile(result)
+    else:
+        for condition in conditions:
+            result = allocated(shape, kind)
+            _, strides = condition.expression.grid._padded(len(shape))
+            nisa.affine_select(
+                result, [[s, n] for s, n in zip(strides[1:], shape[1:], strict=True)], strides[0], source,
+                on_false_value, _COMPARISONS[condition.condition.name], condition.expression.offset,
+            )
+            source = result
+        made = fresh(source)
+    made.mask = mask if isinstance(mask, Mask) else None
+    return made
+
+
+_COMPARISONS = {
+    "nonnegative": language.greater_equal, "zero": language.equal, "nonzero": language.not_equal,
+}
+
+
+def _conjunction(mask: Mask) -> list[Mask] | None:
+    """The comparisons that all have to hold, or None if the mask is no conjunction."""
+    if mask.expression is not None:
+        return [mask]
+    if mask.condition.name != "all":
+        return None
+    parts = [_conjunction(p) for p in mask.parts]
+    if any(p is None for p in parts):
+        return None
+    return [c for p in parts if p is not None for c in p]
+
+
+def range_select(
+    on_true_tile: Any, comp_op0: Any, comp_op1: Any, bound0: Any, bound1: Any, reduce_cmd: Any = reduce_cmd.idle,
+    reduce_res: Any = None, reduce_op: Any = np.max, range_start: Any = 0, on_false_value: Any = -3.4028235e38,
+    mask: Any = None, dtype: Any = None, **_: Any,
+) -> Tile:
+    """Elements whose position is within the bounds of their partition, else a number."""
+    name = "nisa.range_select"
+    on_true_tile = on_chip(on_true_tile, "on_true_tile", name)
+    kind = dtype_or(dtype, on_true_tile.dtype, name)
+    if skipped(mask):
+        return Absent(on_true_tile.shape, kind, SBUF)
+    low, high = vector(bound0), vector(bound1)
+    made = summed(
+        lambda dst, x, total, rows: nisa.range_select(
+            dst, x, operator(comp_op0), operator(comp_op1), rows_of(low, rows), rows_of(high, rows), reduce_cmd, total,
+            operator(reduce_op), int(range_start), float(on_false_value),
+        ),
+        on_true_tile, kind, mask, reduce_res, name,
+    )
+    made.made = -1
+    return made
+
+
+def select_reduce(
+    dst: Any, predicate: Any, on_true: Any, on_false: Any, reduce_res: Any = None, reduce_cmd: Any = reduce_cmd.idle,
+    reduce_op: Any = np.max, reverse_pred: bool = False, mask: Any = None, dtype: Any = None, **_: Any,
+) -> None:
+    """dst = on_true where the predicate is nonzero, else on_false; optionally the maximum of each partition."""
+    name = "nisa.select_reduce"
+    if skipped(mask):
+        return
+    dst, predicate, on_true = (
+        on_chip(t, o, name) for o, t in (("dst", dst), ("predicate", predicate), ("on_true", on_true))
+    )
+    views = [t.nki for t in (dst, predicate, on_true)]
+    if isinstance(mask, Mask):
+        box = functional.exact_box(mask, dst.shape, name)
+        if box is None:
+            return
+        views = [cut(t, box) for t in (dst, predicate, on_true)]
+    rows = views[0].type.shape[0]
+    false = vector(on_false, exact=True)
+    total = None if reduce_res is None else vector(reduce_res, exact=True)
+    nisa.select_reduce(
+        *views, rows_of(false, rows), rows_of(total, rows), reduce_cmd, operator(reduce_op), reverse_pred
+    )
+
+
+def dropout(data: Any, prob: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+    """`data` with zeros in the place of elements chosen at random."""
+    data = on_chip(data, "data", "nisa.dropout")
+    rate = vector(prob)
+    kind = dtype_or(dtype, data.dtype, "nisa.dropout")
+    made = pointwise(lambda dst, x: nisa.dropout(dst, x, rate), data.shape, kind, mask, (data,))
+    made.made = -1
+    return made
+
+
+def local_gather(
+    src_buffer: Any, index: Any, num_elem_per_idx: int = 1, num_valid_indices: int | None = None, mask: Any = None,
+    **_: Any,
+) -> Tile:
+    """Elements of `src_buffer` at indices that 16 partitions share."""
+    name = "nisa.local_gather"
+    src_buffer, index = on_chip(src_buffer, "src_buffer", name), on_chip(index, "index", name)
+    count = index.nki.type.free_size * 16 if num_valid_indices is None else int(num_valid_indices)
+    shape = (src_buffer.shape[0], count) if num_elem_per_idx == 1 else (src_buffer.shape[0], count, num_elem_per_idx)
+    result = allocated(shape, src_buffer.dtype)
+    nisa.local_gather(result, in_sbuf(src_buffer.nki), in_sbuf(index.nki), num_elem_per_idx, num_valid_indices)
+    return fresh(result)
+
+
+def nc_stream_shuffle(
+    src: Any, dst: Any, shuffle_mask: Sequence[int], dtype: Any = None, mask: Any = None, **_: Any
+) -> None:
+    """Move partitions within quadrants of 32."""
+    src, dst = on_chip(src, "src", "nisa.nc_stream_shuffle"), on_chip(dst, "dst", "nisa.nc_stream_shuffle")
+    if not skipped(mask):
+        nisa.nc_stream_shuffle(dst.nki, src.nki, list(shuffle_mask))

@@ -1,0 +1,106 @@
+"""Loops of Beta 1, which unroll, and `nl.loop_reduce`.
+
+Source: nki.language.affine_range, sequential_range, static_range, loop_reduce.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nkilite import isa as nisa
+from nkilite.beta1 import functional
+from nkilite.beta1.functional import Absent, allocated, dtype_or, on_chip
+from nkilite.beta1.mask import Mask
+from nkilite.beta1.operators import operator
+from nkilite.beta1.tile import Tile, tile
+from nkilite.errors import InvalidOperand, describe
+from nkilite.trace import active
+
+
+class LoopIndex(int):
+    """A loop variable: an int that knows its loop."""
+
+    loop: object
+
+
+class Loop:
+    """One run of a loop."""
+
+    __slots__ = ()
+
+
+class Range:
+    """`nl.affine_range(...)` and its relatives: a range whose ints know their loop."""
+
+    __slots__ = ("_range",)
+
+    def __init__(self, *bounds: Any, name: str) -> None:
+        for bound in bounds:
+            if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
+                raise InvalidOperand(
+                    instruction=f"nl.{name}", operand="a bound", found=describe(bound), expected="an int",
+                    fix="use // instead of / to compute it" if isinstance(bound, float) else "",
+                )
+        self._range = range(*map(int, bounds))
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __getitem__(self, position: int) -> int:
+        return self._range[position]
+
+    def __iter__(self) -> Iterator[int]:
+        loop = Loop()
+        for number in self._range:
+            found = LoopIndex(number)
+            found.loop = loop
+            yield found
+
+
+def affine_range(*bounds: Any, **_: Any) -> Range:
+    """A loop whose iterations do not depend on each other; it unrolls."""
+    return Range(*bounds, name="affine_range")
+
+
+def sequential_range(*bounds: Any, **_: Any) -> Range:
+    """A loop whose iterations may depend on each other; it unrolls."""
+    return Range(*bounds, name="sequential_range")
+
+
+def static_range(*bounds: Any) -> range:
+    """A Python range."""
+    return range(*(int(b) for b in bounds))
+
+
+def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    """`x` combined over the iterations of loops; what it returns in the last iteration is the result.
+
+    Args:
+        x: a tile computed in the loops.
+        op: the operator that combines, such as np.add.
+        loop_indices: the variables of the loops.
+    """
+    x = on_chip(x, "x", "nl.loop_reduce")
+    for position in loop_indices:
+        if not isinstance(position, LoopIndex):
+            raise InvalidOperand(
+                instruction="nl.loop_reduce", operand="loop_indices", found=describe(position),
+                expected="variables of nl.affine_range or nl.sequential_range loops",
+            )
+    builder = active.builder("nl.loop_reduce")
+    frame = sys._getframe(1)
+    key = ("loop_reduce", id(frame.f_code), frame.f_lasti, *(i.loop for i in loop_indices))
+    total = builder.constants.get(key)
+    if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
+        return tile(total) if total is not None else Absent(x.shape, x.dtype, functional.SBUF)
+    if total is None:
+        kind = dtype_or(dtype, x.dtype, "nl.loop_reduce")
+        total = builder.constants[key] = allocated(x.shape, kind)
+        nisa.tensor_copy(total, x.nki)
+    else:
+        nisa.tensor_tensor(total, total, x.nki, operator(op))
+    return tile(total)

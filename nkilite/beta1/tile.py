@@ -1,0 +1,261 @@
+"""What Beta-1 kernels compute with: tensors in HBM and tiles on chip, indexed by index tensors, assigned to, and joined
+by Python operators.
+
+A tile wraps a view of the tracer. Operators, methods that compute and assignment are defined where instructions are
+(nkilite/beta1/arithmetic.py, assign.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sys import getrefcount
+from typing import Any, NoReturn
+
+import numpy as np
+
+from nkilite.beta1 import select
+from nkilite.beta1.index import Index
+from nkilite.beta1.mask import Box, Mask
+from nkilite.dtypes import DType
+from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber
+from nkilite.ir.types import MemoryRegion
+from nkilite.trace.indexing import of_tensor
+from nkilite.trace.tensor import NkiTensor
+
+_new = object.__new__
+
+
+def _references(held: bool, in_place: bool) -> int:
+    """The references Python itself holds to a value that is assigned, or added in place, here."""
+    seen: list[int] = []
+
+    class Probe:
+        def __setitem__(self, key: Any, value: Any) -> None:
+            seen.append(getrefcount(value))
+
+        def __iadd__(self, value: Any) -> Probe:
+            seen.append(getrefcount(value))
+            return self
+
+    probe = Probe()
+    kept = object()
+    if in_place:
+        if held:
+            probe += kept
+        else:
+            probe += object()
+    elif held:
+        probe[0] = kept
+    else:
+        probe[0] = object()
+    return seen[0]
+
+
+def _of_temporaries(in_place: bool) -> int:
+    """References to a value that no variable holds; 0 where that cannot be told, so that all seem to be held."""
+    temporary = _references(False, in_place)
+    return temporary if temporary < _references(True, in_place) else 0
+
+
+#: References to a new tile at the beginning of `__setitem__` and `__iadd__` if nothing else can see the tile. Only then
+#: may its instruction write elsewhere instead.
+IN_SETITEM, IN_IADD = _of_temporaries(False), _of_temporaries(True)
+
+
+class Tile:
+    """A tensor in HBM, or a tile in SBUF or PSUM.
+
+    Attributes:
+        nki: the tracer's view.
+        made: number of instructions when the one that made this new tile had been recorded, else -1: while no other
+            follows, an assignment can let it write elsewhere.
+        mask: what positions hold something; None for all.
+    """
+
+    __slots__ = ("made", "mask", "nki")
+
+    nki: NkiTensor
+    made: int
+    mask: Mask | None
+
+    # --- attributes -----------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.nki.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.nki.type.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def buffer(self) -> MemoryRegion:
+        return self.nki.type.region
+
+    @property
+    def name(self) -> str:
+        return self.nki.name
+
+    def assert_shape(self, shape: Sequence[int]) -> Tile:
+        """This tile, if it has the shape. Raises ShapeMismatch."""
+        if tuple(shape) != tuple(self.shape):
+            detail = f"the tile has shape {self.shape}, not {tuple(shape)}"
+            raise ShapeMismatch(instruction="assert_shape", detail=detail)
+        return self
+
+    def numpy(self) -> np.ndarray:
+        """The values, while simulating; a copy. Raises TensorAsNumber while a kernel is traced."""
+        return self.nki.numpy()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return repr(self.nki).replace("NkiTensor", "tensor", 1)
+
+    def _refuse(self) -> NoReturn:
+        raise TensorAsNumber(
+            use="a Python number", hint="index with the tile itself, or pass the value as a compile-time argument."
+        )
+
+    __index__ = __int__ = __float__ = _refuse
+
+    # --- views ------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Tile:
+        """Index with ints, slices, index tensors, nl.ds, or tiles of indices.
+
+        Raises:
+            IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex: at once, or for index tensors that leave a
+                dimension when an instruction uses the tile without a mask that keeps them inside.
+        """
+        if key.__class__ is tuple:
+            plain = advanced = True
+            for k in key:
+                if k.__class__ is Index:
+                    plain = False
+                elif k.__class__ is int:
+                    if k < 0:
+                        advanced = False
+                elif k.__class__ is slice:
+                    advanced = False
+                else:
+                    plain = advanced = False
+            if plain:
+                return tile(self.nki[key])
+            view = self.nki
+            if advanced and len(key) == len(view.type.shape):
+                try:
+                    return tile(select.select(view, key))
+                except select.Outside:
+                    return Beyond(view, key)
+        elif key is Ellipsis:
+            return self
+        return subscript[0](self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Copy a tile or a number into the view. See nkilite/beta1/assign.py."""
+        if isinstance(value, Tile) and value.made >= 0 and getrefcount(value) > IN_SETITEM:
+            value.made = -1
+        assign[0](self[key], value)
+
+    def reshape(self, *shape: Any, **named: Any) -> Tile:
+        """The same elements in row-major order under another shape; on chip partitions keep their dimension."""
+        wanted = named["shape"] if named else shape[0] if len(shape) == 1 else shape
+        return tile(self.nki.reshape(tuple(map(int, wanted)) if isinstance(wanted, (tuple, list)) else wanted))
+
+    def expand_dims(self, axis: int) -> Tile:
+        """A view with a dimension of size 1 inserted at `axis`."""
+        return tile(self.nki.expand_dim(axis + self.ndim + 1 if axis < 0 else axis))
+
+    def broadcast_to(self, *shape: Any) -> Tile:
+        """The tile repeated to a shape."""
+        return broadcast[0](self, shape[0] if len(shape) == 1 else shape)
+
+    def astype(self, dtype: Any) -> Tile:
+        """A copy in SBUF with another dtype."""
+        return convert[0](self, dtype)
+
+    def view(self, dtype: Any) -> Tile:
+        """The bits as another dtype."""
+        return tile(self.nki.view(dtype))
+
+    def __iter__(self) -> NoReturn:
+        raise TensorAsNumber(use="an iterable", hint="loop over a range and index the tensor.")
+
+
+def tile(view: NkiTensor) -> Tile:
+    """A tile over a view; half the cost of a constructor."""
+    made = _new(Tile)
+    made.nki, made.made, made.mask = view, -1, None
+    return made
+
+
+class Beyond(Tile):
+    """A subscript whose index tensors leave the tensor; a mask has to keep them inside."""
+
+    __slots__ = ("base", "key")
+
+    def __init__(self, base: NkiTensor, key: tuple) -> None:
+        self.base, self.key, self.made, self.mask = base, key, -1, None
+
+    @property
+    def nki(self) -> NkiTensor:  # type: ignore[override]
+        try:
+            return select.select(self.base, self.key)
+        except select.Outside as found:
+            size = self.base.shape[found.dim]
+            index = found.high if found.high >= size else found.low
+            raise IndexOutOfBounds(index=index, dim=found.dim, size=size, of=of_tensor(self.base)) from None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return select.selected_shape(self.base, self.key)
+
+    @property
+    def dtype(self) -> DType:
+        return self.base.dtype
+
+    @property
+    def buffer(self) -> MemoryRegion:
+        return self.base.buffer
+
+    def cut(self, box: Box) -> NkiTensor:
+        """The view of the positions in a box. Raises IndexOutOfBounds where they leave the tensor, too."""
+        return Beyond(self.base, select.narrowed(self.key, box)).nki
+
+
+def cut(x: Tile, box: Box) -> NkiTensor:
+    """The view of a tile's positions in a box, which may have other ranges where the tile has size 1."""
+    if isinstance(x, Beyond):
+        return x.cut(box)
+    view = x.nki
+    if len(box) != view.ndim:
+        box = (*box[:1], *(range(1),) * (view.ndim - len(box)), *box[1:])
+    return view[tuple(slice(0, 1) if n == 1 else slice(r.start, r.stop) for n, r in zip(view.shape, box, strict=True))]
+
+
+def _undefined(*_: Any) -> NoReturn:
+    raise AssertionError("nkilite.beta1 was not imported")
+
+
+# Set by the modules that know the instructions.
+subscript: list[Callable[[Tile, Any], Tile]] = [_undefined]
+assign: list[Callable[[Tile, Any], None]] = [_undefined]
+broadcast: list[Callable[[Tile, Any], Tile]] = [_undefined]
+convert: list[Callable[[Tile, Any], Tile]] = [_undefined]

@@ -1,0 +1,77 @@
+"""A stand-in for torch_xla and torch_neuronx, made on request: scripts that move tensors to a device stay on the CPU.
+
+`xm.xla_device()` is the CPU, a step marker does nothing, and `torch_neuronx.trace` returns the function it is given.
+Anything else of these packages says that it is the vendor's when it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from nkilite.beta1.kernel import jit
+from nkilite.beta1.vendor import VendorModules, VendorName
+
+_PACKAGES = ("torch_xla", "torch_neuronx")
+
+
+def install() -> None:
+    """Make `import torch_xla` and `import torch_neuronx` find the stand-ins."""
+    if _STUBS in sys.meta_path:
+        return
+    for name in [n for n in sys.modules if n.split(".")[0] in _PACKAGES]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _STUBS)
+
+
+def _cpu(*_: Any, **__: Any) -> Any:
+    import torch
+
+    return torch.device("cpu")
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Steps, barriers and waits: results are there when a call returns."""
+
+
+def _seed() -> int:
+    import torch
+
+    return int(torch.initial_seed() % (1 << 31))
+
+
+def _seeded(seed: int, *_: Any) -> None:
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def _unchanged(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
+    return function
+
+
+_XLA_MODEL: dict[str, Any] = {
+    "xla_device": _cpu,
+    "mark_step": _nothing,
+    "wait_device_ops": _nothing,
+    "rendezvous": _nothing,
+    "get_ordinal": lambda *_: 0,
+    "get_local_ordinal": lambda *_: 0,
+    "xrt_world_size": lambda *_: 1,
+    "is_master_ordinal": lambda *_: True,
+    "get_rng_state": _seed,
+    "set_rng_state": _seeded,
+    "xla_device_hw": lambda *_: "CPU",
+    "optimizer_step": lambda optimizer, *_, **__: optimizer.step(),
+    "master_print": print,
+    "save": lambda *args, **_: __import__("torch").save(*args),
+}
+_NAMES: dict[str, dict[str, Any]] = {
+    "torch_xla": {"device": _cpu, "sync": _nothing, "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0"},
+    "torch_xla.core.xla_model": _XLA_MODEL,
+    "torch_xla.runtime": {"world_size": lambda *_: 1, "global_ordinal": lambda *_: 0},
+    "torch_neuronx": {"trace": _unchanged, "nki_jit": jit, "__version__": "2.0"},
+    "torch_neuronx.xla_impl.ops": {"nki_jit": jit},
+}
+_STUBS = VendorModules(*_PACKAGES, known=_NAMES)

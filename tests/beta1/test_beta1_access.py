@@ -1,0 +1,193 @@
+"""Index tensors, masks, subscripts and block dimensions of Beta 1, against NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from beta1_testing import check, random
+
+from nkilite import beta1 as nki
+from nkilite.beta1 import isa as nisa
+from nkilite.beta1 import language as nl
+from nkilite.errors import IndexOutOfBounds, InvalidIndex, ShapeMismatch
+
+
+def test_affine_subscripts():
+    @nki.jit
+    def kernel(x):
+        rows, columns = x.shape
+        even = nl.ndarray((rows, columns // 2), dtype=x.dtype, buffer=nl.shared_hbm)
+        flipped = nl.ndarray((columns, rows), dtype=x.dtype, buffer=nl.shared_hbm)
+        swapped = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0:rows, 0:columns]
+        half = nl.arange(columns // 2)[None, :]
+        tile = nl.load(x[i_p, i_f])
+        nl.store(even[i_p, half], tile[i_p, 2 * half + 1])
+        nl.store(flipped[i_f, i_p], tile)
+        a, b, c = nl.arange(rows)[:, None, None], nl.arange(3)[None, :, None], nl.arange(4)[None, None, :]
+        turned = nl.ndarray((rows, 12), dtype=x.dtype)
+        turned[a, c * 3 + b] = nl.copy(tile[a, b * 4 + c])
+        nl.store(swapped, value=turned)
+        return even, flipped, swapped
+
+    x = random(5, 12)
+    check(kernel, (x[:, 1::2], x.T, x.reshape(5, 3, 4).transpose(0, 2, 1).reshape(5, 12)), x)
+
+
+@pytest.mark.parametrize("rows", [4, 150])
+def test_ragged_edges(rows):
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0:128, 0:8]
+        for i in nl.affine_range((x.shape[0] + 127) // 128):
+            for j in nl.affine_range((x.shape[1] + 7) // 8):
+                at = x[i * 128 + i_p, j * 8 + i_f]
+                inside = (i * 128 + i_p < x.shape[0]) & (j * 8 + i_f <= x.shape[1] - 1)
+                tile = nl.load(at, mask=inside)
+                nl.store(out[i * 128 + i_p, j * 8 + i_f], nl.square(tile, mask=inside), mask=inside)
+        return out
+
+    x = random(rows, 13)
+    check(kernel, x * x, x)
+
+
+def test_masks_that_are_no_rectangle():
+    @nki.jit
+    def kernel(x):
+        out = nl.zeros(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        upper = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0:6, 0:6]
+        tile = nl.load(x)
+        nl.store(out[i_p, i_f], tile, mask=(i_p > i_f) | (i_f == 5))
+        kept = nl.zeros((6, 6), dtype=x.dtype)
+        kept[i_p, i_f] = nl.copy(tile[i_p, i_f], mask=(i_f >= i_p) & (i_p != 2))
+        nl.store(upper, kept)
+        return out, upper
+
+    x = random(6, 6)
+    p, f = np.mgrid[0:6, 0:6]
+    check(kernel, (np.where((p > f) | (f == 5), x, 0), np.where((f >= p) & (p != 2), x, 0)), x)
+
+
+def test_masked_reductions_leave_out_what_is_masked():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((4, 3), dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0:4, 0:8]
+        tile = nl.load(x[i_p, i_f], mask=i_f < 5)
+        found = nl.ndarray((4, 3), dtype=x.dtype)
+        found[:, 0] = nl.sum(tile, axis=1, mask=i_f < 5)
+        found[:, 1] = nisa.tensor_reduce(np.min, tile[i_p, i_f], axis=(1,), mask=i_f < 5)
+        found[:, 2] = nl.mean(tile, axis=1, mask=i_f < 5)
+        nl.store(out, found)
+        return out
+
+    x = np.abs(random(4, 5)) + 1
+    check(kernel, np.stack([x.sum(1), x.min(1), x.mean(1)], axis=1), x)
+
+
+def test_masks_of_loop_variables_skip_instructions():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        total = nl.zeros(x.shape, dtype=x.dtype)
+        tile = nl.load(x)
+        for i in nl.sequential_range(4):
+            total[...] = nl.add(total, tile, mask=i < 3)
+        nl.store(out, total)
+        return out
+
+    x = random(4, 8)
+    check(kernel, 3 * x, x)
+
+
+def test_block_dimensions():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tiles = nl.ndarray((2, 2, nl.par_dim(4), 6), dtype=x.dtype, buffer=nl.sbuf)
+        sums = nl.zeros((4, nl.par_dim(4), 1), dtype=x.dtype)
+        i_p, i_f = nl.mgrid[0:4, 0:6]
+        for i in nl.affine_range(2):
+            for j in nl.affine_range(2):
+                tiles[i, j, i_p, i_f] = nl.load(x[(2 * i + j) * 4 + i_p, i_f])
+                sums[2 * i + j] = nl.sum(tiles[i, j], axis=1, keepdims=True)
+        for i in range(2):
+            row = tiles[i]
+            for j in range(2):
+                row[j] -= sums[2 * i + j]
+                nl.store(out[(2 * i + j) * 4 + i_p, i_f], row[j, i_p, i_f])
+        return out
+
+    x = random(16, 6)
+    check(kernel, x - x.sum(1, keepdims=True), x)
+
+
+def test_indices_the_device_reads():
+    @nki.jit
+    def kernel(x, order, offsets):
+        gathered = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        scattered = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        picked = nl.ndarray((8, 3), dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.arange(8)[:, None], nl.arange(6)[None, :]
+        at = nl.load(order[i_p])
+        tile = nl.load(x)
+        nl.store(gathered[i_p, i_f], nl.load(x[at[i_p, 0], i_f]))
+        nl.store(scattered[at, i_f], tile)
+        begin = nl.load(offsets)
+        columns = nl.ndarray((8, 3), dtype=x.dtype)
+        for i in nl.affine_range(3):
+            columns[i_p, i] = nisa.tensor_copy_dynamic_src(tile[i_p, begin[0, i] + nl.arange(1)[None, :]])
+        nl.store(picked, columns)
+        return gathered, scattered, picked
+
+    x, order, offsets = random(8, 6), np.array([3, 1, 0, 2, 7, 6, 5, 4], np.int32), np.array([[5, 0, 2]], np.int32)
+    scattered = np.empty_like(x)
+    scattered[order] = x
+    check(kernel, (x[order], scattered, x[:, [5, 0, 2]]), x, order, offsets)
+
+
+@nki.jit
+def leaves(x):
+    i_p, i_f = nl.mgrid[0:4, 0:8]
+    tile = nl.load(x[i_p, i_f + 1])  # leaves
+    nl.store(x, tile)
+
+
+@nki.jit
+def crossed(x):
+    tile = nl.load(x)
+    nl.store(x, tile[nl.arange(4)[None, :], nl.arange(4)[:, None]])  # crossed
+
+
+@nki.jit
+def conjunction(x):
+    i_p, i_f = nl.mgrid[0:4, 0:8]
+    nl.store(x[i_p, i_f], 0.0, mask=(i_p < 2 and i_f < 2))  # conjunction
+
+
+@nki.jit
+def product(x):
+    i_p, i_f = nl.mgrid[0:4, 0:8]
+    nl.load(x[i_p, i_p * i_f])  # product
+
+
+@nki.jit
+def shapes(x):
+    nl.load(x[nl.arange(4)[:, None], nl.arange(4)[:, None] + nl.arange(3)[:, None]])  # shapes
+
+
+@pytest.mark.parametrize(
+    ("kernel", "error"),
+    [
+        (leaves, IndexOutOfBounds), (crossed, InvalidIndex), (conjunction, InvalidIndex), (product, InvalidIndex),
+        (shapes, ShapeMismatch),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_mistakes_are_at_the_users_line(kernel, error):
+    with pytest.raises(error) as caught:
+        kernel(np.ones((4, 8), np.float32))
+    assert caught.value.location.file == __file__
+    assert caught.value.location.source.endswith(f"# {kernel.__name__}")

@@ -1,0 +1,201 @@
+"""Whole kernels in the Beta-1 dialect: matmuls, softmax, loops, grids, arguments that are written, benchmarks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from beta1_testing import check, random
+
+from nkilite import beta1 as nki
+from nkilite.beta1 import compiler as ncc
+from nkilite.beta1 import isa as nisa
+from nkilite.beta1 import language as nl
+from nkilite.beta1 import typing as nt
+from nkilite.errors import InvalidOperand, InvalidReturn, NoBenchmark, TensorAsNumber
+
+
+def test_matmul_accumulates_in_psum():
+    @nki.jit
+    def kernel(lhs_t, rhs):
+        k_size, m_size = lhs_t.shape
+        n_size = rhs.shape[1]
+        out = nl.ndarray((m_size, n_size), dtype=lhs_t.dtype, buffer=nl.shared_hbm)
+        named = nl.ndarray((m_size, n_size), dtype=lhs_t.dtype, buffer=nl.shared_hbm)
+        acc = nl.zeros((m_size, n_size), nl.float32, buffer=nl.psum)
+        other = nl.ndarray((nl.par_dim(m_size), n_size), dtype=np.float32, buffer=ncc.psum.mod_alloc(base_bank=0))
+        i_p, i_m, i_n = nl.arange(4)[:, None], nl.arange(m_size)[None, :], nl.arange(n_size)[None, :]
+        for k in nl.affine_range(k_size // 4):
+            left, right = nl.load(lhs_t[k * 4 + i_p, i_m]), nl.load(rhs[k * 4 + i_p, i_n])
+            acc += nl.matmul(left, right, transpose_x=True)
+            other[...] += nisa.nc_matmul(left, right)
+        nl.store(out, nl.copy(acc, dtype=out.dtype))
+        nl.store(named, nl.copy(other))
+        return out, named
+
+    a, b = random(12, 5), random(12, 7, seed=1)
+    check(kernel, (a.T @ b, a.T @ b), a, b)
+    program = kernel.trace(a, b)
+    assert sum(program.signatures[i.signature.id].name == "memset" for i in program) == 0
+
+
+def test_softmax_and_numpy_functions_on_tiles():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        again = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        powers = np.exp(tile - nl.max(tile, axis=1, keepdims=True))
+        nl.store(out, powers / np.sum(powers, axis=1, keepdims=True))
+        nl.store(again, nl.softmax(tile, axis=-1))
+        return out, again
+
+    x = random(6, 9)
+    powers = np.exp(x - x.max(1, keepdims=True))
+    want = powers / powers.sum(1, keepdims=True)
+    check(kernel, (want, want), x)
+
+
+def test_loops_carry_tiles():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((4, 1), dtype=x.dtype, buffer=nl.shared_hbm)
+        summed = nl.ndarray((4, 2), dtype=x.dtype, buffer=nl.shared_hbm)
+        largest = nl.full((4, 1), -1e9, dtype=x.dtype)
+        total = nl.zeros((4, 2), dtype=np.float32)
+        for i in nl.sequential_range(3):
+            part = nl.load(x[:, i * 2 : (i + 1) * 2])
+            largest[...] = nl.maximum(largest, nl.max(part, axis=1, keepdims=True))
+            total += part
+            reduced = nl.loop_reduce(part, op=np.add, loop_indices=[i])
+        nl.store(out, largest)
+        nl.store(summed, (total + reduced) * 0.5)
+        return out, summed
+
+    x = random(4, 6)
+    check(kernel, (x.max(1, keepdims=True), x[:, :2] + x[:, 2:4] + x[:, 4:]), x)
+
+
+def test_what_a_name_holds_is_its_own():
+    """The instruction that made a tile may only write elsewhere when nobody else can see the tile."""
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        kept = nl.ndarray((4, 8), dtype=x.dtype)
+        tile = nl.exp(nl.load(x))
+        kept[...] = tile
+        kept[...] = nl.multiply(kept, 0.0)
+        nl.store(out, kept + tile)
+        return out
+
+    x = random(4, 8)
+    check(kernel, np.exp(x), x)
+
+
+def test_instructions_return_tiles():
+    @nki.jit
+    def kernel(x, g):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        scan = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        stats = nl.ndarray((4, 2), dtype=x.dtype, buffer=nl.shared_hbm)
+        causal = nl.ndarray((4, 4), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile, row = nl.load(x), nl.load(g.reshape((1, 8)))
+        squares = nl.ndarray((4, 1), dtype=np.float32)
+        nisa.activation_reduce(op=np.square, data=tile, reduce_op=np.add, reduce_res=squares, bias=None)
+        scale = nisa.activation(op=nl.rsqrt, data=squares, scale=1 / 8, bias=nisa.memset((4, 1), 1e-6, np.float32))
+        normal = nisa.tensor_scalar(tile, np.multiply, scale)
+        nl.store(out, nisa.tensor_tensor(normal, row.broadcast_to((4, 8)), np.multiply))
+        nl.store(scan, nisa.tensor_tensor_scan(tile, tile, initial=0, op0=np.multiply, op1=np.add))
+        nl.store(stats, nisa.bn_aggr(nisa.bn_stats(tile)))
+        i_q, i_k = nl.mgrid[0:4, 0:4]
+        transposed = nl.copy(nisa.nc_transpose(tile[i_q, i_k]))
+        kept = nisa.affine_select(pred=(i_q >= i_k) & (i_k > 0), on_true_tile=transposed, on_false_value=-1.0)
+        nl.store(causal, kept)
+        return out, scan, stats, causal
+
+    x, g = random(4, 8), random(8, seed=2)
+    scan = np.zeros_like(x)
+    state = np.zeros(4, np.float32)
+    for i in range(8):
+        scan[:, i] = state = x[:, i] * state + x[:, i]
+    q, k = np.mgrid[0:4, 0:4]
+    causal = np.where((q >= k) & (k > 0), x[:, :4].T, -1)
+    want = x / np.sqrt((x * x).mean(1, keepdims=True) + 1e-6) * g
+    check(kernel, (want, scan, np.stack([x.mean(1), x.var(1)], 1), causal), x, g)
+
+
+def test_grids_share_what_is_in_shared_memory():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        i, j = nl.program_id(0), nl.program_id(axis=1)
+        assert nl.num_programs(axes=[0, 1]) == 6
+        rows, columns = nl.ds(i * 4, 4), slice(j * 5, (j + 1) * 5)
+        nl.store(out[rows, columns], nl.load(x[rows, columns]) + (10 * i + j))
+        return out
+
+    @nki.jit
+    def private(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.private_hbm)
+        nl.store(out, nl.load(x))
+        return out
+
+    x = random(8, 15)
+    want = x + np.kron(10 * np.arange(2)[:, None] + np.arange(3), np.ones((4, 5)))
+    for grid in ((2, 3), (nl.nc(2), 3), (nl.spmd_dim(nl.nc(2), 1), 3)):
+        check(kernel, want, x, grid=grid)
+    with pytest.raises(InvalidReturn, match="every instance"):
+        private[2](x)
+    with pytest.raises(InvalidOperand, match="positive ints"):
+        kernel[0]
+
+
+def test_kernels_that_write_their_arguments():
+    @nki.trace
+    def kernel(x, out):
+        nl.store(out, nl.load(x) * 2)
+
+    x = random(4, 8)
+    for run in (lambda *a: nki.simulate_kernel(kernel, *a), nki.baremetal(kernel)):
+        out = np.zeros_like(x)
+        assert run(x, out) is None
+        np.testing.assert_array_equal(out, 2 * x)
+
+
+def test_tiles_that_are_returned_are_stored():
+    @nki.jit(mode="simulation")
+    def kernel(x):
+        return nl.load(x) + 1
+
+    x = random(4, 8)
+    np.testing.assert_array_equal(kernel(x), x + 1)
+
+
+def test_benchmarks_are_modelled(capsys):
+    @nki.benchmark(warmup=5, iters=10)
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nl.store(out, nl.load(x))
+        return out
+
+    with pytest.raises(NoBenchmark):
+        kernel.benchmark_result  # noqa: B018
+    kernel(nt.tensor[[4, 8], nl.float32])
+    latency = kernel.benchmark_result.nc_latency.get_latency_percentile(99)
+    assert latency > 0
+    assert "modelled" in capsys.readouterr().out
+    x = random(4, 8)
+    np.testing.assert_array_equal(nki.profile(kernel.kernel)(x), x)
+    with pytest.raises(InvalidOperand, match="0 or 1 or 10"):
+        kernel.benchmark_result.nc_latency.get_latency_percentile(33)
+
+
+def test_a_tile_is_no_number():
+    @nki.jit
+    def kernel(x):
+        tile = nl.load(x)
+        return range(tile)  # here
+
+    with pytest.raises(TensorAsNumber) as caught:
+        kernel(random(4, 8))
+    assert caught.value.location.source.endswith("# here")
