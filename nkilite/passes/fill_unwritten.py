@@ -43,13 +43,22 @@ class FillUnwritten:
     def run(self, program: Program) -> Program:
         columns = Columns(program)
         doubtful = _doubtful(program, columns)
-        if not doubtful:
+        if not doubtful or not program.count:
             return program
         all_loops = loops(program)
         places: dict[int, list[int]] = {}  # buffers by the instruction before which they are filled
+        known: dict[tuple, bool] = {}  # where all loops run, it does not matter which instructions the accesses are
         for id, accesses in doubtful.items():
             buffer = program.buffers[id]
-            if _needs_fill(program, buffer, accesses, all_loops):
+            returned = buffer in program.outputs
+            if all(loop.trips for loop in all_loops):
+                key = buffer.type, returned, *[access[1:] for access in accesses]
+                if key not in known:
+                    known[key] = _needs_fill(buffer, accesses, returned, all_loops)
+                needs = known[key]
+            else:
+                needs = _needs_fill(buffer, accesses, returned, all_loops)
+            if needs:
                 places.setdefault(_place(buffer, accesses, all_loops), []).append(id)
         starts = program.starts()
         widths = [s.n_words for s in program.signatures]
@@ -106,7 +115,7 @@ def _doubtful(program: Program, columns: Columns) -> dict[int, list[_Access]]:
     return found
 
 
-def _needs_fill(program: Program, buffer: Buffer, accesses: list[_Access], all_loops: list[Loop]) -> bool:
+def _needs_fill(buffer: Buffer, accesses: list[_Access], returned: bool, all_loops: list[Loop]) -> bool:
     """Whether something is read, or returned, before it is surely written."""
     around = enclosing(all_loops, buffer.loop)
     optional = [loop for loop in all_loops if not loop.trips and loop.number not in around]
@@ -124,7 +133,7 @@ def _needs_fill(program: Program, buffer: Buffer, accesses: list[_Access], all_l
             cover.mark(operand.type, byte_offset)
     if open_loops:
         _, cover = open_loops[0]
-    return buffer in program.outputs and cover.covered(buffer.type, 0) is not Covered.all
+    return returned and cover.covered(buffer.type, 0) is not Covered.all
 
 
 def _place(buffer: Buffer, accesses: list[_Access], all_loops: list[Loop]) -> int:
