@@ -35,9 +35,9 @@ def largest(dtype: DType) -> float:
     return float(ml_dtypes.finfo(dtypes.ELEMENTS[dtype]).max)
 
 
-def headroom(dtype: DType) -> int:
-    """By how much the exponent of a group's scale is below that of its largest value."""
-    return int(np.log2(largest(dtype))) - 1
+def headroom(dtype: DType, spare: int) -> int:
+    """By how much the exponent of a group's scale is below that of its largest value, with `spare` to round up."""
+    return int(np.log2(largest(dtype))) - spare
 
 
 # --- products -----------------------------------------------------------------------------------------------
@@ -175,8 +175,8 @@ def _scale_row(e: Emitter, group: Value) -> Value:
 # --- quantization -------------------------------------------------------------------------------------------
 
 
-def quantize(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
-    """dst = src divided by the scale of its group, four elements to a word."""
+def quantize(kernel: MicroKernel, dst: str, src: str, scale: str, spare: int) -> None:
+    """dst = src divided by the scale of its group (see `headroom`), four elements to a word."""
     e = kernel.e
     pointers = {name: kernel.pointer(name) for name in (dst, src, scale)}
     groups = kernel.operands[src].shape[0] // SHARED
@@ -185,7 +185,7 @@ def quantize(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
         row = e.mul(group.index, e.i64(SHARED))
         starts = {dst: row, src: row, scale: _scale_row(e, group.index)}
         at = {name: e.step(pointers[name], start, kernel.operands[name].strides[0]) for name, start in starts.items()}
-        _quantize_rows(_rows(kernel, at, {dst: SHARED, src: SHARED, scale: 1}), dst, src, scale)
+        _quantize_rows(_rows(kernel, at, {dst: SHARED, src: SHARED, scale: 1}), dst, src, scale, spare)
 
 
 def _rows(kernel: MicroKernel, pointers: dict[str, Value], counts: dict[str, int]) -> MicroKernel:
@@ -197,7 +197,7 @@ def _rows(kernel: MicroKernel, pointers: dict[str, Value], counts: dict[str, int
     return kernel.part(kernel.call, operands, pointers)
 
 
-def _quantize_rows(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
+def _quantize_rows(kernel: MicroKernel, dst: str, src: str, scale: str, spare: int) -> None:
     """Eight rows, and one of scales; rows that are not dense pass through scratch."""
     e = kernel.e
     source = matrix.dense_source(kernel, src)
@@ -211,7 +211,7 @@ def _quantize_rows(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
 
     def piece(index: Value, lanes: int) -> None:
         values = source._replace(pointer=e.step(source.pointer, index, PACKED * source.dtype.itemsize))
-        exponent = _exponent(e, values, lanes, target.dtype)
+        exponent = _exponent(e, values, lanes, headroom(target.dtype, spare))
         bits = e.convert("trunc", exponent, "i8")
         elementwise.store(e, row.dtype, bits, e.step(row.pointer, index, row.column_stride), row.column_stride, "bits")
         _divide(e, values, exponent, target._replace(pointer=e.step(target.pointer, index, target.dtype.itemsize)))
@@ -223,7 +223,7 @@ def _quantize_rows(kernel: MicroKernel, dst: str, src: str, scale: str) -> None:
         matrix.spread(kernel, row, scale)
 
 
-def _exponent(e: Emitter, values: Matrix, lanes: int, dtype: DType) -> Value:
+def _exponent(e: Emitter, values: Matrix, lanes: int, below: int) -> Value:
     """The biased exponents of the scales of `lanes` groups."""
     most = e.const("i16", 0, PACKED * lanes)
     for row in range(SHARED):
@@ -234,7 +234,7 @@ def _exponent(e: Emitter, values: Matrix, lanes: int, dtype: DType) -> Value:
         even, odd = (e.shuffle(most, None, range(half, most.lanes, 2)) for half in (0, 1))
         most = e.maximum(even, odd)
     exponent = e.lshr(e.bitcast(convert.widen(e, values.dtype, most), "i32"), e.i32(23, lanes))
-    return e.maximum(e.sub(exponent, e.i32(headroom(dtype), lanes)), e.i32(0, lanes))
+    return e.maximum(e.sub(exponent, e.i32(below, lanes)), e.i32(0, lanes))
 
 
 def _divide(e: Emitter, values: Matrix, exponent: Value, out: Matrix) -> None:

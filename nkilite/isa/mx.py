@@ -41,7 +41,8 @@ def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None)
 
     The scale of a group is 2 ** (floor(log2(largest magnitude)) - (e - 1)), where e is the exponent of the largest
     element, 8 for float8_e4m3fn and 15 for float8_e5m2: twice the one of the sample algorithm of the OCP
-    specification, so that rounding up never saturates. It is at least 2 ** -127, which is also that of a group of
+    specification, so that rounding up never saturates. (That is NKI since 0.5; the target's quantize_mx_spare_exponent
+    of 0 gives the scale of the specification, which nki-library's goldens of 2.29 have.) It is at least 2 ** -127, which is also that of a group of
     zeros. Elements are src divided by it, rounded to nearest even.
 
     The public pages do not speak of infinities and NaN in `src`. Here both make the group's scale the one of exponent
@@ -94,7 +95,7 @@ def _(call: Signature, dst: np.ndarray, src: np.ndarray, dst_scale: np.ndarray, 
     largest = mx.largest(call.dst.dtype)
     groups = src.astype(np.float32).reshape(src.shape[0] // 8, 8, -1, 4)
     exponents = (np.abs(groups).view(np.uint32) >> 23).max(axis=(1, 3)).astype(np.int32)
-    scales = np.maximum(exponents - mx.headroom(call.dst.dtype), 0)
+    scales = np.maximum(exponents - mx.headroom(call.dst.dtype, call.target.quantize_mx_spare_exponent), 0)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.clip(np.ldexp(groups, 127 - scales[:, None, :, None]), -largest, largest)
     words = scaled.astype(element).reshape(*dst.shape, 4).view(dst.dtype)
@@ -113,7 +114,7 @@ def _(call: Signature) -> Cost:
 
 @quantize_mx.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
-    mx.quantize(kernel, "dst", "src", "dst_scale")
+    mx.quantize(kernel, "dst", "src", "dst_scale", call.target.quantize_mx_spare_exponent)
 
 
 @instruction(

@@ -196,6 +196,11 @@ def _normalize_pattern(arguments: dict[str, Any], instruction: str) -> None:
             instruction=instruction, operand="channel_multiplier", found=arguments["channel_multiplier"],
             expected="an integer",
         ) from None
+    for value in (arguments["channel_multiplier"], *(step for step, _ in pairs)):
+        if not -(1 << 31) <= value < 1 << 31:
+            raise InvalidOperand(
+                instruction=instruction, operand="channel_multiplier or a step", found=value, expected="an int32"
+            )
 
 
 def _integer(value: Any) -> int:

@@ -396,6 +396,7 @@ def _require_generator(call: Signature, engines: Callable[[Target], frozenset[st
 
 def _require_state(call: Signature, operand: str) -> None:
     rules.require_dtype(call, operand, (dtypes.uint32,))
+    rules.require_dimensions(call, operand, 2, 2)
     kind, words = call.arguments[operand], call.registers.free_size
     if kind.free_size != words:
         raise ShapeMismatch(

@@ -185,6 +185,17 @@ def require_engine(call: Signature, *allowed: Engine) -> None:
         )
 
 
+def require_dimensions(call: Signature, operand: str, most: int, fewest: int = 1) -> None:
+    """Raise ShapeMismatch unless a tensor argument (if given) has a number of dimensions, partitions included."""
+    kind = call.arguments[operand]
+    if isinstance(kind, ViewType) and not fewest <= kind.ndim <= most:
+        allowed = f"{most}" if fewest == most else f"at most {most}"
+        raise ShapeMismatch(
+            instruction=instruction_name(call),
+            detail=f"{operand} of shape {kind.shape} has {kind.ndim} dimensions; the instruction takes {allowed}",
+        )
+
+
 def require_capability(call: Signature, has: Callable[[Target], Any], feature: str) -> None:
     """Raise UnsupportedOnTarget unless the chip has what `has` reads off a target."""
     if not has(call.target):

@@ -394,6 +394,7 @@ _EXPONENTIAL_SRC = (
     dtypes.uint16,
     dtypes.uint32,
 )
+_EXPONENTIAL_DIMENSIONS = 4
 _EXPONENTIAL_SUM = (
     dtypes.float8_e4m3, dtypes.float8_e5m2, dtypes.float16, dtypes.bfloat16, dtypes.float32, dtypes.tfloat32,
 )  # fmt: skip
@@ -442,6 +443,8 @@ def exponential(
 def _(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "src")
+    for tile in ("dst", "src"):
+        rules.require_dimensions(call, tile, _EXPONENTIAL_DIMENSIONS)
     rules.require_dtype(call, "dst", _EXPONENTIAL_DST)
     rules.require_dtype(call, "src", _EXPONENTIAL_SRC)
     rules.require_vector(call, "max_value", "src", (dtypes.float32,))

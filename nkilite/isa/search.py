@@ -20,6 +20,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
 MIN_ELEMENTS, MAX_ELEMENTS = 8, 16384
+_DIMENSIONS = 3  # of what is searched, partitions included
 _INDICES = (dtypes.uint16, dtypes.uint32)
 
 
@@ -48,6 +49,8 @@ def max8(dst: NkiTensor, src: NkiTensor, name=None) -> None:
 @max8.check
 def _(call: Signature) -> None:
     _check(call, "src", "dst")
+    rules.require_dimensions(call, "src", _DIMENSIONS)
+    rules.require_dimensions(call, "dst", 2, 2)
     rules.require_dtype(call, "dst", rules.UNPACKED)
 
 
@@ -96,6 +99,9 @@ def nc_find_index8(dst: NkiTensor, data: NkiTensor, vals: NkiTensor, name=None) 
 @nc_find_index8.check
 def _(call: Signature) -> None:
     _check(call, "data", "vals", "dst")
+    for operand in ("data", "vals"):
+        rules.require_dimensions(call, operand, _DIMENSIONS)
+    rules.require_dimensions(call, "dst", 2, 2)
     rules.require_dtype(call, "dst", _INDICES)
 
 

@@ -23,6 +23,7 @@ _MAXIMUM = alu.TABLE["maximum"]
 _COMPARISONS = tuple(alu.TABLE[name] for name in ("equal", "less", "less_equal", "greater", "greater_equal"))
 _PREDICATES = (dtypes.int8, dtypes.uint8, dtypes.int16, dtypes.uint16, dtypes.bool_)
 _SELECTABLE = tuple(d for d in rules.UNPACKED if d not in (dtypes.tfloat32, dtypes.int32, dtypes.uint32))
+_EXACT = 1 << 24
 _FP32_MIN = float(np.finfo(np.float32).min)
 
 _idle, _reset_reduce = reduce_cmd.idle, reduce_cmd.reset_reduce
@@ -213,6 +214,12 @@ def _(call: Signature) -> None:
 @range_select.check_immediates
 def _(call: Signature, range_start: float) -> None:
     rules.require_int32(call, "range_start", range_start)
+    last = range_start + call.on_true_tile.free_size - 1
+    if not -_EXACT <= range_start <= last <= _EXACT:
+        raise InvalidOperand(
+            instruction="nisa.range_select", operand="range_start", found=int(range_start),
+            expected=f"positions within 2**24, where float32 is exact; the last one is {int(last)}",
+        )
 
 
 @range_select.reference

@@ -69,6 +69,7 @@ class Target:
     random_engines: frozenset[str]
     random_state_engines: frozenset[str]
     random_cycles: float
+    quantize_mx_spare_exponent: int
 
     # --- DMA capabilities -----------------------------------------------------------------------------------------
     hardware_dge: bool

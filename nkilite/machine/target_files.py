@@ -29,7 +29,10 @@ _KINDS = {
     "int": "an int", "float": "a number", "str": "a string", "bool": "true or false",
     "tuple[str, ...]": "a list of strings", "tuple[int, ...]": "a list of ints", "frozenset[str]": "a list of strings",
 }
-_MAY_BE_ZERO = frozenset({"sbuf_reserved_bytes", "dma_start_ns", "dma_descriptor_ns", "launch_ns", "teardown_ns"})
+_MAY_BE_ZERO = frozenset({
+    "sbuf_reserved_bytes", "dma_start_ns", "dma_descriptor_ns", "launch_ns", "teardown_ns",
+    "quantize_mx_spare_exponent",
+})  # fmt: skip
 _ENGINES = frozenset({"vector", "gpsimd"})
 _GENERATIONS = range(2, 5)
 _CORES = (1, 2)

@@ -16,6 +16,7 @@ from nkilite.errors import (
     InvalidReturn,
     PartitionsNotAdjacent,
     PartitionStartMisplaced,
+    ShapeMismatch,
     UnsupportedDtype,
     UnsupportedOnTarget,
     WrongMemory,
@@ -163,6 +164,24 @@ def unsigned_scalar(x):
 def running_sum_of_tfloat32(x):
     tile, result = sbuf(dtype=nl.tfloat32), sbuf()
     nisa.tensor_scalar_cumulative(result, tile, nl.add, nl.add, 0.0)  # here
+
+
+@mistake(ShapeMismatch, "src of shape (8, 2, 2, 4) has 4 dimensions; the instruction takes at most 3")
+def search_in_four_dimensions(x):
+    data, result = sbuf((8, 2, 2, 4)), sbuf((8, 8))
+    nisa.max8(result, data)  # here
+
+
+@mistake(InvalidOperand, "range_start is 16777200; expected positions within 2**24")
+def positions_that_float32_rounds(x):
+    tile, bound = sbuf(), sbuf((64, 1))
+    nisa.range_select(tile, tile, nl.less, nl.less, bound, bound, range_start=(1 << 24) - 16)  # here
+
+
+@mistake(InvalidOperand, "channel_multiplier or a step is 4294967296; expected an int32")
+def step_of_33_bits(x):
+    tile = sbuf((64, 8), nl.int32)
+    nisa.iota(tile, [[1, 8]], channel_multiplier=1 << 32)  # here
 
 
 @mistake(InvalidReturn, "a tensor in nl.hbm", "nl.shared_hbm")

@@ -536,3 +536,22 @@ def test_older_chips_have_neither(monkeypatch, target):
     refuses(UnsupportedOnTarget, "trn3", lambda src, words, scales, out: nisa.quantize_mx(words, src, scales))
     refuses(UnsupportedOnTarget, "trn3", lambda src, words, scales, out: nisa.nc_matmul_mx(
         out, words, words, scales, scales))
+
+
+def test_the_scale_of_older_releases(monkeypatch, tmp_path):
+    """One field of a target decides how much room a scale leaves for rounding up."""
+    older = tmp_path / "older.toml"
+    older.write_text('inherits = "trn3"\nquantize_mx_spare_exponent = 0\n')
+
+    def kernel(x):
+        data, scale = nl.ndarray((32, 2), nl.float8_e4m3fn_x4), nl.ndarray((4, 2), nl.uint8)
+        nisa.quantize_mx(data, nl.load(x), scale)
+        out = nl.ndarray(scale.shape, scale.dtype, nl.shared_hbm)
+        nl.store(out, scale)
+        return out
+
+    x = np.full((32, 8), 3.0, np.float16)  # of exponent 1, where the largest element has 8
+    for target, exponent in (("trn3", 1 - 8 + 1), (str(older), 1 - 8)):
+        monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", target)
+        for run in (nki.jit, nki.simulate):
+            assert (run(kernel)(x) == 127 + exponent).all()
