@@ -41,7 +41,7 @@ def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None)
 
     The scale of a group is 2 ** (floor(log2(largest magnitude)) - (e - 1)), where e is the exponent of the largest
     element, 8 for float8_e4m3fn and 15 for float8_e5m2: twice the one of the sample algorithm of the OCP
-    specification, so that rounding up never saturates. (That is NKI since 0.5; quantize_mx_spare_exponent = 0 in a target
+    specification, so that rounding up never saturates. (NKI since 0.5; quantize_mx_spare_exponent = 0 in a target
     gives the scale of the sample, which the goldens of nki-library 2.29 have.) It is at least 2 ** -127, which is also
     that of a group of zeros. Elements are src divided by it, rounded to nearest even.
 
