@@ -10,6 +10,8 @@
 Modules and packages, from the bottom up:
 
     errors      one class per mistake
+    children    processes that a search starts
+    expressions constraints in words
     figures     what can be minimized: names, units, labels
     space       parameters, conditions, constraints; inference; the command line's notation
     outcome     a figure or a typed rejection, and their histogram

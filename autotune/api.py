@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import nkilite as nki
+from autotune import children
 from autotune.database import Database
 from autotune.explore.several import Several
 from autotune.explore.study import TRIALS, Progress, Result, Study
@@ -128,7 +129,9 @@ def search(
 
     Raises:
         NothingLegal: every configuration was rejected; says why and what to change.
+        NestedSearch: in a process that a search has started.
     """
+    children.require_none()
     tuning: Tuning | None = getattr(kernel, "tuning", None)
     if not workloads:
         reference = tuning.reference if tuning is not None else None

@@ -70,6 +70,19 @@ class NotImportable(TuningError, ValueError):
     remedy = "define it at the top level of a module or file."
 
 
+class NestedSearch(TuningError, RuntimeError):
+    template = (
+        "a search was started while another one loads its kernel, whose file starts searches: each would start the "
+        "next, without end."
+    )
+    remedy = "put what starts it under if __name__ == '__main__': in the program, so that loading a kernel runs none."
+
+
+class UntrustedKernel(TuningError, ValueError):
+    template = "study {study!r} is of kernel {kernel!r}, which this worker was not told to run: it may run {allowed}."
+    remedy = "name it with --kernel if it and its file are to be trusted; a worker runs what is named to it alone."
+
+
 class InvalidDatabase(TuningError, ValueError):
     template = "{path} is not a database of trials: {problem}."
     remedy = "autotune run writes one; autotune import adds an export to one."

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from autotune.errors import InvalidParameterSpec, InvalidSpace, NoSpace, UnknownParameter
+from autotune.expressions import Expression
 
 Configuration = dict[str, Any]
 Condition = Union[Callable[..., bool], Mapping[str, Any], str, "Rule"]
@@ -24,7 +25,7 @@ Condition = Union[Callable[..., bool], Mapping[str, Any], str, "Rule"]
 
 @dataclass(frozen=True)
 class Rule:
-    """A predicate over parameters, by name: a function of some of them, or a Python expression."""
+    """A predicate over parameters, by name: a function of some of them, or an expression."""
 
     text: str
     names: frozenset[str]
@@ -35,18 +36,13 @@ class Rule:
         """From a function whose arguments are parameter names, an expression, or {name: value or values}.
 
         Raises:
-            InvalidSpace: the expression does not parse.
+            InvalidSpace: the expression is none (see `autotune.expressions`).
         """
         if isinstance(condition, Rule):
             return condition
         if isinstance(condition, str):
-            try:
-                code = compile(condition, "<constraint>", "eval")
-            except SyntaxError as error:
-                raise InvalidSpace(problem=f"constraint {condition!r} is not an expression: {error.msg}") from None
-            names = frozenset(n for n in code.co_names if n not in _BUILTINS)
-            scope = {"__builtins__": _BUILTINS}
-            return cls(condition, names, lambda c: bool(eval(code, scope, dict(c))))
+            expression = Expression(condition)
+            return cls(condition, expression.names, expression)
         if isinstance(condition, Mapping):
             wanted = {k: v if isinstance(v, (list, tuple, set, range)) else (v,) for k, v in condition.items()}
             text = " and ".join(f"{k} in {list(v)}" for k, v in wanted.items())
@@ -64,9 +60,6 @@ class Rule:
     def admits_strictly(self, configuration: Mapping[str, Any]) -> bool:
         """Whether it holds; a condition on a parameter that is absent does not."""
         return self.names <= configuration.keys() and self.holds(configuration)
-
-
-_BUILTINS = {"abs": abs, "len": len, "max": max, "min": min}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from nkilite.cli.terminal import terminal
 
 from .case import Case, Mode, Result
 from .discover import discover
@@ -30,7 +30,7 @@ def main(
     show_skipped: Annotated[bool, typer.Option(help="Show the cases that are skipped, too.")] = False,
 ) -> None:
     """Run unmodified public NKI kernels on nkilite and compare them with independent references."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal(160)
     cases = [case for case in discover(folders) if _matches(case, filter_)]
     if list_:
         for case in cases:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from nkilite.cli.terminal import Terminal, styled
 
 from .case import Case, Mode, Result, Status
 
@@ -21,7 +22,7 @@ _COLOURS = {
 }
 
 
-def print_report(console: Console, cases: Sequence[Case], results: Sequence[Result], *, show_skipped: bool) -> None:
+def print_report(console: Terminal, cases: Sequence[Case], results: Sequence[Result], *, show_skipped: bool) -> None:
     """Prints the table, then what went wrong, then the summary."""
     by_case: dict[str, dict[Mode, Result]] = {}
     for result in results:
@@ -36,7 +37,7 @@ def print_report(console: Console, cases: Sequence[Case], results: Sequence[Resu
     counts = Counter(result.status for result in results)
     summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
     hidden = f"; {len(skipped)} cases skipped, --show-skipped lists them" if skipped and not show_skipped else ""
-    console.print(f"[bold]{len(rows)} cases, {len(results)} runs: {summary}{hidden}[/bold]")
+    console.print(styled(f"{len(rows)} cases, {len(results)} runs: {summary}{hidden}", "bold"))
 
 
 def write_json(path: Path, cases: Sequence[Case], results: Sequence[Result]) -> None:
@@ -74,8 +75,8 @@ def _table(suite: str, cases: Sequence[Case], modes: Sequence[Mode], results: di
         errors = [r.max_abs_error for r in row.values() if r.max_abs_error is not None]
         relative = [r.max_rel_error for r in row.values() if r.max_rel_error is not None]
         table.add_row(
-            "" if source == previous else escape(source),
-            escape(case.label),
+            "" if source == previous else source,
+            case.label,
             *(_cell(row.get(mode)) for mode in modes),
             f"{max(errors):.2g}" if errors else "",
             f"{max(relative):.2g}" if relative else "",
@@ -85,14 +86,11 @@ def _table(suite: str, cases: Sequence[Case], modes: Sequence[Mode], results: di
     return table
 
 
-def _cell(result: Result | None) -> str:
-    if result is None:
-        return ""
-    colour = _COLOURS.get(result.status, "bold red")
-    return f"[{colour}]{escape(_plain_cell(result))}[/{colour}]"
+def _cell(result: Result | None) -> str | Text:
+    return "" if result is None else styled(_plain_cell(result), _COLOURS.get(result.status, "bold red"))
 
 
-def _print_failures(console: Console, cases: Sequence[Case], results: Sequence[Result]) -> None:
+def _print_failures(console: Terminal, cases: Sequence[Case], results: Sequence[Result]) -> None:
     """One paragraph per distinct failure: what, then the cases and modes it happened in."""
     known = {case.id: case for case in cases}
     failures: dict[tuple[str, str], dict[str, list[Mode]]] = {}
@@ -101,11 +99,11 @@ def _print_failures(console: Console, cases: Sequence[Case], results: Sequence[R
             kind = result.error or result.status.value
             failures.setdefault((kind, result.message), {}).setdefault(result.case, []).append(result.mode)
     for (kind, message), places in failures.items():
-        console.print(f"[bold red]{escape(kind)}[/bold red] {escape(message)}", highlight=False)
+        console.print(styled(kind, "bold red"), message)
         for case_id, modes in places.items():
             case = known[case_id]
             where = ", ".join(mode.value for mode in modes)
-            console.print(f"    {escape(short_path(case.source.path))}  {escape(case.label)}  ({where})")
+            console.print(f"    {short_path(case.source.path)}  {case.label}  ({where})")
 
 
 def write_markdown(path: Path, cases: Sequence[Case], results: Sequence[Result]) -> None:

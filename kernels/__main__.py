@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from kernels import GALLERY
+from nkilite.cli.terminal import terminal
 from nkilite.isa import engine
 from nkilite.profiling import summarize
 from nkilite.testing import check
@@ -27,7 +27,7 @@ WIDTH = 140  # columns the tables need; logs have no width of their own
 
 def main() -> int:
     """Show the table; the exit status is 1 if a result is wrong."""
-    console = Console(width=max(Console().width, WIDTH))
+    console = terminal(WIDTH)
     answers = Table(title="Answers and speed on this CPU (float32, cpu-measured)")
     for heading in ("kernel", "sizes", "result", "first call", "compiled", "NumPy", "NumPy / compiled"):
         answers.add_column(heading, justify="left" if heading in ("kernel", "sizes", "result") else "right")

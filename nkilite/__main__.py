@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from nkilite.cli import cache, gallery
 from nkilite.cli.compile import compile
+from nkilite.cli.failure import run_command
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
 from nkilite.cli.targets import targets
-from nkilite.errors import NkiError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,10 +28,7 @@ app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_
 
 def main() -> None:
     """Entry point of the `nkilite` command. The errors of nkilite say all a user needs, without a traceback."""
-    try:
-        app(prog_name="nkilite")
-    except NkiError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    run_command(app, "nkilite")
 
 
 if __name__ == "__main__":

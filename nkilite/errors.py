@@ -46,7 +46,7 @@ class NkiError(Exception):
         super().__init__(self._message())
 
     def _message(self) -> str:
-        lines = [self.template.format(**self.fields)]
+        lines = [_filled(self.template, self.fields)]
         if self.location.line:
             lines.append(f"  at {self.location}")
             if self.location.source:
@@ -54,7 +54,7 @@ class NkiError(Exception):
         made = self.fields.get("made_at")
         if made is not None and made != self.location:
             lines.append(f"  the view was made at {made}")
-        fix = self.fields.get("fix") or self.remedy.format(**self.fields)
+        fix = self.fields.get("fix") or _filled(self.remedy, self.fields)
         if fix:
             lines.append(f"  fix: {fix}" if fix.endswith((".", "?")) else f"  fix: {fix}.")
         return plain("\n".join(lines))
@@ -72,6 +72,14 @@ class NkiError(Exception):
 
     def _state(self) -> dict[str, Any]:
         return {**vars(self), "__cause__": self.__cause__, "__suppress_context__": self.__suppress_context__}
+
+
+def _filled(template: str, fields: Mapping[str, Any]) -> str:
+    """A template with its values, also those that cannot be shown as it says."""
+    try:
+        return template.format(**fields)
+    except Exception:
+        return template.format(**{name: describe(value) for name, value in fields.items()})
 
 
 def _restored(kind: type[_Error], args: tuple[Any, ...], state: Mapping[str, Any]) -> _Error:
@@ -101,7 +109,10 @@ def describe(value: Any) -> str:
         if kind == "NkiTensor":
             return f"a tensor {value.dtype} {tuple(value.shape)} in {str(value.buffer).upper()}"
         return f"an array {value.dtype} {tuple(value.shape)} ({kind})"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # of the user's own class, or a number of too many digits
+        text = hex(value) if isinstance(value, int) else "whose repr fails"
     return f"{kind} {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}"
 
 
@@ -156,6 +167,11 @@ class UnsupportedArgument(ArgumentError, TypeError):
         "pass NumPy, torch (CPU) or JAX arrays for tensors, and numbers, strings, None, enums, functions, "
         "dataclasses, tuples, lists or dicts for compile-time values."
     )
+
+
+class NotAnArray(ArgumentError, TypeError):
+    template = "argument {name!r} of kernel {kernel!r} is {found}, and the kernel uses it as a tensor{use}."
+    remedy = "pass an array, for example numpy.array(..., numpy.float32): only arrays become tensors."
 
 
 class InvalidCall(ArgumentError, TypeError):

@@ -10,7 +10,10 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 _internal: dict[str, bool] = {}
 _DECORATOR_LINES = 50  # looked through for the def below them
 _CALL = "__call__"
@@ -44,10 +47,15 @@ def is_internal(file: str) -> bool:
     return known
 
 
+def _passes_on(file: str) -> bool:
+    """Whether the user's line is further out: NumPy's functions, too, call methods of what they are given."""
+    return is_internal(file) or file.startswith(_NUMPY)
+
+
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The innermost frame outside nkilite, or None when there is none."""
+    """The innermost frame of the user's, or None when there is none."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and is_internal(frame.f_code.co_filename):
+    while frame is not None and _passes_on(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def plain(text: str) -> str:
     """`text` with every character that is not printed, but for newlines and tabs, as the escape of a Python string.
@@ -12,3 +14,12 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain_json(value: Any) -> Any:
+    """JSON data with all of its strings plain."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, dict):
+        return {plain_json(k): plain_json(v) for k, v in value.items()}
+    return [plain_json(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -35,6 +35,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # The same for the tuner, module by module: each may import what stands on the lines before its own.
 TUNER = [
     ["errors"],
+    ["children", "expressions"],
     ["figures"],
     ["space", "outcome"],
     ["context"],
@@ -52,6 +53,8 @@ TUNER = [
     ["plots.data"],
     ["plots.page", "plots.images"],
     ["plots"],
+    ["shared.addresses"],
+    ["shared.tokens"],
     ["shared.storage"],
     ["shared.claims"],
     ["shared.specification"],
@@ -64,11 +67,12 @@ TUNER = [
 TUNER_LEVEL = {name: level for level, names in enumerate(TUNER) for name in names}
 PUBLIC = {
     "nkilite",
-    "nkilite.cli.specs",
+    "nkilite.cli.failure",
+    "nkilite.cli.specs", "nkilite.cli.terminal",
     "nkilite.errors",
     "nkilite.isa",
     "nkilite.language",
-    "nkilite.location",
+    "nkilite.location", "nkilite.plain",
     "nkilite.profiling",
     "nkilite.testing",
     "nkilite.typing",

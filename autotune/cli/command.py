@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from autotune.cli.joining import STORAGE_HELP, dashboard, proxy, worker
 from autotune.cli.present import Bar, console, show_comparison, show_database, show_files, show_result
@@ -19,11 +17,13 @@ from autotune.figures import CHIPS
 from autotune.measure.timing import Protocol
 from autotune.plots import FORMATS
 from autotune.plots import write as write_plots
+from autotune.shared.addresses import hidden
 from autotune.shared.claims import LEASE
 from autotune.shared.coordinator import distribute
 from autotune.shared.specification import Specification
 from autotune.shared.worker import URL_VARIABLE
-from nkilite.errors import NkiError
+from nkilite.cli.failure import run_command
+from nkilite.cli.terminal import say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,7 +101,7 @@ def run(
             raise typer.Exit(INTERRUPTED) from None
         show_result(terminal, result)
         if plots is not None:
-            show_files(terminal, write_plots(kept, plots, contexts=result.contexts))
+            show_files(write_plots(kept, plots, contexts=result.contexts))
 
 
 @app.command()
@@ -124,9 +124,7 @@ def plot(
 ) -> None:
     """Pictures of finished trials: history, parallel coordinates, importance, Pareto front, heat map."""
     names = [a for a in axes.split(",") if a]
-    show_files(
-        console(), write_plots(_existing(database), out, kernel=kernel, formats=formats.split(","), axes=names)
-    )
+    show_files(write_plots(_existing(database), out, kernel=kernel, formats=formats.split(","), axes=names))
 
 
 @app.command()
@@ -150,7 +148,7 @@ def export(
 ) -> None:
     """Write the best configurations as JSON, to be checked into a repository and read by NKILITE_TUNED."""
     count = _existing(database).export(path, kernel)
-    typer.echo(f"{count} configuration(s) written to {path}")
+    say(f"{count} configuration(s) written to {path}")
 
 
 @app.command("import")
@@ -161,7 +159,7 @@ def import_(
     """Add the configurations of an export to a database."""
     with Database(database) as held:
         count = held.load(path)
-    typer.echo(f"{count} new configuration(s) from {path}")
+    say(f"{count} new configuration(s) from {path}")
 
 
 app.command()(worker)
@@ -177,11 +175,7 @@ def _existing(path: Path) -> Database:
 
 def main() -> None:
     """Entry point of the `autotune` command."""
-    try:
-        app(prog_name="autotune")
-    except NkiError as error:
-        Console(stderr=True, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False, highlight=False)
-        sys.exit(1)
+    run_command(app, "autotune", hidden)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import typer
 from autotune.shared import dashboard as boards
 from autotune.shared.storage import GRPC_PORT, serve
 from autotune.shared.worker import URL_VARIABLE, work
+from nkilite.cli.terminal import say
 
 STORAGE_HELP = "journal:///path/study.log, postgresql://, mysql://, sqlite:///path or grpc://host:port."
 StorageOption = Annotated[str, typer.Option("--storage", envvar=URL_VARIABLE, help=STORAGE_HELP)]
@@ -19,14 +20,17 @@ StorageOption = Annotated[str, typer.Option("--storage", envvar=URL_VARIABLE, he
 
 def worker(
     storage: StorageOption,
+    kernel: Annotated[
+        list[str],
+        typer.Option(help="MODULE:KERNEL or FILE.py:KERNEL that may be run here, whatever the storage says; several."),
+    ],
     study: Annotated[str | None, typer.Option(help="Its name; the last one that is running by default.")] = None,
-    kernel: Annotated[str | None, typer.Option(help="Where the kernel is here, if not where the study says.")] = None,
     database: Annotated[Path | None, typer.Option("--database", "-d", help="Known trials, only read.")] = None,
 ) -> None:
     """Work on a study that `autotune run --storage` started, here or on another machine."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # lets go of what it was trying
-    name, tried = work(storage, study, kernel, database)
-    typer.echo(f"{name}: {tried} configuration(s) tried here")
+    name, tried = work(storage, kernel, study, database)
+    say(f"{name}: {tried} configuration(s) tried here")
 
 
 def proxy(
@@ -34,8 +38,8 @@ def proxy(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "localhost",
     port: Annotated[int, typer.Option()] = GRPC_PORT,
 ) -> None:
-    """Serve a database to many workers as grpc://host:port."""
-    serve(storage, host, port)
+    """Serve a database as grpc://host:port to everybody who has the token: that in AUTOTUNE_TOKEN, or a new one."""
+    serve(storage, host, port, lambda token: say(f"AUTOTUNE_TOKEN={token}"))
 
 
 def dashboard(

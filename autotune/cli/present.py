@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -17,6 +16,8 @@ from autotune.explore.study import Result
 from autotune.figures import CPU_MEASURED, SBUF, Figure, figure_named
 from autotune.objective import Candidate
 from autotune.outcome import Outcome
+from nkilite.cli.terminal import Terminal, say
+from nkilite.cli.terminal import terminal as wide_terminal
 
 SHOWN = 5
 FRONT_SHOWN = 20
@@ -26,11 +27,11 @@ WIDTH = 160
 class Bar:
     """A progress bar with the best figure so far and the time left; a context manager and a study's `on_trial`."""
 
-    def __init__(self, console: Console, label: str) -> None:
+    def __init__(self, console: Terminal, label: str) -> None:
         self._label = label
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[best]}"), TextColumn("{task.fields[left]}"), console=console, auto_refresh=False,
+            _column("description"), BarColumn(), _column("completed"), _column("fields[best]"),
+            _column("fields[left]"), console=console, auto_refresh=False,
         )
         self._task = self._progress.add_task("tuning", total=None, visible=False, best="", left="")
 
@@ -53,13 +54,17 @@ class Bar:
         )
 
 
-def console() -> Console:
+def _column(name: str) -> TextColumn:
+    shown = "{task.completed}/{task.total}" if name == "completed" else f"{{task.{name}}}"
+    return TextColumn(shown, markup=False)
+
+
+def console() -> Terminal:
     """The terminal; wide enough for tables where there is none."""
-    found = Console()
-    return found if found.is_terminal else Console(width=WIDTH)
+    return wide_terminal(WIDTH)
 
 
-def show_result(console: Console, result: Result) -> None:
+def show_result(console: Terminal, result: Result) -> None:
     """The final table: best, front, default, speed-up, ties; and the histogram of rejections."""
     title = f"{result.kernel} on {'; '.join(result.workloads)}: {result.objective}, {result.label}"
     figures = result.best.figures
@@ -102,7 +107,7 @@ def show_result(console: Console, result: Result) -> None:
         console.print("interrupted; run again with --resume to continue")
 
 
-def show_rejections(console: Console, counts: Mapping[Any, int], examples: Mapping[Any, str]) -> None:
+def show_rejections(console: Terminal, counts: Mapping[Any, int], examples: Mapping[Any, str]) -> None:
     """The histogram of reasons, with an example of each."""
     if not counts:
         return
@@ -114,13 +119,13 @@ def show_rejections(console: Console, counts: Mapping[Any, int], examples: Mappi
     console.print(table)
 
 
-def show_files(console: Console, paths: Iterable[Path]) -> None:
+def show_files(paths: Iterable[Path]) -> None:
     """Names of files written, one per line."""
     for path in paths:
-        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+        say(f"written: {path}")
 
 
-def show_database(console: Console, database: Database, contexts: Iterable[Context]) -> None:
+def show_database(console: Terminal, database: Database, contexts: Iterable[Context]) -> None:
     """One row per context: trials, best, default."""
     table = Table("kernel", "arguments", "objective", "trials", "best", "default", "speed-up", "configuration")
     for context in contexts:
@@ -139,7 +144,7 @@ def show_database(console: Console, database: Database, contexts: Iterable[Conte
         console.print(f"{database.damaged} damaged line(s) skipped: the end of a run that was killed")
 
 
-def show_comparison(console: Console, names: tuple[str, str], pairs: Iterable[tuple[Choice, Choice]]) -> int:
+def show_comparison(console: Terminal, names: tuple[str, str], pairs: Iterable[tuple[Choice, Choice]]) -> int:
     """Best configurations of two databases side by side; returns how many contexts they share."""
     table = Table("kernel", "arguments", "objective", *names, "ratio", "configurations")
     count = 0

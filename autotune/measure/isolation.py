@@ -7,14 +7,15 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from autotune import children
 from autotune.errors import NotImportable
 from autotune.measure.measuring import Load
+from nkilite.errors import NkiError
 
 _PROGRAM = "from autotune.measure.measuring import main; main()"  # not -m: its classes must be those it is sent
 START_SECONDS = 120.0  # imports and reading the workloads, on a busy machine
@@ -66,11 +67,8 @@ class Measurer:
             return
         ours, theirs = socket.socketpair()
         with theirs:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment,
-                start_new_session=True,  # Ctrl-C is the parent's to handle
+            self._process = children.start(
+                _PROGRAM, str(theirs.fileno()), environment={}, pass_fds=[theirs.fileno()]
             )
         self._connection = Connection(ours.detach())
 
@@ -121,6 +119,8 @@ class Measurer:
             if self._process.poll() is None:
                 self._process.kill()
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             self._process = None
 
 
@@ -129,6 +129,7 @@ def start_all(measurers: Sequence[Measurer]) -> None:
 
     Raises:
         NotImportable: one cannot load the kernel.
+        NestedSearch: this process is one, or to load the kernel runs a search.
     """
     new = [m for m in measurers if not m.ready]
     for measurer in new:
@@ -138,9 +139,15 @@ def start_all(measurers: Sequence[Measurer]) -> None:
             for measurer, request in zip(new, requests, strict=True):
                 measurer.send(request)
             for measurer in new:
-                measurer.receive(START_SECONDS)
+                answer = measurer.receive(START_SECONDS)
+                if isinstance(answer, NkiError):
+                    raise answer
         for measurer in new:
             measurer.ready = True
+    except NkiError:
+        for measurer in new:
+            measurer.close()
+        raise
     except (Crashed, TimedOut) as error:
         kernel = new[0].first[0].kernel
         raise NotImportable(kernel=kernel, problem=f"{error}; its standard error says why") from None

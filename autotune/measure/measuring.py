@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from autotune import children
 from autotune.context import canonical
+from autotune.errors import NestedSearch
 from autotune.figures import ERROR
 from autotune.measure import correctness
 from autotune.measure.timing import Protocol, Spread
@@ -149,7 +151,10 @@ class Server:
     def answer(self, request: Load | Measure | Judge | Expect | Interleave) -> Any:
         """What the request's docstring says; an Outcome where the kernel fails."""
         if isinstance(request, Load):
-            self.subjects.append(Subject(request))
+            try:
+                self.subjects.append(Subject(request))
+            except NestedSearch as mistake:
+                return mistake
             return None
         if isinstance(request, Interleave):
             return self._interleave(request)
@@ -238,5 +243,6 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     """Entry point of the process; its only argument is the descriptor of the connection."""
+    children.begin()
     os.dup2(2, 1)
     serve(Connection(int(sys.argv[1])))

@@ -10,9 +10,11 @@ from typing import Any
 from autotune.errors import MissingLibrary
 from autotune.figures import Figure
 from autotune.plots.data import Grid, Tuned
+from nkilite.plain import plain
 
 try:
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -32,6 +34,9 @@ def write(tuned: Tuned, stem: Path, axes: Sequence[str]) -> list[Path]:
     def save(picture: Any, name: str) -> None:
         shown = picture.figure
         shown.suptitle(tuned.title, fontsize=9)
+        for text in shown.findobj(Text):  # a dollar sign begins no formula
+            text.set_parse_math(False)
+            text.set_text(plain(text.get_text()))
         shown.set_size_inches(*SIZE)
         path = stem.with_name(f"{stem.name}-{name}.png")
         shown.savefig(path, dpi=DPI, bbox_inches="tight")

@@ -11,6 +11,7 @@ from typing import Any
 from autotune.errors import MissingLibrary
 from autotune.figures import Figure
 from autotune.plots.data import Grid, Tuned
+from nkilite.plain import plain
 
 try:
     import plotly.graph_objects as go
@@ -35,9 +36,9 @@ td, th {{ padding: 0 1em 0 0; text-align: left; }}
 
 def write(tuned: Tuned, stem: Path, axes: Sequence[str]) -> list[Path]:
     """The page of a context; it needs no network."""
-    parts = [f"<p>{html.escape(_account(tuned))}</p>"]
+    parts = [f"<p>{_text(_account(tuned))}</p>"]
     for figure in tuned.figures:
-        parts.append(f"<h2>{html.escape(figure.title)}</h2>")
+        parts.append(f"<h2>{_text(figure.title)}</h2>")
         parts += [_embedded(p) for p in _pictures(tuned, figure, axes)]
     if tuned.fronts is not None:
         parts.append("<h2>Pareto front</h2>")
@@ -45,15 +46,20 @@ def write(tuned: Tuned, stem: Path, axes: Sequence[str]) -> list[Path]:
     if tuned.rejections.total:
         parts.append("<h2>Rejected configurations</h2>")
         rows = [
-            f"<tr><td>{html.escape(reason.value)}</td><td>{count}</td>"
-            f"<td>{html.escape((tuned.rejections.examples[reason].splitlines() or [''])[0])}</td></tr>"
+            f"<tr><td>{_text(reason.value)}</td><td>{count}</td>"
+            f"<td>{_text((tuned.rejections.examples[reason].splitlines() or [''])[0])}</td></tr>"
             for reason, count in tuned.rejections.counts.items()
         ]
         parts.append(f"<table><tr><th>reason</th><th>count</th><th>for example</th></tr>{''.join(rows)}</table>")
     path = stem.with_name(f"{stem.name}.html")
-    page = _PAGE.format(title=html.escape(tuned.title), library=get_plotlyjs(), body="\n".join(parts))
+    page = _PAGE.format(title=_text(tuned.title), library=get_plotlyjs(), body="\n".join(parts))
     path.write_text(page, encoding="utf-8")
     return [path]
+
+
+def _text(text: str) -> str:
+    """Text as HTML."""
+    return html.escape(plain(text))
 
 
 def _account(tuned: Tuned) -> str:
@@ -65,7 +71,23 @@ def _account(tuned: Tuned) -> str:
 
 def _embedded(picture: Any) -> str:
     picture.update_layout(template="plotly_white", margin={"t": 60})
-    return picture.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+    return _as_text(picture).to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+
+
+def _as_text(picture: Any) -> Any:
+    """The picture with every string in it as text: plotly takes some HTML in strings, such as links, for markup."""
+    return go.Figure(_escaped(picture.to_plotly_json()), skip_invalid=True)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return html.escape(plain(value).replace("<br>", "\n"), quote=False).replace("\n", "<br>")  # optuna's own breaks
+    if isinstance(value, dict):
+        return {name: v if name in _NOT_SHOWN else _escaped(v) for name, v in value.items()}
+    return [_escaped(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+_NOT_SHOWN = {"template", "hovertemplate", "texttemplate"}
 
 
 def _pictures(tuned: Tuned, figure: Figure, axes: Sequence[str]) -> list[Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from autotune import children
 from autotune.context import canonical
 from autotune.database import Database, Trial
 from autotune.errors import InvalidStorage, WorkersLost
@@ -30,8 +30,8 @@ DISMISSAL = 5.0  # seconds a worker has to let go of what it was trying
 class Crew:
     """Local worker processes; one that is killed is replaced."""
 
-    def __init__(self, url: str, study: str, count: int, database: Path | None) -> None:
-        self._url, self._study, self._database = url, study, database
+    def __init__(self, url: str, study: str, kernel: str, count: int, database: Path | None) -> None:
+        self._url, self._study, self._kernel, self._database = url, study, kernel, database
         self._restarts = RESTARTS * count
         self._idle = False
         self._processes: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
@@ -40,12 +40,10 @@ class Crew:
             self._start()
 
     def _start(self) -> None:
-        path = os.pathsep.join(p or os.getcwd() for p in sys.path)
         said = tempfile.TemporaryFile()  # noqa: SIM115, closed when the process has ended
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, self._study, str(os.getpid()), str(self._database or "")],
-            env={**os.environ, "PYTHONPATH": path, URL_VARIABLE: self._url}, stdin=subprocess.DEVNULL,
-            stdout=said, stderr=said, start_new_session=True,  # Ctrl-C is the coordinator's to handle
+        process = children.start(
+            _PROGRAM, self._study, self._kernel, str(self._database or ""), environment={URL_VARIABLE: self._url},
+            stdout=said, stderr=said,
         )
         self._processes.append((process, said))
 
@@ -161,7 +159,7 @@ class Coordinator(Member):
     def _search(self, started: float, on_trial: Callable[[Progress], Any]) -> bool:
         """Watch workers until the budget or the space is spent."""
         self.open()
-        crew = Crew(self.url, self.shared.name, self.workers, self.database.path)
+        crew = Crew(self.url, self.shared.name, self.specification.kernel, self.workers, self.database.path)
         state = FINISHED
         try:
             while True:
@@ -208,8 +206,9 @@ def distribute(
         database, resume, on_trial: as of `autotune.search`.
 
     Raises:
-        InvalidStorage, MissingExtra, StorageLost, StudyMismatch, WorkersLost, NothingLegal.
+        InvalidStorage, MissingExtra, StorageLost, StudyMismatch, WorkersLost, NothingLegal, NestedSearch.
     """
+    children.require_none()
     held = database if isinstance(database, Database) else Database(database)
     try:
         coordinator = Coordinator(storage, specification, held, study, workers, resume)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from autotune import children
 from autotune.api import objective_named
 from autotune.context import Context, digest
 from autotune.database import Database
-from autotune.errors import StudyMismatch
+from autotune.errors import StudyMismatch, UntrustedKernel
 from autotune.explore.study import TRIALS, Progress, Result, Study
 from autotune.measure.timing import Protocol
 from autotune.objective import Objective, Workload
@@ -58,10 +59,30 @@ class Specification:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Specification:
-        known = {f.name for f in fields(cls)}
+    def from_json(cls, stored: Mapping[str, Any], study: str) -> Specification:
+        """The specification that a study was started with.
+
+        Raises:
+            StudyMismatch: the storage holds something else in its place.
+        """
+        known = {f.name: str(f.type) for f in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known}
+        for name, value in values.items():
+            if not _is_of(value, known[name]):
+                raise StudyMismatch(study=study, difference=f"{name} is {value!r} there, which is no {known[name]}")
         return cls(**values)
+
+    def among(self, kernels: Sequence[str], study: str) -> Specification:
+        """The same of the kernel that has its name among others, wherever that is: it alone is loaded.
+
+        Raises:
+            UntrustedKernel: there is none.
+        """
+        name = self.kernel.rpartition(":")[2]
+        for kernel in kernels:
+            if kernel.rpartition(":")[2] == name:
+                return replace(self, kernel=kernel)
+        raise UntrustedKernel(study=study, kernel=self.kernel, allowed=", ".join(kernels) or "none")
 
     def load(self) -> tuple[list[Workload], Space]:
         """The workloads and the space.
@@ -69,7 +90,8 @@ class Specification:
         Raises:
             UnknownKernel, InvalidShapes, InvalidArgumentSpec, InvalidParameterSpec, InvalidSpace, NoSpace.
         """
-        kernel = load_kernel(self.kernel)
+        with children.loading():
+            kernel = load_kernel(self.kernel)
         workloads = [workload_from(kernel, s, self.dtype, fixed=self.arguments) for s in self.shapes]
         return workloads, space_from(kernel, self.parameters, self.constraints)
 
@@ -109,6 +131,16 @@ class Specification:
         return f"{self.kernel.rpartition(':')[2]}-{digest([words, self.identity(contexts, space)])}"
 
 
+def _is_of(value: Any, kind: str) -> bool:
+    """Whether a value read from JSON is of a field's type."""
+    if kind.startswith("tuple"):
+        return isinstance(value, tuple) and all(isinstance(v, str) for v in value)
+    if value is None:
+        return kind.endswith("None")
+    types: Any = {"str": str, "int": int, "float": (int, float), "bool": bool}[kind.partition(" ")[0]]
+    return isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
+
+
 def space_digest(space: Space) -> str:
     """Equal for equal spaces, as far as text tells."""
     parameters = [
@@ -135,6 +167,3 @@ def require_equal(study: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
         raise StudyMismatch(study=study, difference="the search space is another than where it was started")
 
 
-def elsewhere(specification: Specification, kernel: str | None) -> Specification:
-    """The specification with the kernel at another place, such as a checkout in another folder."""
-    return specification if kernel is None else replace(specification, kernel=kernel)

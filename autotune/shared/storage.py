@@ -13,8 +13,8 @@ import errno
 import fcntl
 import functools
 import os
-import re
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -25,13 +25,13 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from autotune.errors import InvalidStorage, MissingExtra, StorageLost
+from autotune.shared.addresses import hidden, remember, shown
 
 GRPC_PORT = 13000
 GRPC_SECONDS = 10.0  # within which a server has to answer
 SQLITE_SECONDS = 60.0  # writers wait for each other
 _DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql", "MySQLdb")}
 _LIBRARIES = {"grpc", "sqlalchemy"}  # whose exceptions tell that a storage is out of reach
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 class FileLock(JournalFileOpenLock):
@@ -74,7 +74,7 @@ class _Reached:
                 return method(*args, **kwargs)
             except Exception as error:
                 if _tells_of_loss(error):
-                    raise StorageLost(problem=_problem(error)) from error
+                    raise StorageLost(problem=_problem(error)) from None  # drivers may name passwords
                 raise
 
         return call
@@ -106,6 +106,7 @@ def open_storage(url: str) -> BaseStorage:
         MissingExtra: its driver is not installed.
     """
     quiet()
+    remember(url)
     scheme = url.partition("://")[0] if "://" in url else ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -117,12 +118,12 @@ def open_storage(url: str) -> BaseStorage:
             if scheme.partition("+")[0] in ("postgresql", "mysql", "sqlite"):
                 return _database(url)
         except ImportError as error:
-            raise MissingExtra(extra="storage", what=hidden(url), problem=error) from None
+            raise MissingExtra(extra="storage", what=shown(url), problem=hidden(str(error))) from None
         except (OSError, ValueError) as error:
             if isinstance(error, InvalidStorage):
                 raise
-            raise InvalidStorage(url=hidden(url), problem=error) from None
-    raise InvalidStorage(url=hidden(url), problem="of no known kind")
+            raise InvalidStorage(url=shown(url), problem=hidden(str(error))) from None
+    raise InvalidStorage(url=shown(url), problem="of no known kind")
 
 
 def _journal(path: str) -> BaseStorage:
@@ -158,13 +159,26 @@ def _proxy(url: str) -> BaseStorage:
         raise ValueError("there is no host")
     if find_spec("grpc") is None:
         raise ModuleNotFoundError("grpcio is not installed")
-    storage = optuna.storages.GrpcStorageProxy(host=parts.hostname, port=parts.port or GRPC_PORT)
+    import grpc
+
+    from autotune.shared.tokens import TOKEN_VARIABLE, Client
+
+    storage = Client(parts.hostname, parts.port or GRPC_PORT, os.environ.get(TOKEN_VARIABLE, ""))
     storage.wait_server_ready(GRPC_SECONDS)
+    try:
+        storage.get_all_studies()
+    except grpc.RpcError as error:
+        code = getattr(error, "code", None)
+        if callable(code) and code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise ValueError(f"set {TOKEN_VARIABLE} to the token that autotune proxy has") from None
+        raise ValueError(_problem(error)) from None
     return storage
 
 
-def serve(url: str, host: str, port: int) -> None:
-    """Answer gRPC clients from a storage until the process ends.
+def serve(url: str, host: str, port: int, tell: Callable[[str], Any] = lambda token: None) -> None:
+    """Answer gRPC clients from a storage until the process ends; those that have the token.
+
+    It is that of the environment, or a new one, which `tell` is called with.
 
     Raises:
         InvalidStorage: a journal, which cannot be served, or nothing answers there.
@@ -172,17 +186,16 @@ def serve(url: str, host: str, port: int) -> None:
     """
     storage = open_storage(url)
     if isinstance(storage, JournalStorage):
-        raise InvalidStorage(url=url, problem="optuna's proxy serves databases, not journals")
+        raise InvalidStorage(url=shown(url), problem="optuna's proxy serves databases, not journals")
     if find_spec("grpc") is None:
         raise MissingExtra(extra="storage", what="the proxy", problem="grpcio is not installed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.run_grpc_proxy_server(storage, host=host, port=port)
+    from autotune.shared import tokens
 
-
-def hidden(url: str) -> str:
-    """A URL without its user and password."""
-    return _CREDENTIALS.sub("", url)
+    token = os.environ.get(tokens.TOKEN_VARIABLE)
+    if not token:
+        token = tokens.new_token()
+        tell(token)
+    tokens.serve(storage, host, port, token)
 
 
 def quiet() -> None:

@@ -7,14 +7,17 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from autotune import children
 from autotune.context import canonical, digest
 from autotune.database import Database, open_any
 from autotune.explore.study import Study
 from autotune.outcome import Outcome, Reason
+from autotune.shared.addresses import hidden
 from autotune.shared.claims import Claim, Entries, SharedStudy, blamed
-from autotune.shared.specification import Specification, elsewhere, require_equal
+from autotune.shared.specification import Specification, require_equal
 from autotune.shared.storage import open_storage
 from autotune.space import Configuration
 from nkilite.errors import NkiError
@@ -49,17 +52,10 @@ class Member(Study):
 
 
 class Worker(Member):
-    """Claims a configuration, tries it, tells; until the study is over.
+    """Claims a configuration, tries it, tells; until the study is over."""
 
-    Attributes:
-        parent: a process without which this one has no business, or None.
-    """
-
-    def __init__(
-        self, shared: SharedStudy, specification: Specification, database: Database, parent: int | None = None
-    ) -> None:
+    def __init__(self, shared: SharedStudy, specification: Specification, database: Database) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self.parent = parent
         seed = int(digest([specification.seed, self.name])[:8], 16)  # equal ones would suggest the same
         super().__init__(specification, database, seed=seed)
         self.shared = shared
@@ -76,7 +72,7 @@ class Worker(Member):
         self._resumed = description["resumed"]
         self.objective.prepare(self.workloads, self.default)
         pending, tried = self._opening()[::-1], 0
-        while self.shared.running and self.parent in (None, os.getppid()):
+        while self.shared.running:
             entries = self.shared.watch(self.lease)
             self._absorb(entries)
             if self._spent():
@@ -141,27 +137,27 @@ class Worker(Member):
 
 
 def work(
-    url: str, study: str | None = None, kernel: str | None = None, database: str | os.PathLike[str] | None = None,
-    parent: int | None = None,
+    url: str, kernels: Sequence[str], study: str | None = None, database: str | os.PathLike[str] | None = None
 ) -> tuple[str, int]:
     """Join a study and work until it is over; returns its name and how many configurations were tried here.
 
     Args:
         url: of the storage, see `autotune.shared.storage`.
+        kernels: MODULE:KERNEL or FILE.py:KERNEL of those that may be run here; the study's is found among them by
+            its name. Whoever can write to the storage chooses which, and nothing else that would run.
         study: its name; None takes the last one that is running.
-        kernel: where the kernel is on this machine, if not where the study says.
         database: known trials to answer from; it is read only.
-        parent: the process to end with.
 
     Raises:
-        InvalidStorage, MissingExtra, NoSharedStudy, StorageLost, StudyMismatch.
+        InvalidStorage, MissingExtra, NoSharedStudy, StorageLost, StudyMismatch, UntrustedKernel.
     """
     shared = SharedStudy.join(open_storage(url), study)
-    specification = elsewhere(Specification.from_json(shared.described()["specification"]), kernel)
+    specification = Specification.from_json(shared.described()["specification"], shared.name)
+    specification = specification.among(kernels, shared.name)
     known = Database(None)
     if database is not None and os.path.exists(database):
         known.trials.update(open_any(database).trials)
-    worker = Worker(shared, specification, known, parent)
+    worker = Worker(shared, specification, known)
     try:
         return shared.name, worker.work()
     finally:
@@ -169,10 +165,11 @@ def work(
 
 
 def main() -> None:
-    """Entry point of local workers: study, parent and database as arguments, the storage in the environment."""
-    study, parent, database = sys.argv[1:]
+    """Entry point of local workers: study, kernel and database as arguments, the storage in the environment."""
+    children.begin()
+    study, kernel, database = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
-        work(os.environ[URL_VARIABLE], study, database=database or None, parent=int(parent))
+        work(os.environ[URL_VARIABLE], [kernel], study, database or None)
     except NkiError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(hidden(f"{type(error).__name__}: {error}"))

@@ -6,10 +6,10 @@ import time
 from collections import defaultdict
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from nkilite import knobs
+from nkilite.cli.terminal import say, terminal
 from nkilite.native.cache import KERNELS, OBJECTS, Entry, Store
 
 app = typer.Typer(no_args_is_help=True, help="The disk cache of compiled kernels.")
@@ -34,7 +34,7 @@ def info() -> None:
         "micro-kernels": f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})",
     }
     for name, value in summary.items():
-        typer.echo(f"{name:<21}{value}")
+        say(f"{name:<21}{value}")
     if not kernels:
         return
     table = Table("kernel", "specializations", "bytes", "last used")
@@ -44,14 +44,14 @@ def info() -> None:
     for name, entries in sorted(named.items()):
         last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(e.used for e in entries)))
         table.add_row(name, f"{len(entries):,}", _size(sum(e.bytes for e in entries)), last)
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()
 def clear() -> None:
     """Remove everything from the cache; running processes keep what they have loaded."""
     count, size = Store(knobs.cache_directory()).clear()
-    Console().print(f"removed {count:,} entries, {_size(size)}", highlight=False)
+    say(f"removed {count:,} entries, {_size(size)}")
 
 
 def _size(size: float) -> str:

@@ -8,11 +8,11 @@ from enum import Enum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
+from nkilite.cli.terminal import say, terminal
 from nkilite.codegen.host import host
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
@@ -60,18 +60,18 @@ def compile(
             return
     program = found.trace(*positional, **named)
     if dump is Stage.trace:
-        print(print_program(program), end="")
+        say(print_program(program).rstrip())
         return
     if dump is Stage.passes:
         _dump_passes(program, only)
         return
     compiled = compile_program(program)
     if dump is Stage.final:
-        print(print_program(compiled.program), end="")
+        say(print_program(compiled.program).rstrip())
     elif dump is Stage.llvm:
-        print(module_text(compiled.lowered.sources))
+        say(module_text(compiled.lowered.sources))
     else:
-        print(assembly(compiled.lowered.sources, compiled.host))
+        say(assembly(compiled.lowered.sources, compiled.host))
 
 
 def _dump_passes(program: Program, only: str | None) -> None:
@@ -80,22 +80,22 @@ def _dump_passes(program: Program, only: str | None) -> None:
         raise typer.BadParameter(f"no pass {only!r}; passes: {', '.join(names)}", param_hint="--pass")
     before = print_program(program)
     if only is None:
-        print(f"// as traced\n{before}")
+        say(f"// as traced\n{before}")
 
     def show(name: str, after: Program) -> None:
         nonlocal before
         text = print_program(after)
         if only == name:
-            print(f"// before {name}\n{before}")
+            say(f"// before {name}\n{before}")
         if only in (None, name):
-            print(f"// after {name}\n{text}")
+            say(f"// after {name}\n{text}")
         before = text
 
     compile_program(program, observe=show)
 
 
 def _summarize(found, positional: list, named: dict, times: bool) -> None:
-    console = Console()
+    console = terminal()
     compiled = found.compile(*positional, **named)
     program = compiled.program
     console.print(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import nkilite
 from nkilite.cli.specs import CommandLineError
+from nkilite.cli.terminal import say, terminal
 
 app = typer.Typer(no_args_is_help=True, help="The example kernels: matmul, softmax, attention, ...")
 
@@ -57,7 +57,7 @@ def show() -> None:
     for name in importlib.import_module("kernels").GALLERY:
         module = importlib.import_module(f"kernels.{name}")
         table.add_row(name, str(module.__file__), (module.__doc__ or "").partition("\n")[0])
-    Console().print(table)
+    terminal().print(table)
 
 
 @app.command()
@@ -72,4 +72,4 @@ def copy(
     if folder.exists():
         raise FolderExists(found=str(folder))
     shutil.copytree(root() / "kernels", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    typer.echo(f"the gallery is in {folder}")
+    say(f"the gallery is in {folder}")

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
+from nkilite.cli.terminal import say, terminal
 from nkilite.machine.timeline import ORDERS
 from nkilite.profiling import Profile, text
 from nkilite.profiling import profile as model
 from nkilite.profiling.html import write_page
 from nkilite.profiling.perfetto import write_trace
-
-_WIDTH = 120  # columns the tables need; logs have no width of their own
 
 
 def profile(
@@ -47,7 +45,7 @@ def profile(
     for spec in kernels:
         kernel = load_kernel(spec)
         profiles += [model(kernel, *positional, target=t, order=order, trips=told, **named) for t in target.split(",")]
-    console = Console(width=max(Console().width, _WIDTH))
+    console = terminal()
     console.print(text.comparison(profiles))
     for found in profiles:
         console.print(text.line_table(found, lines))
@@ -57,7 +55,7 @@ def profile(
             if path is not None:
                 place = _numbered(path, found, profiles)
                 write(found, place)
-                console.print(f"written: {place}")
+                say(f"written: {place}")
 
 
 def _numbered(path: Path, found: Profile, profiles: list[Profile]) -> Path:

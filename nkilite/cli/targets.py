@@ -6,10 +6,9 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from nkilite.cli.terminal import say, terminal
 from nkilite.machine.target import TARGETS, Target, get_target
 
 HELP = f"{', '.join(TARGETS)}, or a file mychip.toml."  # for options that name a target
@@ -22,18 +21,18 @@ def targets(
     """List the targets, or show every field of one, in the form of a target file."""
     if target is not None:
         for line in _described(get_target(target)):
-            typer.echo(line)
+            say(line)
         return
     table = Table("target", "also", "device", "core", "SBUF", "HBM per core", "bf16 peak", "calibrated")
     for chip in TARGETS.values():
         table.add_row(
-            chip.name, ", ".join(chip.aliases), escape(chip.device), f"v{chip.generation}",
+            chip.name, ", ".join(chip.aliases), chip.device, f"v{chip.generation}",
             f"{chip.sbuf_size_bytes >> 20} MiB", f"{chip.hbm_bytes_per_ns:g} GB/s",
             f"{chip.matmul_flops_per_ns('bfloat16') / 1000:.0f} TFLOP/s", "yes" if chip.calibrated else "no",
         )
-    console = Console(width=max(Console().width, _WIDTH))
+    console = terminal(_WIDTH)
     console.print(table)
-    console.print("A file inherits from one of them: docs/targets.md.", highlight=False)
+    console.print("A file inherits from one of them: docs/targets.md.")
 
 
 def _described(chip: Target) -> list[str]:

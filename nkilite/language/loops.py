@@ -7,6 +7,7 @@ nki.language.affine_range, nki.language.fori_loop and "NKI Dynamic Loops".
 from __future__ import annotations
 
 import builtins
+import inspect
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -21,7 +22,7 @@ from nkilite.ir.types import MemoryRegion
 from nkilite.isa.loops import for_begin, for_end, while_begin, while_end
 from nkilite.isa.registers import register_alloc, require_int32
 from nkilite.isa.scalars import NkiScalar, new_scalar
-from nkilite.location import Location
+from nkilite.location import Location, code_of
 from nkilite.trace import active
 from nkilite.trace.indexing import DynamicSlice
 from nkilite.trace.register import VirtualRegister
@@ -225,10 +226,19 @@ def _require_bound(name: str, operand: str, bound: Any) -> None:
 
 
 def _require_body(name: str, body_fun: Any) -> None:
-    if not callable(body_fun):
-        raise InvalidOperand(
-            instruction=name, operand="body_fun", found=describe(body_fun), expected="a function of one argument"
-        )
+    found = describe(body_fun)
+    if callable(body_fun) and code_of(body_fun) is not None:
+        try:
+            signature = inspect.signature(body_fun)
+            signature.bind(None)
+            return
+        except TypeError:
+            found = f"a function with the parameters {signature}"
+        except ValueError as error:
+            found = f"{found}, of which {error}"
+    raise InvalidOperand(
+        instruction=name, operand="body_fun", found=found, expected="a function of one argument, written in Python"
+    )
 
 
 def _require_condition(name: str, operand: str, condition: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nkilite.ir.types import MemoryRegion
+from nkilite.plain import plain_json
 from nkilite.profiling.advice import advise
 from nkilite.profiling.occupancy import occupancy
 from nkilite.profiling.profile import Profile, matmul_flops
@@ -29,7 +30,7 @@ _TRANSFER_LANES = 4  # DMA transfers in flight at a time are shown on up to this
 def page(profile: Profile) -> str:
     """The HTML text."""
     template = resources.files("nkilite.profiling").joinpath("report.html").read_text(encoding="utf-8")
-    data = json.dumps(_data(profile), separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps(plain_json(_data(profile)), separators=(",", ":")).replace("<", "\\u003c")
     return template.replace("/*DATA*/null", data)
 
 

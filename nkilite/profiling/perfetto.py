@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nkilite.ir.types import MemoryRegion
+from nkilite.plain import plain_json
 from nkilite.profiling.occupancy import occupancy
 from nkilite.profiling.profile import Profile
 from nkilite.profiling.workload import QUEUES
@@ -56,7 +57,7 @@ def trace_events(profile: Profile) -> dict[str, Any]:
 
 def write_trace(profile: Profile, path: str | Path) -> None:
     """Write the trace to a file."""
-    Path(path).write_text(json.dumps(trace_events(profile)))
+    Path(path).write_text(json.dumps(plain_json(trace_events(profile))))
 
 
 def _named(kind: str, thread: int, name: str) -> dict[str, Any]:

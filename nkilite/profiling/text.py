@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from nkilite.plain import plain
 from nkilite.profiling.advice import advise
 from nkilite.profiling.profile import Profile
 
@@ -121,11 +122,11 @@ def wait_table(profile: Profile, count: int = 6) -> Table:
 def advice_text(profile: Profile) -> Text:
     """The findings, one paragraph each."""
     found = advise(profile)
-    text = Text(f"{profile.name} on {profile.target.name}: advice (modelled)\n", style="italic")
+    text = Text(plain(f"{profile.name} on {profile.target.name}: advice (modelled)\n"), style="italic")
     if not found:
         text.append("  nothing stands out\n", style="not italic")
     for advice in found:
         where = f" {advice.location.file.rpartition('/')[2]}:{advice.location.line}" if advice.location else ""
-        text.append(f"  {advice.kind}{where}: ", style="bold not italic")
-        text.append(f"{advice.figure}. {advice.text}\n", style="not italic")
+        text.append(plain(f"  {advice.kind}{where}: "), style="bold not italic")
+        text.append(plain(f"{advice.figure}. {advice.text}\n"), style="not italic")
     return text

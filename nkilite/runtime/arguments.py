@@ -57,6 +57,8 @@ def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
         UnsupportedArgument: a zero-dimensional or empty array, or one that is not in CPU memory.
     """
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise UnsupportedArgument(name=name, kernel=kernel, type="masked array, whose mask would be lost")
         return _checked(name, value, value, "numpy", kernel)
     module = type(value).__module__
     if module.startswith("torch") and "torch" in sys.modules:
@@ -64,12 +66,25 @@ def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
         if isinstance(value, torch.Tensor):
             if value.device.type != "cpu":
                 raise UnsupportedArgument(name=name, kernel=kernel, type=f"torch tensor on {value.device}")
-            return _checked(name, value, _torch_to_numpy(torch, value.detach()), "torch", kernel)
+            array = _read(lambda: _torch_to_numpy(torch, value.detach()), name, value, kernel)
+            return _checked(name, value, array, "torch", kernel)
     if module.startswith(("jax", "jaxlib")) and "jax" in sys.modules:
         jax = sys.modules["jax"]
         if isinstance(value, jax.Array):
-            return _checked(name, value, np.asarray(value), "jax", kernel)
+            return _checked(name, value, _read(lambda: np.asarray(value), name, value, kernel), "jax", kernel)
     return None
+
+
+def _read(take: Callable[[], np.ndarray], name: str, value: Any, kernel: str) -> np.ndarray:
+    """The elements of another library's array: sparse, quantized, conjugate, fake and traced ones give none."""
+    try:
+        return take()
+    except Exception as error:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UnsupportedArgument(
+            name=name, kernel=kernel, type=f"{kind} whose elements cannot be taken ({reason})"
+        ) from None
 
 
 def _checked(name: str, original: Any, array: np.ndarray, framework: str, kernel: str) -> ArrayArgument:

@@ -12,6 +12,7 @@ from nkilite.runtime.aliases import same_arrays
 from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.mistaken import explained
 from nkilite.trace.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ class Arguments:
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(self.bound.arguments))
         for name, value in self.values.items():
             bound.arguments[name] = map_leaves(value, leaf)
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except Exception as error:
+            mistake = explained(error, bound.arguments, getattr(function, "__name__", "kernel"))
+            if mistake is not None:
+                raise mistake from None
+            raise
 
 
 def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:

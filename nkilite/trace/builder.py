@@ -594,6 +594,8 @@ def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
         if role is not Role.immediate:
             return value.type
     elif isinstance(value, _NUMBERS):
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise _invalid(definition, parameter, value, "a number that float64 holds")
         if role in (Role.scalar_or_tensor, Role.immediate):
             return IMMEDIATE
     elif value is None and parameter.optional:
@@ -604,6 +606,7 @@ def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
     raise _invalid(definition, parameter, value, expected)
 
 
+_LARGEST = int(np.finfo(np.float64).max)
 _EXPECTED = {
     Role.tensor: "a tensor", Role.optional_tensor: "a tensor or None", Role.immediate: "a number",
     Role.scalar_or_tensor: "a number or a tensor",

@@ -1,9 +1,11 @@
-"""What a tensor is not: a Python number, a NumPy array, an operand of Python operators; and what to do instead."""
+"""What a tensor is not: a number, a sequence, a NumPy array, an operand of operators; and what to do instead."""
 
 from __future__ import annotations
 
+import dis
+import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -26,13 +28,65 @@ _METHODS = {
 _UFUNCS = {"absolute": "abs", "remainder": "mod", "true_divide": "divide"}
 
 
+_Tensor = TypeVar("_Tensor", bound="Refusals")
+_COMPARE = dis.opmap["COMPARE_OP"]
+
+
+def _same(tensor: object, other: object, symbol: str, function: str) -> bool:
+    """Whether two objects are one, for None and for a container that is asked whether it holds a tensor.
+
+    What a program compares by == or != are values, which nobody knows yet.
+    """
+    if other is None or tensor is other:
+        return tensor is other
+    if type(other) is type(tensor):
+        frame = sys._getframe(2)
+        if frame.f_code.co_code[frame.f_lasti] != _COMPARE:
+            return False
+    raise TensorOperator(symbol=symbol, function=function)
+
+
 class Refusals:
-    """Base of NkiTensor. It is always true in a condition, and everything here raises."""
+    """Base of NkiTensor. It is always true in a condition, equal to itself alone, and everything else here raises."""
 
     __slots__ = ()
 
     def __bool__(self) -> bool:
         return True
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self, other, "==", "equal")
+
+    def __ne__(self, other: object) -> bool:
+        return not _same(self, other, "!=", "not_equal")
+
+    __hash__ = object.__hash__
+
+    def __iter__(self) -> NoReturn:
+        raise TensorAsNumber(
+            use="something to iterate over or unpack",
+            hint="loop over range(t.shape[0]) and index the tensor with the loop's variable.",
+        )
+
+    def __contains__(self, _: object) -> NoReturn:
+        raise TensorAsNumber(use="a container that `in` looks through", hint="compare on the device, with nl.equal.")
+
+    def __len__(self) -> NoReturn:
+        raise TensorAsNumber(use="a sequence with a length", hint="its sizes are t.shape.")
+
+    def __complex__(self) -> NoReturn:
+        raise TensorAsNumber(use="a Python complex number", hint=_COMPILE_TIME)
+
+    def __format__(self, format: str) -> str:
+        if format:
+            raise TensorAsNumber(use="a number to be formatted", hint="while simulating, numpy() shows the values.")
+        return repr(self)
+
+    def __copy__(self: _Tensor) -> _Tensor:
+        return self
+
+    def __deepcopy__(self: _Tensor, memo: Any) -> _Tensor:
+        return self  # a place in memory, of which there is one
 
     def __index__(self) -> NoReturn:
         raise TensorAsNumber(
@@ -83,6 +137,8 @@ for _name, _symbol, _function in (
     setattr(Refusals, f"__r{_name}__", _refuse(_symbol, _function))
 for _name, _symbol, _function in (
     ("lt", "<", "less"), ("le", "<=", "less_equal"), ("gt", ">", "greater"), ("ge", ">=", "greater_equal"),
-    ("neg", "-", "negative"), ("invert", "~", "invert"), ("abs", "abs()", "abs"),
+    ("neg", "-", "negative"), ("invert", "~", "invert"), ("abs", "abs()", "abs"), ("pos", "+", "copy"),
+    ("divmod", "divmod()", "mod"), ("rdivmod", "divmod()", "mod"), ("round", "round()", "floor"),
+    ("trunc", "math.trunc()", "trunc"), ("floor", "math.floor()", "floor"), ("ceil", "math.ceil()", "ceil"),
 ):
     setattr(Refusals, f"__{_name}__", _refuse(_symbol, _function))

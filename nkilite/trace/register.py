@@ -46,6 +46,10 @@ class VirtualRegister:
         raise RegisterInControlFlow(use="an iterable")
 
 
+def _equal(self: VirtualRegister, other: Any) -> bool:
+    return False if other is None else _refuse_comparison(self, other)  # None where a register is optional
+
+
 def _refuse_comparison(self: VirtualRegister, other: Any) -> NoReturn:
     raise RegisterInControlFlow(use="an operand of a comparison")
 
@@ -57,8 +61,10 @@ def _refuse(symbol: str) -> Callable[..., NoReturn]:
     return operator
 
 
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+for _name in ("lt", "le", "gt", "ge"):
     setattr(VirtualRegister, f"__{_name}__", _refuse_comparison)
+setattr(VirtualRegister, "__eq__", _equal)  # noqa: B010
+setattr(VirtualRegister, "__ne__", lambda self, other: not _equal(self, other))  # noqa: B010
 for _name, _symbol in (
     ("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/"), ("floordiv", "//"), ("mod", "%"), ("pow", "**"),
     ("and", "&"), ("or", "|"), ("xor", "^"), ("lshift", "<<"), ("rshift", ">>"),

@@ -79,6 +79,7 @@ def grpc_proxy(url: str) -> Iterator[str]:
     """The URL of a proxy before a storage, run by the command."""
     pytest.importorskip("grpc")
     port = free_port()
+    os.environ["AUTOTUNE_TOKEN"] = "a token of tests"
     process = subprocess.Popen([sys.executable, "-m", "autotune", "proxy", "--storage", url, "--port", str(port)])
     try:
         until = time.monotonic() + SECONDS_TO_START
@@ -88,5 +89,6 @@ def grpc_proxy(url: str) -> Iterator[str]:
             time.sleep(0.1)
         yield f"grpc://localhost:{port}"
     finally:
+        del os.environ["AUTOTUNE_TOKEN"]
         process.terminate()
         process.wait()

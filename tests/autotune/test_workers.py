@@ -113,8 +113,8 @@ def test_workers_join_from_outside_and_budgets_are_kept(tmp_path: Path) -> None:
             time.sleep(0.05)
         name = open_storage(url).get_all_studies()[0].study_name
         for which in ([], ["--study", name]):  # the one that is named may come when all is done
-            joined.append(subprocess.Popen([sys.executable, "-m", "autotune", "worker", *which], env=environment,
-                                           stdout=subprocess.PIPE, text=True))
+            command = [sys.executable, "-m", "autotune", "worker", "--kernel", KERNEL, *which]
+            joined.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
 
     thread = threading.Thread(target=join)
     thread.start()
@@ -180,7 +180,7 @@ def test_what_differs_is_told(tmp_path: Path) -> None:
     shared = SharedStudy.join(storage, "mine")
     storage.set_study_user_attr(shared.id, "state", "running")
     with pytest.raises(StudyMismatch, match="the kernel's source: "):
-        work(url, kernel=f"{theirs}:slow")
+        work(url, [f"{theirs}:slow"])
     with pytest.raises(StudyMismatch, match="the kernel's source: "):
         distribute(Specification(f"{theirs}:slow", ("16x8",), trials=2), url, study="mine")
     with pytest.raises(StudyMismatch, match="the arguments: "):
@@ -192,7 +192,7 @@ def test_what_differs_is_told(tmp_path: Path) -> None:
     identity["contexts"] = [{**identity["contexts"][0], "nkilite": "0.0.1"}]
     storage.set_study_user_attr(shared.id, "identity", identity)
     with pytest.raises(StudyMismatch, match=r"the version of nkilite: .* here, 0\.0\.1 where"):
-        work(url)
+        work(url, [f"{ours}:slow"])
 
 
 @pytest.mark.parametrize("storage", [journal, postgresql, grpc])
@@ -213,7 +213,7 @@ def test_a_worker_whose_storage_is_lost_says_so(storage, tmp_path: Path, monkeyp
         url = stack.enter_context(storage(tmp_path))
         Coordinator(url, WHOLE, Database(None), None, 0, False).open()
         with pytest.raises(StorageLost, match="(?s)does not answer any more: .*continue"):
-            work(url)
+            work(url, [KERNEL])
     assert len(tried) == 4
 
 

@@ -135,6 +135,10 @@ def test_what_cannot_be_a_kernel_is_refused(function, wrap) -> None:
     assert caught.value.location.file == __file__
 
 
+def test_a_kernel_without_instructions() -> None:
+    assert nki.jit(lambda x: x)(X) is X
+
+
 def test_a_thread_of_a_kernel_may_launch_another_one() -> None:
     results = []
 
