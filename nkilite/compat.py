@@ -13,6 +13,7 @@ from types import ModuleType
 from nkilite import xla_stub
 from nkilite.beta1.vendor import VendorModules
 from nkilite.errors import PackageShadowed, VendorModule
+from nkilite.frameworks import torch_neuronx
 
 __all__ = ["install"]
 
@@ -44,7 +45,7 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
     These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.compiler and its frontend,
     and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor; and those of Beta 1 below
     neuronxcc.nki: language, isa, typing and compiler. What else is imported from neuronxcc is the vendor's; it says so
-    when it is used.
+    when it is used. `nki_op` and `wrap_nki` come from torch_neuronx, unless that is installed.
 
     Args:
         force: take the place of an installed nki or neuronxcc package, too.
@@ -66,6 +67,8 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
         del sys.modules[name]
     for name, ours in _MODULES.items():
         sys.modules[name] = importlib.import_module(ours)
+    if not torch_xla and _installed("torch_neuronx") is None:
+        sys.modules["torch_neuronx"] = torch_neuronx
     sys.meta_path[:0] = [_Refuse(), VendorModules("neuronxcc")]
     neuronxcc = importlib.import_module("neuronxcc")
     neuronxcc.nki = sys.modules["neuronxcc.nki"]  # type: ignore[attr-defined]

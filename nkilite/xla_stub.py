@@ -12,6 +12,7 @@ from typing import Any
 
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
+from nkilite.frameworks import torch_neuronx
 
 _PACKAGES = ("torch_xla", "torch_neuronx")
 
@@ -71,7 +72,10 @@ _NAMES: dict[str, dict[str, Any]] = {
     "torch_xla": {"device": _cpu, "sync": _nothing, "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0"},
     "torch_xla.core.xla_model": _XLA_MODEL,
     "torch_xla.runtime": {"world_size": lambda *_: 1, "global_ordinal": lambda *_: 0},
-    "torch_neuronx": {"trace": _unchanged, "nki_jit": jit, "__version__": "2.0"},
+    "torch_neuronx": {
+        "trace": _unchanged, "nki_jit": jit, "__version__": "2.0",
+        **{name: getattr(torch_neuronx, name) for name in torch_neuronx.__all__},
+    },
     "torch_neuronx.xla_impl.ops": {"nki_jit": jit},
 }
 _STUBS = VendorModules(*_PACKAGES, known=_NAMES)
