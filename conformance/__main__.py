@@ -1,8 +1,9 @@
-"""``python -m conformance FOLDER...``: the command line."""
+"""``python -m conformance FOLDER...`` and ``python -m conformance fuzz``: the command line."""
 
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from nkilite.cli.terminal import terminal
 
 from .case import Case, Mode, Result
 from .discover import discover
+from .fuzz.command import main as fuzz
 from .report import print_report, short_path, write_json, write_markdown
 from .runner import run
 
@@ -69,4 +71,8 @@ def _terminate(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)  # an ordinary end, which leaves nothing behind
-    typer.run(main)
+    if sys.argv[1:2] == ["fuzz"]:
+        del sys.argv[1]
+        typer.run(fuzz)
+    else:
+        typer.run(main)

@@ -209,7 +209,7 @@ def footprint(kind: ViewType, row_bytes: int) -> Footprint:
         dims.append((kind.indirection.limit, stride // row_bytes * PARTITION if across else stride))
     found = pattern(kind.dtype.itemsize, dims, kind.indirection is None)
     low = sum((n - 1) * stride for n, stride in dims if stride < 0)
-    return Footprint(found, low, ((kind.dtype.itemsize, 1), *_joined(dims)))
+    return Footprint(found, low, ((kind.dtype.itemsize, 1), *joined(dims)))
 
 
 def line_strides(kind: ViewType, row_bytes: int) -> list[int]:
@@ -231,7 +231,7 @@ def distinct(counts: Sequence[int], strides: Sequence[int]) -> bool:
     return len(np.unique(places)) == len(places)
 
 
-def _joined(dims: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def joined(dims: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The same places in the same order in as few dimensions as possible."""
     found: list[tuple[int, int]] = []
     for n, stride in dims:

@@ -74,7 +74,7 @@ class _Stages:
         signature = program.signatures[program.code[start]]
         words = list(program.code[start:start + signature.n_words])
         copies: list[int] = []
-        plain: dict[str, ViewType] = {}
+        views: dict[str, ViewType] = {}
         for operand in dict.fromkeys(operands):
             buffer, offset = words[operand.word], words[operand.word + 1]
             if operand.type.indirection is not None:
@@ -83,12 +83,14 @@ class _Stages:
                 stage = self._buffer(whole, operand.name)
                 copies += self._copy(whole, buffer, 0, stage, words[1])
                 words[operand.word] = stage.id
+                kind = operand.type
+                views[operand.name] = ViewType.of(stage.region, kind.dtype, kind.shape, kind.strides, kind.indirection)
             else:
                 stage = self._buffer(operand.type, operand.name)
                 copies += self._copy(operand.type, buffer, offset, stage, words[1])
                 words[operand.word:operand.word + 2] = stage.id, 0
-                plain[operand.name] = stage.type
-        words[0] = self._redirected(signature, plain).id
+                views[operand.name] = stage.type
+        words[0] = self._redirected(signature, views).id
         return copies + words
 
     def _buffer(self, kind: ViewType, operand: str) -> Buffer:
@@ -108,10 +110,10 @@ class _Stages:
         arguments.update(dst=stage.type, src=kind, engine=engine)
         return [self._program.signature(definition, arguments).id, where, stage.id, 0, buffer, offset]
 
-    def _redirected(self, signature: Signature, plain: dict[str, ViewType]) -> Signature:
-        """The signature with dense types for the staged operands."""
+    def _redirected(self, signature: Signature, views: dict[str, ViewType]) -> Signature:
+        """The signature with the types of the staged operands; that of an index comes after that of its tensor."""
         arguments = dict(signature.arguments)
-        for name, kind in plain.items():
+        for name, kind in views.items():
             tensor, _, index = name.partition(".")
             if index:
                 view: ViewType = arguments[tensor]
