@@ -189,8 +189,11 @@ class _Memory:
             for earlier, r in self._writers[segment]:
                 if r == region or (dense and full[r]) or places.overlap(r, region):
                     met.append(earlier)
-            self._readers[segment].append((instruction, region))
+            readers = self._readers[segment]
+            readers.append((instruction, region))
             segment += 1
+            if len(readers) >= _CROWD and not len(readers) & (len(readers) - 1):
+                segment += self._disperse(segment - 1)
             if starts[segment] >= stop:
                 return met
 
@@ -242,15 +245,31 @@ class _Memory:
             places.high[region]
         )
 
+    def _disperse(self, segment: int) -> int:
+        """Cut a segment with many readers of parts of it, so that a write to a part only looks at its own; how often.
+
+        Without it, a large tile that is read in small pieces costs all of them at each of the writes that reuse it.
+        """
+        begin, end = self._starts[segment], self._starts[segment + 1]
+        edges = sorted(edge for _, r in self._readers[segment] if begin < (edge := self._places.start[r]) < end)
+        if len(edges) < _CROWD // 2:
+            return 0
+        self._split(edges[len(edges) // 2])
+        return 1
+
     def _split(self, at: int) -> int:
         """The segment that starts at `at`, made by cutting one in two if need be."""
         segment = bisect_right(self._starts, at) - 1
         if self._starts[segment] == at:
             return segment
+        starts, stops = self._places.start, self._places.stop
+        readers = self._readers[segment]
         self._starts.insert(segment + 1, at)
         self._writers.insert(segment + 1, list(self._writers[segment]))
-        self._readers.insert(segment + 1, list(self._readers[segment]))
+        self._readers.insert(segment + 1, [entry for entry in readers if stops[entry[1]] > at])
+        self._readers[segment] = [entry for entry in readers if starts[entry[1]] < at]
         return segment + 1
 
 
 _FAR = 1 << 60
+_CROWD = 32  # readers of a segment that are better kept apart, if they read different parts of it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,3 +96,20 @@ def _bytes(region: Region, columns: int) -> np.ndarray:
     mask = np.zeros((4, columns), bool)
     mask[region.top:region.bottom, region.left:region.right:region.step or 1] = True
     return mask
+
+
+def test_the_cost_of_a_tile_read_in_pieces_is_linear() -> None:
+    """A convolution's shape: every few bytes of a tile are read, then small tiles take its memory one by one."""
+
+    def seconds(count: int) -> float:
+        tile = [Region(0, 0, 128, 0, 4 * count + 8)]
+        pieces = [Region(0, 0, 128, 4 * i, 4 * i + 12) for i in range(count)]
+        small = [Region(0, 0, 128, 4 * i, 4 * i + 4) for i in range(count)]
+        found = [(0, 0, WRITE), *((1 + i, 1 + i, READ) for i in range(2 * count))]
+        found[1 + count:] = [(n, r, WRITE) for n, r, _ in found[1 + count:]]
+        regions, accesses = np.array(tile + pieces + small, np.int64), np.array(found, np.int64).T
+        began = time.process_time()
+        hazards(regions, Accesses(*accesses), [0] * (2 * count + 1))
+        return time.process_time() - began
+
+    assert min(seconds(8000) for _ in range(2)) < 10 * min(seconds(2000) for _ in range(3))
