@@ -5,6 +5,7 @@ each instruction. The modules nkilite.language, nkilite.isa, nkilite.typing and 
 names of the public nki package; `nkilite.compat.install()` lets kernels import them under those names.
 """
 
+import typing as _typing
 from typing import NoReturn as _NoReturn
 
 from nkilite import collectives, errors, isa, language, typing
@@ -47,7 +48,9 @@ _BETA1 = {
 }
 
 
-def __getattr__(name: str) -> _NoReturn:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise _unknown_name("nki", "nki", name, __all__, _BETA1)
+if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> _NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _unknown_name("nki", "nki", name, __all__, _BETA1)

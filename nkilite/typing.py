@@ -1,12 +1,12 @@
 """nki.typing: annotations for the tensor parameters of kernels.
 
-`X: nt.tensor[128, 512]` documents a shape; nkilite does not enforce annotations. Source: `nki.typing` in the
-public migration guide.
+`X: nt.tensor[128, 512]` documents a shape; nkilite does not enforce annotations. Type checkers take `nt.tensor` for
+anything, and refuse numbers between brackets. Source: `nki.typing` in the public migration guide.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nkilite.trace.tensor import NkiTensor
 
@@ -37,5 +37,9 @@ class TensorAnnotation:
         return f"nt.{self.name}" + (f"[{', '.join(map(str, self.shape))}]" if self.shape is not None else "")
 
 
-tensor = TensorAnnotation("tensor", mutable=False)
-mutable_tensor = TensorAnnotation("mutable_tensor", mutable=True)
+if TYPE_CHECKING:  # callers give arrays, kernels see tensors
+    tensor: TypeAlias = Any
+    mutable_tensor: TypeAlias = Any
+else:
+    tensor = TensorAnnotation("tensor", mutable=False)
+    mutable_tensor = TensorAnnotation("mutable_tensor", mutable=True)

@@ -6,6 +6,7 @@ patterns, tiles with operators (tile.py, arithmetic.py) that are assigned to (as
 (functional.py, memory.py, isa.py), block dimensions (blocks.py) and launch grids (grid.py).
 """
 
+import typing as _typing
 from typing import Any as _Any
 
 from nkilite.beta1 import compiler, isa, language, typing
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise _unknown_name("neuronxcc.nki", "nki", name, __all__, {})
+if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> _Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _unknown_name("neuronxcc.nki", "nki", name, __all__, {})

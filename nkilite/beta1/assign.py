@@ -31,7 +31,7 @@ from nkilite.language.creation import fill
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+_NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
 
 
 # --- subscripts that are not ints, slices and index tensors alone ---------------------------------------------------
@@ -101,7 +101,7 @@ def assign(dst: Tile, value: Any) -> None:
                 dst.pending = False
             copy(dst.nki, value)
     elif isinstance(value, _NUMBERS):
-        fill(dst.nki, value)  # type: ignore[arg-type]
+        fill(dst.nki, value)
     elif isinstance(value, Index):
         fill_from_index[0](dst, value)
     else:

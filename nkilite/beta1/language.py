@@ -1,5 +1,6 @@
 """nki.language of Beta 1: names."""
 
+import typing as _typing
 from typing import Any as _Any
 
 from nkilite.beta1.arithmetic import (
@@ -262,9 +263,11 @@ def all_reduce(x: _Any, op: _Any, program_axes: _Any, **_: _Any) -> _Any:
     raise _UnsupportedError(feature="nl.all_reduce over instances of a grid")
 
 
-def __getattr__(name: str) -> _Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise _unknown_name("neuronxcc.nki.language", "nl", name, __all__, {})
+if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> _Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _unknown_name("neuronxcc.nki.language", "nl", name, __all__, {})
 
 

@@ -27,7 +27,7 @@ from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
 from nkilite.trace.tensor import NkiTensor
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+_NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
 
 
 def in_hbm(x: Any, operand: str, function: str) -> Tile:

@@ -3,14 +3,16 @@ behind it."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from nkilite.errors import VendorModule
 
 __all__: list[str] = []
 
 
-def __getattr__(name: str) -> NoReturn:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise VendorModule(module=f"nki.compiler.{name}")
+if not TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise VendorModule(module=f"nki.compiler.{name}")

@@ -1,5 +1,6 @@
 """nki.isa: the instructions of a NeuronCore."""
 
+import typing as _typing
 from typing import NoReturn as _NoReturn
 
 from nkilite.errors import NkiValidationError
@@ -117,7 +118,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _NoReturn:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise _unknown_name("nki.isa", "nisa", name, (n for n in globals() if not n.startswith("_")), {})
+if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> _NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _unknown_name("nki.isa", "nisa", name, (n for n in globals() if not n.startswith("_")), {})

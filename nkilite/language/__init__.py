@@ -6,6 +6,7 @@ One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (
 `debugging`.
 """
 
+import typing as _typing
 from typing import Any as _Any
 
 from nkilite import dtypes as dtypes
@@ -267,7 +268,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise _unknown_name(name, __all__)
+if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> _Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _unknown_name(name, __all__)

@@ -51,7 +51,7 @@ __all__ = [
     "subtract",
 ]
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+_NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
 
 
 def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:

@@ -168,7 +168,7 @@ class _Counted:
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
             raise InvalidOperand(instruction=name, operand="step", found=describe(step), expected="a positive int")
         require_int32(name, "step", step)
-        self._lower, self._upper, self._step = lower, upper, step
+        self._lower, self._upper, self._step = lower, upper, int(step)
 
     def turns(self) -> Generator[VirtualRegister, None, None]:
         """The index, in every turn of the body; nothing is recorded of a loop that is known to have none."""

@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, ParamSpec, overload
 from weakref import WeakValueDictionary
 
 from nkilite import knobs
@@ -34,6 +34,8 @@ from nkilite.runtime.tracing import simulated_outputs, trace
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
+P = ParamSpec("P")  # the parameters of the function of a kernel
+
 _count = itertools.count()
 numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those that can hold a number only
 
@@ -45,7 +47,7 @@ class Gradient(NamedTuple):
     setup_context: Callable[..., Any] | None
 
 
-class Kernel:
+class Kernel(Generic[P]):
     """A function that runs on a (modelled) NeuronCore.
 
     Called with arrays it is traced, compiled to native code for this CPU and run; called inside another kernel it is
@@ -60,14 +62,14 @@ class Kernel:
     __qualname__: str
     grid: tuple[int, ...] = ()  # of instances, in Beta 1
 
-    def __init__(self, function: Callable[..., Any], lnc: int | None = None, simulated: bool = False) -> None:
+    def __init__(self, function: Callable[P, Any], lnc: int | None = None, simulated: bool = False) -> None:
         self.signature = signature_of(function, "nki.simulate" if simulated else "nki.jit")
         take_name(self, function)
         self.function = function
         self.lnc = lnc
         self.simulated = simulated
         self.schedule: Schedule = ()
-        self._on_cores: dict[int, Kernel] = {}
+        self._on_cores: dict[int, Kernel[P]] = {}
         self.gradient: Gradient | None = None
         self.number = next(_count)
         numbered[self.number] = self
@@ -76,7 +78,7 @@ class Kernel:
         self._calls = Calls(self, self._takes_out)
         self._specializations: dict[Any, Specialization] = {}
 
-    def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel:
+    def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel[P]:
         """This kernel with dependencies between named instructions.
 
         Args:
@@ -100,10 +102,10 @@ class Kernel:
     def __repr__(self) -> str:
         return f"<nki kernel {self.__qualname__}>"
 
-    def __copy__(self) -> Kernel:
+    def __copy__(self) -> Kernel[P]:
         return self  # as functions are
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel[P]:
         function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied
         return self if function is self.function else _derived(function, 0, *self._options)
 
@@ -119,7 +121,7 @@ class Kernel:
         """Where the kernel is defined."""
         return defined_at(self.function)
 
-    def __getitem__(self, lnc: Any) -> Kernel:
+    def __getitem__(self, lnc: Any) -> Kernel[P]:
         """`kernel[lnc]`: the kernel on a logical NeuronCore of that many physical cores.
 
         Raises:
@@ -135,6 +137,12 @@ class Kernel:
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+
+    @overload
+    def __call__(self, *args: Any, out: Any, **kwargs: Any) -> Any: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -170,7 +178,7 @@ class Kernel:
             self._calls.add(key, args, kwargs, specialization)
         return result
 
-    def outputs(self, *args: Any, **kwargs: Any) -> list[Any]:
+    def outputs(self, *args: P.args, **kwargs: P.kwargs) -> list[Any]:
         """Run once; the new arrays the kernel makes, in the order in which it makes outputs, whole."""
         arguments = bind(self, args, kwargs)
         if self.simulated or knobs.simulator():
@@ -208,11 +216,11 @@ class Kernel:
                 bind(self, args, kwargs)  # explains arguments that do not fit
             raise
 
-    def trace(self, *args: Any, **kwargs: Any) -> Program:
+    def trace(self, *args: P.args, **kwargs: P.kwargs) -> Program:
         """The kernel's IR for these arguments, before any pass; of several cores, that of the first."""
         return self.programs(*args, **kwargs)[0]
 
-    def programs(self, *args: Any, **kwargs: Any) -> list[Program]:
+    def programs(self, *args: P.args, **kwargs: P.kwargs) -> list[Program]:
         """The kernel's IR for these arguments on every core of the launch, before any pass."""
         try:
             return trace(self, bind(self, args, kwargs)).programs
@@ -220,7 +228,7 @@ class Kernel:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
 
-    def check(self, *args: Any, **kwargs: Any) -> Program:
+    def check(self, *args: P.args, **kwargs: P.kwargs) -> Program:
         """Trace for these arguments and run every pass, so that all mistakes show, but compile nothing."""
         try:
             checked = [run_pipeline(program) for program in trace(self, bind(self, args, kwargs)).programs]
@@ -229,7 +237,7 @@ class Kernel:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
 
-    def launcher(self, *args: Any, **kwargs: Any) -> Launcher:
+    def launcher(self, *args: P.args, **kwargs: P.kwargs) -> Launcher:
         """Compile for these arguments and bind the result to them, to be launched and timed repeatedly."""
         try:
             arguments = bind(self, args, kwargs)
@@ -248,7 +256,7 @@ class Kernel:
         """Hash of the kernel's source, its Python helpers and the global values they read; see runtime/fingerprint."""
         return fingerprint(self.function)
 
-    def compile(self, *args: Any, **kwargs: Any) -> Compilation:
+    def compile(self, *args: P.args, **kwargs: P.kwargs) -> Compilation:
         """Trace and compile for these arguments without running; the same object later calls use."""
         try:
             return self._specialize(bind(self, args, kwargs)).compilation
@@ -272,6 +280,14 @@ def _derived(place: Any, steps: int, lnc: int | None, simulated: bool, schedule:
     return kernel
 
 
+@overload
+def jit(function: Callable[P, Any], **options: Any) -> Kernel[P]: ...
+
+
+@overload
+def jit(function: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[P]]: ...
+
+
 def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
@@ -280,6 +296,14 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     if function is None:
         return functools.partial(jit, **options)
     return function if isinstance(function, Kernel) else Kernel(function)
+
+
+@overload
+def simulate(kernel: Kernel[P]) -> Kernel[P]: ...
+
+
+@overload
+def simulate(kernel: Callable[P, Any]) -> Kernel[P]: ...
 
 
 def simulate(kernel: Callable[..., Any]) -> Kernel:

@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from nkilite.deprecation import deprecated
 from nkilite.errors import InvalidOperand, UnknownKeyword, describe
@@ -24,6 +24,30 @@ from nkilite.trace import active
 from nkilite.trace.builder import NkiInstruction
 from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
+
+P = ParamSpec("P")
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+
+class Instruction(Protocol[P]):
+    """What checkers and editors know of an instruction: its parameters, and the decorators that attach its rules."""
+
+    definition: Definition
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> NkiInstruction: ...
+    def check(self, rule: Rule, /) -> Rule: ...
+    def reference(self, rule: Rule, /) -> Rule: ...
+    def cost(self, rule: Rule, /) -> Rule: ...
+    def lower(self, rule: Rule, /) -> Rule: ...
+    def access(self, rule: Rule, /) -> Rule: ...
+    def normalize(self, rule: Rule, /) -> Rule: ...
+    def check_immediates(self, rule: Rule, /) -> Rule: ...
+    def trips(self, rule: Rule, /) -> Rule: ...
+    def panels(self, rule: Rule, /) -> Rule: ...
+    def exchange(self, rule: Rule, /) -> Rule: ...
+    def starts(self, rule: Rule, /) -> Rule: ...
+
 
 _NO_REGISTERS: Callable[[dict[str, Any]], str | None] = lambda arguments: None  # noqa: E731
 _NO_UPDATES: Callable[[dict[str, Any]], tuple[str, ...]] = lambda arguments: ()  # noqa: E731
@@ -42,7 +66,7 @@ def instruction(
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
     meets: Meets | None = None,
-) -> Callable[[Callable[..., None]], Any]:
+) -> Callable[[Callable[P, None]], Instruction[P]]:
     """Define an instruction.
 
     Args:
@@ -64,7 +88,7 @@ def instruction(
         meets: whom a core waits for at it, if anybody.
     """
 
-    def decorate(function: Callable[..., None]) -> Any:
+    def decorate(function: Callable[P, None]) -> Instruction[P]:
         definition = define(
             function, writes, registers, updates, control, by_row or least_rows, indexed, lists, partly_read, meets
         )

@@ -302,6 +302,8 @@ MODULE = '''
     ],
 )
 def test_identity_follows_code_and_values(tmp_path, monkeypatch, old: str, new: str, same: bool) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files of one size and second would share it
+
     def load(change: bool) -> str:
         edit = (lambda text: text.replace(old, new)) if old and change else (lambda text: text)
         modules = {

@@ -3,6 +3,7 @@
 Each allocates its result, emits the instruction of the same name of nkilite.isa, which checks it, and applies `mask=`.
 """
 
+import typing as _typing
 from typing import Any as _Any
 
 from nkilite.beta1.isa.dma import dma_copy, dma_transpose
@@ -103,7 +104,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise _unknown_name("neuronxcc.nki.isa", "nisa", name, __all__, {})
+if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+
+    def __getattr__(name: str) -> _Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _unknown_name("neuronxcc.nki.isa", "nisa", name, __all__, {})

@@ -147,17 +147,17 @@ def select_reduce(
     dst, predicate, on_true = (
         on_chip(t, o, name) for o, t in (("dst", dst), ("predicate", predicate), ("on_true", on_true))
     )
-    views = [t.nki for t in (dst, predicate, on_true)]
+    to, which, true = (t.nki for t in (dst, predicate, on_true))
     if isinstance(mask, Mask):
         box = functional.exact_box(mask, dst.shape, name)
         if box is None:
             return
-        views = [cut(t, box) for t in (dst, predicate, on_true)]
-    rows = views[0].type.shape[0]
+        to, which, true = (cut(t, box) for t in (dst, predicate, on_true))
+    rows = to.type.shape[0]
     false = vector(on_false, exact=True)
     total = None if reduce_res is None else vector(reduce_res, exact=True)
     nisa.select_reduce(
-        *views, rows_of(false, rows), rows_of(total, rows), reduce_cmd, operator(reduce_op), reverse_pred
+        to, which, true, rows_of(false, rows), rows_of(total, rows), reduce_cmd, operator(reduce_op), reverse_pred
     )
 
 
