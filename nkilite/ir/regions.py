@@ -13,6 +13,7 @@ on the safe side: bytes that are said to be apart are apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -149,6 +150,7 @@ class Rows(NamedTuple):
     step: int
 
 
+@lru_cache(maxsize=1 << 14)
 def in_step(one: Rows, other: Rows, count: int, shift: int) -> bool:
     """Whether row i of one and row j of the other are apart for all different i and j.
 
@@ -157,7 +159,7 @@ def in_step(one: Rows, other: Rows, count: int, shift: int) -> bool:
         shift: from the first byte of row 0 of one to that of row 0 of the other.
     """
     if one.step != other.step:
-        return apart(_all(one, count), _all(other, count), shift + _below(other, count) - _below(one, count))
+        return all_apart(one, other, count, shift)
     if count < 2:
         return True
     if one.step == 0:
@@ -174,6 +176,12 @@ def in_step(one: Rows, other: Rows, count: int, shift: int) -> bool:
 def apart(one: Pattern, other: Pattern, shift: int) -> bool:
     """Whether two patterns have no byte in common, the other beginning `shift` bytes after the first."""
     return shared(one, other, shift) is None
+
+
+@lru_cache(maxsize=1 << 14)
+def all_apart(one: Rows, other: Rows, count: int, shift: int) -> bool:
+    """Whether no row of one meets any of the other; the arguments are those of `in_step`."""
+    return apart(_all(one, count), _all(other, count), shift + _below(other, count) - _below(one, count))
 
 
 def _all(rows: Rows, count: int) -> Pattern:

@@ -8,7 +8,7 @@ from nkilite.errors import IrError
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.group import Group
 from nkilite.ir.program import Operand, Program, Signature
-from nkilite.ir.regions import PARTITION, Rows, apart, in_step, line_strides, pattern
+from nkilite.ir.regions import PARTITION, Rows, all_apart, apart, in_step, line_strides, pattern
 
 
 class Touch(NamedTuple):
@@ -75,11 +75,8 @@ class Members:
 
     def meet(self, one: Touch, other: Touch) -> bool:
         """Whether two operands touch the same memory, in any of their rows."""
-        if one.space != other.space:
-            return False
-        spans = [pattern(t.rows.row.width, ((self._height(t), t.rows.step), *t.rows.row.dims)) for t in (one, other)]
-        lows = [t.low + min(0, t.rows.step * (self._height(t) - 1)) for t in (one, other)]
-        return not apart(spans[0], spans[1], lows[1] - lows[0])
+        height = max(t.operand.type.shape[0] for t in (one, other))  # one row that serves all has step 0
+        return one.space == other.space and not all_apart(one.rows, other.rows, height, other.low - one.low)
 
     def in_step(self, one: Touch, other: Touch) -> bool:
         """Whether row i of one only meets row i of the other."""
@@ -92,9 +89,6 @@ class Members:
         if one.rows.step == other.rows.step:
             return apart(one.rows.row, other.rows.row, other.low - one.low)
         return not self.meet(one, other)
-
-    def _height(self, touch: Touch) -> int:
-        return touch.operand.type.shape[0]
 
     def _touches(self, spaces: Spaces, member: int, start: int) -> list[Touch]:
         found = []

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from nkilite.ir import regions
 from nkilite.ir.program import Operand, Program, Signature
-from nkilite.ir.regions import distinct
+from nkilite.ir.regions import all_apart, distinct, in_step
 from nkilite.ir.types import MemoryRegion, extent
 
 _FIXED = {MemoryRegion.sbuf: -1, MemoryRegion.psum: -2}  # spaces of the tiles with explicit addresses, which may alias
@@ -23,6 +24,7 @@ class RowOperand(NamedTuple):
         stride: bytes from row to row, in the buffer's row-major storage; 0 for one row that serves all.
         low, high: the bytes of a row that it spans, from its first element on.
         bytes: of its elements in a row.
+        row: which bytes they are.
         dense: the elements of a row follow each other without gaps.
     """
 
@@ -32,6 +34,7 @@ class RowOperand(NamedTuple):
     low: int
     high: int
     bytes: int
+    row: regions.Pattern
     dense: bool
     reads: bool
     writes: bool
@@ -79,6 +82,7 @@ def _row_operand(position: int, operand: Operand, repeated: bool) -> RowOperand:
     kind = operand.type
     size = kind.dtype.itemsize
     low, high = extent(kind.shape[1:], kind.strides[1:])
+    row = regions.pattern(size, [(n, s * size) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True)])
     step, dense = 1, True
     for n, stride in zip(reversed(kind.shape[1:]), reversed(kind.strides[1:]), strict=True):
         if n != 1:
@@ -86,7 +90,7 @@ def _row_operand(position: int, operand: Operand, repeated: bool) -> RowOperand:
             step *= n
     return RowOperand(
         position, operand.word, 0 if repeated else kind.strides[0] * size, low * size, (high + 1) * size,
-        kind.free_bytes, dense, operand.reads, operand.writes, kind.region.on_chip,
+        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip,
     )
 
 
@@ -109,6 +113,16 @@ class Access(NamedTuple):
     step: int
     low: int
     high: int
+
+    @property
+    def rows(self) -> regions.Rows:
+        """All of it, on the line of its space."""
+        return regions.Rows(self.operand.row, self.step * regions.PARTITION if self.operand.on_chip else self.step)
+
+    @property
+    def place(self) -> int:
+        """Where row 0 begins on that line."""
+        return self.first * regions.PARTITION + self.low
 
 
 class Rows:
@@ -158,33 +172,9 @@ class Rows:
 
 def keep_to_rows(one: Access, other: Access, rows: int) -> bool:
     """Whether row i of one access and row j of another, in the same space, are apart for all different i and j."""
-    last = rows - 1
-    if one.operand.on_chip:
-        if one.high <= other.low or other.high <= one.low:
-            return True
-        if one.first == other.first and one.step == other.step != 0:
-            return True
-        return one.first + last * one.step < other.first or other.first + last * other.step < one.first
-    low, high = _reach(one, last)
-    other_low, other_high = _reach(other, last)
-    if high <= other_low or other_high <= low:
-        return True
-    return one.step == other.step and abs(one.step) >= max(one.high, other.high) - min(one.low, other.low)
+    return in_step(one.rows, other.rows, rows, other.place - one.place)
 
 
 def meet(one: Access, other: Access, rows: int) -> bool:
     """Whether two accesses in the same space may touch the same memory; True where that is hard to tell."""
-    if one.operand.on_chip:
-        if one.high <= other.low or other.high <= one.low:
-            return False
-        last = rows - 1
-        return not (one.first + last * one.step < other.first or other.first + last * other.step < one.first)
-    low, high = _reach(one, rows - 1)
-    other_low, other_high = _reach(other, rows - 1)
-    return high > other_low and other_high > low
-
-
-def _reach(access: Access, last: int) -> tuple[int, int]:
-    """The bytes off chip that all rows span."""
-    travel = last * access.step
-    return access.low + min(travel, 0), access.high + max(travel, 0)
+    return not all_apart(one.rows, other.rows, rows, other.place - one.place)
