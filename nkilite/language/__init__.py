@@ -1,6 +1,7 @@
 """nki.language: tensors, memories, dtypes and functions of tiles, built on nki.isa.
 
-One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (new tensors), `memory`,
+One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (new tensors), `grids`,
+`tiling` (tensors as tiles and blocks), `memory`,
 `shaping`, `selection` (moving data), `elementwise`, `activations`, `rounding`, `trigonometry`, `reductions`,
 `normalization`, `matrices` (computing), `operators` (names that are only an `op`), `loops`, `program`,
 `debugging`.
@@ -57,7 +58,7 @@ from nkilite.language.activations import (
     tanh,
 )
 from nkilite.language.constants import shared_constant, shared_identity_matrix
-from nkilite.language.creation import empty_like, full, ndarray, ones, zeros, zeros_like
+from nkilite.language.creation import full, ndarray, ones, zeros, zeros_like
 from nkilite.language.debugging import device_print
 from nkilite.language.elementwise import (
     abs_max,
@@ -87,6 +88,7 @@ from nkilite.language.elementwise import (
     right_shift,
     subtract,
 )
+from nkilite.language.grids import NkiBlockGrid, NkiGrid, NkiTileGrid
 from nkilite.language.loops import (
     affine_range,
     ds,
@@ -118,8 +120,9 @@ from nkilite.language.regions import (
 )
 from nkilite.language.rounding import ceil, floor, fmod, mod, trunc
 from nkilite.language.selection import gather_flattened, where
-from nkilite.language.shaping import broadcast_to, expand_dims
+from nkilite.language.shaping import broadcast_to, expand_dims, par_dim
 from nkilite.language.tile_size import tile_size
+from nkilite.language.tiling import alloc_blocks, alloc_tiles, blocks, empty_like, tiles
 from nkilite.language.trigonometry import arctan, cos, sin, tan
 from nkilite.language.unknown import unknown_name as _unknown_name
 from nkilite.trace.objects import NKIObject
@@ -130,19 +133,25 @@ tensor = NkiTensor
 __all__ = [
     "MemoryRegion",
     "NKIObject",
+    "NkiBlockGrid",
+    "NkiGrid",
     "NkiTensor",
+    "NkiTileGrid",
     "abs",
     "abs_max",
     "abs_min",
     "add",
     "affine_range",
     "all",
+    "alloc_blocks",
+    "alloc_tiles",
     "arctan",
     "average",
     "bfloat16",
     "bitwise_and",
     "bitwise_or",
     "bitwise_xor",
+    "blocks",
     "bool",
     "bool_",
     "broadcast_to",
@@ -217,6 +226,7 @@ __all__ = [
     "not_equal",
     "num_programs",
     "ones",
+    "par_dim",
     "power",
     "prelu",
     "private_hbm",
@@ -255,6 +265,7 @@ __all__ = [
     "tensor",
     "tfloat32",
     "tile_size",
+    "tiles",
     "transpose",
     "trunc",
     "uint8",

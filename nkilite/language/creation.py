@@ -1,6 +1,6 @@
-"""New tensors: uninitialized, filled, or like another.
+"""New tensors: uninitialized, or filled.
 
-Source: public pages nki.language.ndarray, zeros, ones, full, zeros_like, empty_like.
+Source: public pages nki.language.ndarray, zeros, ones, full, zeros_like.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nkilite.passes.allocate import check_address
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
-__all__ = ["empty_like", "full", "ndarray", "ones", "zeros", "zeros_like"]
+__all__ = ["full", "ndarray", "ones", "zeros", "zeros_like"]
 
 _FILL_ELEMENTS = 2048  # per partition of an SBUF tile that HBM is filled from
 
@@ -156,14 +156,6 @@ def zeros_like(
     return full(x.shape, 0, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
 
 
-def empty_like(
-    x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = ""
-) -> NkiTensor:
-    """A new, uninitialized tensor with the shape of `x`, and its dtype and memory unless given."""
-    x = require_tensor(x, "x", "empty_like")
-    return ndarray(x.shape, x.dtype if dtype is None else dtype, x.buffer if buffer is None else buffer, name)
-
-
 def fill(tensor: NkiTensor, value: float) -> None:
     """Set every element of a tensor in any memory; HBM is written by DMA from a small SBUF tile."""
     if tensor.buffer.on_chip:
@@ -201,7 +193,7 @@ def require_tensor(x: Any, operand: str, function: str) -> NkiTensor:
     raise InvalidOperand(instruction=f"nl.{function}", operand=operand, found=describe(x), expected="a tensor")
 
 
-def as_shape(shape: Any, function: str) -> tuple[int, ...]:
+def as_shape(shape: Any, function: str, operand: str = "shape") -> tuple[int, ...]:
     """Check a shape argument: a sequence of positive integers.
 
     Raises:
@@ -211,7 +203,7 @@ def as_shape(shape: Any, function: str) -> tuple[int, ...]:
     if not isinstance(shape, (tuple, list)) or not shape:
         raise InvalidOperand(
             instruction=f"nl.{function}",
-            operand="shape",
+            operand=operand,
             found=describe(shape),
             expected=expected,
         )
@@ -220,7 +212,7 @@ def as_shape(shape: Any, function: str) -> tuple[int, ...]:
             fix = "use // instead of / to compute sizes" if isinstance(size, float) else ""
             raise InvalidOperand(
                 instruction=f"nl.{function}",
-                operand="shape",
+                operand=operand,
                 found=repr(tuple(shape)),
                 expected=expected,
                 fix=fix,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nkilite import isa as nisa
+from nkilite.deprecation import deprecated
 from nkilite.dtypes import DType, bfloat16, float16, float32
 from nkilite.errors import ShapeMismatch
 from nkilite.language.broadcasting import repeat, require_tile
@@ -16,7 +17,7 @@ from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 from nkilite.trace.view_arguments import require_ints
 
-__all__ = ["broadcast_to", "expand_dims"]
+__all__ = ["broadcast_to", "expand_dims", "par_dim"]
 
 #: Names the instructions that move a broadcast out of PSUM; the timing model lets consumers read it there.
 BROADCAST = "nl.broadcast_to"
@@ -81,3 +82,9 @@ def _ones(columns: int, dtype: DType) -> NkiTensor:
         found = builder.constants[key] = ndarray((1, columns), dtype)
         nisa.memset(found, 1.0)
     return found
+
+
+def par_dim(value: int) -> int:
+    """The size of a partition dimension, as shapes of Beta 1 mark it; that is dimension 0, and needs no mark."""
+    deprecated("nl.par_dim", "the size alone: dimension 0 of an on-chip tensor is the partition dimension")
+    return value

@@ -14,7 +14,6 @@ _BETA1 = {
     "loop_reduce": "accumulate into a tile in the loop.",
     "mgrid": "index with slices and nl.ds instead of index tensors.",
     "nc": "launch with kernel[n](...).",
-    "par_dim": "dimension 0 of an on-chip tensor is the partition dimension; write the shape without it.",
     "spmd_dim": "launch with kernel[n](...).",
     "static_cast": "pass dtype=, or use nisa.tensor_copy into a tile of the wanted dtype.",
 }

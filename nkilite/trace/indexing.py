@@ -49,7 +49,7 @@ class Selection(NamedTuple):
 
 
 def select(tensor: NkiTensor, key: Any) -> Selection:
-    """Resolve an index expression of integers, slices, an ellipsis, nl.ds and at most one runtime index.
+    """Resolve an index expression of integers, slices, ranges, an ellipsis, nl.ds and at most one runtime index.
 
     Integers remove their dimension, except that dimension 0 stays on chip, and that the last removed one stays when
     fewer than two dimensions (in HBM: none) would be left.
@@ -78,6 +78,8 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
                 continue
             start = int(k.start) % size if -size <= k.start < 0 else int(k.start)
             k = slice(start, start + count)
+        elif isinstance(k, range):
+            k = _slice(k, size, dim, tensor)
         if isinstance(k, slice):
             start, count, step = _bounds(k, size, dim, tensor)
             if not count:
@@ -102,7 +104,7 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
             runtime.append(RuntimeIndex(dim, k, size))
             removed = (1, stride)
         else:
-            hint = "use integers, slices, ..., nl.ds(start, size), or expand_dim() for a new axis."
+            hint = "use integers, slices, ranges, ..., nl.ds(start, size), or expand_dim() for a new axis."
             raise InvalidIndex(what=describe(k), hint=hint)
     if len(shape) < (2 if on_chip else 1):
         shape.append(removed[0])
@@ -122,6 +124,16 @@ def _count(key: DynamicSlice, size: int, dim: int, tensor: NkiTensor) -> int:
     if not 0 <= key.size <= size:
         raise IndexOutOfBounds(index=f"nl.ds of size {key.size}", dim=dim, size=size, of=of_tensor(tensor))
     return int(key.size)
+
+
+def _slice(key: range, size: int, dim: int, tensor: NkiTensor) -> slice:
+    """The slice that selects the elements a range names, all of which must be there."""
+    if not key:
+        return slice(0, 0)
+    if not (0 <= key[0] < size and 0 <= key[-1] < size):
+        raise IndexOutOfBounds(index=str(key), dim=dim, size=size, of=of_tensor(tensor))
+    stop = key[-1] + (1 if key.step > 0 else -1)
+    return slice(key.start, None if stop < 0 else stop, key.step)
 
 
 def cache_key(key: Any) -> tuple:

@@ -85,6 +85,11 @@ class NkiTensor(Refusals):
         return self.storage.name
 
     @property
+    def data(self) -> NkiTensor:
+        """The tensor itself, so that code for grids (nl.tiles) takes tensors, too."""
+        return self
+
+    @property
     def ndim(self) -> int:
         return self.type.ndim
 
@@ -118,7 +123,7 @@ class NkiTensor(Refusals):
     # --- indexing -------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> NkiTensor:
-        """Index with integers, slices, Ellipsis and nl.ds.
+        """Index with integers, slices, ranges, Ellipsis and nl.ds.
 
         Raises:
             IndexOutOfBounds, TooManyIndices, InvalidIndex; EmptySlice where a view of nothing is used.

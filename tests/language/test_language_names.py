@@ -14,6 +14,7 @@ from nkilite.dtypes import as_dtype
 
 # The public page nki.language, with the operators named in nki.api.shared.
 _PAGE = """
+    tiles blocks alloc_tiles alloc_blocks NkiGrid NkiTileGrid NkiBlockGrid
     ndarray zeros ones full zeros_like empty_like shared_constant shared_identity_matrix rand random_seed
     load load_transpose2d store copy matmul transpose
     abs abs_max abs_min add arctan ceil cos divide exp floor fmod log maximum minimum mod multiply negative power
@@ -97,6 +98,11 @@ def test_ranges(name):
             loop(0, 2.5)
 
 
+def test_par_dim_is_the_size():
+    with pytest.warns(DeprecationWarning, match="nl.par_dim.*dimension 0"):
+        assert nl.par_dim(64) == 64
+
+
 def test_range_is_pythons():
     assert nl.range is range
 
@@ -121,7 +127,6 @@ def test_dtype_aliases():
     ("name", "says"),
     [
         ("maximun", "did you mean nl.maximum"),
-        ("par_dim", "Beta-1 dialect.*\n(.*\n)*.*partition dimension"),
         ("mgrid", "Beta-1 dialect.*\n(.*\n)*.*slices"),
         ("xyzzy", "docs/compatibility.md"),
     ],
