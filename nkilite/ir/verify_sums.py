@@ -25,7 +25,9 @@ def verify_sums(members: Members, plan: Accumulation) -> None:
         need(alike, f"{signature.name} does not take columns of the sums")
         for touch in touches:
             kind = touch.operand.type
-            fits = kind.region.on_chip and touch.dense and kind.shape[0] == rows
+            loop = signature.access.rows
+            own = loop is not None and signature.access.runs_over(touch.operand.name, loop)
+            fits = kind.region.on_chip and touch.dense and kind.shape[0] == (rows if own else 1)
             need(fits, f"{signature.name} is not on the rows of the sums")
             need(touch.buffer not in sources, f"{signature.name} uses what the matmuls multiply")
             need(

@@ -117,9 +117,10 @@ def _stripe(operand: CpuOperand, split: Split) -> Stripe | None:
         low, high = _extent((min(split.rows, count), *shape[1:]), strides, size)
         step = split.rows * strides[0]
     elif split.columns:
-        (count, *others), (stride, *_) = nest.collapse((shape[1:], strides[1:])) if len(shape) > 1 else ((1,), (size,))
-        if others:
+        counts, steps = nest.collapse((shape[1:], strides[1:]))
+        if len(counts) != 1:  # one column, or columns of which others lie in between
             return None
+        (count,), (stride,) = counts, steps
         low, high = _extent((min(split.columns, count),), (stride,), size)
         step = split.columns * stride
         period = strides[0] if shape[0] > 1 else 0

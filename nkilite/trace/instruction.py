@@ -62,6 +62,7 @@ def instruction(
     least_rows: int = 1,
     by_row: int = 0,
     elementwise: bool = False,
+    in_place: bool = True,
     indexed: bool = False,
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
@@ -82,6 +83,7 @@ def instruction(
             position i of the operands alone, if all have as many.
         elementwise: beside `by_row`: element i of such a row depends on element i of the operands alone and on operands
             with one element per row, as long as the call does not use registers.
+        in_place: beside `elementwise`: whether an operand may be the view that is written.
         indexed: whether an operand holds positions in another, and one that is out of bounds is an error.
         lists: parameters that are lists of tensors, with the most they take. Item i of a list `x` is the operand x_i.
         partly_read: parameters of which it reads some elements only, so that the others need not have been written.
@@ -95,7 +97,7 @@ def instruction(
         if access is not None:
             definition.rules["access"] = _constant_access(definition, access)
         elif by_row:
-            definition.rules["access"] = by_rows(elementwise)
+            definition.rules["access"] = by_rows(elementwise and in_place)
         wrapper = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition

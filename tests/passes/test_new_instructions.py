@@ -16,7 +16,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.ir.access import Opaque
 from nkilite.ir.definition import REGISTRY
-from nkilite.ir.group import Relocation, RowPlan
+from nkilite.ir.group import Accumulation, Relocation, RowPlan
 from nkilite.ir.program import Program, Signature
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
@@ -76,7 +76,7 @@ def weighted() -> Any:
     )
 
     def use(x: Any, row: Any, column: Any) -> Any:
-        result = new(P, F)
+        result = new(*x.shape)
         weighted(column, x, result, row)
         return result
 
@@ -238,6 +238,62 @@ def test_fuses_from_its_access_rule_alone(name, monkeypatch):
         np.testing.assert_allclose(result, answer, rtol=2e-3, atol=2e-3)
     if name != "dotted":  # the order of a sum follows the shapes
         np.testing.assert_array_equal(results[1], results[2])
+
+
+def test_follows_matmuls_and_fills_panels():
+    """What evicts a product, with an element per row and one per column, for another product to read."""
+    use, _ = weighted()
+
+    def kernel(a: Any, b: Any, row: Any, column: Any) -> Any:
+        left, right, row, column = loaded(a), loaded(b), loaded(row), loaded(column)
+        product = nl.ndarray((P, F // 2), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(product, left, right)
+        scaled = use(product, row, column)
+        again = nl.ndarray((P, F // 2), dtype=nl.float32, buffer=nl.psum)
+        nisa.nc_matmul(again, left, scaled)
+        result = new(P, F // 2)
+        nisa.tensor_copy(result, again)
+        return stored(result)
+
+    a, b = make((P, P), "float32"), make((P, F // 2), "float32", seed=1)
+    row, column = make((1, F // 2), "float32", seed=2), make((P, 1), "float32", seed=3)
+    program = run_pipeline(nki.jit(kernel).trace(a, b, row, column))
+    names = [i.signature.name for i in program]
+    (group,) = [g for g in program.groups if "weighted" in names[g.first : g.first + g.size]]
+    assert isinstance(group.plan, Accumulation) and len(group.private) == 1, "the product is never in memory"
+    assert len(program.panels) == 3
+    answer = a.T @ (a.T @ b * row + column)
+    for launch in (nki.simulate, nki.jit):
+        np.testing.assert_allclose(launch(kernel)(a, b, row, column), answer, rtol=1e-3, atol=1e-2)
+
+
+def flagged() -> Any:
+    """An instruction that says the same in short: by row, element by element."""
+
+    @instruction(writes=("out",), by_row=1, elementwise=True)
+    def flagged(out: NkiTensor, factor: float | NkiTensor, data: NkiTensor, name=None) -> None: ...
+
+    finish(flagged, lambda out, factor, data: data * factor,
+           lambda kernel: elementwise.map(kernel, "out", ("data", "factor"), lambda e, x, f: e.mul(x, f)))
+    return flagged
+
+
+@pytest.mark.parametrize("factor", [0.5, None], ids=["number", "column"])
+def test_short_rules_are_read_off_the_call(factor):
+    scale = flagged()
+
+    def kernel(x: Any, column: Any) -> Any:
+        tile, result = new(P, F), new(P, F)
+        nisa.activation(tile, nl.tanh, loaded(x))
+        scale(result, loaded(column) if factor is None else factor, tile)
+        return stored(result)
+
+    x, column = make((P, F), "float32"), make((P, 1), "float32", seed=1)
+    group = run_pipeline(nki.jit(kernel).trace(x, column)).groups[-1]
+    assert group.plan.segments, "it goes through registers with what it follows"
+    wanted = np.tanh(x) * (column if factor is None else np.float32(factor))
+    for launch in (nki.simulate, nki.jit):
+        np.testing.assert_allclose(launch(kernel)(x, column), wanted, rtol=1e-5, atol=1e-6)
 
 
 def carried() -> Any:
