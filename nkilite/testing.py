@@ -7,21 +7,29 @@
     check(my_kernel, lambda x: np.exp(x.astype(np.float64)), make((256, 512), "bfloat16", seed=0))
 
 runs ``my_kernel`` through `nki.simulate` and natively, and compares both with the reference. Nothing here
-knows any particular kernel; the helper relies on nkilite's public interface alone.
+knows any particular kernel.
+
+`first_difference(my_kernel, *arrays)` says at which instruction two ways of running a kernel part.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 import nkilite as nki
+from nkilite.errors import NkiError
+from nkilite.ir.sums import longest_sum
+from nkilite.location import Location
+from nkilite.runtime.observing import Observed, observe
 
-__all__ = ["MODES", "MismatchError", "check", "compare", "make", "run", "tolerance", "ulps"]
+__all__ = [
+    "MODES", "Difference", "MismatchError", "check", "compare", "first_difference", "make", "run", "tolerance", "ulps",
+]
 
 MODES = ("simulate", "compiled")
 
@@ -34,6 +42,41 @@ _EPS_FLOAT32 = float(np.finfo(np.float32).eps)
 
 class MismatchError(AssertionError):
     """A kernel's result differs from its reference by more than the tolerance allows."""
+
+
+class Difference(NamedTuple):
+    """The first instruction at which two runs of a kernel part.
+
+    Attributes:
+        number: of the instruction, among those that were compared.
+        instruction: its name.
+        name: the one the user gave it, or "".
+        operand: what it wrote.
+        element: the position in the operand where the difference is largest.
+        values: there, by mode.
+        allowed: how far they may be apart.
+    """
+
+    number: int
+    instruction: str
+    name: str
+    operand: str
+    location: Location
+    element: tuple[int, ...]
+    values: dict[str, float]
+    allowed: float
+
+    def __str__(self) -> str:
+        called = f" {self.name!r}" if self.name else ""
+        position = ", ".join(map(str, self.element))
+        width = max(map(len, self.values))
+        return "\n".join([
+            f"the first difference is in what nisa.{self.instruction}{called} writes to {self.operand}[{position}]",
+            f"  at {self.location}",
+            f"     {self.location.source}",
+            *(f"  {mode:{width}}  {value:.9g}" for mode, value in self.values.items()),
+            f"  {'allowed':{width}}  {self.allowed:.3g}",
+        ])
 
 
 def make(shape: int | Iterable[int], dtype: Any, seed: int = 0) -> np.ndarray:
@@ -119,6 +162,7 @@ def run(kernel: Callable, mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[
     Raises:
         ValueError: `mode` is neither of the two.
     """
+    __tracebackhide__ = True
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {MODES}")
     if mode == "simulate":
@@ -129,7 +173,9 @@ def run(kernel: Callable, mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[
     return tuple(np.asarray(r) for r in (result if isinstance(result, (tuple, list)) else (result,)))
 
 
-def compare(got: np.ndarray, expected: np.ndarray, *, rtol: float, atol: float, what: str = "result") -> None:
+def compare(
+    got: np.ndarray, expected: np.ndarray, *, rtol: float, atol: float, what: str = "result", remedy: str = ""
+) -> None:
     """Require ``|got - expected| <= atol + rtol * |expected|`` in every element, NaN matching NaN.
 
     Args:
@@ -138,11 +184,13 @@ def compare(got: np.ndarray, expected: np.ndarray, *, rtol: float, atol: float, 
         rtol: relative tolerance.
         atol: absolute tolerance, in the units of the result.
         what: names the result in the report.
+        remedy: ends the report.
 
     Raises:
         MismatchError: naming the worst element, both values, the error in ulp, and the box all mismatches lie
             in.
     """
+    __tracebackhide__ = True
     expected = np.asarray(expected)
     if got.shape != expected.shape:
         raise MismatchError(f"{what} has shape {got.shape}, the reference {expected.shape}")
@@ -172,6 +220,8 @@ def compare(got: np.ndarray, expected: np.ndarray, *, rtol: float, atol: float, 
         allowed = atol + rtol * abs(right[worst])
         lines.append(f"  error       {error[worst]:.3g}, {distance} ulp; allowed {allowed:.3g}")
     lines += [f"  all within  [{box}]", f"  tolerance   rtol={rtol:.3g} atol={atol:.3g}"]
+    if remedy:
+        lines.append(f"  fix         {remedy}")
     raise MismatchError("\n".join(lines))
 
 
@@ -182,7 +232,7 @@ def check(
     modes: Iterable[str] = MODES,
     rtol: float | None = None,
     atol: float | None = None,
-    reduction: int = 1,
+    reduction: int | None = None,
     **meta: Any,
 ) -> None:
     """Run `kernel` in every mode and require its outputs to match ``reference(*arrays)``.
@@ -198,16 +248,20 @@ def check(
         rtol: relative tolerance; by default from the output dtype, see `tolerance`.
         atol: absolute tolerance; by default from the coarsest dtype in play and `reduction`, times the RMS of
             the expected output.
-        reduction: the largest number of terms added into one output element.
+        reduction: the largest number of terms added into one output element; by default the longest chain of
+            additions in the kernel's trace.
         meta: compile-time keyword arguments of the kernel.
 
     Raises:
         MismatchError: an output has the wrong count, shape, dtype or values.
     """
+    __tracebackhide__ = True
     understood = inspect.signature(reference).parameters
     wanted = reference(*(a.copy() for a in arrays), **{k: v for k, v in meta.items() if k in understood})
     expected = tuple(wanted) if isinstance(wanted, (tuple, list)) else (wanted,)
     name = getattr(kernel, "__name__", repr(kernel))
+    if reduction is None:
+        reduction = _longest_sum(kernel, arrays, meta)
     for mode in modes:
         results = run(kernel, mode, *arrays, **meta)
         if len(results) != len(expected):
@@ -216,16 +270,103 @@ def check(
             )
         for index, (got, right) in enumerate(zip(results, expected, strict=True)):
             relative, per_rms = tolerance(got.dtype, inputs=[a.dtype for a in arrays], reduction=reduction)
-            finite = np.asarray(right, np.float64)
-            finite = finite[np.isfinite(finite)]
-            rms = float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
             compare(
                 got,
                 right,
                 rtol=relative if rtol is None else rtol,
-                atol=per_rms * rms if atol is None else atol,
+                atol=per_rms * _rms(right) if atol is None else atol,
                 what=f"{name} ({mode})" + (f" output {index}" if len(expected) > 1 else ""),
+                remedy=_remedy(mode),
             )
+
+
+def first_difference(
+    kernel: Callable,
+    *arrays: np.ndarray,
+    between: tuple[str, str] = ("simulate", "compiled"),
+    rtol: float | None = None,
+    atol: float | None = None,
+    **meta: Any,
+) -> Difference | None:
+    """Run `kernel` in two ways and compare what every instruction writes; None where all of it agrees.
+
+    What is written in loops that the device runs, through runtime indices and to registers is not compared. The
+    compiled run keeps a copy of what every instruction writes, and so compiles each on its own: a difference that
+    only fused instructions make does not show.
+
+    Args:
+        kernel: the kernel, with or without ``@nki.jit``, on one core.
+        arrays: its tensor arguments, of which each run gets its own copies.
+        between: two of "simulate", "compiled" and "float32", which is "simulate" without rounding to narrow tiles: all
+            float tiles and arguments are float32. It tells where a kernel loses precision.
+        rtol: relative tolerance; by default from the dtype that is written, see `tolerance`.
+        atol: absolute tolerance; by default from the same dtype, times the RMS of what is written.
+        meta: compile-time keyword arguments of the kernel.
+
+    Raises:
+        ValueError: `between` has other modes.
+        OneCoreObserved: the kernel is launched on several cores.
+    """
+    __tracebackhide__ = True
+    known = ("float32", *MODES)
+    if len(set(between)) != 2 or not set(between) <= set(known):
+        raise ValueError(f"between={between!r} is not two of {known}")
+    one, other = (observe(_launchable(kernel), mode, tuple(a.copy() for a in arrays), meta) for mode in between)
+    reduction = _longest_sum(kernel, arrays, meta)
+    for number, (left, right) in enumerate(zip(one, other, strict=True)):
+        found = _parted(number, left, right, between, (rtol, atol), reduction)
+        if found is not None:
+            return found
+    return None
+
+
+def _parted(
+    number: int, left: Observed, right: Observed, between: tuple[str, str], given: tuple, reduction: int
+) -> Difference | None:
+    """What is different between the two, if more than may be; packed elements have no value to compare."""
+    narrow = min(left.dtype, right.dtype, key=lambda dtype: dtype.itemsize)
+    if narrow.kind == "x":
+        return None
+    one, other = (np.asarray(seen.value).astype(np.float64) for seen in (left, right))
+    relative, per_rms = tolerance(narrow, reduction=reduction)
+    rtol = relative if given[0] is None else given[0]
+    atol = per_rms * _rms(one) if given[1] is None else given[1]
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        error = np.where(same, 0.0, np.abs(one - other))
+    bad = ~same & ~(error <= atol + rtol * np.abs(one))
+    if not bad.any():
+        return None
+    worst = np.unravel_index(int(np.argmax(np.where(bad, np.nan_to_num(error, nan=np.inf), -1.0))), bad.shape)
+    values = dict(zip(between, (float(one[worst]), float(other[worst])), strict=True))
+    allowed = float(atol + rtol * abs(one[worst]))
+    element = tuple(map(int, worst))
+    return Difference(number, right.instruction, right.name, right.operand, right.location, element, values, allowed)
+
+
+def _longest_sum(kernel: Callable, arrays: tuple, meta: dict[str, Any]) -> int:
+    try:
+        return longest_sum(_launchable(kernel).trace(*(a.copy() for a in arrays), **meta))
+    except NkiError:  # it only runs simulated, or what runs it next explains
+        return 1
+
+
+def _launchable(kernel: Callable) -> nki.Kernel:
+    return kernel if isinstance(kernel, nki.Kernel) else nki.jit(kernel)
+
+
+def _rms(values: Any) -> float:
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+
+
+def _remedy(mode: str) -> str:
+    modes = '("simulate", "compiled")' if mode == "compiled" else '("float32", "simulate")'
+    return (
+        f"nkilite.testing.first_difference(kernel, *arrays, between={modes}) names the instruction; "
+        "a tolerance of your own is rtol= and atol=."
+    )
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype:

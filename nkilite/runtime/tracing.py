@@ -52,7 +52,7 @@ def trace(kernel: Kernel, arguments: Arguments) -> Traced:
     for core in cores_of(kernel, target):
         builder = TraceBuilder(kernel.__name__, target, core)
         with collector_paused():
-            returned = _enter(builder, kernel, arguments, eager=False)
+            returned = enter(builder, kernel, arguments, eager=False)
         apply_schedule(builder.program, kernel.schedule)
         check_returned(returned, builder.program, kernel.__name__, kernel.location)
         found.programs.append(builder.program)
@@ -87,7 +87,7 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
     cores = cores_of(kernel, target)
     turns, shared = Turns(len(cores), kernel.location), SharedMemory()
     builders = [EagerBuilder(kernel.__name__, target, core, turns, shared) for core in cores]
-    returned = turns.run([partial(_enter, builder, kernel, arguments, eager=True) for builder in builders])
+    returned = turns.run([partial(enter, builder, kernel, arguments, eager=True) for builder in builders])
     programs = [builder.program for builder in builders]
     for program, value in zip(programs, returned, strict=True):
         check_returned(value, program, kernel.__name__, kernel.location)
@@ -102,7 +102,7 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
     return results_of(returned[0], program), arrays
 
 
-def _enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
+def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
     """Run the kernel function under a builder; returns what it returned."""
     tensors: dict[int, NkiTensor] = {}
     where = kernel.location
