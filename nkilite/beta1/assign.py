@@ -19,9 +19,9 @@ from nkilite.beta1.arithmetic import join
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated
 from nkilite.beta1.index import Index
-from nkilite.beta1.indirect import DynamicIndex, indirect
+from nkilite.beta1.indirect import DynamicIndex
 from nkilite.beta1.mask import Mask, boxes
-from nkilite.beta1.tile import IN_IADD, Beyond, Tile, cut, tile
+from nkilite.beta1.tile import IN_IADD, Beyond, Gathered, Tile, cut, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import float32, uint8
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
@@ -43,7 +43,7 @@ def subscript(x: Tile, key: Any) -> Tile:
         return _masked(x, key)
     keys = key if isinstance(key, tuple) else (key,)
     if any(isinstance(k, (Tile, DynamicIndex)) for k in keys):
-        return tile(indirect(x.nki, keys))
+        return Gathered(x.nki, keys)
     if any(k is None for k in keys):
         return _with_new_axes(x, keys)
     view = x.nki
@@ -96,11 +96,13 @@ def assign(dst: Tile, value: Any) -> None:
     if isinstance(value, Tile):
         if value.mask is not None or dst.mask is not None:
             _assign_masked(dst, value)
+        elif isinstance(dst, Zeros) and dst.pending() and value.size == dst.size:
+            copy(dst.part, value)
+            dst.wrote()
         elif not isinstance(value, Absent):
-            if isinstance(dst, Zeros) and dst.pending and value.size == dst.size:
-                dst.pending = False
             copy(dst.nki, value)
     elif isinstance(value, _NUMBERS):
+        functional.wrote(dst.nki)
         fill(dst.nki, value)
     elif isinstance(value, Index):
         fill_from_index[0](dst, value)
@@ -117,6 +119,7 @@ def copy(dst: NkiTensor, value: Tile) -> None:
         return  # what `t[i] += x` assigns has been added in place
     if value.made >= 0 and _redirected(dst, value):
         return
+    functional.wrote(dst)
     fitted = _fitted(source, dst)
     if not (dst.type.region.on_chip and source.type.region.on_chip):
         if source.type.region is MemoryRegion.psum:
@@ -136,6 +139,8 @@ def _redirected(dst: NkiTensor, value: Tile) -> bool:
         return False
     if source.dtype is not dst.type.dtype and source.dtype is not float32:
         return False
+    if value.nki.type.region is not MemoryRegion.psum:
+        functional.wrote(dst)
     return builder.redirect(value.nki, dst)
 
 
@@ -210,6 +215,7 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
         if isinstance(other, Absent):
             return self
         if isinstance(other, _NUMBERS):
+            functional.wrote(self.nki)
             nisa.tensor_scalar(self.nki, self.nki, op, other)
             return self
         if not isinstance(other, Tile):
@@ -217,6 +223,7 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
         if op is language.add and other.made >= 0 and _accumulated(self, other):
             return self
         mask = other.mask
+        functional.wrote(self.nki)
         if mask is None:
             view, value = self.nki, other.nki
         else:
@@ -238,13 +245,15 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
     if value.mask is not None or value.nki.type.dtype is not float32 or dst.dtype is not float32:
         return False
     made = value.nki
-    zeros = isinstance(dst, Zeros) and dst.pending and made.type.size == dst.whole.type.size
-    target = dst.whole if isinstance(dst, Zeros) and zeros else dst.nki
+    zeros = isinstance(dst, Zeros) and dst.pending()
+    target = dst.part if isinstance(dst, Zeros) and zeros else dst.nki
     if made.type.shape[0] != target.type.shape[0] or made.type.free_size != target.type.free_size:
         return False
-    done = builder.program.count == value.made and builder.redirect(made, target, accumulate=True)
+    if target.storage.id in (functional.foreign(target) or ()) or builder.program.count != value.made:
+        return False
+    done = builder.redirect(made, target, accumulate=True)
     if done and isinstance(dst, Zeros):
-        dst.pending = False
+        dst.wrote()
     return done
 
 

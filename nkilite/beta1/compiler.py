@@ -14,6 +14,8 @@ from nkilite.beta1.creation import Placement
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.program import no_reorder
 
+__path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
+
 __all__ = [
     "allocation_scope",
     "enable_stack_allocator",

@@ -6,7 +6,6 @@ Source: nki.language.ndarray, zeros, ones, full, zeros_like, empty_like, rand, s
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,11 @@ class Placement:
         self.region = region
 
 
-def _region(buffer: Any, shape: Sequence[Any]) -> MemoryRegion:
+# What arguments of new tensors mean.
+_known: dict[tuple, tuple[MemoryRegion, DType, tuple[int, ...], tuple[int, ...]]] = {}
+
+
+def _region(buffer: Any) -> MemoryRegion:
     if isinstance(buffer, Placement):
         return buffer.region
     if buffer is None:
@@ -71,13 +74,22 @@ def ndarray(shape: Any, dtype: Any, buffer: Any = None, name: str = "", **_: Any
 def new_tensor(shape: Any, dtype: Any, buffer: Any, name: str, function: str, value: float | None) -> Any:
     """A new tensor, filled unless `value` is None; `function` names it in messages."""
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    region = _region(buffer, shape)
-    kind = element_type(dtype, function)
+    marked = 0
+    for dim, size in enumerate(shape):
+        if size.__class__ is par_dim:
+            marked = dim
+            break
+    key = marked, shape, dtype, buffer, function
+    try:
+        region, kind, sizes, inner = _known[key]
+    except (KeyError, TypeError):  # new, or not what it should be: explained below
+        region, kind = _region(buffer), element_type(dtype, function)
+        sizes = as_shape(shape, function)
+        inner = sizes[marked:] if len(sizes) - marked > 1 else (*sizes[marked:], 1)
+        if not isinstance(buffer, Placement) and all(isinstance(n, int) for n in shape):
+            _known[key] = region, kind, sizes, inner
     if not region.on_chip:
-        return _in_hbm(as_shape(shape, function), kind, region, name, value)
-    marked = next((d for d, n in enumerate(shape) if isinstance(n, par_dim)), 0)
-    sizes = as_shape(shape, function)
-    inner = sizes[marked:] if len(sizes) - marked > 1 else (*sizes[marked:], 1)
+        return _in_hbm(sizes, kind, region, name, value)
     if not marked:
         return _tile(inner, kind, region, value)
     made = Blocks(sizes[:marked], inner, kind, region, lambda _: _tile(inner, kind, region, value))

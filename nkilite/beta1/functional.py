@@ -16,7 +16,7 @@ from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.mask import Box, Mask
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import DType, float32
-from nkilite.errors import InvalidOperand, UnsupportedError, describe
+from nkilite.errors import AccessPatternExceeded, InvalidOperand, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import _checked_type, element_type
 from nkilite.trace import active
@@ -72,6 +72,22 @@ def cleared(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF) -> 
     made = allocated(tuple(shape), dtype, region)
     nisa.memset(made, 0)
     return made
+
+
+def foreign(view: NkiTensor) -> set[int] | None:
+    """For a view of PSUM, the numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
+    if view.type.region is not PSUM:
+        return None
+    constants: dict[Any, Any] = active.builder().constants
+    found: set[int] = constants.setdefault("psum written by other engines", set())
+    return found
+
+
+def wrote(view: NkiTensor) -> None:
+    """Another engine than the Tensor Engine writes the view: matmuls do not add to its tile any more."""
+    found = foreign(view)
+    if found is not None:
+        found.add(view.storage.id)
 
 
 def fresh(view: NkiTensor, mask: Any = None) -> Tile:
@@ -157,8 +173,13 @@ def pointwise(
         mask: None, a mask, or a bool.
     """
     if mask is None or mask is True:
+        views = [t.nki for t in tiles]
         result = allocated(shape, dtype, region)
-        emit(result, *[t.nki for t in tiles])
+        try:
+            emit(result, *views)
+        except AccessPatternExceeded:
+            in_slices(emit, result, *views)
+            return tile(result)
         return fresh(result)
     if not isinstance(mask, Mask):
         if not is_false(mask):
@@ -176,6 +197,19 @@ def pointwise(
     made = tile(result)
     made.mask = mask
     return made
+
+
+def in_slices(emit: Emit, *views: NkiTensor) -> None:
+    """Emit an instruction once per position of the first free dimension, for its access patterns have too many."""
+    size = max(v.type.shape[1] for v in views)
+    for position in range(size):
+        parts = [v[:, min(position, v.type.shape[1] - 1)] for v in views]
+        try:
+            emit(*parts)
+        except AccessPatternExceeded:
+            if parts[0].type.ndim < 3:
+                raise
+            in_slices(emit, *parts)
 
 
 def is_false(mask: Any) -> bool:

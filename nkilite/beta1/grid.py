@@ -53,7 +53,7 @@ def spmd_dim(*parts: Any) -> Cores:
 
 
 def as_grid(key: Any) -> tuple[int, ...]:
-    """The sizes of a launch grid.
+    """The sizes of a launch grid; 0, which public scripts write, stands for 1.
 
     Raises:
         InvalidOperand: something is no positive int.
@@ -61,11 +61,11 @@ def as_grid(key: Any) -> tuple[int, ...]:
     sizes = tuple(key) if isinstance(key, (tuple, list)) else (key,)
     for size in sizes:
         plain = getattr(size, "size", size)
-        if isinstance(plain, bool) or not isinstance(plain, (int, np.integer)) or plain < 1:
+        if isinstance(plain, bool) or not isinstance(plain, (int, np.integer)) or plain < 0:
             raise InvalidOperand(
                 instruction="kernel[grid]", operand="grid", found=describe(size), expected="positive ints"
             )
-    return tuple(int(getattr(size, "size", size)) for size in sizes)
+    return tuple(int(getattr(size, "size", size)) or 1 for size in sizes)
 
 
 class Instances:

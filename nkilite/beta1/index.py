@@ -20,6 +20,12 @@ from nkilite.errors import InvalidIndex, ShapeMismatch, describe
 _new = object.__new__
 
 
+class LoopIndex(int):
+    """A loop variable: an int that knows its loop."""
+
+    loop: object
+
+
 class Grid:
     """Interned: the dimensions of an index tensor, and its step along each of them.
 
@@ -27,14 +33,15 @@ class Grid:
         low, high: the smallest and largest value above the offset.
     """
 
-    __slots__ = ("high", "low", "memo", "shape", "strides")
+    __slots__ = ("forms", "high", "low", "memo", "shape", "strides")
     _interned: ClassVar[dict[tuple, Grid]] = {}
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     low: int
     high: int
-    memo: dict[Any, Grid]
+    memo: dict[Any, Grid]  # of arithmetic
+    forms: dict[int, Grid]  # of subscripts
 
     @classmethod
     def of(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> Grid:
@@ -45,7 +52,7 @@ class Grid:
             found.shape, found.strides = shape, strides
             reach = [s * (n - 1) for n, s in zip(shape, strides, strict=True)]
             found.low, found.high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
-            found.memo = {}
+            found.memo, found.forms = {}, {}
         return found
 
     def times(self, factor: int) -> Grid:
@@ -105,6 +112,22 @@ class Index:
 
     def __getitem__(self, key: Any) -> Index:
         """New axes by None; `:` and `...` keep dimensions."""
+        if key.__class__ is tuple:
+            form = 1
+            for k in key:
+                if k is None:
+                    form += form
+                elif k.__class__ is slice and k.start is None and k.stop is None and k.step is None:
+                    form += form + 1
+                else:
+                    return self._reshaped(key)
+            found = self.grid.forms.get(form)
+            if found is None:
+                found = self.grid.forms[form] = self._reshaped(key).grid
+            return index(self.offset, found)
+        return self._reshaped(key)
+
+    def _reshaped(self, key: Any) -> Index:
         keys = key if isinstance(key, tuple) else (key,)
         shape: list[int] = []
         strides: list[int] = []
@@ -271,13 +294,22 @@ def arange(*bounds: int) -> Index:
     Raises:
         InvalidIndex: a bound is no int, or there are no positions.
     """
+    try:
+        return _aranges[bounds]
+    except (KeyError, TypeError):  # new, or no ints: explained below
+        pass
     for bound in bounds:
         if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
             raise InvalidIndex(what=f"nl.arange of {describe(bound)}", hint="use ints (// instead of /).")
     positions = range(*map(int, bounds))
     if not positions:
         raise InvalidIndex(what=f"nl.arange{bounds}, which is empty", hint="give it at least one position.")
-    return index(positions.start, Grid.of((len(positions),), (positions.step,)))
+    made = index(positions.start, Grid.of((len(positions),), (positions.step,)))
+    _aranges[tuple(map(int, bounds))] = made
+    return made
+
+
+_aranges: dict[tuple, Index] = {}
 
 
 class _Grids(tuple):

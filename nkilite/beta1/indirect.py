@@ -11,7 +11,9 @@ import numpy as np
 
 from nkilite.beta1 import index as indices
 from nkilite.beta1 import select
+from nkilite.beta1 import tile as tiles
 from nkilite.beta1.index import Grid, Index, index
+from nkilite.beta1.mask import Box
 from nkilite.beta1.tile import Tile
 from nkilite.errors import InvalidView
 from nkilite.ir.types import IndirectKind
@@ -38,8 +40,8 @@ class DynamicIndex:
     __radd__ = __add__
 
 
-def indirect(view: NkiTensor, keys: tuple) -> NkiTensor:
-    """The view a subscript selects in which one item is a tile of indices, or a DynamicIndex.
+def indirect(view: NkiTensor, keys: tuple, box: Box | None) -> NkiTensor:
+    """The view a subscript selects in which one item is a tile of indices, or a DynamicIndex; of a box of it, if given.
 
     A tile with one index moves the whole view; one with an index per partition gives every position of dimension 0 of
     what is selected its own.
@@ -64,6 +66,11 @@ def indirect(view: NkiTensor, keys: tuple) -> NkiTensor:
         shape = (count, *(1,) * (ndim - 1))
         static = 0 if count == 1 and len(keys) == 1 else index(0, Grid.of(shape, (0,) * ndim))
     items = select.normalize(view, (*keys[: at[0]], static, *keys[at[0] + 1 :]))
+    if box is not None:
+        items = select.narrowed(items, box)
+        if count > 1:
+            runtime = runtime[box[0].start : box[0].stop]
+            count = runtime.size
     try:
         whole = select.select(view, items) if any(isinstance(i, Index) for i in items) else view[items]
     except select.Outside as found:
@@ -72,7 +79,7 @@ def indirect(view: NkiTensor, keys: tuple) -> NkiTensor:
             f"{found.dim} of size {view.shape[found.dim]}", hint="keep the index tensors inside the tensor.",
         ) from None
     offset = whole.byte_offset
-    kind = IndirectKind.scalar if count == 1 else IndirectKind.vector
+    kind = IndirectKind.scalar if tile.nki.size == 1 else IndirectKind.vector
     shape, strides = whole.shape, whole.strides
     if kind is IndirectKind.vector:
         if shape[0] != count:
@@ -92,3 +99,4 @@ def _dynamic(other: Any, static: Index) -> Any:
 
 
 indices.dynamic[0] = _dynamic
+tiles.gather[0] = indirect

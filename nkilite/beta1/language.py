@@ -120,6 +120,8 @@ from nkilite.errors import UnsupportedError as _UnsupportedError
 from nkilite.language import bypass, ds, hbm, private_hbm, psum, sbuf, shared_hbm
 from nkilite.suggest import unknown_name as _unknown_name
 
+__path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
+
 __all__ = [
     "abs",
     "add",

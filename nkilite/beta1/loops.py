@@ -14,17 +14,12 @@ import numpy as np
 from nkilite import isa as nisa
 from nkilite.beta1 import functional
 from nkilite.beta1.functional import Absent, allocated, dtype_or, on_chip
+from nkilite.beta1.index import LoopIndex
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
 from nkilite.beta1.tile import Tile, tile
 from nkilite.errors import InvalidOperand, describe
 from nkilite.trace import active
-
-
-class LoopIndex(int):
-    """A loop variable: an int that knows its loop."""
-
-    loop: object
 
 
 class Loop:

@@ -51,12 +51,12 @@ def select(view: NkiTensor, key: tuple) -> NkiTensor:
             if start + grid.low < 0 or start + grid.high >= shape[dim]:
                 raise Outside(dim, start + grid.low, start + grid.high)
             structure.append(grid)
-        elif k.__class__ is int:
-            start = k
-            structure.append(None)
-        else:
+        elif k.__class__ is range:
             start = k.start
             structure.append((len(k), k.step))
+        else:
+            start = k
+            structure.append(None)
         offset += start * steps[dim]
     pattern = tuple(structure)
     found = _patterns.get(pattern)
@@ -150,17 +150,37 @@ def _item(view: NkiTensor, dim: int, key: Any) -> Any:
     raise InvalidIndex(what=describe(key), hint="use ints, slices, index tensors of nl.arange or nl.mgrid, or nl.ds.")
 
 
+def spread(view: NkiTensor, keys: tuple) -> tuple | None:
+    """A subscript of ints and slices as one of index tensors, which a mask can limit; None if it has other items."""
+    dims: list[tuple[int, int, int, int]] = []
+    found: list[Any] = []
+    for dim, k in enumerate((*keys, *(slice(None),) * (view.ndim - len(keys)))):
+        if isinstance(k, DynamicSlice):
+            k = slice(k.start, k.start + k.size)
+        if isinstance(k, (int, np.integer)) and not isinstance(k, bool):
+            found.append(int(k))
+            continue
+        if not isinstance(k, slice) or dim >= view.ndim:
+            return None
+        start, stop, step = k.start or 0, view.shape[dim] if k.stop is None else k.stop, k.step or 1
+        if not all(isinstance(b, (int, np.integer)) for b in (start, stop, step)) or not 0 <= start < stop or step < 1:
+            return None
+        dims.append((len(found), int(start), len(range(start, stop, step)), int(step)))
+        found.append(None)
+    for place, (at, start, size, step) in enumerate(dims):
+        shape = tuple(size if d == place else 1 for d in range(len(dims)))
+        found[at] = index(start, Grid.of(shape, tuple(step if d == place else 0 for d in range(len(dims)))))
+    return tuple(found) if dims else None
+
+
 def selected_shape(view: NkiTensor, key: tuple) -> tuple[int, ...]:
     """The shape a normalized subscript selects, wherever its index tensors lead."""
     whole: Grid | None = None
-    sliced = []
     for k in key:
         if isinstance(k, Index):
             whole = k.grid.times(0) if whole is None else whole.plus(k.grid.times(0))
-        elif isinstance(k, range):
-            sliced.append(len(k))
     assert whole is not None
-    if sliced:
+    if any(isinstance(k, range) for k in key):
         raise ShapeMismatch(
             instruction="a subscript",
             detail=f"slices and index tensors of {view.storage.label} are mixed, and one leaves its dimension",

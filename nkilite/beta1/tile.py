@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nkilite.beta1 import select
-from nkilite.beta1.index import Index
+from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import Box, Mask
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber
@@ -149,7 +149,7 @@ class Tile:
             for k in key:
                 if k.__class__ is Index:
                     plain = False
-                elif k.__class__ is int:
+                elif k.__class__ is int or k.__class__ is LoopIndex:
                     if k < 0:
                         advanced = False
                 elif k.__class__ is slice:
@@ -157,7 +157,13 @@ class Tile:
                 else:
                     plain = advanced = False
             if plain:
-                return tile(self.nki[key])
+                try:
+                    return tile(self.nki[key])
+                except IndexOutOfBounds:
+                    items = select.spread(self.nki, key)
+                    if items is None:
+                        raise
+                    return Beyond(self.nki, items)
             view = self.nki
             if advanced and len(key) == len(view.type.shape):
                 try:
@@ -240,6 +246,23 @@ class Beyond(Tile):
         return Beyond(self.base, select.narrowed(self.key, box)).nki
 
 
+class Gathered(Beyond):
+    """A subscript with a tile of indices."""
+
+    __slots__ = ()
+
+    @property
+    def nki(self) -> NkiTensor:  # type: ignore[override]
+        return gather[0](self.base, self.key, None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.nki.shape
+
+    def cut(self, box: Box) -> NkiTensor:
+        return gather[0](self.base, self.key, box)
+
+
 def cut(x: Tile, box: Box) -> NkiTensor:
     """The view of a tile's positions in a box, which may have other ranges where the tile has size 1."""
     if isinstance(x, Beyond):
@@ -257,5 +280,6 @@ def _undefined(*_: Any) -> NoReturn:
 # Set by the modules that know the instructions.
 subscript: list[Callable[[Tile, Any], Tile]] = [_undefined]
 assign: list[Callable[[Tile, Any], None]] = [_undefined]
+gather: list[Callable[[NkiTensor, tuple, Box | None], NkiTensor]] = [_undefined]
 broadcast: list[Callable[[Tile, Any], Tile]] = [_undefined]
 convert: list[Callable[[Tile, Any], Tile]] = [_undefined]

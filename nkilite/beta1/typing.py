@@ -13,7 +13,9 @@ from nkilite.errors import InvalidOperand, describe
 from nkilite.profiling.benchmark import Shaped
 from nkilite.trace.tensor import NkiTensor
 
-__all__ = ["mutable_tensor", "scalar", "tensor"]
+__path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
+
+__all__ = ["mutable", "mutable_tensor", "scalar", "tensor"]
 
 
 class _TensorType(type):
@@ -45,3 +47,6 @@ class mutable_tensor(metaclass=_TensorType):  # the public name
 
 class scalar(metaclass=_TensorType):  # the public name
     """A scalar."""
+
+
+mutable = mutable_tensor

@@ -1,70 +1,105 @@
-"""PSUM tiles of zeros, which matmuls accumulate into."""
+"""PSUM tiles of zeros, which matmuls accumulate into.
+
+Setting them to zero first would be another engine's write, which matmuls do not add to. What no matmul has written is
+set to zero when something else uses the tile.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nkilite import isa as nisa
-from nkilite.beta1 import select
+from nkilite.beta1 import functional, select
+from nkilite.beta1.mask import boxes
 from nkilite.beta1.tile import Tile
 from nkilite.dtypes import DType
-from nkilite.ir.types import MemoryRegion
+from nkilite.errors import IndexOutOfBounds
+from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.trace.tensor import NkiTensor
 
 
 class Zeros(Tile):
-    """A PSUM tile of zeros, set to zero when it is used, unless a matmul that covers it comes first.
+    """A part of a PSUM tile of zeros.
 
     Attributes:
-        pending: nothing has been written yet.
-        whole: the view of all of it, as it is.
+        part: its view, as it is.
     """
 
-    __slots__ = ("pending", "whole")
+    __slots__ = ("_written", "part")
+
+    def __init__(self, part: NkiTensor, written: Written | None = None) -> None:
+        self.part = part
+        self._written = Written(part) if written is None else written
+        self.made, self.mask = -1, None
 
     def __getitem__(self, key: Any) -> Tile:
-        if self.pending and _covers(self.whole, key):
+        if self._written.all:
+            return super().__getitem__(key)
+        if key is Ellipsis:
             return self
-        return super().__getitem__(key)
+        try:
+            items = select.normalize(self.part, key)
+            advanced = any(isinstance(i, select.Index) for i in items)
+            view = select.select(self.part, items) if advanced else self.part[key]
+        except (select.Outside, IndexOutOfBounds, TypeError):
+            return super().__getitem__(key)
+        return Zeros(view, self._written)
 
-    def __init__(self, view: NkiTensor) -> None:
-        self.whole, self.pending = view, True
-        self.made, self.mask = -1, None
+    def pending(self) -> bool:
+        """Whether something of the tile may not have been written."""
+        return not self._written.all
+
+    def wrote(self) -> None:
+        """An instruction has written all of the part."""
+        self._written.mark(self.part)
 
     @property
     def nki(self) -> NkiTensor:  # type: ignore[override]
-        if self.pending:
-            self.pending = False
-            nisa.memset(self.whole, 0)
-        return self.whole
+        self._written.complete()
+        return self.part
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.whole.type.shape
+        return self.part.type.shape
 
     @property
     def dtype(self) -> DType:
-        return self.whole.type.dtype
+        return self.part.type.dtype
 
     @property
     def buffer(self) -> MemoryRegion:
-        return self.whole.type.region
+        return self.part.type.region
 
 
+class Written:
+    """What of a tile has been written.
 
+    Attributes:
+        all: everything.
+    """
 
-def _covers(view: NkiTensor, key: Any) -> bool:
-    """Whether a subscript selects all of a tile as it is."""
-    if key is Ellipsis:
-        return True
-    keys = key if isinstance(key, tuple) else (key,)
-    if len(keys) != view.ndim or not all(isinstance(k, (slice, select.Index)) for k in keys):
-        return False
-    try:
-        items = select.normalize(view, keys)
-        if all(isinstance(i, range) for i in items):
-            return all(i == range(n) for i, n in zip(items, view.shape, strict=True))
-        found = select.select(view, items)
-    except (select.Outside, LookupError, TypeError):
-        return False
-    return found.type is view.type and found.byte_offset == view.byte_offset
+    def __init__(self, whole: NkiTensor) -> None:
+        self._whole, self.all = whole, False
+        self._seen: set[tuple[ViewType, int]] = set()
+
+    def mark(self, part: NkiTensor) -> None:
+        """A part has been written."""
+        self._seen.add((part.type, part.byte_offset))
+        self.all = self.all or part.type is self._whole.type
+
+    def complete(self) -> None:
+        """Set to zero what has not been written."""
+        if self.all:
+            return
+        self.all = True
+        whole = self._whole.type
+        written = np.zeros(whole.size, bool)
+        for kind, offset in self._seen:
+            start = (offset - self._whole.byte_offset) // kind.dtype.itemsize
+            np.ndarray(kind.shape, bool, written, start, kind.strides)[...] = True
+        if not written.all():
+            functional.wrote(self._whole)
+        for box in boxes(~written.reshape(whole.shape)):
+            nisa.memset(self._whole[tuple(slice(r.start, r.stop) for r in box)], 0)

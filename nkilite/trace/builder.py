@@ -460,14 +460,20 @@ class EagerBuilder(Builder):
         values = storage.read(made)
         if not super().redirect(made, dst, accumulate):
             return False
+        for followed in (self._coverage, self._foreign):
+            followed.pop(made.storage.id, None)
         coverage = self._coverage[dst.storage.id]
-        if accumulate and coverage.covered(dst.type, dst.byte_offset) is not Covered.none:
+        covered = coverage.covered(dst.type, dst.byte_offset)
+        if accumulate and covered is not Covered.none:
             before = storage.read(dst).astype(np.float32)
-            if coverage.covered(dst.type, dst.byte_offset) is Covered.some:
+            if covered is Covered.some:
                 before = np.where(coverage.unwritten(dst.type, dst.byte_offset), 0, before)
             values = before + values.reshape(dst.shape)
         storage.write(dst, values)
         coverage.mark(dst.type, dst.byte_offset)
+        if dst.storage.id in self._foreign:
+            signature = self.program.signatures[self.words[self._last_start()]]
+            self._foreign[dst.storage.id].wrote(dst.type, dst.byte_offset, runs_on_tensor_engine(signature))
         return True
 
     def _turns(self) -> Generator[None, None, bool]:

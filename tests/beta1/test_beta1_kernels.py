@@ -147,7 +147,7 @@ def test_grids_share_what_is_in_shared_memory():
     with pytest.raises(InvalidReturn, match="every instance"):
         private[2](x)
     with pytest.raises(InvalidOperand, match="positive ints"):
-        kernel[0]
+        kernel[-1]
 
 
 def test_kernels_that_write_their_arguments():

@@ -40,7 +40,7 @@ def nc_matmul(
     is_transpose: bool = False, tile_position: Any = (), tile_size: Any = (), mask: Any = None, perf_mode: Any = None,
     **_: Any,
 ) -> Tile:
-    """stationary.T @ moving, as a new float32 tile in PSUM."""
+    """stationary.T @ moving, as a new float32 tile in PSUM; operands in PSUM are copied to SBUF first."""
     name = "nisa.nc_matmul"
     stationary, moving = on_chip(stationary, "stationary", name), on_chip(moving, "moving", name)
     pairs = isinstance(perf_mode, str) and perf_mode.startswith("double_row")
@@ -62,6 +62,12 @@ def product(
     A mask along dimension 0 limits what is contracted. One along others belongs to the operand that needs it, or that
     alone has that many columns.
     """
+    if mask is None and stationary.mask is None and moving.mask is None:
+        x, y = in_sbuf(stationary.nki), in_sbuf(moving.nki)
+        shape = (x.type.free_size // first, *y.type.shape[first:])
+        result = allocated(shape, float32, PSUM)
+        emit(result, x, y)
+        return fresh(result)
     rows = int(np.prod(stationary.shape[first:]))
     shape = (rows, *(moving.shape[first:] or (1,)))
     if skipped(mask):
@@ -91,10 +97,10 @@ def product(
     box = (left[1], *right[1:]) if len(left) == 2 else (range(rows), *right[1:])
     if all(len(b) == n for b, n in zip(box, shape, strict=True)):
         result = allocated(shape, float32, PSUM)
-        emit(result, cut(stationary, left), cut(moving, right))
+        emit(result, in_sbuf(cut(stationary, left)), in_sbuf(cut(moving, right)))
         return fresh(result)
     result = cleared(shape, float32, PSUM)
-    emit(cut(tile(result), box), cut(stationary, left), cut(moving, right))
+    emit(cut(tile(result), box), in_sbuf(cut(stationary, left)), in_sbuf(cut(moving, right)))
     return tile(result)
 
 
