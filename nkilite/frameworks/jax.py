@@ -14,6 +14,7 @@ from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
 from nkilite.frameworks.calls import Call, take_apart
 from nkilite.frameworks.outline import outline
+from nkilite.location import here
 from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.kernel import Kernel
@@ -23,6 +24,11 @@ from nkilite.runtime.results import Result
 class WrittenJaxArray(ArgumentError, ValueError):
     template = "kernel {kernel!r} writes its argument {name!r}, and JAX arrays cannot be written."
     remedy = "let the kernel return a new tensor."
+
+
+class MissingJaxGradient(ArgumentError, ValueError):
+    template = "kernel {kernel!r} is differentiated, and has no gradient."
+    remedy = "wrap the call in a function with jax.custom_vjp that has one."
 
 
 class ShardedArgument(ArgumentError, ValueError):
@@ -62,8 +68,17 @@ def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
     if does.written:
         raise WrittenJaxArray(kernel=kernel.__name__, name=taken.names[does.written[0]])
     shapes = [jax.ShapeDtypeStruct(shape, as_dtype(dtype).numpy) for shape, dtype in does.outputs]
-    outputs = jax.pure_callback(_Host(kernel, taken.of((), ())), shapes, *taken.tensors, vmap_method="sequential")
-    return _assembled(does.returned, [*taken.tensors, *outputs])
+    host, line = _Host(kernel, taken.of((), ())), here()
+
+    @jax.custom_jvp
+    def launch(*arrays: Any) -> Any:
+        return jax.pure_callback(host, shapes, *arrays, vmap_method="sequential")
+
+    @launch.defjvp
+    def refuse(*_: Any) -> Any:
+        raise MissingJaxGradient(kernel=kernel.__name__, location=line)
+
+    return _assembled(does.returned, [*taken.tensors, *launch(*taken.tensors)])
 
 
 class _Host:

@@ -13,7 +13,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.frameworks.jax import WrittenJaxArray
+from nkilite.frameworks.jax import MissingJaxGradient, WrittenJaxArray
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 
@@ -79,6 +79,10 @@ def test_gradients(x: Any) -> None:
     doubled.defvjp(lambda x: (scaled(x), None), lambda _, g: (scaled(g),))
     np.testing.assert_array_equal(jax.grad(lambda x: doubled(x).sum())(x), np.full(x.shape, 2.0))
     np.testing.assert_array_equal(jax.jit(jax.grad(lambda x: doubled(x).sum()))(x), np.full(x.shape, 2.0))
+
+    with pytest.raises(MissingJaxGradient) as caught:
+        jax.grad(lambda x: scaled(x).sum())(x)
+    assert "scaled(x).sum()" in str(caught.value)
 
 
 def test_arrays_are_not_written(x: Any) -> None:
