@@ -74,9 +74,10 @@ def indirect(view: NkiTensor, keys: tuple, box: Box | None) -> NkiTensor:
     try:
         whole = select.select(view, items) if any(isinstance(i, Index) for i in items) else view[items]
     except select.Outside as found:
+        dim, low, high = found.args
         raise InvalidView(
-            operation="indexing with a runtime value", reason=f"positions {found.low} to {found.high} leave dimension "
-            f"{found.dim} of size {view.shape[found.dim]}", hint="keep the index tensors inside the tensor.",
+            operation="indexing with a runtime value", reason=f"positions {low} to {high} leave dimension "
+            f"{dim} of size {view.shape[dim]}", hint="keep the index tensors inside the tensor.",
         ) from None
     offset = whole.byte_offset
     kind = IndirectKind.scalar if tile.nki.size == 1 else IndirectKind.vector

@@ -25,10 +25,7 @@ _steps: dict[ViewType, tuple[int, ...]] = {}
 
 
 class Outside(Exception):  # no error yet: a mask may keep the subscript inside
-    """An index tensor leaves the dimension it indexes."""
-
-    def __init__(self, dim: int, low: int, high: int) -> None:
-        self.dim, self.low, self.high = dim, low, high
+    """An index tensor leaves the dimension it indexes: its arguments are that, the lowest and the highest position."""
 
 
 def select(view: NkiTensor, key: tuple) -> NkiTensor:

@@ -225,9 +225,10 @@ class Beyond(Tile):
         try:
             return select.select(self.base, self.key)
         except select.Outside as found:
-            size = self.base.shape[found.dim]
-            index = found.high if found.high >= size else found.low
-            raise IndexOutOfBounds(index=index, dim=found.dim, size=size, of=of_tensor(self.base)) from None
+            dim, low, high = found.args
+            size = self.base.shape[dim]
+            index = high if high >= size else low
+            raise IndexOutOfBounds(index=index, dim=dim, size=size, of=of_tensor(self.base)) from None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from nkilite import knobs
-from nkilite.errors import CoresDiffer, DataRace, InvalidReturn, InvalidSetting, RaceWarning
+from nkilite.errors import CoresDiffer, DataRace, InvalidSetting, RaceWarning
 from nkilite.ir.meeting import there
 from nkilite.ir.program import Program
 from nkilite.ir.races import Side, races
@@ -29,18 +29,11 @@ def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, loca
         CoresDiffer: the cores do not make or return the same.
         CoresDiffer, Deadlock: a core waits where the others do not come.
         DataRace: both touch the same memory between two meetings, and NKILITE_RACES=error.
-        InvalidReturn: what is returned belongs to one core.
     """
     if len(programs) == 1:
         return
     matched = shared.match(programs)
     for program, buffers in zip(programs, matched, strict=True):
-        for buffer in program.outputs:
-            if buffer not in buffers:
-                raise InvalidReturn(
-                    kernel=kernel, what=f"a tensor in {str(buffer.region).upper()} that one core alone has",
-                    fix="return tensors with buffer=nl.shared_hbm that both cores make", location=buffer.location,
-                )
         program.outputs = buffers
     require_same_meetings(programs)
     _look_for_races(programs)

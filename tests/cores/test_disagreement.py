@@ -174,7 +174,7 @@ def test_results_that_differ(mode):
     for kernel in (shapes, none):
         with pytest.raises(errors.CoresDiffer, match="return different results"):
             launches(kernel)[mode](X)
-    with pytest.raises(errors.InvalidReturn, match="PRIVATE_HBM that one core alone has"):
+    with pytest.raises(errors.InvalidReturn, match="which is one core's own"):
         launches(private)[mode](X)
 
 

@@ -156,7 +156,7 @@ def _random_kernel(seed: int):
                     part = draw.randrange(3)
                     nisa.dma_copy(out[part * rows : (part + 1) * rows], a)
                 case 8:
-                    nisa.activation(a[top], nl.tanh, b[top])
+                    nisa.activation(a[: rows // 2], nl.tanh, b[: rows // 2])  # engines start at 0, 32, 64 and 96
         for i, tile in enumerate(tiles[:3]):
             nisa.dma_copy(out[i * rows : (i + 1) * rows], tile)
         return out
