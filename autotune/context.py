@@ -1,7 +1,7 @@
-"""What a result belongs to: the kernel's source, the arguments, the objective, the machine and the versions.
+"""What a result belongs to: the kernel, the arguments, the objective, the machine and the versions.
 
-Two trials are the same trial when their contexts and configurations are equal. The search space is not part of it, so a
-value added to a space leaves earlier trials valid.
+Two trials are the same trial when their contexts are equal and their configurations make the kernel trace to the same
+program. The search space is not part of it, so a value added to a space leaves earlier trials valid.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ class Context:
 
     Attributes:
         kernel: its qualified name.
-        fingerprint: hash of its source and of what that reads.
         arguments: by name, ["array", shape, dtype] or ["value", text] of every argument that is not tuned.
         objective: names of figures, separated by commas.
         target: the chip whose limits the trace was checked against.
@@ -39,7 +38,6 @@ class Context:
     """
 
     kernel: str
-    fingerprint: str
     arguments: dict[str, list[Any]]
     objective: str
     target: str
@@ -85,7 +83,7 @@ def context_of(kernel: Any, arguments: Mapping[str, Any], tuned: Any, objective:
     cpu = f"{cpu_model()} {cpu_level()}" if _ON_CPU & {*objective.split(",")} else ""
     return Context(
         f"{kernel.__module__}:{kernel.__qualname__}" if kernel.__module__ != "__main__" else kernel.__qualname__,
-        kernel.fingerprint, describe_arguments(fixed), objective, nki.target_identity(target), cpu, nki.__version__,
+        describe_arguments(fixed), objective, nki.target_identity(target), cpu, nki.__version__,
     )
 
 

@@ -21,7 +21,7 @@ from autotune.errors import InvalidDatabase
 from autotune.outcome import Outcome
 from autotune.space import Configuration
 
-FORMAT = 1
+FORMAT = 2
 _FIRST = b'{"configuration":'  # keys are sorted
 DEFAULT_PATH = "autotune.jsonl"
 
@@ -38,7 +38,8 @@ class Trial:
 
     @property
     def key(self) -> tuple[str, str]:
-        return self.context.id, canonical(self.configuration)
+        """Of what was tried: the program, or the configuration if there is none."""
+        return self.context.id, self.outcome.program or canonical(self.configuration)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Choice:
         value, default_value: in the unit of the objective's first figure; the default's is None where it is not legal.
         ties: configurations statistically as good.
         front: of several figures, every configuration that no other was better than in all of them.
+        program: digest of the program it makes the kernel trace to.
     """
 
     context: Context
@@ -65,13 +67,15 @@ class Choice:
     default_value: float | None = None
     ties: tuple[Configuration, ...] = ()
     front: tuple[Point, ...] = ()
+    program: str = ""
 
 
 class Database:
     """Trials and choices in a file, or in memory alone when `path` is None.
 
     Attributes:
-        trials: by (context id, canonical configuration); the first record of a trial counts.
+        trials: by (context id, digest of the program), and those that could not be traced by (context id, canonical
+            configuration); the first record of a trial counts.
         choices: the last choice of each context id.
         damaged: lines that could not be read, such as the last one before a kill.
     """
@@ -97,9 +101,9 @@ class Database:
     def __len__(self) -> int:
         return len(self.trials)
 
-    def find(self, context: Context, configuration: Configuration) -> Outcome | None:
-        """The outcome of a trial that was finished before."""
-        found = self.trials.get((context.id, canonical(configuration)))
+    def find(self, context: Context, program: str) -> Outcome | None:
+        """The outcome of a trial of this program that was finished before."""
+        found = self.trials.get((context.id, program))
         return found.outcome if found is not None else None
 
     def add(self, trial: Trial) -> None:
@@ -155,6 +159,7 @@ class Database:
         return Choice(
             context, stored["configuration"], stored["value"], stored.get("default_value"), tuple(stored["ties"]),
             tuple(Point(p["configuration"], tuple(p["values"])) for p in stored.get("front", ())),
+            stored["program"],
         )
 
     def _append(self, record: dict[str, Any]) -> None:
@@ -196,15 +201,20 @@ class Database:
 
     def best(self, context: Context) -> Choice | None:
         """The chosen configuration of a context, or the best trial where no study has finished."""
+        return next(iter(self.ranked(context)), None)
+
+    def ranked(self, context: Context) -> list[Choice]:
+        """The chosen configuration of a context, or all trials where no study has finished, best first."""
         chosen = self.choices.get(context.id)
         if chosen is not None:
-            return chosen
-        done = [t for (cid, _), t in self.trials.items() if cid == context.id and t.outcome.value is not None]
-        if not done:
-            return None
-        best = min(done, key=lambda t: (t.outcome.value, canonical(t.configuration)))
-        assert best.outcome.value is not None
-        return Choice(context, best.configuration, best.outcome.value)
+            return [chosen]
+        done = [
+            (t.outcome.value, canonical(t.configuration), t)
+            for t in self.trials.values()
+            if t.context.id == context.id and t.outcome.value is not None
+        ]
+        done.sort(key=lambda item: item[:2])
+        return [Choice(context, t.configuration, value, program=t.outcome.program) for value, _, t in done]
 
     def export(self, path: str | os.PathLike[str], kernel: str = "") -> int:
         """Write the best configuration of every context as readable JSON; returns how many."""
@@ -250,7 +260,7 @@ def _record(item: Trial | Choice) -> dict[str, Any]:
         return {**common, "kind": "trial", "outcome": item.outcome.to_json(), "versions": versions()}
     record = {
         **common, "kind": "choice", "value": item.value, "default_value": item.default_value, "ties": list(item.ties),
-        "versions": versions(),
+        "program": item.program, "versions": versions(),
     }
     if item.front:
         record["front"] = [{"configuration": p.configuration, "values": list(p.values)} for p in item.front]

@@ -7,10 +7,14 @@ decides them all.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 import nkilite as nki
 from autotune.context import Context, cpu_level, cpu_model, describe_arguments
@@ -20,6 +24,7 @@ from autotune.figures import CPU, is_chip
 from autotune.objective import current_target
 from autotune.space import Configuration
 
+BEST_TRIED = 3  # of unfinished studies, best trials that are traced to see whether they are of the kernel as it is
 NEAREST_TRIED = 3  # nearest shapes whose configuration is traced to see whether it is legal here
 
 
@@ -70,21 +75,30 @@ class Configurations:
         arguments = _with_defaults(kernel, explicit)
         described = describe_arguments(arguments)
         key = getattr(getattr(kernel, "tuning", None), "key", None)
-        near: list[tuple[int, float, int, Choice]] = []
+        near: list[tuple[int, float, int, Context]] = []
         for context in here:
-            choice = self._database.best(context)
-            if choice is None or choice.configuration.keys() & explicit.keys():
-                continue
             names = [n for n in context.arguments if key is None or n in key]
             distance = _distance(context.arguments, described, names)
             if distance == 0:
-                return choice.configuration
-            if distance is not None:
-                near.append((_preference(context), distance, len(near), choice))
-        for *_, choice in sorted(near, key=lambda n: n[:3])[:NEAREST_TRIED]:
-            if _legal(kernel, {**arguments, **choice.configuration}):
+                choice = self._choice(context, kernel, arguments, explicit)
+                if choice is not None:
+                    return choice.configuration
+            elif distance is not None:
+                near.append((_preference(context), distance, len(near), context))
+        for *_, context in sorted(near, key=lambda n: n[:3])[:NEAREST_TRIED]:
+            choice = self._choice(context, kernel, arguments, explicit)
+            if choice is not None and _legal(kernel, {**arguments, **choice.configuration}):
                 return choice.configuration
         return {}
+
+    def _choice(
+        self, context: Context, kernel: Any, arguments: Mapping[str, Any], explicit: Mapping[str, Any]
+    ) -> Choice | None:
+        """The best of a context that sets nothing the caller sets, and that the kernel as it is was tuned with."""
+        for choice in self._database.ranked(context)[:BEST_TRIED]:
+            if not choice.configuration.keys() & explicit.keys() and _valid(choice, kernel, arguments):
+                return choice
+        return None
 
 
 def use(path: str | os.PathLike[str] | None) -> Configurations | None:
@@ -136,7 +150,7 @@ def _token(value: Any) -> Any:
 
 
 def _applies(context: Context, kernel: Any, target: str) -> bool:
-    if context.fingerprint != kernel.fingerprint or context.nkilite != nki.__version__ or context.target != target:
+    if context.nkilite != nki.__version__ or context.target != target:
         return False
     return not context.cpu or context.cpu == f"{cpu_model()} {cpu_level()}"
 
@@ -168,10 +182,38 @@ def size_distance(ours: list[int], theirs: list[int]) -> float:
 
 
 def _legal(kernel: Any, arguments: Mapping[str, Any]) -> bool:
-    call = kernel.signature.bind_partial()
-    call.arguments.update({n: arguments[n] for n in kernel.signature.parameters if n in arguments})
+    call = _call(kernel, arguments)
     try:
         kernel.check(*call.args, **call.kwargs)
     except Exception:  # whatever the reason, this configuration is not for these arguments
         return False
     return True
+
+
+def _valid(choice: Choice, kernel: Any, arguments: Mapping[str, Any]) -> bool:
+    """Whether the kernel still traces to the program that was tuned, in this configuration on those arguments."""
+    found = dict(arguments)
+    try:
+        for name, described in choice.context.arguments.items():
+            if [described] != list(describe_arguments({name: found.get(name)}).values()):
+                found[name] = _rebuilt(described)
+        call = _call(kernel, {**found, **choice.configuration})
+        return nki.program_digest(kernel, *call.args, **call.kwargs) == choice.program
+    except Exception:  # the kernel takes other arguments now, or refuses these
+        return False
+
+
+def _rebuilt(described: list[Any]) -> Any:
+    """An argument as a context describes it; what an array holds does not matter.
+
+    Raises:
+        ValueError, SyntaxError: the text of a value does not tell it.
+    """
+    kind, *rest = described
+    return np.empty(*rest) if kind == "array" else ast.literal_eval(*rest)
+
+
+def _call(kernel: Any, arguments: Mapping[str, Any]) -> inspect.BoundArguments:
+    call = kernel.signature.bind_partial()
+    call.arguments.update({n: arguments[n] for n in kernel.signature.parameters if n in arguments})
+    return call

@@ -58,6 +58,13 @@ class Workload:
             bound.arguments[name] = values[name]
         return bound
 
+    def program(self, configuration: Configuration, target: str) -> str:
+        """A digest of the program that the kernel traces to."""
+        call = self.call(configuration)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return nki.program_digest(self.kernel, *call.args, target=target, **call.kwargs)
+
     def context(self, space: Space, objective: Objective) -> Context:
         """What its trials are stored under."""
         return context_of(self.kernel, self.arguments, space.parameters, objective.name, objective.target)

@@ -66,6 +66,7 @@ class Outcome:
         low, high: 20th and 80th percentile of repeated measurements.
         figures: further modelled figures, such as sbuf_peak_bytes.
         seconds: how long the trial took.
+        program: digest of the program that the kernel traced to; "" if it could not be traced.
     """
 
     value: float | None = None
@@ -75,6 +76,7 @@ class Outcome:
     high: float | None = None
     figures: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    program: str = ""
 
     @property
     def accepted(self) -> bool:

@@ -17,7 +17,7 @@ from nkilite.machine.target import target_identity, target_names
 from nkilite.profiling.benchmark import benchmark
 from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
-from nkilite.runtime.kernel import Kernel, jit, simulate
+from nkilite.runtime.kernel import Kernel, jit, program_digest, simulate
 from nkilite.runtime.kernel import simulate as cpu_simulate
 from nkilite.suggest import unknown_name as _unknown_name
 
@@ -34,6 +34,7 @@ __all__ = [
     "jit",
     "language",
     "profile",
+    "program_digest",
     "register_configurations",
     "simulate",
     "target_identity",

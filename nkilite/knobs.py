@@ -70,11 +70,42 @@ def cache_enabled() -> bool:
     return os.environ.get("NKILITE_CACHE", "1") != "0"
 
 
-def cache_directory() -> str:
-    """NKILITE_CACHE_DIR: where the disk cache is; by default `nkilite` in $XDG_CACHE_HOME or ~/.cache."""
+def cache_directory() -> str | None:
+    """NKILITE_CACHE_DIR: where the disk cache is; by default `nkilite` in $XDG_CACHE_HOME or ~/.cache.
+
+    None where the user has no home directory. As the XDG specification says, a relative $XDG_CACHE_HOME is ignored.
+    """
     found = os.environ.get("NKILITE_CACHE_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    return os.path.abspath(os.path.expanduser(found or os.path.join(base, "nkilite")))
+    if found:
+        path = os.path.expanduser(found)
+        return None if path.startswith("~") else os.path.abspath(path)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        home = _home()
+        if home is None:
+            return None
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "nkilite")
+
+
+def _home() -> str | None:
+    """The user's home directory: $HOME or what the list of users has, if absolute."""
+    found = os.environ.get("HOME", "")
+    if not os.path.isabs(found):
+        try:
+            import pwd
+
+            found = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):  # Windows; a container's user
+            found = os.path.expanduser("~") if os.name == "nt" else ""
+    return found if os.path.isabs(found) else None
+
+
+def specializations() -> int:
+    """NKILITE_SPECIALIZATIONS: how many compiled specializations a kernel keeps (128 by default); what was used least
+    recently goes first. -1 if the value is not a number."""
+    found = os.environ.get("NKILITE_SPECIALIZATIONS") or "128"
+    return int(found) if found.isdecimal() else -1
 
 
 def cache_bytes() -> int:

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 
+class RetraceWarning(UserWarning):
+    """A kernel is traced at every launch: it cannot be told at less cost whether what it reads has changed."""
+
+
 class Notice(NamedTuple):
     """A warning; one to be given `once` is given once per process for its line."""
 

@@ -129,7 +129,7 @@ def show_database(console: Terminal, database: Database, contexts: Iterable[Cont
     """One row per context: trials, best, default."""
     table = Table("kernel", "arguments", "objective", "trials", "best", "default", "speed-up", "configuration")
     for context in contexts:
-        trials = [t for (cid, _), t in database.trials.items() if cid == context.id]
+        trials = [t for t in database.trials.values() if t.context.id == context.id]
         best = database.best(context)
         usual = best.default_value if best is not None else None
         table.add_row(

@@ -16,7 +16,7 @@ from autotune.explore.opening import opening
 from autotune.explore.samplers import BRUTE_FORCE, BruteForce, Suggester
 from autotune.figures import CPU
 from autotune.objective import Candidate, Objective, Verdict, Workload
-from autotune.outcome import Outcome, Reason, Rejections
+from autotune.outcome import Outcome, Reason, Rejections, rejection
 from autotune.space import Configuration, Space, infer
 
 TRIALS = 100
@@ -131,6 +131,7 @@ class Study:
         self._contexts = [w.context(self._space, self.objective) for w in self.workloads]
         self._tried: dict[str, tuple[Configuration, tuple[Outcome, ...]]] = {}
         self._done = self._rejected = self._answered = 0
+        self._programs: dict[tuple[int, str], Outcome] = {}
         self._best: Candidate | None = None
         self._leading: list[Candidate] = []  # of several figures, the front so far
         self._resumed = len(self._known()) if self.resume else 0
@@ -229,10 +230,28 @@ class Study:
                 break
             found.append(configuration)
         new = {k: c for c in found if (k := canonical(c)) not in self._tried and self._space.violated(c) is None}
-        unknown = [c for c in new.values() if self.database.find(self._contexts[0], c) is None]
-        if len(unknown) > 1:
-            self.objective.foresee(self.workloads[0], unknown)  # what this one rejects is not tried on the others
+        traced = [(c, self._traced(0, c)) for c in new.values()]
+        unknown = {t.program: c for c, t in traced if t.program and self._find(0, t) is None}
+        if len(unknown) > 1:  # what this workload rejects is not tried on the others
+            self.objective.foresee(self.workloads[0], list(unknown.values()))
         return found
+
+    def _traced(self, index: int, configuration: Configuration) -> Outcome:
+        """An outcome that holds the program a configuration makes of a workload, or why there is none."""
+        key = index, canonical(configuration)
+        found = self._programs.get(key)
+        if found is None:
+            started = time.perf_counter()
+            try:
+                found = Outcome(program=self.workloads[index].program(configuration, self.objective.target))
+            except Exception as error:
+                found = rejection(error, time.perf_counter() - started)
+            self._programs[key] = found
+        return found
+
+    def _find(self, index: int, traced: Outcome) -> Outcome | None:
+        """What became of a program before."""
+        return self.database.find(self._contexts[index], traced.program) if traced.program else None
 
     def _opening(self) -> list[Configuration]:
         """What is tried before the sampler is asked, in order."""
@@ -278,14 +297,18 @@ class Study:
         outcomes: list[Outcome] = []
         known = True
         for index, (workload, context) in enumerate(zip(self.workloads, self._contexts, strict=True)):
-            outcome = self.database.find(context, configuration)
+            worked = time.process_time()
+            traced = self._traced(index, configuration)
+            outcome = self._find(index, traced)
             if outcome is None:
                 known = False
-                worked = time.process_time()
-                incumbent = None if best is None else best.outcomes[index].value
-                outcome = self.objective.evaluate(workload, configuration, incumbent)
+                outcome = traced
+                if traced.program:
+                    incumbent = None if best is None else best.outcomes[index].value
+                    found = self.objective.evaluate(workload, configuration, incumbent)
+                    outcome = replace(found, program=traced.program)
                 self.database.add(Trial(context, configuration, outcome))
-                self._evaluating += time.process_time() - worked
+            self._evaluating += time.process_time() - worked
             outcomes.append(outcome)
             if not outcome.accepted:
                 break
@@ -328,7 +351,8 @@ class Study:
             assert value is not None
             usual = None if default is None else default.outcomes[index].value
             points = tuple(Point(c.configuration, replace(c, outcomes=(c.outcomes[index],)).values) for c in front)
-            self.database.choose(Choice(context, best.configuration, value, usual, ties, points))
+            program = best.outcomes[index].program
+            self.database.choose(Choice(context, best.configuration, value, usual, ties, points, program))
 
 
 def _verdict(outcomes: tuple[Outcome, ...]) -> Outcome:

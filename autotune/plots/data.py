@@ -52,7 +52,7 @@ class Tuned:
     def of(cls, database: Database, context: Context) -> Tuned:
         """What the database holds of a context."""
         figures = tuple(map(figure_named, context.objective.split(",")))
-        trials = [t for (cid, _), t in database.trials.items() if cid == context.id]
+        trials = [t for t in database.trials.values() if t.context.id == context.id]
         accepted = [t for t in trials if t.outcome.value is not None]
         rows = tuple(
             (t.configuration, (t.outcome.value or 0.0, *(t.outcome.figures[f.key] for f in figures[1:])))

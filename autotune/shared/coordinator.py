@@ -6,18 +6,18 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from autotune import children
 from autotune.context import canonical
 from autotune.database import Database, Trial
-from autotune.errors import InvalidStorage, WorkersLost
+from autotune.errors import InvalidStorage, StudyMismatch, WorkersLost
 from autotune.explore.study import Progress, Result
 from autotune.outcome import Outcome, Reason
 from autotune.shared.claims import FINISHED, Entries, SharedStudy
-from autotune.shared.specification import Specification, require_equal
+from autotune.shared.specification import OTHER_PROGRAM, Specification, require_equal
 from autotune.shared.storage import open_storage
 from autotune.shared.worker import EXHAUSTED, POLL, URL_VARIABLE, Member
 from autotune.space import Configuration
@@ -104,7 +104,7 @@ class Coordinator(Member):
     ) -> None:
         super().__init__(specification, database, resume=resume)
         self.specification, self.workers = specification, workers
-        name = study or specification.study_name(self._contexts, self._space)
+        name = study or specification.study_name(self.identity)
         self._private: Path | None = None
         if url is None:
             beside = Path(tempfile.mkdtemp(prefix="autotune-")) / "db" if database.path is None else database.path
@@ -145,8 +145,8 @@ class Coordinator(Member):
     def _offer(self, configuration: Configuration, entries: Entries) -> None:
         """Let the study begin with what the database knows."""
         outcomes: list[Outcome] = []
-        for context in self._contexts:
-            outcome = self.database.find(context, configuration)
+        for index in range(len(self._contexts)):
+            outcome = self._find(index, self._traced(index, configuration))
             if outcome is None:
                 return
             outcomes.append(outcome)
@@ -182,12 +182,24 @@ class Coordinator(Member):
         """Take in what workers have finished, and store it."""
         for configuration in self._absorb(entries):
             outcomes = entries[canonical(configuration)].outcomes
+            self._require_same(configuration, outcomes)
             trials = [Trial(c, configuration, o) for c, o in zip(self._contexts, outcomes, strict=False)]
             self._answered += all(t.key in self.database.trials for t in trials)
             for trial in trials:
                 if trial.outcome.reason is not Reason.constraint:  # those belong to the space
                     self.database.add(trial)
             on_trial(self._progress(configuration, started))
+
+
+    def _require_same(self, configuration: Configuration, outcomes: Sequence[Outcome]) -> None:
+        """
+        Raises:
+            StudyMismatch: a worker has tried another program than this machine traces.
+        """
+        for index, outcome in enumerate(outcomes):
+            if outcome.program and outcome.program != self._traced(index, configuration).program:
+                difference = f"a worker traced {canonical(configuration)} to {OTHER_PROGRAM}"
+                raise StudyMismatch(study=self.shared.name, difference=difference)
 
 
 def distribute(

@@ -19,9 +19,10 @@ from autotune.sources import space_from, workload_from
 from autotune.space import Rule, Space
 from nkilite.cli.specs import load_kernel
 
+OTHER_PROGRAM = "another program than where it was started: the kernel, or what it reads, is another"
 _BUDGETS = {"trials", "seconds", "timeout", "lease"}
 _DIFFERENCES = {
-    "kernel": "the kernel", "fingerprint": "the kernel's source", "arguments": "the arguments",
+    "kernel": "the kernel", "arguments": "the arguments",
     "objective": "the objective", "target": "the target", "cpu": "the CPU", "nkilite": "the version of nkilite",
 }
 
@@ -121,14 +122,19 @@ class Specification:
         """
         return objective_named(self.objective, self.seed, Protocol(timeout=self.timeout))
 
-    def identity(self, contexts: list[Context], space: Space) -> dict[str, Any]:
-        """What must be equal on all machines, as JSON."""
-        return {"contexts": [c.to_json() for c in contexts], "space": space_digest(space)}
-
-    def study_name(self, contexts: list[Context], space: Space) -> str:
+    def study_name(self, identity: Mapping[str, Any]) -> str:
         """The same for the same search, whatever its budget."""
         words = {k: v for k, v in self.to_json().items() if k not in _BUDGETS}
-        return f"{self.kernel.rpartition(':')[2]}-{digest([words, self.identity(contexts, space)])}"
+        return f"{self.kernel.rpartition(':')[2]}-{digest([words, identity])}"
+
+
+def identity(contexts: list[Context], programs: list[str], space: Space) -> dict[str, Any]:
+    """What must be equal on all machines, as JSON.
+
+    Args:
+        programs: digests of what the default configuration makes of every workload.
+    """
+    return {"contexts": [c.to_json() for c in contexts], "programs": programs, "space": space_digest(space)}
 
 
 def _is_of(value: Any, kind: str) -> bool:
@@ -163,6 +169,8 @@ def require_equal(study: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
                 raise StudyMismatch(study=study, difference=difference)
     if len(ours["contexts"]) != len(theirs["contexts"]):
         raise StudyMismatch(study=study, difference="the workloads are others")
+    if ours["programs"] != theirs["programs"]:
+        raise StudyMismatch(study=study, difference=f"the default configuration traces to {OTHER_PROGRAM}")
     if ours["space"] != theirs["space"]:
         raise StudyMismatch(study=study, difference="the search space is another than where it was started")
 

@@ -17,7 +17,7 @@ from autotune.explore.study import Study
 from autotune.outcome import Outcome, Reason
 from autotune.shared.addresses import hidden
 from autotune.shared.claims import Claim, Entries, SharedStudy, blamed
-from autotune.shared.specification import Specification, require_equal
+from autotune.shared.specification import Specification, identity, require_equal
 from autotune.shared.storage import open_storage
 from autotune.space import Configuration
 from nkilite.errors import NkiError
@@ -41,7 +41,8 @@ class Member(Study):
             model=specification.model, **options,
         )
         self.objective.ahead = 1  # workers are several already
-        self.identity = specification.identity(self._contexts, self._space)
+        programs = [self._traced(i, self.default).program for i in range(len(workloads))]
+        self.identity = identity(self._contexts, programs, self._space)
 
     def _absorb(self, entries: Entries) -> list[Configuration]:
         """Book what is finished and was not known here; returns it."""

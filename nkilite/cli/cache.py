@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nkilite import knobs
 from nkilite.cli.terminal import say, terminal
-from nkilite.native.cache import KERNELS, OBJECTS, Entry, Store
+from nkilite.native.cache import KERNELS, NO_HOME, OBJECTS, Entry, Store
 
 app = typer.Typer(no_args_is_help=True, help="The disk cache of compiled kernels.")
 
@@ -21,23 +21,24 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 def info() -> None:
     """Where the cache is, how much it may hold, and what is in it."""
     shelves: dict[str, list[Entry]] = defaultdict(list)
-    for entry in Store(knobs.cache_directory()).entries():
+    directory = knobs.cache_directory()
+    for entry in Store(directory).entries() if directory is not None else ():
         shelves[entry.shelf].append(entry)
     kernels, objects = shelves[KERNELS], shelves[OBJECTS]
     total = _size(sum(e.bytes for e in (*kernels, *objects)))
     limit = knobs.cache_bytes()
     summary = {
-        "location": knobs.cache_directory(),
+        "location": directory or f"none: {NO_HOME}",
         "used": "yes" if knobs.cache_enabled() else "no (NKILITE_CACHE=0)",
         "size": f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}",
-        "specialized kernels": f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})",
+        "compiled programs": f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})",
         "micro-kernels": f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})",
     }
     for name, value in summary.items():
         say(f"{name:<21}{value}")
     if not kernels:
         return
-    table = Table("kernel", "specializations", "bytes", "last used")
+    table = Table("kernel", "programs", "bytes", "last used")
     named: dict[str, list[Entry]] = defaultdict(list)
     for entry in kernels:
         named[entry.label].append(entry)
@@ -50,7 +51,8 @@ def info() -> None:
 @app.command()
 def clear() -> None:
     """Remove everything from the cache; running processes keep what they have loaded."""
-    count, size = Store(knobs.cache_directory()).clear()
+    directory = knobs.cache_directory()
+    count, size = (0, 0) if directory is None else Store(directory).clear()
     say(f"removed {count:,} entries, {_size(size)}")
 
 

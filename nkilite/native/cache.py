@@ -1,8 +1,11 @@
 """The disk cache: named entries in a directory that many processes share, bounded, each one whole or not there.
 
 An entry is a file `<shelf>/<first two digits of the key>/<label>-<key>`. It is written under another name and renamed,
-so that nobody sees half of it, and starts with a digest of its content, so that damage is noticed. Reading an entry
-sets its modification time: beyond NKILITE_CACHE_SIZE, the ones used least recently are removed.
+so that nobody sees half of it, and starts with a digest of its name and content, so that damage is noticed. Reading an
+entry sets its modification time: beyond NKILITE_CACHE_SIZE, the ones used least recently are removed.
+
+Object code in it is run, so all of it has to be the user's own: directories that belong to somebody else, or that
+others may write, are not used, and only regular files are opened, not through links.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 import warnings
@@ -21,14 +25,19 @@ from typing import NamedTuple
 from nkilite import knobs
 from nkilite.errors import InvalidSetting
 
+NO_HOME = "the user has no home directory; NKILITE_CACHE_DIR says where the disk cache is to be"
+FORMAT = 2  # of entries: a part of their keys, so that versions of nkilite may share a directory
 KERNELS, OBJECTS = "kernels", "objects"
 SHELVES = (KERNELS, OBJECTS)
 
-_MAGIC = b"nkilite1"
+_MAGIC = b"nkilite2"
 _DIGEST_BYTES = 16
 _TRIMMED = 0.9  # of the size is left when entries had to go
 _LEFTOVER_SECONDS = 3600  # a temporary file this old belongs to a process that died
 _TEMPORARY = ".part"
+_ENTRY_BYTES_AT_MOST = 1 << 28
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OPENED = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _LABEL = re.compile(r"\W+")
 
 
@@ -59,15 +68,15 @@ class Store:
         """The content of an entry, or None. A damaged one is removed with a CacheWarning."""
         path = self._path(shelf, label, key)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            self._check(os.path.dirname(path))
+            data = _read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._cannot("read", error)
             return None
         content = memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]
-        if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != _digest(content):
+        if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != _digest(path, content):
             self.damaged(shelf, label, key)
             return None
         with contextlib.suppress(OSError):
@@ -79,13 +88,15 @@ class Store:
 
     def put(self, shelf: str, label: str, key: str, content: bytes) -> None:
         """Write an entry. A cache that cannot be written is reported once and does no harm."""
+        if len(content) > _ENTRY_BYTES_AT_MOST - len(_MAGIC) - _DIGEST_BYTES:
+            return
         path = self._path(shelf, label, key)
         part = f"{path}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}"
         try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            self._check(os.path.dirname(path), make=True)
             try:
-                with open(part, "wb") as file:
-                    file.write(_MAGIC + _digest(content))
+                with open(part, "xb") as file:
+                    file.write(_MAGIC + _digest(path, content))
                     file.write(content)
                 os.replace(part, path)
             except BaseException:
@@ -145,6 +156,24 @@ class Store:
             _remove(entry.path)
         return len(entries), sum(e.bytes for e in entries)
 
+    def _check(self, folder: str, make: bool = False) -> None:
+        """
+        Raises:
+            OSError: the cache, or the folder in it, is not the user's alone, or is not there and cannot be made.
+        """
+        shelf = os.path.dirname(folder)
+        for directory in (self.directory, shelf, folder):
+            try:
+                found = os.stat(directory)
+            except FileNotFoundError:
+                if not make:
+                    raise
+                os.makedirs(os.path.dirname(directory), exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(directory, 0o700)
+                found = os.stat(directory)
+            _check_owner(directory, found)
+
     def _path(self, shelf: str, label: str, key: str) -> str:
         return os.path.join(self.directory, shelf, key[:2], f"{_LABEL.sub('_', label)}-{key}")
 
@@ -154,7 +183,11 @@ class Store:
             warnings.warn(f"the cache in {self.directory} cannot be {done}: {error}", CacheWarning, stacklevel=2)
 
 
-_stores: dict[str, Store] = {}
+class NotOurs(OSError):
+    """A directory or file that somebody else may have written."""
+
+
+_stores: dict[str | None, Store | None] = {}
 
 
 def store() -> Store | None:
@@ -162,10 +195,11 @@ def store() -> Store | None:
     if not knobs.cache_enabled():
         return None
     directory = knobs.cache_directory()
-    found = _stores.get(directory)
-    if found is None:
-        found = _stores[directory] = Store(directory)
-    return found
+    if directory not in _stores:
+        _stores[directory] = None if directory is None else Store(directory)
+        if directory is None:
+            warnings.warn(f"{NO_HOME}: nothing is kept on disk", CacheWarning, stacklevel=2)
+    return _stores[directory]
 
 
 def _limit() -> int:
@@ -180,8 +214,49 @@ def _limit() -> int:
     return limit
 
 
-def _digest(content: bytes | memoryview) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+def _digest(path: str, content: bytes | memoryview) -> bytes:
+    """Of an entry: its shelf and name, and its content."""
+    folder, name = os.path.split(path)
+    shelf = os.path.basename(os.path.dirname(folder))
+    found = hashlib.blake2b(f"{shelf}/{name}\n".encode(), digest_size=_DIGEST_BYTES)
+    found.update(content)
+    return found.digest()
+
+
+def _check_owner(path: str, found: os.stat_result) -> None:
+    """
+    Raises:
+        NotOurs: somebody else than the user may write a directory or file.
+    """
+    if not hasattr(os, "geteuid"):  # Windows: a user's folders are private
+        return
+    if found.st_uid != os.geteuid():
+        raise NotOurs(f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}")
+    if found.st_mode & _OTHERS_WRITE:
+        raise NotOurs(f"others may write {path} (mode {stat.S_IMODE(found.st_mode):o}); chmod go-w, or empty it first")
+
+
+def _read(path: str) -> bytes:
+    """What a file of ours holds; b"" of anything that is no such file, which is nothing's right content.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, _OPENED)
+    except OSError:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            return b""  # a link, a socket
+        raise
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _ENTRY_BYTES_AT_MOST:
+            return b""
+        try:
+            _check_owner(path, found)
+        except NotOurs:
+            return b""
+        return file.read(found.st_size)
 
 
 def _files(directory: str) -> Iterator[os.DirEntry[str]]:

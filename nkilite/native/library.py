@@ -12,7 +12,7 @@ import llvmlite.binding as llvm
 
 from nkilite.codegen.host import Host
 from nkilite.native import stack
-from nkilite.native.cache import OBJECTS, Store, store
+from nkilite.native.cache import FORMAT, OBJECTS, Store, store
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
@@ -36,7 +36,7 @@ class Library:
         self._machine = target_machine(host)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
         compiler = ".".join(map(str, llvm.llvm_version_info))
-        self._made_by = f"{llvmlite.__version__} {compiler} {self._machine.triple} {host.cpu} {host.features}"
+        self._made_by = f"{FORMAT} {llvmlite.__version__} {compiler} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
 

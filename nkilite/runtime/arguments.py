@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
+import struct
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from nkilite.dtypes import DType, as_dtype, from_numpy, numpy_known
 from nkilite.errors import UnsupportedArgument, UnsupportedArrayDtype
-from nkilite.runtime.containers import is_record, map_leaves
+from nkilite.runtime.constants import is_number
+from nkilite.runtime.containers import is_record, map_leaves, state_of
 
 _SUGGESTED = {"float64": "float32", "int64": "int32", "uint64": "uint32", "complex64": "float32 pairs"}
 
@@ -139,43 +141,64 @@ def map_arrays(value: Any, name: str, kernel: str, replace: Callable[[ArrayArgum
     return map_leaves(value, leaf, name)
 
 
-def cache_key(value: Any, name: str, kernel: str) -> Hashable:
+_EXACT = frozenset((int, bool, str, bytes, type(None), type(...)))  # told apart by type and equality
+_float_bits = struct.Struct("<d").pack
+
+
+def cache_key(value: Any, name: str, kernel: str, held: list[tuple[str, Any]]) -> Hashable:
     """What a specialized kernel depends on in an argument: shapes and dtypes of arrays, values of everything else.
+
+    Equal keys mean the same to whatever a kernel asks: -0.0 is not 0.0, True is not 1, and one NaN is not another.
+    What is not recognized by its value is recognized by identity, and appended to `held`: it may change, and so may
+    the classes of records.
 
     Raises:
         UnsupportedArgument: a value whose identity cannot be told (an iterator, a file, ...).
     """
-    if isinstance(value, float) and not isinstance(value, np.generic):
-        return type(value), value.hex()  # tells -0.0 from 0.0, and a NaN is itself
-    if value is None or isinstance(value, (bool, int, complex, str, bytes, enum.Enum, type, np.generic)):
-        return type(value), value
-    if isinstance(value, ArrayArgument):
+    kind = type(value)
+    if kind in _EXACT:
+        return kind, value
+    if kind is float:
+        return kind, _float_bits(value)
+    if kind is complex:
+        return kind, _float_bits(value.real), _float_bits(value.imag)
+    if kind is ArrayArgument:
         return value.key
-    if isinstance(value, (tuple, list)):
-        return type(value), tuple(cache_key(v, f"{name}[{i}]", kernel) for i, v in enumerate(value))
-    if isinstance(value, dict):
-        return dict, tuple((k, cache_key(v, f"{name}[{k!r}]", kernel)) for k, v in value.items())
-    if isinstance(value, (set, frozenset)):
-        return type(value), frozenset(value)
+    if kind in (tuple, list, set, frozenset):
+        return kind, tuple(cache_key(v, f"{name}[{i}]", kernel, held) for i, v in enumerate(value))
+    if kind in (dict, OrderedDict):
+        return kind, tuple(
+            (cache_key(k, f"a key of {name}", kernel, held), cache_key(v, f"{name}[{k!r}]", kernel, held))
+            for k, v in value.items()
+        )
+    if kind is slice:
+        return kind, tuple(cache_key(v, name, kernel, held) for v in (value.start, value.stop, value.step))
+    if kind is range:
+        return kind, value.start, value.stop, value.step
+    if is_number(value):
+        return kind, str(value.dtype), value.tobytes()
     if is_record(value):
-        return type(value), tuple((k, cache_key(v, f"{name}.{k}", kernel)) for k, v in vars(value).items())
-    if callable(value) or isinstance(value, (np.dtype, slice, range)):
-        return type(value), _Held(value)
-    if dataclasses.is_dataclass(value) or _hashable(value):
-        return type(value), _Held(value)
-    raise UnsupportedArgument(name=name, kernel=kernel, type=type(value).__name__)
+        held.append((name, kind))
+        return kind, tuple((k, cache_key(v, f"{name}.{k}", kernel, held)) for k, v in state_of(value).items())
+    if not _is_lasting(value):
+        raise UnsupportedArgument(name=name, kernel=kernel, type=kind.__name__)
+    held.append((name, value))
+    return kind, _Held(value)
 
 
-def _hashable(value: Any) -> bool:
+def _is_lasting(value: Any) -> bool:
+    """Whether a trace leaves an object what it is, as far as its class tells: iterators and the like are used up."""
+    if callable(value) or isinstance(value, (np.dtype, dict, list, tuple, set, int, str)):
+        return True
     try:
         hash(value)
     except TypeError:
-        return False
+        return dataclasses.is_dataclass(value)
     return not hasattr(value, "__next__")
 
 
 class _Held:
-    """Compares by equality where the value defines it, and keeps the value alive so that identities stay unique."""
+    """Compares by identity, and keeps the value alive so that no other object takes it."""
 
     __slots__ = ("value",)
 
@@ -183,10 +206,7 @@ class _Held:
         self.value = value
 
     def __hash__(self) -> int:
-        try:
-            return hash(self.value)
-        except TypeError:
-            return id(self.value)
+        return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and (self.value is other.value or self.value == other.value)
+        return isinstance(other, _Held) and self.value is other.value

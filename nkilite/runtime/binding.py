@@ -24,15 +24,17 @@ class Arguments:
 
     Attributes:
         same: which arrays are one, see nkilite/runtime/aliases.py; a part of the key.
+        held: what the key holds by identity, by name: it may change.
     """
 
-    __slots__ = ("arrays", "bound", "key", "same", "values")
+    __slots__ = ("arrays", "bound", "held", "key", "same", "values")
 
     def __init__(
         self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple,
-        same: tuple[int, ...],
+        same: tuple[int, ...], held: list[tuple[str, Any]],
     ) -> None:
         self.bound, self.values, self.arrays, self.key, self.same = bound, values, arrays, key, same
+        self.held = held
 
     @property
     def framework(self) -> str:
@@ -56,7 +58,7 @@ class Arguments:
 
         values = {name: map_leaves(value, leaf) for name, value in self.values.items()}
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(values))
-        return Arguments(bound, values, arrays, self.key, self.same)
+        return Arguments(bound, values, arrays, self.key, self.same, self.held)
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
@@ -97,6 +99,7 @@ def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
         return array
 
     values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
-    key = tuple(cache_key(v, k, kernel.__name__) for k, v in values.items())
+    held: list[tuple[str, Any]] = []
+    key = tuple(cache_key(v, k, kernel.__name__, held) for k, v in values.items())
     same = same_arrays(arrays)
-    return Arguments(bound, values, arrays, (*key, same), same)
+    return Arguments(bound, values, arrays, (*key, same), same, held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import types
@@ -16,27 +17,68 @@ def map_leaves(value: Any, leaf: Callable[[Any, str], Any], name: str = "", reco
         value: the nesting.
         leaf: what replaces a value, called with it and with its name, for example `config.weights[0]`.
         name: the name of `value` itself.
-        records: look into records (see `is_record`), too; those in which nothing changes are kept as they are.
+        records: look into records (see `is_record`), too.
+
+    Records, and containers of classes derived from tuple, list and dict, are kept as they are if nothing in them
+    changes.
     """
-    if isinstance(value, tuple):
+    kind = type(value)
+    if isinstance(value, (tuple, list)):
         items = [map_leaves(v, leaf, f"{name}[{i}]", records) for i, v in enumerate(value)]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    if isinstance(value, list):
-        return [map_leaves(v, leaf, f"{name}[{i}]", records) for i, v in enumerate(value)]
+        if kind is list:
+            return items
+        return tuple(items) if kind is tuple else _with_items(value, items)
     if isinstance(value, dict):
-        return {k: map_leaves(v, leaf, f"{name}[{k!r}]", records) for k, v in value.items()}
+        replaced = {k: map_leaves(v, leaf, f"{name}[{k!r}]", records) for k, v in value.items()}
+        return replaced if kind is dict else _with_values(value, replaced)
     if records and is_record(value):
-        changed = {k: map_leaves(v, leaf, f"{name}.{k}", records) for k, v in vars(value).items()}
-        if all(changed[k] is v for k, v in vars(value).items()):
+        state = state_of(value)
+        changed = {k: map_leaves(v, leaf, f"{name}.{k}", records) for k, v in state.items()}
+        if all(changed[k] is v for k, v in state.items()):
             return value
-        copy = object.__new__(type(value))
-        copy.__dict__.update(changed)
-        return copy
+        new = object.__new__(kind)
+        for k, v in changed.items():
+            object.__setattr__(new, k, v)
+        return new
     return leaf(value, name)
 
 
 def is_record(value: Any) -> bool:
-    """Whether a value is a user's dataclass or NKIObject: an instance whose state is its `__dict__`."""
-    if isinstance(value, (type, types.ModuleType, types.FunctionType, enum.Enum)) or not hasattr(value, "__dict__"):
+    """Whether a value is a user's dataclass or NKIObject: an instance whose state is in attributes and slots."""
+    kind = type(value)
+    if isinstance(value, (type, types.ModuleType, types.FunctionType, enum.Enum)):
         return False
-    return dataclasses.is_dataclass(value) or any(c.__name__ == "NKIObject" for c in type(value).__mro__)
+    if not (dataclasses.is_dataclass(kind) or any(c.__name__ == "NKIObject" for c in kind.__mro__)):
+        return False
+    return not isinstance(value, (tuple, list, dict, set, frozenset, int, float, complex, str, bytes))
+
+
+def state_of(value: Any) -> dict[str, Any]:
+    """The attributes of a record by name, those in slots first."""
+    found = {}
+    for base in reversed(type(value).__mro__):
+        for name, member in vars(base).items():
+            if isinstance(member, types.MemberDescriptorType) and hasattr(value, name):
+                found[name] = member.__get__(value)
+    return {**found, **getattr(value, "__dict__", {})}
+
+
+def _with_items(value: Any, items: list[Any]) -> Any:
+    """A tuple or list of a derived class with other items."""
+    if all(a is b for a, b in zip(value, items, strict=True)):
+        return value
+    if isinstance(value, list):
+        new = copy.copy(value)
+        new[:] = items
+        return new
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def _with_values(value: Any, replaced: dict[Any, Any]) -> Any:
+    """A dict of a derived class with other values."""
+    if all(value[k] is v for k, v in replaced.items()):
+        return value
+    new = copy.copy(value)
+    for k, v in replaced.items():
+        new[k] = v
+    return new

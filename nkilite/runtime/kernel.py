@@ -6,6 +6,8 @@ import copy
 import functools
 import inspect
 import itertools
+import os
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, ParamSpec, overload
 from weakref import WeakValueDictionary
@@ -13,21 +15,26 @@ from weakref import WeakValueDictionary
 from nkilite import knobs
 from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
-from nkilite.errors import NkiError
+from nkilite.errors import InvalidSetting, NkiError
+from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
 from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation
+from nkilite.native.cores import Cores
+from nkilite.native.executable import Executable
+from nkilite.notices import Notice, RetraceWarning, give
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime import delegation
 from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments, bind
-from nkilite.runtime.fingerprint import fingerprint
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.grid import as_grid, cores_of
+from nkilite.runtime.guards import Guards
 from nkilite.runtime.launch import Calls
+from nkilite.runtime.reach import Unproven
 from nkilite.runtime.schedule import Schedule, as_schedule
-from nkilite.runtime.specialization import Launcher, Specialization
+from nkilite.runtime.specialization import Launcher, Specialization, ticks
 from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import simulate as run_simulated
 from nkilite.runtime.tracing import simulated_outputs, trace
@@ -38,6 +45,11 @@ P = ParamSpec("P")  # the parameters of the function of a kernel
 
 _count = itertools.count()
 numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those that can hold a number only
+# What a kernel keeps for itself; `tuning` is a tuner's.
+_OWN = {
+    "_calls", "_declared", "_executables", "_explained", "_on_cores", "_signature", "_specializations", "_takes_out",
+    "gradient", "number", "tuning",
+}
 
 
 class Gradient(NamedTuple):
@@ -51,8 +63,8 @@ class Kernel(Generic[P]):
     """A function that runs on a (modelled) NeuronCore.
 
     Called with arrays it is traced, compiled to native code for this CPU and run; called inside another kernel it is
-    inlined. Specializations are cached by argument shapes, dtypes and compile-time values, the target, the CPU level
-    and the global values the function uses.
+    inlined. Specializations are kept by argument shapes, dtypes and compile-time values, the target and the CPU level,
+    and used again while nothing changes that their trace could see (nkilite/runtime/reach.py).
 
     A call takes `out=`, too, unless the function has a parameter of that name (or `**options`): an array, or arrays
     nested as the kernel returns them, that receive the results and are returned.
@@ -63,20 +75,19 @@ class Kernel(Generic[P]):
     grid: tuple[int, ...] = ()  # of instances, in Beta 1
 
     def __init__(self, function: Callable[P, Any], lnc: int | None = None, simulated: bool = False) -> None:
-        self.signature = signature_of(function, "nki.simulate" if simulated else "nki.jit")
-        take_name(self, function)
-        self.function = function
         self.lnc = lnc
         self.simulated = simulated
+        self.function = function
+        self._read_signature()
+        take_name(self, function)
         self.schedule: Schedule = ()
         self._on_cores: dict[int, Kernel[P]] = {}
         self.gradient: Gradient | None = None
         self.number = next(_count)
         numbered[self.number] = self
-        kinds = {p.kind for p in self.signature.parameters.values()}
-        self._takes_out = "out" not in self.signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds
-        self._calls = Calls(self, self._takes_out)
         self._specializations: dict[Any, Specialization] = {}
+        self._executables: dict[str, Executable | Cores] = {}
+        self._explained = False  # whether it was said why this kernel is traced at every launch
 
     def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel[P]:
         """This kernel with dependencies between named instructions.
@@ -94,6 +105,31 @@ class Kernel(Generic[P]):
         scheduled = Kernel(self.function, self.lnc, self.simulated)
         scheduled.schedule = as_schedule(edges, self.__name__)
         return scheduled
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """That of the function, as it is now: defaults may be set anew, and functions be given other code."""
+        if self._declared != _declaration(self.function):
+            self._read_signature()
+        return self._signature
+
+    def _read_signature(self) -> None:
+        self._declared = _declaration(self.function)
+        self._signature = signature_of(self.function, "nki.simulate" if self.simulated else "nki.jit")
+        parameters = self._signature.parameters
+        kinds = {p.kind for p in parameters.values()}
+        self._takes_out = "out" not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds
+        self._calls = Calls(self, self._signature, self._takes_out)
+
+    def reached(self, guards: Guards) -> tuple[Any, ...]:
+        """What other kernels see of this one: its function, and what was set on it (nkilite/runtime/reach.py)."""
+
+        def names() -> list[str]:
+            return [name for name in vars(self) if name not in _OWN and not name.startswith("__")]
+
+        guards.attributes(self, *names())
+        guards.equal(names)
+        return tuple(getattr(self, name) for name in names())
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -174,7 +210,7 @@ class Kernel(Generic[P]):
             return run_simulated(self, arguments, out)
         specialization = self._specialize(arguments)
         result = specialization.run(arguments, out)
-        if key is not None and not specialization.merged:
+        if key is not None and not specialization.merged and not specialization.reach.unproven:
             self._calls.add(key, args, kwargs, specialization)
         return result
 
@@ -249,12 +285,8 @@ class Kernel(Generic[P]):
     def forget(self) -> None:
         """Drop every compiled specialization; the next launch compiles anew."""
         self._specializations.clear()
+        self._executables.clear()
         self._calls.clear()
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of the kernel's source, its Python helpers and the global values they read; see runtime/fingerprint."""
-        return fingerprint(self.function)
 
     def compile(self, *args: P.args, **kwargs: P.kwargs) -> Compilation:
         """Trace and compile for these arguments without running; the same object later calls use."""
@@ -268,9 +300,61 @@ class Kernel(Generic[P]):
         target = get_target(knobs.target())
         key = (target.digest, host().level, len(cores_of(self, target)), knobs.races(), arguments.key)
         found = self._specializations.get(key)
-        if found is None or not found.globals.unchanged():
-            found = self._specializations[key] = Specialization(self, arguments)
-        return found
+        if found is not None and found.reach.unchanged():
+            found.used = next(ticks)
+            return found
+        new = Specialization(self, arguments, self._executables)
+        if found is not None and found.reach.unproven and new.reach.unproven and not self._explained:
+            self._explained = True
+            _explain(self.__name__, new.reach.unproven)
+        self._specializations[key] = new
+        if found is not None:
+            self._calls.drop(found)
+        self._bound()
+        return new
+
+    def _bound(self) -> None:
+        """Drop what was used least recently beyond NKILITE_SPECIALIZATIONS.
+
+        Raises:
+            InvalidSetting: it is no number.
+        """
+        limit = knobs.specializations()
+        if limit < 1:
+            raise InvalidSetting(
+                variable="NKILITE_SPECIALIZATIONS", found=os.environ.get("NKILITE_SPECIALIZATIONS"),
+                expected="a number above 0",
+            )
+        for program in list(self._executables)[: -limit]:
+            self._executables.pop(program, None)
+        kept = self._specializations
+        for key, found in sorted(kept.items(), key=lambda item: item[1].used)[: -limit]:
+            kept.pop(key, None)
+            self._calls.drop(found)
+
+
+def _explain(kernel: str, unproven: Unproven) -> None:
+    """Say why a kernel is traced at every launch."""
+    where = unproven.location
+    line = f" at {where}" + (f"\n     {where.source}" if where.source else "") if where.line else ""
+    give(
+        Notice(
+            f"kernel {kernel!r} is traced at every launch, for it cannot be told whether what it reads has changed: "
+            f"{unproven.what}{line}\n  fix: read plain values: numbers, strings, tuples, dataclasses, attributes of "
+            f"modules by name; or pass them as arguments.",
+            RetraceWarning, where.file, where.line, once=True,
+        )
+    )
+
+
+def _declaration(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """What the signature of a function is made of."""
+    plain = inspect.unwrap(function)
+    if not isinstance(plain, types.FunctionType):
+        return ()
+    named = plain.__kwdefaults__ or {}
+    values = *(plain.__defaults__ or ()), *named.values()
+    return plain.__code__, *named, *map(id, values)
 
 
 def _derived(place: Any, steps: int, lnc: int | None, simulated: bool, schedule: Schedule) -> Kernel:
@@ -296,6 +380,21 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     if function is None:
         return functools.partial(jit, **options)
     return function if isinstance(function, Kernel) else Kernel(function)
+
+
+def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = None, **kwargs: Any) -> str:
+    """Trace a kernel; a digest of what its program computes, the same in every process.
+
+    Launches with the same digest do the same, whatever the kernel's code and the values it reads. Names and lines do
+    not count.
+
+    Args:
+        kernel: an `@nki.jit` kernel, or a plain function.
+        args, kwargs: its arguments; the values of arrays do not matter.
+        target: ``trn1``, ``trn2`` or ``trn3`` (or an alias); by default the environment's.
+    """
+    with knobs.overridden_target(knobs.target() if target is None else target):
+        return digest(*jit(kernel).programs(*args, **kwargs), lines=False)
 
 
 @overload

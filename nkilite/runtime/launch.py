@@ -8,6 +8,7 @@ bound and looked up in full (nkilite/runtime/kernel.py), and so is every call th
 from __future__ import annotations
 
 import inspect
+import struct
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -18,19 +19,20 @@ from nkilite.dtypes import as_dtype
 from nkilite.runtime.configurations import configured, none_registered
 from nkilite.runtime.recycler import maker
 from nkilite.runtime.results import Result, collect
-from nkilite.runtime.specialization import Specialization
+from nkilite.runtime.specialization import Specialization, ticks
 
 _PLAIN = frozenset((int, str, bool, bytes, type(None)))
 _array = np.ndarray
+_float_bits = struct.Struct("<d").pack
 
 
 class Calls:
     """The launches of a kernel by what calls look like."""
 
-    def __init__(self, kernel: Any, takes_out: bool) -> None:
+    def __init__(self, kernel: Any, signature: inspect.Signature, takes_out: bool) -> None:
         self._kernel, self._takes_out = kernel, takes_out
-        self._names = tuple(kernel.signature.parameters)
-        kinds = {p.kind for p in kernel.signature.parameters.values()}
+        self._names = tuple(signature.parameters)
+        kinds = {p.kind for p in signature.parameters.values()}
         self._simple = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         self._launches: dict[Hashable, Launch] = {}
 
@@ -49,21 +51,24 @@ class Calls:
                 key.append(kind)
                 key.append(value)
             elif kind is float:
-                key.append(value.hex())
+                key.append(_float_bits(value))  # tells -0.0 from 0.0, and NaNs apart
             else:
                 return None
         if not none_registered():
             tuned = configured(self._kernel, self._explicit(args, kwargs))
-            key += tuned.items()
+            key += ((name, type(value), value) for name, value in tuned.items())
         return tuple(key)
 
     def find(self, key: tuple) -> Launch | None:
-        """The launch of such calls, unless a global value has changed since it was compiled."""
+        """The launch of such calls, unless something its trace could see has changed since."""
         try:
             found = self._launches.get(key)
         except TypeError:  # a tuned value that cannot be hashed
             return None
-        return found if found is not None and found.unchanged() else None
+        if found is None or not found.unchanged():
+            return None
+        found.specialization.used = next(ticks)
+        return found
 
     def add(self, key: tuple, args: tuple, kwargs: dict[str, Any], specialization: Specialization) -> None:
         """Let calls like this one run a specialization, if they can be told what its arrays are."""
@@ -85,6 +90,12 @@ class Calls:
             specialization, None if plain else picks, out is not None, direct and len(image.outputs) == 1
         )
 
+    def drop(self, specialization: Specialization) -> None:
+        """Forget the launches of a specialization."""
+        for key, launch in list(self._launches.items()):
+            if launch.specialization is specialization:
+                self._launches.pop(key, None)
+
     def clear(self) -> None:
         self._launches.clear()
 
@@ -98,7 +109,7 @@ class Calls:
 class Launch:
     """Runs a specialization on the values of a call, positional ones first."""
 
-    __slots__ = ("_direct", "_execute", "_given", "_outputs", "_picks", "_specialization", "unchanged")
+    __slots__ = ("_direct", "_execute", "_given", "_outputs", "_picks", "specialization", "unchanged")
 
     unchanged: Callable[[], bool]
 
@@ -111,10 +122,10 @@ class Launch:
             given: the last array is where the result goes.
             direct: its one output is what it returns.
         """
-        self._specialization, self._picks, self._given, self._direct = specialization, picks, given, direct
+        self.specialization, self._picks, self._given, self._direct = specialization, picks, given, direct
         self._execute = specialization.executable.enter
         self._outputs = [maker(o.shape, as_dtype(o.dtype).numpy) for o in specialization.executable.image.outputs]
-        self.unchanged = specialization.globals.unchanged
+        self.unchanged = specialization.reach.quick()
 
     def __call__(self, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, Any]:
         """Whether the arrays were accepted, and what the kernel returns."""
@@ -130,4 +141,4 @@ class Launch:
         memory = [*arrays, *(new() for new in self._outputs)]
         if not self._execute(*memory):
             return False, None
-        return True, collect(self._specialization.returned, arrays, memory, "numpy")
+        return True, collect(self.specialization.returned, arrays, memory, "numpy")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nkilite import knobs
-from nkilite.codegen.host import host
+from nkilite.codegen.host import Host, host
 from nkilite.dtypes import as_dtype
-from nkilite.machine.target import get_target
+from nkilite.ir.digest import digest
+from nkilite.ir.program import Program
 from nkilite.native.compile import Compilation, compile_program
-from nkilite.native.cores import launchable
+from nkilite.native.cores import Cores, launchable
 from nkilite.native.executable import Executable
 from nkilite.notices import give, recorded
 from nkilite.runtime.aliases import merged, refusal
 from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
-from nkilite.runtime.globals import Globals
+from nkilite.runtime.reach import Reach
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
 from nkilite.runtime.stored import Place, Stored
@@ -29,57 +30,68 @@ from nkilite.runtime.tracing import trace
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
 
+ticks = itertools.count(1)
 
 class Specialization:
     """What later calls with the same key run.
 
     Attributes:
-        globals: the values that were baked in.
+        reach: what the trace could see: as long as that is unchanged, it need not be repeated.
+        program: digest of the program that was traced.
         executable: the native program.
         returned: what the kernel returns, with a Result in the place of every tensor.
         merged: it is for arguments that are one array, as those it was made for are.
+        used: when a launch used it, for the least recently used to go first.
     """
 
-    def __init__(self, kernel: Kernel, arguments: Arguments) -> None:
+    def __init__(self, kernel: Kernel, arguments: Arguments, compiled: MutableMapping[str, Executable | Cores]) -> None:
+        """
+        Args:
+            compiled: executables of this kernel by digest of their programs.
+        """
         self._kernel = kernel
         self._arguments = arguments.detached()
         self._compilations: list[Compilation] | None = None
-        self.globals = Globals(kernel.function)
+        self.used = next(ticks)
+        self.reach = Reach(kernel.function, arguments.held)
+        started = time.perf_counter()
+        programs, returned = trace(kernel, arguments)
+        traced = time.perf_counter() - started
+        self.reach.settle(kernel.location)
+        self.returned = results_of(returned[0], programs[0])
         level = host()
-        place = Place(kernel, arguments, level, get_target(knobs.target()))
-        stored = place.recall()
-        if stored is not None:
-            for notice in stored.notices:
-                give(notice)
-            executables = [Executable(image, level) for image in stored.images]
-            self.returned = stored.returned
-        else:
-            with recorded() as notices:
-                executables = [c.executable for c in self.compilations]
-            images = tuple(e.image for e in executables)
-            place.remember(Stored(images, self.returned, tuple(notices)))
-        self.executable = launchable(executables)
+        self.program = digest(*programs)
+        found = compiled.pop(self.program, None)
+        if found is None or found.image.level != level.level:
+            found = self._compiled(programs, level, traced)
+        self.executable = compiled[self.program] = found  # the last of them: it was used last
         image = self.executable.image
         self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in image.outputs]
         self.merged = merged(arguments.same, [i.written is not None for i in image.inputs])
 
+    def _compiled(self, programs: list[Program], level: Host, traced: float) -> Executable | Cores:
+        """What runs programs just traced, from the disk cache if they are there."""
+        place = Place(self._kernel.__name__, self.program, level)
+        stored = place.recall()
+        if stored is None:
+            with recorded() as notices:
+                self._compilations = _compile(programs, traced)
+            executables = [c.executable for c in self._compilations]
+            place.remember(Stored(tuple(e.image for e in executables), tuple(notices)))
+            return launchable(executables)
+        for notice in stored.notices:
+            give(notice)
+        return launchable([Executable(image, level) for image in stored.images])
+
     @property
     def compilations(self) -> list[Compilation]:
-        """Every product of the compiler, by core; made when asked for if the images come from the disk cache."""
+        """Every product of the compiler, by core; made when asked for if the executable was there already."""
         # Python 3.11 and older hold a lock around every cached_property, and a kernel may start threads.
         if self._compilations is None:
-            self._compilations = self._compile()
+            started = time.perf_counter()
+            programs = trace(self._kernel, self._arguments).programs
+            self._compilations = _compile(programs, time.perf_counter() - started)
         return self._compilations
-
-    def _compile(self) -> list[Compilation]:
-        started = time.perf_counter()
-        programs, returned = trace(self._kernel, self._arguments)
-        traced = time.perf_counter() - started
-        with collector_paused():
-            found = [compile_program(program) for program in programs]
-        found[0].seconds = {"trace": traced, **found[0].seconds}
-        self.returned = results_of(returned[0], found[0].program)
-        return found
 
     @property
     def compilation(self) -> Compilation:
@@ -113,6 +125,13 @@ class Specialization:
             found = given.get(len(arrays)) if given else None
             arrays.append(new_array(shape, dtype) if found is None else found)
         return arrays
+
+
+def _compile(programs: Sequence[Program], traced: float) -> list[Compilation]:
+    with collector_paused():
+        found = [compile_program(program) for program in programs]
+    found[0].seconds = {"trace": traced, **found[0].seconds}
+    return found
 
 
 class Launcher:

@@ -1,37 +1,29 @@
-"""Compiled kernels in the disk cache: what a launch needs is there, so that a fresh process runs it without tracing.
+"""Compiled programs in the disk cache: what is compiled once need not be compiled by another process.
 
-An entry is found by what a trace depends on (nkilite/runtime/identity.py). It holds plain data: the image, what the
-kernel returns, and the warnings tracing gave; the object code of micro-kernels lies beside it, shared by programs.
-Kernels without an identity are traced in every process. So is one whose trace changes what it reads, and with
-NKILITE_VERIFY=1 every kernel.
+An entry is found by the program that was traced (nkilite/ir/digest.py) and by what decides the code that is made of
+it: the CPU, settings, and versions. It holds plain data: the image, and the warnings compiling gave; the object code of
+micro-kernels lies beside it, shared by programs. With NKILITE_VERIFY=1 every program is compiled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickle
-import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite import knobs
 from nkilite.codegen.host import Host
-from nkilite.machine.target import Target
 from nkilite.native.cache import KERNELS, store
+from nkilite.native.encoding import NotData, decode, encode
 from nkilite.native.image import Image
 from nkilite.native.library import library
+from nkilite.native.versions import versions
 from nkilite.notices import Notice
-from nkilite.runtime import identity
-from nkilite.runtime.binding import Arguments
-from nkilite.runtime.grid import cores_of
 
-if TYPE_CHECKING:
-    from nkilite.runtime.kernel import Kernel
-
-_COMPRESSION = 1  # zlib's fastest: tables are repetitive, and reading must be quick
 # Settings that do not change what is compiled; all others of ours are part of the key.
 _IRRELEVANT = {
     "NKILITE_CACHE", "NKILITE_CACHE_DIR", "NKILITE_CACHE_SIZE", "NKILITE_CPU", "NKILITE_NUM_THREADS", "NKILITE_RECYCLE",
-    "NKILITE_TUNED", "NKILITE_VERIFY",
+    "NKILITE_SPECIALIZATIONS", "NKILITE_TUNED", "NKILITE_VERIFY",
 }
 
 
@@ -40,66 +32,60 @@ class Stored(NamedTuple):
 
     Attributes:
         images: by core.
-        returned: what it returns, with a Result in the place of every tensor.
         notices: warnings about it.
     """
 
     images: tuple[Image, ...]
-    returned: Any
     notices: tuple[Notice, ...]
 
 
 class Place:
-    """Where a specialization is, or would be, in the disk cache."""
+    """Where a compiled program is, or would be, in the disk cache."""
 
-    def __init__(self, kernel: Kernel, arguments: Arguments, host: Host, target: Target) -> None:
-        self._kernel, self._arguments, self._host, self._target = kernel, arguments, host, target.digest
-        self._cores = tuple(cores_of(kernel, target))
+    def __init__(self, name: str, program: str, host: Host) -> None:
+        """
+        Args:
+            name: of the kernel, for people.
+            program: digest of the traced programs, one per core.
+        """
+        self._name, self._host = name, host
         self._store = None if knobs.verify_passes() else store()
-        self._key = self._identity()
+        self._key = None if self._store is None else _key(program, host)
 
     def recall(self) -> Stored | None:
-        """The compiled kernel, with its micro-kernels loaded; None if it has to be compiled."""
+        """The compiled programs, with their micro-kernels loaded; None if they have to be compiled."""
         if self._key is None or self._store is None:
             return None
-        content = self._store.get(KERNELS, self._kernel.__name__, self._key)
+        content = self._store.get(KERNELS, self._name, self._key)
         if content is None:
             return None
-        try:
-            found, objects = pickle.loads(zlib.decompress(content))
-        except Exception:  # whole, but of no use here: a class it returns may have moved
-            self._store.damaged(KERNELS, self._kernel.__name__, self._key)
+        found, objects = _decoded(content)
+        if found is None:
+            self._store.damaged(KERNELS, self._name, self._key)
             return None
         return found if library(self._host).recall(objects, self._store) else None
 
     def remember(self, found: Stored) -> None:
-        """Put a kernel just compiled into the cache, if its identity has survived the trace."""
-        if self._key is None or self._store is None or self._identity() != self._key:
+        """Put programs just compiled into the cache."""
+        if self._key is None or self._store is None:
             return
         sources = list({s.name: s for image in found.images for s in image.lowered.sources}.values())
         objects = library(self._host).keep(sources, self._store)
-        bare = found._replace(images=tuple(map(_without_text, found.images)))
         try:
-            content = pickle.dumps((bare, objects), pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, AttributeError, TypeError):  # it returns a class no other process can find
+            content = encode((tuple(map(_without_text, found.images)), found.notices, objects))
+        except NotData:  # too large
             return
-        self._store.put(KERNELS, self._kernel.__name__, self._key, zlib.compress(content, _COMPRESSION))
+        self._store.put(KERNELS, self._name, self._key, content)
 
-    def _identity(self) -> str | None:
-        if self._store is None:
-            return None
-        kernel, host = self._kernel, self._host
-        settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NKILITE_") and k not in _IRRELEVANT)
-        try:
-            return identity.digest(
-                (
-                    identity.versions(), identity.sources(), self._target, host.level, host.cpu, host.features,
-                    settings, self._cores, kernel.schedule, kernel.grid, kernel.function, self._arguments.values,
-                    self._arguments.same,
-                )
-            )
-        except identity.NoIdentity:
-            return None
+
+def _decoded(content: bytes) -> tuple[Stored | None, list[tuple[str, str]]]:
+    """What an entry holds, and the names and keys of its micro-kernels; None of one that holds something else."""
+    try:
+        images, notices, objects = decode(content)
+        known = all(type(i) is Image for i in images) and all(type(n) is Notice for n in notices)
+    except (NotData, TypeError, ValueError):
+        return None, []
+    return (Stored(images, notices), objects) if known and images else (None, [])
 
 
 def _without_text(image: Image) -> Image:
@@ -107,3 +93,12 @@ def _without_text(image: Image) -> Image:
     lowered = image.lowered
     names = [s._replace(text="", declarations=()) for s in lowered.sources]
     return image._replace(lowered=lowered._replace(sources=names))
+
+
+def _key(program: str, host: Host) -> str | None:
+    made_by = versions()
+    if made_by is None:
+        return None
+    settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NKILITE_") and k not in _IRRELEVANT)
+    text = repr((program, host.level, host.cpu, host.features, settings, made_by))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()

@@ -14,6 +14,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 
 LOG = "AUTOTUNE_TEST_LOG"  # a file to be written to
+HOWS = ("well", "wrong", "crash", "hang", "print")
 PARENT = "AUTOTUNE_TEST_PARENT"  # process id of the test, where kernels only get traced
 
 
@@ -35,6 +36,18 @@ def doubled(x, PASSES=1, HOW="well"):
     for _ in range(PASSES):
         nisa.dma_copy(dst=tile, src=x)
         nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=3.0 if HOW == "wrong" else 2.0)
+    for _ in range(HOWS.index(HOW)):  # no two are one program
+        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=1.0)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+@nki.jit
+def scaled(x, FACTOR=1):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=float(FACTOR))
     nisa.dma_copy(dst=out, src=tile)
     return out
 

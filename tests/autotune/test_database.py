@@ -16,13 +16,15 @@ from autotune.outcome import Outcome, Reason
 
 
 def context(rows: int = 128, objective: str = "trn2") -> Context:
-    return Context("m:k", "f00", {"x": ["array", [rows, 64], "float32"]}, objective, "trn2", "", "0.1.0")
+    return Context("m:k", {"x": ["array", [rows, 64], "float32"]}, objective, "trn2", "", "0.1.0")
 
 
 def trial(n: int, rows: int = 128) -> Trial:
-    outcome = Outcome(value=float(n), low=1.0, figures={"sbuf": 3.0}, seconds=0.5) if n % 2 else Outcome(
-        reason=Reason.capacity, detail="too\nmuch"
-    )
+    program = f"{n:x}"
+    if n % 2:
+        outcome = Outcome(value=float(n), low=1.0, figures={"sbuf": 3.0}, seconds=0.5, program=program)
+    else:
+        outcome = Outcome(reason=Reason.capacity, detail="too\nmuch", program=program)
     return Trial(context(rows), {"N": n, "MODE": None}, outcome)
 
 
@@ -37,8 +39,9 @@ def test_round_trip(tmp_path: Path) -> None:
     fill(path, range(4))
     again = Database(path)
     assert list(again.trials.values()) == [trial(n) for n in range(4)]
-    assert again.find(context(), {"MODE": None, "N": 3}) == trial(3).outcome
-    assert again.find(context(256), {"MODE": None, "N": 3}) is None
+    assert again.find(context(), "3") == trial(3).outcome
+    assert again.find(context(256), "3") is None
+    assert again.find(context(), "30") is None
     record = json.loads(path.read_text().splitlines()[0])
     assert record["versions"].keys() >= {"nkilite", "numpy", "optuna", "llvmlite", "python"}
 

@@ -9,7 +9,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from subjects import X, doubled
+from subjects import X, scaled
 
 import autotune
 from autotune.context import canonical
@@ -36,7 +36,7 @@ class Instant:
 
     def evaluate(self, workload, configuration, incumbent) -> Outcome:
         time.sleep(0.001)
-        return Outcome(value=float(configuration["PASSES"] % 37 + 1), figures={"padding": 1.0})
+        return Outcome(value=float(configuration["FACTOR"] % 37 + 1), figures={"padding": 1.0})
 
     def settle(self, workloads, candidates, default, space):
         raise AssertionError("the run was to be killed")
@@ -49,9 +49,9 @@ def tune(path: Path, seed: int, pipe: Connection) -> None:
     """Tells the test of every trial once it is in the database."""
     with Database(path) as database:
         autotune.search(
-            doubled, (X,), objective=Instant(pipe), space={"PASSES": range(1, 100000)}, sampler="random",
+            scaled, (X,), objective=Instant(pipe), space={"FACTOR": range(1, 100000)}, sampler="random",
             trials=100000, database=database, resume=True, seed=seed,
-            on_trial=lambda progress: pipe.send(progress.last["PASSES"]),
+            on_trial=lambda progress: pipe.send(progress.last["FACTOR"]),
         )
 
 
@@ -71,7 +71,7 @@ def test_twenty_runs_killed(tmp_path: Path) -> None:
         process.join()
         finished |= drain(ours)
         database = Database(path)
-        assert finished <= {t.configuration["PASSES"] for t in database.trials.values()}
+        assert finished <= {t.configuration["FACTOR"] for t in database.trials.values()}
     keys = []
     for line in path.read_bytes().split(b"\n"):
         try:

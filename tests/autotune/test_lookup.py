@@ -129,7 +129,8 @@ def test_the_environment_names_an_export(tmp_path) -> None:
     workload = autotune.Workload.of(slow_subject.slow, np.zeros((16, 8), np.float32))
     context = workload.context(Space(slow_subject.SPACE), Modelled("trn2"))
     database, export = autotune.Database(None), tmp_path / "best.json"
-    database.choose(Choice(context, {"PASSES": 3, "SHIFT": 0.0}, 1.0))
+    chosen = {"PASSES": 3, "SHIFT": 0.0}
+    database.choose(Choice(context, chosen, 1.0, program=workload.program(chosen, "trn2")))
     database.export(export)
     installed = tmp_path / "tuner-1.dist-info"
     installed.mkdir()
@@ -174,7 +175,8 @@ def test_decorator_leaves_a_kernel(launched) -> None:
     result = kernel.tuning.search(x, bias, database=database)
     assert {c.configuration["TILES"] for c in result.ranking} == {1, 2}
     worst = result.ranking[-1]
-    database.choose(autotune.database.Choice(next(database.of_kernel()), worst.configuration, worst.value))
+    context, program = next(database.of_kernel()), worst.outcomes[0].program
+    database.choose(Choice(context, worst.configuration, worst.value, program=program))
     launched(database)
     other = np.ones((1, 64), np.float32)  # not part of the key
     assert len(kernel.trace(x, other).code) == len(kernel.trace(x, bias, TILES=worst.configuration["TILES"]).code)

@@ -35,7 +35,7 @@ def objective(monkeypatch):
 
 def test_wrong_results_crashes_and_hangs_cost_one_trial(objective, capfd) -> None:
     workload = Workload.of(subjects.doubled, subjects.X, reference=lambda x: 2 * x.astype(np.float64))
-    space = Space({"HOW": ["well", "wrong", "crash", "hang", "print"]})
+    space = Space({"HOW": subjects.HOWS})
     database = Database(None)
     result = Study([workload], objective, space, database=database).run()
     reasons = {t.configuration["HOW"]: t.outcome.reason for t in database.trials.values()}

@@ -19,7 +19,7 @@ PNG = b"\x89PNG\r\n"
 
 
 def context(objective: str = "trn2", rows: int = 128) -> Context:
-    return Context("m:k", "f00", {"x": ["array", [rows, 64], "float32"]}, objective, "trn2", "", "0.1.0")
+    return Context("m:k", {"x": ["array", [rows, 64], "float32"]}, objective, "trn2", "", "0.1.0")
 
 
 @pytest.fixture

@@ -1,21 +1,15 @@
-"""The disk cache: hits run without tracing and do what a fresh compilation does, misses are what they should be."""
+"""The disk cache: hits are not compiled and do what a fresh compilation does, misses are what they should be."""
 
 from __future__ import annotations
 
-import enum
-import functools
-import importlib.util
-import itertools
 import os
-import pickle
+import resource
 import subprocess
 import sys
 import textwrap
 import warnings
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,11 +18,13 @@ from typer.testing import CliRunner
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
+from nkilite import knobs
 from nkilite.__main__ import app
 from nkilite.errors import IndirectOutOfBounds, InvalidSetting, NonContiguousArgument
-from nkilite.native import cache
+from nkilite.native import cache, versions
 from nkilite.native.cache import KERNELS, OBJECTS, CacheWarning, Store
-from nkilite.runtime import identity, specialization
+from nkilite.native.encoding import NotData, decode, encode
+from nkilite.runtime import specialization
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
@@ -40,23 +36,23 @@ def disk(tmp_path: Path, monkeypatch) -> Store:
     monkeypatch.setenv("NKILITE_CACHE", "1")
     monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("NKILITE_VERIFY", raising=False)
-    monkeypatch.setattr(identity, "_MARGIN", -(10**18))  # somebody may be editing nkilite while this runs
-    identity.sources.cache_clear()
+    monkeypatch.setattr(versions, "_MARGIN", -(10**18))  # somebody may be editing nkilite while this runs
+    versions.versions.cache_clear()
     yield cache.store()
-    identity.sources.cache_clear()
+    versions.versions.cache_clear()
 
 
 @pytest.fixture
-def traced(monkeypatch) -> list[str]:
-    """The names of kernels that are traced."""
+def compiled(monkeypatch) -> list[str]:
+    """The names of programs that are compiled."""
     names: list[str] = []
-    original = specialization.trace
+    original = specialization.compile_program
 
-    def trace(kernel, arguments):
-        names.append(kernel.__name__)
-        return original(kernel, arguments)
+    def compile_program(program):
+        names.append(program.name)
+        return original(program)
 
-    monkeypatch.setattr(specialization, "trace", trace)
+    monkeypatch.setattr(specialization, "compile_program", compile_program)
     return names
 
 
@@ -78,27 +74,27 @@ def files(disk: Store, shelf: str) -> list[Path]:
 # --- hits ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_hit_runs_without_tracing(disk, traced) -> None:
+def test_a_hit_is_not_compiled(disk, compiled) -> None:
     kernel = nki.jit(copied)
     for _ in range(3):
         np.testing.assert_array_equal(kernel(X), X)
         kernel.forget()
-    assert traced == ["copied"]
+    assert compiled == ["copied"]
     assert kernel(X[:8]).shape == (8, 32)
     assert kernel(X.astype(np.int32)).dtype == np.int32
-    assert traced == ["copied"] * 3
+    assert compiled == ["copied"] * 3
     assert count(disk, KERNELS) == 3
 
 
-def test_the_compiler_is_still_there_after_a_hit(disk, traced) -> None:
+def test_the_compiler_is_still_there_after_a_hit(disk, compiled) -> None:
     kernel = nki.jit(copied)
     kernel(X)
     kernel.forget()
-    compiled = kernel.compile(X)
-    assert len(traced) == 2
-    assert compiled.program.count
-    assert all(s.text for s in compiled.lowered.sources)
-    assert set(compiled.seconds) >= {"trace", "passes"}
+    found = kernel.compile(X)
+    assert len(compiled) == 2
+    assert found.program.count
+    assert all(s.text for s in found.lowered.sources)
+    assert set(found.seconds) >= {"trace", "passes"}
 
 
 def test_a_gallery_in_a_fresh_process_is_bit_equal(disk, tmp_path) -> None:
@@ -106,13 +102,14 @@ def test_a_gallery_in_a_fresh_process_is_bit_equal(disk, tmp_path) -> None:
         import importlib, sys
         import numpy as np
         from kernels import GALLERY
-        from nkilite.runtime import identity, specialization
-        identity._MARGIN = -10**18
+        from nkilite.native import versions
+        from nkilite.runtime import specialization
+        versions._MARGIN = -10**18
         warm = sys.argv[2] == "warm"
         if warm:
-            def trace(kernel, arguments):
-                raise AssertionError(f"{kernel.__name__} is traced")
-            specialization.trace = trace
+            def compile_program(program):
+                raise AssertionError(f"{program.name} is compiled")
+            specialization.compile_program = compile_program
         found = {}
         for name in GALLERY:
             module = importlib.import_module(f"kernels.{name}")
@@ -135,7 +132,7 @@ def test_a_gallery_in_a_fresh_process_is_bit_equal(disk, tmp_path) -> None:
         np.testing.assert_array_equal(cold[name], warm[name], err_msg=name)
 
 
-def test_errors_of_a_hit_say_the_same(disk, traced) -> None:
+def test_errors_of_a_hit_say_the_same(disk, compiled) -> None:
     @nki.jit
     def gather(x, indices):
         index = nl.load(indices)
@@ -153,12 +150,12 @@ def test_errors_of_a_hit_say_the_same(disk, traced) -> None:
             gather(X, bad)
         messages.append(str(error.value))
         gather.forget()
-    assert traced == ["gather"]
+    assert compiled == ["gather"]
     assert messages[0] == messages[1]
     assert "x.ap(" in messages[0]
 
 
-def test_refused_arguments_and_prints_of_a_hit(disk, traced, capsys) -> None:
+def test_refused_arguments_and_prints_of_a_hit(disk, compiled, capsys) -> None:
     @nki.jit
     def kernel(x, y):
         tile = nl.load(x)
@@ -173,12 +170,12 @@ def test_refused_arguments_and_prints_of_a_hit(disk, traced, capsys) -> None:
             kernel(X[:4, :2].copy(), np.zeros((2, 4), np.float32).T)
         assert error.value.location.source.endswith("# writes y")
         kernel.forget()
-    assert traced == ["kernel"]
+    assert compiled == ["kernel"]
     assert printed[0] == printed[1]
     assert "tile [[" in printed[0]
 
 
-def test_warnings_are_given_again(disk, traced) -> None:
+def test_warnings_are_given_again(disk, compiled) -> None:
     @nki.jit
     def kernel(x):
         tile = nl.ndarray((64, 32), dtype=x.dtype, buffer=nl.sbuf)
@@ -194,12 +191,12 @@ def test_warnings_are_given_again(disk, traced) -> None:
             kernel(X)
         seen.append([(w.category, str(w.message), w.lineno) for w in found])
         kernel.forget()
-    assert traced == ["kernel"]
+    assert compiled == ["kernel"]
     assert seen[0] == seen[1]
     assert "never written" in seen[0][0][1]
 
 
-def test_constants_registers_and_loops_survive(disk, traced) -> None:
+def test_constants_registers_and_loops_survive(disk, compiled) -> None:
     table = np.arange(32, dtype=np.float32)[None, :].repeat(64, 0)
 
     @nki.jit
@@ -219,7 +216,7 @@ def test_constants_registers_and_loops_survive(disk, traced) -> None:
     for _ in range(3):
         np.testing.assert_allclose(kernel(X), (X + 3 * table).sum(axis=1, keepdims=True))
         kernel.forget()
-    assert traced == ["kernel"]
+    assert compiled == ["kernel"]
 
 
 def test_programs_share_micro_kernels(disk) -> None:
@@ -234,209 +231,7 @@ def test_programs_share_micro_kernels(disk) -> None:
     assert count(disk, KERNELS) == 2
 
 
-# --- what belongs to the identity ---------------------------------------------------------------------------------
-
-
-class Mode(enum.Enum):
-    first = 1
-    last = 2
-
-
-@dataclass
-class Config:
-    width: int
-    mode: Mode = Mode.first
-
-    def half(self) -> int:
-        return self.width // 2
-
-
-MODULE = '''
-    import enum
-    from dataclasses import dataclass
-    import numpy as np
-    import nkilite as nki
-    import nkilite.language as nl
-    import helpers
-
-    SIZE = 128
-    TABLE = np.arange(3)
-
-    class Mode(enum.Enum):
-        first = 1
-
-    @dataclass
-    class Config:
-        width: int = 4
-
-        def half(self):
-            return self.width // 2
-
-    CONFIG = Config()
-
-    def helper(n, scale=2):
-        return n + SIZE * scale
-
-    @nki.jit
-    def kernel(x):
-        value = helper(CONFIG.half()) + TABLE[0] + Mode.first.value + helpers.deep.more()
-        return nl.load(x)
-'''
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "same"),
-    [
-        ("", "", True),
-        ("SIZE = 128", "SIZE = 64", False),
-        ("SIZE * scale", "SIZE + scale", False),
-        ("scale=2", "scale=3", False),
-        ("arange(3)", "arange(4)", False),
-        ("first = 1", "first = 2", False),
-        ("width: int = 4", "width: int = 6", False),
-        ("self.width // 2", "self.width // 4", False),
-        ("Config()", "Config(8)", False),
-        ("return nl.load(x)", "\n    return nl.load(x)", False),
-        ("return 5", "return 6", False),
-        ("UNUSED = 1", "UNUSED = 2", True),
-    ],
-)
-def test_identity_follows_code_and_values(tmp_path, monkeypatch, old: str, new: str, same: bool) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files of one size and second would share it
-
-    def load(change: bool) -> str:
-        edit = (lambda text: text.replace(old, new)) if old and change else (lambda text: text)
-        modules = {
-            "deep": "def more():\n    return 5\n", "helpers": "import deep\nUNUSED = 1\n", "kernels_of_test": MODULE,
-        }
-        for name, text in modules.items():
-            path = tmp_path / f"{name}.py"
-            path.write_text(edit(textwrap.dedent(text)))
-            spec = importlib.util.spec_from_file_location(name, path)
-            module = importlib.util.module_from_spec(spec)
-            monkeypatch.setitem(sys.modules, name, module)
-            spec.loader.exec_module(module)
-        return identity.digest([module.kernel])
-
-    assert (load(False) == load(True)) is same
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (1, True, False),
-        (0.0, -0.0, False),
-        (float("nan"), float("nan"), True),
-        ("1", 1, False),
-        ((1, 2), [1, 2], False),
-        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, False),
-        ({"x", "y", "z"}, {"z", "y", "x"}, True),
-        (Mode.first, Mode.last, False),
-        (Config(1), Config(1), True),
-        (Config(1), Config(2), False),
-        (nl.float32, nl.bfloat16, False),
-        (nl.add, nl.add, True),
-        (nl.add, nl.multiply, False),
-        (np.float32(1), np.float64(1), False),
-        (np.dtype("f4"), np.dtype("f8"), False),
-        (slice(1, 2), slice(1, 3), False),
-        (functools.partial(max, 1), functools.partial(max, 2), False),
-        (lambda x: x, lambda x: -x, False),
-        (Config(4).half, Config(6).half, False),
-        (np.zeros(3), np.zeros(4), False),
-        (nisa.reduce_cmd.idle, nisa.reduce_cmd.reset, False),
-    ],
-)
-def test_identity_of_values(one, other, same) -> None:
-    assert (identity.digest([one]) == identity.digest([other])) is same
-
-
-def tagged(tag, function):
-    function.tag = tag
-    return function
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (functools.lru_cache(lambda: 1), functools.lru_cache(lambda: 2), False),
-        (functools.wraps(len)(lambda: 1), functools.wraps(len)(lambda: 2), False),
-        (tagged(1, lambda: 1), tagged(2, lambda: 1), False),
-    ],
-)
-def test_identity_looks_into_decorators(one, other, same) -> None:
-    assert _told_apart(one, other) is not same
-
-
-def _told_apart(one, other) -> bool:
-    """By their digests; what has none is told apart, too."""
-    try:
-        return identity.digest([one]) != identity.digest([other])
-    except identity.NoIdentity:
-        return one is not other
-
-
-COUNTER = itertools.count()
-CLOCK = 0
-BOX = SimpleNamespace(rows=8)
-
-
-def reads_a_file(x):
-    with open(__file__):
-        return copied(x)
-
-
-def reads_the_environment(x):
-    return copied(x[: int(os.environ.get("ROWS", "64"))])
-
-
-def prints(x):
-    print("traced")
-    return copied(x)
-
-
-def draws(x):
-    return copied(x[: np.random.randint(8, 9)])
-
-
-def counts(x):
-    return copied(x[: 8 + next(COUNTER)])
-
-
-def uses_an_object(x):
-    return copied(x[: BOX.rows])
-
-
-@pytest.mark.parametrize("function", [reads_a_file, reads_the_environment, prints, draws, counts, uses_an_object])
-def test_what_reaches_outside_is_traced_in_every_process(disk, traced, function) -> None:
-    kernel = nki.jit(function)
-    for _ in range(2):
-        kernel(X)
-        kernel.forget()
-    assert len(traced) == 2
-    assert not count(disk, KERNELS)
-
-
-def test_a_trace_that_changes_what_it_reads_is_not_kept(disk, traced) -> None:
-    seen: list[int] = []
-
-    @nki.jit
-    def appends(x):
-        seen.append(1)
-        return copied(x)
-
-    @nki.jit
-    def rebinds(x):
-        global CLOCK
-        CLOCK += 1
-        return copied(x)
-
-    for kernel in (appends, rebinds):
-        for _ in range(2):
-            kernel(X)
-            kernel.forget()
-    assert len(seen) == CLOCK == 2
-    assert not count(disk, KERNELS)
+# --- what belongs to the key ---------------------------------------------------------------------------------------
 
 
 def test_failing_kernels_are_not_kept(disk) -> None:
@@ -451,22 +246,71 @@ def test_failing_kernels_are_not_kept(disk) -> None:
     assert not count(disk, KERNELS)
 
 
-def test_settings_that_change_code_are_part_of_the_key(disk, traced, monkeypatch) -> None:
+def test_settings_that_change_code_are_part_of_the_key(disk, compiled, monkeypatch) -> None:
     kernel = nki.jit(copied)
     kernel(X)
     for name, value in (("NEURON_PLATFORM_TARGET_OVERRIDE", "trn1"), ("NKILITE_CPU", "vector128"), ("NKILITE_X", "1")):
         monkeypatch.setenv(name, value)
         kernel.forget()
         kernel(X)
-    assert len(traced) == 4
+    assert len(compiled) == 4
     monkeypatch.setenv("NKILITE_NUM_THREADS", "1")
     kernel.forget()
     kernel(X)
-    assert len(traced) == 4
+    assert len(compiled) == 4
     monkeypatch.setenv("NKILITE_VERIFY", "1")
     kernel.forget()
     kernel(X)
-    assert len(traced) == 5
+    assert len(compiled) == 5
+
+
+PROGRAM = """
+    import os, sys
+    import numpy as np
+    import nkilite as nki, nkilite.isa as nisa, nkilite.language as nl
+    from nkilite.native import versions
+    versions._MARGIN = -10**18
+
+    VALUE = float(os.environ["VALUE"])
+
+    def times(x, factor):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        nisa.tensor_scalar(tile, tile, nl.multiply, float(factor))
+        nl.store(out, tile)
+        return out
+
+    {setup}
+
+    @nki.jit
+    def kernel(x):
+        return times(x, {factor})
+
+    for _ in range(2):
+        print(float(kernel(np.ones((4, 8), np.float32))[0, 0]))
+"""
+FACTORS = {
+    "a second file": ("import config", "config.UNIT * config.scale()"),
+    "a computed name": ("import config", "getattr(config, 'SC' + 'ALE')"),
+    "a file that is read": ("open('scale', 'w').write(str(VALUE))", "open('scale').read()"),
+    "state of an object": ("box = type('Box', (dict,), {})(); box.scale = VALUE", "box.scale"),
+    "code that is generated": ("helper = eval(f'lambda: {VALUE}', {'__name__': 'numpy'})", "helper()"),
+    "an attribute of a library": ("np.SCALE = VALUE", "np.SCALE"),
+    "state of a library": ("np.random.seed(int(VALUE))", "VALUE + np.random.rand() * 1e-30"),
+}
+
+
+@pytest.mark.parametrize("what", FACTORS)
+def test_another_process_sees_what_has_changed(disk, tmp_path, what) -> None:
+    setup, factor = FACTORS[what]
+    (tmp_path / "main.py").write_text(textwrap.dedent(PROGRAM).format(setup=textwrap.dedent(setup), factor=factor))
+    for value in ("2.0", "3.0"):
+        (tmp_path / "config.py").write_text(f"UNIT = 1.0\nSCALE = {value}\ndef scale(): return SCALE\n")
+        environment = {**os.environ, **ENVIRONMENT, "VALUE": value, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "main.py"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == [value] * 2
 
 
 # --- the files ----------------------------------------------------------------------------------------------------
@@ -487,7 +331,7 @@ def flip(path: Path) -> None:
         lambda path: path.write_bytes(b"something else"),
     ],
 )
-def test_damaged_entries_are_made_anew(disk, traced, damage) -> None:
+def test_damaged_entries_are_made_anew(disk, compiled, damage) -> None:
     kernel = nki.jit(copied)
     kernel(X)
     for path in files(disk, KERNELS):
@@ -497,19 +341,23 @@ def test_damaged_entries_are_made_anew(disk, traced, damage) -> None:
         np.testing.assert_array_equal(kernel(X), X)
     kernel.forget()
     np.testing.assert_array_equal(kernel(X), X)
-    assert len(traced) == 2
+    assert len(compiled) == 2
 
 
-def test_entries_of_no_use_are_made_anew(disk, traced) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"cos\nsystem\n(S'true'\ntR.", encode(3), encode((3, (), ())), encode((1, 2))],
+    ids=["empty", "pickle", "number", "no image", "pair"],
+)
+def test_entries_of_no_use_are_made_anew(disk, compiled, content) -> None:
     kernel = nki.jit(copied)
     kernel(X)
     (entry,) = files(disk, KERNELS)
     label, _, key = entry.name.rpartition("-")
-    disk.put(KERNELS, label, key, zlib.compress(pickle.dumps(3)))
+    disk.put(KERNELS, label, key, content)
     kernel.forget()
     with pytest.warns(CacheWarning, match="damaged"):
         np.testing.assert_array_equal(kernel(X), X)
-    assert len(traced) == 2
+    assert len(compiled) == 2
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
@@ -517,8 +365,8 @@ def test_damaged_or_missing_object_code(disk, tmp_path, damage) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import numpy as np, nkilite as nki, nkilite.language as nl\n"
-        "from nkilite.runtime import identity\n"
-        "identity._MARGIN = -10**18\n"
+        "from nkilite.native import versions\n"
+        "versions._MARGIN = -10**18\n"
         "@nki.jit\n"
         "def kernel(x):\n"
         "    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)\n"
@@ -538,6 +386,115 @@ def test_damaged_or_missing_object_code(disk, tmp_path, damage) -> None:
         damage(path)
     assert ("damaged" in run()) is (damage is flip)
     assert not run()
+
+
+def _pipe(path: Path, _: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _link(path: Path, _: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def _swap(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("spoil", [_pipe, _link, _swap])
+@pytest.mark.parametrize("shelf", [KERNELS, OBJECTS])
+def test_what_is_not_the_entry_is_not_read(disk, compiled, spoil, shelf) -> None:
+    kernel = nki.jit(copied)
+    kernel(X)
+    kernel(X[:8])
+    first, *others = files(disk, shelf)
+    label, _, key = first.name.rpartition("-")
+    kept = disk.get(shelf, label, key)
+    if not others:
+        disk.put(shelf, label, "ab" * 20, b"another")
+        others = [f for f in files(disk, shelf) if f != first]
+    spoil(first, others[0])
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert disk.get(shelf, label, key) is None
+    assert not os.path.lexists(first)
+    disk.put(shelf, label, key, kept)
+    assert disk.get(shelf, label, key) == kept
+
+
+@pytest.mark.parametrize("folder", ["", KERNELS])
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_directory_that_others_may_write_is_not_used(disk, compiled, folder, mode) -> None:
+    kernel = nki.jit(copied)
+    kernel(X)
+    (Path(disk.directory) / folder).chmod(mode)
+    kernel.forget()
+    with pytest.warns(CacheWarning, match="others may write"):
+        np.testing.assert_array_equal(kernel(X), X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(kernel(X[:8]), X[:8])
+    assert len(compiled) == 3
+    (Path(disk.directory) / folder).chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_directory_of_somebody_else_is_not_used(disk) -> None:
+    nki.jit(copied)(X)
+    os.chown(disk.directory, 65534, -1)
+    with pytest.warns(CacheWarning, match="belongs to user 65534"):
+        assert disk.get(KERNELS, "copied", "00") is None
+
+
+def test_folders_are_made_for_the_user_alone(disk) -> None:
+    before = os.umask(0)
+    try:
+        nki.jit(copied)(X)
+    finally:
+        os.umask(before)
+    made = [Path(disk.directory), *(p for p in Path(disk.directory).rglob("*") if p.is_dir())]
+    assert len(made) > 3
+    assert {p.stat().st_mode & 0o777 for p in made} == {0o700}
+
+
+def test_where_the_cache_is(monkeypatch) -> None:
+    monkeypatch.delenv("NKILITE_CACHE_DIR", raising=False)
+    for home, base, want in (
+        ("/home/me", "", "/home/me/.cache/nkilite"), ("/home/me", "/var/me", "/var/me/nkilite"),
+        ("/home/me", "relative", "/home/me/.cache/nkilite"),
+    ):
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setenv("XDG_CACHE_HOME", base)
+        assert knobs.cache_directory() == want
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    for home in (None, "", "relative"):
+        monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+        assert knobs.cache_directory() is None
+    monkeypatch.setenv("NKILITE_CACHE", "1")
+    monkeypatch.setattr(cache, "_stores", {})
+    with pytest.warns(CacheWarning, match="no home directory"):
+        nki.jit(copied)(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nki.jit(copied)(X)
+    assert "none: the user has no home" in CliRunner().invoke(app, ["cache", "info"]).stdout
+
+
+def test_images_are_data() -> None:
+    value = ("text", 1, 1.5, None, [True, {3: ("a", np.arange(6).reshape(2, 3))}], UserWarning)
+    found = decode(encode(value))
+    np.testing.assert_array_equal(found[4][1][3][1], value[4][1][3][1])
+    assert (found[:4], found[5]) == (value[:4], UserWarning)
+    for wrong in (object(), {1, 2}, np.array([object()]), os.system):
+        with pytest.raises(NotData):
+            encode(wrong)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 24)) for _ in range(64)) + packer.flush()
+    for wrong in (b"", b"x", zlib.compress(b""), zlib.compress(b"\xff" * 8), bomb):
+        with pytest.raises(NotData):
+            decode(wrong)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 900 << 10
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch) -> None:
@@ -584,8 +541,8 @@ def test_processes_share_a_cache(disk, tmp_path) -> None:
         import sys
         import numpy as np
         import nkilite as nki, nkilite.language as nl
-        from nkilite.runtime import identity
-        identity._MARGIN = -10**18
+        from nkilite.native import versions
+        versions._MARGIN = -10**18
 
         @nki.jit
         def kernel(x, n):

@@ -1,4 +1,4 @@
-"""What a tuner uses of a kernel: checks without compiling, launches and times, a fingerprint, configurations."""
+"""What a tuner uses of a kernel: checks without compiling, launches and times, programs, configurations."""
 
 from __future__ import annotations
 
@@ -78,18 +78,25 @@ def test_configurations_fill_what_the_caller_leaves_out(x: np.ndarray) -> None:
 
 
 SOURCE = '''
+    import numpy as np
     import nkilite as nki
+    import nkilite.isa as nisa
+    import nkilite.language as nl
 
-    SIZE = 128
+    SIZE = 128.0
     SPACE = {"A": (1, 2)}
 
     def helper(n):
         return n + SIZE
 
     @nki.jit
-    def kernel(x, A=1):
+    def kernel(x, A=1, B=0):
         """What it does."""
-        return helper(A)
+        tile = nl.load(x)
+        nisa.tensor_scalar(tile, tile, nl.multiply, helper(A))
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nl.store(out, tile)
+        return out
 '''
 
 
@@ -98,22 +105,33 @@ SOURCE = '''
     [
         ("", "", True),
         ("return helper", "return  helper", True),
-        ("What it does.", "What else it does.", True),
-        ("@nki.jit", "@nki.jit()", True),
-        ('"A": (1, 2)', '"A": (1, 2, 4)', True),
-        ("SIZE = 128", "SIZE = 64", False),
+        ("    SIZE = 128.0", "    # moved\n\n    SIZE = 128.0", True),
+        ("return n + SIZE", "return SIZE + n", True),
+        ("B=0", "B=1", True),
+        ("tile = nl.load(x)", "tile = nl.load(x)  # by one line", True),
+        ("SIZE = 128.0", "SIZE = 64.0", False),
         ("n + SIZE", "n - SIZE", False),
         ("A=1", "A=2", False),
+        ("nl.multiply", "nl.add", False),
     ],
 )
-def test_fingerprint(tmp_path, old: str, new: str, same: bool) -> None:
-    def load(name: str, text: str):
+def test_a_program_is_known_by_what_it_computes(tmp_path, old: str, new: str, same: bool) -> None:
+    def load(name: str, text: str) -> str:
         path = tmp_path / f"{name}.py"
         path.write_text(textwrap.dedent(text))
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return module.kernel.fingerprint
+        return nki.program_digest(module.kernel, np.zeros((4, 8), np.float32))
 
     changed = SOURCE.replace(old, new) if old else SOURCE
     assert (load("first", SOURCE) == load("second", changed)) is same
+
+
+def test_the_digest_is_of_one_target_and_shape(x: np.ndarray) -> None:
+    found = {
+        nki.program_digest(doubled, x), nki.program_digest(doubled, x, target="trn1"),
+        nki.program_digest(doubled, x[:64]), nki.program_digest(doubled, x.astype(np.float16)),
+    }
+    assert len(found) == 4
+    assert nki.program_digest(doubled, x, CHUNK=64) in found

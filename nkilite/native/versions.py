@@ -1,0 +1,43 @@
+"""What decides, beside a program, which native code is made of it: nkilite itself and the libraries it uses."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import time
+
+import llvmlite
+import llvmlite.binding as llvm
+import ml_dtypes
+import numpy as np
+
+_IMPORTED = time.time_ns()
+_MARGIN = 10**9  # nanoseconds that importing nkilite takes at most
+
+
+@functools.cache
+def versions() -> str | None:
+    """The same text for two processes that make the same code of a program.
+
+    None where nkilite's sources may have changed since this process imported them.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    found = hashlib.blake2b(digest_size=20)
+    latest = 0
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    content = file.read()
+                    latest = max(latest, os.fstat(file.fileno()).st_mtime_ns)
+                found.update(f"{os.path.relpath(path, root)} {len(content)}\n".encode())
+                found.update(content)
+    if latest > _IMPORTED - _MARGIN:
+        return None
+    compiler = ".".join(map(str, llvm.llvm_version_info))
+    libraries = np.__version__, ml_dtypes.__version__, llvmlite.__version__, compiler
+    return " ".join((found.hexdigest(), str(sys.implementation.cache_tag), *libraries))
