@@ -195,7 +195,7 @@ def _is_refusal_type(kind: type) -> bool:
 
 def _run_script(case: Case, timeout: float) -> None:
     """Runs a file as ``python -m nkilite run``; raises what the child reports on its standard error."""
-    command = [sys.executable, "-m", "nkilite", "run", str(case.source.path)]
+    command = [sys.executable, "-m", "nkilite", "run", "--torch-xla-stub", str(case.source.path)]
     search = [*map(str, getattr(case.source, "roots", ())), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         TARGET_VARIABLE: "trn2",
