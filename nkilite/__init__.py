@@ -19,6 +19,7 @@ from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.kernel import Kernel, jit, program_digest, simulate
 from nkilite.runtime.kernel import simulate as cpu_simulate
+from nkilite.runtime.ranks import ranks
 from nkilite.suggest import unknown_name as _unknown_name
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ __all__ = [
     "language",
     "profile",
     "program_digest",
+    "ranks",
     "register_configurations",
     "simulate",
     "target_identity",

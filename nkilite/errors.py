@@ -229,6 +229,16 @@ class InvalidGrid(ArgumentError, ValueError):
     remedy = "write kernel[1](...) or kernel[2](...), or set NEURON_LOGICAL_NC_CONFIG to one of them."
 
 
+class NotThatManyRanks(ArgumentError, ValueError):
+    template = "nkilite.ranks was asked for {found} ranks, and mpiexec has started {count} processes."
+    remedy = "start as many: mpiexec -n {found} python -m nkilite run script.py."
+
+
+class MpiMissing(ArgumentError, ImportError):
+    template = "mpiexec has started several processes, and mpi4py, through which they communicate, is not installed."
+    remedy = "pip install nkilite[mpi]."
+
+
 class UnknownTarget(ArgumentError, ValueError):
     template = "target {found!r} is not one of {choices}."
     remedy = "set NEURON_PLATFORM_TARGET_OVERRIDE (or --target) to one of them, or to the path of a file NAME.toml."
@@ -470,6 +480,11 @@ class LoopLeft(TracingError, RuntimeError):
     remedy = "let every turn reach the end of the body, or write an nl.while_loop, whose body says whether it goes on."
 
 
+class CollectiveNotTriggered(TracingError, RuntimeError):
+    template = "{instruction} is not followed by its trigger, before the kernel ends or another one is prepared."
+    remedy = "call the trigger with what it returned, exactly once."
+
+
 class RegisterOperator(TracingError, TypeError):
     template = "registers have no operator {symbol}."
     remedy = (
@@ -530,6 +545,26 @@ class InternalError(NkiError):
 
     template = "nkilite failed where it should not: {type}: {message}."
     remedy = "this is a mistake in nkilite, not in the kernel; please report it with this traceback."
+
+
+class RankMissing(ExecutionError, LookupError):
+    template = "a collective names rank {rank} in {group}, and the launch has {count} rank(s), from 0 on."
+    remedy = "launch it on all of them: nkilite.ranks(count, main), or mpiexec -n COUNT python -m nkilite run FILE."
+
+
+class RanksDiffer(ExecutionError, RuntimeError):
+    template = "rank {rank} comes to {first} and rank {other} to {second}, where both are to do the same."
+    remedy = "let all ranks of a group call the same collectives, in the same order and with the same shapes."
+
+
+class RankLost(ExecutionError, RuntimeError):
+    template = "rank {rank} waits in {instruction} for rank {lost}, which {why}."
+    remedy = "let every rank of a group come to each of its collectives; if rank {lost} failed, mend that first."
+
+
+class InvalidCounts(ExecutionError, ValueError):
+    template = "{instruction}: the metadata of rank {rank} say {problem}."
+    remedy = "let counts and displacements stay within the tensors; they count elements."
 
 
 class NoTuner(ExecutionError, LookupError):

@@ -1,22 +1,42 @@
-"""nki.collectives: communication between NeuronCores. The names exist; nkilite runs one core, so using them
-is an error that says so. Source: public page nki.collectives."""
+"""nki.collectives: communication between ranks. `nkilite.ranks` launches on several; a launch alone is rank 0 of 1.
+
+Tensors are lists, because HBM tensors can be sent together. They are in HBM or in SBUF and made in the kernel; every
+function returns the instruction. On two cores, each core sends its own SBUF or private HBM tensors, to the same core of
+the other ranks; a transfer of shared HBM tensors is issued by both cores and happens once. `priority` has no effect on
+results. Source: public page nki.collectives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
-
-from nkilite.errors import UnsupportedError
-from nkilite.trace.objects import NKIObject
+from nkilite.collectives.by_counts import (
+    all_gather_v,
+    all_gather_v_prepare,
+    all_gather_v_trigger,
+    all_to_all_v,
+    all_to_all_v_prepare,
+    all_to_all_v_trigger,
+)
+from nkilite.collectives.group import ReplicaGroup
+from nkilite.collectives.rings import (
+    collective_permute,
+    collective_permute_implicit,
+    collective_permute_implicit_current_processing_rank_id,
+    collective_permute_implicit_reduce,
+    rank_id,
+)
+from nkilite.collectives.whole import all_gather, all_reduce, all_to_all, reduce_scatter
 
 __all__ = [
     "ReplicaGroup",
     "all_gather",
     "all_gather_v",
+    "all_gather_v_prepare",
+    "all_gather_v_trigger",
     "all_reduce",
     "all_to_all",
     "all_to_all_v",
+    "all_to_all_v_prepare",
+    "all_to_all_v_trigger",
     "collective_permute",
     "collective_permute_implicit",
     "collective_permute_implicit_current_processing_rank_id",
@@ -24,36 +44,3 @@ __all__ = [
     "rank_id",
     "reduce_scatter",
 ]
-
-
-@dataclass
-class ReplicaGroup(NKIObject):
-    """Groups of ranks that communicate; no rank is in two groups."""
-
-    groups: list[list[int]]
-
-
-def _collective(name: str) -> Callable[..., NoReturn]:
-    def call(*_: Any, **__: Any) -> NoReturn:
-        raise UnsupportedError(feature=f"nki.collectives.{name} (communication between cores)")
-
-    call.__name__ = call.__qualname__ = name
-    call.__doc__ = (
-        f"`{name}` of nki.collectives.\n\nRaises:\n    UnsupportedError: always; a launch has one core."
-    )
-    return call
-
-
-all_gather = _collective("all_gather")
-all_gather_v = _collective("all_gather_v")
-all_reduce = _collective("all_reduce")
-all_to_all = _collective("all_to_all")
-all_to_all_v = _collective("all_to_all_v")
-collective_permute = _collective("collective_permute")
-collective_permute_implicit = _collective("collective_permute_implicit")
-collective_permute_implicit_current_processing_rank_id = _collective(
-    "collective_permute_implicit_current_processing_rank_id"
-)
-collective_permute_implicit_reduce = _collective("collective_permute_implicit_reduce")
-rank_id = _collective("rank_id")
-reduce_scatter = _collective("reduce_scatter")

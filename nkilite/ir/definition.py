@@ -14,7 +14,7 @@ operators become table rows, an unset engine becomes the one that runs the call.
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
 knows. panels(call) names the operands that the lower rule also reads in panels (nkilite/ir/panels.py).
-exchange(arrivals), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
+exchange(arrivals, rank), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
 starts(call) maps operands to the partitions at which they may start, where how many they cover does not tell.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
@@ -52,8 +52,9 @@ class Control(Enum):
 class Meets(Enum):
     """Whom a core waits for at an instruction."""
 
+    nobody = "nobody"  # it only asks which rank it belongs to
     cores = "cores"  # the other core of its launch
-    ranks = "ranks"  # the cores of the other ranks of a group
+    ranks = "ranks"  # the other core, and together with it the other ranks of a group
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,10 @@ def define(
             continue
         if parameter.name in lists:
             parameters += [
-                Parameter(f"{parameter.name}_{i}", Role.optional_tensor, parameter.default, False, list=parameter.name)
+                Parameter(
+                    f"{parameter.name}_{i}", Role.optional_tensor, parameter.default, parameter.name in writes,
+                    list=parameter.name,
+                )
                 for i in range(lists[parameter.name])
             ]
             continue

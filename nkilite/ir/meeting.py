@@ -8,6 +8,7 @@ how cores run, and meet in the same way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from nkilite.dtypes import DType, Elements
 from nkilite.errors import CoresDiffer, Deadlock
 from nkilite.ir.definition import REGISTRY, Meets
+from nkilite.ir.rank import Rank
 from nkilite.location import Location
 
 Written = Mapping[str, np.ndarray | Elements]
@@ -42,14 +44,16 @@ class Arrival:
 
     Attributes:
         dtypes: of the tensors.
+        shared: the operands in shared HBM.
     """
 
-    __slots__ = ("arguments", "core", "dtypes", "location", "name")
+    __slots__ = ("arguments", "core", "dtypes", "location", "name", "shared")
 
     def __init__(
-        self, name: str, arguments: Mapping[str, Any], dtypes: Mapping[str, DType], location: Location, core: int
+        self, name: str, arguments: Mapping[str, Any], dtypes: Mapping[str, DType], shared: frozenset[str],
+        location: Location, core: int,
     ) -> None:
-        self.name, self.arguments, self.dtypes = name, arguments, dtypes
+        self.name, self.arguments, self.dtypes, self.shared = name, arguments, dtypes, shared
         self.location, self.core = location, core
 
     def __getattr__(self, name: str) -> Any:
@@ -58,14 +62,24 @@ class Arrival:
         except KeyError:
             raise AttributeError(name) from None
 
+    def items(self, name: str) -> list[Any]:
+        """The items of a list of tensors."""
+        found = (self.arguments.get(f"{name}_{i}") for i in count())
+        return list(takewhile(lambda item: item is not None, found))
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is for others."""
+        return REGISTRY[self.name].meets is not Meets.nobody
+
     def __repr__(self) -> str:
         return f"Arrival({self.name} of core {self.core} at {self.location})"
 
 
-def exchange(arrivals: Iterable[Arrival]) -> list[Written]:
-    """What each of those who meet writes, by operand."""
+def exchange(arrivals: Iterable[Arrival], rank: Rank) -> list[Written]:
+    """What each of the cores of a rank that meet writes, by operand; other ranks are waited for."""
     ordered = list(arrivals)
-    return REGISTRY[ordered[0].name].rule("exchange")(ordered)
+    return REGISTRY[ordered[0].name].rule("exchange")(ordered, rank)
 
 
 def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores: int) -> list[list[Arrival]]:
@@ -84,9 +98,8 @@ def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores
         return []
     first = next(iter(waiting.values()))
     for core, end in done.items():
-        raise Deadlock(
-            instruction=public_name(first.name), core=first.core, other=core, there=there(end), location=first.location
-        )
+        name = public_name(first.name, first.arguments)
+        raise Deadlock(instruction=name, core=first.core, other=core, there=there(end), location=first.location)
     if len(waiting) < cores:
         return []
     arrived = [waiting[core] for core in sorted(waiting)]
@@ -102,19 +115,26 @@ def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores
 
 def meeting_key(name: str, arguments: Mapping[str, Any]) -> tuple:
     """What the calls of cores that meet have in common."""
-    shapes = [(n, tuple(arguments[n].shape), str(arguments[n].dtype)) for n in ("src", "dst") if n in arguments]
+    shapes = [
+        (n, tuple(a.shape), str(a.dtype)) for n, a in arguments.items() if hasattr(a, "shape") and n != "data"
+    ]
     return (name, *shapes, *((n, str(arguments[n])) for n in _AGREED if n in arguments))
 
 
 def said(name: str, arguments: Mapping[str, Any]) -> str:
     """A call in a message."""
-    shown = [f"{n}={getattr(arguments[n], 'name', arguments[n])}" for n in _AGREED if n in arguments]
-    if "src" in arguments:
-        shown.insert(0, f"src {arguments['src'].dtype} {list(arguments['src'].shape)}")
-    return f"{public_name(name)}({', '.join(shown)})"
+    given = {n: arguments[n] for n in _AGREED if n != "kind" and arguments.get(n) is not None}
+    shown = [f"{n}={getattr(value, 'name', value)}" for n, value in given.items()]
+    for sent in ("src", "srcs_0"):
+        if sent in arguments:
+            shown.insert(0, f"src {arguments[sent].dtype} {list(arguments[sent].shape)}")
+    return f"{public_name(name, arguments)}({', '.join(shown)})"
 
 
-_AGREED = ("pipe_id", "dma_engine", "reduce_op")
+# Arguments of which all cores give the same.
+_AGREED = (
+    "pipe_id", "dma_engine", "reduce_op", "kind", "replica_group", "op", "collective_dim", "channel_ids", "has_rdispls",
+)
 
 
 def there(location: Location) -> str:
@@ -122,6 +142,6 @@ def there(location: Location) -> str:
     return f"{location}: {location.source}" if location.source else str(location)
 
 
-def public_name(name: str) -> str:
+def public_name(name: str, arguments: Mapping[str, Any]) -> str:
     """How messages name an instruction at which cores meet."""
-    return f"nisa.{name}" if REGISTRY[name].meets is Meets.cores else f"nki.collectives.{name}"
+    return f"nki.collectives.{arguments['kind']}" if "kind" in arguments else f"nisa.{name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from nkilite.ir.definition import Meets
 from nkilite.ir.loops import Loop, loops
 from nkilite.ir.program import Program
 
@@ -31,9 +32,14 @@ class _Body(NamedTuple):
     tails: list[_Open]
 
 
+def meetings(program: Program) -> set[int]:
+    """The signatures at which a core waits for others."""
+    return {s.id for s in program.signatures if s.definition.meets not in (None, Meets.nobody)}
+
+
 def phases(program: Program) -> list[Phase]:
     """All phases."""
-    meeting = {s.id for s in program.signatures if s.definition.meets is not None}
+    meeting = meetings(program)
     met = [i.index for i in program if i.signature.id in meeting] if meeting else []
     every = [loop for loop in loops(program) if any(loop.begin < index < loop.end for index in met)] if met else []
     body = _body(0, program.count, None, met, every)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from nkilite.errors import CoresDiffer, Deadlock
 from nkilite.ir.loops import loops
 from nkilite.ir.meeting import meeting_key, public_name, said, there
+from nkilite.ir.phases import meetings
 from nkilite.ir.program import Instruction, Program
 from nkilite.location import UNKNOWN, Location
 
@@ -18,7 +19,7 @@ class Step(NamedTuple):
 
     Attributes:
         key: what the steps of all cores have in common.
-        instruction: name of the instruction of a meeting.
+        instruction: how messages name that of a meeting.
     """
 
     key: tuple
@@ -29,7 +30,7 @@ class Step(NamedTuple):
 
 def steps(program: Program) -> list[Step]:
     """The meetings of a program in order, with the loops around them."""
-    meeting = {s.id for s in program.signatures if s.definition.meets is not None}
+    meeting = meetings(program)
     if not meeting:
         return []
     arrays = {b.id: i for i, b in enumerate([*program.inputs, *program.outputs])}
@@ -49,7 +50,7 @@ def _meeting(instruction: Instruction, arrays: dict[int, int]) -> Step:
     if "data" in call.arguments:
         buffer, _ = instruction.access(call.operand("data"))
         key, text = (*key, arrays.get(buffer.id, buffer.label)), f"{text} of {buffer.label}"
-    return Step(key, text, instruction.location, call.name)
+    return Step(key, text, instruction.location, public_name(call.name, call.arguments))
 
 
 def _location(program: Program, index: int) -> Location:
@@ -70,8 +71,8 @@ def require_same_meetings(programs: Sequence[Program]) -> None:
                 waits, (waiting, ended) = (one, (0, core)) if other is None else (other, (core, 0))
                 assert waits is not None
                 raise Deadlock(
-                    instruction=public_name(waits.instruction) if waits.instruction else waits.said, core=waiting,
-                    other=ended, there=there(_end(programs[ended])), location=waits.location,
+                    instruction=waits.instruction or waits.said, core=waiting, other=ended,
+                    there=there(_end(programs[ended])), location=waits.location,
                 )
             if one.key != other.key:
                 raise CoresDiffer(

@@ -25,6 +25,7 @@ from nkilite.ir.access import Opaque
 from nkilite.ir.definition import Meets
 from nkilite.ir.meeting import ALONE, Arrival, Core, Written
 from nkilite.ir.program import Signature
+from nkilite.ir.rank import Rank
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.isa import alu, constants, rules
 from nkilite.machine import engine as costs
@@ -101,7 +102,7 @@ def _(call: Signature, **_: Any) -> tuple:
 
 
 @core_barrier.exchange
-def _(arrivals: Sequence[Arrival]) -> list[Written]:
+def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     return [{} for _ in arrivals]
 
 
@@ -262,12 +263,12 @@ def _reduced(op: str, one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @sendrecv.exchange
-def _(arrivals: Sequence[Arrival]) -> list[Written]:
+def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     return [{"dst": Elements(other.src.copy(), other.dtypes["src"])} for other in reversed(arrivals)]
 
 
 @sendrecv_compute.exchange
-def _(arrivals: Sequence[Arrival]) -> list[Written]:
+def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     (one, other), op = (a.src for a in arrivals), arrivals[0].reduce_op
     return [{"dst": _reduced(op, one, other)}, {"dst": _reduced(op, other, one)}]
 

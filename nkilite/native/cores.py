@@ -15,11 +15,11 @@ from functools import cached_property
 
 import numpy as np
 
-from nkilite.dtypes import cast
-from nkilite.ir.meeting import Arrival, Written, complete, exchange
+from nkilite.ir.meeting import Arrival, complete, exchange
+from nkilite.ir.rank import current
 from nkilite.location import UNKNOWN
 from nkilite.native import stack, threads
-from nkilite.native.executable import Executable
+from nkilite.native.executable import Executable, receive
 from nkilite.native.image import Image
 from nkilite.native.workspace import address
 
@@ -38,6 +38,7 @@ class Run:
             alone: on one thread, because the other cores run beside it.
         """
         self._executable, self._core, self._at = executable, core, 0
+        self._rank = current()  # a core may run on another thread
         self._workspace = executable.begin(arrays)
         self._walk = executable.walk.alone if alone else executable.walk
         self.done = False
@@ -60,13 +61,10 @@ class Run:
             stop, word = executable.handle(stopped, workspace)
             self._at = executable.following(word)
             if stop.meets:
-                return executable.arrival(stop, word, workspace, self._core)
-
-    def receive(self, arrival: Arrival, written: Written) -> None:
-        """Write what a meeting gave the core."""
-        for name, values in written.items():
-            destination = arrival.arguments[name]
-            np.copyto(destination, cast(values, arrival.dtypes[name]).reshape(destination.shape))
+                arrival = executable.arrival(stop, word, workspace, self._core)
+                if arrival.waits:
+                    return arrival
+                receive(arrival, exchange([arrival], self._rank)[0])
 
     def end(self) -> None:
         """Have the core's thread come back soon, wherever it is."""
@@ -148,8 +146,8 @@ def conduct(runs: Sequence[Run], beside: bool) -> None:
         ended = {core: UNKNOWN for core, run in enumerate(runs) if run.done}
         going = []
         for met in complete(waiting, ended, len(runs)):
-            for arrival, written in zip(met, exchange(met), strict=True):
-                runs[arrival.core].receive(arrival, written)
+            for arrival, written in zip(met, exchange(met, current()), strict=True):
+                receive(arrival, written)
                 del waiting[arrival.core]
                 going.append(arrival.core)
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
-from nkilite.dtypes import as_dtype
+from nkilite.dtypes import as_dtype, cast
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.ir.meeting import Arrival, exchange
+from nkilite.ir.meeting import Arrival, Written, exchange
+from nkilite.ir.rank import current
 from nkilite.native import entry, stack
 from nkilite.native.image import Image, Stop
 from nkilite.native.library import library
@@ -164,7 +165,8 @@ class Executable:
         while stopped:
             stop, word = self.handle(stopped, workspace)
             if stop.meets:
-                exchange([self.arrival(stop, word, workspace)])
+                arrival = self.arrival(stop, word, workspace)
+                receive(arrival, exchange([arrival], current())[0])
             after = self.following(word)
             stopped = walk(address(self.table), after, len(self.table), workspace.address)
 
@@ -198,7 +200,8 @@ class Executable:
         """The arrival of a core that has stopped at the meeting in the entry at a word position."""
         arguments = {**dict(stop.values), **self._tensors(stop, word, workspace)}
         dtypes = {name: as_dtype(held.dtype) for name, held in stop.tensors}
-        return Arrival(stop.instruction, arguments, dtypes, stop.location, core)
+        shared = frozenset(name for name, held in stop.tensors if held.shared)
+        return Arrival(stop.instruction, arguments, dtypes, shared, stop.location, core)
 
     def _tensors(self, stop: Stop, word: int, workspace: Workspace) -> dict[str, np.ndarray]:
         """The memory of the tensors of the instruction in the entry at a word position, by operand."""
@@ -210,3 +213,10 @@ class Executable:
             )
             found[name] = np.ndarray(held.shape, as_dtype(held.dtype).numpy, memory, -held.low, held.strides)
         return found
+
+
+def receive(arrival: Arrival, written: Written) -> None:
+    """Write what a meeting gave a core."""
+    for name, values in written.items():
+        destination = arrival.arguments[name]
+        np.copyto(destination, cast(values, arrival.dtypes[name]).reshape(destination.shape))

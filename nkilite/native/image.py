@@ -15,7 +15,7 @@ import numpy as np
 
 from nkilite.dtypes import as_dtype
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Program
-from nkilite.ir.types import BufferKind, extent
+from nkilite.ir.types import BufferKind, MemoryRegion, extent
 from nkilite.isa.debugging import device_print
 from nkilite.location import Location
 from nkilite.native.lower import HEADER_WORDS, Lowered, cpu_strides
@@ -51,6 +51,7 @@ class Held(NamedTuple):
     strides: tuple[int, ...]
     low: int
     high: int
+    shared: bool
 
 
 class Stop(NamedTuple):
@@ -59,7 +60,7 @@ class Stop(NamedTuple):
     Attributes:
         tensors: by operand, those of an instruction the host takes part in: one that prints, or at which cores meet.
         values: its other arguments, as (name, value).
-        meets: whether cores meet there.
+        meets: whether cores meet there, or ask for their rank.
     """
 
     instruction: str
@@ -162,7 +163,8 @@ def _hosted(stop: Stop, instruction: Instruction, placement: CpuPlacement) -> St
     """The stop of an instruction that the host takes part in."""
     call = instruction.signature
     tensors = tuple((o.name, _held(instruction, o, placement)) for o in call.operands)
-    values = tuple((n, v) for n, v in call.arguments.items() if not call.is_tensor(n))
+    numbers = {i.name: instruction.value(i) for i in call.immediates}
+    values = tuple((n, numbers.get(n, v)) for n, v in call.arguments.items() if not call.is_tensor(n))
     return stop._replace(tensors=tensors, values=values, meets=call.definition.meets is not None)
 
 
@@ -172,4 +174,5 @@ def _held(instruction: Instruction, operand: Operand, placement: CpuPlacement) -
     strides = cpu_strides(kind, buffer.partition_bytes, placement.buffers[buffer.id].pitch)
     low, high = extent(kind.shape, strides)
     words = HEADER_WORDS + operand.word - WORDS_BEFORE_ARGUMENTS
-    return Held(words, kind.shape, str(kind.dtype), strides, low, high + kind.dtype.itemsize)
+    shared = kind.region is MemoryRegion.shared_hbm
+    return Held(words, kind.shape, str(kind.dtype), strides, low, high + kind.dtype.itemsize, shared)

@@ -18,6 +18,7 @@ from nkilite.dtypes import as_dtype
 from nkilite.errors import InvalidSetting, NkiError
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
+from nkilite.ir.rank import current
 from nkilite.location import Location, defined_at
 from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation
@@ -297,6 +298,10 @@ class Kernel(Generic[P]):
             raise shown from shown.__cause__
 
     def _specialize(self, arguments: Arguments) -> Specialization:
+        with current().compiling:  # ranks of one process compile once
+            return self._specialized(arguments)
+
+    def _specialized(self, arguments: Arguments) -> Specialization:
         target = get_target(knobs.target())
         key = (target.digest, host().level, len(cores_of(self, target)), knobs.races(), arguments.key)
         found = self._specializations.get(key)

@@ -14,7 +14,6 @@ from nkilite import dtypes
 from nkilite.errors import (
     DependencyOnLoop,
     InvalidOperand,
-    LoopLeft,
     NkiError,
     StaleTensor,
     TensorOfLoop,
@@ -74,6 +73,7 @@ class Builder:
     (buffer ids and offsets), not their tensors.
 
     Attributes:
+        prepared: the collective that is to be triggered next, if any.
         core: the core of the launch that is to run it.
         program: buffers, signatures and the instruction table, whose words are a list until the builder closes.
         nesting: the loops around what is recorded now.
@@ -82,7 +82,8 @@ class Builder:
         words: the instruction table while it grows.
         sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
-        left: what is wrong if a Python loop over the turns of a loop has ended before them.
+        left: what is wrong if nothing follows: a Python loop over the turns of a loop has ended before them, or a
+            collective that was prepared is not triggered.
     """
 
     records = False
@@ -103,7 +104,8 @@ class Builder:
         self._last = 0, 0  # an instruction, and the position of its words
         self._elsewhere: dict[tuple, tuple[int, int] | None] = {}
         self._asked: set[tuple] = set()
-        self.left: LoopLeft | None = None
+        self.left: NkiError | None = None
+        self.prepared: Any = None
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
@@ -513,7 +515,8 @@ class EagerBuilder(Builder):
         written = [o.name for o in signature.operands if o.writes]
         if signature.definition.meets is not None:
             kinds = {name: tensor.dtype for name, tensor in tensors.items()}
-            arrival = Arrival(signature.name, arguments, kinds, here(), self.core.number)
+            shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
+            arrival = Arrival(signature.name, arguments, kinds, shared, here(), self.core.number)
             exchanged = self._baton.meet(arrival)
             results: Any = [exchanged.get(name) for name in written]
         else:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from nkilite.ir.meeting import Arrival, Written, complete, exchange
+from nkilite.ir.rank import current
 from nkilite.location import UNKNOWN, Location
 
 
@@ -28,6 +29,7 @@ class Turns:
             ends: what messages say of a core that has ended.
         """
         self._count, self._ends = count, ends
+        self._rank = current()  # cores run on other threads
         self._gates = [threading.Lock() for _ in range(count)]  # closed, but for who has the turn
         for gate in self._gates:
             gate.acquire()
@@ -74,8 +76,8 @@ class Turns:
         Raises:
             CoresDiffer, Deadlock: they do not come.
         """
-        if self._count == 1:
-            return exchange([arrival])[0]
+        if self._count == 1 or not arrival.waits:
+            return exchange([arrival], self._rank)[0]
         core = arrival.core
         self._waiting[core] = arrival
         self._let_meet()
@@ -86,7 +88,7 @@ class Turns:
 
     def _let_meet(self) -> None:
         for arrivals in complete(self._waiting, self._done, self._count):
-            for arrival, written in zip(arrivals, exchange(arrivals), strict=True):
+            for arrival, written in zip(arrivals, exchange(arrivals, self._rank), strict=True):
                 del self._waiting[arrival.core]
                 self._received[arrival.core] = written
 

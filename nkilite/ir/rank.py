@@ -1,0 +1,85 @@
+"""Ranks: which of those that communicate a launch belongs to. The launching thread says; alone, it is rank 0 of 1."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from nkilite.errors import RankMissing
+from nkilite.location import Location
+
+Group = tuple[int, ...]
+
+
+class Rank:
+    """A rank, as its launches see it: this class is one that is alone.
+
+    Attributes:
+        number: from 0 on.
+        count: of all ranks.
+        ring: the seed of the orders in which rings go; 0 for those of the rank lists.
+        compiling: held while a kernel is compiled, which ranks of one process then do once.
+    """
+
+    def __init__(self, number: int = 0, count: int = 1, ring: int = 0) -> None:
+        self.number, self.count, self.ring = number, count, ring
+        self.compiling: AbstractContextManager = nullcontext()
+
+    def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:
+        """What every rank of a group brings to a collective, by rank; waits for them all.
+
+        Args:
+            what: what the calls of all of them have in common.
+            brought: what this one brings; nobody changes it any more.
+
+        Raises:
+            RankMissing: there is no such rank.
+            RanksDiffer, RankLost: the others do not come.
+        """
+        self.require(group, location)
+        return {self.number: brought}
+
+    def require(self, group: Group, location: Location) -> None:
+        """Raise RankMissing unless all ranks of a group exist."""
+        for rank in group:
+            if not 0 <= rank < self.count:
+                raise RankMissing(rank=rank, count=self.count, group=list(group), location=location)
+
+    def around(self, group: Group, channel: int = 0) -> Group:
+        """The ranks of a group in the order of its ring: each sends to the next one, the last to the first.
+
+        The runtime of a chip chooses that order, so that a kernel has to be right for any.
+        """
+        if not self.ring:
+            return group
+        order = np.random.default_rng([self.ring, channel, *group]).permutation(len(group))
+        return tuple(group[i] for i in order.tolist())
+
+
+_ALONE = Rank()
+
+
+class _Local(threading.local):
+    rank: Rank = _ALONE
+
+
+_local = _Local()
+
+
+def current() -> Rank:
+    """The rank that this thread launches for."""
+    return _local.rank
+
+
+@contextmanager
+def launching_for(rank: Rank) -> Iterator[None]:
+    """Let launches of this thread in a `with` block be those of a rank."""
+    before, _local.rank = _local.rank, rank
+    try:
+        yield
+    finally:
+        _local.rank = before
