@@ -96,7 +96,6 @@ def test_errors_of_the_program_keep_their_frames(tmp_path):
         ("import neuronxcc.nki as old; old.gather", "UnknownName: neuronxcc.nki has no attribute 'gather'"),
         ("from nki.compiler.driver import CompileOptions", "VendorModule: nki.compiler.driver is part of the vendor's"),
         ("nki.compiler.skip_middle_end_transformations", "VendorModule: nki.compiler.skip_middle_end_transformations"),
-        ("nki.collectives.all_reduce([], [], None, nl.add)", "UnsupportedError: nki.collectives.all_reduce"),
         ("nki.baremetal", "UnknownName: nki has no attribute 'baremetal'"),
     ],
 )

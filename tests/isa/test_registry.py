@@ -10,8 +10,10 @@ import pytest
 import nkilite.isa as nisa
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
-# What nl.device_print, the loops and the operators of NkiScalar write; users do not call them.
-INTERNAL = {"device_print", "for_begin", "for_end", "scalar_compute", "while_begin", "while_end"}
+# What nl.device_print, the loops, nki.collectives and the operators of NkiScalar write; users do not call them.
+INTERNAL = {
+    "collective", "device_print", "for_begin", "for_end", "rank_number", "scalar_compute", "while_begin", "while_end",
+}
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
