@@ -6,7 +6,8 @@ neither is ever transposed on the chip. A product tile [128, 512] in float32 is 
 
 `matmul_tiled` is the readable form: for every output tile, load and multiply K / 128 pairs of operand tiles,
 let PSUM add them up, copy out. Each operand tile is used once per load, about 100 FLOP per byte of HBM in
-bfloat16, which is half of what the Tensor Engine needs to stay busy.
+bfloat16, which is half of what the Tensor Engine needs to stay busy. `matmul_on_cores` is the same on the cores of a
+launch.
 
 `matmul` blocks all three dimensions. A block of C, BM x BN, stays in SBUF in float32 while K streams past in
 panels of BK; per panel one DMA brings lhsT[BK, BM], one brings rhs[BK, BN], and BM/128 * BN/512 accumulation
@@ -51,9 +52,29 @@ def matmul_tiled(lhsT, rhs):
     Returns:
         HBM [M, N] of the dtype of `lhsT`, accumulated in float32.
     """
-    K, M, N = _sizes(lhsT, rhs)
+    _, M, N = _sizes(lhsT, rhs)
     out = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
-    for m, rows in tiles(M, P):
+    _multiply_tiles(out, lhsT, rhs, list(tiles(M, P)))
+    return out
+
+
+@nki.jit
+def matmul_on_cores(lhsT, rhs):
+    """``lhsT.T @ rhs`` on the cores of a launch, ``matmul_on_cores[2](...)``: each makes every other row of tiles.
+
+    Args and result: as matmul_tiled. Cores share the operands and the result and never write the same rows, so that
+    they need not meet.
+    """
+    _, M, N = _sizes(lhsT, rhs)
+    out = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
+    _multiply_tiles(out, lhsT, rhs, list(tiles(M, P))[nl.program_id(0) :: nl.num_programs()])
+    return out
+
+
+def _multiply_tiles(out, lhsT, rhs, rows_of_tiles):
+    """Some rows of tiles of the product: for every tile, load and multiply its operand tiles, add up, copy out."""
+    K, _, N = _sizes(lhsT, rhs)
+    for m, rows in rows_of_tiles:
         for n, columns in tiles(N, BANK):
             product = nl.ndarray((rows, columns), dtype=nl.float32, buffer=nl.psum)
             for k in range(0, K, P):
@@ -66,7 +87,6 @@ def matmul_tiled(lhsT, rhs):
             result = nl.ndarray((rows, columns), dtype=out.dtype, buffer=nl.sbuf)
             nisa.tensor_copy(dst=result, src=product)
             nisa.dma_copy(dst=out[m : m + rows, n : n + columns], src=result)
-    return out
 
 
 @nki.jit

@@ -119,7 +119,9 @@ def _(call: Signature) -> Cost:
 
 
 @instruction(meets=Meets.nobody, access=Opaque("the host says which rank it is"))
-def rank_number(dst: VirtualRegister, iteration: int | VirtualRegister, replica_group, channel_id=0) -> None:
+def rank_number(
+    dst: VirtualRegister, iteration: int | VirtualRegister, replica_group, channel_id=0, name=None
+) -> None:
     """dst = the rank whose data a ring has brought after so many steps; by default the rank itself.
 
     Args:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.accesses import Accesses, accesses, conflicts
+from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
 from nkilite.ir.phases import Phase, phases
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import Buffer
@@ -33,15 +33,19 @@ class Race(NamedTuple):
 def races(programs: Sequence[Program]) -> Iterator[Race]:
     """The races of two cores, once for each pair of lines.
 
-    What a runtime index chooses is not known before a kernel runs, and left out.
+    What a runtime index chooses is not known before a kernel runs, and left out. Cores that run the same program write
+    the same values: what both have written when one of them reads or writes it is no race.
     """
     one, other = programs
+    alike = _alike(one, other)
     touched = [_shared(program) for program in programs]
     instructions = [list(program) for program in programs]
     known: set[tuple] = set()
     for mine, theirs in zip(phases(one), phases(other), strict=True):
         pair = _near(_within(touched[0], mine), _within(touched[1], theirs))
         for overlap in conflicts(*pair):
+            if alike and _harmless(overlap, touched[0]):
+                continue
             sides = [
                 _side(of[index], [*program.inputs, *program.outputs][overlap.space])
                 for program, of, index in zip(programs, instructions, (overlap.one, overlap.other), strict=True)
@@ -51,6 +55,25 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
                 known.add(key)
                 buffer = [*one.inputs, *one.outputs][overlap.space]
                 yield Race(sides[0], sides[1], buffer, overlap.low, overlap.high)
+
+
+def _alike(one: Program, other: Program) -> bool:
+    """Whether both cores run the same program."""
+    return (
+        one.code == other.code
+        and one.constants == other.constants
+        and [s.key for s in one.signatures] == [s.key for s in other.signatures]
+        and [b.type for b in one.buffers] == [b.type for b in other.buffers]
+    )
+
+
+def _harmless(overlap: Overlap, touched: Accesses) -> bool:
+    """Of cores that run the same program: whether both instructions write, or one reads what its core wrote before."""
+    writers = set(touched.instruction[touched.writes].tolist())
+    first, second = overlap.one, overlap.other
+    if first in writers and second in writers:
+        return first == second
+    return (first < second) == (first in writers)
 
 
 def _side(instruction: Instruction, buffer: Buffer) -> Side:

@@ -51,6 +51,14 @@ def test_matmul_tiled(case, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cores", [1, 2])
+def test_matmul_on_cores(cores, mode, monkeypatch):
+    monkeypatch.setenv("NKILITE_RACES", "error")
+    kernel = MODULES["matmul"].matmul_on_cores[cores]
+    _check("matmul", Case({"M": 300, "N": 600, "K": 256}, "float32"), mode, kernel=kernel)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["softmax", "rmsnorm", "layernorm"])
 def test_row_kernels_take_leading_dimensions(name, mode):
     module = MODULES[name]
