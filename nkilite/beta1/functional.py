@@ -126,7 +126,18 @@ def dtype_or(dtype: Any, default: DType, function: str) -> DType:
     """The dtype of a result: what was asked for, or the default."""
     if dtype is None:
         return default
-    return dtype if dtype.__class__ is DType else element_type(dtype, function)
+    if dtype.__class__ is DType:
+        return dtype
+    try:
+        return _elements[dtype]
+    except (KeyError, TypeError):  # new, or no dtype: explained below
+        found = element_type(dtype, function)
+    if isinstance(dtype, type):
+        _elements[dtype] = found
+    return found
+
+
+_elements: dict[Any, DType] = {}  # by NumPy type
 
 
 def beside(x: NkiTensor, y: NkiTensor) -> NkiTensor:

@@ -117,7 +117,7 @@ from nkilite.dtypes import (
     uint32,
 )
 from nkilite.errors import UnsupportedError as _UnsupportedError
-from nkilite.language import bypass, ds, hbm, private_hbm, psum, sbuf, shared_hbm
+from nkilite.language import bypass, ds, private_hbm, psum, sbuf, shared_hbm
 from nkilite.suggest import unknown_name as _unknown_name
 
 __path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
@@ -251,6 +251,7 @@ __all__ = [
 ]
 
 dslice = ds
+hbm = shared_hbm  # kernels return what they allocate in it
 
 
 def all_reduce(x: _Any, op: _Any, program_axes: _Any, **_: _Any) -> _Any:

@@ -53,6 +53,8 @@ def select(view: NkiTensor, key: tuple) -> NkiTensor:
             structure.append((len(k), k.step))
         else:
             start = k
+            if not 0 <= start < shape[dim]:
+                raise Outside(dim, start, start)
             structure.append(None)
         offset += start * steps[dim]
     pattern = tuple(structure)

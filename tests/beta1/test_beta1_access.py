@@ -156,6 +156,18 @@ def leaves(x):
 
 
 @nki.jit
+def number(x):
+    i_f = nl.arange(8)[None, :]
+    tile = nl.load(x[7, i_f])  # number
+    nl.store(x[0, i_f], tile)
+
+
+@nki.jit
+def numbers(x):
+    nl.store(x[0:2, 9], nl.load(x[0:2, 0]))  # numbers
+
+
+@nki.jit
 def crossed(x):
     tile = nl.load(x)
     nl.store(x, tile[nl.arange(4)[None, :], nl.arange(4)[:, None]])  # crossed
@@ -181,8 +193,8 @@ def shapes(x):
 @pytest.mark.parametrize(
     ("kernel", "error"),
     [
-        (leaves, IndexOutOfBounds), (crossed, InvalidIndex), (conjunction, InvalidIndex), (product, InvalidIndex),
-        (shapes, ShapeMismatch),
+        (leaves, IndexOutOfBounds), (number, IndexOutOfBounds), (numbers, IndexOutOfBounds), (crossed, InvalidIndex),
+        (conjunction, InvalidIndex), (product, InvalidIndex), (shapes, ShapeMismatch),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
