@@ -17,6 +17,7 @@ from nkilite.machine.target import target_identity, target_names
 from nkilite.profiling.benchmark import benchmark
 from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
+from nkilite.runtime.former import baremetal, simulate_kernel
 from nkilite.runtime.kernel import Kernel, jit, program_digest, simulate
 from nkilite.runtime.kernel import simulate as cpu_simulate
 from nkilite.runtime.ranks import ranks
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel",
+    "baremetal",
     "benchmark",
     "collectives",
     "cpu_simulate",
@@ -39,21 +41,16 @@ __all__ = [
     "ranks",
     "register_configurations",
     "simulate",
+    "simulate_kernel",
     "target_identity",
     "target_names",
     "tensor",
     "typing",
 ]
 
-_BETA1 = {
-    "baremetal": "call the kernel directly: @nki.jit runs it.",
-    "simulate_kernel": "use nki.simulate(kernel)(...).",
-}
-
-
 if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
 
     def __getattr__(name: str) -> _NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise _unknown_name("nki", "nki", name, __all__, _BETA1)
+        raise _unknown_name("nki", "nki", name, __all__, {})

@@ -95,8 +95,8 @@ def test_errors_of_the_program_keep_their_frames(tmp_path):
         ("from neuronxcc.nki._private_kernels.mlp import mlp_isa_kernel as mlp; mlp[2]", "VendorModule: neuronxcc"),
         ("import neuronxcc.nki as old; old.gather", "UnknownName: neuronxcc.nki has no attribute 'gather'"),
         ("from nki.compiler.driver import CompileOptions", "VendorModule: nki.compiler.driver is part of the vendor's"),
-        ("nki.compiler.skip_middle_end_transformations", "VendorModule: nki.compiler.skip_middle_end_transformations"),
-        ("nki.baremetal", "UnknownName: nki has no attribute 'baremetal'"),
+        ("nki.compiler.backends", "VendorModule: nki.compiler.backends"),
+        ("nki.jit(compile_confg=None)", "UnknownKeyword: nki.jit has no parameter 'compile_confg'"),
     ],
 )
 def test_what_is_not_there_says_so(statement, says, tmp_path):

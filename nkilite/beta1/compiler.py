@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nkilite.beta1.creation import Placement
+from nkilite.compiler.directives import enable_stack_allocator, force_auto_alloc, skip_middle_end_transformations
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.program import no_reorder
 
@@ -48,25 +49,6 @@ class Memory:
 
 
 sbuf, psum = Memory(MemoryRegion.sbuf), Memory(MemoryRegion.psum)
-
-
-def _directive(function: Any = None, **_: Any) -> Any:
-    return (lambda decorated: decorated) if function is None else function
-
-
-def skip_middle_end_transformations(func: Any = None, **options: Any) -> Any:
-    """A directive to the vendor's compiler; returns the kernel as it is."""
-    return _directive(func, **options)
-
-
-def enable_stack_allocator(func: Any = None, **options: Any) -> Any:
-    """A directive to the vendor's compiler; returns the kernel as it is."""
-    return _directive(func, **options)
-
-
-def force_auto_alloc(func: Any = None, **options: Any) -> Any:
-    """A directive to the vendor's compiler; returns the kernel as it is."""
-    return _directive(func, **options)
 
 
 @contextmanager

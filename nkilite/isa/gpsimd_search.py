@@ -24,7 +24,7 @@ _COUNTABLE = (dtypes.float32, dtypes.int32)
 
 
 @instruction(writes=("val_dst", "idx_dst"), updates=lambda arguments: ("val_dst", "idx_dst"))
-def topk(val_dst: NkiTensor, idx_dst: NkiTensor, src: NkiTensor, n, name=None) -> None:
+def topk(val_dst: NkiTensor, idx_dst: NkiTensor, src: NkiTensor, n, sorted=False, name=None) -> None:
     """The K largest of the values that 16 partitions hold together, in ascending order, on the GpSimd Engine.
 
     Every 16 neighbouring partitions are searched on their own. Their values are numbered column by column: number i is
@@ -39,12 +39,13 @@ def topk(val_dst: NkiTensor, idx_dst: NkiTensor, src: NkiTensor, n, name=None) -
         idx_dst: uint32 SBUF tile of val_dst's elements; receives their numbers.
         src: bfloat16 SBUF tile of P partitions with at least ``ceil(n / 16)`` elements each; P is a multiple of 16.
         n: how many values there are in each 16 partitions, 8 <= n < 65536.
+        sorted: True asks for values in order; here they always are.
 
     Raises:
         WrongMemory: an operand is not in SBUF.
         UnsupportedDtype: see the operands.
         ShapeMismatch: partitions differ or are not a multiple of 16, or val_dst and idx_dst have different elements.
-        InvalidOperand: n or K is out of range, or src holds fewer than n values.
+        InvalidOperand: n or K is out of range, sorted is no bool, or src holds fewer than n values.
 
     Source: nki.isa.topk; for the numbering of the results, the gpsimd_topk kernel of the NKI Library, whose order is
     not relied upon there. What becomes of NaN and of equal values is not published.
@@ -66,6 +67,8 @@ def _(call: Signature) -> None:
     rules.require_same_partitions(call, "src", "val_dst")
     rules.require_whole_cores(call, "src")
     n, k, core = call.n, call.val_dst.free_size, call.target.partitions_per_gpsimd_core
+    if type(call.sorted) is not bool:
+        raise InvalidOperand(instruction="nisa.topk", operand="sorted", found=call.sorted, expected="True or False")
     if type(n) is not int or not MIN_N <= n < END_N:
         raise InvalidOperand(
             instruction="nisa.topk", operand="n", found=n, expected=f"an int from {MIN_N} to {END_N - 1}"

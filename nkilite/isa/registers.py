@@ -1,7 +1,6 @@
 """Registers of the engines' sequencers: making them, and moving values between them, immediates and memory.
 
-A register is one int32 in `registers` memory. Sequencers compute with integers, so floats have to be converted to an
-integer tile before they are loaded.
+A register is one int32 in `registers` memory.
 """
 
 from __future__ import annotations
@@ -28,13 +27,14 @@ from nkilite.trace.tensor import NkiTensor
 _SEQUENCER = Opaque("registers are read and written one after another")
 _LOWEST, _HIGHEST = -(1 << 31), (1 << 31) - 1
 _INTEGERS = tuple(d for d in dtypes.ALL.values() if d.is_integer)  # bool is one of them
+_LOADED = tuple(d for d in dtypes.ALL.values() if d not in dtypes.ELEMENTS)
 
 
 def register_alloc(x: int | NkiTensor | VirtualRegister | None = None) -> VirtualRegister:
     """Make a register.
 
     Args:
-        x: its first value: an int of 32 bits, another register, or an integer tensor of one element in SBUF or HBM;
+        x: its first value: an int of 32 bits, another register, or a tensor of one element in SBUF or HBM;
             without it the register has no value until one is moved or loaded into it.
 
     Raises:
@@ -93,37 +93,43 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 def register_load(dst: VirtualRegister, src: NkiTensor) -> None:
     """Read one element of memory into a register.
 
-    Narrow integers are extended to 32 bits; a uint32 keeps its bits.
+    Narrow integers are extended to 32 bits; a uint32 keeps its bits. A float becomes the nearest int32, as it does in
+    an int32 tile.
 
     Args:
         dst: the register.
-        src: an integer (or bool) tensor of one element in SBUF or HBM.
+        src: a tensor of one element in SBUF or HBM, of any dtype but the packed ones.
 
     Raises:
         WrongMemory: src is in PSUM.
         ShapeMismatch: src has more than one element.
-        UnsupportedDtype: src is not an integer tensor.
+        UnsupportedDtype: src is packed.
 
-    Source: nki.isa.register_load.
+    Source: nki.isa.register_load; what becomes of a float is not published.
     """
 
 
 @register_load.check
 def _(call: Signature) -> None:
     require_registers(call, "dst")
-    _require_element(call, "src")
+    _require_element(call, "src", _LOADED)
 
 
 @register_load.reference
 def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
-    return src.reshape(1, 1).astype(np.int32)
+    element = src.reshape(1, 1)
+    return element.astype(np.int32) if call.src.dtype.is_integer else dtypes.cast(element, dtypes.int32)
 
 
 @register_load.lower
 def _(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
     raw = e.load(convert.raw_scalar(call.src.dtype), kernel.pointer("src"))
-    e.store(convert.to_i32(e, call.src.dtype, raw), kernel.pointer("dst"), align=4)
+    if call.src.dtype.is_integer:
+        value = convert.to_i32(e, call.src.dtype, raw)
+    else:
+        value = convert.narrow(e, dtypes.int32, convert.widen(e, call.src.dtype, raw))
+    e.store(value, kernel.pointer("dst"), align=4)
 
 
 @instruction(writes=("dst",), access=_SEQUENCER)
@@ -147,7 +153,7 @@ def register_store(dst: NkiTensor, src: VirtualRegister) -> None:
 @register_store.check
 def _(call: Signature) -> None:
     require_registers(call, "src")
-    _require_element(call, "dst")
+    _require_element(call, "dst", _INTEGERS)
 
 
 @register_store.reference
@@ -201,7 +207,7 @@ def require_registers(call: Signature, *operands: str) -> None:
             )
 
 
-def _require_element(call: Signature, operand: str) -> None:
+def _require_element(call: Signature, operand: str, allowed: tuple[dtypes.DType, ...]) -> None:
     rules.require_memory(call, operand, MemoryRegion.sbuf, *rules.HBM)
     kind: ViewType = call.arguments[operand]
     if kind.size != 1:
@@ -211,4 +217,4 @@ def _require_element(call: Signature, operand: str) -> None:
         )
     if kind.indirection is not None and kind.indirection.kind is IndirectKind.vector:
         raise UnsupportedError(feature=f"{rules.instruction_name(call)} with a vector_offset in {operand}")
-    rules.require_dtype(call, operand, _INTEGERS)
+    rules.require_dtype(call, operand, allowed)

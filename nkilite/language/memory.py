@@ -47,16 +47,21 @@ def store(dst: NkiTensor, value: NkiTensor) -> None:
 def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
     """A new SBUF tile with the transpose of an HBM matrix, converted to `dtype` if given.
 
+    Args:
+        src: a tensor of two dimensions; others may follow if they have one element, which the tile has not.
+
     Raises:
         InvalidOperand: `src` is not a matrix in HBM.
     """
     src = _require_hbm(src, "src", "load_transpose2d")
+    while src.ndim > 2 and src.shape[-1] == 1:
+        src = src.squeeze_dim(src.ndim - 1)
     if src.ndim != 2:
         raise InvalidOperand(
             instruction="nl.load_transpose2d",
             operand="src",
             found=f"of shape {src.shape}",
-            expected="two-dimensional",
+            expected="two-dimensional, but for dimensions of one element at the end",
         )
     result = output(src.shape[::-1], dtype, src.dtype, "load_transpose2d")
     nisa.dma_copy(result, src.permute((1, 0)))

@@ -33,6 +33,7 @@ from nkilite.runtime.functions import found_in, reference, signature_of, take_na
 from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
 from nkilite.runtime.launch import Calls
+from nkilite.runtime.options import check_options
 from nkilite.runtime.reach import Unproven
 from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.specialization import Launcher, Specialization, ticks
@@ -380,8 +381,13 @@ def jit(function: None = None, **options: Any) -> Callable[[Callable[P, Any]], K
 def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
-    Options of the vendor's compiler (mode, platform_target, ...) are accepted and have no meaning on a CPU.
+    Options of the vendor's compiler (mode, compile_config, ...) are accepted and have no meaning on a CPU.
+
+    Raises:
+        UnknownKeyword: no release has had such an option.
+        InvalidOperand: a configuration is none.
     """
+    check_options(options)
     if function is None:
         return functools.partial(jit, **options)
     return function if isinstance(function, Kernel) else Kernel(function)

@@ -36,11 +36,11 @@ def best(x, n, k):
     return values, indices
 
 
-def run_topk(x, n, k):
+def run_topk(x, n, k, **options):
     def kernel(x):
         source = tile(x)
         values, indices = zeros((x.shape[0], k), "bfloat16"), zeros((x.shape[0], k), "uint32")
-        nisa.topk(values, indices, source, n)
+        nisa.topk(values, indices, source, n, **options)
         return outputs(values, indices)
 
     return both(kernel, x)
@@ -54,6 +54,12 @@ def test_topk(n, k, partitions):
     expected = best(x, n, k)
     same(values, expected[0])
     same(indices, expected[1])
+
+
+def test_sorted_values_are_in_the_order_they_have_anyway():
+    x = make((16, 3), "bfloat16", 3)
+    for found, wanted in zip(run_topk(x, 42, 8, sorted=True), best(x, 42, 8), strict=True):
+        same(found, wanted)
 
 
 def test_topk_of_repeated_values_and_specials():

@@ -81,6 +81,18 @@ def test_narrow_and_bool_destinations(value) -> None:
     assert (low[0, 0], bool(truth[0, 0]), short[0, 0]) == (value % 256, value != 0, value)
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype", "want"),
+    [(2.5, nl.float32, 2), (-3.0, nl.bfloat16, -3), (7.0, nl.float8_e5m2, 7), (1e20, nl.float32, 2**31 - 1)],
+)
+def test_a_float_becomes_the_nearest_int(value, dtype, want) -> None:
+    def kernel(x):
+        return stored(nisa.register_alloc(nl.full((1, 1), value, dtype)))
+
+    (got,) = both(kernel, np.zeros((1, 1), np.int32))
+    assert got[0, 0] == np.float32(want).astype(np.int64) if want < 2**31 - 1 else got[0, 0] >= 2**31 - 128
+
+
 def test_one_element_shapes() -> None:
     def kernel(x):
         ones = nl.ones([1], dtype=nl.int32, buffer=nl.sbuf)
@@ -268,8 +280,8 @@ def many_partitions(x):
     nisa.register_store(nl.ndarray((2, 1), dtype=nl.int32), nisa.register_alloc(1))  # here
 
 
-def float_tile(x):
-    nisa.register_alloc(nl.ones((1, 1), dtype=nl.float32))  # here
+def packed_tile(x):
+    nisa.register_alloc(nl.ndarray((1, 1), dtype=nl.float8_e4m3fn_x4))  # here
 
 
 def float_destination(x):
@@ -308,7 +320,7 @@ def partition_index(x):
         (number_as_register, errors.InvalidOperand, ["int 3", "a register"]),
         (many_elements, errors.ShapeMismatch, ["(1, 2)", "(1, 1)"]),
         (many_partitions, errors.ShapeMismatch, ["(2, 1)", "(1, 1)"]),
-        (float_tile, errors.UnsupportedDtype, ["float32", "int32"]),
+        (packed_tile, errors.UnsupportedDtype, ["float8_e4m3fn_x4", "float32"]),
         (float_destination, errors.UnsupportedDtype, ["bfloat16", "int32"]),
         (psum_source, errors.WrongMemory, ["PSUM", "SBUF or HBM"]),
         (never_written, errors.UninitializedRead, ["register reg", "nisa.register_move"]),

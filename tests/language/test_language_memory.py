@@ -143,6 +143,17 @@ def test_transposes(rng):
     np.testing.assert_array_equal(run_both(lambda t: nl.transpose(t, dtype=nl.float16), x), x.T.astype(np.float16))
 
 
+def test_load_transpose2d_ignores_dimensions_of_one_at_the_end(rng):
+    def kernel(x):
+        tile = nl.load_transpose2d(x.reshape((5, 7, 1, 1)))
+        output = nl.ndarray((7, 5), x.dtype, buffer=nl.shared_hbm)
+        nl.store(output, tile)
+        return output
+
+    x = floats(rng, 5, 7)
+    np.testing.assert_array_equal(both(kernel, x), x.T)
+
+
 @pytest.mark.parametrize("transpose_x", [False, True])
 def test_matmul(transpose_x, rng):
     x, y = floats(rng, 40, 60), floats(rng, 60, 200)

@@ -1,0 +1,26 @@
+"""Decorators of older releases that steer the vendor's compiler; kernels are what they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["enable_stack_allocator", "force_auto_alloc", "skip_middle_end_transformations"]
+
+
+def _directive(function: Any) -> Any:
+    return (lambda decorated: decorated) if function is None else function
+
+
+def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
+    """Returns the kernel as it is."""
+    return _directive(func)
+
+
+def enable_stack_allocator(func: Any = None, **_: Any) -> Any:
+    """Returns the kernel as it is: the planner places tiles by their lives."""
+    return _directive(func)
+
+
+def force_auto_alloc(func: Any = None, **_: Any) -> Any:
+    """Returns the kernel as it is; addresses that it gives are followed."""
+    return _directive(func)

@@ -1,0 +1,29 @@
+"""Names of nki in older releases: simulate_kernel and baremetal."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from nkilite.deprecation import deprecated
+from nkilite.runtime.kernel import jit, simulate
+
+__all__ = ["baremetal", "simulate_kernel"]
+
+
+def simulate_kernel(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a kernel by NumPy reference semantics: nki.simulate(kernel)(*args, **kwargs)."""
+    deprecated("nki.simulate_kernel(kernel, ...)", "nki.simulate(kernel)(...)")
+    return simulate(kernel)(*args, **kwargs)
+
+
+def baremetal(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """A kernel that runs without a framework, as every kernel does: `@nki.baremetal`, or with options for files.
+
+    Options (save_neff_name, save_trace_name, additional_compile_opt, artifacts_dir) have no meaning here.
+    """
+    if kernel is None:
+        return functools.partial(baremetal, **options)
+    deprecated("nki.baremetal", "nki.jit")
+    return jit(kernel)

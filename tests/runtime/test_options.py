@@ -1,0 +1,69 @@
+"""Options of decorators, configurations of nki.compiler, and names of older releases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.language as nl
+from nkilite import compiler, errors
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def doubled(x):
+    out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.multiply(nl.load(x), 2.0))
+    return out
+
+
+def runs(kernel, *arrays):
+    np.testing.assert_array_equal(kernel(*(arrays or (X,))), 2 * X)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "torchxla", "platform_target": "trn2", "debug_kernel": True, "show_compiler_tb": True},
+        {"compile_config": compiler.CompileConfig(address_rotation=compiler.AddressRotation.DISABLE)},
+        {"compile_config": None, "specialization_config": compiler.SpecializationConfig(True)},
+    ],
+)
+def test_options_change_nothing(options):
+    runs(nki.jit(**options)(doubled))
+    runs(nki.jit(doubled, **options))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: nki.jit(compile_confg=None), errors.UnknownKeyword, "did you mean compile_config"),
+        (lambda: nki.jit(doubled, frobnicate=1), errors.UnknownKeyword, "no parameter 'frobnicate'"),
+        (lambda: nki.jit(compile_config={}), errors.InvalidOperand, "an nki.compiler.CompileConfig"),
+        (lambda: compiler.CompileConfig(dead_code_elim=1), errors.InvalidOperand, "dead_code_elim is .*True or False"),
+        (lambda: compiler.CompileConfig(dead_code=True), errors.UnknownKeyword, "did you mean dead_code_elim"),
+        (lambda: compiler.CompileConfig("auto"), errors.InvalidOperand, "address_rotation is .*AddressRotation"),
+    ],
+)
+def test_mistakes(make, error, match):
+    with pytest.raises(error, match=match) as caught:
+        make()
+    assert (caught.value.location.file, caught.value.location.line) == (__file__, make.__code__.co_firstlineno)
+
+
+@pytest.mark.parametrize("name", ["skip_middle_end_transformations", "enable_stack_allocator", "force_auto_alloc"])
+def test_directives_leave_the_kernel_as_it_is(name):
+    directive = getattr(compiler, name)
+    kernel = nki.jit(doubled)
+    assert directive(kernel) is kernel
+    assert directive(log_level=50)(kernel) is kernel
+
+
+def test_older_names():
+    with pytest.warns(DeprecationWarning, match="nki.simulate_kernel"):
+        runs(lambda x: nki.simulate_kernel(nki.jit(doubled), x))
+    with pytest.warns(DeprecationWarning, match="nki.baremetal"):
+        runs(nki.baremetal(doubled))
+    with pytest.warns(DeprecationWarning, match="nki.baremetal"):
+        runs(nki.baremetal(save_neff_name="a.neff")(doubled))
