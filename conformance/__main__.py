@@ -1,4 +1,4 @@
-"""``python -m conformance FOLDER...`` and ``python -m conformance fuzz``: the command line."""
+"""``python -m conformance FOLDER...``, ``python -m conformance fuzz`` and ``names``: the command line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nkilite.cli.terminal import terminal
 from .case import Case, Mode, Result
 from .discover import discover
 from .fuzz.command import main as fuzz
+from .names import main as names
 from .report import print_report, short_path, write_json, write_markdown
 from .runner import run
 
@@ -74,5 +75,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["fuzz"]:
         del sys.argv[1]
         typer.run(fuzz)
+    elif sys.argv[1:2] == ["names"]:
+        del sys.argv[1]
+        typer.run(names)
     else:
         typer.run(main)

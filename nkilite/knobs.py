@@ -143,6 +143,20 @@ _get = _environment.get
 _first, _second, _third, _fourth, _fifth = _names if _environment is os.environ else map(os.environ.encodekey, _names)
 
 
+_IGNORED = (
+    "NKI_COMPILER_FRONTEND", "NKI_DMA_TRANSPOSE_AS_PE_TRANSPOSE", "NKI_LNC1_SHARED_HBM", "NKI_PRECISE_FP",
+    "NKI_PREFETCH_RING_SIZE",
+)
+
+
+def ignored() -> list[str]:
+    """Variables of the vendor's compiler and runtime (NEURON_RT_...) that are set and that nkilite does not honour."""
+    return sorted(
+        name for name, value in os.environ.items()
+        if (name in _IGNORED or name.startswith("NEURON_RT_")) and value not in ("", "0")
+    )
+
+
 def simulator() -> bool:
     """NKI_SIMULATOR: run every kernel through nki.simulate ("1"), without changing the program that calls it."""
     return os.environ.get("NKI_SIMULATOR", "0") not in ("", "0")

@@ -35,6 +35,10 @@ class NkiScalar(VirtualRegister):
 
     __slots__ = ()
 
+    @property
+    def dtype(self) -> dtypes.DType:
+        return dtypes.int32
+
     def __add__(self, other: int | NkiScalar) -> NkiScalar:
         return _computed("add", self, other)
 
@@ -99,12 +103,12 @@ def scalar_load(src: NkiTensor) -> NkiScalar:
     return scalar
 
 
-def scalar_store(dst: NkiTensor, src: NkiScalar) -> None:
+def scalar_store(dst: NkiTensor, value: NkiScalar) -> None:
     """Write a scalar to one element of memory.
 
     Args:
         dst: an int32 tensor of one element in SBUF or HBM; see nisa.register_store.
-        src: the scalar.
+        value: the scalar.
 
     Raises:
         UnsupportedDtype: dst has another dtype.
@@ -112,7 +116,7 @@ def scalar_store(dst: NkiTensor, src: NkiScalar) -> None:
     Source: nki.isa.scalar_store.
     """
     _require_int32(dst, "nisa.scalar_store", "dst")
-    register_store(dst, src)
+    register_store(dst, value)
 
 
 @instruction(writes=("dst",), access=Opaque("registers are read and written one after another"))

@@ -32,6 +32,7 @@ from nkilite.runtime.binding import Arguments, bind
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
+from nkilite.runtime.ignored import warn_of_ignored
 from nkilite.runtime.launch import Calls
 from nkilite.runtime.options import check_options
 from nkilite.runtime.reach import Unproven
@@ -202,6 +203,7 @@ class Kernel(Generic[P]):
 
     def _run(self, args: tuple, kwargs: dict[str, Any], key: tuple | None) -> Any:
         """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
+        warn_of_ignored()
         delegate = delegation.delegate_for(args, kwargs)
         if delegate is not None:
             return delegate.call(self, args, kwargs)
@@ -371,14 +373,14 @@ def _derived(place: Any, steps: int, lnc: int | None, simulated: bool, schedule:
 
 
 @overload
-def jit(function: Callable[P, Any], **options: Any) -> Kernel[P]: ...
+def jit(fn: Callable[P, Any], **options: Any) -> Kernel[P]: ...
 
 
 @overload
-def jit(function: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[P]]: ...
+def jit(fn: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[P]]: ...
 
 
-def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
     Options of the vendor's compiler (mode, compile_config, ...) are accepted and have no meaning on a CPU.
@@ -387,10 +389,12 @@ def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         UnknownKeyword: no release has had such an option.
         InvalidOperand: a configuration is none.
     """
+    if fn is None:
+        fn = options.pop("func", None)  # its name until NKI 0.3
     check_options(options)
-    if function is None:
+    if fn is None:
         return functools.partial(jit, **options)
-    return function if isinstance(function, Kernel) else Kernel(function)
+    return fn if isinstance(fn, Kernel) else Kernel(fn)
 
 
 def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = None, **kwargs: Any) -> str:

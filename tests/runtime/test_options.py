@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 import nkilite as nki
 import nkilite.language as nl
 from nkilite import compiler, errors
+from nkilite.runtime import ignored
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -33,6 +36,8 @@ def runs(kernel, *arrays):
 def test_options_change_nothing(options):
     runs(nki.jit(**options)(doubled))
     runs(nki.jit(doubled, **options))
+    runs(nki.jit(fn=doubled, **options))
+    runs(nki.jit(func=doubled, **options))
 
 
 @pytest.mark.parametrize(
@@ -67,3 +72,16 @@ def test_older_names():
         runs(nki.baremetal(doubled))
     with pytest.warns(DeprecationWarning, match="nki.baremetal"):
         runs(nki.baremetal(save_neff_name="a.neff")(doubled))
+
+
+def test_variables_that_are_not_honoured_are_named_once(monkeypatch):
+    monkeypatch.setattr(ignored, "_named", set())
+    monkeypatch.setenv("NKI_PRECISE_FP", "1")
+    monkeypatch.setenv("NEURON_RT_NUM_CORES", "2")
+    monkeypatch.setenv("NKI_LNC1_SHARED_HBM", "0")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs(nki.jit(doubled))
+        runs(nki.simulate(doubled))
+    assert [str(w.message).split()[0] for w in caught] == ["NEURON_RT_NUM_CORES", "NKI_PRECISE_FP"]
+    assert {w.filename for w in caught} == {__file__}
