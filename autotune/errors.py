@@ -67,7 +67,10 @@ class ReferenceFailed(TuningError, ValueError):
 
 class NotImportable(TuningError, ValueError):
     template = "kernel {kernel!r} cannot be loaded by the measuring process: {problem}."
-    remedy = "define it at the top level of a module or file."
+    remedy = (
+        "write it at the top level of a module and import it (%%writefile mykernel.py in a notebook); the modelled "
+        "objectives (trn2, ...) tune it where it is."
+    )
 
 
 class NestedSearch(TuningError, RuntimeError):

@@ -11,7 +11,7 @@ from typing import Any
 from autotune.errors import InvalidShapes
 from autotune.objective import Workload
 from autotune.space import Space, infer, parse_parameter
-from nkilite.cli.specs import parse_arguments
+from nkilite.cli.specs import dtype_named, parse_arguments
 
 _NAMED_SIZES = re.compile(r"\w+=\d+(,\w+=\d+)*")
 
@@ -28,12 +28,13 @@ def workload_from(
 
     Raises:
         InvalidShapes: sizes are named but the module has no `inputs` that takes them.
-        InvalidArgumentSpec: an argument cannot be read.
+        InvalidArgumentSpec, UnknownDtype: an argument, or `dtype`, cannot be read.
     """
     positional, named = parse_arguments(list(fixed))
     if not _NAMED_SIZES.fullmatch(shapes):
         arrays, more = parse_arguments(shapes.split(), seed)
         return Workload.of(kernel, *arrays, *positional, label=shapes, **more, **named)
+    dtype = str(dtype_named(dtype))
     module = sys.modules[kernel.__module__]
     make = getattr(module, "inputs", None)
     sizes = {name: int(value) for name, value in (item.split("=") for item in shapes.split(","))}

@@ -10,13 +10,14 @@ from nkilite.cli.failure import run_command
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
 from nkilite.cli.targets import targets
+from nkilite.cli.terminal import version_option
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="NKI kernels on any CPU: run, compile, profile and inspect them.",
 )
+app.callback()(version_option("nkilite"))
 app.command()(compile)
 app.command()(profile)
 app.command()(targets)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_COMMANDS = os.path.join(_PACKAGE, "cli", "failure.py")  # where every command is called
+_CALLERS = {"autotune", "click", "optuna", "typer"}  # between that and the user's code
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 _internal: dict[str, bool] = {}
 _DECORATOR_LINES = 50  # looked through for the def below them
@@ -53,11 +55,16 @@ def _passes_on(file: str) -> bool:
 
 
 def user_frame(depth: int = 1) -> FrameType | None:
-    """The innermost frame of the user's, or None when there is none."""
+    """The innermost frame of the user's, or None when there is none: a command has none around it."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and _passes_on(frame.f_code.co_filename):
+    while frame is not None:
+        if frame.f_code.co_filename == _COMMANDS:
+            return None
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if not _passes_on(frame.f_code.co_filename) and package not in _CALLERS:
+            return frame
         frame = frame.f_back
-    return frame
+    return None
 
 
 def code_of(function: Any) -> CodeType | None:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
     ["location", "knobs", "notices", "plain"],
+    ["notebook"],
     ["deprecation", "errors"],
     ["suggest"],
     ["dtypes"],
@@ -72,7 +73,7 @@ PUBLIC = {
     "nkilite.errors",
     "nkilite.isa",
     "nkilite.language",
-    "nkilite.location", "nkilite.plain",
+    "nkilite.location", "nkilite.notebook", "nkilite.plain",
     "nkilite.profiling",
     "nkilite.testing",
     "nkilite.typing",

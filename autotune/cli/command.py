@@ -11,11 +11,12 @@ from autotune.cli.joining import STORAGE_HELP, dashboard, proxy, worker
 from autotune.cli.present import Bar, console, show_comparison, show_database, show_files, show_result
 from autotune.database import DEFAULT_PATH, Database, open_any
 from autotune.errors import InvalidDatabase
-from autotune.explore.samplers import NAMES
+from autotune.explore.samplers import NAMES, require
 from autotune.explore.study import TRIALS
 from autotune.figures import CHIPS
 from autotune.measure.timing import Protocol
 from autotune.plots import FORMATS
+from autotune.plots import require as require_plots
 from autotune.plots import write as write_plots
 from autotune.shared.addresses import hidden
 from autotune.shared.claims import LEASE
@@ -23,14 +24,15 @@ from autotune.shared.coordinator import distribute
 from autotune.shared.specification import Specification
 from autotune.shared.worker import URL_VARIABLE
 from nkilite.cli.failure import run_command
-from nkilite.cli.terminal import say
+from nkilite.cli.terminal import say, version_option
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Find the tile sizes of NKI kernels: modelled on Trainium chips, or measured on this CPU.",
 )
+
+app.callback()(version_option("nkilite (autotune)"))
 
 INTERRUPTED = 130  # the exit status of what Ctrl-C ended
 
@@ -82,6 +84,9 @@ def run(
 ) -> None:
     """Search for the best configuration of a kernel."""
     terminal = console()
+    require(sampler, objective.count(",") + 1)
+    if plots is not None:
+        require_plots()
     specification = Specification(
         kernel, tuple(shapes), dtype, tuple(argument or ()), tuple(param or ()), tuple(constraint or ()), objective,
         sampler, seed, trials, seconds, timeout, lease, model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,12 @@ def format_configuration(configuration: Mapping[str, Any]) -> str:
 
 
 def format_arguments(context: Context) -> str:
-    """Shapes and dtypes of the arrays of a context."""
-    arrays = [a for a in context.arguments.values() if a[0] == "array"]
-    return " ".join(f"{'x'.join(map(str, shape))}:{dtype}" for _, shape, dtype in arrays)
+    """The arguments of a context as `--shapes` takes them: x=128x512:float32 causal=True."""
+    parts = []
+    for name, (kind, *found) in context.arguments.items():
+        if kind == "array":
+            shape, dtype = found
+            parts.append(f"{name}={'x'.join(map(str, shape))}:{dtype}")
+        elif re.fullmatch(r"[\w.+-]+", found[0].strip("'")):  # what one word can say
+            parts.append(f"{name}={found[0].strip(chr(39))}")
+    return " ".join(parts)

@@ -32,20 +32,11 @@ def _tpe(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSamp
 
 
 def _cmaes(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
-    _needs("cmaes", "cmaes")
     return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=startup)
 
 
 def _gp(seed: int, startup: int, conditional: bool) -> optuna.samplers.BaseSampler:
-    _needs("gp", "torch", "scipy")
     return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
-
-
-def _needs(sampler: str, *modules: str) -> None:
-    """Check for the modules of a sampler, which the extra of its name installs."""
-    for name in modules:
-        if find_spec(name) is None:
-            raise MissingExtra(extra=sampler, what=f"sampler {sampler!r}", problem=f"no module named {name!r}")
 
 
 SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
@@ -60,7 +51,23 @@ SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
 }
 BRUTE_FORCE = "grid"
 OF_ONE_FIGURE = ("cmaes",)
+_MODULES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy")}  # what the extra of a sampler's name installs
 NAMES = (*SAMPLERS, BRUTE_FORCE)
+
+
+def require(sampler: str, figures: int = 1) -> None:
+    """Check that a sampler exists, is installed and searches for so many figures.
+
+    Raises:
+        UnknownSampler, MissingExtra, OneFigureOnly.
+    """
+    if sampler not in NAMES:
+        raise UnknownSampler(found=sampler, choices=", ".join(NAMES))
+    for name in _MODULES.get(sampler, ()):
+        if find_spec(name) is None:
+            raise MissingExtra(extra=sampler, what=f"sampler {sampler!r}", problem=f"no module named {name!r}")
+    if figures > 1 and sampler in OF_ONE_FIGURE:
+        raise OneFigureOnly(sampler=sampler, choices=", ".join(n for n in NAMES if n not in OF_ONE_FIGURE))
 
 
 class Suggester:
@@ -70,10 +77,7 @@ class Suggester:
     """
 
     def __init__(self, space: Space, sampler: str, seed: int, trials: int, figures: int = 1) -> None:
-        if sampler not in SAMPLERS:
-            raise UnknownSampler(found=sampler, choices=", ".join(NAMES))
-        if figures > 1 and sampler in OF_ONE_FIGURE:
-            raise OneFigureOnly(sampler=sampler, choices=", ".join(n for n in NAMES if n not in OF_ONE_FIGURE))
+        require(sampler, figures)
         self.space = space
         self.random = sampler == "random"
         startup = max(4, min(10, trials // 3))

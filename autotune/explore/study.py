@@ -13,11 +13,12 @@ from autotune.database import Choice, Database, Point, Trial
 from autotune.errors import NothingLegal
 from autotune.explore import pareto
 from autotune.explore.opening import opening
-from autotune.explore.samplers import BRUTE_FORCE, BruteForce, Suggester
+from autotune.explore.samplers import BRUTE_FORCE, BruteForce, Suggester, require
 from autotune.figures import CPU
 from autotune.objective import Candidate, Objective, Verdict, Workload
 from autotune.outcome import Outcome, Reason, Rejections, rejection
 from autotune.space import Configuration, Space, infer
+from nkilite.notebook import preformatted
 
 TRIALS = 100
 REJECTIONS = 200  # new ones a study ends after, and as many more as
@@ -46,7 +47,15 @@ class Progress:
         return paced if self.seconds is None else min(paced, max(0.0, self.seconds - self.elapsed))
 
 
-@dataclass(frozen=True)
+_SHOWN = 10  # configurations in a notebook
+
+
+def _line(candidate: Candidate) -> str:
+    configuration = " ".join(f"{name}={value}" for name, value in candidate.configuration.items())
+    return f"{candidate.value:>12.4g}  {configuration}"
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a study found.
 
@@ -94,6 +103,13 @@ class Result:
             return None
         return self.default.value / self.best.value
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{name}={value!r}" for name, value in self.best.configuration.items())
+        return f"<tuned {self.kernel} for {self.objective}: {self.best.value:.4g} ({self.label}) with {best}>"
+
+    def _repr_html_(self) -> str:
+        return preformatted("\n".join([repr(self)[1:-1], "", *map(_line, self.ranking[:_SHOWN])]))
+
 
 @dataclass
 class Study:
@@ -124,6 +140,7 @@ class Study:
     model: bool = True
 
     def __post_init__(self) -> None:
+        require(self.sampler, len(self.objective.figures))
         kernel = self.workloads[0].kernel
         self.kernel = kernel
         self._space = (infer(kernel) if self.space is None else self.space).fitting(kernel)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from autotune.context import Context
 from autotune.database import Database
-from autotune.errors import InvalidPlot, NothingToPlot
+from autotune.errors import InvalidPlot, MissingLibrary, NothingToPlot
 from autotune.plots.data import Tuned
 
 
@@ -30,6 +31,22 @@ def _png(tuned: Tuned, stem: Path, axes: Sequence[str]) -> list[Path]:
 
 
 FORMATS: dict[str, Callable[[Tuned, Path, Sequence[str]], list[Path]]] = {"html": _html, "png": _png}
+
+
+_LIBRARIES = {"html": "plotly", "png": "matplotlib"}
+
+
+def require(formats: Iterable[str] = tuple(FORMATS)) -> None:
+    """Check, before a search, that what it is to end with can be drawn.
+
+    Raises:
+        InvalidPlot, MissingLibrary.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise InvalidPlot(problem=f"format {name!r} is not one of {', '.join(FORMATS)}")
+        if find_spec(_LIBRARIES[name]) is None:
+            raise MissingLibrary(library=_LIBRARIES[name], problem="it is not installed")
 
 
 def write(
@@ -59,9 +76,7 @@ def write(
         NothingToPlot: no configuration of the kernel was accepted.
         MissingLibrary: plotly or matplotlib is not installed.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise InvalidPlot(problem=f"format {name!r} is not one of {', '.join(FORMATS)}")
+    require(formats)
     held = database if isinstance(database, Database) else Database(database)
     wanted = held.of_kernel(kernel) if contexts is None else contexts
     found = [t for c in wanted if (t := Tuned.of(held, c)).rows]

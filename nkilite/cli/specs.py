@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import compat
-from nkilite.dtypes import as_dtype
+from nkilite.dtypes import ALL, DType, as_dtype
 from nkilite.errors import ArgumentError
 from nkilite.location import UNKNOWN
 from nkilite.runtime.kernel import Kernel, jit
@@ -38,6 +38,37 @@ class UnknownKernel(CommandLineError):
 class InvalidArgumentSpec(CommandLineError):
     template = "cannot read argument {spec!r}: {reason}."
     remedy = "write NAME=128x512:float32 for an array, NAME=VALUE for a compile-time value, or leave NAME= out."
+
+
+class UnknownDtype(CommandLineError):
+    template = "{found!r} is not a dtype; there are {choices}."
+    remedy = "write one of them, or a short form such as {short}."
+
+    @property
+    def reason(self) -> str:
+        return f"{self.fields['found']!r} is not a dtype; there are {self.fields['choices']}"
+
+
+# Spellings of other libraries, for the command line alone.
+_SHORT = {
+    "f32": "float32", "float": "float32", "fp32": "float32", "f16": "float16", "half": "float16", "fp16": "float16",
+    "bf16": "bfloat16", "tf32": "tfloat32", "i8": "int8", "i16": "int16", "i32": "int32", "int": "int32",
+    "u8": "uint8", "u16": "uint16", "u32": "uint32", "fp8_e4m3": "float8_e4m3", "fp8_e4m3fn": "float8_e4m3fn",
+    "fp8_e5m2": "float8_e5m2", "f8e4m3": "float8_e4m3", "f8e4m3fn": "float8_e4m3fn", "f8e5m2": "float8_e5m2",
+    "e4m3": "float8_e4m3", "e5m2": "float8_e5m2",
+}
+
+
+def dtype_named(text: str) -> DType:
+    """The element type of a name, as NumPy, torch, LLVM or papers spell it.
+
+    Raises:
+        UnknownDtype.
+    """
+    try:
+        return as_dtype(_SHORT.get(text.lower(), text))
+    except KeyError:
+        raise UnknownDtype(found=text, choices=", ".join(ALL), short="f32, bf16, i32, fp8_e4m3") from None
 
 
 def load_kernel(spec: str) -> Kernel:
@@ -118,9 +149,9 @@ def _value(spec: str, text: str, rng: np.random.Generator | None) -> Any:
     match = _SHAPE.match(text)
     if match and ("x" in text or match["dtype"]):
         try:
-            dtype = as_dtype(match["dtype"] or "float32")
-        except KeyError:
-            raise InvalidArgumentSpec(spec=spec, reason=f"{match['dtype']!r} is not a dtype") from None
+            dtype = dtype_named(match["dtype"] or "float32")
+        except UnknownDtype as error:
+            raise InvalidArgumentSpec(spec=spec, reason=error.reason) from None
         shape = tuple(int(n) for n in match["shape"].split("x"))
         if rng is None:
             return np.empty(shape, dtype.numpy)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
+import nkilite
 from nkilite.plain import plain
 
 WIDTH = 120  # columns that tables need; logs have no width of their own
@@ -33,6 +36,21 @@ def terminal(width: int = WIDTH) -> Terminal:
 def say(text: object, error: bool = False) -> None:
     """Print lines, however long they are."""
     print(plain(str(text)), file=sys.stderr if error else sys.stdout)
+
+
+def version_option(program: str) -> Callable[..., None]:
+    """What a command line does before its commands: `--version`."""
+
+    def told(wanted: bool) -> None:
+        if wanted:
+            say(f"{program} {nkilite.__version__}")
+            raise typer.Exit
+
+    option: Any = typer.Option(False, "--version", help="Show the version and exit.", callback=told, is_eager=True)
+
+    def callback(version: bool = option) -> None: ...
+
+    return callback
 
 
 def styled(text: str, style: str) -> Text:

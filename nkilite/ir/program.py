@@ -26,6 +26,7 @@ from nkilite.ir.panels import Feed
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
+from nkilite.notebook import preformatted
 
 WORDS_BEFORE_ARGUMENTS = 2
 _WORD_ROLES = (Role.tensor, Role.optional_tensor, Role.scalar_or_tensor, Role.immediate)
@@ -190,6 +191,12 @@ class Program:
         self._location_ids: dict[Location, int] = {}
         self._constant_ids: dict[Any, int] = {}
         self._starts: tuple[array, int, list[int]] | None = None  # what `starts` found, with the code and its length
+
+    def __repr__(self) -> str:
+        return f"<nki program {self.name} for {self.target.name}: {self.count:,} instructions>"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self), repr(self)[1:-1])
 
     # --- building -------------------------------------------------------------------------------------------------
 

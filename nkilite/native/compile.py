@@ -14,7 +14,7 @@ from nkilite.passes.pipeline import Observer, run_pipeline
 from nkilite.passes.place import place
 
 
-@dataclass
+@dataclass(repr=False)
 class Compilation:
     """The products of compiling a program.
 
@@ -27,6 +27,9 @@ class Compilation:
     executable: Executable
     host: Host
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<nki compilation of {self.program.name} for {self.host.level}: {sum(self.seconds.values()):.3f} s>"
 
 
 def compile_program(program: Program, observe: Observer | None = None) -> Compilation:

@@ -5,8 +5,13 @@ The page is report.html with the profile's figures put in as JSON; it loads noth
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import os
+import sys
+import tempfile
+import webbrowser
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nkilite.ir.types import MemoryRegion
+from nkilite.notebook import frame
 from nkilite.plain import plain_json
 from nkilite.profiling.advice import advise
 from nkilite.profiling.occupancy import occupancy
@@ -21,7 +27,7 @@ from nkilite.profiling.profile import Profile, matmul_flops
 from nkilite.profiling.text import size_text, time_text
 from nkilite.profiling.workload import QUEUES
 
-__all__ = ["page", "write_page"]
+__all__ = ["page", "show_page", "write_page"]
 
 _WAITS = 20
 _TRANSFER_LANES = 4  # DMA transfers in flight at a time are shown on up to this many lanes
@@ -34,9 +40,21 @@ def page(profile: Profile) -> str:
     return template.replace("/*DATA*/null", data)
 
 
-def write_page(profile: Profile, path: str | Path) -> None:
+def write_page(profile: Profile, path: str | os.PathLike[str]) -> None:
     """Write the page to a file."""
     Path(path).write_text(page(profile), encoding="utf-8")
+
+
+def show_page(profile: Profile) -> None:
+    """Show the page below the cell of a notebook; elsewhere in the browser, from a file it says the name of."""
+    if "ipykernel" in sys.modules:
+        display = importlib.import_module("IPython.display")
+        display.display(display.HTML(frame(page(profile))))
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=f"-{profile.name}.html", delete=False, encoding="utf-8") as file:
+        file.write(page(profile))
+    if not webbrowser.open(Path(file.name).as_uri()):
+        print(f"written: {file.name}")
 
 
 def _data(profile: Profile) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from nkilite.location import Location
 from nkilite.machine.engine import Engine
 from nkilite.machine.target import Target, get_target
 from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload, simulate
+from nkilite.notebook import rendered
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.profiling.balance import balanced
 from nkilite.profiling.forward import forwarded
@@ -75,7 +77,7 @@ class LineCost(NamedTuple):
         return sum(self.busy_us.values())
 
 
-@dataclass
+@dataclass(repr=False)
 class Profile:
     """The modelled execution of one kernel launch.
 
@@ -312,6 +314,28 @@ class Profile:
 
     def __str__(self) -> str:
         return f"{self.name} on {self.target.name}: {self.latency_us:.2f} us ({self.error})"
+
+    def __repr__(self) -> str:
+        return f"<nki profile of {self}>"
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    def html(self, path: str | PathLike[str]) -> None:
+        """Write the report: one page that needs nothing else."""
+        from nkilite.profiling.html import write_page  # which draws profiles
+
+        write_page(self, path)
+
+    def show(self) -> None:
+        """Show the report: below the cell of a notebook, else in the browser."""
+        from nkilite.profiling.html import show_page
+
+        show_page(self)
+
+    def _repr_html_(self) -> str:
+        from nkilite.profiling.text import advice_text, comparison, line_table
+
+        return rendered(comparison([self]), line_table(self), advice_text(self))
 
 
 _FIRST_TRIGGER = 10  # queues from here on trigger DMAs

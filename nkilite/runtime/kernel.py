@@ -24,6 +24,7 @@ from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
+from nkilite.notebook import preformatted
 from nkilite.notices import Notice, RetraceWarning, give
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime import delegation
@@ -140,6 +141,11 @@ class Kernel(Generic[P]):
 
     def __repr__(self) -> str:
         return f"<nki kernel {self.__qualname__}>"
+
+    def _repr_html_(self) -> str:
+        where = self.location
+        heading = f"nki kernel {self.__qualname__}{self.signature}\n{where}"
+        return preformatted(heading + (f"\n\n{inspect.getdoc(self.function)}" if self.function.__doc__ else ""))
 
     def __copy__(self) -> Kernel[P]:
         return self  # as functions are
