@@ -64,7 +64,7 @@ def test_searches_refuse_before_they_begin(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_shapes_that_are_shown_can_be_pasted() -> None:
     given = {"x": np.zeros((128, 64), np.float32), "causal": True, "mode": "fast", "scale": 0.5}
-    context = Context("kernel", "", describe_arguments(given), "trn2", "trn2", "", "")
+    context = Context("kernel", describe_arguments(given), objective="trn2", target="trn2", cpu="", nkilite="")
     shown = format_arguments(context)
     assert shown == "x=128x64:float32 causal=True mode=fast scale=0.5"
     _, again = parse_arguments(shown.split())
