@@ -242,6 +242,9 @@ class Beyond(Tile):
     def buffer(self) -> MemoryRegion:
         return self.base.buffer
 
+    def __repr__(self) -> str:
+        return f"a subscript of {self.base.storage.label} that a mask has to keep inside"
+
     def cut(self, box: Box) -> NkiTensor:
         """The view of the positions in a box. Raises IndexOutOfBounds where they leave the tensor, too."""
         return Beyond(self.base, select.narrowed(self.key, box)).nki
