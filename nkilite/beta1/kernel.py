@@ -12,6 +12,7 @@ from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import moved
 from nkilite.beta1.grid import Instances, as_grid, running
 from nkilite.beta1.tile import Tile, tile
+from nkilite.compiler.directives import AS_WRITTEN
 from nkilite.errors import InvalidOperand, InvalidReturn, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.profiling.benchmark import Benchmark
@@ -34,6 +35,11 @@ class Beta1Kernel(Kernel):
         super().__init__(function, 1, simulated)
         self.grid = grid
         self._grids: dict[tuple[int, ...], Beta1Kernel] = {}
+
+    @property
+    def managed(self) -> bool:
+        """Whether the vendor's compiler would schedule it, unless `skip_middle_end_transformations` tells it not to."""
+        return not getattr(self.function, AS_WRITTEN, False)
 
     def __getitem__(self, grid: Any) -> Beta1Kernel:
         """`kernel[grid]`: the kernel once for each position of a grid of any number of dimensions.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["enable_stack_allocator", "force_auto_alloc", "skip_middle_end_transformations"]
+__all__ = ["AS_WRITTEN", "enable_stack_allocator", "force_auto_alloc", "skip_middle_end_transformations"]
+
+AS_WRITTEN = "__nki_as_written__"  # the attribute of functions that skip_middle_end_transformations decorates
 
 
 def _directive(function: Any) -> Any:
@@ -12,8 +14,11 @@ def _directive(function: Any) -> Any:
 
 
 def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
-    """Returns the kernel as it is."""
-    return _directive(func)
+    """Returns the kernel as it is; profiles take its instructions as written."""
+    if func is None:
+        return skip_middle_end_transformations
+    setattr(getattr(func, "function", func), AS_WRITTEN, True)
+    return func
 
 
 def enable_stack_allocator(func: Any = None, **_: Any) -> Any:

@@ -186,6 +186,7 @@ class Program:
         self.panels: dict[int, Feed] = {}  # by buffer id, for tiles that can lie in panels on the CPU
         self.groups: list[Group] = []  # disjoint and in order, set by the last passes
         self.uniform: frozenset[int] = frozenset()  # ids of tiles whose partitions all hold the same
+        self.managed = False  # whether the vendor's compiler would schedule, place and merge, as in Beta 1
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple, Signature] = {}
         self._location_ids: dict[Location, int] = {}

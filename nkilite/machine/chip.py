@@ -51,6 +51,8 @@ class Target:
     matmul_moving_fmax_16bit: int
     pe_tile_sizes: tuple[int, ...]
     fp32_transpose_passes: int
+    tensor_sustained_rate: float
+    tensor_warmup_ns: float
     double_row_dtypes: frozenset[str]
     matmul_mx_dtypes: frozenset[str]
     tensor_transpose_mode: bool
@@ -59,7 +61,10 @@ class Target:
 
     # --- Vector, Scalar and GpSimd Engines ------------------------------------------------------------------------
     vector_fast_dtypes: frozenset[str]
+    vector_float32_speedup: float
     scalar_fast_dtypes: frozenset[str]
+    activation_sbuf_cycles: int
+    activation_psum_cycles: int
     scalar_engine_tensor_copy: bool
     scalar_engine_tensor_scalar_ops: frozenset[str]
     activation_scalar_bias: bool
@@ -105,10 +110,12 @@ class Target:
     partitions_per_dma_engine: int
     dma_start_ns: float
     dma_descriptor_ns: float
+    dma_trigger_ns: float
     dge_issue_ns: float
     dma_recommended_bytes: int
     launch_ns: float
     teardown_ns: float
+    capture_ns: float
     dma_transpose_efficiency_hbm: float
     dma_transpose_efficiency_sbuf: float
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from nkilite.machine.target import Target
@@ -43,7 +43,6 @@ __all__ = [
     "scalar_stream",
     "sequencer",
     "tensor_transpose",
-    "turnaround_ns",
     "vector_copy",
     "vector_copy_predicated",
     "vector_memset",
@@ -75,6 +74,7 @@ class Cost:
     Attributes:
         engine: the engine whose in-order queue the instruction occupies; `Engine.dma` for the DMA engines.
         cycles: cycles of that engine until it can start the next instruction; 0 for DMA.
+        gap_cycles: cycles after that which an access to memory keeps the engine from the next one.
         transfer_ns: time the slowest of the `dma_engines` taking part is busy; 0 for compute engines.
         fixed_ns: start-up latency before any data moves; it delays the result but occupies nothing.
         dma_engines: DMA engines working in parallel.
@@ -83,6 +83,7 @@ class Cost:
 
     engine: Engine
     cycles: float = 0.0
+    gap_cycles: float = 0.0
     transfer_ns: float = 0.0
     fixed_ns: float = 0.0
     dma_engines: int = 0
@@ -93,6 +94,10 @@ class Cost:
         if self.engine is Engine.dma:
             return self.transfer_ns
         return self.cycles / clock_ghz(target, self.engine)
+
+    def gap_ns(self, target: Target) -> float:
+        """Nanoseconds from when it leaves its engine until that can start the next instruction."""
+        return self.gap_cycles / clock_ghz(target, self.engine) if self.gap_cycles else 0.0
 
     def ns(self, target: Target) -> float:
         """Nanoseconds from issue to completion when nothing else is in the way."""
@@ -140,11 +145,20 @@ def clock_ghz(target: Target, engine: Engine) -> float:
     raise ValueError(f"engine {engine.name} has no clock")
 
 
-def _streamed(engine: Engine, target: Target, cycles: float, operands: Iterable[Operand] = ()) -> Cost:
-    """Cost of streaming tiles through a lane engine: twice for a far-strided operand, at least MIN_II."""
+def _streamed(
+    engine: Engine, target: Target, cycles: float, operands: Iterable[Operand] = (), start: float | None = None
+) -> Cost:
+    """Cost of streaming tiles through a lane engine: twice for a far-strided operand, at least MIN_II.
+
+    Starting an access to SBUF or PSUM takes `start` cycles more (`Target.memory_access_cycles`, arch-v2), which Vector
+    and Scalar Engine do not hide; MIN_II has room for them: 65,536 tensor_tensor of 3 elements take 66 cycles each
+    (autocomp's conv1d on trn1).
+    """
     if any(o.slows_down(target) for o in operands):
         cycles *= 2
-    return Cost(engine, max(target.min_issue_cycles, cycles))
+    busy = max(target.min_issue_cycles, cycles)
+    start = target.memory_access_cycles if start is None else start
+    return Cost(engine, busy, max(0.0, cycles + start - busy))
 
 
 # --- Tensor Engine ------------------------------------------------------------------------------------------
@@ -169,14 +183,12 @@ def matmul(
 
     Source: isa-2.26, nc_matmul; arch-v2, Tensor Engine cost model.
     """
-    return Cost(
-        Engine.tensor, _matmul_cycles(target, stationary_n, moving_n) * _passes(target, float32, onezero)
-    )
+    return _multiplied(target, _matmul_cycles(target, stationary_n, moving_n) * _passes(target, float32, onezero))
 
 
 def matmul_mx(target: Target, stationary_n: int, moving_n: int) -> Cost:
     """One nc_matmul_mx: a cell takes four values per cycle, so cycles follow the x4 columns (arch-v4)."""
-    return Cost(Engine.tensor, _matmul_cycles(target, stationary_n, moving_n))
+    return _multiplied(target, _matmul_cycles(target, stationary_n, moving_n))
 
 
 def tensor_transpose(target: Target, partitions: int, n: int, *, float32: bool) -> Cost:
@@ -186,11 +198,16 @@ def tensor_transpose(target: Target, partitions: int, n: int, *, float32: bool) 
     `Target.fp32_transpose_passes`. Source: isa-2.26, nc_transpose; arch-v3, transpose mode.
     """
     passes = target.fp32_transpose_passes if float32 else 1
-    return Cost(Engine.tensor, _matmul_cycles(target, n, partitions) * passes)
+    return _multiplied(target, _matmul_cycles(target, n, partitions) * passes)
 
 
 def _matmul_cycles(target: Target, stationary_n: int, moving_n: int) -> int:
     return max(min(target.matmul_min_cycles, stationary_n), moving_n)
+
+
+def _multiplied(target: Target, cycles: float) -> Cost:
+    """Passes over the array, at the rate that the Tensor Engine sustains."""
+    return Cost(Engine.tensor, cycles / target.tensor_sustained_rate)
 
 
 def _passes(target: Target, float32: bool, onezero: bool) -> int:
@@ -202,7 +219,7 @@ def _passes(target: Target, float32: bool, onezero: bool) -> int:
 # --- Vector Engine ------------------------------------------------------------------------------------------
 
 #: Cycles per element of the instructions whose published cost is ``max(MIN_II, k * n)``.
-RECIPROCAL_CYCLES = 8.0  # isa-2.26: reciprocal; nki.api.shared: engine selection
+RECIPROCAL_CYCLES = 2.5  # busy times of published profiles; isa-2.26 prints 8
 SCAN_CYCLES = 2.0  # isa-2.26: tensor_tensor_scan
 BN_AGGR_CYCLES = 13 / 3  # isa-2.26: bn_aggr, 13 cycles per (count, mean, variance) triple
 EXPONENTIAL_CYCLES = 1 / 4  # arch-v4: fast exponential, 4x the Scalar Engine
@@ -253,10 +270,12 @@ def vector_copy(
     An unused second operator costs nothing less. Source: isa-2.26; arch-v3, Vector Engine performance mode.
     """
     fast = target.vector_fast_dtypes
-    speedup = 1
-    if src.dtype in fast and dst.dtype in fast:
-        contiguous = src.stride == 1 and dst.stride == 1
-        in_psum = src.in_psum + dst.in_psum
+    speedup = 1.0
+    contiguous = src.stride == 1 and dst.stride == 1
+    in_psum = src.in_psum + dst.in_psum
+    if src.dtype == dst.dtype == "float32" and contiguous and not in_psum:
+        speedup = target.vector_float32_speedup
+    elif src.dtype in fast and dst.dtype in fast:
         if not in_psum:
             speedup = 4 if contiguous else 2
         elif in_psum == 1 and contiguous:
@@ -318,7 +337,7 @@ def _with_extras(target: Target, cost: Cost, reads_accumulator: bool, dynamic: b
     cycles = max(cost.cycles, target.dynamic_issue_cycles) if dynamic else cost.cycles
     if reads_accumulator:
         cycles += target.min_issue_cycles
-    return Cost(cost.engine, cycles)
+    return replace(cost, cycles=cycles)
 
 
 # --- Scalar Engine ------------------------------------------------------------------------------------------
@@ -334,10 +353,13 @@ def scalar_stream(
 ) -> Cost:
     """activation and its kin: ``max(MIN_II, n)``, scale, bias, function and reduction included.
 
-    `reads_accumulator` adds MIN_II for the instruction that writes the reduction registers out
-    (activation_reduce). Source: isa-2.26; arch-v2, pipelined reduction.
+    The first operand is the input, whose memory decides what starting takes. `reads_accumulator` adds MIN_II for the
+    instruction that writes the reduction registers out (activation_reduce). Source: isa-2.26; arch-v2, pipelined
+    reduction.
     """
-    return _with_extras(target, _streamed(Engine.scalar, target, n, operands), reads_accumulator, dynamic)
+    operands = tuple(operands)
+    start = target.activation_psum_cycles if operands and operands[0].in_psum else target.activation_sbuf_cycles
+    return _with_extras(target, _streamed(Engine.scalar, target, n, operands, start), reads_accumulator, dynamic)
 
 
 def scalar_copy(target: Target, n: int, src: Operand, dst: Operand, *, dynamic: bool = False) -> Cost:
@@ -411,27 +433,16 @@ def result_latency_ns(target: Target, engine: Engine) -> float:
     """Time from when a compute instruction leaves its engine until a consumer can use the result.
 
     What `Target.dependency_cycles` (published for dependent one-element instructions) has beyond the minimum
-    initiation interval: draining the pipeline, writing, and telling the consumer.
+    initiation interval: draining the pipeline, writing, and telling the consumer. Published profiles show about 200 ns
+    for the Tensor Engine as for the others, not the 83 ns of these cycles at its clock.
     """
-    return (target.dependency_cycles - target.min_issue_cycles) / clock_ghz(target, engine)
-
-
-def turnaround_ns(target: Target, engine: Engine) -> float:
-    """Time from the end of an instruction until its engine starts the next one.
-
-    Starting an access to SBUF or PSUM takes `Target.memory_access_cycles` (arch-v2), which Vector and Scalar Engine
-    do not hide; the Tensor Engine loads weights in the background, and GpSimd's start-up is part of its costs.
-    """
-    if engine in (Engine.vector, Engine.scalar):
-        return target.memory_access_cycles / clock_ghz(target, engine)
-    return 0.0
+    clock = target.vector_ghz if engine is Engine.tensor else clock_ghz(target, engine)
+    return (target.dependency_cycles - target.min_issue_cycles) / clock
 
 
 def dma_issue_ns(target: Target, *, generated: bool) -> float:
     """Time a DMA instruction holds its queue: making its descriptors, or only triggering ready-made ones."""
-    if generated:
-        return target.dge_issue_ns
-    return sequencer(target, Engine.sync).busy_ns(target)
+    return target.dge_issue_ns if generated else target.dma_trigger_ns
 
 
 # --- sequencers ---------------------------------------------------------------------------------------------
@@ -459,8 +470,7 @@ def dma(
 
     Each DMA engine serves eight SBUF partitions, so a tile of few partitions uses few engines (dma, example
     1). A buffer holds its engine for its bytes over the engine's bandwidth plus `Target.dma_descriptor_ns`.
-    Starting takes `Target.dma_start_ns` (dma-bw). The 16 engines together stay below a core's share of device
-    memory bandwidth on every generation.
+    Starting takes `Target.dma_start_ns` (dma-bw).
 
     Args:
         buffers: contiguous runs on the side that is cut into more of them; at least one per SBUF partition.

@@ -43,6 +43,9 @@ class Workload:
         ports: bit mask of memory ports that only one instruction can hold at a time.
         turnaround_ns: time from leaving its queue until the next instruction can start there.
         priorities: DMA service class, 0 first; matters in ``compiler`` order.
+        warmup: (queue, nanoseconds) of an engine that runs at half its clock until it worked for most of such a time,
+            and again after one that it idled; 0 for one that does not.
+        fifo: whether, in ``compiler`` order, a queue takes what was ready first instead of what the source has first.
         edges: hazards and explicit dependencies.
     """
 
@@ -55,6 +58,8 @@ class Workload:
     ports: Sequence[int] = ()
     priorities: Sequence[int] = ()
     turnaround_ns: Sequence[float] = ()
+    warmup: tuple[int, float] = (-1, 0.0)
+    fifo: bool = False
 
     def __len__(self) -> int:
         return len(self.queues)
@@ -133,6 +138,10 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     wake = [(0.0, q) for q in range(len(names))]
     alarm = [0.0] * len(names)  # the earliest wake of each queue; later ones in the heap are void
 
+    warming, window = work.warmup
+    clock = _Clock(window)
+    warming = slot.get(warming, -1) if window else -1
+
     for i in range(n):
         if not waiting[i]:
             heappush(future[queues[i]], (0.0, keys[i], i))
@@ -144,8 +153,8 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
         alarm[q] = _NEVER
         coming, ready_now = future[q], eligible[q]
         while coming and coming[0][0] <= now:
-            _, key, i = heappop(coming)
-            heappush(ready_now, (key, i))
+            at, key, i = heappop(coming)
+            heappush(ready_now, ((at, key) if work.fifo else key, i))
         if not ready_now:
             if coming:
                 alarm[q] = at = coming[0][0]
@@ -164,7 +173,7 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
             cause[i] = BUSY
         start[i] = now
         before[i], last[q] = last[q], i
-        done = now + busy_ns[i]
+        done = now + (busy_ns[i] if q != warming else clock.taken(now, busy_ns[i]))
         end[i] = done
         free[q] = again = done + turnaround_ns[i]
         count = dma_engines[i][1]
@@ -212,6 +221,28 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
         np.array(before, np.int64), order,
     )
 
+
+class _Clock:
+    """The clock of an engine that slows down when it idles: windows of one length, each at the pace that the work in
+    the one before it earned."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._number, self._busy, self._warm = 0, 0.0, False
+
+    def taken(self, now: float, busy: float) -> float:
+        """Time that an instruction of `busy` nanoseconds at the full clock takes from `now` on."""
+        number = int(now / self._window)
+        if number != self._number:
+            worked = self._busy if number == self._number + 1 else 0.0
+            self._warm = worked >= self._window * (_COOLS if self._warm else _WARMS)
+            self._number, self._busy = number, 0.0
+        taken = busy if self._warm else 2 * busy
+        self._busy += taken
+        return taken
+
+
+_WARMS, _COOLS = 0.5, 0.05  # share of a window in work that makes an engine warm, or keeps it so
 
 _NEVER = float("inf")
 _ISSUE = 2  # an edge kind of program order: the next instruction of a queue issues after this one

@@ -71,7 +71,7 @@ class _Uses:
         where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1]
         counts = np.asarray(profile.workload.dma_engines).reshape(-1, 2)[:, 1]
         moved = np.asarray(profile.workload.transfer_ns) * counts / profile.target.dma_engines
-        time = np.where(counts > 0, moved, np.asarray(profile.workload.busy_ns))
+        time = np.where(counts > 0, moved, profile.held_ns)
         n = len(profile.program.signatures)
         keys, inverse = np.unique(where * n + profile.ids, return_inverse=True)
         totals, sizes = np.bincount(inverse, time), np.bincount(inverse)

@@ -2,12 +2,17 @@
 
 nkilite runs them all on the Vector Engine; the vendor's compiler selects the best engine "based on engine workload"
 (nisa.tensor_copy). Here each copy, in program order, goes to the Scalar Engine if that would be done with it before the
-Vector Engine could begin, if both worked through their instructions without waiting.
+Vector Engine could begin, if both worked through their instructions without waiting. On a chip whose Scalar Engine has
+no tensor_copy, that of a compiler-managed program copies from PSUM all the same: the vendor's compiler makes it an
+activation by the identity (profiles of trn1 kernels).
 """
 
 from __future__ import annotations
 
+import math
+
 from nkilite.ir.program import Program, Signature
+from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
 from nkilite.profiling.rewrite import changed, copied
 
@@ -25,6 +30,9 @@ def balanced(program: Program) -> Program:
             other = changed(program, signature, "engine", Engine.scalar)
             if other is not None:
                 choices[number] = (_busy_ns(signature), other, _busy_ns(other))
+            elif program.managed and signature.operand("src").type.region is MemoryRegion.psum:
+                other = program.signature(signature.definition, {**signature.arguments, "engine": Engine.scalar})
+                choices[number] = (math.inf, other, _busy_ns(other))
     if not choices:
         return program
     program = copied(program)
@@ -35,7 +43,7 @@ def balanced(program: Program) -> Program:
         choice = choices.get(number)
         if choice is not None:
             here, other, there = choice
-            if scalar + there < vector:
+            if scalar + there < vector or here == math.inf:
                 program.code[start] = other.id
                 scalar += there
             else:

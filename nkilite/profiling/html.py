@@ -88,7 +88,7 @@ def _data(profile: Profile) -> dict[str, Any]:
         "opcodes": opcodes, "opcode": by_signature[profile.ids].tolist(), "line": where.tolist(),
         "lines_of": [[f"{_file(p.file)}:{p.line}", p.source] for p in program.locations],
         "names": program.names, "critical": critical.tolist(), "cause": line.cause.tolist(),
-        "start": _us(line.start), "busy": _us(np.asarray(work.busy_ns)), "finish": _us(line.finish),
+        "start": _us(line.start), "busy": _us(line.end - line.start), "finish": _us(line.finish),
     }
 
 

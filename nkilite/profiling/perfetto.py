@@ -33,7 +33,7 @@ def trace_events(profile: Profile) -> dict[str, Any]:
     where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1].tolist()
     places = [str(location) for location in profile.program.locations]
     critical = set(profile.critical_path)
-    start, busy = (line.start / 1000).tolist(), (np.asarray(work.busy_ns) / 1000).tolist()
+    start, busy = (line.start / 1000).tolist(), ((line.end - line.start) / 1000).tolist()
     moving, finish = (line.moving / 1000).tolist(), (line.finish / 1000).tolist()
     for i, queue in enumerate(work.queues):
         name = profile.program.names.get(i) or profile.opcode(i)

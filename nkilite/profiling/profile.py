@@ -24,6 +24,7 @@ from nkilite.machine.target import Target, get_target
 from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload, simulate
 from nkilite.notebook import rendered
 from nkilite.passes.follow_writes import FollowWrites
+from nkilite.profiling.accuracy import Accuracy, accuracy_of, kind_of
 from nkilite.profiling.balance import balanced
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.oversubscribe import allocate, fits
@@ -34,10 +35,7 @@ from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, w
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.kernel import Kernel, jit
 
-__all__ = ["ERROR", "EngineUse", "Gap", "LineCost", "Profile", "profile", "profile_program"]
-
-#: The model's known error (docs/calibration.md), printed with every result.
-ERROR = "modelled; error over 26 published measurements: median 5.8%, largest 12.2%"
+__all__ = ["EngineUse", "Gap", "LineCost", "Profile", "profile", "profile_program"]
 
 COMPUTE = (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)
 
@@ -108,8 +106,16 @@ class Profile:
 
     @property
     def error(self) -> str:
-        """What is known of the error of the modelled times."""
-        return ERROR if self.target.calibrated else f"modelled; {self.target.name} is not calibrated"
+        """What is known of the error of the modelled times, in words."""
+        known = "" if self.target.calibrated else f"{self.target.name} is not calibrated; "
+        return f"modelled; {known}{self.accuracy}"
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """How far the latency may be off, from measured kernels of this kind."""
+        kind = kind_of(self.program.managed, self.latency_us, self.bottleneck)
+        used = [name for name, use in self.engines.items() if use.instructions]
+        return accuracy_of(kind, self.target.name, self.latency_us, used)
 
     @property
     def guessed_loops(self) -> int:
@@ -125,8 +131,13 @@ class Profile:
 
     @property
     def latency_us(self) -> float:
-        """Device time of a launch, start-up and tear-down included."""
+        """Device time of a launch as nki.benchmark reports it (nc_latency), start-up and tear-down included."""
         return self.span_us + (self.target.launch_ns + self.target.teardown_ns) / 1000
+
+    @property
+    def captured_us(self) -> float:
+        """How long a captured profile of the launch would be: what capturing adds is in no benchmark."""
+        return self.latency_us + self.target.capture_ns / 1000
 
     @property
     def hbm_read_bytes(self) -> int:
@@ -191,7 +202,7 @@ class Profile:
     def engines(self) -> dict[str, EngineUse]:
         """Use of each engine, by name; ``DMA`` stands for the 16 together."""
         queues = np.asarray(self.workload.queues)
-        busy = np.asarray(self.workload.busy_ns)
+        busy = self.held_ns
         latency = self.latency_us
         found = {}
         for engine in COMPUTE:
@@ -203,6 +214,11 @@ class Profile:
         covered = _union_ns(self.timeline.moving[moves], self.timeline.finish[moves]) / 1000
         found["DMA"] = EngineUse(len(moves), covered, covered / latency)
         return found
+
+    @property
+    def held_ns(self) -> np.ndarray:
+        """How long each instruction held its queue."""
+        return self.timeline.end - self.timeline.start
 
     @cached_property
     def dma_instructions(self) -> np.ndarray:
@@ -271,7 +287,7 @@ class Profile:
         queues = np.asarray(self.workload.queues)
         counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
         moved = np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
-        time = np.where(queues >= _FIRST_TRIGGER, moved, np.asarray(self.workload.busy_ns)) / 1000
+        time = np.where(queues >= _FIRST_TRIGGER, moved, self.held_ns) / 1000
         groups = np.minimum(queues, _FIRST_TRIGGER)
         n_places = len(self.program.locations)
         table = np.bincount(where * (_FIRST_TRIGGER + 1) + groups, time, n_places * (_FIRST_TRIGGER + 1))
@@ -369,6 +385,23 @@ def _union_ns(start: np.ndarray, end: np.ndarray) -> float:
     return float(np.maximum(reached - np.maximum(before, start), 0).sum())
 
 
+_SHARES = (1, 2, 4, 0)  # tensors of which tiles are kept on chip instead of loaded again: up to these parts of SBUF
+
+
+def _shortened(program: Program) -> tuple[Program, bool]:
+    """The program without repeated work, as far as tiles that live longer have room; and whether they are placed."""
+    placed = False
+    for share in _SHARES if program.managed else (0,):
+        shorter = reused(program, program.target.sbuf_size_bytes // share if share else 0)
+        if shorter is not program and fits(shorter):
+            program, placed = shorter, True
+            break
+    shorter = forwarded(program)
+    if shorter is not program and fits(shorter):
+        program, placed = shorter, True
+    return program, placed
+
+
 def profile_program(
     program: Program, order: Order = "compiler", trips: int | Sequence[int] | None = None
 ) -> Profile:
@@ -382,11 +415,7 @@ def profile_program(
         placed = False
         if order == "compiler":
             program = balanced(program)
-            # Both make tiles live longer: only as far as there is room.
-            for shorten in (reused, forwarded):
-                shorter = shorten(program)
-                if shorter is not program and fits(shorter):
-                    program, placed = shorter, True
+            program, placed = _shortened(program)
         overflow = None if placed else allocate(program)
         all_loops = told_loops(program, trips)
         starts = program.starts() if all_loops else []

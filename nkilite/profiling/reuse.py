@@ -22,12 +22,20 @@ from nkilite.profiling.rewrite import copied, without
 __all__ = ["reused"]
 
 
-def reused(program: Program) -> Program:
-    """The program without repeated computations; the one given if there are none."""
+def reused(program: Program, largest: int = 0) -> Program:
+    """The program without repeated computations and, where the vendor's compiler manages it, without repeated loads.
+
+    Args:
+        largest: most bytes of an HBM tensor of which tiles are kept instead of loaded again.
+
+    Returns:
+        The one given if nothing is repeated.
+    """
     if has_loops(program):
         return program
     columns = Columns(program)
-    simple = [_is_simple(s) for s in program.signatures]
+    simple = [_is_simple(s, program.managed) for s in program.signatures]
+    kept = [b.region.on_chip or b.size_bytes <= largest for b in program.buffers]
     single = _written_once_and_computed_with(program, columns)
     if not _repeats(columns, simple, single):
         return program
@@ -44,7 +52,9 @@ def reused(program: Program) -> Program:
             if earlier is not None:
                 code[start + operand.word] = earlier
         written = [code[start + o.word] for o in signature.operands if o.writes]
-        if simple[signature.id] and single[written[0]]:
+        if simple[signature.id] and single[written[0]] and all(
+            kept[code[start + o.word]] for o in signature.operands if o.reads
+        ):
             reads = [(code[start + o.word], code[start + o.word + 1]) for o in signature.operands if o.reads]
             numbers = tuple(code[start + i.word] for i in signature.immediates)
             key = (signature.id, numbers, *((b, offset, version[b]) for b, offset in reads))
@@ -57,8 +67,9 @@ def reused(program: Program) -> Program:
     return without(program, starts, dropped) if dropped else program
 
 
-def _is_simple(signature: Signature) -> bool:
-    """Whether an instruction computes one whole new tile from its operands and from nothing else."""
+def _is_simple(signature: Signature, managed: bool) -> bool:
+    """Whether an instruction makes one whole new tile from its operands and from nothing else; by a load only where the
+    vendor's compiler manages the program."""
     if "registers" in signature.arguments or any(o.type.indirection for o in signature.operands):
         return False
     written = [o for o in signature.operands if o.writes]
@@ -66,7 +77,11 @@ def _is_simple(signature: Signature) -> bool:
         return False
     if written[0].type.region is not MemoryRegion.sbuf:
         return False
-    return signature.definition.rule("cost")(signature).engine not in (Engine.dma, Engine.sync)
+    engine = signature.definition.rule("cost")(signature).engine
+    if engine is Engine.dma:
+        loads = not any(o.type.region.on_chip for o in signature.operands if o.reads)
+        return managed and signature.name == "dma_copy" and loads
+    return engine is not Engine.sync
 
 
 def _written_once_and_computed_with(program: Program, columns: Columns) -> np.ndarray:

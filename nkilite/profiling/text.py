@@ -40,6 +40,10 @@ def _intensity(p: Profile) -> str:
     return "no HBM traffic" if math.isinf(value) else f"{value:.1f} FLOP/B"
 
 
+def _interval(p: Profile) -> str:
+    return f"{time_text(p.accuracy.low_us)} to {time_text(p.accuracy.high_us)}"
+
+
 def _engine(p: Profile, name: str) -> str:
     use = p.engines.get(name)
     return f"{time_text(use.busy_us)}  {use.active:.0%}" if use and use.instructions else "–"
@@ -76,6 +80,8 @@ def comparison(profiles: Sequence[Profile]) -> Table:
     for i, p in enumerate(profiles[1:], 1):
         latencies[i] += f"  {p.latency_us / first.latency_us - 1:+.1%}"
     table.add_row("latency", *latencies, style="bold")
+    table.add_row("8 of 10 measured like it", *(_interval(p) for p in profiles))
+    table.add_row("in a captured profile", *(time_text(p.captured_us) for p in profiles))
     for name, value in _ROWS:
         table.add_row(name, *(value(p) for p in profiles))
     if any(p.overflow for p in profiles):

@@ -15,7 +15,7 @@ from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
-from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns, turnaround_ns
+from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import Workload
 
@@ -37,6 +37,8 @@ QUEUES: dict[int, str] = {
 }
 
 _SBUF_PORT, _PSUM_PORT = 1, 2  # shared on trn1: Vector with GpSimd on SBUF, Vector with Scalar on PSUM
+_TRIGGERS = 8  # of DMAs with ready-made descriptors, one at a time
+_SCALAR_SEQUENCER = 4  # the instructions of the Scalar Engine and the DMAs that it issues; published trn2 profiles
 _SPACES = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}  # further spaces: 2 + buffer id
 
 
@@ -72,29 +74,36 @@ def workload_of(program: Program, costs: Costs) -> Workload:
     busy, latency, transfer = np.zeros(n), np.zeros(n), np.zeros(n)
     turnaround = np.zeros(n)
     lead, count, priority = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    spread: list[np.ndarray] = []  # loads that the vendor's compiler hands to two generators in turn
     columns = _Accesses(program)
     for signature, rows, word in columns.table.uses():
         cost = costs[signature.id]
-        queue[rows] = _queue(signature, cost, target)
+        queue[rows] = place = _queue(signature, cost, target, program.managed)
+        ports[rows] = _ports(signature, place, target)
         if cost.engine is Engine.dma:
             busy[rows] = dma_issue_ns(target, generated=_is_generated(signature, target))
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
             priority[rows] = signature.arguments.get("priority") or 0
+            if place == HARDWARE_SYNC and program.managed:
+                spread.append(rows)
         else:
             busy[rows] = cost.cycles / clock_ghz(target, cost.engine)
             latency[rows] = result_latency_ns(target, cost.engine) + cost.fixed_ns
-            turnaround[rows] = turnaround_ns(target, cost.engine)
-            ports[rows] = _ports(signature, cost, target)
+            turnaround[rows] = cost.gap_ns(target)
         partition = columns.add(signature, cost, rows, word)
         if cost.engine is Engine.dma and cost.dma_engines < target.dma_engines:
             lanes = partition // target.partitions_per_dma_engine
             lead[rows] = np.minimum(lanes, target.dma_engines - cost.dma_engines)
+    if spread:
+        loads = np.sort(np.concatenate(spread))
+        queue[loads[1::2]] = SOFTWARE
     queues = queue.tolist()
     edges = _with_dependencies(hazards(*columns.collected(), queues), program)
     engines = list(zip(lead.tolist(), count.tolist(), strict=True))
     return Workload(
         queues, busy.tolist(), latency.tolist(), transfer.tolist(), engines, edges, ports.tolist(),
         priority.tolist() if priority.any() else (), turnaround.tolist(),
+        (Engine.tensor.value, target.tensor_warmup_ns), program.managed,
     )
 
 
@@ -115,25 +124,28 @@ def _is_generated(signature: Signature, target: Target) -> bool:
     return target.hardware_dge if mode == "unknown" else mode != "none"
 
 
-def _queue(signature: Signature, cost: Cost, target: Target) -> int:
+def _queue(signature: Signature, cost: Cost, target: Target, managed: bool) -> int:
     if cost.engine is not Engine.dma:
         return cost.engine.value
     mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
     if mode == "hwdge":
         return HARDWARE_SCALAR if signature.arguments.get("engine") is Engine.scalar else HARDWARE_SYNC
-    if _is_generated(signature, target):
-        return SOFTWARE
     to_hbm = any(o.writes and not o.type.region.on_chip for o in signature.operands)
-    return STORES if to_hbm else LOADS
+    if not _is_generated(signature, target):
+        return STORES if to_hbm else LOADS
+    if managed and mode == "unknown" and not any(o.type.indirection for o in signature.operands):
+        return HARDWARE_SCALAR if to_hbm else HARDWARE_SYNC  # as in profiles of trn2 kernels by neuronx-cc 2.23
+    return SOFTWARE
 
 
-def _ports(signature: Signature, cost: Cost, target: Target) -> int:
-    """The memory ports an instruction holds against another engine (arch-v2, lifted on trn2)."""
+def _ports(signature: Signature, queue: int, target: Target) -> int:
+    """What an instruction holds against other queues: memory ports (arch-v2, lifted on trn2) and a sequencer."""
     regions = {o.type.region for o in signature.operands}
-    mask = 0
-    if not target.vector_gpsimd_sbuf_parallel and cost.engine in (Engine.vector, Engine.gpsimd):
+    mask = _SCALAR_SEQUENCER if target.hardware_dge and queue in (Engine.scalar.value, HARDWARE_SCALAR) else 0
+    mask |= _TRIGGERS if queue in (LOADS, STORES) else 0
+    if not target.vector_gpsimd_sbuf_parallel and queue in (Engine.vector.value, Engine.gpsimd.value):
         mask |= _SBUF_PORT if MemoryRegion.sbuf in regions else 0
-    if not target.vector_scalar_psum_parallel and cost.engine in (Engine.vector, Engine.scalar):
+    if not target.vector_scalar_psum_parallel and queue in (Engine.vector.value, Engine.scalar.value):
         mask |= _PSUM_PORT if MemoryRegion.psum in regions else 0
     return mask
 

@@ -147,6 +147,11 @@ class Kernel(Generic[P]):
         heading = f"nki kernel {self.__qualname__}{self.signature}\n{where}"
         return preformatted(heading + (f"\n\n{inspect.getdoc(self.function)}" if self.function.__doc__ else ""))
 
+    @property
+    def managed(self) -> bool:
+        """Whether the vendor's compiler would schedule and place what it does, as in Beta 1, for profiles."""
+        return False
+
     def __copy__(self) -> Kernel[P]:
         return self  # as functions are
 

@@ -65,14 +65,16 @@ def test_matmul_cycles(stationary: int, moving: int, cycles: int) -> None:
 def test_full_matmul_reaches_the_peak(target, dtype: str) -> None:
     cost = e.matmul(target, 128, 512, float32=dtype == "float32")
     flops = 2 * 128 * 128 * 512
-    assert flops / cost.busy_ns(target) == pytest.approx(target.matmul_flops_per_ns(dtype))
+    peak = target.matmul_flops_per_ns(dtype) * target.tensor_sustained_rate
+    assert flops / cost.busy_ns(target) == pytest.approx(peak)
 
 
 def test_tensor_transpose() -> None:
     assert e.tensor_transpose(TRN2, 128, 128, float32=False).cycles == 128
     assert e.tensor_transpose(TRN2, 16, 128, float32=False).cycles == 64
     assert e.tensor_transpose(TRN2, 16, 8, float32=False).cycles == 16
-    assert [e.tensor_transpose(t, 128, 128, float32=True).cycles for t in PUBLISHED] == [512, 256, 256]
+    cycles = [e.tensor_transpose(t, 128, 128, float32=True).cycles for t in PUBLISHED]
+    assert cycles == [512 / 0.857, 256, 256]
 
 
 # --- Vector Engine
@@ -81,13 +83,25 @@ def test_tensor_transpose() -> None:
 def test_vector_stream_has_a_floor_and_scales() -> None:
     assert e.vector_stream(TRN2, 1).cycles == 64
     assert e.vector_stream(TRN2, 1000).cycles == 1000
-    assert e.vector_stream(TRN2, 512, cycles_per_element=e.RECIPROCAL_CYCLES).cycles == 4096
+    assert e.vector_stream(TRN2, 512, cycles_per_element=e.RECIPROCAL_CYCLES).cycles == 1280
     assert e.vector_stream(TRN2, 512, cycles_per_element=e.SCAN_CYCLES).cycles == 1024
     assert e.vector_stream(TRN2, 24, cycles_per_element=e.BN_AGGR_CYCLES).cycles == pytest.approx(13 * 8)
     assert e.vector_stream(TRN3, 512, cycles_per_element=e.EXPONENTIAL_CYCLES).cycles == 128
     assert e.vector_stream(TRN2, 512, reads_accumulator=True).cycles == 512 + 64
     assert e.vector_stream(TRN2, 10, dynamic=True).cycles == 600
     assert e.vector_stream(TRN2, 700, dynamic=True).cycles == 700
+
+
+def test_the_minimum_interval_has_room_for_the_start_of_an_access() -> None:
+    """65,536 tensor_tensor of 3 elements take 66 cycles each in autocomp's conv1d; an activation starts more slowly."""
+    for n in (1, 3, 4, 512):
+        cost = e.vector_stream(TRN1, n)
+        assert cost.cycles + cost.gap_cycles == max(64, n + 60)
+        assert cost.gap_ns(TRN1) == cost.gap_cycles / 1.12
+    assert e.scalar_stream(TRN2, 512, (F32,)).ns(TRN2) + e.scalar_stream(TRN2, 512, (F32,)).gap_ns(TRN2) == (
+        pytest.approx(611, abs=1)
+    )
+    assert e.scalar_stream(TRN2, 512, (F32_PSUM,)).gap_cycles == 171
 
 
 def test_far_strides_halve_the_bandwidth() -> None:
@@ -101,7 +115,8 @@ def test_far_strides_halve_the_bandwidth() -> None:
 @pytest.mark.parametrize(
     ("src", "dst", "cycles"),
     [
-        (F32, F32, (1024, 1024, 1024)),
+        (F32, F32, (1024, 640, 640)),
+        (F32_PSUM, F32, (1024, 1024, 1024)),
         (BF16, BF16, (1024, 256, 256)),
         (BF16, Operand("float16", 2), (1024, 256, 256)),
         (BF16, F32, (1024, 1024, 1024)),
@@ -202,11 +217,12 @@ def test_dma_uses_one_engine_per_eight_partitions() -> None:
 
 
 def test_a_descriptor_takes_its_bytes_and_a_little() -> None:
-    """A packet of 2 KiB takes 97 ns in the DMA overview, example 2."""
-    cost = e.dma(TRN2, 16, 2048, partitions=128)
-    assert cost.transfer_ns == 2048 / 23 + 7
-    assert cost.transfer_ns == pytest.approx(97, abs=1)
-    assert e.dma(TRN2, 128, 512, partitions=128).transfer_ns == 8 * (512 / 23 + 7)
+    """Packets of 4096, 512 and 256 bytes follow each other in 176, 24 and 14 ns in published profiles."""
+    for size, published in ((4096, 176), (512, 24), (256, 14)):
+        cost = e.dma(TRN2, 16, size, partitions=128)
+        assert cost.transfer_ns == size / 23 + 1.5
+        assert cost.transfer_ns == pytest.approx(published, rel=0.1)
+    assert e.dma(TRN2, 128, 512, partitions=128).transfer_ns == 8 * (512 / 23 + 1.5)
 
 
 @pytest.mark.parametrize(("buffer_bytes", "share"), [(4096, 0.966), (8192, 0.983), (32768, 1.0)])
@@ -220,7 +236,7 @@ def test_large_payloads_reach_the_published_throughput(buffer_bytes: int, share:
 def test_results_and_descriptors_take_the_published_latencies() -> None:
     assert e.result_latency_ns(TRN1, Engine.scalar) == (264 - 64) / 1.4
     assert e.dma_issue_ns(TRN2, generated=True) == 600
-    assert e.dma_issue_ns(TRN2, generated=False) == 64 / 1.2
+    assert e.dma_issue_ns(TRN2, generated=False) == TRN2.dma_trigger_ns
 
 
 def test_dma_peaks_at_the_published_aggregate_and_below_device_memory() -> None:
@@ -233,7 +249,7 @@ def test_dma_peaks_at_the_published_aggregate_and_below_device_memory() -> None:
 def test_dma_without_sbuf_spreads_over_what_there_is() -> None:
     assert e.dma(TRN2, 1, 1 << 16).dma_engines == 1
     assert e.dma(TRN2, 40, 1 << 16).dma_engines == 16
-    assert e.dma(TRN2, 40, 1 << 16).transfer_ns == 3 * ((1 << 16) / 23 + 7)
+    assert e.dma(TRN2, 40, 1 << 16).transfer_ns == 3 * ((1 << 16) / 23 + 1.5)
 
 
 def test_dma_transpose_efficiency() -> None:

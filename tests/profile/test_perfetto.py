@@ -29,7 +29,8 @@ def test_every_instruction_is_a_slice_on_its_queue(profile: Profile, tmp_path: P
     events = json.loads(path.read_text())["traceEvents"]
     slices = [e for e in events if e["ph"] == "X"]
     assert len(slices) == len(profile.workload)
-    assert sum(e["dur"] for e in slices if e["name"] == "nc_matmul") == pytest.approx(profile.engines["Tensor"].busy_us)
+    products = sum(e["dur"] for e in slices if e["name"] == "nc_matmul")
+    assert products == pytest.approx(profile.engines["Tensor"].busy_us)
     by_queue: dict[int, list] = {}
     for e in slices:
         by_queue.setdefault(e["tid"], []).append((e["ts"], e["ts"] + e["dur"]))

@@ -1,0 +1,1 @@
+"""`python -m benchmarks calibration FOLDER`: the timing model against published measurements."""

@@ -1,0 +1,66 @@
+"""`python -m benchmarks calibration FOLDER [FAMILY ...]`: the timing model against published measurements.
+
+FOLDER holds checkouts of the repositories that rows.toml names, in folders of their names. Prints every row as it is
+modelled. Without families it also writes what profiles state of the model's error, and docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import nkilite as nki
+from benchmarks.calibration.report import DOCUMENT, TABLE, document, families
+from benchmarks.calibration.sources import SOURCES
+from nkilite import compat
+from nkilite.profiling.accuracy import Measurement, kind_of
+
+
+def measured(folder: Path, wanted: list[str]) -> Iterator[Measurement]:
+    """The rows of the families wanted (of all, if none is named), modelled."""
+    for family in families():
+        if wanted and family["name"] not in wanted:
+            continue
+        for *which, published_us in family["rows"]:
+            launches = SOURCES[family["build"]](folder, family["name"], *which)
+            found = [nki.profile(kernel, *args, target=family["target"], **named) for kernel, args, named in launches]
+            captured = family["quantity"] == "profile"
+            modelled_us = sum(p.captured_us if captured else p.latency_us for p in found)
+            kind = kind_of(found[0].program.managed, modelled_us, found[0].bottleneck)
+            yield Measurement(
+                family["name"], " ".join(map(str, which)), family["target"], kind, family.get("held_out", False),
+                published_us, round(modelled_us, 2), found[0].bottleneck,
+            )
+
+
+def main() -> int:
+    """Compare, print, and write."""
+    if len(sys.argv) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    compat.install()
+    logging.disable()
+    rows = []
+    for m in measured(Path(sys.argv[1]), sys.argv[2:]):
+        rows.append(m)
+        use = "held out" if m.held_out else "used"
+        print(
+            f"{m.family:24} {m.row:28} {m.measured_us:10.1f} {m.modelled_us:10.1f} us {m.error:+7.1%}  {use} {m.kind}",
+            flush=True,
+        )
+    for kind in sorted({m.kind for m in rows}):
+        errors = [abs(m.error) for m in rows if m.kind == kind]
+        print(f"{kind}: {len(errors)} rows, median error {median(errors):.1%}")
+    print(f"all: {len(rows)} rows, median error {median(abs(m.error) for m in rows):.1%}")
+    if len(sys.argv) == 2:
+        TABLE.write_text(json.dumps([m._asdict() for m in rows], indent=0) + "\n")
+        DOCUMENT.write_text(document(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""docs/calibration.md: every row of the comparison, pairs in order, and single transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # before Python 3.11
+    import tomli as tomllib
+
+import nkilite.profiling
+from nkilite.machine import engine as costs
+from nkilite.machine.target import get_target
+from nkilite.profiling.accuracy import Measurement
+
+__all__ = ["DOCUMENT", "TABLE", "document", "families"]
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "calibration.md"
+TABLE = Path(nkilite.profiling.__path__[0]) / "measurements.json"
+_ROWS = Path(__file__).with_name("rows.toml")
+_APART = 0.03  # measured latencies closer than this are no pair
+
+
+def families() -> list[dict[str, Any]]:
+    """The families of rows.toml."""
+    found: list[dict[str, Any]] = tomllib.loads(_ROWS.read_text())["family"]
+    return found
+
+
+def document(rows: Sequence[Measurement]) -> str:
+    """The page."""
+    right, pairs = _order(rows)
+    lines = [_HEAD, "| kind | rows | median error | within 25 % | held out | median error, held out |",
+             "|---|---:|---:|---:|---:|---:|"]
+    for kind in [*sorted({m.kind for m in rows}), "all"]:
+        errors = [abs(m.error) for m in rows if kind in (m.kind, "all")]
+        unseen = [abs(m.error) for m in rows if kind in (m.kind, "all") and m.held_out]
+        near = sum(e <= 0.25 for e in errors) / len(errors)
+        lines.append(
+            f"| {kind} | {len(errors)} | {median(errors):.1%} | {near:.0%} | {len(unseen)} "
+            f"| {f'{median(unseen):.1%}' if unseen else '–'} |"
+        )
+    lines += ["", f"Of {pairs} pairs of versions of a kernel at one size, measured more than 3 % apart, {right}",
+              "come out in the order in which they were measured.", "", "## Every row", ""]
+    for family in families():
+        mine = [m for m in rows if m.family == family["name"]]
+        use = "**held out**" if family.get("held_out") else "used to choose rules"
+        lines += [f"### {family['name']}", "",
+                  f"{family['source']}. {family['target']}, {family['written']}, {family['quantity']}; {use}.", "",
+                  "| row | measured | modelled | error | bound by |", "|---|---:|---:|---:|---|"]
+        lines += [
+            f"| {m.row} | {_time(m.measured_us)} | {_time(m.modelled_us)} | {m.error:+.1%} | {m.bound} |" for m in mine
+        ]
+        lines.append("")
+    lines += ["## Single DMA transfers on trn2 (DMA overview)", "", "| what | published | modelled | error |",
+              "|---|---:|---:|---:|"]
+    lines += [f"| {what} | {p:.4g} {u} | {m:.4g} {u} | {m / p - 1:+.1%} |" for what, p, m, u in _transfers()]
+    return "\n".join([*lines, "", _REMARKS])
+
+
+def _order(rows: Sequence[Measurement]) -> tuple[int, int]:
+    """How many pairs of versions of a kernel come out in the right order, and how many there are."""
+    versions: dict[tuple, list[Measurement]] = {}
+    for m in rows:
+        versions.setdefault(_problem(m), []).append(m)
+    right = pairs = 0
+    for group in versions.values():
+        for one, other in combinations(group, 2):
+            if abs(one.measured_us / other.measured_us - 1) > _APART:
+                pairs += 1
+                right += (one.measured_us > other.measured_us) == (one.modelled_us > other.modelled_us)
+    return right, pairs
+
+
+def _problem(m: Measurement) -> tuple:
+    """What the versions of a kernel have in common: what is computed, and on which sizes."""
+    words = m.row.split()
+    family = m.family.split()[0].rstrip(",")
+    if family in ("MLP", "attention", "mamba"):
+        return family, m.target, *words[1:]
+    if family == "vector":
+        return m.family, words[-1]
+    return (m.family,)
+
+
+def _transfers() -> Iterator[tuple[str, float, float, str]]:
+    """(what, published, modelled, unit) of single transfers on trn2, from the DMA overview."""
+    chip = get_target("trn2")
+    yield "[4, 4096] bf16 to SBUF, one engine", 1416.0, costs.dma(chip, 4, 8192, partitions=4).transfer_ns, "ns"
+    yield "one 2 KiB packet", 97.0, costs.dma(chip, 16, 2048, partitions=128).transfer_ns, "ns"
+    issue = costs.dma_issue_ns(chip, generated=True)
+    for size, share in ((256, 10.3), (512, 20.6), (1024, 42.0), (2048, 81.0), (4096, 96.6), (8192, 98.3)):
+        cost = costs.dma(chip, 128, size, partitions=128)
+        rate = cost.bytes_moved / max(cost.transfer_ns, issue) / (16 * chip.dma_bytes_per_ns)
+        yield f"throughput, {size} bytes per partition (plot)", share, 100 * rate, "% of peak"
+
+
+def _time(us: float) -> str:
+    return f"{us / 1000:.3f} ms" if us >= 1000 else f"{us:.1f} µs"
+
+
+_HEAD = """# Calibration of the timing model
+
+Every `modelled` figure comes from `nkilite.profile` in `compiler` order; every `measured` one was measured on the
+chip by the authors of the source. Written by `python -m benchmarks calibration FOLDER` from
+benchmarks/calibration/rows.toml. The model has no constant of any single kernel; every constant names its source in
+nkilite/machine/targets/trn1.toml. [timing-model.md](timing-model.md) says what is modelled.
+
+Rows are *used* if a rule or a constant of the model was chosen with a look at their error, and *held out* if none
+was. A profile states the error of the held-out rows of its kind where there are five of them, else of all rows of its
+kind, and says which. Errors of used rows are smaller than those to expect of a kernel that the model has never seen.
+"""
+
+_REMARKS = """## What to make of it
+
+- nc_latency is what nki.benchmark reports; a captured profile of the same launch is 4 to 10 µs longer. `latency_us`
+  of a profile is the former, `captured_us` the latter.
+- Profiles of allenkchau/trainium-kernel-fusion list every instruction and DMA packet. From them: the cold Tensor
+  Engine, the start of activations, float32 tensor_scalar, the distance of packets (4096, 512 and 256 bytes in 176, 24
+  and 14 ns), generators that hold the Scalar Engine while they make descriptors of stores, and that the vendor's
+  compiler loads a tensor once if it fits.
+- Not explained: spills of mamba_v2 beyond 5120; phases that pass tensors through HBM (attention baseline at 1024),
+  which the compiler overlaps less than the model; the second step of the GEMM chain, slower than the first though it
+  loads less; long elementwise chains (MLP taylor float32 at 1024 x 2048 x 4096), whose split over engines is the
+  compiler's.
+- Left out: Jerry2423/kda-for-trainium reports 37.8 float32 TFLOPS and 800 GB/s for a core of trn2, twice what is
+  published as its peak. What its figures are of is not known.
+- The plotted DMA throughput below 2 KiB per partition is what 850 to 880 ns per transfer give, whatever its size, and
+  explained by no figure of bytes, descriptors or triggers; matmul version 2, bound by triggers, comes out right with
+  600 ns.
+"""

@@ -1,0 +1,143 @@
+"""The measured kernels, taken unchanged from checkouts of the repositories that publish them.
+
+Each function takes the folder of the checkouts, the name of a family of rows.toml and one of its rows, and returns the
+launches that were measured together, each a kernel and its arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+__all__ = ["SOURCES", "Launch"]
+
+Launch = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+_DTYPES: dict[str, Any] = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16}
+_BETA1 = "import neuronxcc.nki as nki\nimport neuronxcc.nki.isa as nisa\nimport neuronxcc.nki.language as nl\n" \
+    "import neuronxcc.nki.typing as nt\nimport numpy as np\nimport math\n\n"
+
+
+@cache
+def _module(path: Path) -> Any:
+    """A kernel file, imported."""
+    name = "measured_" + re.sub(r"\W", "_", str(path))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def _module_of(text: str) -> Any:
+    """A module of this text, which tracebacks can show."""
+    with tempfile.NamedTemporaryFile("w", suffix=".py", delete=False) as file:
+        file.write(text)
+    return _module(Path(file.name))
+
+
+def optimization_tutorial(folder: Path, _: str, version: int) -> list[Launch]:
+    """A version of the matmul of the kernel optimization tutorial, 4096 x 8192 x 8192 float32."""
+    text = (folder / "aws-neuron-sdk/nki/guides/tutorials/kernel-optimization.rst").read_text()
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?:[ \t]+.*\n|\n)+)", text)
+    versions = [textwrap.dedent(b) for b in blocks if "def matrix_multiply_kernel" in b]
+    kernel = _module_of(versions[version - 1].replace("buffer=nl.hbm", "buffer=nl.shared_hbm")).matrix_multiply_kernel
+    return [(kernel, (np.empty((8192, 4096), np.float32), np.empty((8192, 8192), np.float32)), {})]
+
+
+def kernel_library(folder: Path, _: str, layout: str) -> list[Launch]:
+    """A 2048^3 bf16 matmul of nki-autotune's library."""
+    (path,) = (folder / "nki-autotune/kernel_library/matmul" / layout).glob("kernel_hand*mfu.py")
+    square = np.empty((2048, 2048), ml_dtypes.bfloat16)
+    return [(getattr(_module(path), f"matmul_{layout}_nkigym"), (square, square), {})]
+
+
+def mamba(folder: Path, _: str, version: str, channels: int, length: int) -> list[Launch]:
+    """The fused mamba kernels; v1 was measured with the loops over states and channels exchanged."""
+    module = _module(folder / "aws-neuron-sdk/nki/examples/fused_mamba/mamba_nki_kernels.py")
+    by_channel, by_state = np.empty((1, channels, length), np.float32), np.empty((1, 16, length), np.float32)
+    states = np.empty((channels, 16), np.float32)
+    return [(getattr(module, f"mamba_{version}"), (by_channel, by_channel, states, by_state, by_state), {})]
+
+
+def attention(folder: Path, _: str, kind: str, dtype: str, length: int) -> list[Launch]:
+    """Attention with 128 features a head; the baseline passes scores through HBM."""
+    module = _module(folder / f"trainium-kernel-fusion/kernels/{kind}/attention.py")
+    tensor = np.empty((128, length), _DTYPES[dtype])
+    return [(getattr(module, f"{kind}_attention"), (tensor, tensor.copy(), tensor.copy()), {})]
+
+
+def mlp(folder: Path, _: str, kind: str, dtype: str, m: int, k: int, n: int) -> list[Launch]:
+    """gelu(x @ w + bias) in one launch, or in two."""
+    kernels = folder / "trainium-kernel-fusion/kernels"
+    given = tuple(np.empty(shape, _DTYPES[dtype]) for shape in ((k, m), (k, n), (1, n)))
+    if kind == "baseline":
+        module = _module(kernels / "baseline/mlp_gemm.py")
+        return [(module.gemm_kernel, given, {}), (module.gelu_kernel, (np.empty((m, n), _DTYPES[dtype]),), {})]
+    return [(getattr(_module(kernels / "fused/mlp.py"), f"fused_mlp_{kind}"), given, {})]
+
+
+def vector_add(folder: Path, family: str, kind: str, chunk: int, count: int) -> list[Launch]:
+    """The sum of two vectors, with the size of a DMA as the students set it."""
+    checkout = "asst4-trainium2" if family.endswith("as written") else "asst4-trainium"
+    text = (folder / checkout / "part1/kernels.py").read_text()
+    constant = "ROW_CHUNK" if kind == "tiled" else "FREE_DIM"
+    text = re.sub(rf"^( +){constant} = \d+$", rf"\g<1>{constant} = {chunk}", text, flags=re.MULTILINE)
+    text = text.replace("buffer=nl.hbm", "buffer=nl.shared_hbm").replace("logging.disable(logging.OFF)", "")
+    shape = (count,) if kind == "stream" or checkout == "asst4-trainium2" else (count, 1)
+    vector = np.empty(shape, np.float32)
+    return [(getattr(_module_of(text), f"vector_add_{kind}"), (vector, vector.copy()), {})]
+
+
+def transpose(folder: Path, _: str, size: int) -> list[Launch]:
+    """A square float32 matrix, transposed in tiles of 128 by the Tensor Engine."""
+    text = (folder / "asst4-trainium2/part1/kernels.py").read_text().replace("buffer=nl.hbm", "buffer=nl.shared_hbm")
+    return [(_module_of(text).matrix_transpose, (np.empty((size, size), np.float32),), {})]
+
+
+def gemm_chain(folder: Path, _: str, step: int) -> list[Launch]:
+    """A step in the search for a faster 4096 x 8192 x 8192 bf16 matmul."""
+    kernel = _step(folder / "autocomp/examples/trn-tutorial/2_gemm_trace.py", step)
+    lhs, rhs = np.empty((8192, 4096), ml_dtypes.bfloat16), np.empty((8192, 8192), ml_dtypes.bfloat16)
+    return [(kernel, (lhs, rhs), {})]
+
+
+def conv1d_chain(folder: Path, _: str, step: int) -> list[Launch]:
+    """A step in the search for a faster depthwise convolution of three taps."""
+    kernel = _step(folder / "autocomp/examples/trn-advanced/4_conv1d_trace.py", step)
+    given = np.empty((8, 512, 1, 2048), np.float32), np.empty((512, 1, 1, 3), np.float32)
+    return [(kernel, given, {"padding": ((0, 0), (1, 1))})]
+
+
+def _step(path: Path, number: int) -> Any:
+    """The kernel of one step of a trace: an expression of nested candidates, each with its code."""
+    found: list[str] = []
+    at: ast.expr | None = ast.parse(path.read_text().strip(), mode="eval").body
+    while isinstance(at, ast.Call):
+        fields = {k.arg: k.value for k in at.keywords}
+        found.append(ast.literal_eval(fields["code"]))
+        at = fields["parent"]
+    module = _module_of(_BETA1 + found[::-1][number])
+    return module.test
+
+
+SOURCES: dict[str, Callable[..., list[Launch]]] = {
+    f.__name__: f
+    for f in (
+        optimization_tutorial, kernel_library, mamba, attention, mlp, vector_add, transpose, gemm_chain, conv1d_chain,
+    )
+}

@@ -1,0 +1,109 @@
+"""How far a modelled latency may be off: from published measurements of kernels like it, by kind.
+
+measurements.json is what `python -m benchmarks calibration` found; a kind is how a program is scheduled and what bounds
+it. Where a kind has enough rows that no rule of the model was chosen with, the statement is about those alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["SMALL_US", "Accuracy", "Measurement", "accuracy_of", "kind_of", "measurements"]
+
+_TABLE = Path(__file__).with_name("measurements.json")
+SMALL_US = 100.0  # modelled; below, launch and latencies decide
+_ENOUGH = 5  # rows that say something about an interval
+_PERCENTILES = (10, 90)
+
+
+class Measurement(NamedTuple):
+    """A published latency beside the modelled one, in microseconds.
+
+    Attributes:
+        family: the kernel and its source, a family of benchmarks/calibration/rows.toml.
+        row: which of it.
+        kind: as `kind_of` says.
+        held_out: no rule of the model was chosen with a look at it.
+        bound: the busiest engine in the model.
+    """
+
+    family: str
+    row: str
+    target: str
+    kind: str
+    held_out: bool
+    measured_us: float
+    modelled_us: float
+    bound: str
+
+    @property
+    def error(self) -> float:
+        return self.modelled_us / self.measured_us - 1
+
+
+class Accuracy(NamedTuple):
+    """What is known of the error of one modelled latency.
+
+    Attributes:
+        kind: of kernels, or "" where no like kernel was measured and the figures are those of all.
+        rows, held_out: measurements behind the figures, and whether the model's rules were chosen without them.
+        median: absolute error of half of them.
+        low_us, high_us: what the measured latency is between, for 8 of 10 of them.
+        warnings: what sets the kernel apart from those that were measured.
+    """
+
+    kind: str
+    rows: int
+    held_out: bool
+    median: float
+    low_us: float
+    high_us: float
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        which = "held-out" if self.held_out else "published (and seen: expect more of other kernels)"
+        text = f"{self.low_us:.4g} to {self.high_us:.4g} us expected; median error of {self.rows} {which} measurements"
+        return "; ".join([f"{text} of {self.kind or 'all'} kernels {self.median:.0%}", *self.warnings])
+
+
+@cache
+def measurements() -> tuple[Measurement, ...]:
+    """The table."""
+    return tuple(Measurement(**row) for row in json.loads(_TABLE.read_text()))
+
+
+def kind_of(managed: bool, latency_us: float, bound: str) -> str:
+    """How a kernel is scheduled, and what decides its time: starting it, memory, or compute."""
+    decides = "small" if latency_us < SMALL_US else "memory-bound" if bound == "DMA" else "compute-bound"
+    return f"{'compiler-managed' if managed else 'as-written'} {decides}"
+
+
+def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str]) -> Accuracy:
+    """The accuracy of a modelled latency of a kernel of this kind, whose instructions run on these engines."""
+    table = measurements()
+    same = [m for m in table if m.kind == kind]
+    unseen = [m for m in same if m.held_out]
+    rows = unseen if len(unseen) >= _ENOUGH else same if len(same) >= _ENOUGH else list(table)
+    ratios = [m.measured_us / m.modelled_us for m in rows]
+    low, high = np.percentile(ratios, _PERCENTILES)
+    warnings = []
+    if rows != same and rows != unseen:
+        warnings.append(f"{len(same)} {kind} kernels were measured")
+    if target not in {m.target for m in table}:
+        warnings.append(f"no kernel was measured on {target}")
+    shortest, longest = min(m.modelled_us for m in table), max(m.modelled_us for m in table)
+    if not shortest * 0.9 <= latency_us <= longest * 1.1:
+        warnings.append(f"measured kernels take {shortest:.0f} to {longest:.0f} us")
+    if "GpSimd" in engines:
+        warnings.append("no measured kernel computes on GpSimd")
+    return Accuracy(
+        kind if rows != list(table) else "", len(rows), rows == unseen and bool(unseen),
+        median(abs(m.error) for m in rows), latency_us * float(low), latency_us * float(high), tuple(warnings),
+    )
