@@ -7,6 +7,7 @@ goes through a runtime index or into registers, is not kept.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -79,8 +80,9 @@ class _Observer(Builder):
     def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
         return False  # what was kept of `made` stays true
 
+    @abstractmethod
     def keep(self, tensor: NkiTensor) -> Any:
-        raise NotImplementedError
+        """What is left of a tensor that was written."""
 
 
 class _Eager(_Observer, EagerBuilder):
