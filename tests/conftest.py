@@ -15,6 +15,16 @@ os.environ.setdefault("NKILITE_CACHE", "0")
 _VERIFIED = {"codegen", "native", "passes"}
 
 
+# What `-m quick` runs, in less than a minute: a little of every layer.
+_QUICK = {"trace", "cli", "test_layering.py", "test_vector.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {item.path.parent.name, item.path.name} & _QUICK:
+            item.add_marker(pytest.mark.quick)
+
+
 @pytest.fixture(autouse=True)
 def verified_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if Path(request.path).parent.name in _VERIFIED:
