@@ -1,4 +1,4 @@
-"""Gathers inside SBUF by the GpSimd Engine: in a partition, and in the partitions of a GpSimd core."""
+"""Gathers inside SBUF: in a partition, and in the partitions of a GpSimd core; indirect operands."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import Elements
 from nkilite.errors import DtypeMismatch, FreeSizeExceeded, IndirectOutOfBounds, InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
+from nkilite.ir.types import MemoryRegion
 from nkilite.isa import rules
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
+from nkilite.trace import active, indirect
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
@@ -179,6 +181,76 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     gather.by_group(
         kernel, "dst", "src_buffer", "index", core, call.num_valid_indices, call.num_elem_per_idx
     )
+
+
+@instruction(writes=("dst",), indexed=True)
+def tensor_indirection(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count, name=None) -> None:
+    """What an operand `data.indirect(index, count)` of an instruction holds.
+
+    Args:
+        dst: SBUF tile of data's dtype and partitions, with `count` elements per partition.
+        data: SBUF or PSUM tile of P partitions, P a multiple of 16.
+        index: int32, uint32 or uint16 SBUF tile of P partitions.
+        count: offsets that are used.
+
+    Source: nki.language.NkiTensor.indirect.
+    """
+
+
+@tensor_indirection.check
+def _(call: Signature) -> None:
+    rules.require_memory(call, "dst", MemoryRegion.sbuf)
+    rules.require_memory(call, "data", MemoryRegion.sbuf, MemoryRegion.psum)
+    rules.require_memory(call, "index", MemoryRegion.sbuf)
+    rules.require_dtype(call, "index", (dtypes.int32, dtypes.uint32, dtypes.uint16))
+    rules.require_same_partitions(call, "data", "index")
+    rules.require_whole_cores(call, "data")
+    available = call.index.free_size * call.target.partitions_per_gpsimd_core
+    if call.count > available:
+        raise InvalidOperand(
+            instruction="NkiTensor.indirect", operand="num_elem", found=call.count,
+            expected=f"1 to {available}, the offsets that 16 partitions of index hold",
+        )
+
+
+@tensor_indirection.reference
+def _(call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any) -> Elements:
+    rows, offsets = data.reshape(data.shape[0], -1), index.reshape(index.shape[0], -1).astype(np.uint32)
+    core = call.target.partitions_per_gpsimd_core
+    result = np.empty((rows.shape[0], call.count), rows.dtype)
+    for start in range(0, rows.shape[0], core):
+        served = slice(start, start + core)
+        chosen = offsets[served].reshape(-1, order="F")[: call.count].astype(np.int64)
+        _require_inside(call, chosen, rows.shape[1])
+        result[served] = rows[served, chosen]
+    return Elements(result.reshape(dst.shape), call.dst.dtype)
+
+
+@tensor_indirection.access
+def _(call: Signature) -> str:
+    core = call.target.partitions_per_gpsimd_core
+    return f"g: dst[(g {core}) f] data[(g {core}) e] index[(g {core}) i]"
+
+
+@tensor_indirection.cost
+def _(call: Signature) -> Cost:
+    return costs.gpsimd_local_gather(call.target, call.count, 1, call.dst.dtype.itemsize)
+
+
+@tensor_indirection.lower
+def _(call: Signature, kernel: MicroKernel) -> None:
+    gather.by_group(kernel, "dst", "data", "index", call.target.partitions_per_gpsimd_core, call.count, 1)
+
+
+def _gathered(operand: indirect.IndirectTensor) -> NkiTensor:
+    """A new tile with what an indirect tensor holds."""
+    builder = active.builder("NkiTensor.indirect")
+    tile = builder.allocate(MemoryRegion.sbuf, operand.shape, operand.dtype)
+    tensor_indirection(tile, operand.tensor, operand.index, operand.count)
+    return tile
+
+
+indirect.gather[0] = _gathered
 
 
 # --- shared -------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from nkilite.ir.access import Opaque, by_rows, parse
 from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Meets, Role, define
 from nkilite.trace import active
 from nkilite.trace.builder import NkiInstruction
+from nkilite.trace.indirect import IndirectTensor, resolved
 from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
@@ -184,6 +185,7 @@ def _compile_wrapper(definition: Definition) -> Any:
             builder.remember(getframe(1), ({", ".join(key)}), signature)""" if plain else ""
     everything = ", ".join(p.name for p in definition.parameters)
     operands = "".join(f"{name}, " for name in passed)
+    classes = "".join(f"{name}.__class__, " for name in passed)
     source = f"""
 def {definition.name}({", ".join(header)}, name=None, **old):
     builder = active.builder
@@ -194,13 +196,15 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     try:
         signature = builder.known[({", ".join(key)})]
     except (KeyError, TypeError, AttributeError):
+        if X in ({classes}):
+            return resolved(D, {definition.name}, ({everything},), name)
         signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){remembered}
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {
         "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
         "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
-        "Handle": NkiInstruction, "items_of": _items, **defaults,
+        "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, **defaults,
     }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]

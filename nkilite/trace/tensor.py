@@ -23,6 +23,7 @@ from nkilite.errors import (
 )
 from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, Problem, ViewType, contiguous_strides
 from nkilite.trace import indexing, layout
+from nkilite.trace.indirect import IndirectTensor
 from nkilite.trace.indirection import index_tensor, reachable
 from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
@@ -214,6 +215,21 @@ class NkiTensor(Refusals):
             IndirectKind.vector, index, self.strides[0], self.shape[0],
             (count, *self.shape[1:]), (0, *self.strides[1:]), self.byte_offset, self.dtype, self.type.problem,
         )
+
+    def indirect(self, index: NkiTensor, num_elem: int | None = None) -> IndirectTensor:
+        """Columns chosen on the device, for an instruction of a compute engine to read; trn3 and later.
+
+        Every 16 neighbouring partitions share their offsets: number i is in partition ``i % 16`` of them in `index`, at
+        position ``i // 16``.
+
+        Args:
+            index: int32, uint32 or uint16 tile in SBUF with as many partitions as this tile, a multiple of 16.
+            num_elem: offsets that are used; all of index by default.
+
+        Returns:
+            an operand of shape (partitions, num_elem).
+        """
+        return IndirectTensor(self, index, num_elem)
 
     # --- shape ----------------------------------------------------------------------------------------------------
 

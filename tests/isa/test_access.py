@@ -131,6 +131,9 @@ CALLS: dict[str, list[dict[str, Any]]] = {
         {"dst": t(32, 10 * n), "src_buffer": t(32, 16), "index": t(32, 1, dtype=uint16), "num_elem_per_idx": n,
          "num_valid_indices": 10} for n in (1, 4)
     ],
+    "tensor_indirection": [
+        {"dst": t(32, 10), "data": t(32, 16), "index": t(32, 1, dtype=int32, below=16), "count": 10}
+    ],
     "topk": [{"val_dst": t(32, 5, dtype=bfloat16), "idx_dst": t(32, 5, dtype=uint32),
               "src": t(32, 3, dtype=bfloat16), "n": 41}],
     "nonzero_with_count": [{"dst": t(20, 13, dtype=int32), "src": t(20, 12, dtype=int32, below=2)}],

@@ -237,3 +237,62 @@ def test_operands_of_local_gather():
     fails(errors.ShapeMismatch, "24 partitions", ((24, 32),), index=((24, 2), "uint16"), shape=(24, 16))
     fails(errors.ShapeMismatch, "src_buffer has 32 .*index 16", ((32, 32),), index=((16, 2), "uint16"))
     fails(errors.WrongMemory, "dst is in PSUM", ((32, 32), "float32", nl.psum))
+
+
+# --- tensor indirection -------------------------------------------------------------------------------------
+
+
+def test_indirect_operands(monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def kernel(x, index):
+        data, chosen = tile(x), tile(index)
+        result = new((32, 20), x.dtype)
+        nisa.tensor_copy(result, data.indirect(chosen, 20))
+        nisa.memset(data, 1.0)
+        nisa.tensor_tensor(result, result, data.indirect(chosen, 20), nl.add)  # of what the tile holds now
+        return outputs(result)
+
+    x = make((32, 9), "float32")
+    index = np.random.default_rng(1).integers(0, 9, (32, 2)).astype(np.int32)
+    (result,) = both(kernel, x, index)
+    for start in (0, 16):
+        for i in range(20):
+            at = index[start + i % 16, i // 16]
+            np.testing.assert_array_equal(result[start : start + 16, i], x[start : start + 16, at] + 1)
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "match"),
+    [
+        (lambda t, i: nisa.tensor_copy(t.indirect(i, 16), t), errors.UnsupportedError, "indirect as a destination"),
+        (lambda t, i: nisa.dma_copy(t, t.indirect(i)), errors.UnsupportedError, "an operand of nisa.dma_copy"),
+        (lambda t, i: t.indirect(3), errors.InvalidOperand, "index is int 3"),
+        (lambda t, i: t.indirect(i, 17), errors.InvalidOperand, "num_elem is int 17.*from 1 to 16"),
+        (lambda t, i: nisa.tensor_copy(t, t.indirect(t, 1)), errors.UnsupportedDtype, "index is float32"),
+        (lambda t, i: nisa.tensor_copy(t, t.indirect(i)), errors.IndirectOutOfBounds, "99 is not in"),
+    ],
+)
+@pytest.mark.parametrize("mode", [nki.jit, nki.simulate])
+def test_indirect_operands_that_are_refused(mode, use, error, match, monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def kernel(x, index):
+        data, chosen = tile(x), tile(index)
+        use(data, chosen)
+        return outputs(data)
+
+    x, index = make((16, 16), "float32"), np.full((16, 1), 99, np.int32)
+    with pytest.raises(error, match=match) as caught:
+        mode(kernel)(x, index)
+    assert caught.value.location.line == use.__code__.co_firstlineno
+
+
+def test_indirect_operands_need_trn3():
+    def kernel(x, index):
+        data = tile(x)
+        nisa.tensor_copy(data, data.indirect(tile(index)))
+        return outputs(data)
+
+    with pytest.raises(errors.UnsupportedOnTarget, match="tensor_indirection.*trn3"):
+        nki.jit(kernel)(make((16, 16), "float32"), np.zeros((16, 1), np.int32))
