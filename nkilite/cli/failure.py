@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -63,6 +64,9 @@ def _of_user(trace: TracebackType | None) -> TracebackType | None:
         if not is_internal(frame.f_code.co_filename) and module not in _CALLERS:
             kept.append(at)
         at = at.tb_next
-    for outer, inner in zip(kept, [*kept[1:], None], strict=True):
+    if not kept:
+        return trace
+    for outer, inner in pairwise(kept):
         outer.tb_next = inner
-    return kept[0] if kept else trace
+    kept[-1].tb_next = None
+    return kept[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import runpy
 import sys
@@ -11,6 +12,12 @@ import typer
 
 from nkilite import compat
 from nkilite.cli.failure import fail
+from nkilite.cli.specs import CommandLineError
+
+
+class UnknownProgram(CommandLineError):
+    template = "there is no {what} {program!r}."
+    remedy = "name a Python file, or with -m a module that can be imported from here."
 
 
 def run(
@@ -22,14 +29,24 @@ def run(
         bool, typer.Option(help="Let torch_xla and torch_neuronx be stand-ins that keep tensors on the CPU.")
     ] = False,
 ) -> None:
-    """Run an unmodified program that imports nki; options of the program follow its name."""
+    """Run an unmodified program that imports nki; options of the program follow its name.
+
+    Raises:
+        UnknownProgram.
+    """
     sys.argv = [program, *(arguments or [])]
     sys.path[0] = os.getcwd() if module else os.path.dirname(os.path.abspath(program))
+    if not module and not os.path.exists(program):
+        raise UnknownProgram(what="file", program=program)
     try:
         compat.install(force=force, torch_xla=torch_xla_stub)
         if module:
+            if importlib.util.find_spec(program) is None:
+                raise UnknownProgram(what="module", program=program)
             runpy.run_module(program, run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(program, run_name="__main__")
+    except UnknownProgram:
+        raise
     except Exception as error:
         fail(error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from nkilite import __main__ as command
@@ -28,3 +31,15 @@ def test_no_line_is_blamed_for_an_unknown_kernel(monkeypatch) -> None:
     with pytest.raises(SystemExit) as stopped:
         command.main()
     assert "  at " not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["nosuch.py"], "there is no file 'nosuch.py'"), (["-m", "nosuch"], "there is no module 'nosuch'")],
+)
+def test_a_program_that_does_not_exist(arguments, says, tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nkilite", "run", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"UnknownProgram: {says}")
