@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+from contextlib import suppress
 
 import llvmlite.binding as llvm
 import pytest
-from random_programs import arguments, draw, run
 
 import nkilite as nki
+from conformance.fuzz.draw import draw
 from kernels import GALLERY
 from nkilite.codegen.host import Host, available, levels
+from nkilite.errors import NkiError
 from nkilite.ir.program import Program
 from nkilite.native.library import module_text
 from nkilite.native.lower import lower
@@ -51,6 +53,12 @@ def test_gallery(name: str, level: str) -> None:
 
 
 @pytest.mark.parametrize("level", ELSEWHERE)
-def test_random_programs(level: str) -> None:
-    for seed in range(4):
-        assemble(nki.jit(run).trace(*arguments(), draw(seed)), levels()[level])
+def test_random_programs(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = 0
+    for seed in range(6):
+        program = draw(seed)
+        monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", program.target)
+        with suppress(NkiError):  # some programs are there to be refused
+            assemble(nki.jit(program.function()).trace(*program.arguments()), levels()[level])
+            traced += 1
+    assert traced > 2
