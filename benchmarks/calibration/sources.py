@@ -123,6 +123,27 @@ def conv1d_chain(folder: Path, _: str, step: int) -> list[Launch]:
     return [(kernel, given, {"padding": ((0, 0), (1, 1))})]
 
 
+def attention_chain(folder: Path, _: str, step: int) -> list[Launch]:
+    """A step in the search for a faster attention over 4096 positions, bf16."""
+    kernel = _step(folder / "autocomp/examples/trn-tutorial/4_attention_trace.py", step)
+    tensor = np.empty((128, 4096), ml_dtypes.bfloat16)
+    return [(kernel, (tensor, tensor.copy(), tensor.copy()), {})]
+
+
+def sd_attention_chain(folder: Path, _: str, step: int) -> list[Launch]:
+    """A step in the search for a faster attention of Stable Diffusion, 4096 positions of 64 features, float32."""
+    kernel = _step(folder / "autocomp/examples/trn-tutorial/5_sd_attention_trace.py", step)
+    tensor = np.empty((4096, 64), np.float32)
+    return [(kernel, (tensor, tensor.copy(), tensor.copy()), {})]
+
+
+def mamba_chain(folder: Path, _: str, step: int) -> list[Launch]:
+    """A step in the search for a faster selective scan."""
+    kernel = _step(folder / "autocomp/examples/trn-tutorial/3_mamba_trace.py", step)
+    by_channel, by_state = np.empty((1, 256, 2048), np.float32), np.empty((1, 16, 2048), np.float32)
+    return [(kernel, (by_channel, by_channel.copy(), np.empty((256, 16), np.float32), by_state, by_state.copy()), {})]
+
+
 def _step(path: Path, number: int) -> Any:
     """The kernel of one step of a trace: an expression of nested candidates, each with its code."""
     found: list[str] = []
@@ -139,5 +160,6 @@ SOURCES: dict[str, Callable[..., list[Launch]]] = {
     f.__name__: f
     for f in (
         optimization_tutorial, kernel_library, mamba, attention, mlp, vector_add, transpose, gemm_chain, conv1d_chain,
+        attention_chain, sd_attention_chain, mamba_chain,
     )
 }

@@ -14,8 +14,10 @@ from nkilite.cli.terminal import say, terminal
 from nkilite.machine.timeline import ORDERS
 from nkilite.profiling import Profile, text
 from nkilite.profiling import profile as model
+from nkilite.profiling.difference import difference_table
 from nkilite.profiling.html import write_page
 from nkilite.profiling.perfetto import write_trace
+from nkilite.profiling.record import write_record
 
 
 def profile(
@@ -27,6 +29,12 @@ def profile(
     order: Annotated[str, typer.Option(help="compiler: list-scheduled; program: queues in source order.")] = "compiler",
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace (JSON) for ui.perfetto.dev.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
+    record: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures as JSON (nkilite/profiling/profile.schema.json).")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="Another version, MODULE:KERNEL: what made the difference to it, by line.")
+    ] = "",
     lines: Annotated[int, typer.Option(help="Source lines to show.")] = 10,
     trips: Annotated[
         str, typer.Option(help="Iterations of loops with a runtime trip count: 8, or one number for each: 8,16.")
@@ -42,16 +50,19 @@ def profile(
     counts = [int(n) for n in trips.split(",")] if trips else []
     told = counts[0] if len(counts) == 1 else counts or None
     profiles: list[Profile] = []
-    for spec in kernels:
+    for spec in [against, *kernels] if against else kernels:
         kernel = load_kernel(spec)
         profiles += [model(kernel, *positional, target=t, order=order, trips=told, **named) for t in target.split(",")]
     console = terminal()
     console.print(text.comparison(profiles))
+    chips = len(target.split(","))
+    for i, found in enumerate(profiles[chips:] if against else ()):
+        console.print(difference_table(profiles[i % chips], found, lines))
     for found in profiles:
         console.print(text.line_table(found, lines))
         console.print(text.wait_table(found))
         console.print(text.advice_text(found), soft_wrap=True)
-        for path, write in ((trace, write_trace), (html, write_page)):
+        for path, write in ((trace, write_trace), (html, write_page), (record, write_record)):
             if path is not None:
                 place = _numbered(path, found, profiles)
                 write(found, place)

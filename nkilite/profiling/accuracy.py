@@ -1,7 +1,8 @@
 """How far a modelled latency may be off: from published measurements of kernels like it, by kind.
 
 measurements.json is what `python -m benchmarks calibration` found; a kind is how a program is scheduled and what bounds
-it. Where a kind has enough rows that no rule of the model was chosen with, the statement is about those alone.
+it. The statement is about the rows that no rule of the model was chosen with: those of the kind if they are enough,
+else all of them.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Accuracy(NamedTuple):
     """What is known of the error of one modelled latency.
 
     Attributes:
-        kind: of kernels, or "" where no like kernel was measured and the figures are those of all.
-        rows, held_out: measurements behind the figures, and whether the model's rules were chosen without them.
+        kind: of kernels, or "" where too few like it were held out and the figures are those of all.
+        rows: held-out measurements behind the figures.
         median: absolute error of half of them.
         low_us, high_us: what the measured latency is between, for 8 of 10 of them.
         warnings: what sets the kernel apart from those that were measured.
@@ -61,15 +62,13 @@ class Accuracy(NamedTuple):
 
     kind: str
     rows: int
-    held_out: bool
     median: float
     low_us: float
     high_us: float
     warnings: tuple[str, ...]
 
     def __str__(self) -> str:
-        which = "held-out" if self.held_out else "published (and seen: expect more of other kernels)"
-        text = f"{self.low_us:.4g} to {self.high_us:.4g} us expected; median error of {self.rows} {which} measurements"
+        text = f"{self.low_us:.4g} to {self.high_us:.4g} us expected; median error of {self.rows} held-out measurements"
         return "; ".join([f"{text} of {self.kind or 'all'} kernels {self.median:.0%}", *self.warnings])
 
 
@@ -88,14 +87,14 @@ def kind_of(managed: bool, latency_us: float, bound: str) -> str:
 def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str]) -> Accuracy:
     """The accuracy of a modelled latency of a kernel of this kind, whose instructions run on these engines."""
     table = measurements()
-    same = [m for m in table if m.kind == kind]
-    unseen = [m for m in same if m.held_out]
-    rows = unseen if len(unseen) >= _ENOUGH else same if len(same) >= _ENOUGH else list(table)
+    unseen = [m for m in table if m.held_out]
+    same = [m for m in unseen if m.kind == kind]
+    rows = same if len(same) >= _ENOUGH else unseen
     ratios = [m.measured_us / m.modelled_us for m in rows]
     low, high = np.percentile(ratios, _PERCENTILES)
     warnings = []
-    if rows != same and rows != unseen:
-        warnings.append(f"{len(same)} {kind} kernels were measured")
+    if rows is unseen:
+        warnings.append(f"{len(same)} of them are {kind}")
     if target not in {m.target for m in table}:
         warnings.append(f"no kernel was measured on {target}")
     shortest, longest = min(m.modelled_us for m in table), max(m.modelled_us for m in table)
@@ -104,6 +103,6 @@ def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str
     if "GpSimd" in engines:
         warnings.append("no measured kernel computes on GpSimd")
     return Accuracy(
-        kind if rows != list(table) else "", len(rows), rows == unseen and bool(unseen),
-        median(abs(m.error) for m in rows), latency_us * float(low), latency_us * float(high), tuple(warnings),
+        kind if rows is same else "", len(rows), median(abs(m.error) for m in rows), latency_us * float(low),
+        latency_us * float(high), tuple(warnings),
     )

@@ -80,7 +80,7 @@ def comparison(profiles: Sequence[Profile]) -> Table:
     for i, p in enumerate(profiles[1:], 1):
         latencies[i] += f"  {p.latency_us / first.latency_us - 1:+.1%}"
     table.add_row("latency", *latencies, style="bold")
-    table.add_row("8 of 10 measured like it", *(_interval(p) for p in profiles))
+    table.add_row("expected, 8 times of 10", *(_interval(p) for p in profiles))
     table.add_row("in a captured profile", *(time_text(p.captured_us) for p in profiles))
     for name, value in _ROWS:
         table.add_row(name, *(value(p) for p in profiles))
