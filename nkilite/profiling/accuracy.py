@@ -91,7 +91,8 @@ def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str
     same = [m for m in unseen if m.kind == kind]
     rows = same if len(same) >= _ENOUGH else unseen
     ratios = [m.measured_us / m.modelled_us for m in rows]
-    low, high = np.percentile(ratios, _PERCENTILES)
+    low = np.percentile(ratios, _PERCENTILES[0], method="lower")
+    high = np.percentile(ratios, _PERCENTILES[1], method="higher")
     warnings = []
     if rows is unseen:
         warnings.append(f"{len(same)} of them are {kind}")
