@@ -141,6 +141,7 @@ print(y.dtype, float(y.sum()))
 
 
 def test_both_dialects_and_the_stub_of_torch_xla(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
     (tmp_path / "program.py").write_text(BETA1)
     command = ("-m", "nkilite", "run")
     assert "No module named 'torch_xla'" in python(*command, "program.py", cwd=tmp_path, code=1)

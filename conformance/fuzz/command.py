@@ -41,6 +41,7 @@ class _Worker:
         theirs.close()
         self.left = list(seeds)
         self.since = time.monotonic()
+        self.ended = False
 
 
 def main(
@@ -66,7 +67,7 @@ def main(
             if found is not None:
                 counts[found.kind] += 1
                 _tell(found, counts, began)
-            if not worker.process.is_alive() and not worker.connection.poll():
+            if worker.ended:
                 workers.remove(worker)
                 if worker.left:
                     waiting.append(worker.left)
@@ -84,6 +85,7 @@ def _next(worker: _Worker) -> _Found | None:
     try:
         found: _Found = worker.connection.recv()
     except EOFError:
+        worker.ended = True
         worker.process.join()
         if not worker.left:
             return None
@@ -97,6 +99,7 @@ def _late(worker: _Worker) -> _Found | None:
     """A program that does not come to an end."""
     if not worker.left or time.monotonic() - worker.since < _PATIENCE * 10:
         return None
+    worker.ended = True
     worker.process.kill()
     worker.process.join()
     return _ended(worker, "it does not end")

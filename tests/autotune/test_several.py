@@ -193,5 +193,6 @@ def test_names(kernel, x) -> None:
     for names in ("trn2,", "trn2,trn2", "", ["gpu"], ()):
         with pytest.raises(UnknownObjective, match="(?s)is not one of .*each named once"):
             figures_named(names)
+    pytest.importorskip("cmaes", reason="cmaes is not installed")
     with pytest.raises(OneFigureOnly, match="(?s)cmaes.*one of tpe"):
         search(kernel, (x,), objective="trn2,sbuf", space=SPACE, sampler="cmaes", trials=5)

@@ -81,6 +81,7 @@ def said(app, *arguments: str, status: int = 0) -> str:
 
 
 def test_commands(folder: Path) -> None:
+    pytest.importorskip("plotly", reason="plotly is not installed")
     spec = "kernels_of_text.py:kernel"
     search = ("run", spec, "--shapes", "16x8:float32", "--param", "MODE=[/a],[bold]", "-d", "[b]/db", "--plots", "[b]")
     out = said(autotune_app, *search)

@@ -157,9 +157,9 @@ def name_of_the_old_dialect(x):
     nl.arange(128)  # here
 
 
-@mistake(UnknownName, "nki", "'simulate_kernel'", "nki.simulate")
-def name_of_the_old_package(x):
-    nki.simulate_kernel(x)  # here
+@mistake(UnknownName, "nki", "'simulat'", "simulate")
+def typo_in_a_name_of_nki(x):
+    nki.simulat(x)  # here
 
 
 @mistake(UnknownName, "tensor", "'reshpe'", "reshape")

@@ -32,7 +32,7 @@ def _load_all() -> None:
     for package in (nki, autotune):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             if not module.name.endswith("__main__"):
-                with suppress(ModuleNotFoundError):  # extras that are not installed
+                with suppress(ImportError):  # extras that are not installed
                     importlib.import_module(module.name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import html
 import json
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def test_representations_are_short_and_escaped() -> None:
 def test_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = nki.profile(doubled, X)
     profile.html(tmp_path / "report.html")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # as in no notebook
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
