@@ -166,7 +166,8 @@ def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarra
 @tensor_reduce.access
 def _(call: Signature) -> str:
     free = [f"f{i}" for i in range(1, call.data.ndim)]
-    if call.dst.ndim > 2 and call.dst.shape[1:] != call.data.shape[1 : call.axis[0]]:
+    into, of = ([n for n in dims if n > 1] for dims in (call.dst.shape[1:], call.data.shape[1 : call.axis[0]]))
+    if len(into) > 1 and into != of:
         return f"p: dst[p s] data[p {' '.join(free)}]"  # the same elements in other dimensions
     kept = " ".join(free[: call.axis[0] - 1])
     return f"p {kept}: dst[p {kept}] data[p {' '.join(free)}]"
