@@ -115,7 +115,9 @@ def test_a_worker_runs_what_it_was_told_to_alone(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpace, match="not an expression"):
         work(url, [KERNEL])
     stored(kernel=f"{evil}:slow")  # the same name elsewhere: the one that was named here is taken
-    assert work(url, [KERNEL]) == ("mine", 2)
+    study, tried = work(url, [KERNEL])
+    assert study == "mine"
+    assert tried in (2, 3, 4)  # PASSES=11, with either SHIFT, is rejected where this process's seed comes to it
     assert not ran.exists()
 
 
