@@ -29,15 +29,17 @@ Modules and packages, from the bottom up:
     cli/        the command line
 """
 
-from autotune import plots, triton
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+from autotune import triton
 from autotune.api import search, tune
 from autotune.database import Database
 from autotune.explore.study import Result, Study
 from autotune.lookup import use
 from autotune.measure.timing import Protocol
 from autotune.objective import Workload
-from autotune.shared.coordinator import distribute
-from autotune.shared.specification import Specification
 from autotune.space import Space, choice, integers, powers_of_two
 
 __all__ = [
@@ -58,3 +60,22 @@ __all__ = [
     "tune",
     "use",
 ]
+
+if _TYPE_CHECKING:
+    from autotune import plots
+    from autotune.shared.coordinator import distribute
+    from autotune.shared.specification import Specification
+else:  # a checker that sees it believes that every name exists
+    _ON_FIRST_USE = {
+        "plots": ("autotune.plots", None),
+        "distribute": ("autotune.shared.coordinator", "distribute"),
+        "Specification": ("autotune.shared.specification", "Specification"),
+    }
+
+    def __getattr__(name: str) -> _Any:
+        if name not in _ON_FIRST_USE:
+            raise AttributeError(f"module 'autotune' has no attribute {name!r}")
+        module, attribute = _ON_FIRST_USE[name]  # what launches and searches of one process do not need
+        loaded = _importlib.import_module(module)
+        found = globals()[name] = loaded if attribute is None else getattr(loaded, attribute)
+        return found

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -118,6 +117,8 @@ def cpu_level() -> str:
 @cache
 def versions() -> dict[str, str]:
     """Versions recorded with every trial, for people; Context.nkilite alone decides whether it still counts."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": ".".join(map(str, sys.version_info[:3])), "nkilite": nki.__version__}
     for package in ("llvmlite", "numpy", "optuna"):
         try:

@@ -5,8 +5,9 @@ each instruction. The modules nkilite.language, nkilite.isa, nkilite.typing and 
 names of the public nki package; `nkilite.compat.install()` lets kernels import them under those names.
 """
 
+import importlib as _importlib
 import typing as _typing
-from typing import NoReturn as _NoReturn
+from typing import Any as _Any
 
 from nkilite import collectives, errors, isa, language, typing
 from nkilite.dtypes import DType as dtype
@@ -14,8 +15,6 @@ from nkilite.frameworks import jax as _jax  # noqa: F401  kernels become what ja
 from nkilite.frameworks import torch as _torch  # noqa: F401
 from nkilite.language import NkiTensor as tensor
 from nkilite.machine.target import target_identity, target_names
-from nkilite.profiling.benchmark import benchmark
-from nkilite.profiling.profile import profile
 from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.former import baremetal, simulate_kernel
 from nkilite.runtime.kernel import Kernel, jit, program_digest, simulate
@@ -48,9 +47,16 @@ __all__ = [
     "typing",
 ]
 
-if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
+if _typing.TYPE_CHECKING:
+    from nkilite.profiling.benchmark import benchmark
+    from nkilite.profiling.profile import profile
+else:  # a checker that sees it believes that every name exists
+    _ON_FIRST_USE = {"benchmark": "nkilite.profiling.benchmark", "profile": "nkilite.profiling.profile"}
 
-    def __getattr__(name: str) -> _NoReturn:
+    def __getattr__(name: str) -> _Any:
+        if name in _ON_FIRST_USE:  # what launches do not need
+            found = globals()[name] = getattr(_importlib.import_module(_ON_FIRST_USE[name]), name)
+            return found
         if name.startswith("__"):
             raise AttributeError(name)
         raise _unknown_name("nki", "nki", name, __all__, {})

@@ -11,7 +11,7 @@ from autotune.cli.joining import STORAGE_HELP, dashboard, proxy, worker
 from autotune.cli.present import Bar, console, show_comparison, show_database, show_files, show_result
 from autotune.database import DEFAULT_PATH, Database, open_any
 from autotune.errors import InvalidDatabase
-from autotune.explore.samplers import NAMES, require
+from autotune.explore.offered import NAMES, require
 from autotune.explore.study import TRIALS
 from autotune.figures import CHIPS
 from autotune.measure.timing import Protocol

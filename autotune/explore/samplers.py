@@ -6,7 +6,6 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -14,8 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import TrialState, create_trial
 
 from autotune.context import canonical
-from autotune.errors import MissingExtra, OneFigureOnly, UnknownSampler
 from autotune.explore import pareto
+from autotune.explore.offered import require
 from autotune.space import Configuration, Parameter, Space
 
 REPEATS = 1  # suggestions of known configurations taken before the neighbourhood of the best is searched instead
@@ -49,25 +48,6 @@ SAMPLERS: dict[str, Callable[[int, int, bool], optuna.samplers.BaseSampler]] = {
     ),
     "qmc": lambda seed, startup, conditional: optuna.samplers.QMCSampler(seed=seed, scramble=True),
 }
-BRUTE_FORCE = "grid"
-OF_ONE_FIGURE = ("cmaes",)
-_MODULES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy")}  # what the extra of a sampler's name installs
-NAMES = (*SAMPLERS, BRUTE_FORCE)
-
-
-def require(sampler: str, figures: int = 1) -> None:
-    """Check that a sampler exists, is installed and searches for so many figures.
-
-    Raises:
-        UnknownSampler, MissingExtra, OneFigureOnly.
-    """
-    if sampler not in NAMES:
-        raise UnknownSampler(found=sampler, choices=", ".join(NAMES))
-    for name in _MODULES.get(sampler, ()):
-        if find_spec(name) is None:
-            raise MissingExtra(extra=sampler, what=f"sampler {sampler!r}", problem=f"no module named {name!r}")
-    if figures > 1 and sampler in OF_ONE_FIGURE:
-        raise OneFigureOnly(sampler=sampler, choices=", ".join(n for n in NAMES if n not in OF_ONE_FIGURE))
 
 
 class Suggester:
@@ -177,26 +157,6 @@ class Suggester:
         if self._remaining is None:
             self._remaining = iter(self.space)
         return next((c for c in self._remaining if canonical(c) not in self._seen), None)
-
-
-class BruteForce:
-    """Every configuration of the space, in its order."""
-
-    def __init__(self, space: Space) -> None:
-        self._remaining = iter(space)
-        self._seen: set[str] = set()
-
-    def ask(self) -> Configuration | None:
-        """The next configuration; None after the last."""
-        return next((c for c in self._remaining if canonical(c) not in self._seen), None)
-
-    def see(self, configuration: Configuration) -> None:
-        """Do not suggest a configuration that somebody else tries."""
-        self._seen.add(canonical(configuration))
-
-    def tell(self, configuration: Configuration, values: tuple[float, ...] | None) -> None:
-        """Learns only that this one is done."""
-        self._seen.add(canonical(configuration))
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

@@ -6,19 +6,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.context import Context, canonical
 from autotune.database import Choice, Database, Point, Trial
 from autotune.errors import NothingLegal
 from autotune.explore import pareto
+from autotune.explore.exhaustive import BruteForce
+from autotune.explore.offered import BRUTE_FORCE, require
 from autotune.explore.opening import opening
-from autotune.explore.samplers import BRUTE_FORCE, BruteForce, Suggester, require
 from autotune.figures import CPU
 from autotune.objective import Candidate, Objective, Verdict, Workload
 from autotune.outcome import Outcome, Reason, Rejections, rejection
 from autotune.space import Configuration, Space, infer
 from nkilite.notebook import preformatted
+
+if TYPE_CHECKING:
+    from autotune.explore.samplers import Suggester
 
 TRIALS = 100
 REJECTIONS = 200  # new ones a study ends after, and as many more as
@@ -162,6 +166,8 @@ class Study:
             small = sum(1 for _ in islice(legal, self.trials + 1)) <= self.trials
         if small or self.sampler == BRUTE_FORCE:
             return BruteForce(self._space)
+        from autotune.explore.samplers import Suggester  # and optuna, half of what importing autotune would take
+
         return Suggester(self._space, self.sampler, self.seed, self.trials, len(self.objective.figures))
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 from autotune import children
 from autotune.errors import NotImportable
-from autotune.measure.measuring import Load
+from autotune.measure.requests import Load
 from nkilite.errors import NkiError
 
 _PROGRAM = "from autotune.measure.measuring import main; main()"  # not -m: its classes must be those it is sent

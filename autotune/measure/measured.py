@@ -16,7 +16,7 @@ from autotune.errors import ReferenceFailed
 from autotune.figures import CPU, CPU_MEASURED, Figure, geometric_mean
 from autotune.measure import turnstile
 from autotune.measure.isolation import Crashed, Measurer, TimedOut, address, start_all
-from autotune.measure.measuring import Expect, Interleave, Judge, Load, Measure
+from autotune.measure.requests import Expect, Interleave, Judge, Load, Measure
 from autotune.measure.timing import Protocol, Spread, indistinct, paired_ratio
 from autotune.objective import Candidate, Verdict, Workload, current_target, preference
 from autotune.outcome import Outcome, Reason

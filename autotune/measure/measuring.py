@@ -11,7 +11,6 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,59 +21,13 @@ from autotune.context import canonical
 from autotune.errors import NestedSearch
 from autotune.figures import ERROR
 from autotune.measure import correctness
+from autotune.measure.requests import Expect, Interleave, Judge, Load, Measure
 from autotune.measure.timing import Protocol, Spread
 from autotune.objective import Workload
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration
 from nkilite.cli.specs import load_kernel
 from nkilite.testing import MismatchError
-
-
-@dataclass(frozen=True)
-class Load:
-    """Take on a workload: `arrays` are the arguments by name, `expected` its reference's results, or None."""
-
-    kernel: str
-    arguments: dict[str, Any]
-    expected: tuple[np.ndarray, ...] | None
-    reduction: int
-    overrides: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Time a configuration of workload `index` that was judged and kept; answered with an Outcome."""
-
-    index: int
-    configuration: Configuration
-    incumbent: float | None
-    protocol: Protocol
-
-
-@dataclass(frozen=True)
-class Judge:
-    """Trace, compile and check a configuration of workload `index`; answered with an Outcome, its value the error."""
-
-    index: int
-    configuration: Configuration
-    keep: bool  # to be measured later
-
-
-@dataclass(frozen=True)
-class Expect:
-    """Make the results of this configuration of workload `index` the expected ones; answered with an Outcome."""
-
-    index: int
-    configuration: Configuration
-
-
-@dataclass(frozen=True)
-class Interleave:
-    """Time configurations of all workloads in rounds; answered with samples[configuration][workload][round]."""
-
-    configurations: tuple[Configuration, ...]
-    protocol: Protocol
-    seed: int
 
 
 class Subject:

@@ -7,9 +7,8 @@ import functools
 import platform
 from dataclasses import dataclass, replace
 
-import llvmlite.binding as llvm
-
 from nkilite import knobs
+from nkilite.codegen import llvm
 from nkilite.errors import ArgumentError
 
 LINE = 64  # bytes of a cache line

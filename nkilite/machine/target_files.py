@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nkilite.dtypes import ALL
@@ -56,8 +57,9 @@ def loaded(name: str) -> Target | None:
 def shipped() -> dict[str, Target]:
     """The targets that come with nkilite by name: older generations first, and before what inherits from them."""
     found = []
-    for path in _SHIPPED.glob("*.toml"):
-        chain = _chain(str(path))
+    tables = {str(path): _table(str(path)) for path in _SHIPPED.glob("*.toml")}
+    for path in tables:
+        chain = _chain(path, tables)
         found.append((_build(chain), len(chain)))
     return {target.name: target for target, _ in sorted(found, key=lambda f: (f[0].generation, f[1], f[0].name))}
 
@@ -92,13 +94,15 @@ def _looks(path: str) -> tuple:
     return path, status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _chain(path: str) -> list[tuple[str, dict[str, Any]]]:
-    """The tables of a file and of those it inherits from, the file itself first."""
+def _chain(
+    path: str, known: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> list[tuple[str, dict[str, Any]]]:
+    """The tables of a file and of those it inherits from, the file itself first; `known` need not be read."""
     chain: list[tuple[str, dict[str, Any]]] = []
     while True:
-        if path in [known for known, _ in chain]:
+        if path in [file for file, _ in chain]:
             raise _invalid(path, "inherits from itself", "inherit from another target")
-        table = _table(path)
+        table = known.get(path) or _table(path)
         chain.append((path, table))
         base = table.get("inherits")
         if base is None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from nkilite.native import stack, threads
 from nkilite.native.executable import Executable, receive
 from nkilite.native.image import Image
 from nkilite.native.workspace import address
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 
 def launchable(executables: Sequence[Executable]) -> Executable | Cores:
@@ -178,6 +181,8 @@ def _crew() -> ThreadPoolExecutor:
     """Threads for the cores of all launches of this process; a launch never waits for one to begin another."""
     global _pool
     if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # launches on one core do without
+
         _pool = ThreadPoolExecutor(threads.MOST, thread_name_prefix="nkilite core")
     return _pool
 

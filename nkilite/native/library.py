@@ -7,9 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import llvmlite
-import llvmlite.binding as llvm
-
+from nkilite.codegen import llvm
 from nkilite.codegen.host import Host
 from nkilite.native import stack
 from nkilite.native.cache import FORMAT, OBJECTS, Store, store
@@ -35,8 +33,7 @@ class Library:
     def __init__(self, host: Host) -> None:
         self._machine = target_machine(host)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
-        compiler = ".".join(map(str, llvm.llvm_version_info))
-        self._made_by = f"{FORMAT} {llvmlite.__version__} {compiler} {self._machine.triple} {host.cpu} {host.features}"
+        self._made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
 

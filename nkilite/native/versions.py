@@ -8,10 +8,10 @@ import os
 import sys
 import time
 
-import llvmlite
-import llvmlite.binding as llvm
 import ml_dtypes
 import numpy as np
+
+from nkilite.codegen import llvm
 
 _IMPORTED = time.time_ns()
 _MARGIN = 10**9  # nanoseconds that importing nkilite takes at most
@@ -38,6 +38,5 @@ def versions() -> str | None:
                 found.update(content)
     if latest > _IMPORTED - _MARGIN:
         return None
-    compiler = ".".join(map(str, llvm.llvm_version_info))
-    libraries = np.__version__, ml_dtypes.__version__, llvmlite.__version__, compiler
+    libraries = np.__version__, ml_dtypes.__version__, llvm.versions()
     return " ".join((found.hexdigest(), str(sys.implementation.cache_tag), *libraries))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
 from typing import Any
 
 from nkilite import knobs
@@ -55,6 +54,8 @@ def _current() -> Lookup | None:
     if _lookup is _NOT_LOADED:
         path, found = knobs.tuned(), None
         if path:
+            from importlib.metadata import entry_points  # as long to import as tracing a kernel takes
+
             tuners = list(entry_points(group=ENTRY_POINT))
             if not tuners:
                 raise NoTuner(path=path)

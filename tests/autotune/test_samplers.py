@@ -11,6 +11,7 @@ import pytest
 from autotune import Space, choice
 from autotune.context import canonical
 from autotune.errors import MissingExtra
+from autotune.explore.offered import MODULES
 from autotune.explore.samplers import SAMPLERS, Suggester
 
 SPACE = Space({
@@ -80,9 +81,10 @@ def test_gaussian_process_takes_one_figure_or_several() -> None:
 
 
 def test_what_a_sampler_needs_is_named(monkeypatch) -> None:
-    monkeypatch.setattr("autotune.explore.samplers.find_spec", lambda name: None)
+    monkeypatch.setattr("autotune.explore.offered.find_spec", lambda name: None)
     for sampler in ("cmaes", "gp"):
         with pytest.raises(MissingExtra, match=rf"nkilite\[{sampler}\]"):
             Suggester(SPACE, sampler, 0, 10)
+    assert SAMPLERS.keys() == MODULES.keys()
     for sampler in SAMPLERS.keys() - {"cmaes", "gp"}:
         Suggester(SPACE, sampler, 0, 10)
