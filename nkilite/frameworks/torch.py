@@ -91,7 +91,18 @@ def call_in_graph(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 def _node(number: int, args: tuple, kwargs: dict[str, Any]) -> Any:
     """What the node does, also while torch runs it on fake tensors."""
-    return call(numbered[number], args, kwargs)
+    return call(numbered[number], _thawed(args), _thawed(kwargs))
+
+
+def _thawed(value: Any) -> Any:
+    """A nesting of containers without those of graphs, which refuse to be changed."""
+    frozen = sys.modules["torch.fx.immutable_collections"]
+    kind = type(value)
+    if kind in (dict, frozen.immutable_dict):
+        return {name: _thawed(item) for name, item in value.items()}
+    if kind in (list, frozen.immutable_list):
+        return [_thawed(item) for item in value]
+    return tuple(map(_thawed, value)) if kind is tuple else value
 
 
 def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
