@@ -79,7 +79,16 @@ def _filled(template: str, fields: Mapping[str, Any]) -> str:
     try:
         return template.format(**fields)
     except Exception:
-        return template.format(**{name: describe(value) for name, value in fields.items()})
+        return template.format(**{name: _shown(value) for name, value in fields.items()})
+
+
+def _shown(value: Any) -> Any:
+    """A value, or what it is if it has no text."""
+    try:
+        str(value)
+    except Exception:
+        return describe(value)
+    return value
 
 
 def _restored(kind: type[_Error], args: tuple[Any, ...], state: Mapping[str, Any]) -> _Error:
@@ -177,6 +186,11 @@ class NotAnArray(ArgumentError, TypeError):
 class InvalidCall(ArgumentError, TypeError):
     template = "{function}() {problem}."
     remedy = "its signature is {function}{signature}."
+
+
+class NumberTooLarge(ArgumentError, OverflowError):
+    template = "a number is beyond all that sizes, indices and strides can be ({problem})."
+    remedy = "give numbers that fit 64 bits."
 
 
 class InvalidSchedule(ArgumentError, ValueError):

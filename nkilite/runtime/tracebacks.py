@@ -10,12 +10,13 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from nkilite import isa, language
-from nkilite.errors import InternalError, InvalidCall, KernelRecursion, NkiError
+from nkilite.errors import InternalError, InvalidCall, KernelRecursion, NkiError, NumberTooLarge
 from nkilite.location import UNKNOWN, Location, is_internal
 from nkilite.trace.tensor import NkiTensor
 
 # What nkilite calls: an exception from there, under one of our frames, is ours.
 _LIBRARIES = {"numpy", "ml_dtypes", "llvmlite", *sys.stdlib_module_names} - {"__main__"}
+_OF_SIZE = re.compile(r"Exceeds the limit .* for integer string conversion|Maximum allowed dimension exceeded")
 _BINDING = re.compile(r"([\w.]+)\(\) ((?:got|missing|takes) .*)", re.DOTALL)
 
 
@@ -38,10 +39,17 @@ def presented(error: Exception, kernel: str) -> Exception:
         shown = error
     else:
         where = _location(users[-1]) if users else UNKNOWN
+        if _is_of_size(error):
+            return NumberTooLarge(problem=error, location=where).with_traceback(_linked(users))
         shown = InternalError(type=type(error).__name__, message=error, location=where)
         shown.__cause__ = error
         return shown
     return shown.with_traceback(_linked(users))
+
+
+def _is_of_size(error: Exception) -> bool:
+    """Whether Python or NumPy refuse an integer because of its size: one that a user gave, for ours are small."""
+    return isinstance(error, OverflowError) or isinstance(error, ValueError) and _OF_SIZE.match(str(error)) is not None
 
 
 def _frames(error: BaseException) -> list[TracebackType]:

@@ -18,6 +18,7 @@ from nkilite.errors import (
     InvalidOperand,
     NkiError,
     NotAnArray,
+    NumberTooLarge,
     TensorAsNumber,
     TensorOperator,
     UnsupportedArgument,
@@ -104,6 +105,26 @@ def formatted(x):
 @mistake(TensorOperator, "no operator np.add")
 def summed_by_numpy(x):
     np.sum(sbuf())  # here
+
+
+@mistake(NumberTooLarge, "fit 64 bits")
+def bound_of_many_digits(x):
+    nisa.memset(sbuf()[0 : 10**5000], 0)  # here
+
+
+@mistake(NumberTooLarge, "fit 64 bits")
+def shape_of_many_digits(x):
+    nl.ndarray((64, 10**5000), dtype=nl.float32, buffer=nl.sbuf)  # here
+
+
+@mistake(NumberTooLarge, "fit 64 bits")
+def pattern_of_many_digits(x):
+    nisa.memset(sbuf().ap([[32, 10**5000], [1, 32]]), 0)  # here
+
+
+@mistake(InvalidOperand, "nisa.iota: channel_multiplier or a step is int 0x", "expected an int32")
+def step_of_many_digits(x):
+    nisa.iota(sbuf(dtype=nl.int32), [[10**5000, 32]], offset=0)  # here
 
 
 @mistake(InvalidOperand, "0x1000", "float64 holds")
