@@ -40,7 +40,7 @@ def _parts(program: Program, lines: bool) -> Iterator[str | bytes]:
     yield repr(program.count)
     yield _code(program, lines)
     yield np.array(program.constants, np.float64).tobytes()
-    yield repr([[b.id for b in program.inputs], [b.id for b in program.outputs]])
+    yield repr([[b.id for b in program.inputs], [b.id for b in program.outputs], sorted(program.fresh)])
     yield repr([_buffer(b) for b in program.buffers])
     yield from (b.data.tobytes() for b in program.buffers if b.data is not None)
     yield repr([sorted(program.open_engines), sorted(program.dependencies), sorted(program.names.items())])

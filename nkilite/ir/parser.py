@@ -69,7 +69,10 @@ class _Parser:
         elif body.startswith("buffer "):
             self._buffer(body, location)
         elif body.startswith("output "):
-            self.program.outputs.append(self._buffers[body.removeprefix("output %")])
+            name = body.removeprefix("output %")
+            if name.endswith(" fresh"):
+                self.program.fresh |= {len(self.program.outputs)}
+            self.program.outputs.append(self._buffers[name.removesuffix(" fresh")])
         else:
             self._instruction(body, location)
 

@@ -50,8 +50,8 @@ def _lines(program: Program) -> Iterator[str]:
         yield f'file {short} = "{file}"'
     for buffer in program.buffers:
         yield printer.buffer(buffer)
-    for buffer in program.outputs:
-        yield f"output {printer.reference(buffer)}"
+    for place, buffer in enumerate(program.outputs):
+        yield f"output {printer.reference(buffer)}{' fresh' if place in program.fresh else ''}"
     after: dict[int, list[int]] = {}
     for consumer, producer in program.dependencies:
         after.setdefault(consumer, []).append(producer)

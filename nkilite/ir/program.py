@@ -183,6 +183,7 @@ class Program:
         self.addresses: dict[int, tuple[int, int]] = {}  # chip address by buffer id, set by the allocation pass
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
+        self.fresh: frozenset[int] = frozenset()  # outputs, by place, that a launch on several cores fills first
         self.panels: dict[int, Feed] = {}  # by buffer id, for tiles that can lie in panels on the CPU
         self.groups: list[Group] = []  # disjoint and in order, set by the last passes
         self.uniform: frozenset[int] = frozenset()  # ids of tiles whose partitions all hold the same

@@ -29,12 +29,14 @@ class HbmArray(NamedTuple):
         slot: its place among the bases.
         dtype: name of the element type.
         written: for an input, the first line that writes it.
+        fresh: for an output, whether a launch fills it with bytes of 255 before its cores begin.
     """
 
     slot: int
     shape: tuple[int, ...]
     dtype: str
     written: Location | None = None
+    fresh: bool = False
 
     @property
     def bytes(self) -> int:
@@ -114,7 +116,10 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
         name=program.name, level=level, lowered=lowered, arena_bytes=placement.arena_bytes,
         bases=1 + len(placement.external),
         inputs=tuple(HbmArray(slots[b.id], b.shape, str(b.dtype), written.get(b.id)) for b in program.inputs),
-        outputs=tuple(HbmArray(slots[b.id], b.shape, str(b.dtype)) for b in program.outputs),
+        outputs=tuple(
+            HbmArray(slots[b.id], b.shape, str(b.dtype), fresh=place in program.fresh)
+            for place, b in enumerate(program.outputs)
+        ),
         internal=tuple(internal), constants=tuple(constants),
         registers=tuple(
             (placement.buffers[b.id].offset, b.size_bytes)

@@ -16,10 +16,9 @@ from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.loops import Loop, carrying, enclosing, loops
 from nkilite.ir.program import IMMEDIATE, Operand, Program
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import FRESH, Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.passes.splice import splice
 
-_FILL = 0xFF  # NaN in every float dtype
 _FILLED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
 
@@ -37,7 +36,8 @@ class FillUnwritten:
 
     Writes whose place or number only the device knows are not counted: those through runtime indices, and in loops
     that may not run at all. A tile with an explicit address is filled when the program begins, because others may have
-    written its memory later. What several cores share is left alone.
+    written its memory later. What several cores share is filled by their launch
+    (`nkilite.ir.shared_writes`).
     """
 
     def run(self, program: Program) -> Program:
@@ -151,10 +151,10 @@ def _filling(program: Program, buffer: Buffer) -> list[int]:
     if buffer.region.on_chip:
         shape = buffer.partitions, buffer.partition_bytes
         arguments = {"dst": ViewType.dense(buffer.region, dtypes.uint8, shape), "value": IMMEDIATE, "engine": None}
-        return [_signature(program, "memset", arguments), where, buffer.id, 0, program.constant_id(float(_FILL))]
+        return [_signature(program, "memset", arguments), where, buffer.id, 0, program.constant_id(float(FRESH))]
     flat = (buffer.size_bytes,)
     source = program.add_buffer(
-        MemoryRegion.shared_hbm, (1,), dtypes.uint8, kind=BufferKind.constant, data=np.array([_FILL], np.uint8),
+        MemoryRegion.shared_hbm, (1,), dtypes.uint8, kind=BufferKind.constant, data=np.array([FRESH], np.uint8),
     )
     arguments = {
         "dst": ViewType.dense(buffer.region, dtypes.uint8, flat),

@@ -49,7 +49,9 @@ def presented(error: Exception, kernel: str) -> Exception:
 
 def _is_of_size(error: Exception) -> bool:
     """Whether Python or NumPy refuse an integer because of its size: one that a user gave, for ours are small."""
-    return isinstance(error, OverflowError) or isinstance(error, ValueError) and _OF_SIZE.match(str(error)) is not None
+    if isinstance(error, ValueError):
+        return _OF_SIZE.match(str(error)) is not None
+    return isinstance(error, OverflowError)
 
 
 def _frames(error: BaseException) -> list[TracebackType]:

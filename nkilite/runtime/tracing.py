@@ -10,6 +10,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.dtypes import from_numpy
 from nkilite.ir.program import Program
+from nkilite.ir.shared_writes import follow_shared
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.ir.unwritten import check_written, report
 from nkilite.machine.target import get_target
@@ -59,6 +60,7 @@ def trace(kernel: Kernel, arguments: Arguments) -> Traced:
         found.programs.append(builder.program)
         found.returned.append(returned)
     join(found.programs, found.returned, kernel.__name__, kernel.location)
+    follow_shared(found.programs)
     check_written(found.programs, returned_views(found.returned[0]), kernel.__name__)
     merge(found.programs, arguments.same)
     return found
@@ -97,6 +99,7 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
     join(programs, returned, kernel.__name__, kernel.location)
     for builder in builders:
         report(builder.program, builder.suspects)
+    follow_shared(programs)
     check_written(programs, returned_views(returned[0]), kernel.__name__)
     program = programs[0]
     arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]

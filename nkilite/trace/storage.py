@@ -1,7 +1,7 @@
 """NumPy memory behind tensors while a kernel is simulated, and reading and writing views of it.
 
 Tiles with an explicit address share one array per memory, so that tiles aliased by address alias here too; every
-other buffer has an array of its own. Fresh memory is filled with 0xFF bytes, which is NaN in every float type.
+other buffer has an array of its own. Fresh memory is filled with `FRESH` bytes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import numpy as np
 
 from nkilite.dtypes import Elements, cast
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
+from nkilite.ir.types import FRESH, Buffer, IndirectKind, MemoryRegion, ViewType
 
 if TYPE_CHECKING:
     from nkilite.trace.tensor import NkiTensor
-
-FRESH = 0xFF
 
 
 class Placement(NamedTuple):
