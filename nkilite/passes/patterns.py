@@ -1,57 +1,78 @@
-"""What repeated runs of instructions have in common: the same instructions, on buffers that are related alike."""
+"""What repeated runs of instructions have in common: the same instructions, on memory that is related alike."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from operator import sub
 
+import numpy as np
+
+from nkilite.ir.accesses import Spaces
+from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program
-from nkilite.passes.rows import Rows, RowShape
+from nkilite.passes.rows import RowShape
+
+_NEVER = 1 << 60  # accesses back to one that there is not
 
 
 class Patterns:
     """Finds the patterns of runs in the words of a program.
 
-    Runs of the same pattern touch memory alike: what may be done with the rows of one may be done with another's.
+    Runs of the same pattern touch memory alike: what may be done with the rows of one may be done with another's. For
+    each access, the pattern says how many accesses ago its buffer and its space were touched within the run, and how
+    far from there it is. So it does not depend on where the buffers are.
     """
 
-    def __init__(self, program: Program, rows: Rows, shapes: Sequence[RowShape | None]) -> None:
-        self._code = program.code
-        self._widths = [s.n_words for s in program.signatures]
-        self._shapes = shapes
-        kinds: dict[Hashable, int] = {}
-        facts = [(rows.fact(b.id), b.id in program.panels) for b in program.buffers]
-        self._kinds = [kinds.setdefault(fact, len(kinds)) for fact in facts]
-        # Only differences of offsets matter, but for partitions and where buffers may be the same memory.
-        self._movable = [rows.apart(b.id) and not b.region.on_chip for b in program.buffers]
-        self._positions: dict[tuple[int, ...], list[int]] = {}
+    def __init__(self, program: Program, shapes: Sequence[RowShape | None]) -> None:
+        columns, spaces = Columns(program), Spaces(program)
+        code, counts = columns.code, np.array([len(s.operands) if s else 0 for s in shapes], np.int64)
+        ends = np.cumsum(counts[columns.ids])
+        words = np.empty(ends[-1] if len(ends) else 0, np.int64)
+        for signature, rows, starts in columns.uses():
+            for i, operand in enumerate(_operands(shapes[signature.id])):
+                words[ends[rows] - counts[signature.id] + i] = starts + operand
+        self._first = [0, *ends.tolist()]
+        self.touched = code[words]
+        line = spaces.line(self.touched, code[words + 1])
+        self._kinds = _kinds(program, spaces)[self.touched]
+        self._back = _back(self.touched)
+        self._near, self._shift = self._back, line
+        if not np.array_equal(spaces.space, np.arange(len(program.buffers))):
+            self._near = _back(spaces.space[self.touched])
+        again = np.flatnonzero(self._near < _NEVER)
+        self._shift = np.zeros(len(line), np.int64)
+        self._shift[again] = line[again] - line[again - self._near[again]]
+        self._count = np.arange(len(line))
 
-    def of(self, signatures: tuple[int, ...], start: int) -> tuple[tuple[int, ...], Hashable]:
-        """The buffers that instructions from a word position on touch, as they are met first, and the pattern."""
-        positions = self._positions.get(signatures)
-        if positions is None:
-            positions = self._positions[signatures] = self._operands(signatures)
-        code = self._code
-        touched = [code[start + at] for at in positions]
-        offsets = [code[start + at + 1] for at in positions]
-        bases: dict[int, int] = {}
-        for buffer, offset in zip(touched, offsets, strict=True):
-            if buffer not in bases:
-                bases[buffer] = offset if self._movable[buffer] else 0
-        numbers = {buffer: number for number, buffer in enumerate(bases)}
-        pattern = (
-            signatures, tuple(map(numbers.__getitem__, touched)),
-            tuple(map(sub, offsets, map(bases.__getitem__, touched))), tuple(map(self._kinds.__getitem__, bases)),
-        )
-        return tuple(bases), pattern
+    def accesses(self, first: int, size: int) -> slice:
+        """Those of so many instructions, counted over the program."""
+        return slice(self._first[first], self._first[first + size])
 
-    def _operands(self, signatures: tuple[int, ...]) -> list[int]:
-        """Words of the operands of consecutive instructions, from the first one's on."""
-        positions = []
-        start = 0
-        for signature in signatures:
-            shape = self._shapes[signature]
-            assert shape is not None
-            positions += [start + operand.word for operand in shape.operands]
-            start += self._widths[signature]
-        return positions
+    def of(self, first: int, size: int) -> Hashable:
+        """The pattern of so many instructions of known signatures."""
+        where = self.accesses(first, size)
+        back, near, position = self._back[where], self._near[where], self._count[: where.stop - where.start]
+        known, inside = back <= position, near <= position
+        alike = (back * known, near * inside, self._shift[where] * inside, self._kinds[where])
+        return b"".join([a.tobytes() for a in alike])
+
+
+def _operands(shape: RowShape | None) -> list[int]:
+    return [o.word for o in shape.operands] if shape else []
+
+
+def _kinds(program: Program, spaces: Spaces) -> np.ndarray:
+    """A number for each buffer, equal for those of which accesses by equal words are alike."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([
+        numbers.setdefault((row, space != b.id, b.id in program.uniform, b.id in program.panels), len(numbers))
+        for b, row, space in zip(program.buffers, spaces.row.tolist(), spaces.space.tolist(), strict=True)
+    ], np.int64)
+
+
+def _back(values: np.ndarray) -> np.ndarray:
+    """How many entries ago each value was there before."""
+    order = np.argsort(values, kind="stable")
+    found = np.full(len(values), _NEVER, np.int64)
+    again = np.flatnonzero(values[order[1:]] == values[order[:-1]])
+    found[order[again + 1]] = order[again + 1] - order[again]
+    return found

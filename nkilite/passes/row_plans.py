@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
+import numpy as np
+
 from nkilite.ir.columns import Columns
 from nkilite.ir.group import PARTS, Accumulation, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.ir.panels import WIDTH
@@ -38,30 +40,31 @@ class Planner:
         ]
         # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
         self._panels = any(isinstance(g.plan, Accumulation) and g.plan.by_rows for g in program.groups)
-        # Private buffers are known by the order in which a run meets buffers.
+        first, last = (np.array(times, np.int64) for times in self._lifetimes)
+        self._first, self._last = np.where(self._scratchable, first, -1), last
+        self._hbm = np.array(self._large) + 2 * np.array(self._never_read)
+        # Private buffers are known by an access of the run that touches them.
         self._plans: dict[Hashable, tuple[RowPlan, list[int]] | None] = {}
 
     def group(self, run: Run) -> Group | None:
         """The group of a run, or None if its instructions are better off on their own."""
-        key = run.pattern, tuple([self._fate(buffer, run) for buffer in run.buffers])
+        touched = run.touched
+        key = run.pattern, self._fates(touched, run)
         if key not in self._plans:
             self._plans[key] = None
             if sum(s.bytes for s in run.shapes) * run.rows >= (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
                 plan, private = self._plan(run)
-                self._plans[key] = plan, [run.buffers.index(b) for b in private]
+                self._plans[key] = plan, [touched.tolist().index(b) for b in private]
         found = self._plans[key]
         if found is None:
             return None
         plan, numbers = found
-        return Group(run.first, len(run.signatures), plan, tuple([run.buffers[n] for n in numbers]))
+        return Group(run.first, len(run.signatures), plan, tuple(touched[numbers].tolist()))
 
-    def _fate(self, buffer: int, run: Run) -> tuple[bool, ...]:
+    def _fates(self, touched: np.ndarray, run: Run) -> bytes:
         """What a plan depends on beside the pattern of the run."""
-        inside = (
-            self._lifetimes.first[buffer] >= run.first
-            and self._lifetimes.last[buffer] < run.first + len(run.signatures)
-        )
-        return self._large[buffer], self._never_read[buffer], inside and self._scratchable[buffer]
+        inside = (self._first[touched] >= run.first) & (self._last[touched] < run.first + len(run.signatures))
+        return (self._hbm[touched] + 4 * inside).tobytes()
 
     def _plan(self, run: Run) -> tuple[RowPlan, tuple[int, ...]]:
         """How a run is written, and the buffers that need no memory."""

@@ -5,7 +5,6 @@ A row is what position i of dimension 0 reaches: a partition on chip, a stretch 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import NamedTuple
 
 from nkilite.ir import regions
@@ -136,14 +135,6 @@ class Rows:
             _FIXED[b.region] if b.address is not None and b.region in _FIXED else b.id for b in program.buffers
         ]
         self._addresses = [b.address or (0, 0) for b in program.buffers]
-
-    def fact(self, buffer: int) -> Hashable:
-        """Equal for buffers of which accesses by equal words are alike."""
-        return self._bytes[buffer], min(self._spaces[buffer], 0), self._addresses[buffer], buffer in self._uniform
-
-    def apart(self, buffer: int) -> bool:
-        """Whether a buffer is memory of its own."""
-        return self._spaces[buffer] >= 0
 
     def accesses(self, shape: RowShape, member: int, start: int) -> list[Access]:
         """What the instruction at a word position touches, as a member of a group."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+
+import numpy as np
 
 from nkilite.ir.program import Program
 from nkilite.passes.patterns import Patterns
@@ -15,7 +16,7 @@ from nkilite.passes.rows import Access, Rows, RowShape, keep_to_rows, row_shape
 
 _ROW_LIMIT = 512 << 10  # bytes of a block with the fewest rows a run is efficient with
 _LONGEST = 64  # members
-_REMEMBERED = 4  # runs that begin alike: inner loops have an iteration before, between and after the others
+_REMEMBERED = 8  # series of signatures that begin alike
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,16 @@ class Run:
             for member, (shape, start) in enumerate(zip(self.shapes, self.starts, strict=True))
         )
 
+    @property
+    def touched(self) -> np.ndarray:
+        """The buffer of every access, in order."""
+        patterns = self.finder.patterns
+        return patterns.touched[patterns.accesses(self.first, len(self.signatures))]
+
     @cached_property
-    def _pattern(self) -> tuple[tuple[int, ...], Hashable]:
-        return self.finder.patterns.of(self.signatures, self.starts[0])
-
-    @property
-    def buffers(self) -> tuple[int, ...]:
-        """Those it touches, in the order in which it meets them."""
-        return self._pattern[0]
-
-    @property
     def pattern(self) -> Hashable:
         """Equal for runs that are legal alike."""
-        return self._pattern[1]
+        return self.signatures, self.finder.patterns.of(self.first, len(self.signatures))
 
     def part(self, begin: int, end: int) -> Run:
         return Run(self.first + begin, self.signatures[begin:end], self.starts[begin:end], self.finder)
@@ -76,7 +74,7 @@ class Finder:
     def __init__(self, program: Program) -> None:
         self.reader = Rows(program)
         self._shapes = [row_shape(s) for s in program.signatures]
-        self.patterns = Patterns(program, self.reader, self._shapes)
+        self.patterns = Patterns(program, self._shapes)
         self._loads = [moves(shape, True) for shape in self._shapes]
         self._stores = [moves(shape, False) for shape in self._shapes]
         self._panels = program.panels
@@ -95,42 +93,40 @@ class Finder:
 
     def runs(self) -> Iterator[Run]:
         """All of them, in order."""
-        known: dict[int, deque[_Known]] = {}  # the last few by their first signature
+        known: dict[int, _Similar] = {}  # by the first signature
         index = self._free.find(1)
         while index >= 0:
-            similar = known.setdefault(self._signatures[index], deque(maxlen=_REMEMBERED))
-            run = next(filter(None, (self._repetition(one, index) for one in similar)), None)
-            if run is None:
-                found = self._longest(index)
-                if found is not None:
-                    similar.appendleft(found)
-                    run = found.run
+            similar = known.setdefault(self._signatures[index], {})
+            run = self._repetition(similar, index) or self._longest(similar, index)
             if run is not None:
                 yield run
             index = self._free.find(1, index + (1 if run is None else len(run.signatures)))
 
-    def _repetition(self, known: _Known, index: int) -> Run | None:
-        """A run once more, from an instruction on; None if it is not repeated, or may go on."""
-        end = index + len(known.seen.signatures)
-        if tuple(self._signatures[index:end]) != known.seen.signatures or 0 in self._free[index:end]:
-            return None
-        if known.seen is known.run and not self._ends(end, any(self._stores[s] for s in known.run.signatures)):
-            return None
-        seen = self._slice(index, end)
-        if seen.pattern != known.seen.pattern:
-            return None
-        return seen if known.seen is known.run else seen.part(0, len(known.run.signatures))
+    def _repetition(self, similar: _Similar, index: int) -> Run | None:
+        """A run once more, from an instruction on; None if none is repeated, or may go on."""
+        for signatures, legal in similar.items():
+            end = index + len(signatures)
+            if tuple(self._signatures[index:end]) != signatures or 0 in self._free[index:end]:
+                continue
+            known = legal.get(self.patterns.of(index, len(signatures)))
+            if known is not None and (known.size < len(signatures) or self._ends(end, known.stored)):
+                return self._slice(index, index + known.size)
+        return None
 
-    def _longest(self, index: int) -> _Known | None:
-        """The longest run from an instruction on; None if it is in none."""
+    def _longest(self, similar: _Similar, index: int) -> Run | None:
+        """The longest run from an instruction on, which is kept among the similar ones; None if it is in none."""
         growing = _Growing()
         at = index
         while not self._ends(at, growing.stored) and self._takes(growing, at):
             at += 1
         if at == index:
             return None
-        run = self._slice(index, at)
-        return _Known(run, run if self._ends(at, growing.stored) else self._slice(index, at + 1))
+        end = at if self._ends(at, growing.stored) else at + 1
+        signatures = tuple(self._signatures[index:end])
+        if signatures not in similar and len(similar) == _REMEMBERED:
+            del similar[next(iter(similar))]
+        similar.setdefault(signatures, {})[self.patterns.of(index, end - index)] = _Known(at - index, growing.stored)
+        return self._slice(index, at)
 
     def _ends(self, index: int, stored: bool) -> bool:
         """Whether no run goes on with an instruction, whatever it touches."""
@@ -153,10 +149,14 @@ class Finder:
 
 
 class _Known(NamedTuple):
-    """A run, and the run with the instruction after it if that may not join."""
+    """How many of some instructions, all or all but the last, are a run, and whether they store to HBM."""
 
-    run: Run
-    seen: Run
+    size: int
+    stored: bool
+
+
+# What is known of instructions by their signatures and their pattern.
+_Similar = dict[tuple[int, ...], dict[Hashable, _Known]]
 
 
 def moves(shape: RowShape | None, load: bool) -> bool:

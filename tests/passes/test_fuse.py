@@ -350,6 +350,38 @@ def test_runs_on_otherwise_related_memory_are_no_repetitions(apart: bool) -> Non
     assert same_without_repetitions(program)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_run_is_repeated_wherever_its_tiles_and_columns_are(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With addresses in rotation, too; but not where tiles begin to overlap otherwise."""
+
+    def tile(width: int, byte: int) -> Any:
+        return nl.ndarray((128, width), nl.float32, nl.sbuf, address=(0, byte) if fixed else None)
+
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+        row = tile(1024, 0)
+        nisa.dma_copy(dst=row, src=x)
+        for turn in range(16):
+            own = 4096 + 1024 * (turn % 4)
+            low, high = tile(64, own), tile(64, own + (252 if turn == 9 else 512))
+            nisa.tensor_copy(low, row[:, 64 * turn : 64 * turn + 64], engine=nisa.vector_engine)
+            nisa.activation(dst=high, op=nl.square, data=low)
+            nisa.dma_copy(dst=out[:, 64 * turn : 64 * turn + 64], src=high)
+        return out
+
+    looked: list[int] = []
+    longest = runs.Finder._longest
+
+    def count(self: Any, similar: Any, index: int) -> Any:
+        looked.append(index)
+        return longest(self, similar, index)
+
+    monkeypatch.setattr(runs.Finder, "_longest", count)
+    program = passed(kernel, x(128, 1024))
+    assert len(looked) <= (5 if fixed else 3), looked
+    assert same_without_repetitions(program)
+
+
 # --- what a load is ---------------------------------------------------------------------------------------------
 
 
