@@ -15,7 +15,7 @@ LAYERS = [
     ["notebook"],
     ["deprecation", "errors"],
     ["suggest"],
-    ["dtypes"],
+    ["compiled", "dtypes"],
     ["machine"],
     ["ir"],
     ["codegen", "passes", "trace"],

@@ -1,0 +1,41 @@
+"""How a translated function is called."""
+
+from __future__ import annotations
+
+import ast
+from typing import NamedTuple
+
+__all__ = ["ARRAYS", "FLOAT", "INT", "SCALARS", "TRUTH", "Interface", "NotTranslatable", "interface"]
+
+INT, FLOAT, TRUTH = "i64", "double", "i1"  # LLVM's names
+ARRAYS = {"Ints": INT, "Floats": FLOAT}
+SCALARS = {"int": INT, "float": FLOAT, "bool": TRUTH}
+
+
+class NotTranslatable(TypeError):
+    """A function uses what has no translation."""
+
+
+class Interface(NamedTuple):
+    """How a function is called: its symbol, the kinds of its arguments and of its result.
+
+    A kind is ``"Ints"``, ``"Floats"``, ``"int"``, ``"float"`` or ``"bool"``; of a result, ``None`` too.
+    """
+
+    symbol: str
+    arguments: tuple[tuple[str, str], ...]
+    result: str | None
+
+
+def interface(symbol: str, function: ast.FunctionDef) -> Interface:
+    """The interface that a function's annotations state."""
+    arguments = tuple((a.arg, _kind(a.annotation)) for a in function.args.args)
+    returns = function.returns
+    nothing = isinstance(returns, ast.Constant) and returns.value is None
+    return Interface(symbol, arguments, None if nothing else _kind(returns))
+
+
+def _kind(annotation: ast.expr | None) -> str:
+    if isinstance(annotation, ast.Name) and annotation.id in {**ARRAYS, **SCALARS}:
+        return annotation.id
+    raise NotTranslatable("arguments and results are int, float, bool, Ints or Floats")

@@ -1,0 +1,131 @@
+"""Functions of numbers and arrays: machine code does what Python does, bit for bit, and refuses what it cannot."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nkilite.compiled import Compiled, Floats, Ints, NotTranslatable, compiled
+
+SMALL = st.integers(-50, 50)
+FACTOR = 3
+HALF = 0.5
+
+
+@compiled
+def divided(numbers: Ints, results: Ints, count: int) -> int:
+    """Rounding, bits, and a loop variable that outlives its loop."""
+    for i in range(count):
+        number, divisor = numbers[2 * i], numbers[2 * i + 1]
+        if divisor:
+            results[4 * i], results[4 * i + 1] = number // divisor, number % divisor
+        results[4 * i + 2] = (number << 3) ^ (number >> 1) | ~divisor & 7
+        results[4 * i + 3] = (number * number).bit_length() + min(number, divisor, FACTOR) - max(number, divisor)
+    return -i
+
+
+@compiled
+def chosen(numbers: Floats, results: Floats, count: int) -> float:
+    """Conditions, nested loops and floating-point arithmetic."""
+    total, seen = 0.0, 0
+    for i in range(0, count, 2):
+        at = numbers[i]
+        if at != at or not -20 < at <= 20:
+            results[i] = HALF if at > 0 or (at < -30 and seen > 1) else -at / 3
+            continue
+        seen += 1
+        while at > 1:
+            at -= 1 + seen
+            if at < -1:
+                break
+        else_value = float(int(at * 2)) + 0.1 * seen
+        results[i] += else_value
+        total += results[i] * at + truth(seen == 3, i)
+    return total
+
+
+@compiled
+def truth(known: bool, number: int) -> int:
+    if known:
+        return number
+    elif number > 4:
+        return 2
+    return known + FACTOR
+
+
+def both(function: Compiled[..., Any], *args: Any) -> Any:
+    """What a function returns and leaves in its arrays: as machine code, after the same was seen in Python."""
+    given = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    lists = [a.tolist() if isinstance(a, np.ndarray) else a for a in args]
+    found, expected = function(*given), function(*lists)
+    for array, values in zip(given, lists, strict=True):
+        if isinstance(array, np.ndarray):
+            assert repr(array.tolist()) == repr(values)
+    assert repr(found) == repr(expected)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(SMALL, SMALL), min_size=1, max_size=8))
+def test_ints_are_those_of_python(pairs: list[tuple[int, int]]) -> None:
+    numbers = np.array(pairs, np.int64).reshape(-1)
+    both(divided, numbers, np.zeros(4 * len(pairs), np.int64), len(pairs))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-40, 40) | st.just(math.nan), max_size=9))
+def test_floats_and_branches_are_those_of_python(numbers: list[float]) -> None:
+    both(chosen, np.array(numbers, np.float64), np.zeros(len(numbers)), len(numbers))
+
+
+def test_large_inputs_run_as_machine_code_and_leave_the_same() -> None:
+    given, results = np.arange(8), [np.zeros(16, np.int64) for _ in range(2)]
+    assert divided.run(4, given, results[0], 4) == divided.run(10**9, given, results[1], 4) == -3
+    assert (results[0] == results[1]).all()
+
+
+def test_an_array_of_another_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="contiguous array of int64"):
+        divided(np.zeros(4), np.zeros(8, np.int64), 2)
+    with pytest.raises(TypeError, match="contiguous array of int64"):
+        divided(np.zeros(8, np.int64)[::2], np.zeros(8, np.int64), 2)
+
+
+@compiled
+def powers(numbers: Ints, count: int) -> int:
+    return numbers[0] ** count
+
+
+@compiled
+def endless(numbers: Ints) -> int:
+    for number in numbers:
+        return number
+    return 0
+
+
+@compiled
+def half_open(numbers: Ints) -> int:
+    if numbers[0]:
+        return 1
+
+
+@compiled
+def mixed(numbers: Ints) -> int:
+    found = 1
+    found = numbers[0] / 2
+    return found
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [(powers, "Pow of ints"), (endless, "a loop over anything but a range"),
+     (half_open, "a function that may end without its result"), (mixed, "double where i64 is wanted")],
+)
+def test_what_has_no_translation_is_refused(function: Compiled[..., Any], what: str) -> None:
+    with pytest.raises(NotTranslatable, match=rf"{function.__name__}, line \d+: {what} has no translation"):
+        function(np.ones(3, np.int64), *([1] if function is powers else []))
