@@ -28,7 +28,7 @@ class Context:
     """Everything but the configuration that a trial's outcome depends on.
 
     Attributes:
-        kernel: its qualified name.
+        kernel: its qualified name, with the cores of a launch on several: ``module:kernel[2]``.
         arguments: by name, ["array", shape, dtype] or ["value", text] of every argument that is not tuned.
         objective: names of figures, separated by commas.
         target: the chip whose limits the trace was checked against.
@@ -81,7 +81,7 @@ def context_of(kernel: Any, arguments: Mapping[str, Any], tuned: Any, objective:
     fixed = {n: v for n, v in arguments.items() if n not in tuned}
     cpu = f"{cpu_model()} {cpu_level()}" if _ON_CPU & {*objective.split(",")} else ""
     return Context(
-        f"{kernel.__module__}:{kernel.__qualname__}" if kernel.__module__ != "__main__" else kernel.__qualname__,
+        f"{kernel.__module__}:{kernel.launched_name}" if kernel.__module__ != "__main__" else kernel.launched_name,
         describe_arguments(fixed), objective, nki.target_identity(target), cpu, nki.__version__,
     )
 

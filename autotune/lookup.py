@@ -53,7 +53,7 @@ class Configurations:
         """Tuned values for the parameters of `kernel` that a call with these arguments leaves out."""
         tuning: Any = getattr(kernel, "tuning", None)
         at_launch = None if tuning is None else tuning.at_launch
-        if at_launch is None and kernel.__qualname__ not in self._contexts:
+        if at_launch is None and kernel.launched_name not in self._contexts:
             return {}
         target = nki.target_identity(current_target())
         key = (kernel, target, tuple((n, _token(v)) for n, v in explicit.items() if _selects(n, tuning)))
@@ -70,7 +70,7 @@ class Configurations:
         return found
 
     def _search(self, kernel: Any, explicit: Mapping[str, Any], target: str) -> Configuration:
-        here = [c for c in self._contexts[kernel.__qualname__] if _applies(c, kernel, target)]
+        here = [c for c in self._contexts[kernel.launched_name] if _applies(c, kernel, target)]
         here.sort(key=_preference)
         arguments = _with_defaults(kernel, explicit)
         described = describe_arguments(arguments)

@@ -41,7 +41,7 @@ DatabaseOption = Annotated[Path, typer.Option("--database", "-d", help="Where tr
 
 @app.command()
 def run(
-    kernel: Annotated[str, typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL")],
+    kernel: Annotated[str, typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL, on two cores KERNEL[2]")],
     shapes: Annotated[
         list[str],
         typer.Option(

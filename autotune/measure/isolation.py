@@ -162,6 +162,7 @@ def address(kernel: Any) -> str:
     name, module = kernel.__qualname__, kernel.__module__
     if "." in name:
         raise NotImportable(kernel=name, problem="it is defined inside something else", location=kernel.location)
+    name = kernel.launched_name
     file = kernel.location.file
     spec = None if module == "__main__" else importlib.util.find_spec(module)
     if spec is not None and spec.origin is not None and os.path.samefile(spec.origin, file):

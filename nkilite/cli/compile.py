@@ -32,7 +32,7 @@ class Stage(str, Enum):
 
 
 def compile(
-    kernel: Annotated[str, typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL")],
+    kernel: Annotated[str, typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL, on two cores KERNEL[2]")],
     arguments: Annotated[
         list[str] | None, typer.Argument(help="Arguments: 128x512:float32, x=128x512:bf16, causal=True ...")
     ] = None,

@@ -21,7 +21,9 @@ from nkilite.profiling.record import write_record
 
 
 def profile(
-    kernels: Annotated[list[str], typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL; several are compared.")],
+    kernels: Annotated[
+        list[str], typer.Argument(help="MODULE:KERNEL or FILE.py:KERNEL, on two cores KERNEL[2]; several are compared.")
+    ],
     shapes: Annotated[
         str, typer.Option(help="Arguments: 4096x8192:bf16,8192x8192:bf16 or x=128x512:float32,causal=True")
     ] = "",
@@ -61,6 +63,8 @@ def profile(
     for found in profiles:
         console.print(text.line_table(found, lines))
         console.print(text.wait_table(found))
+        if found.cores > 1:
+            console.print(text.meeting_table(found))
         console.print(text.advice_text(found), soft_wrap=True)
         for path, write in ((trace, write_trace), (html, write_page), (record, write_record)):
             if path is not None:

@@ -74,10 +74,15 @@ def dtype_named(text: str) -> DType:
 def load_kernel(spec: str) -> Kernel:
     """The kernel named by ``package.module:kernel`` or ``path/file.py:kernel``; the file may say ``import nki``.
 
+    ``kernel[2]`` is the kernel on two cores.
+
     Raises:
         UnknownKernel: the module or the name does not exist.
     """
     where, _, name = spec.rpartition(":")
+    cores = re.fullmatch(r"(.+)\[(\d+)\]", name)
+    if cores:
+        return load_kernel(f"{where}:{cores[1]}")[int(cores[2])]
     if not where or not name:
         raise UnknownKernel(spec=spec, reason="there is no ':' between module and kernel")
     compat.install()

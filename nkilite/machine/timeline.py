@@ -9,6 +9,9 @@ whom it waits for; `simulate` returns when it starts and ends and what held it b
 
 A DMA instruction holds its queue while descriptors are made and triggered; after the start-up latency, its share of
 the transfer occupies each of its DMA engines, first come, first served. All times are modelled nanoseconds.
+
+Cores have queues of their own. Where they meet, each holds its queue from when it arrives, and all go on when the last
+one has come.
 """
 
 from __future__ import annotations
@@ -43,10 +46,13 @@ class Workload:
         ports: bit mask of memory ports that only one instruction can hold at a time.
         turnaround_ns: time from leaving its queue until the next instruction can start there.
         priorities: DMA service class, 0 first; matters in ``compiler`` order.
-        warmup: (queue, nanoseconds) of an engine that runs at half its clock until it worked for most of such a time,
-            and again after one that it idled; 0 for one that does not.
+        warmup: (queues, nanoseconds) of engines that run at half their clock until they worked for most of such a
+            time, and again after one that they idled; 0 where none does.
         fifo: whether, in ``compiler`` order, a queue takes what was ready first instead of what the source has first.
         edges: hazards and explicit dependencies.
+        meetings: the meeting of every instruction, -1 for none: those of one meeting begin together. In every queue
+            meetings keep their order, and each waits for what comes before it there.
+        memory_ns: time that the bytes of every transfer take of a memory that all share, in the order of issue.
     """
 
     queues: Sequence[int]
@@ -58,8 +64,10 @@ class Workload:
     ports: Sequence[int] = ()
     priorities: Sequence[int] = ()
     turnaround_ns: Sequence[float] = ()
-    warmup: tuple[int, float] = (-1, 0.0)
+    warmup: tuple[Sequence[int], float] = ((), 0.0)
     fifo: bool = False
+    meetings: Sequence[int] = ()
+    memory_ns: Sequence[float] = ()
 
     def __len__(self) -> int:
         return len(self.queues)
@@ -75,6 +83,8 @@ class Timeline:
         finish: when its result was usable, or all its bytes had arrived.
         cause: the instruction whose completion it waited for, `BUSY` if its engine was not free, or `FREE`.
         before: the instruction that held the queue before it, or -1.
+        arrival: when it took its queue: before `start` for one that waited at a meeting.
+        partner: the instruction that came last to its meeting, if that was another one; else -1.
     """
 
     start: np.ndarray
@@ -83,6 +93,8 @@ class Timeline:
     finish: np.ndarray
     cause: np.ndarray
     before: np.ndarray
+    arrival: np.ndarray
+    partner: np.ndarray
     order: Order = "compiler"
     span_ns: float = field(init=False)
 
@@ -97,17 +109,21 @@ class Timeline:
         at = int(self.finish.argmax())
         while at >= 0:
             path.append(at)
-            cause = int(self.cause[at])
-            at = int(self.before[at]) if cause == BUSY else cause
+            at = self.allowed(at)
         return path[::-1]
+
+    def allowed(self, instruction: int) -> int:
+        """The instruction that decided when this one began; negative if it could begin at once."""
+        partner, cause = int(self.partner[instruction]), int(self.cause[instruction])
+        return partner if partner >= 0 else int(self.before[instruction]) if cause == BUSY else cause
 
 
 def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     """Run a workload; the cost is O(n log n) in instructions and linear in edges."""
     n = len(work)
     producer, consumer, kind = work.edges.producer, work.edges.consumer, work.edges.kind
-    if order == "program":
-        chain = _queue_chains(work.queues)
+    chain = _queue_chains(work.queues) if order == "program" else _meeting_chains(work.queues, work.meetings)
+    if len(chain):
         producer = np.concatenate([producer, chain[:, 0]])
         consumer = np.concatenate([consumer, chain[:, 1]])
         kind = np.concatenate([kind, np.full(len(chain), _ISSUE, np.int8)])
@@ -126,7 +142,11 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     n_engines = max((e + c for e, c in set(dma_engines)), default=0)
 
     start, end, moving, finish = [0.0] * n, [0.0] * n, [0.0] * n, [0.0] * n
-    cause, before = [FREE] * n, [-1] * n
+    cause, before, arrival, partner = [FREE] * n, [-1] * n, [-1.0] * n, [-1] * n
+    meetings = list(work.meetings) or [-1] * n
+    expected = np.bincount(np.array(meetings, np.int64) + 1, minlength=1).tolist()  # who meets, by meeting + 1
+    arrived_at: dict[int, list[int]] = {}
+    memory_ns, memory_free = list(work.memory_ns) or [0.0] * n, 0.0
     ready = [0.0] * n  # earliest start its producers allow
     engine_free = [0.0] * n_engines
     port_free = [0.0] * (max(ports, default=0).bit_length())
@@ -138,9 +158,8 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     wake = [(0.0, q) for q in range(len(names))]
     alarm = [0.0] * len(names)  # the earliest wake of each queue; later ones in the heap are void
 
-    warming, window = work.warmup
-    clock = _Clock(window)
-    warming = slot.get(warming, -1) if window else -1
+    window = work.warmup[1]
+    clocks = {slot[q]: _Clock(window) for q in work.warmup[0] if window and q in slot}
 
     for i in range(n):
         if not waiting[i]:
@@ -171,54 +190,71 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
         heappop(ready_now)
         if now > ready[i]:
             cause[i] = BUSY
-        start[i] = now
         before[i], last[q] = last[q], i
-        done = now + (busy_ns[i] if q != warming else clock.taken(now, busy_ns[i]))
-        end[i] = done
-        free[q] = again = done + turnaround_ns[i]
-        count = dma_engines[i][1]
-        if count:
-            begin, occupied = now + latency_ns[i], transfer_ns[i]
-            arrived, started = 0.0, _NEVER
-            lead = dma_engines[i][0]
-            for e in range(lead, lead + count):
-                at = engine_free[e] if engine_free[e] > begin else begin
-                started = at if at < started else started
-                engine_free[e] = at = at + occupied
-                arrived = at if at > arrived else arrived
-            moving[i] = started
-            landed = left = max(arrived, done)
-        else:
-            moving[i] = now
-            left, landed = done, done + latency_ns[i]
-        finish[i] = landed
-        if held:
-            for b in range(len(port_free)):
-                if held >> b & 1:
-                    port_free[b], port_holder[b] = done, i
-        for k in range(first[i], first[i + 1]):
-            j, edge = consumers[k], kinds[k]
-            at = landed if edge == DATA else left if edge == ORDER else done
-            if at > ready[j]:
-                ready[j] = at
-                cause[j] = i if edge != _ISSUE else BUSY
-            pending = waiting[j] - 1
-            waiting[j] = pending
-            if not pending:
-                other, at = queues[j], ready[j]
-                heappush(future[other], (at, keys[j], j))
-                if at < free[other]:
-                    at = free[other]
-                if at < alarm[other]:
-                    alarm[other] = at
-                    heappush(wake, (at, other))
-        if again < alarm[q]:
-            alarm[q] = again
-            heappush(wake, (again, q))
+        together: Sequence[int] = (i,)
+        if meetings[i] >= 0:
+            together = arrived_at.setdefault(meetings[i], [])
+            together.append(i)
+            arrival[i] = now
+            if len(together) < expected[meetings[i] + 1]:
+                free[q] = _NEVER
+                continue
+            for other in together[:-1]:
+                partner[other] = i
+        for i in together:
+            q, held = queues[i], ports[i]
+            start[i] = now
+            done = now + (busy_ns[i] if q not in clocks else clocks[q].taken(now, busy_ns[i]))
+            end[i] = done
+            free[q] = again = done + turnaround_ns[i]
+            count = dma_engines[i][1]
+            if count:
+                begin, occupied = now + latency_ns[i], transfer_ns[i]
+                arrived, started = 0.0, _NEVER
+                lead = dma_engines[i][0]
+                for e in range(lead, lead + count):
+                    at = engine_free[e] if engine_free[e] > begin else begin
+                    started = at if at < started else started
+                    engine_free[e] = at = at + occupied
+                    arrived = at if at > arrived else arrived
+                if memory_ns[i]:
+                    memory_free = max(memory_free, begin) + memory_ns[i]
+                    arrived = max(arrived, memory_free)
+                moving[i] = started
+                landed = left = max(arrived, done)
+            else:
+                moving[i] = now
+                left, landed = done, done + latency_ns[i]
+            finish[i] = landed
+            if held:
+                for b in range(len(port_free)):
+                    if held >> b & 1:
+                        port_free[b], port_holder[b] = done, i
+            for k in range(first[i], first[i + 1]):
+                j, edge = consumers[k], kinds[k]
+                at = landed if edge == DATA else left if edge == ORDER else done
+                if at > ready[j]:
+                    ready[j] = at
+                    cause[j] = i if edge != _ISSUE else BUSY
+                pending = waiting[j] - 1
+                waiting[j] = pending
+                if not pending:
+                    other, at = queues[j], ready[j]
+                    heappush(future[other], (at, keys[j], j))
+                    if at < free[other]:
+                        at = free[other]
+                    if at < alarm[other]:
+                        alarm[other] = at
+                        heappush(wake, (at, other))
+            if again < alarm[q]:
+                alarm[q] = again
+                heappush(wake, (again, q))
 
+    begun = np.array(start)
+    came = np.array(arrival)
     return Timeline(
-        np.array(start), np.array(end), np.array(moving), np.array(finish), np.array(cause, np.int64),
-        np.array(before, np.int64), order,
+        begun, np.array(end), np.array(moving), np.array(finish), np.array(cause, np.int64),
+        np.array(before, np.int64), np.where(came >= 0, came, begun), np.array(partner, np.int64), order,
     )
 
 
@@ -253,6 +289,25 @@ def _queue_chains(queues: Sequence[int]) -> np.ndarray:
     table = np.asarray(queues)
     pairs = [np.column_stack([at[:-1], at[1:]]) for q in np.unique(table) for at in [np.flatnonzero(table == q)]]
     return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
+
+
+def _meeting_chains(queues: Sequence[int], meetings: Sequence[int]) -> np.ndarray:
+    """(instruction, meeting) pairs: a meeting waits for what comes before it in its queue.
+
+    So what holds it up always comes before it in the program, and cores never wait for each other in a circle.
+    """
+    met = np.asarray(meetings, np.int64)
+    if not (met >= 0).any():
+        return np.empty((0, 2), np.int64)
+    table = np.asarray(queues)
+    pairs = []
+    for q in np.unique(table[met >= 0]):
+        at = np.flatnonzero(table == q)
+        following = np.searchsorted(at, at[met[at] >= 0])
+        place = np.searchsorted(following, np.arange(len(at)), "right")  # the next meeting after each of them
+        some = place < len(following)
+        pairs.append(np.column_stack([at[some], at[following[place[some]]]]))
+    return np.concatenate(pairs)
 
 
 def _keys(n: int, priorities: Sequence[int]) -> list[int]:

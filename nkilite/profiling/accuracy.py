@@ -84,8 +84,9 @@ def kind_of(managed: bool, latency_us: float, bound: str) -> str:
     return f"{'compiler-managed' if managed else 'as-written'} {decides}"
 
 
-def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str]) -> Accuracy:
-    """The accuracy of a modelled latency of a kernel of this kind, whose instructions run on these engines."""
+def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str], cores: int = 1) -> Accuracy:
+    """The accuracy of a modelled latency of a kernel of this kind, whose instructions run on these engines of so many
+    cores."""
     table = measurements()
     unseen = [m for m in table if m.held_out]
     same = [m for m in unseen if m.kind == kind]
@@ -103,6 +104,8 @@ def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str
         warnings.append(f"measured kernels take {shortest:.0f} to {longest:.0f} us")
     if "GpSimd" in engines:
         warnings.append("no measured kernel computes on GpSimd")
+    if cores > 1:
+        warnings.append(f"no kernel was measured on {cores} cores")
     return Accuracy(
         kind if rows is same else "", len(rows), median(abs(m.error) for m in rows), latency_us * float(low),
         latency_us * float(high), tuple(warnings),

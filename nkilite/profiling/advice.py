@@ -16,7 +16,9 @@ from nkilite.ir.program import Signature
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.location import Location
 from nkilite.machine.engine import Engine
+from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.profile import Profile, matmul_flops
+from nkilite.profiling.queues import without_core
 from nkilite.profiling.summary import hbm_bytes
 
 __all__ = ["Advice", "advise"]
@@ -69,9 +71,7 @@ class _Uses:
 
     def __init__(self, profile: Profile) -> None:
         where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1]
-        counts = np.asarray(profile.workload.dma_engines).reshape(-1, 2)[:, 1]
-        moved = np.asarray(profile.workload.transfer_ns) * counts / profile.target.dma_engines
-        time = np.where(counts > 0, moved, profile.held_ns)
+        time = np.where(profile.moved_ns > 0, profile.moved_ns, profile.held_ns) / profile.cores
         n = len(profile.program.signatures)
         keys, inverse = np.unique(where * n + profile.ids, return_inverse=True)
         totals, sizes = np.bincount(inverse, time), np.bincount(inverse)
@@ -108,11 +108,15 @@ def _reloads(profile: Profile, uses: _Uses) -> Iterator[Advice]:
             for buffer, count in zip(*np.unique(code[rows + operand.word], return_counts=True), strict=True):
                 read[int(buffer)] += size * int(count)
                 lines.setdefault(int(buffer), program.locations[int(code[rows[0] + 1])])
+    seen = set()
     for number, size in read.items():
         buffer = program.buffers[number]
+        if buffer.name in seen:
+            continue  # the same argument on another core
         times = size / max(buffer.size_bytes, 1)
         share = size / max(profile.hbm_bytes, 1) * profile.dma_utilization
         if buffer.kind is BufferKind.input and times >= _RELOADED and share >= _SHARE:
+            seen.add(buffer.name)
             yield Advice(
                 "input reloaded", lines[number], f"{buffer.label} is read {times:.1f} times from HBM",
                 "Load larger blocks, reorder the loops so that a tile serves all who need it while it is on chip, "
@@ -157,7 +161,7 @@ def _few_partitions(profile: Profile, uses: _Uses) -> Iterator[Advice]:
 
 def _waiting_for_dma(profile: Profile, uses: _Uses) -> Iterator[Advice]:
     """The busiest compute engine idles while data arrives."""
-    engines = {k: v.busy_us for k, v in profile.engines.items() if k != "DMA"}
+    engines = {k: v.busy_us for k, v in profile.engines.items() if not k.startswith("DMA")}
     name = max(engines, key=lambda k: engines[k], default="")
     own = [g for g in profile.gaps if g.queue == name and g.cause >= 0]
     waits = [g for g in own if profile.queue_of(g.cause).startswith("DMA")]
@@ -168,7 +172,7 @@ def _waiting_for_dma(profile: Profile, uses: _Uses) -> Iterator[Advice]:
             lines[profile.location(gap.cause)] += gap.length_us
         place = max(lines, key=lambda k: lines[k])
         yield Advice(
-            "waiting for DMA", place, f"{name} Engine idle {share:.0%} of the launch for data",
+            "waiting for DMA", place, f"{_engine(name)} idle {share:.0%} of the launch for data",
             "Load earlier and into more than one buffer, so that transfers overlap with compute, and load less or in "
             "larger pieces.", share,
         )
@@ -213,7 +217,7 @@ def _bank_conflicts(profile: Profile, uses: _Uses) -> Iterator[Advice]:
     """The Tensor Engine waits until somebody has emptied a PSUM bank."""
     lines: dict[Location, float] = defaultdict(float)
     for gap in profile.gaps:
-        if gap.queue != "Tensor" or gap.cause < 0:
+        if without_core(gap.queue) != "Tensor" or gap.cause < 0:
             continue
         reader = profile.program.signatures[int(profile.ids[gap.cause])]
         empties = any(o.reads and not o.writes and o.type.region is MemoryRegion.psum for o in reader.operands)
@@ -229,7 +233,7 @@ def _bank_conflicts(profile: Profile, uses: _Uses) -> Iterator[Advice]:
         for at in range(first, first + buffer.partition_bytes, bank)
     }
     for place, waited in lines.items():
-        share = waited / profile.latency_us
+        share = waited / profile.latency_us / profile.cores
         if share >= _SHARE:
             yield Advice(
                 "PSUM bank conflict", place, f"Tensor Engine idle {share:.0%} of the launch until this has read a bank",
@@ -279,11 +283,44 @@ def _guessed_loops(profile: Profile, uses: _Uses) -> Iterator[Advice]:
         )
 
 
+def _unbalanced_cores(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """A core has less to do than another."""
+    active = active_us(profile)
+    least, most = min(active), max(active)
+    share = (most - least) / profile.latency_us
+    if share >= 2 * _SHARE:
+        idler = active.index(least)
+        waits = [wait for wait in meeting_waits(profile) if wait.core == idler]
+        yield Advice(
+            "unbalanced cores", profile.location(waits[0].cause) if waits else None,
+            f"core {idler} works {share:.0%} of the launch less than core {active.index(most)}",
+            "Divide the work so that both cores take as long: more tiles for the one that waits.", share,
+        )
+
+
+def _barrier_bound(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Both cores wait for each other, again and again."""
+    waits = meeting_waits(profile)
+    share = min(waiting_us(profile)) / profile.latency_us
+    if waits and share >= 2 * _SHARE:
+        count = len(np.unique(np.asarray(profile.workload.meetings))) - 1
+        yield Advice(
+            "barrier-bound", waits[0].location, f"every core waits {share:.0%} of the launch at {count} meetings",
+            "Meet less often: let a core do more between two meetings, and other work while it waits.", share,
+        )
+
+
+def _engine(queue: str) -> str:
+    """An engine in a sentence."""
+    name = without_core(queue)
+    return f"{name} Engine{queue.removeprefix(name)}"
+
+
 def _is_dma(profile: Profile, group: _Group) -> bool:
     return profile.costs[group.signature.id].engine is Engine.dma
 
 
 _RULES = (
     _overflow, _guessed_loops, _reloads, _small_transfers, _few_partitions, _waiting_for_dma, _float32_products,
-    _short_instructions, _bank_conflicts, _low_utilization,
+    _short_instructions, _bank_conflicts, _low_utilization, _unbalanced_cores, _barrier_bound,
 )

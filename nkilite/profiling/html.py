@@ -13,6 +13,7 @@ import sys
 import tempfile
 import webbrowser
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from nkilite.ir.types import MemoryRegion
 from nkilite.notebook import frame
 from nkilite.plain import plain_json
 from nkilite.profiling.advice import advise
+from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.occupancy import occupancy
 from nkilite.profiling.profile import Profile, matmul_flops
+from nkilite.profiling.queues import named_on, queue_name
 from nkilite.profiling.text import size_text, time_text
-from nkilite.profiling.workload import QUEUES
 
 __all__ = ["page", "show_page", "write_page"]
 
@@ -67,7 +69,7 @@ def _data(profile: Profile) -> dict[str, Any]:
     critical = np.zeros(len(work), int)
     critical[profile.critical_path] = 1
     return {
-        "name": profile.name, "target": profile.target.name, "order": profile.order, "error": profile.error,
+        "name": profile.name, "target": profile.machine, "order": profile.order, "error": profile.error,
         "span": profile.span_us, "cards": _cards(profile),
         "engines": [[name, use.instructions, use.busy_us, use.active] for name, use in profile.engines.items()],
         "lines": [
@@ -79,6 +81,11 @@ def _data(profile: Profile) -> dict[str, Any]:
             [g.queue, g.start_us, g.length_us, profile.describe(g.instruction), profile.describe(g.cause)]
             for g in profile.gaps[:_WAITS]
         ],
+        "meetings": [
+            [f"{_file(w.location.file)}:{w.location.line}", w.core, w.other, w.meetings, w.waited_us,
+             profile.describe(w.cause)]
+            for w in meeting_waits(profile)[:_WAITS]
+        ],
         "advice": [
             [a.kind, f"{_file(a.location.file)}:{a.location.line}" if a.location else "", a.figure, a.text]
             for a in advise(profile)
@@ -87,7 +94,8 @@ def _data(profile: Profile) -> dict[str, Any]:
         "lanes": _lanes(profile), "curves": _curves(profile),
         "opcodes": opcodes, "opcode": by_signature[profile.ids].tolist(), "line": where.tolist(),
         "lines_of": [[f"{_file(p.file)}:{p.line}", p.source] for p in program.locations],
-        "names": program.names, "critical": critical.tolist(), "cause": line.cause.tolist(),
+        "names": program.names, "critical": critical.tolist(),
+        "cause": np.where(line.partner >= 0, line.partner, line.cause).tolist(),
         "start": _us(line.start), "busy": _us(line.end - line.start), "finish": _us(line.finish),
     }
 
@@ -102,6 +110,11 @@ def _cards(profile: Profile) -> list[tuple[str, str]]:
         ("PSUM peak", f"{profile.psum_peak_banks} banks"),
         ("DMA engines busy, mean", f"{profile.dma_utilization:.1%}"),
     ]
+    if profile.cores > 1:
+        cards += [
+            (f"core {core} active, waiting", f"{time_text(active)}, {time_text(waiting)}")
+            for core, (active, waiting) in enumerate(zip(active_us(profile), waiting_us(profile), strict=True))
+        ]
     if profile.guessed_loops:
         cards.append(("loops taken to run once", str(profile.guessed_loops)))
     return cards
@@ -116,8 +129,9 @@ def _roof(profile: Profile) -> dict[str, Any]:
     dtype = max(flops, key=lambda d: flops[d]) or "bfloat16"
     intensity = profile.arithmetic_intensity
     return {
-        "dtype": dtype, "peak": profile.target.matmul_flops_per_ns(dtype),
-        "bandwidth": profile.target.hbm_bytes_per_ns, "intensity": intensity if math.isfinite(intensity) else 0,
+        "dtype": dtype, "peak": profile.target.matmul_flops_per_ns(dtype) * profile.cores,
+        "bandwidth": profile.target.hbm_bytes_per_ns * profile.cores,
+        "intensity": intensity if math.isfinite(intensity) else 0,
         "achieved": profile.flops / (profile.latency_us * 1000),
     }
 
@@ -125,11 +139,19 @@ def _roof(profile: Profile) -> dict[str, Any]:
 def _lanes(profile: Profile) -> list[dict[str, Any]]:
     """Slices by queue, and DMA transfers on lanes on which they do not overlap."""
     line, queues = profile.timeline, np.asarray(profile.workload.queues)
-    lanes = [
-        _lane(QUEUES[q], line.start, line.end, np.flatnonzero(queues == q), counts=True)
-        for q in np.unique(queues).tolist()
-    ]
-    moves = profile.dma_instructions
+    lanes = []
+    for core in range(profile.cores):
+        lanes += [
+            _lane(queue_name(q, profile.cores), line.start, line.end, np.flatnonzero(queues == q), counts=True)
+            for q in np.unique(queues[profile.launch.core == core]).tolist()
+        ]
+        lanes += _transfer_lanes(profile, core)
+    return lanes
+
+
+def _transfer_lanes(profile: Profile, core: int) -> list[dict[str, Any]]:
+    line, moves = profile.timeline, profile.dma_instructions
+    moves = moves[profile.launch.core[moves] == core]
     free = [0.0] * _TRANSFER_LANES
     members: list[list[int]] = [[] for _ in free]
     for i in moves[np.argsort(line.moving[moves], kind="stable")].tolist():
@@ -138,11 +160,11 @@ def _lanes(profile: Profile) -> list[dict[str, Any]]:
             lane = min(range(len(free)), key=lambda k: free[k])
         members[lane].append(i)
         free[lane] = max(free[lane], float(line.finish[i]))
-    lanes += [
-        _lane("DMA, more in flight" if k else "DMA transfers", line.moving, line.finish, np.array(found), counts=False)
+    names = [named_on("DMA, more in flight" if k else "DMA transfers", core, profile.cores) for k in range(len(free))]
+    return [
+        _lane(names[k], line.moving, line.finish, np.array(found), counts=False)
         for k, found in enumerate(members) if found
     ]
-    return lanes
 
 
 def _lane(name: str, start: np.ndarray, end: np.ndarray, members: np.ndarray, counts: bool) -> dict[str, Any]:
@@ -155,11 +177,13 @@ def _lane(name: str, start: np.ndarray, end: np.ndarray, members: np.ndarray, co
 
 def _curves(profile: Profile) -> list[dict[str, Any]]:
     found = []
-    for region, name, limit in (
+    memories = (
         (MemoryRegion.sbuf, "SBUF per partition", profile.target.sbuf_fmax_bytes),
         (MemoryRegion.psum, "PSUM per partition", profile.target.psum_partition_bytes),
-    ):
-        times, sizes = occupancy(profile, region)
+    )
+    for core, (region, name, limit) in product(range(profile.cores), memories):
+        times, sizes = occupancy(profile, region, core)
+        name = named_on(name, core, profile.cores)
         found.append({"name": name, "limit": limit, "t": np.round(times, 4).tolist(), "v": sizes.tolist()})
     return found
 

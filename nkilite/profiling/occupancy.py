@@ -10,8 +10,8 @@ from nkilite.profiling.profile import Profile
 __all__ = ["occupancy"]
 
 
-def occupancy(profile: Profile, region: MemoryRegion) -> tuple[np.ndarray, np.ndarray]:
-    """A step function: from times[i] microseconds on, sizes[i] bytes per partition are in use.
+def occupancy(profile: Profile, region: MemoryRegion, core: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A step function: from times[i] microseconds on, sizes[i] bytes per partition of a core's memory are in use.
 
     A tile is in use from the start of the first instruction that touches it to the end of the last. PSUM counts whole
     banks.
@@ -28,7 +28,7 @@ def occupancy(profile: Profile, region: MemoryRegion) -> tuple[np.ndarray, np.nd
                 np.minimum.at(first, buffers, line.start[rows])
                 np.maximum.at(last, buffers, line.finish[rows])
     grain = program.target.psum_bank_bytes if region is MemoryRegion.psum else 1
-    live = np.flatnonzero(np.isfinite(first))
+    live = np.flatnonzero(np.isfinite(first) & (profile.launch.buffer_core == core))
     size = np.array([-(-program.buffers[b].partition_bytes // grain) * grain for b in live.tolist()], np.int64)
     times, where = np.unique(np.concatenate([[0.0], first[live], last[live]]) / 1000, return_inverse=True)
     changes = np.bincount(where, np.concatenate([[0], size, -size]), len(times))

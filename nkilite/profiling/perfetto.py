@@ -7,6 +7,7 @@ asynchronous slices from their first to their last byte, memory occupancy is two
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nkilite.ir.types import MemoryRegion
 from nkilite.plain import plain_json
 from nkilite.profiling.occupancy import occupancy
 from nkilite.profiling.profile import Profile
-from nkilite.profiling.workload import QUEUES
+from nkilite.profiling.queues import named_on, queue_name
 
 __all__ = ["trace_events", "write_trace"]
 
@@ -27,8 +28,8 @@ def trace_events(profile: Profile) -> dict[str, Any]:
     """The trace as a JSON-ready object."""
     line, work = profile.timeline, profile.workload
     events: list[dict[str, Any]] = [
-        _named("process_name", 0, f"{profile.name} on {profile.target.name} (modelled)"),
-        *(_named("thread_name", q, QUEUES[q]) for q in sorted(set(work.queues))),
+        _named("process_name", 0, f"{profile.name} on {profile.machine} (modelled)"),
+        *(_named("thread_name", q, queue_name(q, profile.cores)) for q in sorted(set(work.queues))),
     ]
     where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1].tolist()
     places = [str(location) for location in profile.program.locations]
@@ -41,16 +42,23 @@ def trace_events(profile: Profile) -> dict[str, Any]:
         if line.cause[i] >= 0:
             details["waited for"] = profile.describe(int(line.cause[i]))
         slice_ = {"name": name, "pid": _PROCESS, "cat": "modelled"}
+        if line.partner[i] >= 0:
+            details["met"] = profile.describe(int(line.partner[i]))
+            events.append({
+                **slice_, "name": f"{name} (waiting)", "ph": "X", "tid": queue, "ts": line.arrival[i] / 1000,
+                "dur": (line.start[i] - line.arrival[i]) / 1000, "args": details,
+            })
         events.append({**slice_, "ph": "X", "tid": queue, "ts": start[i], "dur": busy[i], "args": details})
         if work.dma_engines[i][1]:
             transfer = {**slice_, "cat": "transfer", "id": i}
             events.append({**transfer, "ph": "b", "ts": moving[i], "args": details})
             events.append({**transfer, "ph": "e", "ts": finish[i]})
-    for region, label in ((MemoryRegion.sbuf, "SBUF"), (MemoryRegion.psum, "PSUM")):
-        for time, size in zip(*(a.tolist() for a in occupancy(profile, region)), strict=True):
-            events.append({
-                "ph": "C", "pid": _PROCESS, "name": f"{label} bytes per partition", "ts": time, "args": {"bytes": size}
-            })
+    for core, (region, label) in product(
+        range(profile.cores), ((MemoryRegion.sbuf, "SBUF"), (MemoryRegion.psum, "PSUM"))
+    ):
+        name = named_on(f"{label} bytes per partition", core, profile.cores)
+        for time, size in zip(*(a.tolist() for a in occupancy(profile, region, core)), strict=True):
+            events.append({"ph": "C", "pid": _PROCESS, "name": name, "ts": time, "args": {"bytes": size}})
     about = {"error": profile.error, "order": profile.order}
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": about}
 

@@ -1,4 +1,4 @@
-"""`nkilite.profile(kernel, *args)`: trace a kernel, run the timing model on it, and answer questions about the result.
+"""A profile: the modelled execution of a launch, and the questions it answers.
 
 Everything here is modelled. docs/calibration.md holds the model against published measurements.
 """
@@ -7,35 +7,27 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from nkilite import knobs
-from nkilite.errors import MemoryOverflow, UnsupportedError
+from nkilite.errors import MemoryOverflow
 from nkilite.ir.program import Program, Signature
 from nkilite.location import Location
 from nkilite.machine.engine import Engine
-from nkilite.machine.target import Target, get_target
-from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload, simulate
+from nkilite.machine.target import Target
+from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload
 from nkilite.notebook import rendered
-from nkilite.passes.follow_writes import FollowWrites
 from nkilite.profiling.accuracy import Accuracy, accuracy_of, kind_of
-from nkilite.profiling.balance import balanced
-from nkilite.profiling.forward import forwarded
-from nkilite.profiling.oversubscribe import allocate, fits
-from nkilite.profiling.reuse import reused
-from nkilite.profiling.summary import Summary, summarize
-from nkilite.profiling.unroll import told_loops, unrolled
-from nkilite.profiling.workload import QUEUES, Costs, costs_of, signature_ids, workload_of
-from nkilite.runtime.collector import collector_paused
-from nkilite.runtime.kernel import Kernel, jit
+from nkilite.profiling.joined import Joined
+from nkilite.profiling.queues import FIRST_TRIGGER, PER_CORE, QUEUES, named_on, queue_name, without_core
+from nkilite.profiling.summary import Summary
+from nkilite.profiling.workload import Costs, signature_ids
 
-__all__ = ["EngineUse", "Gap", "LineCost", "Profile", "profile", "profile_program"]
+__all__ = ["EngineUse", "Gap", "LineCost", "Profile"]
 
 COMPUTE = (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)
 
@@ -83,7 +75,7 @@ class Profile:
         name: the kernel.
         target: the modelled chip.
         order: ``compiler`` (list-scheduled within each engine) or ``program`` (queues in program order).
-        program: the traced, allocated program, its loops unrolled.
+        launch: the traced, allocated programs of all cores, their loops unrolled.
         workload, timeline: input and result of the timing model, by instruction.
         summary: counts, bytes and memory peaks.
         costs, ids: cost of every signature, and the signature of every instruction.
@@ -95,7 +87,7 @@ class Profile:
     name: str
     target: Target
     order: Order
-    program: Program
+    launch: Joined
     workload: Workload
     timeline: Timeline
     summary: Summary
@@ -103,6 +95,21 @@ class Profile:
     ids: np.ndarray
     overflow: MemoryOverflow | None = None
     guessed: tuple[Location, ...] = ()
+
+    @property
+    def program(self) -> Program:
+        """The programs of all cores as one."""
+        return self.launch.program
+
+    @property
+    def cores(self) -> int:
+        """How many run the launch."""
+        return self.launch.cores
+
+    @property
+    def machine(self) -> str:
+        """What runs it, in words."""
+        return self.target.name if self.cores == 1 else f"{self.cores} cores of {self.target.name}"
 
     @property
     def error(self) -> str:
@@ -113,9 +120,9 @@ class Profile:
     @cached_property
     def accuracy(self) -> Accuracy:
         """How far the latency may be off, from measured kernels of this kind."""
-        kind = kind_of(self.program.managed, self.latency_us, self.bottleneck)
-        used = [name for name, use in self.engines.items() if use.instructions]
-        return accuracy_of(kind, self.target.name, self.latency_us, used)
+        kind = kind_of(self.program.managed, self.latency_us, without_core(self.bottleneck))
+        used = [without_core(name) for name, use in self.engines.items() if use.instructions]
+        return accuracy_of(kind, self.target.name, self.latency_us, used, self.cores)
 
     @property
     def guessed_loops(self) -> int:
@@ -180,7 +187,7 @@ class Profile:
     @property
     def mfu(self) -> float:
         """Matrix product FLOP/s over the peak for the operands' dtypes, 0 to 1."""
-        return self.ideal_tensor_us / self.latency_us
+        return self.ideal_tensor_us / self.cores / self.latency_us
 
     @property
     def hbm_bytes(self) -> int:
@@ -188,8 +195,8 @@ class Profile:
 
     @property
     def mbu(self) -> float:
-        """HBM bytes per second over the core's share of device memory bandwidth, 0 to 1."""
-        return self.hbm_bytes / (self.latency_us * 1000 * self.target.hbm_bytes_per_ns)
+        """HBM bytes per second over the cores' share of device memory bandwidth, 0 to 1."""
+        return self.hbm_bytes / (self.latency_us * 1000 * self.target.hbm_bytes_per_ns * self.cores)
 
     @property
     def arithmetic_intensity(self) -> float:
@@ -200,19 +207,22 @@ class Profile:
 
     @cached_property
     def engines(self) -> dict[str, EngineUse]:
-        """Use of each engine, by name; ``DMA`` stands for the 16 together."""
+        """Use of each engine, by name; ``DMA`` stands for the 16 together. Of several cores, names say which."""
         queues = np.asarray(self.workload.queues)
         busy = self.held_ns
         latency = self.latency_us
-        found = {}
-        for engine in COMPUTE:
-            mine = queues == engine.value
-            time = float(busy[mine].sum()) / 1000
-            if engine is not Engine.sync or mine.any():
-                found[QUEUES[engine.value]] = EngineUse(int(mine.sum()), time, time / latency)
         moves = self.dma_instructions
-        covered = _union_ns(self.timeline.moving[moves], self.timeline.finish[moves]) / 1000
-        found["DMA"] = EngineUse(len(moves), covered, covered / latency)
+        found = {}
+        for core in range(self.cores):
+            for engine in COMPUTE:
+                mine = queues == engine.value + PER_CORE * core
+                time = float(busy[mine].sum()) / 1000
+                if engine is not Engine.sync or mine.any():
+                    name = named_on(QUEUES[engine.value], core, self.cores)
+                    found[name] = EngineUse(int(mine.sum()), time, time / latency)
+            own = moves[self.launch.core[moves] == core]
+            covered = union_ns(self.timeline.moving[own], self.timeline.finish[own]) / 1000
+            found[named_on("DMA", core, self.cores)] = EngineUse(len(own), covered, covered / latency)
         return found
 
     @property
@@ -228,9 +238,13 @@ class Profile:
     @property
     def dma_utilization(self) -> float:
         """Fraction of the launch the DMA engines moved data, averaged over the engines."""
+        return float(self.moved_ns.sum()) / self.cores / (self.latency_us * 1000)
+
+    @cached_property
+    def moved_ns(self) -> np.ndarray:
+        """Time each transfer takes of the DMA engines of its core, averaged over them; 0 for compute."""
         counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
-        total = float((np.asarray(self.workload.transfer_ns) * counts).sum())
-        return total / self.target.dma_engines / (self.latency_us * 1000)
+        return np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
 
     @property
     def bottleneck(self) -> str:
@@ -238,7 +252,7 @@ class Profile:
         return max(self.engines.items(), key=lambda item: item[1].busy_us)[0]
 
     def queue_of(self, instruction: int) -> str:
-        return QUEUES[self.workload.queues[instruction]]
+        return queue_name(self.workload.queues[instruction], self.cores)
 
     # --- why ----------------------------------------------------------------------------------------------------------
 
@@ -263,13 +277,20 @@ class Profile:
         line = self.timeline
         queues = np.asarray(self.workload.queues)
         since = np.where(line.before >= 0, line.end[line.before], 0.0)
-        length = (line.start - since) / 1000
-        idle = np.flatnonzero((length > 0) & (queues < _FIRST_TRIGGER) & (line.cause != BUSY))
-        idle = idle[np.argsort(-length[idle], kind="stable")]
-        return [
-            Gap(QUEUES[queues[i]], float(since[i]) / 1000, float(length[i]), int(i), max(int(line.cause[i]), -1))
-            for i in idle
+        computes = queues % PER_CORE < FIRST_TRIGGER
+        before, waiting = line.arrival - since, line.start - line.arrival
+        idle = np.flatnonzero((before > 0) & computes & (line.cause != BUSY))
+        met = np.flatnonzero((waiting > 0) & computes)
+        found = [
+            Gap(self.queue_of(i), at / 1000, length / 1000, i, max(cause, -1))
+            for which, starts, lengths, causes in (
+                (idle, since, before, line.cause), (met, line.arrival, waiting, line.partner)
+            )
+            for i, at, length, cause in zip(
+                which.tolist(), starts[which].tolist(), lengths[which].tolist(), causes[which].tolist(), strict=True
+            )
         ]
+        return sorted(found, key=lambda gap: -gap.length_us)
 
     def waits(self, queue: str) -> dict[str, float]:
         """Microseconds a compute engine idled, by what it waited for: another engine, DMA, or the start."""
@@ -277,7 +298,8 @@ class Profile:
         for gap in self.gaps:
             if gap.queue == queue:
                 cause = self.queue_of(gap.cause) if gap.cause >= 0 else "launch"
-                found["DMA" if cause.startswith("DMA") else cause] += gap.length_us
+                core = self.launch.core[gap.cause]
+                found[named_on("DMA", core, self.cores) if cause.startswith("DMA") else cause] += gap.length_us
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     @cached_property
@@ -285,22 +307,21 @@ class Profile:
         """Cost by source line, the most expensive first."""
         where = np.frombuffer(self.program.code, np.int64)[self.starts + 1]
         queues = np.asarray(self.workload.queues)
-        counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
-        moved = np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
-        time = np.where(queues >= _FIRST_TRIGGER, moved, self.held_ns) / 1000
-        groups = np.minimum(queues, _FIRST_TRIGGER)
+        kinds = np.minimum(queues % PER_CORE, FIRST_TRIGGER)  # all DMAs together
+        time = np.where(kinds == FIRST_TRIGGER, self.moved_ns, self.held_ns) / 1000
+        width = (FIRST_TRIGGER + 1) * self.cores
         n_places = len(self.program.locations)
-        table = np.bincount(where * (_FIRST_TRIGGER + 1) + groups, time, n_places * (_FIRST_TRIGGER + 1))
-        table = table.reshape(n_places, -1)
+        groups = kinds + (FIRST_TRIGGER + 1) * self.launch.core
+        table = np.bincount(where * width + groups, time, n_places * width).reshape(n_places, -1)
         critical = np.bincount(where, self.critical_us, n_places)
         uses = np.bincount(where, minlength=n_places)
+        names = {}
+        for group in range(width):
+            core, kind = divmod(group, FIRST_TRIGGER + 1)
+            names[group] = named_on("DMA" if kind == FIRST_TRIGGER else QUEUES.get(kind, ""), core, self.cores)
         found = [
             LineCost(
-                location, int(uses[i]),
-                {
-                    QUEUES[q] if q < _FIRST_TRIGGER else "DMA": float(table[i, q])
-                    for q in np.flatnonzero(table[i]).tolist()
-                },
+                location, int(uses[i]), {names[g]: float(table[i, g]) for g in np.flatnonzero(table[i]).tolist()},
                 float(critical[i]),
             )
             for i, location in enumerate(self.program.locations) if uses[i]
@@ -314,7 +335,8 @@ class Profile:
         location = self.location(instruction)
         name = self.program.names.get(instruction, "")
         label = f" {name!r}" if name else ""
-        return f"{self.opcode(instruction)}{label} #{instruction} (line {location.line})"
+        on = f" on core {self.launch.core[instruction]}" if self.cores > 1 else ""
+        return f"{self.opcode(instruction)}{label} #{instruction}{on} (line {location.line})"
 
     def opcode(self, instruction: int) -> str:
         return self.program.signatures[int(self.ids[instruction])].name
@@ -329,7 +351,7 @@ class Profile:
         return signature_ids(self.program)[1]
 
     def __str__(self) -> str:
-        return f"{self.name} on {self.target.name}: {self.latency_us:.2f} us ({self.error})"
+        return f"{self.name} on {self.machine}: {self.latency_us:.2f} us ({self.error})"
 
     def __repr__(self) -> str:
         return f"<nki profile of {self}>"
@@ -354,9 +376,6 @@ class Profile:
         return rendered(comparison([self]), line_table(self), advice_text(self))
 
 
-_FIRST_TRIGGER = 10  # queues from here on trigger DMAs
-
-
 def matmul_flops(signature: Signature) -> tuple[int, str]:
     """Floating-point operations of a matrix product, and the dtype whose peak applies; 0 for everything else."""
     if signature.name not in ("nc_matmul", "nc_matmul_mx") or signature.arguments.get("is_transpose"):
@@ -374,7 +393,7 @@ def matmul_flops(signature: Signature) -> tuple[int, str]:
     return 2 * depth * signature.arguments["dst"].partitions * signature.arguments["dst"].free_size, dtype
 
 
-def _union_ns(start: np.ndarray, end: np.ndarray) -> float:
+def union_ns(start: np.ndarray, end: np.ndarray) -> float:
     """Length of the union of intervals."""
     if not len(start):
         return 0.0
@@ -383,87 +402,3 @@ def _union_ns(start: np.ndarray, end: np.ndarray) -> float:
     reached = np.maximum.accumulate(end)
     before = np.concatenate([[start[0]], reached[:-1]])
     return float(np.maximum(reached - np.maximum(before, start), 0).sum())
-
-
-_SHARES = (1, 2, 4, 0)  # tensors of which tiles are kept on chip instead of loaded again: up to these parts of SBUF
-
-
-def _shortened(program: Program) -> tuple[Program, bool]:
-    """The program without repeated work, as far as tiles that live longer have room; and whether they are placed."""
-    placed = False
-    for share in _SHARES if program.managed else (0,):
-        shorter = reused(program, program.target.sbuf_size_bytes // share if share else 0)
-        if shorter is not program and fits(shorter):
-            program, placed = shorter, True
-            break
-    shorter = forwarded(program)
-    if shorter is not program and fits(shorter):
-        program, placed = shorter, True
-    return program, placed
-
-
-def profile_program(
-    program: Program, order: Order = "compiler", trips: int | Sequence[int] | None = None
-) -> Profile:
-    """Model a freshly traced program; it is settled and allocated in place. The arguments are those of `profile`.
-
-    Raises:
-        MemoryOverflow: a single tile is larger than its memory.
-    """
-    with collector_paused():
-        program = FollowWrites().run(program)
-        placed = False
-        if order == "compiler":
-            program = balanced(program)
-            program, placed = _shortened(program)
-        overflow = None if placed else allocate(program)
-        all_loops = told_loops(program, trips)
-        starts = program.starts() if all_loops else []
-        guessed = tuple(
-            program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None
-        )
-        summary = summarize(program, all_loops)
-        program = unrolled(program, all_loops)
-        ids, _ = signature_ids(program)
-        costs = costs_of(program, ids)
-        work = workload_of(program, costs)
-        line = simulate(work, order)
-    return Profile(program.name, program.target, order, program, work, line, summary, costs, ids, overflow, guessed)
-
-
-def profile(
-    kernel: Callable[..., Any],
-    *args: Any,
-    target: str | Target | None = None,
-    order: Order = "compiler",
-    trips: int | Sequence[int] | None = None,
-    **kwargs: Any,
-) -> Profile:
-    """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
-
-    Args:
-        kernel: an `@nki.jit` kernel, or a plain function.
-        args, kwargs: its arguments.
-        target: a target's name, or the path of a target file; by default the environment's.
-        order: ``compiler`` lets a free engine take the earliest instruction whose operands are ready; ``program``
-            keeps the order of the source in every queue.
-        trips: iterations of the loops whose number only the device knows: one number for all, or one for each in the
-            order in which they begin. Without it they are taken to run once, and the profile says so.
-
-    Returns:
-        The Profile; every figure in it is modelled.
-
-    Raises:
-        UnknownTarget: no such chip.
-        InvalidOperand: `trips` does not fit the loops.
-        UnsupportedError: the kernel is launched on several cores.
-        NkiError: what tracing the kernel raises, and MemoryOverflow when a single tile does not fit.
-    """
-    chip = get_target(knobs.target()) if target is None else get_target(target) if isinstance(target, str) else target
-    traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
-    with knobs.overridden_target(chip.name):
-        programs = traced.programs(*args, **kwargs)
-    if len(programs) > 1:
-        raise UnsupportedError(feature=f"the profile of a launch on {len(programs)} cores")
-    return profile_program(programs[0], order, trips)
-

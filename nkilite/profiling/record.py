@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nkilite.plain import plain_json
+from nkilite.profiling.meetings import MeetingWait, meeting_waits
 from nkilite.profiling.profile import LineCost, Profile
 
 __all__ = ["SCHEMA", "record", "write_record"]
@@ -22,6 +23,7 @@ def record(profile: Profile) -> dict[str, Any]:
         "version": VERSION,
         "kernel": profile.name,
         "target": profile.target.name,
+        "cores": profile.cores,
         "order": profile.order,
         "latency_us": profile.latency_us,
         "captured_us": profile.captured_us,
@@ -42,6 +44,7 @@ def record(profile: Profile) -> dict[str, Any]:
         "fits": profile.overflow is None,
         "guessed_loops": profile.guessed_loops,
         "lines": [_line(cost) for cost in profile.lines],
+        "meeting_waits": [_wait(profile, wait) for wait in meeting_waits(profile)],
     }
 
 
@@ -49,6 +52,14 @@ def _line(cost: LineCost) -> dict[str, Any]:
     return {
         "file": cost.location.file, "line": cost.location.line, "code": cost.location.source.strip(),
         "instructions": cost.instructions, "busy_us": cost.busy_us, "critical_us": cost.critical_us,
+    }
+
+
+def _wait(profile: Profile, wait: MeetingWait) -> dict[str, Any]:
+    cause = profile.location(wait.cause)
+    return {
+        "file": wait.location.file, "line": wait.location.line, "core": wait.core, "waited_us": wait.waited_us,
+        "meetings": wait.meetings, "waited_for": {"core": wait.other, "file": cause.file, "line": cause.line},
     }
 
 

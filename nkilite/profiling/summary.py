@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ _HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of one kernel launch. Times and peaks are modelled; counts and bytes are exact.
+    """Figures of a kernel launch or of one of its cores. Times and peaks are modelled; counts and bytes are exact.
 
     A loop counts as often as it runs, or once where the number is only known on the device.
 
@@ -72,6 +73,20 @@ def summarize(program: Program, all_loops: list[Loop] | None = None) -> Summary:
     return Summary(
         program.target, dict(instructions), busy, read, written, peak(requests(MemoryRegion.sbuf)),
         peak(psum, bank=bank) // bank,
+    )
+
+
+def added(summaries: Sequence[Summary]) -> Summary:
+    """The figures of a launch from those of its cores: peaks are those of a core."""
+    first, *others = summaries
+    if not others:
+        return first
+    engines = dict.fromkeys(engine for s in summaries for engine in s.instructions)
+    return Summary(
+        first.target, {e: sum(s.instructions.get(e, 0) for s in summaries) for e in engines},
+        {e: sum(s.busy_us.get(e, 0.0) for s in summaries) for e in engines},
+        sum(s.hbm_read_bytes for s in summaries), sum(s.hbm_write_bytes for s in summaries),
+        max(s.sbuf_peak_bytes for s in summaries), max(s.psum_peak_banks for s in summaries),
     )
 
 

@@ -10,9 +10,11 @@ from rich.text import Text
 
 from nkilite.plain import plain
 from nkilite.profiling.advice import advise
+from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.profile import Profile
+from nkilite.profiling.queues import named_on
 
-__all__ = ["advice_text", "comparison", "line_table", "size_text", "time_text", "wait_table"]
+__all__ = ["advice_text", "comparison", "line_table", "meeting_table", "size_text", "time_text", "wait_table"]
 
 
 def time_text(us: float) -> str:
@@ -45,8 +47,10 @@ def _interval(p: Profile) -> str:
 
 
 def _engine(p: Profile, name: str) -> str:
-    use = p.engines.get(name)
-    return f"{time_text(use.busy_us)}  {use.active:.0%}" if use and use.instructions else "–"
+    """What an engine of every core did."""
+    uses = [p.engines.get(named_on(name, core, p.cores)) for core in range(p.cores)]
+    shown = [f"{time_text(use.busy_us)}  {use.active:.0%}" if use and use.instructions else "–" for use in uses]
+    return "–" if set(shown) == {"–"} else " | ".join(shown)
 
 
 _ROWS: list[tuple[str, Callable[[Profile], str]]] = [
@@ -75,7 +79,7 @@ def comparison(profiles: Sequence[Profile]) -> Table:
     table = Table(title=f"Profile ({first.order} order; {errors})", title_justify="left")
     table.add_column("")
     for p in profiles:
-        table.add_column(f"{p.name}\n{p.target.name}", justify="right")
+        table.add_column(f"{p.name}\n{p.machine}", justify="right")
     latencies = [time_text(p.latency_us) for p in profiles]
     for i, p in enumerate(profiles[1:], 1):
         latencies[i] += f"  {p.latency_us / first.latency_us - 1:+.1%}"
@@ -84,6 +88,9 @@ def comparison(profiles: Sequence[Profile]) -> Table:
     table.add_row("in a captured profile", *(time_text(p.captured_us) for p in profiles))
     for name, value in _ROWS:
         table.add_row(name, *(value(p) for p in profiles))
+    if any(p.cores > 1 for p in profiles):
+        table.add_row("cores active", *(" | ".join(map(time_text, active_us(p))) for p in profiles))
+        table.add_row("waiting for each other", *(" | ".join(map(time_text, waiting_us(p))) for p in profiles))
     if any(p.overflow for p in profiles):
         table.add_row("fits on chip", *("no: lower bound" if p.overflow else "yes" for p in profiles))
     if any(p.guessed_loops for p in profiles):
@@ -93,7 +100,7 @@ def comparison(profiles: Sequence[Profile]) -> Table:
 
 def line_table(profile: Profile, count: int = 10) -> Table:
     """The source lines that took the most engine time."""
-    table = Table(title=f"{profile.name} on {profile.target.name}: source lines by engine time (modelled)",
+    table = Table(title=f"{profile.name} on {profile.machine}: source lines by engine time (modelled)",
                   title_justify="left")
     for heading in ("line", "code", "instructions", "engine time", "on the critical path"):
         table.add_column(heading, justify="left" if heading in ("line", "code") else "right", no_wrap=heading != "code")
@@ -108,8 +115,8 @@ def line_table(profile: Profile, count: int = 10) -> Table:
 
 def wait_table(profile: Profile, count: int = 6) -> Table:
     """What the busiest compute engine waited for, and its longest gaps."""
-    engines = {k: v for k, v in profile.engines.items() if k != "DMA" and v.instructions}
-    table = Table(title=f"{profile.name} on {profile.target.name}: longest idle gaps (modelled)", title_justify="left")
+    engines = {k: v for k, v in profile.engines.items() if not k.startswith("DMA") and v.instructions}
+    table = Table(title=f"{profile.name} on {profile.machine}: longest idle gaps (modelled)", title_justify="left")
     for heading in ("engine", "at", "idle for", "to run", "waited for"):
         table.add_column(heading)
     if not engines:
@@ -125,10 +132,25 @@ def wait_table(profile: Profile, count: int = 6) -> Table:
     return table
 
 
+def meeting_table(profile: Profile, count: int = 6) -> Table:
+    """Where cores waited longest for each other."""
+    table = Table(title=f"{profile.name} on {profile.machine}: cores that wait for each other (modelled)",
+                  title_justify="left")
+    for heading in ("meeting", "code", "who waits", "times", "in all", "because of"):
+        table.add_column(heading, no_wrap=heading != "code")
+    for wait in meeting_waits(profile)[:count]:
+        table.add_row(
+            f"{wait.location.file.rpartition('/')[2]}:{wait.location.line}", wait.location.source.strip(),
+            f"core {wait.core} for {wait.other}", str(wait.meetings), time_text(wait.waited_us),
+            profile.describe(wait.cause),
+        )
+    return table
+
+
 def advice_text(profile: Profile) -> Text:
     """The findings, one paragraph each."""
     found = advise(profile)
-    text = Text(plain(f"{profile.name} on {profile.target.name}: advice (modelled)\n"), style="italic")
+    text = Text(plain(f"{profile.name} on {profile.machine}: advice (modelled)\n"), style="italic")
     if not found:
         text.append("  nothing stands out\n", style="not italic")
     for advice in found:

@@ -12,34 +12,24 @@ from math import gcd
 import numpy as np
 
 from nkilite.ir.columns import Columns
+from nkilite.ir.definition import Meets
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
 from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import Workload
+from nkilite.profiling.joined import Joined
+from nkilite.profiling.queues import HARDWARE_SCALAR, HARDWARE_SYNC, LOADS, PER_CORE, SOFTWARE, STORES
+from nkilite.profiling.summary import hbm_bytes
 
-__all__ = ["QUEUES", "Costs", "costs_of", "signature_ids", "workload_of"]
-
-# Queues are numbered by Engine for compute; DMA triggers have queues of their own.
-LOADS, STORES, SOFTWARE, HARDWARE_SYNC, HARDWARE_SCALAR = range(10, 15)
-QUEUES: dict[int, str] = {
-    Engine.tensor.value: "Tensor",
-    Engine.vector.value: "Vector",
-    Engine.scalar.value: "Scalar",
-    Engine.gpsimd.value: "GpSimd",
-    Engine.sync.value: "Sync",
-    LOADS: "DMA loads (Sync)",
-    STORES: "DMA stores (GpSimd)",
-    SOFTWARE: "DMA (GpSimd DGE)",
-    HARDWARE_SYNC: "DMA (Sync DGE)",
-    HARDWARE_SCALAR: "DMA (Scalar DGE)",
-}
+__all__ = ["Costs", "costs_of", "signature_ids", "workload_of"]
 
 _SBUF_PORT, _PSUM_PORT = 1, 2  # shared on trn1: Vector with GpSimd on SBUF, Vector with Scalar on PSUM
 _TRIGGERS = 8  # of DMAs with ready-made descriptors, one at a time
 _SCALAR_SEQUENCER = 4  # the instructions of the Scalar Engine and the DMAs that it issues; published trn2 profiles
-_SPACES = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}  # further spaces: 2 + buffer id
+_PORT_BITS = 4
+_SPACES = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}  # of every core; further spaces: those of the cores + buffer id
 
 
 def signature_ids(program: Program) -> tuple[np.ndarray, np.ndarray]:
@@ -66,16 +56,17 @@ def costs_of(program: Program, ids: np.ndarray) -> Costs:
     return Costs([s.definition.rule("cost")(s) if used[s.id] else None for s in program.signatures])
 
 
-def workload_of(program: Program, costs: Costs) -> Workload:
-    """The model's view of an allocated program."""
+def workload_of(launch: Joined, costs: Costs) -> Workload:
+    """The model's view of the allocated programs of a launch."""
+    program = launch.program
     n = len(program)
     target = program.target
     queue, ports = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    busy, latency, transfer = np.zeros(n), np.zeros(n), np.zeros(n)
+    busy, latency, transfer, memory = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
     turnaround = np.zeros(n)
     lead, count, priority = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
     spread: list[np.ndarray] = []  # loads that the vendor's compiler hands to two generators in turn
-    columns = _Accesses(program)
+    columns = _Accesses(launch)
     for signature, rows, word in columns.table.uses():
         cost = costs[signature.id]
         queue[rows] = place = _queue(signature, cost, target, program.managed)
@@ -84,6 +75,7 @@ def workload_of(program: Program, costs: Costs) -> Workload:
             busy[rows] = dma_issue_ns(target, generated=_is_generated(signature, target))
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
             priority[rows] = signature.arguments.get("priority") or 0
+            memory[rows] = sum(hbm_bytes(signature)) / (target.hbm_bytes_per_ns * launch.cores)
             if place == HARDWARE_SYNC and program.managed:
                 spread.append(rows)
         else:
@@ -94,16 +86,21 @@ def workload_of(program: Program, costs: Costs) -> Workload:
         if cost.engine is Engine.dma and cost.dma_engines < target.dma_engines:
             lanes = partition // target.partitions_per_dma_engine
             lead[rows] = np.minimum(lanes, target.dma_engines - cost.dma_engines)
-    if spread:
-        loads = np.sort(np.concatenate(spread))
-        queue[loads[1::2]] = SOFTWARE
+    loads = np.sort(np.concatenate(spread)) if spread else np.empty(0, np.int64)
+    for core in range(launch.cores):
+        queue[loads[launch.core[loads] == core][1::2]] = SOFTWARE
+    queue += PER_CORE * launch.core
+    lead += target.dma_engines * launch.core
+    ports <<= _PORT_BITS * launch.core
     queues = queue.tolist()
     edges = _with_dependencies(hazards(*columns.collected(), queues), program)
     engines = list(zip(lead.tolist(), count.tolist(), strict=True))
+    tensors = [Engine.tensor.value + PER_CORE * core for core in range(launch.cores)]
     return Workload(
         queues, busy.tolist(), latency.tolist(), transfer.tolist(), engines, edges, ports.tolist(),
-        priority.tolist() if priority.any() else (), turnaround.tolist(),
-        (Engine.tensor.value, target.tensor_warmup_ns), program.managed,
+        priority.tolist() if priority.any() else (), turnaround.tolist(), (tensors, target.tensor_warmup_ns),
+        program.managed, launch.meetings.tolist() if launch.cores > 1 else (),
+        memory.tolist() if launch.cores > 1 else (),  # one core alone does not move as much as its memory can
     )
 
 
@@ -153,18 +150,23 @@ def _ports(signature: Signature, queue: int, target: Target) -> int:
 class _Accesses:
     """Collects the accesses of all instructions, an operand column of a signature at a time."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, launch: Joined) -> None:
+        self.program = program = launch.program
         self.table = Columns(program)
         self._code = self.table.code
         self._accesses: list[np.ndarray] = []  # rows of (instruction, rank, flags)
         self._regions: list[np.ndarray] = []  # the region of each, as fields
-        self._written = _written_buffers(program, self.table)
+        self._fences = _fences(program)
+        self._written = _written_buffers(program, self.table, self._fences)
         buffers = program.buffers
         address = [program.addresses.get(b.id, (0, 0)) for b in buffers]
         self._top = np.array([a[0] for a in address], np.int64)
         self._left = np.array([a[1] for a in address], np.int64)
-        self._space = np.array([_SPACES.get(b.region, 2 + b.id) for b in buffers], np.int64)
+        first = len(_SPACES) * launch.cores
+        self._space = np.array([
+            len(_SPACES) * core + _SPACES[b.region] if b.region in _SPACES else first + b.id
+            for b, core in zip(buffers, launch.buffer_core.tolist(), strict=True)
+        ], np.int64)
         self._pitch = np.array([_pitch(b) for b in buffers], np.int64)
         self._rows = np.array([max(b.size_bytes, 1) for b in buffers], np.int64) // self._pitch
 
@@ -178,10 +180,10 @@ class _Accesses:
                 partitions = regions[:, 1]
             elif not self._written[buffers].any():
                 continue  # nothing ever writes it: no hazards
-            flags = (READ if operand.reads else 0) | (WRITE if operand.writes else 0)
+            flags = (READ if operand.reads else 0) | (WRITE if operand.writes or signature.id in self._fences else 0)
             if operand.reads and operand.writes and cost.engine is Engine.tensor:
                 flags |= ACCUMULATE
-            rank += 64 if operand.writes else 0  # reads come first
+            rank += 64 if flags & WRITE else 0  # reads come first
             self._accesses.append(np.column_stack([rows, np.full(len(rows), rank), np.full(len(rows), flags)]))
             self._regions.append(regions)
         return partitions
@@ -245,12 +247,19 @@ def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return table[index], numbers
 
 
-def _written_buffers(program: Program, table: Columns) -> np.ndarray:
-    """Whether any instruction writes each buffer."""
+def _fences(program: Program) -> set[int]:
+    """The signatures of barriers: of their operand, what comes later waits for them, whoever has written it."""
+    return {
+        s.id for s in program.signatures if s.definition.meets is Meets.cores and not any(o.writes for o in s.operands)
+    }
+
+
+def _written_buffers(program: Program, table: Columns, fences: set[int]) -> np.ndarray:
+    """Whether any instruction writes each buffer, or another core may have before a barrier."""
     written = np.zeros(len(program.buffers), bool)
     for signature, _, starts in table.uses():
         for operand in signature.operands:
-            if operand.writes:
+            if operand.writes or signature.id in fences:
                 written[table.code[starts + operand.word]] = True
     return written
 

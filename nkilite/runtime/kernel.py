@@ -148,6 +148,11 @@ class Kernel(Generic[P]):
         return preformatted(heading + (f"\n\n{inspect.getdoc(self.function)}" if self.function.__doc__ else ""))
 
     @property
+    def launched_name(self) -> str:
+        """Its qualified name with the cores it is launched on: ``matmul[2]``."""
+        return self.__qualname__ if self.lnc in (None, 1) else f"{self.__qualname__}[{self.lnc}]"
+
+    @property
     def managed(self) -> bool:
         """Whether the vendor's compiler would schedule and place what it does, as in Beta 1, for profiles."""
         return False
@@ -183,6 +188,8 @@ class Kernel(Generic[P]):
             found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated)
             found.schedule = self.schedule
         found.gradient = self.gradient
+        if "tuning" in vars(self):
+            found.tuning = self.tuning  # type: ignore[attr-defined]
         return found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:

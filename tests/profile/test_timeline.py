@@ -17,7 +17,7 @@ def run(
     queues: list[int], busy: list[float], edges: list[tuple[int, int, int]] = (), order: str = "compiler",
     latency: list[float] | None = None, transfer: list[float] | None = None,
     engines: list[tuple[int, int]] | None = None,
-    **more: list[int],
+    **more: list,
 ) -> Timeline:
     n = len(queues)
     columns = np.array(list(edges), np.int64).reshape(-1, 3).T
@@ -89,6 +89,31 @@ def test_critical_path_goes_back_over_waits_and_busy_engines() -> None:
     line = run([A, A, B, B], [10, 10, 5, 1], [(1, 2, DATA)])
     assert line.start.tolist() == [0, 10, 20, 0]
     assert line.critical_path() == [0, 1, 2]
+
+
+def test_those_who_meet_begin_together_and_hold_their_queues_meanwhile() -> None:
+    """Queue A comes at 10 and B at 40; what stands behind the meeting in A waits, too."""
+    line = run([A, A, A, B, B], [10, 5, 1, 40, 7], meetings=[-1, 0, -1, -1, 0], order="program")
+    assert line.start.tolist() == [0, 40, 45, 0, 40]
+    assert line.end.tolist() == [10, 45, 46, 40, 47]
+    assert line.arrival.tolist() == [0, 10, 45, 0, 40]
+    assert line.partner.tolist() == [-1, 4, -1, -1, -1]
+    assert line.critical_path() == [3, 4]
+
+
+def test_in_compiler_order_a_meeting_waits_for_what_comes_before_it_in_its_queue() -> None:
+    """Else queue A would hold the first meeting while B is at the second, for ever."""
+    queues, edges = [A, A, DMA, B, B, DMA], [(2, 0, DATA), (5, 4, DATA)]
+    line = run(queues, [1, 1, 30, 1, 1, 50], edges, meetings=[0, 1, -1, 0, 1, -1])
+    assert line.start[0] == line.start[3] == 30
+    assert line.start[1] == line.start[4] == 80
+
+
+def test_shared_memory_delays_transfers_that_want_more_than_it_gives() -> None:
+    line = run(
+        [DMA, DMA + 1], [0, 0], latency=[10, 10], transfer=[20, 20], engines=[(0, 1), (1, 1)], memory_ns=[15, 15]
+    )
+    assert line.finish.tolist() == [30, 40]
 
 
 def test_nothing_to_do() -> None:

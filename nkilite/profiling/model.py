@@ -1,0 +1,130 @@
+"""`nkilite.profile(kernel, *args)`: trace a kernel, and run the timing model on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, NamedTuple
+
+from nkilite import knobs
+from nkilite.errors import MemoryOverflow
+from nkilite.ir.program import Program
+from nkilite.location import Location
+from nkilite.machine.target import Target, get_target
+from nkilite.machine.timeline import Order, simulate
+from nkilite.passes.follow_writes import FollowWrites
+from nkilite.profiling.balance import balanced
+from nkilite.profiling.forward import forwarded
+from nkilite.profiling.joined import joined
+from nkilite.profiling.oversubscribe import allocate, fits
+from nkilite.profiling.profile import Profile
+from nkilite.profiling.reuse import reused
+from nkilite.profiling.summary import Summary, added, summarize
+from nkilite.profiling.unroll import told_loops, unrolled
+from nkilite.profiling.workload import costs_of, signature_ids, workload_of
+from nkilite.runtime.collector import collector_paused
+from nkilite.runtime.kernel import Kernel, jit
+
+__all__ = ["profile", "profile_programs"]
+
+_SHARES = (1, 2, 4, 0)  # tensors of which tiles are kept on chip instead of loaded again: up to these parts of SBUF
+
+
+def _shortened(program: Program) -> tuple[Program, bool]:
+    """The program without repeated work, as far as tiles that live longer have room; and whether they are placed."""
+    placed = False
+    for share in _SHARES if program.managed else (0,):
+        shorter = reused(program, program.target.sbuf_size_bytes // share if share else 0)
+        if shorter is not program and fits(shorter):
+            program, placed = shorter, True
+            break
+    shorter = forwarded(program)
+    if shorter is not program and fits(shorter):
+        program, placed = shorter, True
+    return program, placed
+
+
+class _Settled(NamedTuple):
+    """The program of a core as it is timed, and what is known of it as it was traced."""
+
+    program: Program
+    overflow: MemoryOverflow | None
+    guessed: list[Location]
+    summary: Summary
+
+
+def _settled(program: Program, order: Order, trips: int | Sequence[int] | None) -> _Settled:
+    """The straight-line, allocated program of one core."""
+    program = FollowWrites().run(program)
+    placed = False
+    if order == "compiler":
+        program = balanced(program)
+        program, placed = _shortened(program)
+    overflow = None if placed else allocate(program)
+    all_loops = told_loops(program, trips)
+    starts = program.starts() if all_loops else []
+    guessed = [program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None]
+    return _Settled(unrolled(program, all_loops), overflow, guessed, summarize(program, all_loops))
+
+
+def profile_programs(
+    programs: Sequence[Program], order: Order = "compiler", trips: int | Sequence[int] | None = None
+) -> Profile:
+    """Model a launch of freshly traced programs, one per core, which are settled and allocated in place. The arguments
+    are those of `profile`.
+
+    Raises:
+        MemoryOverflow: a single tile is larger than its memory.
+    """
+    with collector_paused():
+        settled = [_settled(program, order, trips) for program in programs]
+        launch = joined([one.program for one in settled])
+        ids, _ = signature_ids(launch.program)
+        costs = costs_of(launch.program, ids)
+        work = workload_of(launch, costs)
+        line = simulate(work, order)
+    counts = [Counter(one.guessed) for one in settled]
+    guessed = reduce(or_, counts)  # cores run the same loops
+    return Profile(
+        launch.program.name, launch.program.target, order, launch, work, line, added([one.summary for one in settled]),
+        costs, ids, next((one.overflow for one in settled if one.overflow is not None), None),
+        tuple(guessed.elements()),
+    )
+
+
+def profile(
+    kernel: Callable[..., Any],
+    *args: Any,
+    target: str | Target | None = None,
+    order: Order = "compiler",
+    trips: int | Sequence[int] | None = None,
+    **kwargs: Any,
+) -> Profile:
+    """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
+
+    Args:
+        kernel: an `@nki.jit` kernel, also on two cores, ``kernel[2]``, or a plain function.
+        args, kwargs: its arguments.
+        target: a target's name, or the path of a target file; by default the environment's.
+        order: ``compiler`` lets a free engine take the earliest instruction whose operands are ready; ``program``
+            keeps the order of the source in every queue.
+        trips: iterations of the loops whose number only the device knows: one number for all, or one for each in the
+            order in which they begin. Without it they are taken to run once, and the profile says so.
+
+    Returns:
+        The Profile; every figure in it is modelled.
+
+    Raises:
+        UnknownTarget: no such chip.
+        InvalidOperand: `trips` does not fit the loops.
+        UnsupportedError: `trips` makes cores come to different numbers of meetings.
+        NkiError: what tracing the kernel raises, and MemoryOverflow when a single tile does not fit.
+    """
+    chip = get_target(knobs.target()) if target is None else get_target(target) if isinstance(target, str) else target
+    traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
+    with knobs.overridden_target(chip.name):
+        programs = traced.programs(*args, **kwargs)
+    return profile_programs(programs, order, trips)
+
