@@ -1,4 +1,4 @@
-"""``python -m conformance FOLDER...``, ``python -m conformance fuzz`` and ``names``: the command line."""
+"""``python -m conformance FOLDER...``, and ``fuzz``, ``names`` and ``nki-library``: the command line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .case import Case, Mode, Result
 from .discover import discover
 from .fuzz.command import main as fuzz
 from .names import main as names
+from .nki_library.command import main as nki_library
 from .report import print_report, short_path, write_json, write_markdown
 from .runner import run
 
@@ -72,11 +73,8 @@ def _terminate(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)  # an ordinary end, which leaves nothing behind
-    if sys.argv[1:2] == ["fuzz"]:
-        del sys.argv[1]
-        typer.run(fuzz)
-    elif sys.argv[1:2] == ["names"]:
-        del sys.argv[1]
-        typer.run(names)
+    others = {"fuzz": fuzz, "names": names, "nki-library": nki_library}
+    if sys.argv[1:2] and sys.argv[1] in others:
+        typer.run(others[sys.argv.pop(1)])
     else:
         typer.run(main)
