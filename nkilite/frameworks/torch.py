@@ -20,10 +20,12 @@ from nkilite.errors import ArgumentError
 from nkilite.frameworks.calls import Call, Place, take_apart
 from nkilite.frameworks.imports import once_imported
 from nkilite.frameworks.outline import Outline, outline
+from nkilite.frameworks.tensors import viewed
 from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.kernel import Kernel, numbered
 from nkilite.runtime.results import Result
+from nkilite.runtime.specialization import Specialization
 
 _NAMESPACE = "nkilite"
 
@@ -114,7 +116,7 @@ def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
     torch = sys.modules["torch"]
     parameters = list(kernel.signature.parameters)
     taken = take_apart(args, kwargs, parameters, torch.Tensor, (float, torch.SymFloat), (torch.SymInt,))
-    found = _outline(kernel, taken)
+    found = _known_outline(kernel, taken, args, kwargs)
     if torch.is_grad_enabled():
         _check_gradients(kernel, taken, found)
     outputs = _operator(kernel, taken, found).overload(*taken.tensors, *taken.floats)
@@ -135,6 +137,22 @@ def _outline(kernel: Kernel, taken: Call) -> Outline:
     return outline(kernel, taken.of(stand_ins, [f if isinstance(f, float) else _hint(f) for f in taken.floats]))
 
 
+_outlines: WeakKeyDictionary[Specialization, dict[Hashable, Outline]] = WeakKeyDictionary()
+
+
+def _known_outline(kernel: Kernel, taken: Call, args: tuple, kwargs: dict[str, Any]) -> Outline:
+    """What a call does, from an earlier one that is proven to do the same."""
+    with sys.modules["torch"].no_grad():
+        proven = kernel.proven(*args, **kwargs)
+    if proven is None:
+        return _outline(kernel, taken)
+    own = _outlines.setdefault(proven, {})
+    found = own.get(taken.shape)
+    if found is None:
+        found = own[taken.shape] = _outline(kernel, taken)
+    return found
+
+
 def _hint(symbol: Any) -> float:
     """A value a symbolic float may have, without making torch compile anew for another one."""
     return float(symbol.node.hint) if symbol.node.has_hint() else 1.0
@@ -146,17 +164,10 @@ def _dtype_of(tensor: Any) -> np.dtype:
 
 def _assembled(returned: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
     """What the kernel returns, of the tensors of an operator."""
-    torch = sys.modules["torch"]
+    tensors = [*inputs, *outputs]
 
     def leaf(value: Any, _: str) -> Any:
-        if not isinstance(value, Result):
-            return value
-        whole = inputs[value.array] if value.array < len(inputs) else outputs[value.array - len(inputs)]
-        if value.strides is None:
-            return whole
-        size = as_dtype(value.dtype).itemsize
-        elements = whole.view(getattr(torch, value.dtype))
-        return elements.as_strided(value.shape, [s // size for s in value.strides], value.offset // size)
+        return viewed(tensors[value.array], value) if isinstance(value, Result) else value
 
     return map_leaves(returned, leaf, records=False)
 

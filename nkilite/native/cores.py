@@ -82,6 +82,7 @@ class Cores:
     """Runs one executable per core; like an `Executable`, for whoever launches it.
 
     Attributes:
+        quick: there is no entry that takes addresses.
         image: the first core's, which says what arrays a launch is given; inputs that any core writes count as written.
     """
 

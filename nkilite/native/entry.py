@@ -4,6 +4,8 @@
 objects, which Python code could only do in microseconds. It refuses arrays that are not contiguous, aligned or, where
 they are written, writable, and outputs that overlap other arrays: whoever calls it then takes the slow way, which
 copies or raises. It lets go of the interpreter lock while the kernel runs.
+
+A second one is called with addresses as Python's integers, for tensors of other libraries.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ _DATA, _FLAGS = 16, 64
 CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
 _METH_FASTCALL = 0x80
+_FUNCTIONS = "PyEval_SaveThread", "PyEval_RestoreThread", "PyLong_FromLongLong", "PyLong_AsLongLong"
 # What an entry knows, as int64 words: functions, the walk's arguments, counts, a record per array and per range that
 # is zero when a kernel begins.
-_WALK, _TABLE, _COUNT, _BASES, _SAVE, _RESTORE, _NUMBER, _ARRAYS, _ZEROED, _RECORDS = range(10)
-_SLOT, _NEEDED, _BYTES, _ALONE, _RECORD = range(5)
+_WALK, _TABLE, _COUNT, _BASES, _SAVE, _RESTORE, _NUMBER, _INTEGER, _ARRAYS, _ZEROED, _RECORDS = range(11)
+_SLOT, _NEEDED, _UNEVEN, _BYTES, _ALONE, _RECORD = range(6)
 
 
 class Passed(NamedTuple):
@@ -39,13 +42,15 @@ class Passed(NamedTuple):
 
     Attributes:
         slot: its place among the bases.
-        flags: those it must have.
+        flags: those it must have as an array.
+        uneven: bits that its address must not have.
         bytes: of its elements.
         alone: it may not overlap any other.
     """
 
     slot: int
     flags: int
+    uneven: int
     bytes: int
     alone: bool
 
@@ -66,23 +71,50 @@ def _of_record(name: str, array: str, field: int) -> str:
     )
 
 
-def _data_of(name: str, array: str) -> str:
+def _object(name: str, array: str) -> str:
     return (
         f"  %{name}_arg = getelementptr ptr, ptr %args, i64 {array}\n"
         f"  %{name}_object = load ptr, ptr %{name}_arg, align 8\n"
+    )
+
+
+def _data_of_array(name: str, array: str) -> str:
+    return (
+        f"{_object(name, array)}"
         f"  %{name}_field = getelementptr i8, ptr %{name}_object, i64 {_DATA}\n"
         f"  %{name} = load i64, ptr %{name}_field, align 8\n"
     )
 
 
-_ENTRY = f"""
-define ptr @nkilite_entry(ptr %self, ptr %args, i64 %given) {{
+def _data_of_integer(name: str, array: str) -> str:
+    return f"{_object(name, array)}  %{name} = call i64 %integer(ptr %{name}_object)\n"
+
+
+_ARRAY_FITS = f"""{_of_record("needed", "%i", _NEEDED)}
+  %flags_field = getelementptr i8, ptr %data_object, i64 {_FLAGS}
+  %flags_short = load i32, ptr %flags_field, align 4
+  %flags = zext i32 %flags_short to i64
+  %had = and i64 %flags, %needed
+  %fits = icmp eq i64 %had, %needed
+"""
+# No address is negative: that stands for memory that does not fit for reasons of its library's own.
+_INTEGER_FITS = f"""{_of_record("uneven", "%i", _UNEVEN)}
+  %low = and i64 %data, %uneven
+  %even = icmp eq i64 %low, 0
+  %some = icmp sgt i64 %data, 0
+  %fits = and i1 %even, %some
+"""
+
+
+def _entry(name: str, data_of: Callable[[str, str], str], fits: str) -> Source:
+    return Source(name, f"""
+define ptr @{name}(ptr %self, ptr %args, i64 %given) {{
 entry:
   %words_field = getelementptr i8, ptr %self, i64 {_DATA}
   %words = load ptr, ptr %words_field, align 8
 {_field("walk", _WALK, "ptr")}{_field("table", _TABLE, "ptr")}{_field("count", _COUNT)}{_field("bases", _BASES, "ptr")}\
 {_field("save", _SAVE, "ptr")}{_field("restore", _RESTORE, "ptr")}{_field("number", _NUMBER, "ptr")}\
-{_field("arrays", _ARRAYS)}{_field("zeroed", _ZEROED)}
+{_field("integer", _INTEGER, "ptr")}{_field("arrays", _ARRAYS)}{_field("zeroed", _ZEROED)}
   %expected = icmp eq i64 %given, %arrays
   br i1 %expected, label %begin, label %refuse
 begin:
@@ -92,14 +124,8 @@ array:
   %more = icmp ult i64 %i, %arrays
   br i1 %more, label %look, label %zeroing
 look:
-{_data_of("data", "%i")}{_of_record("slot", "%i", _SLOT)}{_of_record("needed", "%i", _NEEDED)}\
-{_of_record("bytes", "%i", _BYTES)}{_of_record("alone", "%i", _ALONE)}
-  %flags_field = getelementptr i8, ptr %data_object, i64 {_FLAGS}
-  %flags_short = load i32, ptr %flags_field, align 4
-  %flags = zext i32 %flags_short to i64
-  %had = and i64 %flags, %needed
-  %fits = icmp eq i64 %had, %needed
-  br i1 %fits, label %fitting, label %refuse
+{data_of("data", "%i")}{_of_record("slot", "%i", _SLOT)}\
+{_of_record("bytes", "%i", _BYTES)}{_of_record("alone", "%i", _ALONE)}{fits}  br i1 %fits, label %fitting, label %refuse
 fitting:
   %base = getelementptr i64, ptr %bases, i64 %slot
   store i64 %data, ptr %base, align 8
@@ -111,7 +137,7 @@ other:
   %others = icmp ult i64 %j, %arrays
   br i1 %others, label %compare, label %accepted
 compare:
-{_data_of("theirs", "%j")}{_of_record("their_bytes", "%j", _BYTES)}
+{data_of("theirs", "%j")}{_of_record("their_bytes", "%j", _BYTES)}
   %their_end = add i64 %theirs, %their_bytes
   %starts = icmp ult i64 %theirs, %end
   %ends = icmp ult i64 %data, %their_end
@@ -162,8 +188,11 @@ refuse:
   %refused = call ptr %number(i64 {REFUSED})
   ret ptr %refused
 }}
-"""
-_SOURCE = Source("nkilite_entry", _ENTRY, ("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",))
+""", ("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",))
+
+
+_OF_ARRAYS = _entry("nkilite_entry", _data_of_array, _ARRAY_FITS)
+_OF_ADDRESSES = _entry("nkilite_entry_of_addresses", _data_of_integer, _INTEGER_FITS)
 
 
 class _MethodDefinition(ctypes.Structure):
@@ -175,9 +204,9 @@ class _MethodDefinition(ctypes.Structure):
 
 
 @functools.cache
-def _definition(host: Host) -> _MethodDefinition:
-    """The same for all entries, which refer to it as long as they live."""
-    function = library(host).addresses([_SOURCE])[_SOURCE.name]
+def _definition(host: Host, source: Source) -> _MethodDefinition:
+    """The same for all entries of a kind, which refer to it as long as they live."""
+    function = library(host).addresses([source])[source.name]
     return _MethodDefinition(b"entry", function, _METH_FASTCALL, None)
 
 
@@ -192,24 +221,40 @@ def available() -> bool:
     return data == probe.ctypes.data and flags == probe.flags.num
 
 
-def make_entry(
+class Entries(NamedTuple):
+    """The entries of one workspace. They return what the walk does, or REFUSED.
+
+    Attributes:
+        arrays: called with arrays; nothing checks that these are NumPy's, of the right sizes.
+        addresses: called with addresses of as much memory; a negative one is refused.
+    """
+
+    arrays: Callable[..., int]
+    addresses: Callable[..., int]
+
+
+def make_entries(
     host: Host, walk: int, table: np.ndarray, bases: int, passed: Sequence[Passed], zeroed: Sequence[np.ndarray]
-) -> Callable[..., int]:
-    """An entry for one workspace: returns what the walk does, or REFUSED.
+) -> Entries:
+    """The entries for one workspace.
 
     Args:
         walk: address of the native loop.
         bases: address of the workspace's bases.
-        passed: what it will be called with; nothing checks that these are NumPy arrays of those sizes.
+        passed: what they will be called with.
         zeroed: memory of the workspace that is zero when a kernel begins.
     """
-    functions = map(python_function, ("PyEval_SaveThread", "PyEval_RestoreThread", "PyLong_FromLongLong"))
-    words = [walk, table.ctypes.data, len(table), bases, *functions, len(passed), len(zeroed)]
+    words = [
+        walk, table.ctypes.data, len(table), bases, *map(python_function, _FUNCTIONS), len(passed), len(zeroed),
+    ]
     assert len(words) == _RECORDS
     for array in passed:
-        words += [array.slot, array.flags, array.bytes, int(array.alone)]
+        words += [array.slot, array.flags, array.uneven, array.bytes, int(array.alone)]
     for memory in zeroed:
         words += [memory.ctypes.data, memory.nbytes]
     create: Any = ctypes.pythonapi.PyCFunction_NewEx
     create.restype, create.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    return create(ctypes.addressof(_definition(host)), np.array(words, np.int64), None)
+    known = np.array(words, np.int64)
+    return Entries(*(
+        create(ctypes.addressof(_definition(host, kind)), known, None) for kind in (_OF_ARRAYS, _OF_ADDRESSES)
+    ))

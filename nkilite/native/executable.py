@@ -17,7 +17,7 @@ from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.meeting import Arrival, Written, exchange
 from nkilite.ir.rank import current
 from nkilite.native import entry, stack
-from nkilite.native.image import Image, Stop
+from nkilite.native.image import HbmArray, Image, Stop
 from nkilite.native.library import library
 from nkilite.native.parallel import Walk
 from nkilite.native.walker import WIDTH
@@ -68,7 +68,24 @@ class Executable:
             workspace = self._idle.pop()
         except IndexError:
             workspace = self._workspace()
-        stopped = workspace.entry(*arrays)
+        return self._entered(workspace, workspace.entries.arrays(*arrays))
+
+    def enter_at(self, *addresses: int) -> bool:
+        """`enter`, where it is `quick`, with memory of as many bytes at addresses, a negative one of which is refused.
+
+        Raises:
+            IndirectOutOfBounds: as `run`.
+        """
+        if self.scratch and not stack.fits(self.scratch):
+            return stack.with_room(self.scratch, self.enter_at, *addresses)
+        try:
+            workspace = self._idle.pop()
+        except IndexError:
+            workspace = self._workspace()
+        return self._entered(workspace, workspace.entries.addresses(*addresses))
+
+    def _entered(self, workspace: Workspace, stopped: int) -> bool:
+        """What follows an entry; whether it was not refused."""
         if stopped > 0:
             try:
                 self._finish(stopped, workspace, self.walk.alone)
@@ -100,10 +117,12 @@ class Executable:
         if self.quick:
             read, written = entry.CONTIGUOUS | entry.ALIGNED, entry.CONTIGUOUS | entry.ALIGNED | entry.WRITEABLE
             passed = [
-                entry.Passed(a.slot, read if a.written is None else written, a.bytes, a.written is not None)
+                entry.Passed(
+                    a.slot, read if a.written is None else written, _uneven(a), a.bytes, a.written is not None
+                )
                 for a in image.inputs
-            ] + [entry.Passed(a.slot, written, a.bytes, True) for a in image.outputs]
-            workspace.entry = entry.make_entry(
+            ] + [entry.Passed(a.slot, written, _uneven(a), a.bytes, True) for a in image.outputs]
+            workspace.entries = entry.make_entries(
                 self._host, self.walk.alone.address, self.table, workspace.address, passed, workspace.zeroed
             )
         return workspace
@@ -213,6 +232,11 @@ class Executable:
             )
             found[name] = np.ndarray(held.shape, as_dtype(held.dtype).numpy, memory, -held.low, held.strides)
         return found
+
+
+def _uneven(array: HbmArray) -> int:
+    """The bits of an address at which such an array is not aligned."""
+    return as_dtype(array.dtype).numpy.alignment - 1
 
 
 def receive(arrival: Arrival, written: Written) -> None:

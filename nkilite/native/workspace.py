@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS
 from nkilite.codegen.watch import STOP
 from nkilite.ir.types import FRESH
+from nkilite.native.entry import Entries
 from nkilite.native.image import Image
 from nkilite.native.interrupts import new_watch
 from nkilite.passes.place import ARENA
@@ -24,10 +23,10 @@ class Workspace:
         bases: one address per base; what runs the kernel sets those of inputs and outputs.
         address: of the bases, which micro-kernels are given.
         zeroed: memory that is zero when a kernel begins: engines' registers, and what the run's watch has seen.
-        entry: the way into native code for this workspace, where there is one (nkilite/native/entry.py).
+        entries: the ways into native code for this workspace, where there are any (nkilite/native/entry.py).
     """
 
-    entry: Callable[..., int]
+    entries: Entries
 
     def __init__(self, image: Image, host: Host) -> None:
         self._words = np.zeros(HEAD_WORDS + image.bases, np.int64)

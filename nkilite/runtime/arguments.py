@@ -68,7 +68,7 @@ def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
         if isinstance(value, torch.Tensor):
             if value.device.type != "cpu":
                 raise UnsupportedArgument(name=name, kernel=kernel, type=f"torch tensor on {value.device}")
-            array = _read(lambda: _torch_to_numpy(torch, value.detach()), name, value, kernel)
+            array = _read(lambda: torch_memory(torch, value.detach()), name, value, kernel)
             return _checked(name, value, array, "torch", kernel)
     if module.startswith(("jax", "jaxlib")) and "jax" in sys.modules:
         jax = sys.modules["jax"]
@@ -106,7 +106,7 @@ def _checked(name: str, original: Any, array: np.ndarray, framework: str, kernel
 _TORCH_BITS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8"}
 
 
-def _torch_to_numpy(torch: Any, tensor: Any) -> np.ndarray:
+def torch_memory(torch: Any, tensor: Any) -> np.ndarray:
     name = str(tensor.dtype).removeprefix("torch.")
     bits = _TORCH_BITS.get(name)
     if bits is None:

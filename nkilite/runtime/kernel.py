@@ -232,20 +232,39 @@ class Kernel(Generic[P]):
             return run_simulated(self, arguments, out)
         specialization = self._specialize(arguments)
         result = specialization.run(arguments, out)
-        if key is not None and not specialization.merged and not specialization.reach.unproven:
-            self._calls.add(key, args, kwargs, specialization)
+        self._warm(key, args, kwargs, specialization)
         return result
 
     def outputs(self, *args: P.args, **kwargs: P.kwargs) -> list[Any]:
         """Run once; the new arrays the kernel makes, in the order in which it makes outputs, whole."""
+        key = None if self.simulated else self._calls.key(args, kwargs)
+        launch = None if key is None else self._calls.find(key)
+        if launch is not None:
+            made = launch.outputs(args, kwargs)
+            if made is not None:
+                return made
         arguments = bind(self, args, kwargs)
         if self.simulated or knobs.simulator():
             return simulated_outputs(self, arguments)
         specialization = self._specialize(arguments)
+        self._warm(key, args, kwargs, specialization)
         arrays = specialization.place(arguments.arrays)
         specialization.executable.run(arrays)
-        made = zip(arrays[len(arguments.arrays):], specialization.executable.image.outputs, strict=True)
-        return [to_framework(array, as_dtype(spec.dtype), arguments.framework) for array, spec in made]
+        new = zip(arrays[len(arguments.arrays):], specialization.executable.image.outputs, strict=True)
+        return [to_framework(array, as_dtype(spec.dtype), arguments.framework) for array, spec in new]
+
+    def proven(self, *args: P.args, **kwargs: P.kwargs) -> Specialization | None:
+        """What a launch with these arguments would run, if an earlier one proves that without a trace."""
+        key = None if self.simulated else self._calls.key(args, kwargs)
+        launch = None if key is None else self._calls.find(key)
+        return None if launch is None else launch.specialization
+
+    def _warm(
+        self, key: tuple | None, args: tuple, kwargs: dict[str, Any], specialization: Specialization
+    ) -> None:
+        """Let later launches that look alike run a specialization, where it can be proven that they would."""
+        if key is not None and not specialization.merged and not specialization.reach.unproven:
+            self._calls.add(key, args, kwargs, specialization)
 
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[..., Any] | None = None

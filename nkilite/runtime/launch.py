@@ -1,8 +1,9 @@
 """Warm launches: a call that looks like an earlier one goes straight to its compiled kernel.
 
-What a call looks like is cheap to tell: positions and names of arguments, shapes and dtypes of NumPy arrays, plain
-values, settings from the environment. Calls with anything else (containers, records, torch tensors, functions) are
-bound and looked up in full (nkilite/runtime/kernel.py), and so is every call that an entry refuses.
+What a call looks like is cheap to tell: positions and names of arguments, shapes and dtypes of arrays of NumPy and of
+libraries such as torch, plain values, settings from the environment. Calls with anything else (containers, records,
+functions, arrays of several libraries) are bound and looked up in full (nkilite/runtime/kernel.py), and so is every
+call that an entry refuses.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import numpy as np
 
 from nkilite import knobs
 from nkilite.dtypes import as_dtype
+from nkilite.native.executable import Executable
 from nkilite.runtime.configurations import configured, none_registered
+from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.foreign import Library, libraries
 from nkilite.runtime.recycler import maker
 from nkilite.runtime.results import Result, collect
 from nkilite.runtime.specialization import Specialization, ticks
@@ -53,7 +57,11 @@ class Calls:
             elif kind is float:
                 key.append(_float_bits(value))  # tells -0.0 from 0.0, and NaNs apart
             else:
-                return None
+                library = libraries.get(kind)
+                look = None if library is None else library.look(value)
+                if look is None:
+                    return None
+                key.append(look)
         if not none_registered():
             tuned = configured(self._kernel, self._explicit(args, kwargs))
             key += ((name, type(value), value) for name, value in tuned.items())
@@ -75,20 +83,28 @@ class Calls:
         explicit = self._explicit(args, kwargs)
         out = kwargs.get("out") if self._takes_out else None
         places = {name: i for i, name in enumerate((*self._names[: len(args)], *kwargs))}
-        picks = [places[name] for name in self._names if isinstance(explicit.get(name), _array)]
+        arrays = {name: type(explicit.get(name)) for name in self._names}
+        arrays = {name: kind for name, kind in arrays.items() if kind is _array or kind in libraries}
+        picks = [places[name] for name in arrays]
+        kinds = {libraries.get(kind) for kind in (*arrays.values(), *([] if out is None else [type(out)]))}
         image, returned = specialization.executable.image, specialization.returned
         direct = isinstance(returned, Result) and returned.strides is None and returned.array == len(image.inputs)
         direct = direct and as_dtype(returned.dtype).kind != "x"  # whose arrays may have another NumPy dtype
-        if len(picks) != len(image.inputs):
+        if len(picks) != len(image.inputs) or len(kinds) != 1:
             return
         if out is not None:
             if not direct or len(image.outputs) != 1:
                 return
             picks.append(places["out"])
         plain = not kwargs and picks == list(range(len(args)))
-        self._launches[key] = Launch(
-            specialization, None if plain else picks, out is not None, direct and len(image.outputs) == 1
-        )
+        (library,) = kinds
+        options = None if plain else picks, out is not None, direct and len(image.outputs) == 1
+        if library is None:
+            self._launches[key] = Launch(specialization, *options)
+        else:
+            makers = [library.maker(o.shape, o.dtype) for o in image.outputs]
+            if None not in makers:
+                self._launches[key] = ForeignLaunch(specialization, *options, library, makers)
 
     def drop(self, specialization: Specialization) -> None:
         """Forget the launches of a specialization."""
@@ -112,6 +128,7 @@ class Launch:
     __slots__ = ("_direct", "_execute", "_given", "_outputs", "_picks", "specialization", "unchanged")
 
     unchanged: Callable[[], bool]
+    _outputs: Sequence[Callable[[], Any]]
 
     def __init__(
         self, specialization: Specialization, picks: Sequence[int] | None, given: bool, direct: bool
@@ -142,3 +159,57 @@ class Launch:
         if not self._execute(*memory):
             return False, None
         return True, collect(self.specialization.returned, arrays, memory, "numpy")
+
+    def outputs(self, args: tuple, kwargs: dict[str, Any]) -> list[Any] | None:
+        """The new arrays; None if the arrays were not accepted."""
+        arrays = self._arrays(args, kwargs)
+        made = [new() for new in self._outputs]
+        return made if self._accepted([*arrays, *made]) else None
+
+    def _arrays(self, args: tuple, kwargs: dict[str, Any]) -> Sequence[Any]:
+        if self._picks is None:
+            return args
+        values = (*args, *kwargs.values())
+        return [values[i] for i in self._picks]
+
+    def _accepted(self, memory: Sequence[Any]) -> bool:
+        """Run with inputs and outputs; False, and nothing was run, if some of them take a closer look."""
+        return self._execute(*memory)
+
+
+class ForeignLaunch(Launch):
+    """The same for arrays of another library, which are passed to native code by their addresses."""
+
+    __slots__ = ("_at", "_library")
+
+    def __init__(
+        self, specialization: Specialization, picks: Sequence[int] | None, given: bool, direct: bool,
+        library: Library, makers: Sequence[Callable[[], Any]],
+    ) -> None:
+        """
+        Args:
+            makers: what makes its outputs.
+        """
+        super().__init__(specialization, picks, given, direct)
+        executable = specialization.executable
+        self._library, self._outputs = library, makers
+        self._at = executable.enter_at if isinstance(executable, Executable) and executable.quick else None
+
+    def __call__(self, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, Any]:
+        arrays = self._arrays(args, kwargs)
+        memory = arrays if self._given else [*arrays, *[new() for new in self._outputs]]
+        if not self._accepted(memory):
+            return False, None
+        if self._direct:
+            return True, memory[-1]
+        library = self._library
+
+        def leaf(value: Any, _: str) -> Any:
+            return library.view(memory[value.array], value) if isinstance(value, Result) else value
+
+        return True, map_leaves(self.specialization.returned, leaf, records=False)
+
+    def _accepted(self, memory: Sequence[Any]) -> bool:
+        if self._at is not None:
+            return self._at(*map(self._library.address, memory))
+        return self._execute(*map(self._library.memory, memory))
