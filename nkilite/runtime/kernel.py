@@ -221,10 +221,10 @@ class Kernel(Generic[P]):
 
     def _run(self, args: tuple, kwargs: dict[str, Any], key: tuple | None) -> Any:
         """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
-        warn_of_ignored()
         delegate = delegation.delegate_for(args, kwargs)
         if delegate is not None:
             return delegate.call(self, args, kwargs)
+        warn_of_ignored()
         out = kwargs.get("out") if self._takes_out else None
         named = {k: v for k, v in kwargs.items() if k != "out"} if self._takes_out else kwargs
         arguments = bind(self, args, named)
@@ -243,6 +243,7 @@ class Kernel(Generic[P]):
             made = launch.outputs(args, kwargs)
             if made is not None:
                 return made
+        warn_of_ignored()
         arguments = bind(self, args, kwargs)
         if self.simulated or knobs.simulator():
             return simulated_outputs(self, arguments)

@@ -102,8 +102,8 @@ class Calls:
         if library is None:
             self._launches[key] = Launch(specialization, *options)
         else:
-            makers = [library.maker(o.shape, o.dtype) for o in image.outputs]
-            if None not in makers:
+            makers = [m for o in image.outputs if (m := library.maker(o.shape, o.dtype)) is not None]
+            if len(makers) == len(image.outputs):
                 self._launches[key] = ForeignLaunch(specialization, *options, library, makers)
 
     def drop(self, specialization: Specialization) -> None:
