@@ -9,7 +9,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("speed", "cold", "vector_math", "autotune_cpu", "autotune_overhead", "autotune_quality", "calibration")
+BENCHMARKS = (
+    "speed", "cold", "vector_math", "rounding", "autotune_cpu", "autotune_overhead", "autotune_quality", "calibration",
+)
 
 
 def main() -> int:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-__all__ = ["ALL", "ELEMENTS", "DType", "Elements", "as_dtype", "cast", "from_numpy", "numpy_known", "unpack"]
+__all__ = [
+    "ALL", "ELEMENTS", "FORMS", "DType", "Elements", "Form", "as_dtype", "cast", "from_numpy", "numpy_known", "unpack",
+]
 
 
 class _Namespace(type):
@@ -155,6 +157,42 @@ def unpack(words: np.ndarray, dtype: DType) -> np.ndarray:
     parts = words[..., None] >> np.arange(0, 4 * bits, bits, dtype=words.dtype) & ((1 << bits) - 1)
     return parts.astype(np.uint8).view(ELEMENTS[dtype]).astype(np.float32)
 
+
+class Form(NamedTuple):
+    """A float format of at most 16 bits whose exponent is narrower than float32's.
+
+    Attributes:
+        exponent: exponent bits.
+        mantissa: stored mantissa bits.
+        limit: magnitude bits of infinity, or of NaN in a format without it; larger ones are NaN.
+        nan: magnitude bits of the NaN that rounding makes.
+    """
+
+    exponent: int
+    mantissa: int
+    limit: int
+    nan: int
+
+    @property
+    def bias(self) -> int:
+        return (1 << (self.exponent - 1)) - 1
+
+    @property
+    def bits(self) -> int:
+        return 1 + self.exponent + self.mantissa
+
+    @property
+    def steps(self) -> float:
+        """How many of the smallest subnormal numbers make one."""
+        return 2.0 ** (self.bias + self.mantissa - 1)
+
+
+FORMS: dict[DType, Form] = {
+    float16: Form(5, 10, limit=0x7C00, nan=0x7E00),
+    float8_e5m2: Form(5, 2, limit=0x7C, nan=0x7E),
+    float8_e4m3: Form(4, 3, limit=0x78, nan=0x7C),
+    float8_e4m3fn: Form(4, 3, limit=0x7F, nan=0x7F),
+}
 
 _TF32_DROPPED_BITS = 13
 

@@ -14,6 +14,8 @@ DEFAULT_TARGET = "trn2"
 _TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 _CORES = "NEURON_LOGICAL_NC_CONFIG"
 _RACES = "NKILITE_RACES"
+_ROUNDING = "NEURON_RT_STOCHASTIC_ROUNDING_EN"
+_ROUNDING_SEED = "NEURON_RT_STOCHASTIC_ROUNDING_SEED"
 
 
 def target() -> str:
@@ -24,6 +26,16 @@ def target() -> str:
 def logical_cores() -> str:
     """NEURON_LOGICAL_NC_CONFIG: the cores of a launch that does not say (1 or 2); "" (default) means one."""
     return os.environ.get(_CORES, "")
+
+
+def stochastic_rounding() -> bool:
+    """NEURON_RT_STOCHASTIC_ROUNDING_EN: engines round stochastically ("1" or "true"), not to nearest."""
+    return os.environ.get(_ROUNDING, "").lower() in ("1", "true")
+
+
+def rounding_seed() -> str:
+    """NEURON_RT_STOCHASTIC_ROUNDING_SEED: the seed of stochastic rounding, an int; "" (default) means 0."""
+    return os.environ.get(_ROUNDING_SEED, "")
 
 
 @contextmanager
@@ -127,7 +139,7 @@ def _bytes(text: str) -> int:
 
 def launch_settings() -> tuple:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
-    return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth)
+    return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth), _get(_sixth)
 
 
 def target_is_file() -> bool:
@@ -136,24 +148,27 @@ def target_is_file() -> bool:
     return value is not None and value[-5:] in (".toml", b".toml")
 
 
-_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES, _RACES)
+_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES, _RACES, _ROUNDING)
 # The dictionary behind os.environ answers 15 times faster than os.environ itself.
 _environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
 _get = _environment.get
-_first, _second, _third, _fourth, _fifth = _names if _environment is os.environ else map(os.environ.encodekey, _names)
+_first, _second, _third, _fourth, _fifth, _sixth = (
+    _names if _environment is os.environ else map(os.environ.encodekey, _names)
+)
 
 
 _IGNORED = (
     "NKI_COMPILER_FRONTEND", "NKI_DMA_TRANSPOSE_AS_PE_TRANSPOSE", "NKI_LNC1_SHARED_HBM", "NKI_PRECISE_FP",
     "NKI_PREFETCH_RING_SIZE",
 )
+_HONOURED = (_ROUNDING, _ROUNDING_SEED)
 
 
 def ignored() -> list[str]:
     """Variables of the vendor's compiler and runtime (NEURON_RT_...) that are set and that nkilite does not honour."""
     return sorted(
         name for name, value in os.environ.items()
-        if (name in _IGNORED or name.startswith("NEURON_RT_")) and value not in ("", "0")
+        if (name in _IGNORED or (name.startswith("NEURON_RT_") and name not in _HONOURED)) and value not in ("", "0")
     )
 
 

@@ -16,6 +16,7 @@ LAYERS = [
     ["deprecation", "errors"],
     ["suggest"],
     ["compiled", "dtypes"],
+    ["rounding"],
     ["machine"],
     ["ir"],
     ["codegen", "passes", "trace"],

@@ -6,51 +6,17 @@ the narrowest CPU level has neither half-precision conversions nor a run-time li
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from nkilite import dtypes
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.dtypes import DType
+from nkilite.dtypes import FORMS, DType, Form
 
 _INTEGERS = {1: "i8", 2: "i16", 4: "i32"}
-
-
-class _Small(NamedTuple):
-    """A float format of at most 16 bits whose exponent is narrower than float32's.
-
-    Attributes:
-        exponent: exponent bits.
-        mantissa: stored mantissa bits.
-        limit: magnitude bits of infinity, or of NaN in a format without it; larger ones are NaN.
-        nan: magnitude bits of the NaN that rounding makes.
-    """
-
-    exponent: int
-    mantissa: int
-    limit: int
-    nan: int
-
-    @property
-    def bias(self) -> int:
-        return (1 << (self.exponent - 1)) - 1
-
-    @property
-    def bits(self) -> int:
-        return 1 + self.exponent + self.mantissa
-
-
-_SMALL = {
-    dtypes.float16: _Small(5, 10, limit=0x7C00, nan=0x7E00),
-    dtypes.float8_e5m2: _Small(5, 2, limit=0x7C, nan=0x7E),
-    dtypes.float8_e4m3: _Small(4, 3, limit=0x78, nan=0x7C),
-    dtypes.float8_e4m3fn: _Small(4, 3, limit=0x7F, nan=0x7F),
-}
 _ELEMENTS = {
-    dtypes.float8_e4m3fn_x4: _SMALL[dtypes.float8_e4m3fn],
-    dtypes.float8_e5m2_x4: _SMALL[dtypes.float8_e5m2],
-    dtypes.float4_e2m1fn_x4: _Small(2, 1, limit=0x8, nan=0x8),  # neither infinity nor NaN: all magnitudes are below
+    dtypes.float8_e4m3fn_x4: FORMS[dtypes.float8_e4m3fn],
+    dtypes.float8_e5m2_x4: FORMS[dtypes.float8_e5m2],
+    dtypes.float4_e2m1fn_x4: Form(2, 1, limit=0x8, nan=0x8),  # neither infinity nor NaN: all magnitudes are below
 }
 
 
@@ -75,7 +41,7 @@ def widen(e: Emitter, dtype: DType, raw: Value) -> Value:
         return e.bitcast(e.shl(bits, e.i32(16, raw.lanes)), "float")
     if dtype is dtypes.float8_e8m0fnu:
         return _widen_power_of_two(e, bits)
-    return _widen_small(e, _SMALL[dtype], bits)
+    return _widen_small(e, FORMS[dtype], bits)
 
 
 def widen_element(e: Emitter, dtype: DType, words: Value, position: int) -> Value:
@@ -102,7 +68,7 @@ def narrow(e: Emitter, dtype: DType, value: Value) -> Value:
     elif dtype is dtypes.float8_e8m0fnu:
         bits = _round_power_of_two(e, value)
     else:
-        bits = _round_small(e, _SMALL[dtype], value)
+        bits = _round_small(e, FORMS[dtype], value)
     return e.convert("trunc", bits, raw_scalar(dtype))
 
 
@@ -133,7 +99,7 @@ def from_i32(e: Emitter, dtype: DType, value: Value) -> Value:
 # --- widening -----------------------------------------------------------------------------------------------
 
 
-def _widen_small(e: Emitter, form: _Small, bits: Value) -> Value:
+def _widen_small(e: Emitter, form: Form, bits: Value) -> Value:
     """A small float in the low bits of i32 lanes to float32.
 
     Moved into place and rebiased, a normal number is right as it stands. For a subnormal the exponent field
@@ -203,7 +169,7 @@ def _round_tfloat32(e: Emitter, value: Value) -> Value:
     return e.select(_is_nan(e, value), value, rounded)
 
 
-def _round_small(e: Emitter, form: _Small, value: Value) -> Value:
+def _round_small(e: Emitter, form: Form, value: Value) -> Value:
     """float32 to a small float in the low bits of i32 lanes.
 
     Below the smallest normal number the float unit does the rounding: adding a power of two whose last

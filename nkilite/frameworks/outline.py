@@ -32,7 +32,7 @@ def outline(kernel: Kernel, call: Call) -> Outline:
     args, kwargs = call.arguments()
     arguments = bind(kernel, args, kwargs)
     programs, returned = trace(kernel, arguments)
-    order = [next(i for i, t in enumerate(call.tensors) if t is a.original) for a in arguments.arrays]
+    order = [next(i for i, t in enumerate(call.tensors) if t is a.original) for a in arguments.given]
     written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
 
     def leaf(value: Any, _: str) -> Any:

@@ -58,6 +58,7 @@ class Target:
     tensor_transpose_mode: bool
     accumulate_onto_any_write: bool
     tensor_results_cross_banks: bool
+    tensor_stochastic_rounding: bool
 
     # --- Vector, Scalar and GpSimd Engines ------------------------------------------------------------------------
     vector_fast_dtypes: frozenset[str]

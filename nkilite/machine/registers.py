@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nkilite.dtypes import DType, float32, uint32
+from nkilite.rounding import STATE_COLUMNS
 
 __all__ = ["REGISTERS", "STATE_WORDS", "STREAMS", "RegisterFile"]
 
@@ -27,4 +28,5 @@ REGISTERS = {
     "scalar": RegisterFile(1, float32),
     "vector_random": RegisterFile(STREAMS["vector"] * STATE_WORDS, uint32),
     "gpsimd_random": RegisterFile(STREAMS["gpsimd"] * STATE_WORDS, uint32),
+    "rounding": RegisterFile(STATE_COLUMNS, uint32),
 }

@@ -17,6 +17,7 @@ from nkilite.passes.fuse import Fuse
 from nkilite.passes.group_matmuls import GroupMatmuls
 from nkilite.passes.group_moves import GroupMoves
 from nkilite.passes.infer_panels import InferPanels
+from nkilite.passes.round_stochastically import RoundStochastically
 from nkilite.passes.stage_overlaps import StageOverlaps
 from nkilite.passes.uniform import FindUniform
 
@@ -33,6 +34,7 @@ PIPELINE: tuple[type[Pass], ...] = (
     FollowWrites,
     FillUnwritten,
     Allocate,
+    RoundStochastically,
     StageOverlaps,
     FindUniform,
     InferPanels,

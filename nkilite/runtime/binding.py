@@ -25,14 +25,16 @@ class Arguments:
     Attributes:
         same: which arrays are one, see nkilite/runtime/aliases.py; a part of the key.
         held: what the key holds by identity, by name: it may change.
+        rounding: the last of the arrays, where rounding is stochastic: what the engines begin with.
     """
 
-    __slots__ = ("arrays", "bound", "held", "key", "same", "values")
+    __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "values")
 
     def __init__(
         self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple,
-        same: tuple[int, ...], held: list[tuple[str, Any]],
+        same: tuple[int, ...], held: list[tuple[str, Any]], rounding: ArrayArgument | None = None,
     ) -> None:
+        self.rounding = rounding
         self.bound, self.values, self.arrays, self.key, self.same = bound, values, arrays, key, same
         self.held = held
 
@@ -40,6 +42,11 @@ class Arguments:
     def framework(self) -> str:
         """What results are made for: that of the first array."""
         return next((a.framework for a in self.arrays), "numpy")
+
+    @property
+    def given(self) -> list[ArrayArgument]:
+        """The arrays that the caller passed."""
+        return self.arrays if self.rounding is None else self.arrays[:-1]
 
     @property
     def originals(self) -> list[Any]:
@@ -58,7 +65,10 @@ class Arguments:
 
         values = {name: map_leaves(value, leaf) for name, value in self.values.items()}
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(values))
-        return Arguments(bound, values, arrays, self.key, self.same, self.held)
+        rounding = None if self.rounding is None else self.rounding.detached()
+        if rounding is not None:
+            arrays.append(rounding)
+        return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding)
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
@@ -101,5 +111,8 @@ def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
     values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
     held: list[tuple[str, Any]] = []
     key = tuple(cache_key(v, k, kernel.__name__, held) for k, v in values.items())
+    rounding = kernel.rounder.argument()
+    if rounding is not None:
+        arrays.append(rounding)
     same = same_arrays(arrays)
-    return Arguments(bound, values, arrays, (*key, same), same, held)
+    return Arguments(bound, values, arrays, (*key, same, rounding is not None), same, held, rounding)

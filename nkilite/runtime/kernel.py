@@ -35,8 +35,9 @@ from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
 from nkilite.runtime.ignored import warn_of_ignored
 from nkilite.runtime.launch import Calls
-from nkilite.runtime.options import check_options
+from nkilite.runtime.options import check_options, require_none
 from nkilite.runtime.reach import Unproven
+from nkilite.runtime.rounding import FROM_ENVIRONMENT, OPTIONS, Rounder, Rounding, take_rounding
 from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.specialization import Launcher, Specialization, ticks
 from nkilite.runtime.tracebacks import presented
@@ -52,7 +53,7 @@ numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those 
 # What a kernel keeps for itself; `tuning` is a tuner's.
 _OWN = {
     "_calls", "_declared", "_executables", "_explained", "_on_cores", "_signature", "_specializations", "_takes_out",
-    "gradient", "number", "tuning",
+    "gradient", "number", "rounder", "tuning",
 }
 
 
@@ -78,9 +79,14 @@ class Kernel(Generic[P]):
     __qualname__: str
     grid: tuple[int, ...] = ()  # of instances, in Beta 1
 
-    def __init__(self, function: Callable[P, Any], lnc: int | None = None, simulated: bool = False) -> None:
+    def __init__(
+        self, function: Callable[P, Any], lnc: int | None = None, simulated: bool = False,
+        rounding: Rounding = FROM_ENVIRONMENT,
+    ) -> None:
         self.lnc = lnc
         self.simulated = simulated
+        self.rounding = rounding
+        self.rounder = Rounder(rounding)
         self.function = function
         self._read_signature()
         take_name(self, function)
@@ -106,7 +112,7 @@ class Kernel(Generic[P]):
             InvalidSchedule: an entry is no such pair; when the kernel is traced, a name is unknown or an instruction
                 would wait for a later one.
         """
-        scheduled = Kernel(self.function, self.lnc, self.simulated)
+        scheduled = Kernel(self.function, self.lnc, self.simulated, self.rounding)
         scheduled.schedule = as_schedule(edges, self.__name__)
         return scheduled
 
@@ -116,6 +122,12 @@ class Kernel(Generic[P]):
         if self._declared != _declaration(self.function):
             self._read_signature()
         return self._signature
+
+    def rounded(self, rounding: Rounding) -> Kernel[P]:
+        """This kernel, rounding in another way."""
+        found = Kernel(self.function, self.lnc, self.simulated, rounding)
+        found.schedule = self.schedule
+        return found
 
     def _read_signature(self) -> None:
         self._declared = _declaration(self.function)
@@ -168,8 +180,8 @@ class Kernel(Generic[P]):
         return reference(self, _derived, self._options)
 
     @property
-    def _options(self) -> tuple[int | None, bool, Schedule]:
-        return self.lnc, self.simulated, self.schedule
+    def _options(self) -> tuple[int | None, bool, Rounding, Schedule]:
+        return self.lnc, self.simulated, self.rounding, self.schedule
 
     @property
     def location(self) -> Location:
@@ -185,7 +197,7 @@ class Kernel(Generic[P]):
         cores = as_grid(lnc, self.__name__)
         found = self._on_cores.get(cores)
         if found is None:
-            found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated)
+            found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated, self.rounding)
             found.schedule = self.schedule
         found.gradient = self.gradient
         if "tuning" in vars(self):
@@ -228,6 +240,7 @@ class Kernel(Generic[P]):
         out = kwargs.get("out") if self._takes_out else None
         named = {k: v for k, v in kwargs.items() if k != "out"} if self._takes_out else kwargs
         arguments = bind(self, args, named)
+        self.rounder.launched()
         if self.simulated or knobs.simulator():
             return run_simulated(self, arguments, out)
         specialization = self._specialize(arguments)
@@ -245,6 +258,7 @@ class Kernel(Generic[P]):
                 return made
         warn_of_ignored()
         arguments = bind(self, args, kwargs)
+        self.rounder.launched()
         if self.simulated or knobs.simulator():
             return simulated_outputs(self, arguments)
         specialization = self._specialize(arguments)
@@ -325,7 +339,8 @@ class Kernel(Generic[P]):
             raise shown from shown.__cause__
 
     def forget(self) -> None:
-        """Drop every compiled specialization; the next launch compiles anew."""
+        """Drop every compiled specialization; the next launch compiles anew, and rounds as the first one."""
+        self.rounder.restart()
         self._specializations.clear()
         self._executables.clear()
         self._calls.clear()
@@ -403,9 +418,11 @@ def _declaration(function: Callable[..., Any]) -> tuple[Any, ...]:
     return plain.__code__, *named, *map(id, values)
 
 
-def _derived(place: Any, steps: int, lnc: int | None, simulated: bool, schedule: Schedule) -> Kernel:
+def _derived(
+    place: Any, steps: int, lnc: int | None, simulated: bool, rounding: Rounding, schedule: Schedule
+) -> Kernel:
     """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
-    kernel = Kernel(found_in(place, steps), lnc, simulated)
+    kernel = Kernel(found_in(place, steps), lnc, simulated, rounding)
     kernel.schedule = schedule
     return kernel
 
@@ -421,18 +438,25 @@ def jit(fn: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[
 def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
-    Options of the vendor's compiler (mode, compile_config, ...) are accepted and have no meaning on a CPU.
+    Two options are ours: `stochastic_rounding` (True, False, or None for what NEURON_RT_STOCHASTIC_ROUNDING_EN says)
+    and `rounding_seed` (an int, or None for NEURON_RT_STOCHASTIC_ROUNDING_SEED). Those of the vendor's compiler (mode,
+    compile_config, ...) are accepted and have no meaning on a CPU.
 
     Raises:
         UnknownKeyword: no release has had such an option.
-        InvalidOperand: a configuration is none.
+        InvalidOperand: a configuration is none; an option of ours has another type.
     """
     if fn is None:
         fn = options.pop("func", None)  # its name until NKI 0.3
-    check_options(options)
+    given = fn.rounding if isinstance(fn, Kernel) else FROM_ENVIRONMENT
+    vendor = dict(options)
+    rounding = take_rounding(vendor, "nki.jit", given)
+    check_options(vendor)
     if fn is None:
         return functools.partial(jit, **options)
-    return fn if isinstance(fn, Kernel) else Kernel(fn)
+    if isinstance(fn, Kernel):
+        return fn if rounding == given else fn.rounded(rounding)
+    return Kernel(fn, rounding=rounding)
 
 
 def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = None, **kwargs: Any) -> str:
@@ -451,19 +475,30 @@ def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = 
 
 
 @overload
-def simulate(kernel: Kernel[P]) -> Kernel[P]: ...
+def simulate(
+    kernel: Kernel[P], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None
+) -> Kernel[P]: ...
 
 
 @overload
-def simulate(kernel: Callable[P, Any]) -> Kernel[P]: ...
+def simulate(
+    kernel: Callable[P, Any], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None
+) -> Kernel[P]: ...
 
 
-def simulate(kernel: Callable[..., Any]) -> Kernel:
+def simulate(kernel: Callable[..., Any], **options: Any) -> Kernel:
     """The kernel executed eagerly by NumPy reference semantics, so that print and breakpoint() see values.
 
     Args:
         kernel: an `@nki.jit` kernel or a plain function.
+        options: `stochastic_rounding` and `rounding_seed`, as of `nki.jit`; by default those of the kernel.
+
+    Raises:
+        UnknownKeyword, InvalidOperand: there is no such option, or it has another type.
     """
+    given = kernel.rounding if isinstance(kernel, Kernel) else FROM_ENVIRONMENT
+    rounding = take_rounding(options, "nki.simulate", given)
+    require_none("nki.simulate", options, OPTIONS)
     if isinstance(kernel, Kernel):
-        return Kernel(kernel.function, kernel.lnc, simulated=True)
-    return Kernel(kernel, simulated=True)
+        return Kernel(kernel.function, kernel.lnc, True, rounding)
+    return Kernel(kernel, simulated=True, rounding=rounding)

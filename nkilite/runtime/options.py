@@ -13,8 +13,9 @@ from enum import Enum
 from typing import Any
 
 from nkilite.errors import InvalidOperand, UnknownKeyword, describe
+from nkilite.runtime.rounding import OPTIONS
 
-__all__ = ["AddressRotation", "CompileConfig", "SpecializationConfig", "check_options"]
+__all__ = ["AddressRotation", "CompileConfig", "SpecializationConfig", "check_options", "require_none"]
 
 
 class AddressRotation(Enum):
@@ -81,13 +82,19 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     for name, value in options.items():
         if name not in _KNOWN:
-            raise _unknown("nki.jit", name, _KNOWN)
+            raise _unknown("nki.jit", name, (*_KNOWN, *OPTIONS))
         kind = _CONFIGS.get(name)
         if kind is not None and value is not None and not isinstance(value, kind):
             raise InvalidOperand(
                 instruction="nki.jit", operand=name, found=describe(value),
                 expected=f"an nki.compiler.{kind.__name__}",
             )
+
+
+def require_none(function: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Raise UnknownKeyword for what is left of keywords when all known ones have been taken."""
+    for name in options:
+        raise _unknown(function, name, known)
 
 
 def _unknown(function: str, keyword: str, known: tuple[str, ...]) -> UnknownKeyword:

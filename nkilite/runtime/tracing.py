@@ -13,6 +13,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.shared_writes import follow_shared
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.ir.unwritten import check_written, report
+from nkilite.isa.rounding import set_rounding
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
@@ -123,6 +124,10 @@ def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -
             builder.refusals[tensor.storage.id] = problem
     try:
         with active.activate(builder):
+            if arguments.rounding is not None:
+                state = builder.registers("rounding")
+                set_rounding(state, tensors[id(arguments.rounding)], core=builder.core.number)
+                builder.round_stochastically(state)
             returned = kernel.call(arguments, tensors)
         if builder.left is not None:
             raise builder.left

@@ -39,6 +39,7 @@ from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
 from nkilite.trace import storage
 from nkilite.trace.nesting import Nesting
+from nkilite.trace.rounding import Rounder
 from nkilite.trace.shared import SharedMemory
 from nkilite.trace.tensor import NkiTensor
 from nkilite.trace.turns import Turns
@@ -155,6 +156,9 @@ class Builder:
 
     def _allocated(self, buffer: Buffer) -> None:
         """Called for every new buffer."""
+
+    def round_stochastically(self, state: NkiTensor) -> None:
+        """The engines' registers `state` have just been set, and decide how all that follows is rounded."""
 
     # --- instructions ---------------------------------------------------------------------------------------------
 
@@ -435,6 +439,10 @@ class EagerBuilder(Builder):
         self._coverage: dict[int, Coverage] = {}
         self._foreign: dict[int, Foreign] = {}
         self.suspects: list[Suspect] = []  # reads of what was not written
+        self._rounder: Rounder | None = None
+
+    def round_stochastically(self, state: NkiTensor) -> None:
+        self._rounder = Rounder(state, self.core.number)
 
     def _allocated(self, buffer: Buffer) -> None:
         shared = self.core.cores > 1 and buffer.region is MemoryRegion.shared_hbm
@@ -471,6 +479,9 @@ class EagerBuilder(Builder):
             if covered is Covered.some:
                 before = np.where(coverage.unwritten(dst.type, dst.byte_offset), 0, before)
             values = before + values.reshape(dst.shape)
+        if self._rounder is not None:
+            signature = self.program.signatures[self.words[self._last_start()]]
+            values = self._rounder.redirected(signature, dst, values)
         storage.write(dst, values)
         coverage.mark(dst.type, dst.byte_offset)
         if dst.storage.id in self._foreign:
@@ -513,6 +524,11 @@ class EagerBuilder(Builder):
             limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, here())
         self._follow_writes(signature, arguments, tensors)
         written = [o.name for o in signature.operands if o.writes]
+        rounder, call = self._rounder, signature
+        rounds: tuple[str, ...] = ()
+        if rounder is not None:
+            rounds, call = rounder.of(signature)
+            arguments |= {name: dtypes.cast(arguments[name], dtypes.float32) for name in rounds}
         if signature.definition.meets is not None:
             kinds = {name: tensor.dtype for name, tensor in tensors.items()}
             shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
@@ -520,13 +536,16 @@ class EagerBuilder(Builder):
             exchanged = self._baton.meet(arrival)
             results: Any = [exchanged.get(name) for name in written]
         else:
-            results = signature.definition.rule("reference")(signature, **arguments)
+            results = call.definition.rule("reference")(call, **arguments)
         if signature.definition.control is not None:
             *results, self._follows = results
         several = isinstance(results, (tuple, list)) and not isinstance(results, dtypes.Elements)
         for key, result in zip(written, results if several else (results,), strict=True):
             if result is not None:
-                storage.write(tensors[key], result)
+                tensor = tensors[key]
+                storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
+        if rounder is not None:
+            rounder.follow(signature.definition.control, self._follows)
         self._baton.next(self.core.number)
         return recorded
 

@@ -80,6 +80,15 @@ CALLS: dict[str, list[dict[str, Any]]] = {
         for d, src in ((float32, FREE), (uint8, t(P, F, dtype=uint8)), (bfloat16, 0.5))
     ],
     "memset": [{"dst": t(P, F, dtype=d), "value": 3.5} for d in (float32, uint8)],
+    "set_rounding": [{"dst": t(P, 4, dtype=uint32), "src": t(P, 4, dtype=uint32).hbm}],
+    "advance_rounding": [{"dst": t(P, 2, dtype=uint32), "step": t(P, 2, dtype=uint32)}],
+    "round_stochastically": [
+        {
+            "dst": t(P, 4, 10, dtype=d), "data": FREE, "low": t(P, 1, dtype=uint32), "high": t(P, 1, dtype=uint32),
+            "columns": t(1, 4, 10, dtype=uint32).hbm, "site_low": 5, "site_high": 1 << 31,
+        }
+        for d in (bfloat16, float16)
+    ],
     "tensor_reduce": [
         {"dst": t(P, *kept, dtype=d), "op": op, "data": t(P, 4, 5, 2, dtype=d), "axis": axis}
         for d, op in ((float32, nl.add), (bfloat16, nl.maximum), (uint16, nl.bitwise_or), (float32, nl.subtract))
@@ -280,7 +289,7 @@ def _require_combined(call: Call, operand: str, combine: Callable) -> None:
         np.testing.assert_allclose(combine(*halves).astype(np.float64), whole, rtol=1e-5, err_msg=str(call))
 
 
-MOVES = ("tensor_copy", "dma_copy", "dma_transpose", "nc_transpose")
+MOVES = ("tensor_copy", "dma_copy", "dma_transpose", "nc_transpose", "set_rounding")
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))

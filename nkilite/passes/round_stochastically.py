@@ -1,0 +1,132 @@
+"""Split instructions that round stochastically: one leaves its results in float32, the next rounds them.
+
+The tiles between are the CPU's own, and row fusion keeps them in registers. Runs after chip addresses are planned.
+"""
+
+from __future__ import annotations
+
+from nkilite.dtypes import uint32
+from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.program import IMMEDIATE, Instruction, Program, Signature
+from nkilite.ir.rounding import Rounded, rounded, widened
+from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
+from nkilite.machine.engine import Engine
+from nkilite.passes.splice import splice
+from nkilite.rounding import Sites, columns
+
+_WORD = (1 << 32) - 1
+
+
+class RoundStochastically:
+    """Does nothing in a program without `set_rounding`; what follows that instruction is followed as it runs."""
+
+    def run(self, program: Program) -> Program:
+        if any(s.name == "set_rounding" for s in program.signatures):
+            splice(program, _Splitter(program).runs())
+        return program
+
+
+class _Splitter:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._rounded: dict[int, Rounded | None] = {}
+        self._state = -1  # the buffer of the engines' state
+        found = [(s, self._rounds(s)) for s in program.signatures]
+        free = max((s.arguments[n].free_size for s, rounds in found if rounds for n in rounds.names), default=1)
+        data = columns(free).reshape(1, -1)
+        self._columns = program.add_buffer(
+            MemoryRegion.shared_hbm, data.shape, uint32, kind=BufferKind.constant, data=data
+        ).id
+
+    def runs(self) -> dict[int, list[int]]:
+        """What replaces instructions, by their word position."""
+        found: dict[int, list[int]] = {}
+        sites: Sites | None = None
+        open_loops: list[int] = []
+        begun, advance = 0, False
+        for instruction in self._program:
+            call = instruction.signature
+            if sites is None:
+                if call.name == "set_rounding":
+                    self._state = instruction.access(call.operand("dst"))[0].id
+                    sites = Sites(call.core)
+                continue
+            key = sites.next()
+            before = self._advance(instruction) if advance else []
+            advance = call.definition.control is Control.begin
+            rounds = self._rounds(call)
+            if rounds is not None:
+                loop = open_loops[-1] if open_loops else None
+                found[instruction.start] = before + self._split(instruction, rounds, key, loop)
+            elif before:
+                found[instruction.start] = before + self._words(instruction)
+            if call.definition.control is Control.begin:
+                sites.begin(key)
+                open_loops.append(begun)
+                begun += 1
+            elif call.definition.control is Control.end:
+                sites.end()
+                open_loops.pop()
+        return found
+
+    def _rounds(self, call: Signature) -> Rounded | None:
+        if call.id not in self._rounded:
+            self._rounded[call.id] = rounded(call)
+        return self._rounded[call.id]
+
+    def _words(self, instruction: Instruction) -> list[int]:
+        return list(self._program.code[instruction.start : instruction.start + instruction.signature.n_words])
+
+    def _split(self, instruction: Instruction, rounds: Rounded, key: int, loop: int | None) -> list[int]:
+        """The words of an instruction whose results are float32, and of those that round them."""
+        program, call, words = self._program, instruction.signature, self._words(instruction)
+        wide = program.signature(call.definition, rounds.wide)
+        given = {o.name: words[o.word : o.word + 2] for o in call.operands}
+        before: list[int] = []
+        after: list[int] = []
+        for name in rounds.names:
+            operand = call.operand(name)
+            view = given[name] + given.get(f"{name}.index", [])
+            kind = widened(operand.type)
+            buffer = program.add_buffer(kind.region, kind.shape, kind.dtype, loop=loop)
+            given[name] = [buffer.id, 0]
+            if operand.reads:
+                before += [self._copy(kind, operand.type).id, words[1], buffer.id, 0, *view]
+            after += self._round(operand.type, view, kind, buffer.id, key, words[1])
+        own = [wide.id, words[1], *[0] * (wide.n_words - 2)]
+        for operand in wide.operands:
+            own[operand.word : operand.word + 2] = given[operand.name]
+        for new, old in zip(wide.immediates, call.immediates, strict=True):
+            own[new.word] = words[old.word]
+        return before + own + after
+
+    def _copy(self, dst: ViewType, src: ViewType) -> Signature:
+        definition = REGISTRY["tensor_copy"]
+        return self._program.signature(definition, {"dst": dst, "src": src, "engine": Engine.vector})
+
+    def _round(self, dst: ViewType, view: list[int], data: ViewType, buffer: int, key: int, where: int) -> list[int]:
+        """The words of the instruction that rounds a tile to a view."""
+        row = (1, *dst.shape[1:])
+        word = self._state_view(dst.shape[0], 1)
+        arguments = {
+            "dst": dst, "data": data, "low": word, "high": word,
+            "columns": ViewType.dense(MemoryRegion.shared_hbm, uint32, row),
+            "site_low": IMMEDIATE, "site_high": IMMEDIATE,
+        }
+        signature = self._program.signature(REGISTRY["round_stochastically"], arguments)
+        numbers = [self._program.constant_id(float(n)) for n in (key & _WORD, key >> 32)]
+        size = uint32.itemsize
+        return [
+            signature.id, where, *view, buffer, 0, self._state, 0, self._state, size, self._columns, 0, *numbers
+        ]
+
+    def _advance(self, instruction: Instruction) -> list[int]:
+        """The words of the instruction that gives the rows new keys, before the first one of a loop's body."""
+        pair = self._state_view(self._program.buffers[self._state].partitions, 2)
+        signature = self._program.signature(REGISTRY["advance_rounding"], {"dst": pair, "step": pair})
+        where = self._program.code[instruction.start + 1]
+        return [signature.id, where, self._state, 0, self._state, 2 * uint32.itemsize]
+
+    def _state_view(self, rows: int, words: int) -> ViewType:
+        pitch = self._program.buffers[self._state].type.free_size
+        return ViewType.of(MemoryRegion.registers, uint32, (rows, words), (pitch, 1))
