@@ -6,6 +6,7 @@
     layernorm         with gain and offset
     flash_attention   forward; causal or full, grouped-query
     mlp               gated, SiLU or GELU
+    sparse_mlp        the same with 4:8, 4:12 or 4:16 sparse weights
     transpose         two-dimensional, on the Tensor Engine
     rope              rotary position embedding, split or interleaved pairs
     swiglu            gated activation, elementwise, SiLU or GELU
@@ -13,7 +14,7 @@
     adam              one optimizer step with weight decay
 
 They use the public NKI interface alone: replace ``nkilite`` by ``nki`` in the imports and they run on the
-chip. Every module holds, under the same names,
+chip; all but sparse_mlp, whose product NKI only drafts. Every module holds, under the same names,
 
     <module name>   the kernel; its tunable sizes are keyword arguments in capitals, with good defaults
     SPACE           for each of those the values worth trying; any combination computes the same result
@@ -36,8 +37,8 @@ from typing import Any, NamedTuple
 __all__ = ["GALLERY", "Case"]
 
 GALLERY = (
-    "matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "transpose", "rope", "swiglu", "mamba",
-    "adam",
+    "matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "sparse_mlp", "transpose", "rope", "swiglu",
+    "mamba", "adam",
 )
 
 

@@ -233,6 +233,11 @@ class InvalidOutput(ArgumentError, ValueError):
     remedy = "give out= arrays like those the kernel returns, for example what an earlier call returned."
 
 
+class InvalidWeight(ArgumentError, ValueError):
+    template = "structured sparsity: {found}; expected {expected}."
+    remedy = "pad the weight with zeros, or choose another pattern."
+
+
 class InvalidSetting(ArgumentError, ValueError):
     template = "{variable}={found!r} is not {expected}."
     remedy = "unset it, or set it to such a value."

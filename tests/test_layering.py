@@ -21,7 +21,7 @@ LAYERS = [
     ["ir"],
     ["codegen", "passes", "trace"],
     ["isa"],
-    ["collectives", "language"],
+    ["collectives", "language", "sparsity"],
     ["native"],
     ["runtime"],
     ["frameworks"],
@@ -78,6 +78,7 @@ PUBLIC = {
     "nkilite.language",
     "nkilite.location", "nkilite.notebook", "nkilite.plain",
     "nkilite.profiling",
+    "nkilite.sparsity",
     "nkilite.testing",
     "nkilite.typing",
 }

@@ -35,6 +35,7 @@ from nkilite.isa.scan import tensor_scalar_cumulative, tensor_tensor_scan
 from nkilite.isa.search import max8, nc_find_index8, nc_match_replace8
 from nkilite.isa.select import range_select, select_reduce
 from nkilite.isa.shuffle import nc_stream_shuffle
+from nkilite.isa.sparse import nc_matmul_sparse
 from nkilite.isa.statistics import bn_aggr, bn_stats
 from nkilite.isa.tensor import nc_matmul, nc_transpose
 from nkilite.isa.vector import reciprocal, scalar_tensor_tensor, tensor_scalar, tensor_tensor
@@ -75,6 +76,7 @@ __all__ = [
     "nc_match_replace8",
     "nc_matmul",
     "nc_matmul_mx",
+    "nc_matmul_sparse",
     "nc_n_gather",
     "nc_stream_shuffle",
     "nc_transpose",

@@ -83,7 +83,7 @@ def _tile(call: Signature, all_columns: str) -> tuple[int, int]:
         InvalidOperand: sizes the array cannot be cut into, or a position that is not a multiple of them.
     """
     whole = (call.target.pe_rows, call.target.pe_columns)
-    size, position = call.tile_size, call.tile_position
+    size, position = (call.arguments.get(name, ()) for name in ("tile_size", "tile_position"))
     if not size and not position:
         return whole
     sizes = call.target.pe_tile_sizes

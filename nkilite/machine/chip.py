@@ -55,6 +55,8 @@ class Target:
     tensor_warmup_ns: float
     double_row_dtypes: frozenset[str]
     matmul_mx_dtypes: frozenset[str]
+    matmul_sparse_dtypes: frozenset[str]
+    matmul_sparse_speedup: float
     tensor_transpose_mode: bool
     accumulate_onto_any_write: bool
     tensor_results_cross_banks: bool

@@ -376,9 +376,15 @@ class Profile:
         return rendered(comparison([self]), line_table(self), advice_text(self))
 
 
+_PRODUCTS = ("nc_matmul", "nc_matmul_mx", "nc_matmul_sparse")
+
+
 def matmul_flops(signature: Signature) -> tuple[int, str]:
-    """Floating-point operations of a matrix product, and the dtype whose peak applies; 0 for everything else."""
-    if signature.name not in ("nc_matmul", "nc_matmul_mx") or signature.arguments.get("is_transpose"):
+    """Floating-point operations of a matrix product, and the dtype whose peak applies; 0 for everything else.
+
+    Of a sparse product those on the elements that are stored count, against the dense peak.
+    """
+    if signature.name not in _PRODUCTS or signature.arguments.get("is_transpose"):
         return 0, ""
     stationary, moving = signature.arguments["stationary"], signature.arguments["moving"]
     depth = stationary.partitions

@@ -170,6 +170,10 @@ CALLS: dict[str, list[dict[str, Any]]] = {
          "moving": t(16, 2, 12, dtype=dtypes.float8_e4m3), "perf_mode": nisa.matmul_perf_mode.double_row},
         {**_MATMUL, "is_transpose": True, "moving": t(16, 12, below=2)},
     ],
+    "nc_matmul_sparse": [
+        {"dst": t(16, 10).psum, "moving": t(8, 4, 2, 5, dtype=bfloat16), "stationary": t(8, 16, dtype=float16),
+         "tag": t(8, 4, dtype=uint16, below=1 << 16), "compress_ratio": 4, "accumulate": adds} for adds in (False, True)
+    ],
     "nc_matmul_mx": [
         {"dst": t(4, 6).psum, "stationary": t(64, 4, dtype=_E4M3), "moving": t(64, 6, dtype=_E5M2),
          "stationary_scale": t(40, 4, dtype=uint8, low=126, below=129),

@@ -123,6 +123,7 @@ SWEPT = {
         {"heads": 1, "kv_heads": 1, "S_q": 256, "S_k": 640, "D": 32}, "float32", {"causal": True}
     ),
     "mlp": Case({"tokens": 140, "H": 640, "F": 256}, "float32"),
+    "sparse_mlp": Case({"tokens": 130, "H": 256, "F": 256, "ratio": 2}, "float32"),
     "transpose": Case({"M": 300, "N": 270}, "float32"),
     "rope": Case({"batch": 1, "tokens": 150, "heads": 3, "D": 16}, "float32"),
     "swiglu": Case({"rows": 131, "D": 700}, "float32"),

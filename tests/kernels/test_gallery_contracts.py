@@ -30,7 +30,7 @@ def test_kernels_import_the_public_interface_alone(name):
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     nkilite = {module for module in imported if module.split(".")[0] == "nkilite"}
-    assert nkilite <= {"nkilite", "nkilite.isa", "nkilite.language", "nkilite.testing"}
+    assert nkilite <= {"nkilite", "nkilite.isa", "nkilite.language", "nkilite.sparsity", "nkilite.testing"}
 
 
 @pytest.mark.parametrize("name", GALLERY)
@@ -108,6 +108,11 @@ def _mlp(H=128, F=128, H2=None):
     return tuple(make(size, "float32") for size in ((4, H), (H2 or H, F), (H2 or H, F), (F, H2 or H)))
 
 
+def _sparse_mlp(H=256, rows=128, F=256):
+    sizes = (4, H), (rows, F), (rows, F // 4), (rows, F), (rows, F // 4), (F // 2, H), (F // 2, H // 4)
+    return tuple(make(size, "float32") for size in sizes)
+
+
 def _mamba(S=2, T=8):
     sizes = (1, 4, 8), (1, 4, T), (4, S), (1, 2, 8), (1, 2, 8)
     return tuple(make(size, "float32") for size in sizes)
@@ -130,6 +135,10 @@ REFUSALS = [
     ("mlp", _mlp(H2=256), {}, r"must be \[tokens, H\]"),
     ("mlp", _mlp(), {"act": "relu6"}, "act='relu6' is not one of"),
     ("mlp", _mlp(), {"TOKENS_IN_BLOCK": 1024}, "TOKENS_IN_BLOCK=1024 exceeds 512"),
+    ("sparse_mlp", _sparse_mlp(H=200, rows=100), {}, "H=200 and F=256 must be multiples of 128 r = 256"),
+    ("sparse_mlp", _sparse_mlp(H=512, F=512), {}, r"must be \[H / r, F\]"),
+    ("sparse_mlp", _sparse_mlp(), {"act": "relu6"}, "act='relu6' is not one of"),
+    ("sparse_mlp", _sparse_mlp(), {"TOKENS_IN_BLOCK": 1024}, "TOKENS_IN_BLOCK=1024 exceeds 512"),
     ("rope", tuple(make(s, "float32") for s in ((1, 4, 1, 3), (4, 1), (4, 1))), {}, "D=3 must be even"),
     ("rope", tuple(make(s, "float32") for s in ((1, 4, 1, 4), (5, 2), (5, 2))), {}, r"found \[5, 2\]"),
     ("swiglu", tuple(make(s, "float32") for s in ((4, 8), (4, 9))), {}, r"gate is \[4, 8\] but up is \[4, 9\]"),
