@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Program
 from nkilite.ir.regions import PARTITION, Footprint, Pattern, apart, footprint, shared
-from nkilite.ir.types import Buffer, MemoryRegion, ViewType
+from nkilite.ir.types import MemoryRegion, ViewType
 
 _TILES = (MemoryRegion.sbuf, MemoryRegion.psum)
 _OFF_CHIP = 1 << 62  # bytes of a row: there are no partitions
@@ -30,26 +30,19 @@ class Spaces:
     """
 
     def __init__(self, program: Program) -> None:
-        buffers = program.buffers
-        memories = {region: len(buffers) + i for i, region in enumerate(_TILES)}
-        self.space = np.array([memories[b.region] if _fixed(b) else b.id for b in buffers], np.int64)
-        self.start = np.array([_line(*b.address) if b.address and _fixed(b) else 0 for b in buffers], np.int64)
-        self.row = np.array([max(b.partition_bytes, 1) if b.region.on_chip else _OFF_CHIP for b in buffers], np.int64)
-        extent = [_line(b.partitions - 1, b.partition_bytes) if b.region.on_chip else b.size_bytes for b in buffers]
-        self.end = self.start + np.array(extent, np.int64)
+        buffers = BufferColumns.of(program)
+        self.space = np.arange(len(program.buffers))
+        for number, region in enumerate(_TILES):
+            self.space[buffers.fixed & buffers.within(region)] = len(program.buffers) + number
+        self.start = np.where(buffers.fixed & buffers.within(*_TILES), buffers.partition * PARTITION + buffers.byte, 0)
+        self.row = np.where(buffers.on_chip, np.maximum(buffers.row_bytes, 1), _OFF_CHIP)
+        extent = (buffers.partitions - 1) * PARTITION + buffers.row_bytes
+        self.end = self.start + np.where(buffers.on_chip, extent, buffers.size_bytes)
 
     def line(self, buffer: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Byte offsets into buffers as bytes on the lines of their spaces."""
         row = self.row[buffer]
         return self.start[buffer] + offset // row * PARTITION + offset % row
-
-
-def _fixed(buffer: Buffer) -> bool:
-    return buffer.address is not None and buffer.region in _TILES
-
-
-def _line(partition: int, byte: int) -> int:
-    return partition * PARTITION + byte
 
 
 class Footprints:
@@ -76,7 +69,7 @@ class Operands:
     """What two operands of the same instruction have to do with each other."""
 
     def __init__(self, program: Program) -> None:
-        self.table = Columns(program)
+        self.table = Columns.of(program)
         self._spaces, self._footprints = Spaces(program), Footprints()
 
     def meet(self, starts: np.ndarray, one: Operand, other: Operand, in_step: bool) -> np.ndarray:
@@ -136,7 +129,7 @@ class Accesses(NamedTuple):
 def accesses(program: Program, spaces: Spaces | None = None) -> Accesses:
     """What all operands of a program touch."""
     spaces = spaces or Spaces(program)
-    table, footprints = Columns(program), Footprints()
+    table, footprints = Columns.of(program), Footprints()
     numbers: dict[Pattern, int] = {}
     found: list[np.ndarray] = []
     for signature, rows, starts in table.uses():

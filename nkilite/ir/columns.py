@@ -1,16 +1,20 @@
-"""The instruction table as arrays, signature by signature: what passes read that look at every instruction."""
+"""The instructions and the buffers of a program as arrays: what passes read that look at all of them.
+
+They are made once and kept with the program as long as they are right, which is asked every time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from nkilite.ir.program import Program, Signature
+from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
 
 
 class Columns:
-    """A program's instructions grouped by signature, as they are now.
+    """A program's instructions grouped by signature, as they are now. Arrays are not to be changed.
 
     Attributes:
         code: the words of all instructions (a copy).
@@ -19,12 +23,24 @@ class Columns:
     """
 
     def __init__(self, program: Program) -> None:
-        self._signatures = program.signatures
+        self._signatures = tuple(program.signatures)
         self.code = np.array(program.code, np.int64)
         self.starts = np.array(program.starts(), np.int64)
         self.ids = self.code[self.starts]
-        self._order = np.argsort(self.ids, kind="stable")
+        self._order = np.argsort(self.ids.astype(np.int32), kind="stable")
         self._bounds = np.searchsorted(self.ids[self._order], np.arange(len(program.signatures) + 1)).tolist()
+        self.code.flags.writeable = False
+
+    @classmethod
+    def of(cls, program: Program) -> Columns:
+        """Those of a program, which it keeps."""
+        known = program.derived.get(cls)
+        if (
+            known is None or len(known._signatures) != len(program.signatures)
+            or not np.array_equal(known.code, np.asarray(program.code, np.int64))
+        ):
+            known = program.derived[cls] = cls(program)
+        return known
 
     def rows(self, signature: int) -> np.ndarray:
         """The instructions of a signature, in program order."""
@@ -36,3 +52,54 @@ class Columns:
             rows = self.rows(signature.id)
             if len(rows):
                 yield signature, rows, self.starts[rows]
+
+
+class BufferColumns:
+    """A program's buffers, in the order of their ids. Arrays are not to be changed.
+
+    Attributes:
+        row_bytes: bytes in a partition, or of one position of dimension 0.
+        fixed: whether the user gave it an address.
+        partition, byte: that address, or 0.
+        internal: whether the kernel made it.
+        loop: in which loop it was made, or -1.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._buffers = buffers = list(program.buffers)
+        numbers: dict[ViewType, int] = {}
+        self._types = types = np.array([numbers.setdefault(b.type, len(numbers)) for b in buffers], np.int64)
+        self._kinds = list(numbers)
+        self.row_bytes, self.size_bytes, self.partitions = np.array(
+            [(t.free_bytes, t.size * t.dtype.itemsize, t.shape[0] if t.shape else 0) for t in numbers], np.int64,
+        ).reshape(len(numbers), 3).T[:, types]
+        self.on_chip = self.which(lambda kind: kind.region.on_chip)
+        addresses = [b.address for b in buffers]
+        self.fixed = np.array([a is not None for a in addresses], bool)
+        self.partition, self.byte = np.zeros((2, len(buffers)), np.int64)
+        if self.fixed.any():
+            self.partition[self.fixed], self.byte[self.fixed] = np.array([a for a in addresses if a], np.int64).T
+        self.internal = np.array([b.kind is BufferKind.internal for b in buffers], bool)
+        self.loop = np.array([-1 if b.loop is None else b.loop for b in buffers], np.int64)
+
+    @classmethod
+    def of(cls, program: Program) -> BufferColumns:
+        """Those of a program, which it keeps."""
+        known = program.derived.get(cls)
+        if known is None or known._buffers != program.buffers:
+            known = program.derived[cls] = cls(program)
+        return known
+
+    def within(self, *regions: MemoryRegion) -> np.ndarray:
+        """Whether a buffer is in one of these memories."""
+        return self.which(lambda kind: kind.region in regions)
+
+    def which(self, question: Callable[[ViewType], bool]) -> np.ndarray:
+        """Of which buffers something is true that is asked of their types."""
+        return np.array([question(kind) for kind in self._kinds], bool)[self._types]
+
+    def chosen(self, ids: Collection[int]) -> np.ndarray:
+        """Whether the id of a buffer is among some."""
+        found = np.zeros(len(self._buffers), bool)
+        found[list(ids)] = True
+        return found

@@ -192,6 +192,7 @@ class Program:
         self._signature_ids: dict[tuple, Signature] = {}
         self._location_ids: dict[Location, int] = {}
         self._constant_ids: dict[Any, int] = {}
+        self.derived: dict[type, Any] = {}  # what passes have found and may still be right (nkilite/ir/columns.py)
         self._starts: tuple[array, int, list[int]] | None = None  # what `starts` found, with the code and its length
 
     def __repr__(self) -> str:

@@ -117,7 +117,7 @@ def _segments(programs: Sequence[Program]) -> list[list[list[_Use]]]:
 def _meetings(program: Program) -> list[int]:
     """The instructions at which a core waits for others."""
     ids = meetings(program)
-    return [int(i) for i in np.flatnonzero(np.isin(Columns(program).ids, sorted(ids)))] if ids else []
+    return [int(i) for i in np.flatnonzero(np.isin(Columns.of(program).ids, sorted(ids)))] if ids else []
 
 
 def _uses(program: Program) -> list[_Use]:
@@ -129,7 +129,7 @@ def _uses(program: Program) -> list[_Use]:
     for loop in loops(program):
         if not loop.trips:
             optional[loop.begin + 1 : loop.end + 1] = True
-    columns = Columns(program)
+    columns = Columns.of(program)
     found = []
     for signature, rows, starts in columns.uses():
         for operand in signature.operands:

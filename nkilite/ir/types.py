@@ -25,18 +25,16 @@ class MemoryRegion(Enum):
     shared_hbm = "shared_hbm"
     registers = "registers"
 
-    @property
-    def on_chip(self) -> bool:
-        """Whether dimension 0 of a tensor here is the partition dimension."""
-        return self not in _HBM
+    on_chip: bool
+    """Whether dimension 0 of a tensor here is the partition dimension."""
+
+    def __init__(self, value: str) -> None:
+        self.on_chip = not value.endswith("hbm")  # an attribute: it is asked for every operand
 
     def __str__(self) -> str:
         return self.value
 
     __hash__ = object.__hash__  # identity: enum members are singletons, and Enum.__hash__ is slow on the trace path
-
-
-_HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
 
 class IndirectKind(Enum):

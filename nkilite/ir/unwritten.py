@@ -132,7 +132,7 @@ def _mark(program: Program, covers: Sequence[Coverage]) -> None:
     position = np.full(len(program.buffers), -1)
     for number, buffer in enumerate(program.outputs):
         position[buffer.id] = number
-    columns = Columns(program)
+    columns = Columns.of(program)
     for signature, _, starts in columns.uses():
         for operand in signature.operands:
             if not operand.writes or operand.type.region.on_chip:

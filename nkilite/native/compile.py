@@ -52,4 +52,5 @@ def compile_program(program: Program, observe: Observer | None = None) -> Compil
     stage("lower")
     executable = Executable(image_of(program, placement, lowered, level.level), level)
     stage("native code")
+    program.derived.clear()
     return Compilation(program, lowered, executable, level, seconds)

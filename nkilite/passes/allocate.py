@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nkilite.errors import InvalidAddress, MemoryOverflow, PsumBankCrossed
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program
-from nkilite.ir.types import Buffer, MemoryRegion, extent
+from nkilite.ir.types import Buffer, MemoryRegion, ViewType, extent
 from nkilite.machine.engine import Engine
 from nkilite.machine.memory import Overflow, Request, Reservation, plan
 from nkilite.machine.target import Target
@@ -27,20 +27,19 @@ class Allocate:
 
     def run(self, program: Program) -> Program:
         target = program.target
-        columns = Columns(program)
+        columns, buffers = Columns.of(program), BufferColumns.of(program)
         first, last = lifetimes(program, columns)
+        used = np.array(first) >= 0
         for region in (MemoryRegion.sbuf, MemoryRegion.psum):
-            tiles = [b for b in program.buffers if b.region is region and first[b.id] >= 0]
-            fixed = [b for b in tiles if b.address is not None]
-            for tile in fixed:
-                check_address(tile, target)
-            automatic = [b for b in tiles if b.address is None]
-            automatic.sort(key=lambda b: first[b.id])
-            requests = [Request(b.partition_bytes, first[b.id], last[b.id]) for b in automatic]
-            reserved = [
-                Reservation(b.address[1], b.partition_bytes, first[b.id], last[b.id]) for b in fixed if b.address
-            ]
             psum = region is MemoryRegion.psum
+            tiles = used & buffers.within(region)
+            fixed = [program.buffers[id] for id in np.flatnonzero(tiles & buffers.fixed).tolist()]
+            _check_addresses(fixed, target)
+            automatic = np.flatnonzero(tiles & ~buffers.fixed).tolist()
+            automatic.sort(key=first.__getitem__)
+            rows = buffers.row_bytes.tolist()
+            requests = [Request(rows[id], first[id], last[id]) for id in automatic]
+            reserved = [Reservation(b.address[1], rows[b.id], first[b.id], last[b.id]) for b in fixed if b.address]
             result = plan(
                 requests,
                 capacity=target.psum_partition_bytes if psum else target.sbuf_fmax_bytes,
@@ -50,9 +49,9 @@ class Allocate:
                 reserved=reserved,
             )
             if isinstance(result, Overflow):
-                raise _overflow(result, automatic, fixed, region, target)
-            for tile, offset in zip(automatic, result.offsets, strict=True):
-                program.addresses[tile.id] = (0, offset)
+                raise _overflow(result, [program.buffers[id] for id in automatic], fixed, region, target)
+            for id, offset in zip(automatic, result.offsets, strict=True):
+                program.addresses[id] = (0, offset)
             for tile in fixed:
                 assert tile.address is not None
                 program.addresses[tile.id] = tile.address
@@ -68,8 +67,9 @@ def _check_banks(program: Program, columns: Columns) -> None:
     if program.target.tensor_results_cross_banks:
         return
     bank = program.target.psum_bank_bytes
-    base = np.array([program.addresses.get(b.id, (0, 0))[1] for b in program.buffers], np.int64)
-    pitch = np.array([max(b.partition_bytes, 1) for b in program.buffers], np.int64)
+    pitch = np.maximum(BufferColumns.of(program).row_bytes, 1)
+    base = np.zeros(len(pitch), np.int64)
+    base[list(program.addresses)] = [byte for _, byte in program.addresses.values()]
     for signature, _, starts in columns.uses():
         dst = next((o for o in signature.operands if o.writes and o.type.region is MemoryRegion.psum), None)
         if dst is None or signature.definition.rule("cost")(signature).engine is not Engine.tensor:
@@ -87,6 +87,15 @@ def _check_banks(program: Program, columns: Columns) -> None:
                 last=int(last[k]), limit=bank, target=program.target.name,
                 location=program.locations[columns.code[starts[k] + 1]],
             )
+
+
+def _check_addresses(tiles: list[Buffer], target: Target) -> None:
+    """Check explicit addresses; those that are alike once."""
+    known: set[tuple[ViewType, tuple[int, int] | None]] = set()
+    for tile in tiles:
+        if (tile.type, tile.address) not in known:
+            check_address(tile, target)
+            known.add((tile.type, tile.address))
 
 
 def check_address(tile: Buffer, target: Target) -> None:

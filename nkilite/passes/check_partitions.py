@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.limits import partition_rules, require_partitions
 from nkilite.ir.program import Operand, Program, Signature
 
@@ -17,9 +17,9 @@ class CheckPartitions:
     """
 
     def run(self, program: Program) -> Program:
-        columns = Columns(program)
-        base = np.array([b.address[0] if b.address is not None else 0 for b in program.buffers], np.int64)
-        pitch = np.array([max(b.partition_bytes, 1) for b in program.buffers], np.int64)
+        columns = Columns.of(program)
+        buffers = BufferColumns.of(program)
+        base, pitch = buffers.partition, np.maximum(buffers.row_bytes, 1)
         tables: dict[tuple[int, ...], np.ndarray] = {}
         suspects: list[tuple[int, Signature, Operand, tuple[int, ...]]] = []
         for signature, _, starts in columns.uses():
@@ -28,10 +28,10 @@ class CheckPartitions:
                 if table is None:
                     table = tables[allowed] = np.zeros(program.target.num_partitions, bool)
                     table[list(allowed)] = True
-                buffers, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
-                right = table[base[buffers] + offsets // pitch[buffers]]
+                used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
+                right = table[base[used] + offsets // pitch[used]]
                 if operand.type.partitions > 1:
-                    right &= pitch[buffers] == operand.type.strides[0] * operand.type.dtype.itemsize
+                    right &= pitch[used] == operand.type.strides[0] * operand.type.dtype.itemsize
                 suspects += [(int(at), signature, operand, allowed) for at in starts[~right]]
         for at, signature, operand, allowed in sorted(suspects, key=lambda found: found[0]):
             buffer, offset = program.buffers[program.code[at + operand.word]], program.code[at + operand.word + 1]

@@ -6,29 +6,21 @@ is not filled, which is nearly everything.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Hashable
 
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.loops import Loop, carrying, enclosing, loops
-from nkilite.ir.program import IMMEDIATE, Operand, Program
+from nkilite.ir.program import IMMEDIATE, Program
 from nkilite.ir.types import FRESH, Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.passes.histories import Access, Histories
 from nkilite.passes.splice import splice
 
 _FILLED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
-
-
-class _Access(NamedTuple):
-    """An operand that touches a buffer."""
-
-    instruction: int
-    operand: Operand
-    byte_offset: int
-    partly: bool  # of which the instruction reads some elements only
 
 
 class FillUnwritten:
@@ -41,25 +33,20 @@ class FillUnwritten:
     """
 
     def run(self, program: Program) -> Program:
-        columns = Columns(program)
-        doubtful = _doubtful(program, columns)
-        if not doubtful or not program.count:
+        doubtful = _doubtful(program)
+        if not doubtful.any() or not program.count:
             return program
         all_loops = loops(program)
+        histories = Histories(program, doubtful)
+        returned = {b.id for b in program.outputs}
         places: dict[int, list[int]] = {}  # buffers by the instruction before which they are filled
-        known: dict[tuple, bool] = {}  # where all loops run, it does not matter which instructions the accesses are
-        for id, accesses in doubtful.items():
-            buffer = program.buffers[id]
-            returned = buffer in program.outputs
-            if all(loop.trips for loop in all_loops):
-                key = buffer.type, returned, *[access[1:] for access in accesses]
-                if key not in known:
-                    known[key] = _needs_fill(buffer, accesses, returned, all_loops)
-                needs = known[key]
-            else:
-                needs = _needs_fill(buffer, accesses, returned, all_loops)
-            if needs:
-                places.setdefault(_place(buffer, accesses, all_loops), []).append(id)
+        known: dict[Hashable, bool] = {}  # where all loops run, it does not matter which instructions the accesses are
+        for id in histories.buffers:
+            key = (histories.kind(id), id in returned) if all(loop.trips for loop in all_loops) else id
+            if key not in known:
+                known[key] = _needs_fill(program.buffers[id], histories.of(id), id in returned, all_loops)
+            if known[key]:
+                places.setdefault(_place(program.buffers[id], histories.of(id), all_loops), []).append(id)
         starts = program.starts()
         widths = [s.n_words for s in program.signatures]
         runs = {}
@@ -71,51 +58,37 @@ class FillUnwritten:
         return program
 
 
-def _doubtful(program: Program, columns: Columns) -> dict[int, list[_Access]]:
-    """All accesses of the buffers that are read or returned, and whose first access is no write of the whole."""
+def _doubtful(program: Program) -> np.ndarray:
+    """Of every buffer, whether it is read or returned, and its first access is no write of the whole."""
+    columns, buffers = Columns.of(program), BufferColumns.of(program)
     never = program.count
-    size = np.array([b.size_bytes for b in program.buffers], np.int64)
-    first = np.full(len(program.buffers), never)
-    whole = np.full(len(program.buffers), never)
-    read = np.zeros(len(program.buffers), bool)
+    first, whole = np.full((2, len(program.buffers)), never)
+    read = buffers.chosen({b.id for b in program.outputs})
     touched = []
     for signature, rows, starts in columns.uses():
         for operand in signature.operands:
             ids, kind = columns.code[starts + operand.word], operand.type
-            touched.append((signature, operand, rows, starts, ids))
+            touched.append((operand, rows, ids))
             np.minimum.at(first, ids, rows)
             if operand.reads:
                 read[ids] = True
             elif kind.indirection is None and 0 not in kind.strides:
-                complete = size[ids] == kind.size * kind.dtype.itemsize
+                complete = buffers.size_bytes[ids] == kind.size * kind.dtype.itemsize
                 np.minimum.at(whole, ids[complete], rows[complete])
-    for _, operand, rows, _, ids in touched:
+    for operand, rows, ids in touched:
         if operand.reads:
             whole[ids[whole[ids] == rows]] = never  # it writes what it reads
     optional = np.zeros(never + 1, bool)  # instructions that may not run at all
     for loop in loops(program):
         if not loop.trips:
             optional[loop.begin + 1 : loop.end + 1] = True
-    eligible = np.array([b.kind is BufferKind.internal and b.region in _FILLED for b in program.buffers], bool)
-    returned = {b.id for b in program.outputs}
-    for b in program.buffers:
-        if b.id in returned:
-            read[b.id] = True
-        if program.cores > 1 and b.region is MemoryRegion.shared_hbm:
-            eligible[b.id] = False
-    chosen = eligible & read & ((whole != first) | (whole == never) | optional[first])
-    found: dict[int, list[_Access]] = {int(id): [] for id in np.flatnonzero(chosen)}
-    for signature, operand, rows, starts, ids in touched:
-        at = chosen[ids]
-        partly = operand.name in signature.definition.partly_read
-        for id, row, start in zip(ids[at].tolist(), rows[at].tolist(), starts[at].tolist(), strict=True):
-            found[id].append(_Access(row, operand, int(columns.code[start + operand.word + 1]), partly))
-    for accesses in found.values():
-        accesses.sort(key=lambda a: (a.instruction, not a.operand.reads))
-    return found
+    eligible = buffers.internal & buffers.within(*_FILLED)
+    if program.cores > 1:
+        eligible &= ~buffers.within(MemoryRegion.shared_hbm)
+    return eligible & read & ((whole != first) | (whole == never) | optional[first])
 
 
-def _needs_fill(buffer: Buffer, accesses: list[_Access], returned: bool, all_loops: list[Loop]) -> bool:
+def _needs_fill(buffer: Buffer, accesses: list[Access], returned: bool, all_loops: list[Loop]) -> bool:
     """Whether something is read, or returned, before it is surely written."""
     around = enclosing(all_loops, buffer.loop)
     optional = [loop for loop in all_loops if not loop.trips and loop.number not in around]
@@ -136,7 +109,7 @@ def _needs_fill(buffer: Buffer, accesses: list[_Access], returned: bool, all_loo
     return returned and cover.covered(buffer.type, 0) is not Covered.all
 
 
-def _place(buffer: Buffer, accesses: list[_Access], all_loops: list[Loop]) -> int:
+def _place(buffer: Buffer, accesses: list[Access], all_loops: list[Loop]) -> int:
     """The instruction before which a buffer is filled."""
     if buffer.address is not None or not accesses:
         return 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.coverage import (
     Coverage,
     Covered,
@@ -15,10 +18,12 @@ from nkilite.ir.coverage import (
     runs_on_tensor_engine,
 )
 from nkilite.ir.definition import REGISTRY, Control
-from nkilite.ir.loops import Loop, carrying, loops
+from nkilite.ir.loops import Loop, carrying, has_loops, loops
 from nkilite.ir.program import IMMEDIATE, Operand, Program, Signature
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.ir.unwritten import Suspect, report
+from nkilite.passes.histories import Histories
+from nkilite.passes.plain_writes import PlainWrites, inferred, plain_writes, touching
 from nkilite.passes.splice import splice
 
 
@@ -35,61 +40,100 @@ class FollowWrites:
     """
 
     def run(self, program: Program) -> Program:
-        coverage = [Coverage(b, full=_has_contents(program, b)) for b in program.buffers]
-        foreign = [Foreign(b) if b.region is MemoryRegion.psum else None for b in program.buffers]
-        suspects: list[Suspect] = []
+        written = plain_writes(program)
+        _settle_plain(program, written)
+        walk = _Walk(program)
+        chosen = ~written.plain
+        alike = [] if has_loops(program) else Histories(program, chosen & ~written.summed).alike()
+        for same in alike:
+            chosen[same[1:]] = False
+        walk.follow(chosen)
+        again = [id for same in alike if same[0] in walk.doubtful for id in same[1:]]
+        if again:
+            walk.follow(BufferColumns.of(program).chosen(set(again)))
+        walk.finish()
+        return program
+
+
+class _Walk:
+    """Goes through a program, following what is written to some buffers.
+
+    Attributes:
+        doubtful: buffers of which something was read that was not written.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.doubtful: set[int] = set()
+        self._suspects: list[tuple[int, int, Suspect]] = []  # with instruction and operand
+        self._inserted: dict[int, list[int]] = {}
+
+    def follow(self, chosen: np.ndarray) -> None:
+        """Follow these buffers, from the first instruction to the last."""
+        program = self._program
+        buffers, followed = program.buffers, chosen.tolist()
+        coverage = _Each(lambda id: Coverage(buffers[id]))
+        foreign = _Each(lambda id: Foreign(buffers[id]) if buffers[id].region is MemoryRegion.psum else None)
         all_loops = loops(program)
         begun = 0
         open_loops: list[tuple[Loop, int]] = []  # with the word position of the beginning
-        inserted: dict[int, list[int]] = {}
-        code = program.code.tolist()
+        code, starts = program.code.tolist(), program.starts()
         plans = [_Plan(s) for s in program.signatures]
-        start = 0
-        for index in range(program.count):
+        control = [s.id for s in program.signatures if s.definition.control is not None]
+        for index in touching(program, chosen, control).tolist():
+            start = starts[index]
             plan = plans[code[start]]
             for word, kind, operand in plan.reads:
-                cover = coverage[code[start + word]]
-                if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
-                    buffer = program.buffers[code[start + word]]
+                id, offset = code[start + word], code[start + word + 1]
+                if not followed[id]:
+                    continue
+                cover = coverage[id]
+                if not cover.full and (kind, offset) not in cover.seen:
+                    buffer = buffers[id]
                     if len(open_loops) > 1 and buffer.loop != open_loops[-1][0].number:
                         continue  # an inner loop may run for the first time in a later iteration of the outer one
                     location = program.locations[code[start + 1]]
-                    found = check_read(cover, plan.signature, operand, buffer, code[start + word + 1], location)
+                    found = check_read(cover, plan.signature, operand, buffer, offset, location)
                     if found is not None:
-                        suspects.append(Suspect(index, found))
-            if plan.adds is not None:
-                self._check_sum(program, plan, plan.adds, foreign, start)
-            if plan.infers is not None:
+                        self._suspects.append((index, word, Suspect(index, found)))
+                        self.doubtful.add(id)
+            if plan.adds is not None and followed[code[start + plan.adds.word]]:
+                self._check_sum(plan, plan.adds, foreign, start)
+            if plan.infers is not None and followed[code[start + plan.infers.word]]:
                 cover = coverage[code[start + plan.infers.word]]
                 if cover.full or (plan.infers.type, code[start + plan.infers.word + 1]) in cover.seen:
                     program.code[start] = plan.settled(program, True)
                 else:
-                    self._settle(program, plan, plan.infers, coverage, start, open_loops, inserted)
+                    self._settle(plan, plan.infers, cover, start, open_loops)
                 if len(plans) < len(program.signatures):
                     plans += [_Plan(s) for s in program.signatures[len(plans):]]
             for word, kind, _ in plan.writes:
-                cover = coverage[code[start + word]]
-                others = foreign[code[start + word]]
+                id, offset = code[start + word], code[start + word + 1]
+                if not followed[id]:
+                    continue
+                cover, others = coverage[id], foreign[id]
                 if others is not None:
-                    others.wrote(kind, code[start + word + 1], plan.tensor_engine)
-                if not cover.full and (kind, code[start + word + 1]) not in cover.seen:
-                    cover.mark(kind, code[start + word + 1])
+                    others.wrote(kind, offset, plan.tensor_engine)
+                if not cover.full and (kind, offset) not in cover.seen:
+                    cover.mark(kind, offset)
             if plan.control is Control.begin:
                 open_loops.append((all_loops[begun], start))
                 begun += 1
             elif plan.control is Control.end:
                 open_loops.pop()
-            start += plan.width
-        report(program, suspects)
-        widths = [s.n_words for s in program.signatures]
-        code = program.code.tolist()
-        splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in inserted.items()})
-        return program
 
-    def _check_sum(
-        self, program: Program, plan: _Plan, dst: Operand, foreign: list[Foreign | None], start: int
-    ) -> None:
+    def finish(self) -> None:
+        """Report what was found, and zero what matmuls add to."""
+        program = self._program
+        report(program, [suspect for *_, suspect in sorted(self._suspects, key=lambda found: found[:2])])
+        if self._inserted:
+            widths = [s.n_words for s in program.signatures]
+            code = program.code
+            splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in self._inserted.items()})
+
+    def _check_sum(self, plan: _Plan, dst: Operand, foreign: _Each[Foreign | None], start: int) -> None:
         """Warn of a matmul at a word position that may add to what another engine wrote."""
+        program = self._program
         id, offset = program.code[start + dst.word], program.code[start + dst.word + 1]
         others = foreign[id]
         if others is not None:
@@ -97,13 +141,12 @@ class FollowWrites:
             check_accumulation(others, plan.signature, dst, program.buffers[id], offset, location)
 
     def _settle(
-        self, program: Program, plan: _Plan, dst: Operand, coverage: list, start: int,
-        open_loops: list[tuple[Loop, int]], inserted: dict[int, list[int]],
+        self, plan: _Plan, dst: Operand, cover: Coverage, start: int, open_loops: list[tuple[Loop, int]]
     ) -> None:
         """Decide accumulate=None of the instruction at a word position, from what is covered of `dst`."""
-        code = program.code
+        program, code = self._program, self._program.code
         id, offset, where = code[start + dst.word], code[start + dst.word + 1], code[start + 1]
-        buffer, cover = program.buffers[id], coverage[id]
+        buffer = program.buffers[id]
         covered = cover.covered(dst.type, offset)
         loop = carrying([loop for loop, _ in open_loops], buffer)
         dynamic = dst.type.indirection is not None
@@ -111,27 +154,59 @@ class FollowWrites:
             kind, at = (buffer.type, 0) if dynamic else (dst.type, offset)
             first = start if loop is None else next(at for outer, at in open_loops if outer is loop)
             words = _zeroing(program, kind, id, at, cover.unwritten(kind, at), where)
-            inserted.setdefault(first, []).extend(words)
+            self._inserted.setdefault(first, []).extend(words)
             covered = Covered.some
         code[start] = plan.settled(program, covered is not Covered.none)
 
 
-def _has_contents(program: Program, buffer: Buffer) -> bool:
-    """Whether a buffer may hold something before the program writes it: arguments, constants, what cores share."""
-    shared = program.cores > 1 and buffer.region is MemoryRegion.shared_hbm
-    return shared or buffer.kind is not BufferKind.internal
+def _settle_plain(program: Program, written: PlainWrites) -> None:
+    """Decide accumulate=None where the first write of a buffer is known, and is of all of it."""
+    columns = Columns.of(program)
+    settled: list[tuple[int, Signature, bool, np.ndarray]] = []
+    for signature, rows, starts in columns.uses():
+        dst = inferred(signature)
+        if dst is None:
+            continue
+        used = columns.code[starts + dst.word]
+        for accumulate in (False, True):
+            chosen = written.plain[used] & ((written.first[used] != rows) == accumulate)
+            if chosen.any():
+                settled.append((int(rows[chosen][0]), signature, accumulate, starts[chosen]))
+    if settled:
+        code = columns.code.copy()
+        for _, signature, accumulate, starts in sorted(settled, key=lambda found: found[0]):
+            code[starts] = _settled(program, signature, accumulate)
+        program.code = array("q", code.tobytes())
+
+
+def _settled(program: Program, signature: Signature, accumulate: bool) -> int:
+    """The id of a signature with accumulate decided."""
+    return program.signature(signature.definition, {**signature.arguments, "accumulate": accumulate}).id
+
+
+T = TypeVar("T")
+
+
+class _Each(dict[int, T]):
+    """Something for each buffer, made when it is asked for."""
+
+    def __init__(self, make: Callable[[int], T]) -> None:
+        self._make = make
+
+    def __missing__(self, id: int) -> T:
+        found = self[id] = self._make(id)
+        return found
 
 
 class _Plan:
     """What to look at for instructions of one signature."""
 
-    __slots__ = ("_settled", "adds", "control", "infers", "reads", "signature", "tensor_engine", "width", "writes")
+    __slots__ = ("_settled", "adds", "control", "infers", "reads", "signature", "tensor_engine", "writes")
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.control = signature.definition.control
-        self.width = signature.n_words
-        self.infers = signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None
+        self.infers = inferred(signature)
         self.adds = signature.operand("dst") if signature.arguments.get("accumulate", False) is not False else None
         self.reads = [(o.word, o.type, o) for o in signature.operands if o.reads and o is not self.infers]
         self.writes = [(o.word, o.type, o) for o in signature.operands if o.writes]
@@ -142,8 +217,7 @@ class _Plan:
         """The id of the signature with accumulate decided."""
         found = self._settled.get(accumulate)
         if found is None:
-            arguments = {**self.signature.arguments, "accumulate": accumulate}
-            found = self._settled[accumulate] = program.signature(self.signature.definition, arguments).id
+            found = self._settled[accumulate] = _settled(program, self.signature, accumulate)
         return found
 
 

@@ -50,7 +50,7 @@ class _Grouping:
     def __init__(self, program: Program, shapes: list[Shape | None]) -> None:
         self._program = program
         self._shapes = shapes
-        columns = Columns(program)
+        columns = Columns.of(program)
         self._lives = lifetimes(program, columns)
         self._streams = hbm.never_read(program, columns)
         self._rows = [max(1, b.partition_bytes) for b in program.buffers]

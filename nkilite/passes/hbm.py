@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program
 
 _LARGE = 4 << 20  # bytes of which little is left in the caches when they are needed again
@@ -10,7 +10,8 @@ _LARGE = 4 << 20  # bytes of which little is left in the caches when they are ne
 
 def large(program: Program) -> list[bool]:
     """Of every buffer, whether it is in HBM and does not stay in the caches."""
-    return [not b.region.on_chip and b.size_bytes >= _LARGE for b in program.buffers]
+    buffers = BufferColumns.of(program)
+    return (~buffers.on_chip & (buffers.size_bytes >= _LARGE)).tolist()
 
 
 def never_read(program: Program, columns: Columns) -> list[bool]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.panels import TILE_DTYPES, TILE_ROWS, WIDTH, Feed
 from nkilite.ir.program import Operand, Program, Signature
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
+from nkilite.ir.types import MemoryRegion
 from nkilite.passes.strips import panel_targets
 
 
@@ -19,37 +21,18 @@ class InferPanels:
     """
 
     def run(self, program: Program) -> Program:
-        buffers, code = program.buffers, program.code
-        uses = [_Uses() if _eligible(b) and b.id not in program.uniform else None for b in buffers]
-        accesses = [_accesses(s) for s in program.signatures]
-        widths = [s.n_words for s in program.signatures]
-        start = 0
-        for _ in range(program.count):
-            number = code[start]
-            for access in accesses[number]:
-                id = code[start + access.word]
-                use = uses[id]
-                if use is None:
-                    continue
-                key = number, access.word, code[start + access.word + 1]
-                if key not in use.seen:
-                    use.seen.add(key)
-                    if not use.add(access, buffers[id], key[2]):
-                        uses[id] = None
-            start += widths[number]
-        found = {id: use for id, use in enumerate(uses) if use is not None and use.roles and use.written}
-        program.panels = {id: use.feed() for id, use in found.items()}
+        uses = _Uses(program)
+        for signature, _, starts in Columns.of(program).uses():
+            for access in _accesses(signature):
+                uses.add(access, starts)
+        program.panels = uses.feeds()
         return program
 
 
-def _eligible(buffer: Buffer) -> bool:
-    return (
-        buffer.region is MemoryRegion.sbuf
-        and buffer.kind is BufferKind.internal
-        and buffer.address is None
-        and buffer.dtype.is_float
-        and buffer.partition_bytes > 0
-    )
+def _eligible(program: Program) -> np.ndarray:
+    buffers = BufferColumns.of(program)
+    holds = buffers.which(lambda kind: kind.region is MemoryRegion.sbuf and kind.dtype.is_float and kind.free_bytes > 0)
+    return holds & buffers.internal & ~buffers.fixed & ~buffers.chosen(program.uniform)
 
 
 class _Access(NamedTuple):
@@ -75,41 +58,49 @@ def _accesses(signature: Signature) -> list[_Access]:
     ]
 
 
-@dataclass
 class _Uses:
-    """What has been seen of a buffer's accesses."""
+    """What has been seen of the accesses to every buffer."""
 
-    roles: set[str] = field(default_factory=set)  # operand names of the matmuls that read it
-    exact: set[bool] = field(default_factory=set)
-    aligned: bool = True  # to the partitions of a tile register
-    written: bool = False
-    seen: set[tuple[int, int, int]] = field(default_factory=set)
+    def __init__(self, program: Program) -> None:
+        self._buffers = BufferColumns.of(program)
+        self._code = Columns.of(program).code
+        self._eligible = _eligible(program)  # as long as every access can be to panels
+        self._roles, self._exact = np.zeros((2, len(program.buffers)), np.int64)  # sets of bits
+        self._names: dict[str, int] = {}  # the bits of operands of the matmuls that read it
+        self._aligned = np.ones(len(program.buffers), bool)  # to the partitions of a tile register
+        self._written = np.zeros(len(program.buffers), bool)
 
-    def add(self, access: _Access, buffer: Buffer, offset: int) -> bool:
-        """Take note of an access at a byte offset; False if it cannot be to panels."""
-        kind = access.operand.type
-        if not access.suits or kind.dtype != buffer.dtype:
-            return False
-        size = kind.dtype.itemsize
-        columns = buffer.partition_bytes // size
-        partition, column = divmod(offset // size, columns)
-        if column % WIDTH or (kind.shape[0] > 1 and kind.strides[0] != columns):
-            return False
+    def add(self, access: _Access, starts: np.ndarray) -> None:
+        """Take note of an operand of the instructions at some word positions."""
+        kind, size = access.operand.type, access.operand.type.dtype.itemsize
+        used, offsets = self._code[starts + access.word], self._code[starts + access.word + 1] // size
+        columns = np.maximum(self._buffers.row_bytes[used] // size, 1)
         runs = free_runs(kind.shape[1:], kind.strides[1:])
-        if any(s % WIDTH for _, s in runs[:-1]) or runs[-1][1] != 1:
-            return False
-        self.aligned &= partition % TILE_ROWS == kind.shape[0] % TILE_ROWS == 0
+        dense = runs[-1][1] == 1 and not any(s % WIDTH for _, s in runs[:-1])
+        fits = np.full(len(used), access.suits and dense and (access.operand.writes or len(runs) == 1))
+        fits &= self._buffers.which(lambda whole: whole.dtype == kind.dtype)[used] & (offsets % columns % WIDTH == 0)
+        if kind.shape[0] > 1:
+            fits &= columns == kind.strides[0]
+        self._eligible[used[~fits]] = False
+        if kind.shape[0] % TILE_ROWS:
+            self._aligned[used] = False
+        self._aligned[used[offsets // columns % TILE_ROWS != 0]] = False
         if access.operand.writes:
-            self.written = True
-            return True
-        self.roles.add(access.operand.name)
-        self.exact.add(access.exact)
-        return len(runs) == 1 and len(self.exact) == 1
+            self._written[used] = True
+        else:
+            self._roles[used] |= self._names.setdefault(access.operand.name, 1 << len(self._names))
+            self._exact[used] |= 1 + access.exact
 
-    def feed(self) -> Feed:
-        if self.exact == {False}:
+    def feeds(self) -> dict[int, Feed]:
+        """What the matmuls make of the buffers that can lie in panels."""
+        found = self._eligible & self._written & np.isin(self._exact, (1, 2))
+        return {id: self._feed(id) for id in np.flatnonzero(found).tolist()}
+
+    def _feed(self, id: int) -> Feed:
+        if self._exact[id] == 1:
             return Feed.vectors
-        return Feed(*self.roles) if self.aligned and len(self.roles) == 1 else Feed.tiles
+        roles = [name for name, bit in self._names.items() if self._roles[id] & bit]
+        return Feed(*roles) if self._aligned[id] and len(roles) == 1 else Feed.tiles
 
 
 def free_runs(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.loops import loops
 from nkilite.ir.program import Program
 
@@ -24,7 +24,7 @@ class Lifetimes(NamedTuple):
 
 def lifetimes(program: Program, columns: Columns | None = None) -> Lifetimes:
     """Look at every operand once; `columns` are the program's, where the caller has them."""
-    columns = columns or Columns(program)
+    columns = columns or Columns.of(program)
     accesses = [
         np.stack([columns.code[starts + operand.word], rows])
         for signature, rows, starts in columns.uses() for operand in signature.operands
@@ -34,7 +34,7 @@ def lifetimes(program: Program, columns: Columns | None = None) -> Lifetimes:
     first, last = np.full(len(program.buffers), never), np.full(len(program.buffers), -1)
     np.minimum.at(first, buffers, instructions)
     np.maximum.at(last, buffers, instructions)
-    made_in = np.array([-1 if b.loop is None else b.loop for b in program.buffers], np.int64)
+    made_in = BufferColumns.of(program).loop
     for loop in loops(program):
         # The loop carries what was made outside of it, but not outside of the loop around it.
         inside = buffers[(instructions > loop.begin) & (instructions <= loop.end)]

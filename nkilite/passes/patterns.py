@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from nkilite.ir.accesses import Spaces
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program
 from nkilite.passes.rows import RowShape
 
@@ -23,7 +23,7 @@ class Patterns:
     """
 
     def __init__(self, program: Program, shapes: Sequence[RowShape | None]) -> None:
-        columns, spaces = Columns(program), Spaces(program)
+        columns, spaces = Columns.of(program), Spaces(program)
         code, counts = columns.code, np.array([len(s.operands) if s else 0 for s in shapes], np.int64)
         ends = np.cumsum(counts[columns.ids])
         words = np.empty(ends[-1] if len(ends) else 0, np.int64)
@@ -62,11 +62,9 @@ def _operands(shape: RowShape | None) -> list[int]:
 
 def _kinds(program: Program, spaces: Spaces) -> np.ndarray:
     """A number for each buffer, equal for those of which accesses by equal words are alike."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([
-        numbers.setdefault((row, space != b.id, b.id in program.uniform, b.id in program.panels), len(numbers))
-        for b, row, space in zip(program.buffers, spaces.row.tolist(), spaces.space.tolist(), strict=True)
-    ], np.int64)
+    buffers = BufferColumns.of(program)
+    facts = (buffers.fixed, buffers.chosen(program.uniform), buffers.chosen(program.panels))
+    return spaces.row + sum(fact.astype(np.int64) << 32 + bit for bit, fact in enumerate(facts))
 
 
 def _back(values: np.ndarray) -> np.ndarray:

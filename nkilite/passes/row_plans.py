@@ -6,11 +6,10 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.group import PARTS, Accumulation, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.ir.panels import WIDTH
 from nkilite.ir.program import Program
-from nkilite.ir.types import BufferKind
 from nkilite.passes import hbm
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.passes.rows import Access, meet
@@ -32,12 +31,11 @@ class Planner:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        columns = Columns(program)
+        columns = Columns.of(program)
         self._lifetimes: Lifetimes = lifetimes(program, columns)
         self._large, self._never_read = hbm.large(program), hbm.never_read(program, columns)
-        self._scratchable = [
-            b.region.on_chip and b.address is None and b.kind is BufferKind.internal for b in program.buffers
-        ]
+        buffers = BufferColumns.of(program)
+        self._scratchable = (buffers.on_chip & ~buffers.fixed & buffers.internal).tolist()
         # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
         self._panels = any(isinstance(g.plan, Accumulation) and g.plan.by_rows for g in program.groups)
         first, last = (np.array(times, np.int64) for times in self._lifetimes)

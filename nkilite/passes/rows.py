@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from nkilite.ir import regions
+from nkilite.ir.accesses import Spaces
+from nkilite.ir.columns import BufferColumns
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.regions import all_apart, distinct, in_step
-from nkilite.ir.types import MemoryRegion, extent
-
-_FIXED = {MemoryRegion.sbuf: -1, MemoryRegion.psum: -2}  # spaces of the tiles with explicit addresses, which may alias
+from nkilite.ir.types import extent
 
 
 class RowOperand(NamedTuple):
@@ -130,11 +132,10 @@ class Rows:
     def __init__(self, program: Program) -> None:
         self._code = program.code
         self._uniform = program.uniform
-        self._bytes = [max(b.partition_bytes, 1) for b in program.buffers]
-        self._spaces = [
-            _FIXED[b.region] if b.address is not None and b.region in _FIXED else b.id for b in program.buffers
-        ]
-        self._addresses = [b.address or (0, 0) for b in program.buffers]
+        buffers = BufferColumns.of(program)
+        self._bytes = np.maximum(buffers.row_bytes, 1).tolist()
+        self._spaces = Spaces(program).space.tolist()
+        self._addresses = list(zip(buffers.partition.tolist(), buffers.byte.tolist(), strict=True))
 
     def accesses(self, shape: RowShape, member: int, start: int) -> list[Access]:
         """What the instruction at a word position touches, as a member of a group."""

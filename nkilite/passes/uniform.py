@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program, Signature
-from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.ir.types import MemoryRegion
 
 
 class FindUniform:
@@ -21,23 +22,14 @@ class FindUniform:
     """
 
     def run(self, program: Program) -> Program:
-        buffers = program.buffers
-        uniform = np.array([
-            b.region is MemoryRegion.sbuf and b.address is None and b.kind is BufferKind.internal and b.partitions > 1
-            for b in buffers
-        ], bool)
+        buffers, columns = BufferColumns.of(program), Columns.of(program)
+        rows, partitions, code = buffers.row_bytes, buffers.partitions, columns.code
+        uniform = buffers.within(MemoryRegion.sbuf) & ~buffers.fixed & buffers.internal & (partitions > 1)
         if not uniform.any():
             return program
-        rows = np.array([b.partition_bytes for b in buffers])
-        partitions = np.array([b.partitions if b.shape else 0 for b in buffers])
-        code = np.array(program.code, np.int64)
-        starts = np.array(program.starts(), np.int64)
-        order = np.argsort(code[starts], kind="stable")
-        bounds = np.searchsorted(code[starts][order], np.arange(len(program.signatures) + 1))
-        written = np.zeros(len(buffers), bool)
-        sources: set[tuple[int, int]] = set()  # (written, read) tiles
-        for signature in program.signatures:
-            at = starts[order[bounds[signature.id] : bounds[signature.id + 1]]]
+        written = np.zeros(len(uniform), bool)
+        sources: list[np.ndarray] = []  # (written, read) tiles
+        for signature, _, at in columns.uses():
             by_rows, spreads = signature.access.rows is not None or signature.access.straight, _spreads(signature)
             for operand in signature.operands:
                 used = code[at + operand.word]
@@ -54,13 +46,12 @@ class FindUniform:
                 uniform[used[~whole]] = False
                 for read in signature.operands:
                     if read.reads and read.type.region.on_chip:
-                        sources.update(zip(used.tolist(), code[at + read.word].tolist(), strict=True))
+                        sources.append(np.stack([used, code[at + read.word]]))
         uniform &= written
-        changed = True
-        while changed:
-            wrong = {to for to, source in sources if uniform[to] and (to == source or not uniform[source])}
-            uniform[list(wrong)] = False
-            changed = bool(wrong)
+        to, source = np.concatenate(sources, axis=1) if sources else np.empty((2, 0), np.int64)
+        uniform[to[to == source]] = False
+        while len(wrong := to[uniform[to] & ~uniform[source]]):
+            uniform[wrong] = False
         program.uniform = frozenset(np.flatnonzero(uniform).tolist())
         return program
 

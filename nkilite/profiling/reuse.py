@@ -33,7 +33,7 @@ def reused(program: Program, largest: int = 0) -> Program:
     """
     if has_loops(program):
         return program
-    columns = Columns(program)
+    columns = Columns.of(program)
     simple = [_is_simple(s, program.managed) for s in program.signatures]
     kept = [b.region.on_chip or b.size_bytes <= largest for b in program.buffers]
     single = _written_once_and_computed_with(program, columns)

@@ -46,7 +46,7 @@ class Summary:
 
 def summarize(program: Program, all_loops: list[Loop] | None = None) -> Summary:
     """Walk the program once; `all_loops` as in `repeats`."""
-    columns = Columns(program)
+    columns = Columns.of(program)
     uses = np.bincount(columns.ids, repeats(program, all_loops), len(program.signatures))
     instructions: Counter[Engine] = Counter()
     busy: dict[Engine, float] = {}

@@ -152,7 +152,7 @@ class _Accesses:
 
     def __init__(self, launch: Joined) -> None:
         self.program = program = launch.program
-        self.table = Columns(program)
+        self.table = Columns.of(program)
         self._code = self.table.code
         self._accesses: list[np.ndarray] = []  # rows of (instruction, rank, flags)
         self._regions: list[np.ndarray] = []  # the region of each, as fields

@@ -44,12 +44,13 @@ def _rename(program: Program, instead: dict[int, int]) -> None:
     """Let instructions use other buffers."""
     renamed = np.arange(len(program.buffers))
     renamed[list(instead)] = list(instead.values())
-    columns = Columns(program)
+    columns = Columns.of(program)
+    code = columns.code.copy()
     for signature, _, starts in columns.uses():
         for operand in signature.operands:
             words = starts + operand.word
-            columns.code[words] = renamed[columns.code[words]]
-    program.code = array("q", columns.code.tobytes())
+            code[words] = renamed[code[words]]
+    program.code = array("q", code.tobytes())
 
 
 def merged(same: Sequence[int], written: Sequence[bool]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.errors import AccumulateUninitialized, UninitializedRead
+from nkilite import notices
+from nkilite.errors import AccumulateUninitialized, NkiError, UninitializedRead
+from nkilite.ir.columns import BufferColumns
 from nkilite.ir.coverage import PartlyUninitialized
+from nkilite.ir.printer import print_program
+from nkilite.passes import follow_writes, plain_writes
 
 MODES = [pytest.param(lambda k: k, id="compiled"), pytest.param(nki.simulate, id="simulate")]
 RNG = np.random.default_rng(0)
@@ -139,3 +144,63 @@ def test_padding_left_undefined_is_a_warning(mode) -> None:
     with pytest.warns(PartlyUninitialized, match="never written"):
         result = mode(kernel)(A)
     np.testing.assert_array_equal(result, A[:, :32])
+
+
+# --- what is followed, and what is known at a glance ----------------------------------------------------------------
+
+
+@nki.jit
+def scrambled(a, b, seed):
+    """Writes, sums and reads of whole tiles and of parts, again and again the same on some of them."""
+    choose = np.random.default_rng(seed)
+    sa, sb = load(a), load(b)
+    out = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.shared_hbm)
+    for _ in range(3):
+        choices = choose.integers(0, 5, 5)
+        for _ in range(int(choose.integers(1, 4))):
+            acc = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum)
+            tile = nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.sbuf)
+
+            def act(choice, low, high, acc=acc, tile=tile):
+                if choice == 0:
+                    nisa.nc_matmul(acc[:, low:high], sa, sb[:, low:high])
+                elif choice == 1:
+                    nisa.memset(acc[:, low:high], 1.0)
+                elif choice == 2:
+                    nisa.tensor_copy(tile[:, low:high], acc[:, low:high])
+                elif choice == 3:
+                    nisa.nc_matmul(acc, sa, sb, accumulate=bool(seed % 2))
+                else:
+                    nisa.tensor_copy(acc[:, low:high], tile[:, low:high])
+
+            for i, choice in enumerate(choices.tolist()):
+                if seed % 3 == 0 and i == 2:
+                    nl.fori_loop(0, 2, lambda _, choice=choice: act(choice, 0, 96))
+                else:
+                    act(choice, *((0, 96) if i % 2 else (32 * (i % 3), 96)))
+            nisa.dma_copy(out, tile)
+    return out
+
+
+def outcome(program) -> tuple[str, list[str]]:
+    """The text after the pass, or its error, and what it warned of."""
+    with warnings.catch_warnings(record=True) as given, pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(notices, "_given", set())  # which are given once
+        try:
+            text = print_program(follow_writes.FollowWrites().run(program))
+        except NkiError as error:
+            text = str(error)
+    return text, [str(w.message) for w in given]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_following_everything_finds_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_is_plain(program):
+        found = plain_writes.plain_writes(program)
+        held = ~BufferColumns.of(program).internal
+        return found._replace(plain=held, summed=np.ones_like(held))
+
+    quick = outcome(scrambled.trace(A, B, seed))
+    monkeypatch.setattr(follow_writes, "plain_writes", nothing_is_plain)
+    assert outcome(scrambled.trace(A, B, seed)) == quick

@@ -1,0 +1,73 @@
+"""What happens to buffers, one by one: those with the same history are right or wrong alike."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir.columns import Columns
+from nkilite.ir.program import Operand, Program
+
+
+class Access(NamedTuple):
+    """An operand that touches a buffer.
+
+    Attributes:
+        partly: the instruction reads some elements of it only.
+    """
+
+    instruction: int
+    operand: Operand
+    byte_offset: int
+    partly: bool
+
+
+class Histories:
+    """The accesses to some buffers of a program, in order; an instruction reads before it writes."""
+
+    def __init__(self, program: Program, chosen: np.ndarray) -> None:
+        """`chosen` says for every buffer whether it is one of them."""
+        self._program = program
+        columns = Columns.of(program)
+        self._operands: list[Operand] = []
+        self._partly: list[bool] = []
+        found = [np.empty((5, 0), np.int64)]
+        for signature, rows, starts in columns.uses():
+            for operand in signature.operands:
+                number = len(self._operands)
+                self._operands.append(operand)
+                self._partly.append(operand.name in signature.definition.partly_read)
+                used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
+                at = chosen[used]
+                if at.any():
+                    when = 2 * rows[at] + (not operand.reads)
+                    found.append(np.stack([used[at], when, np.full(len(when), number), offsets[at], rows[at]]))
+        buffers, when, numbers, offsets, rows = np.concatenate(found, axis=1)
+        order = np.lexsort((numbers, when, buffers))
+        self._done = np.stack([numbers[order], offsets[order]], axis=1)
+        self._rows = rows[order]
+        self.buffers = np.flatnonzero(chosen).tolist()
+        bounds = np.searchsorted(buffers[order], [*self.buffers, len(chosen)])
+        self._slices = {id: slice(*bounds[i : i + 2].tolist()) for i, id in enumerate(self.buffers)}
+
+    def kind(self, buffer: int) -> Hashable:
+        """Equal for buffers of one type to which the same is done in the same order."""
+        whole = self._program.buffers[buffer]
+        return whole.type, whole.address is None, self._done[self._slices[buffer]].tobytes()
+
+    def of(self, buffer: int) -> list[Access]:
+        """What is done to a buffer, in order."""
+        where = self._slices[buffer]
+        return [
+            Access(row, self._operands[number], offset, self._partly[number])
+            for row, (number, offset) in zip(self._rows[where].tolist(), self._done[where].tolist(), strict=True)
+        ]
+
+    def alike(self) -> list[list[int]]:
+        """The buffers, those of one kind together."""
+        kinds: dict[Hashable, list[int]] = {}
+        for id in self.buffers:
+            kinds.setdefault(self.kind(id), []).append(id)
+        return list(kinds.values())

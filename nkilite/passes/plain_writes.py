@@ -1,0 +1,80 @@
+"""Which buffers are written whole before anything else happens to them: nearly all, and nobody has to follow these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.coverage import runs_on_tensor_engine
+from nkilite.ir.loops import has_loops
+from nkilite.ir.program import Operand, Program, Signature
+from nkilite.ir.types import MemoryRegion
+
+
+class PlainWrites(NamedTuple):
+    """Of every buffer of a program.
+
+    Attributes:
+        plain: whether it holds something from the beginning, or is written whole before it is read. Nothing is to say
+            about what is read of it, and whether a matmul with accumulate=None adds up is clear.
+        first: the instruction that first writes it whole.
+        summed: whether matmuls ask what was written, or by whom.
+    """
+
+    plain: np.ndarray
+    first: np.ndarray
+    summed: np.ndarray
+
+
+def plain_writes(program: Program) -> PlainWrites:
+    """Look at every operand once; an instruction reads before it writes."""
+    columns, buffers = Columns.of(program), BufferColumns.of(program)
+    never = program.count
+    whole, read, summed, touched = np.full((4, len(program.buffers)), never)  # by which instruction first
+    foreign, added = np.zeros((2, len(program.buffers)), bool)
+    for signature, rows, starts in columns.uses():
+        sum = inferred(signature)
+        on_tensor_engine = runs_on_tensor_engine(signature)
+        for operand in signature.operands:
+            used, kind = columns.code[starts + operand.word], operand.type
+            np.minimum.at(touched, used, rows)
+            if operand == sum:
+                np.minimum.at(summed, used, rows)
+            elif operand.reads:
+                np.minimum.at(read, used, rows)
+            if operand.writes:
+                complete = np.full(len(used), operand != sum)  # where only the device knows, it counts as the whole
+                if kind.indirection is None:
+                    complete = buffers.size_bytes[used] == kind.size * kind.dtype.itemsize
+                    complete &= (columns.code[starts + operand.word + 1] == 0) & (0 not in kind.strides)
+                np.minimum.at(whole, used[complete], rows[complete])
+                if kind.region is MemoryRegion.psum:
+                    (added if on_tensor_engine else foreign)[used] = True
+    begins_sum = (whole == summed) & (touched == summed) & (not has_loops(program))
+    plain = (whole < read) & ((whole < summed) | begins_sum)
+    mixed = foreign & added & (not program.target.accumulate_onto_any_write)
+    return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | (summed < never))
+
+
+def inferred(signature: Signature) -> Operand | None:
+    """The operand with accumulate=None, which adds up where something was written before."""
+    return signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None
+
+
+def touching(program: Program, chosen: np.ndarray, also: Iterable[int]) -> np.ndarray:
+    """The instructions that touch some buffers, and those of some signatures."""
+    columns = Columns.of(program)
+    found = np.isin(columns.ids, list(also))
+    for signature, rows, starts in columns.uses():
+        for operand in signature.operands:
+            found[rows] |= chosen[columns.code[starts + operand.word]]
+    return np.flatnonzero(found)
+
+
+def _hold_something(program: Program, buffers: BufferColumns) -> np.ndarray:
+    """Arguments, constants, registers, and what cores share: a program may read them before it writes them."""
+    shared = buffers.within(MemoryRegion.shared_hbm) if program.cores > 1 else False
+    return ~buffers.internal | shared
