@@ -101,9 +101,7 @@ def peak(
     if not len(requests):
         return 0
     table = np.asarray(requests, dtype=np.int64)
-    sizes = -(-table[:, 0] // align) * align
-    if bank is not None:
-        sizes = np.where(sizes > bank, -(-sizes // bank) * bank, sizes)
+    sizes = Rules(UNBOUNDED, align, bank).rounded_all(table[:, 0])
     deltas = np.concatenate((sizes, -sizes))
     times = np.concatenate((table[:, 1], table[:, 2] + 1))
     order = np.lexsort((deltas, times))  # at equal times, free before allocating
@@ -138,13 +136,14 @@ def plan(
         ValueError: a malformed argument: a negative size, an interval that ends before it starts, `align`
             below 1, `bank` no multiple of `align`, ``spread`` without a capacity.
     """
-    _validate(requests, capacity, align, policy, bank, reserved)
+    table = np.array(requests, np.int64).reshape(-1, 3)
+    _validate(table, capacity, align, policy, bank, reserved)
     rules = Rules(UNBOUNDED if capacity is None else capacity, align, bank)
-    needed = peak(requests, align=align, bank=bank)
+    needed = peak(table, align=align, bank=bank)
     for attempt in (policy, "tight"):
         if needed > rules.capacity and attempt == policy:
             continue  # cannot fit; the tight sweep gives the account
-        sweep = Sweep(requests, rules, _occupied(reserved) if reserved else None, attempt)
+        sweep = Sweep(table, rules, _occupied(reserved) if reserved else None, attempt)
         failed = sweep.run()
         if failed is None:
             return Plan(sweep.offsets, needed, sweep.extent, attempt)
@@ -180,7 +179,7 @@ def _overflow(
     closed = _occupied(reserved).during(start, end)
     widths = [
         high - low
-        for hole in zip(sweep.holes.starts, sweep.holes.stops, strict=True)
+        for hole in sweep.holes
         for low, high in rules.gaps(*hole, closed)
     ]
     free, largest = sum(widths), max(widths, default=0)
@@ -200,7 +199,7 @@ def _overflow(
 
 
 def _validate(
-    requests: Sequence[tuple[int, int, int]],
+    requests: np.ndarray,
     capacity: int | None,
     align: int,
     policy: str,
@@ -215,9 +214,10 @@ def _validate(
         raise ValueError(f"unknown policy {policy!r}; choose spread or reuse")
     if policy == "spread" and capacity is None:
         raise ValueError("spread goes round a memory of known capacity; use reuse for an unbounded arena")
-    for size, start, end in requests:
-        if size < 0 or end < start:
-            raise ValueError(f"malformed request: size {size}, live [{start}, {end}]")
+    malformed = np.flatnonzero((requests[:, 0] < 0) | (requests[:, 2] < requests[:, 1]))
+    if len(malformed):
+        size, start, end = requests[malformed[0]].tolist()
+        raise ValueError(f"malformed request: size {size}, live [{start}, {end}]")
     for offset, size, start, end in reserved:
         if offset < 0 or size < 0 or end < start:
             raise ValueError(f"malformed reservation: offset {offset}, size {size}, live [{start}, {end}]")

@@ -6,16 +6,18 @@ largest first and looks at what overlaps each in time. `memory.plan` decides whi
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["UNBOUNDED", "Holes", "Occupied", "Range", "Rules", "Sweep", "place_by_size"]
+import numpy as np
+
+from nkilite.machine import sweep
+
+__all__ = ["UNBOUNDED", "Occupied", "Range", "Rules", "Sweep", "place_by_size"]
 
 #: Capacity that stands for a memory without end.
 UNBOUNDED = 1 << 62
-#: Holes that next fit looks at before it takes the tightest, so that crumbs cannot make the sweep quadratic.
-_RING_REACH = 32
 
 Range = tuple[int, int]  # [low, high) in bytes
 
@@ -34,6 +36,13 @@ class Rules:
         if self.bank is not None and size > self.bank:
             size = -(-size // self.bank) * self.bank
         return size
+
+    def rounded_all(self, sizes: np.ndarray) -> np.ndarray:
+        """`rounded` of every size."""
+        sizes = -(-sizes // self.align) * self.align
+        if self.bank is not None:
+            sizes = np.where(sizes > self.bank, -(-sizes // self.bank) * self.bank, sizes)
+        return sizes
 
     def fit(self, low: int, high: int, size: int) -> int | None:
         """Lowest legal offset for `size` rounded bytes in the aligned free range [low, high), or None."""
@@ -100,151 +109,51 @@ class Occupied:
         return merged
 
 
-class Holes:
-    """The free ranges of a memory, disjoint and coalesced, sorted by address and by size."""
-
-    def __init__(self, room: int) -> None:
-        self.starts: list[int] = []
-        self.stops: list[int] = []
-        self.by_size: list[Range] = []  # (size, start)
-        self.latest = 0  # start of the hole that took in the range freed last
-        if room > 0:
-            self._insert(0, 0, room)
-
-    def take(self, low: int, high: int) -> None:
-        """Allocate [low, high), which lies within one hole."""
-        i = bisect_right(self.starts, low) - 1
-        start, stop = self.starts[i], self.stops[i]
-        self._delete(i)
-        if high < stop:
-            self._insert(i, high, stop)
-        if start < low:
-            self._insert(i, start, low)
-
-    def release(self, low: int, high: int) -> None:
-        """Free [low, high), merging it with the holes it touches."""
-        i = bisect_left(self.starts, low)
-        if i < len(self.starts) and self.starts[i] == high:
-            high = self.stops[i]
-            self._delete(i)
-        if i and self.stops[i - 1] == low:
-            i -= 1
-            low = self.starts[i]
-            self._delete(i)
-        self._insert(i, low, high)
-        self.latest = low
-
-    def _insert(self, i: int, start: int, stop: int) -> None:
-        self.starts.insert(i, start)
-        self.stops.insert(i, stop)
-        insort(self.by_size, (stop - start, start))
-
-    def _delete(self, i: int) -> None:
-        start, stop = self.starts.pop(i), self.stops.pop(i)
-        del self.by_size[bisect_left(self.by_size, (stop - start, start))]
-
-
 class Sweep:
     """One pass over the requests in order of first use, choosing holes by `policy`.
 
     Attributes:
         offsets: where each request went, as far as the sweep got.
         placed: indices of the placed requests, in the order they were placed.
-        holes: what is free.
+        holes: the free ranges, in order.
         extent: end of the highest byte used so far.
     """
 
     def __init__(
-        self, requests: Sequence[tuple[int, int, int]], rules: Rules, reserved: Occupied | None, policy: str
+        self, requests: Sequence[tuple[int, int, int]] | np.ndarray, rules: Rules, reserved: Occupied | None, policy: str
     ) -> None:
-        self.offsets = [0] * len(requests)
-        self.placed: list[int] = []
-        self.holes = Holes(rules.room())
-        self.extent = 0
-        self._requests = requests
-        self._rules = rules
-        self._reserved = reserved
-        self._closed: list[Range] = []  # ranges reserved during the life of the request being placed
-        choices = {"spread": self._next_fit, "reuse": self._latest_fit, "tight": self._tightest_fit}
-        self._choose = choices[policy]
-        self._rover = 0
+        self._table = np.array(requests, np.int64).reshape(-1, 3)
+        self._rules, self._reserved, self._policy = rules, reserved, sweep.POLICIES[policy]
 
     def run(self) -> int | None:
         """Place the requests; the index of the first that does not fit, or None."""
-        requests, offsets, holes, rounded = self._requests, self.offsets, self.holes, self._rules.rounded
-        order = sorted(range(len(requests)), key=lambda i: requests[i][1])
-        leaving = sorted(order, key=lambda i: requests[i][2])
-        bank = self._rules.bank
-        gone = 0
-        for index in order:
-            size, start, end = requests[index]
-            # A request that ended before `start` also started before it, so it has been placed.
-            while requests[leaving[gone]][2] < start:
-                done = leaving[gone]
-                gone += 1
-                if width := rounded(requests[done][0]):
-                    holes.release(offsets[done], offsets[done] + width)
-            size = rounded(size)
-            if size:
-                if self._reserved is not None:
-                    self._closed = self._reserved.during(start, end)
-                offset = self._choose(size)
-                if offset is None:
-                    return index
-                stop = offset + size
-                holes.take(offset, stop)
-                offsets[index] = offset
-                self.extent = max(self.extent, stop)
-                # In a banked memory go on in the next bank, so that engines do not meet in one.
-                self._rover = stop if bank is None else -(-stop // bank) * bank
-            self.placed.append(index)
-        return None
+        table, rules = self._table.copy(), self._rules
+        count, room = len(table), rules.room()
+        table[:, 0] = rules.rounded_all(table[:, 0])
+        order = np.argsort(table[:, 1], kind="stable")
+        leaving = order[np.argsort(table[order, 2], kind="stable")]
+        closed, closed_from = self._closed()
+        holes = np.zeros(2 * (2 * count + 3), np.int64)
+        holes[1] = room
+        offsets, state = np.zeros(count, np.int64), np.zeros(sweep.STATE, np.int64)
+        state[sweep.HOLES] = room > 0
+        failed = sweep.sweep.run(
+            2 * count, table.reshape(-1), order, leaving, closed, closed_from,
+            np.array([rules.align, rules.bank or 0, self._policy]), holes, np.zeros_like(holes), offsets, state, count,
+        )
+        self.offsets: list[int] = offsets.tolist()
+        self.placed: list[int] = order[:state[sweep.PLACED]].tolist()
+        self.holes: list[Range] = [(low, high) for low, high in holes[:2 * state[sweep.HOLES]].reshape(-1, 2).tolist()]
+        self.extent = int(state[sweep.EXTENT])
+        return None if failed < 0 else failed
 
-    def _next_fit(self, size: int) -> int | None:
-        """The first fit from the rover on, once round the ring; the tightest when that is out of reach."""
-        starts, stops = self.holes.starts, self.holes.stops
-        count = len(starts)
-        current = bisect_right(starts, self._rover) - 1
-        if current >= 0 and stops[current] > self._rover:
-            offset = self._fit(self._rover, stops[current], size)
-            if offset is not None:
-                return offset
-        for step in range(1, min(count, _RING_REACH) + 1):
-            i = (current + step) % count
-            offset = self._fit(starts[i], stops[i], size)
-            if offset is not None:
-                return offset
-        return self._tightest_fit(size)
-
-    def _latest_fit(self, size: int) -> int | None:
-        """The hole freed last, if that does not push the extent up; otherwise the tightest."""
-        starts, stops, latest = self.holes.starts, self.holes.stops, self.holes.latest
-        i = bisect_left(starts, latest)
-        if i < len(starts) and starts[i] == latest:
-            offset = self._fit(latest, min(stops[i], self.extent), size)
-            if offset is not None:
-                return offset
-        return self._tightest_fit(size)
-
-    def _tightest_fit(self, size: int) -> int | None:
-        by_size = self.holes.by_size
-        for i in range(bisect_left(by_size, (size, 0)), len(by_size)):
-            width, start = by_size[i]
-            offset = self._fit(start, start + width, size)
-            if offset is not None:
-                return offset
-        return None
-
-    def _fit(self, low: int, high: int, size: int) -> int | None:
-        if high - low < size:
-            return None
-        if not self._closed:
-            return self._rules.fit(low, high, size)
-        for gap_low, gap_high in self._rules.gaps(low, high, self._closed):
-            offset = self._rules.fit(gap_low, gap_high, size)
-            if offset is not None:
-                return offset
-        return None
+    def _closed(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ranges that are reserved during the life of each request, and where those of each begin."""
+        if self._reserved is None:
+            return np.zeros(0, np.int64), np.zeros(len(self._table) + 1, np.int64)
+        found = [self._reserved.during(start, end) for _, start, end in self._table.tolist()]
+        ranges = np.array([r for each in found for r in each], np.int64).reshape(-1)
+        return ranges, np.cumsum([0, *(len(each) for each in found)])
 
 
 def place_by_size(
