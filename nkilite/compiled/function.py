@@ -57,7 +57,7 @@ class Compiled(Generic[_P, _R]):
         """Call it with arrays: in Python until it has worked through so many items that compiling it is worth while.
 
         Args:
-            items: how much work it is: about one for every pass of its outer loop.
+            items: how much work it is: one for about 5 microseconds of Python.
         """
         self._worked += items
         if self._worked > WORTH_COMPILING:

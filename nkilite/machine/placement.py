@@ -120,7 +120,8 @@ class Sweep:
     """
 
     def __init__(
-        self, requests: Sequence[tuple[int, int, int]] | np.ndarray, rules: Rules, reserved: Occupied | None, policy: str
+        self, requests: Sequence[tuple[int, int, int]] | np.ndarray, rules: Rules, reserved: Occupied | None,
+        policy: str,
     ) -> None:
         self._table = np.array(requests, np.int64).reshape(-1, 3)
         self._rules, self._reserved, self._policy = rules, reserved, sweep.POLICIES[policy]
@@ -138,7 +139,7 @@ class Sweep:
         offsets, state = np.zeros(count, np.int64), np.zeros(sweep.STATE, np.int64)
         state[sweep.HOLES] = room > 0
         failed = sweep.sweep.run(
-            2 * count, table.reshape(-1), order, leaving, closed, closed_from,
+            10 * count, table.reshape(-1), order, leaving, closed, closed_from,
             np.array([rules.align, rules.bank or 0, self._policy]), holes, np.zeros_like(holes), offsets, state, count,
         )
         self.offsets: list[int] = offsets.tolist()

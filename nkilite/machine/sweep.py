@@ -26,16 +26,16 @@ _NONE = -1
 
 @compiled
 def sweep(
-    requests: Ints, order: Ints, leaving: Ints, closed: Ints, closed_from: Ints, rules: Ints, holes: Ints, by_size: Ints,
-    offsets: Ints, state: Ints, count: int,
+    requests: Ints, order: Ints, leaving: Ints, closed: Ints, closed_from: Ints, rules: Ints, holes: Ints,
+    by_size: Ints, offsets: Ints, state: Ints, count: int,
 ) -> int:
     """Place `count` requests; returns the first that does not fit, or -1.
 
     Args:
         requests: rows of (rounded size, first instruction, last instruction).
         order, leaving: the requests by first and by last instruction.
-        closed, closed_from: rows of (low, high), disjoint and sorted, that are taken during the life of request i: those
-            from closed_from[i] to closed_from[i + 1].
+        closed, closed_from: rows of (low, high), disjoint and sorted, that are taken during the life of request i:
+            those from closed_from[i] to closed_from[i + 1].
         rules: the alignment, the size of a bank or 0, and the policy.
         holes, by_size: rows of (begin, end) and of (size, begin), with room for two rows a request and three more; the
             first row of holes is the memory, if it has any room.

@@ -18,19 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from typing import Literal
 
 import numpy as np
 
-from nkilite.machine.dependencies import DATA, ORDER, Edges
+from nkilite.machine import events
+from nkilite.machine.dependencies import Edges
+from nkilite.machine.events import BUSY, FREE
 
 __all__ = ["BUSY", "FREE", "ORDERS", "Order", "Timeline", "Workload", "simulate"]
 
 Order = Literal["program", "compiler"]
 ORDERS: tuple[Order, ...] = ("compiler", "program")
-
-FREE, BUSY = -1, -2  # what held an instruction back: nothing; its engine (or a shared port) was busy
 
 
 @dataclass
@@ -121,167 +120,56 @@ class Timeline:
 def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     """Run a workload; the cost is O(n log n) in instructions and linear in edges."""
     n = len(work)
+    names, numbers, sizes = np.unique(np.array(work.queues, np.int64), return_inverse=True, return_counts=True)
+    facts, findings = np.zeros((n + 1, events.FACTS), np.int64), np.full((n, events.FINDINGS), -1, np.int64)
+    durations, times = np.zeros((n, events.DURATIONS)), np.zeros((n, events.TIMES))
+    facts[:n, events.QUEUE] = numbers
+    facts[:n, events.KEY] = np.arange(n) + (n * np.array(work.priorities, np.int64) if len(work.priorities) else 0)
+    facts[:n, events.FIRST_ENGINE:events.ENGINES + 1] = np.array(work.dma_engines, np.int64).reshape(-1, 2)
+    for column, given, otherwise in ((events.PORTS, work.ports, 0), (events.MEETING, work.meetings, -1)):
+        facts[:n, column] = np.array(given, np.int64) if len(given) else otherwise
+    for column, taken in (
+        (events.HELD, work.busy_ns), (events.LATENCY, work.latency_ns), (events.TRANSFER, work.transfer_ns),
+        (events.TURNAROUND, work.turnaround_ns), (events.MEMORY, work.memory_ns),
+    ):
+        durations[:, column] = taken if len(taken) else 0.0
+    edges = _allowances(work, order, facts)
+    queues = np.zeros((len(names) + 1, events.QUEUE_FACTS), np.int64)
+    queues[1:, events.HEAP] = 2 * np.cumsum(sizes)
+    queues[:, events.LAST] = -1
+    window = work.warmup[1]
+    queues[:-1, events.SLOWS] = np.isin(names, np.array(work.warmup[0], np.int64)) & (window > 0)
+    meetings = np.zeros((facts[:n, events.MEETING].max(initial=-1) + 1, events.MEETINGS), np.int64)
+    meetings[:, events.EXPECTED] = np.bincount(facts[:n, events.MEETING] + 1, minlength=1)[1:]
+    engines = facts[:, events.FIRST_ENGINE:events.ENGINES + 1].sum(axis=1).max()
+    n_ports = int(facts[:, events.PORTS].max()).bit_length()
+    times[:, events.ARRIVAL] = -1
+    events.run.run(
+        5 * n, facts.reshape(-1), durations.reshape(-1), edges, times.reshape(-1), findings.reshape(-1),
+        queues.reshape(-1), np.zeros(events.QUEUE_TIMES * len(names)), np.zeros(2 * n, np.int64), np.zeros(engines),
+        np.zeros(n_ports), np.full(n_ports, -1), meetings.reshape(-1), np.array([len(names), n_ports, work.fifo]),
+        np.array([window, 0.0]), n,
+    )
+    start, end, moving, finish, arrival = times.T[:events.ARRIVAL + 1].copy()
+    cause, before, partner = findings.T[:events.PARTNER + 1].copy()
+    return Timeline(
+        start, end, moving, finish, cause, before, np.where(arrival >= 0, arrival, start), partner, order
+    )
+
+
+def _allowances(work: Workload, order: Order, facts: np.ndarray) -> np.ndarray:
+    """The (consumer, kind) of all edges by producer; fills in where those of each begin, and how many it waits for."""
     producer, consumer, kind = work.edges.producer, work.edges.consumer, work.edges.kind
     chain = _queue_chains(work.queues) if order == "program" else _meeting_chains(work.queues, work.meetings)
     if len(chain):
         producer = np.concatenate([producer, chain[:, 0]])
         consumer = np.concatenate([consumer, chain[:, 1]])
-        kind = np.concatenate([kind, np.full(len(chain), _ISSUE, np.int8)])
+        kind = np.concatenate([kind, np.full(len(chain), events.ISSUE, np.int8)])
+    n = len(work)
     by_producer = np.argsort(producer, kind="stable")
-    consumers, kinds = consumer[by_producer].tolist(), kind[by_producer].tolist()
-    first = np.searchsorted(producer[by_producer], np.arange(n + 1)).tolist()
-    waiting = np.bincount(consumer, minlength=n).tolist() if len(consumer) else [0] * n
-
-    queues, busy_ns = list(work.queues), list(work.busy_ns)
-    latency_ns, transfer_ns, dma_engines = list(work.latency_ns), list(work.transfer_ns), list(work.dma_engines)
-    ports, turnaround_ns = list(work.ports) or [0] * n, list(work.turnaround_ns) or [0.0] * n
-    keys = _keys(n, work.priorities)
-    names = sorted(set(queues))
-    slot = {q: i for i, q in enumerate(names)}
-    queues = [slot[q] for q in queues]
-    n_engines = max((e + c for e, c in set(dma_engines)), default=0)
-
-    start, end, moving, finish = [0.0] * n, [0.0] * n, [0.0] * n, [0.0] * n
-    cause, before, arrival, partner = [FREE] * n, [-1] * n, [-1.0] * n, [-1] * n
-    meetings = list(work.meetings) or [-1] * n
-    expected = np.bincount(np.array(meetings, np.int64) + 1, minlength=1).tolist()  # who meets, by meeting + 1
-    arrived_at: dict[int, list[int]] = {}
-    memory_ns, memory_free = list(work.memory_ns) or [0.0] * n, 0.0
-    ready = [0.0] * n  # earliest start its producers allow
-    engine_free = [0.0] * n_engines
-    port_free = [0.0] * (max(ports, default=0).bit_length())
-    port_holder = [-1] * len(port_free)
-    last = [-1] * len(names)
-    free = [0.0] * len(names)
-    eligible: list[list] = [[] for _ in names]  # (key, instruction) whose operands are ready
-    future: list[list] = [[] for _ in names]  # (time, key, instruction) whose operands will be
-    wake = [(0.0, q) for q in range(len(names))]
-    alarm = [0.0] * len(names)  # the earliest wake of each queue; later ones in the heap are void
-
-    window = work.warmup[1]
-    clocks = {slot[q]: _Clock(window) for q in work.warmup[0] if window and q in slot}
-
-    for i in range(n):
-        if not waiting[i]:
-            heappush(future[queues[i]], (0.0, keys[i], i))
-
-    while wake:
-        now, q = heappop(wake)
-        if now != alarm[q]:
-            continue
-        alarm[q] = _NEVER
-        coming, ready_now = future[q], eligible[q]
-        while coming and coming[0][0] <= now:
-            at, key, i = heappop(coming)
-            heappush(ready_now, ((at, key) if work.fifo else key, i))
-        if not ready_now:
-            if coming:
-                alarm[q] = at = coming[0][0]
-                heappush(wake, (at, q))
-            continue
-        i = ready_now[0][1]
-        held = ports[i]
-        if held:
-            blocked, holder = max((port_free[b], port_holder[b]) for b in range(len(port_free)) if held >> b & 1)
-            if blocked > now:
-                ready[i], cause[i], alarm[q] = blocked, holder, blocked
-                heappush(wake, (blocked, q))
-                continue
-        heappop(ready_now)
-        if now > ready[i]:
-            cause[i] = BUSY
-        before[i], last[q] = last[q], i
-        together: Sequence[int] = (i,)
-        if meetings[i] >= 0:
-            together = arrived_at.setdefault(meetings[i], [])
-            together.append(i)
-            arrival[i] = now
-            if len(together) < expected[meetings[i] + 1]:
-                free[q] = _NEVER
-                continue
-            for other in together[:-1]:
-                partner[other] = i
-        for i in together:
-            q, held = queues[i], ports[i]
-            start[i] = now
-            done = now + (busy_ns[i] if q not in clocks else clocks[q].taken(now, busy_ns[i]))
-            end[i] = done
-            free[q] = again = done + turnaround_ns[i]
-            count = dma_engines[i][1]
-            if count:
-                begin, occupied = now + latency_ns[i], transfer_ns[i]
-                arrived, started = 0.0, _NEVER
-                lead = dma_engines[i][0]
-                for e in range(lead, lead + count):
-                    at = engine_free[e] if engine_free[e] > begin else begin
-                    started = at if at < started else started
-                    engine_free[e] = at = at + occupied
-                    arrived = at if at > arrived else arrived
-                if memory_ns[i]:
-                    memory_free = max(memory_free, begin) + memory_ns[i]
-                    arrived = max(arrived, memory_free)
-                moving[i] = started
-                landed = left = max(arrived, done)
-            else:
-                moving[i] = now
-                left, landed = done, done + latency_ns[i]
-            finish[i] = landed
-            if held:
-                for b in range(len(port_free)):
-                    if held >> b & 1:
-                        port_free[b], port_holder[b] = done, i
-            for k in range(first[i], first[i + 1]):
-                j, edge = consumers[k], kinds[k]
-                at = landed if edge == DATA else left if edge == ORDER else done
-                if at > ready[j]:
-                    ready[j] = at
-                    cause[j] = i if edge != _ISSUE else BUSY
-                pending = waiting[j] - 1
-                waiting[j] = pending
-                if not pending:
-                    other, at = queues[j], ready[j]
-                    heappush(future[other], (at, keys[j], j))
-                    if at < free[other]:
-                        at = free[other]
-                    if at < alarm[other]:
-                        alarm[other] = at
-                        heappush(wake, (at, other))
-            if again < alarm[q]:
-                alarm[q] = again
-                heappush(wake, (again, q))
-
-    begun = np.array(start)
-    came = np.array(arrival)
-    return Timeline(
-        begun, np.array(end), np.array(moving), np.array(finish), np.array(cause, np.int64),
-        np.array(before, np.int64), np.where(came >= 0, came, begun), np.array(partner, np.int64), order,
-    )
-
-
-class _Clock:
-    """The clock of an engine that slows down when it idles: windows of one length, each at the pace that the work in
-    the one before it earned."""
-
-    def __init__(self, window: float) -> None:
-        self._window = window
-        self._number, self._busy, self._warm = 0, 0.0, False
-
-    def taken(self, now: float, busy: float) -> float:
-        """Time that an instruction of `busy` nanoseconds at the full clock takes from `now` on."""
-        number = int(now / self._window)
-        if number != self._number:
-            worked = self._busy if number == self._number + 1 else 0.0
-            self._warm = worked >= self._window * (_COOLS if self._warm else _WARMS)
-            self._number, self._busy = number, 0.0
-        taken = busy if self._warm else 2 * busy
-        self._busy += taken
-        return taken
-
-
-_WARMS, _COOLS = 0.5, 0.05  # share of a window in work that makes an engine warm, or keeps it so
-
-_NEVER = float("inf")
-_ISSUE = 2  # an edge kind of program order: the next instruction of a queue issues after this one
+    facts[1:, events.CONSUMERS] = np.cumsum(np.bincount(producer, minlength=n))
+    facts[:n, events.WAITING] = np.bincount(consumer, minlength=n)
+    return np.column_stack([consumer, kind])[by_producer].reshape(-1)
 
 
 def _queue_chains(queues: Sequence[int]) -> np.ndarray:
@@ -308,10 +196,3 @@ def _meeting_chains(queues: Sequence[int], meetings: Sequence[int]) -> np.ndarra
         some = place < len(following)
         pairs.append(np.column_stack([at[some], at[following[place[some]]]]))
     return np.concatenate(pairs)
-
-
-def _keys(n: int, priorities: Sequence[int]) -> list[int]:
-    """What orders the ready instructions of a queue: service class, then program order."""
-    if not len(priorities):
-        return list(range(n))
-    return [p * n + i for i, p in enumerate(priorities)]
