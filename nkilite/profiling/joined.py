@@ -62,15 +62,15 @@ def joined(programs: Sequence[Program]) -> Joined:
 
 def _numbers(program: Program) -> np.ndarray:
     """The number of the meeting of every instruction, -1 for none."""
-    meets = np.isin(Columns(program).ids, list(meetings(program)))
+    meets = np.isin(Columns.of(program).ids, list(meetings(program)))
     return np.where(meets, np.cumsum(meets) - 1, -1)
 
 
 def _append(whole: Program, program: Program) -> None:
     """Add the instructions of a program, with its buffers."""
     buffers, instructions = len(whole.buffers), len(whole)
-    columns = Columns(program)
-    code, starts = columns.code, columns.starts
+    columns = Columns.of(program)
+    code, starts = columns.code.copy(), columns.starts
     places = np.array([whole.location_id(place) for place in program.locations], np.int64)
     constants = np.array([whole.constant_id(value) for value in program.constants], np.int64)
     if len(starts):
