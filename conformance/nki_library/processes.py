@@ -106,8 +106,8 @@ class _Children:
         command = [
             sys.executable, "-m", "pytest", "-p", "nki_library_plugin", "-p", "no:cacheprovider", "-c",
             "test/pytest.ini", "--rootdir", ".", "--test-mode", "simulation", "--platform-target", settings.target,
-            "--output-directory", artifacts, "--force-local-cleanup", "--skip-coverage-parametrize", "-m", "fast",
-            "-q", "--tb=line", "--no-header", "-o", "log_level=ERROR", "-W", "ignore", "-W",
+            "--output-directory", artifacts, "--force-local-cleanup", "-m", "fast", "-q",
+            "--tb=line", "--no-header", "-o", "log_level=ERROR", "-W", "ignore", "-W",
             "always::nkilite.errors.RaceWarning", "--outcomes", str(kept), "--seconds", str(settings.seconds),
             *(["--compiled"] if settings.compiled else []), "--only", settings.only, "--sample", str(settings.sample),
             str(TESTS / file),

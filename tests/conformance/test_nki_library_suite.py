@@ -17,13 +17,15 @@ ROOT = Path(__file__).parents[2]
 # As much of the library's harness as the plugin touches: its option names, its modules, one simulator.
 HARNESS = {
     "test/__init__.py": "",
-    "test/pytest.ini": "[pytest]\nmarkers =\n    fast: x\n",
+    "test/pytest.ini": "[pytest]\nmarkers =\n    fast: x\n    coverage_parametrize: x\n",
     "test/conftest.py": """
         def pytest_addoption(parser):
             for name in ("--test-mode", "--platform-target", "--output-directory"):
                 parser.addoption(name)
-            for name in ("--force-local-cleanup", "--skip-coverage-parametrize"):
-                parser.addoption(name, action="store_true")
+            parser.addoption("--force-local-cleanup", action="store_true")
+
+        def pytest_generate_tests(metafunc):
+            assert metafunc.definition.get_closest_marker("coverage_parametrize") is None
     """,
     "test/utils/__init__.py": "",
     "test/utils/simulation_setup.py": """
@@ -99,7 +101,8 @@ TESTS = """
             ran.write("wrong ")
         assert False, "not equal"
 
-    def test_not_fast():
+    @pytest.mark.coverage_parametrize(columns=[1])
+    def test_not_fast(columns):
         os._exit(4)
 """
 

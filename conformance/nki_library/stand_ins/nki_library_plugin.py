@@ -80,6 +80,14 @@ def pytest_configure(config: Any) -> None:
     config.pluginmanager.register(_Keeper(config), "nkilite outcomes")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: Any) -> None:
+    """Before the harness draws thousands of parameters: it need not for tests that do not run."""
+    definition = metafunc.definition
+    if definition.get_closest_marker("fast") is None:
+        definition.own_markers[:] = [m for m in definition.own_markers if m.name != "coverage_parametrize"]
+
+
 # --- running a kernel -----------------------------------------------------------------------------------------------
 
 
