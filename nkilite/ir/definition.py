@@ -9,13 +9,15 @@ nkilite.isa. The rules are plain functions:
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
     access(call)                  the text of its access rule (nkilite/ir/access.py), or Opaque with a reason
 
-Five rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Six rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
 knows. panels(call) names the operands that the lower rule also reads in panels (nkilite/ir/panels.py).
 exchange(arrivals, rank), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
 starts(call) maps operands to the partitions at which they may start, where how many they cover does not tell.
+equals(call, reads, theirs) says, where it is not simply what it reads, what tells the values that it writes
+(nkilite/ir/values.py): `reads` are numbers for the values of its operands, `theirs` for those of the core it meets.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
@@ -110,7 +112,7 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower", "access")
-OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "exchange", "starts")
+OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "exchange", "starts", "equals")
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
 from nkilite.ir.phases import Phase, phases
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import Buffer
+from nkilite.ir.values import Wrote, written
 
 
 class Side(NamedTuple):
@@ -33,22 +36,24 @@ class Race(NamedTuple):
 def races(programs: Sequence[Program]) -> Iterator[Race]:
     """The races of two cores, once for each pair of lines.
 
-    What a runtime index chooses is not known before a kernel runs, and left out. Cores that run the same program write
-    the same values: what both have written when one of them reads or writes it is no race.
+    What a runtime index chooses is not known before a kernel runs, and left out. Where both cores write the same values
+    to the same place, it is no race that they do, nor that one reads it after it has written it.
     """
     one, other = programs
     alike = _alike(one, other)
     touched = [_shared(program) for program in programs]
     instructions = [list(program) for program in programs]
     known: set[tuple] = set()
+    same = _Same(programs, touched)
     for mine, theirs in zip(phases(one), phases(other), strict=True):
-        pair = _near(_within(touched[0], mine), _within(touched[1], theirs))
-        for overlap in conflicts(*pair):
-            if alike and _harmless(overlap, touched[0]):
+        near = _near(_within(touched[0], mine), _within(touched[1], theirs))
+        for overlap in conflicts(*near):
+            pair = (overlap.one, overlap.other) if alike else same.culprits(overlap, (mine, theirs))
+            if pair is None or (alike and _harmless(overlap, touched[0])):
                 continue
             sides = [
                 _side(of[index], [*program.inputs, *program.outputs][overlap.space])
-                for program, of, index in zip(programs, instructions, (overlap.one, overlap.other), strict=True)
+                for program, of, index in zip(programs, instructions, pair, strict=True)
             ]
             key = *(side.instruction.location for side in sides), overlap.space
             if key not in known:
@@ -74,6 +79,51 @@ def _harmless(overlap: Overlap, touched: Accesses) -> bool:
     if first in writers and second in writers:
         return first == second
     return (first < second) == (first in writers)
+
+
+class _Same:
+    """Where two programs that differ write the same values to the same place; looked at once there is a conflict."""
+
+    def __init__(self, programs: Sequence[Program], touched: Sequence[Accesses]) -> None:
+        self._programs, self._touched = programs, touched
+
+    @cached_property
+    def _written(self) -> list[list[Wrote]]:
+        """By core, what is written in shared tensors."""
+        return written(self._programs)
+
+    @cached_property
+    def _read(self) -> list[set[tuple[int, int]]]:
+        """By core, which instructions read which shared tensors."""
+        return [
+            set(zip(t.instruction[t.reads].tolist(), t.space[t.reads].tolist(), strict=True)) for t in self._touched
+        ]
+
+    def culprits(self, overlap: Overlap, phases: Sequence[Phase]) -> tuple[int, int] | None:
+        """The instructions of both cores that race, or None: both write the same, or read it after having done so.
+
+        Args:
+            phases: of each core, the one in which they do so.
+        """
+        at = overlap.one, overlap.other
+        places = [
+            {w.place for w in wrote if (w.instruction, w.space) == (index, overlap.space)}
+            for wrote, index in zip(self._written, at, strict=True)
+        ]
+        if len(place := places[0] | places[1]) != 1:
+            return at
+        there = [
+            [w for w in self._written[core] if begin <= w.instruction < end and w.space == overlap.space
+             and w.place in place]
+            for core, ((begin, end), *_) in enumerate(phases)
+        ]
+        for core in (0, 1):
+            reads = (at[core], overlap.space) in self._read[core]
+            if reads and (places[core] or not there[core] or there[core][0].instruction > at[core]):
+                return at
+        return next(
+            ((one.instruction, other.instruction) for one, other in product(*there) if one.number != other.number), None
+        )
 
 
 def _side(instruction: Instruction, buffer: Buffer) -> Side:

@@ -49,7 +49,7 @@ def _meeting(instruction: Instruction, arrays: dict[int, int]) -> Step:
     key, text = meeting_key(call.name, call.arguments), said(call.name, call.arguments)
     if "data" in call.arguments:
         buffer, _ = instruction.access(call.operand("data"))
-        key, text = (*key, arrays.get(buffer.id, buffer.label)), f"{text} of {buffer.label}"
+        key, text = (*key, arrays.get(buffer.id)), f"{text} of {buffer.label}"
     return Step(key, text, instruction.location, public_name(call.name, call.arguments))
 
 

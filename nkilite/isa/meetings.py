@@ -5,7 +5,7 @@ Source: public pages nki.isa.core_barrier, nki.isa.sendrecv, nki.isa.sendrecv_co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,13 @@ def core_barrier(data: NkiTensor, cores, engine=Engine.gpsimd, name=None) -> Non
     """Wait until every core has come here: what one wrote to shared HBM before can be read by the other after it.
 
     Args:
-        data: the tensor in shared HBM that the cores share.
+        data: the tensor in shared HBM that the cores share. One in another memory is taken, too: nki-library passes
+            them, and a barrier orders everything.
         cores: (0, 1), the cores that meet; a launch on one core accepts (0,) and 0, too, and waits for nobody.
         engine: that waits. Any of nisa.engine; the others go on until they need something of `data`. nkilite runs a
             core's instructions in order, so that all of them wait.
 
     Raises:
-        WrongMemory: data is not in shared HBM.
         InvalidOperand: other cores.
         UnsupportedEngine: engine is none of those.
         UnsupportedOnTarget: the chip is older than trn2.
@@ -88,11 +88,6 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 @core_barrier.check
 def _(call: Signature) -> None:
-    if call.data.region is not MemoryRegion.shared_hbm:
-        raise WrongMemory(
-            instruction="nisa.core_barrier", operand="data", found=str(call.data.region).upper(),
-            allowed="shared HBM, which both cores see", hint="allocate data with buffer=nl.shared_hbm",
-        )
     rules.require_engine(call, *_ENGINES)
 
 
@@ -271,6 +266,20 @@ def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
 def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     (one, other), op = (a.src for a in arrivals), arrivals[0].reduce_op
     return [{"dst": _reduced(op, one, other)}, {"dst": _reduced(op, other, one)}]
+
+
+@sendrecv.equals
+def _(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
+    return theirs["src"] if call.src.strides[1:] == call.dst.strides[1:] else (*_layout(call), theirs["src"])
+
+
+@sendrecv_compute.equals
+def _(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
+    return call.reduce_op, *_layout(call), frozenset({reads["src"], theirs["src"]})  # all of them are commutative
+
+
+def _layout(call: Signature) -> tuple[Hashable, ...]:
+    return call.src.dtype, call.src.shape, call.src.strides[1:], call.dst.strides[1:]
 
 
 @sendrecv.cost

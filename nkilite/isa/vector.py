@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,12 @@ def _(call: Signature, dst: np.ndarray, data1: np.ndarray, data2: np.ndarray, **
     domain = _tensor_tensor_domain(call)
     a, b = (arithmetic.to_domain(x, domain).reshape(dst.shape) for x in (data1, data2))
     return arithmetic.from_domain(call.op.numpy(a, b), domain, call.dst.dtype)
+
+
+@tensor_tensor.equals
+def _(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
+    one, other = ((view.dtype, view.shape, view.strides[1:]) for view in (call.data1, call.data2))
+    return frozenset(reads.values()) if call.op.commutative and one == other else tuple(reads.values())
 
 
 @tensor_tensor.cost

@@ -238,10 +238,6 @@ def test_misuse_of_meetings(monkeypatch):
         long = nl.ndarray((128, 257), dtype=nl.float32, buffer=nl.sbuf)
         nisa.sendrecv(long, long, 1 - core, 1 - core, pipe_id=0, dma_engine=nisa.dma_engine.gpsimd_dma)
 
-    @raises(errors.WrongMemory, "SBUF", "nl.shared_hbm")
-    def barrier_in_sbuf(core, tile, out):
-        nisa.core_barrier(tile, BOTH)
-
     @raises(errors.InvalidOperand, "cores is tuple (0,)", "(0, 1)")
     def barrier_of_one(core, tile, out):
         nisa.core_barrier(out, (0,))

@@ -248,6 +248,46 @@ def around_a_loop_that_may_not_run(core, x, out, tile):
         nisa.dma_copy(tile, out)  # other
 
 
+@race("core 0 writes", "core 1 writes")
+def sums_of_different_parts(core, x, out, tile):
+    other = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+    nisa.tensor_scalar(tile, tile, op0=nl.multiply, operand0=float(core))
+    nisa.sendrecv(tile, other, 1 - core, 1 - core, pipe_id=0)
+    nisa.tensor_tensor(tile, tile, other, op=nl.subtract)  # not commutative
+    nisa.dma_copy(out, tile)  # one # other
+
+
+@race("core 0 writes", "core 1 writes")
+def what_both_wrote_is_written_over(core, x, out, tile):
+    nisa.dma_copy(out, tile)  # other
+    if core == 0:
+        nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=1.0)
+        nisa.dma_copy(out, tile)  # one
+
+
+@race("core 0 writes", "core 1 writes")
+def the_same_but_a_row_apart(core, x, out, tile):
+    nisa.memset(tile, 2.0)
+    nisa.dma_copy(out[core : core + 4], tile[0:4])  # one # other
+
+
+@race("core 0 reads", "core 1 writes")
+def read_before_the_same_is_written(core, x, out, tile):
+    nisa.core_barrier(out, BOTH)
+    if core == 0:
+        nisa.dma_copy(tile, x)  # one
+    nisa.memset(tile, 2.0)
+    nisa.dma_copy(x, tile)  # other
+    nisa.core_barrier(out, BOTH)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@race("core 0 writes", "core 1 writes")
+def the_same_parts_of_tiles_that_differ(core, x, out, tile):
+    nisa.tensor_scalar(tile[:, half(1, 16)], tile[:, half(1, 16)], op0=nl.multiply, operand0=float(core))
+    nisa.dma_copy(out, tile)  # one # other
+
+
 # --- in order, or apart -----------------------------------------------------------------------------------------------
 
 
@@ -314,6 +354,47 @@ def private_memory(core, x, out, tile):
     own = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.private_hbm)
     nisa.dma_copy(own, tile)
     nisa.dma_copy(out[half(core, 8)], own[half(core, 8)])
+
+
+@clean
+def both_leave_the_same_sum(core, x, out, tile):
+    other = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+    nisa.tensor_scalar(tile[:, half(0, 16)], tile[:, half(0, 16)], op0=nl.multiply, operand0=float(core))
+    nisa.tensor_scalar(tile[:, half(1, 16)], tile[:, half(1, 16)], op0=nl.add, operand0=float(core))
+    nisa.sendrecv(tile, other, 1 - core, 1 - core, pipe_id=0)
+    for i in range(4):
+        columns = slice(4 * i, 4 * i + 4)
+        nisa.tensor_tensor(tile[:, columns], tile[:, columns], other[:, columns], op=nl.add)
+    nisa.dma_copy(out, tile)
+    nisa.dma_copy(tile, out)  # after it has written the same
+
+
+@clean
+def both_leave_the_same_maximum(core, x, out, tile):
+    nisa.tensor_scalar(tile, tile, op0=nl.multiply, operand0=float(core))
+    nisa.sendrecv_compute(tile, tile, 1 - core, 1 - core, reduce_op=nl.maximum)
+    nisa.dma_copy(out[half(0, 8)], tile[half(0, 8)])
+    nisa.dma_copy(out[half(1, 8)], tile[half(1, 8)])
+
+
+@clean
+def zeros_that_both_write(core, x, out, tile):
+    zeros = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+    nisa.memset(zeros, 0.0)
+    nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+    nisa.dma_copy(out, zeros)
+    nisa.core_barrier(out, BOTH)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@clean
+def what_one_left_before_the_barrier_is_the_same_for_both(core, x, out, tile):
+    between = output(x)
+    nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+    nisa.dma_copy(between[half(core, 8)], tile[half(core, 8)])
+    nisa.core_barrier(between, BOTH)
+    nisa.dma_copy(tile, between)
+    nisa.dma_copy(out, tile)
 
 
 @clean

@@ -216,6 +216,24 @@ def test_a_barrier_of_one_core_waits_for_nobody():
             np.testing.assert_array_equal(wrap(kernel)(X, cores), X)
 
 
+def test_a_barrier_may_name_a_tile():
+    """Whatever it is called: only tensors that both cores see have to be the same."""
+
+    def kernel(x):
+        core = nl.program_id(0)
+        for _ in range(core):
+            nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+        between, out, tile, rows = output(x), output(x), loaded(x), x.shape[0]
+        nisa.dma_copy(between[half(core, rows)], tile[half(core, rows)])
+        nisa.core_barrier(tile, (0, 1))
+        nisa.dma_copy(tile, between)
+        nisa.dma_copy(out[half(1 - core, rows)], tile[half(1 - core, rows)])
+        return out
+
+    for launch in launches(kernel).values():
+        np.testing.assert_array_equal(launch(X), X)
+
+
 def test_values_are_there_on_both_cores(capsys):
     def kernel(x):
         core = nl.program_id(0)

@@ -129,10 +129,10 @@ def number_for_a_unary_operator(x):
     nisa.tensor_scalar(tile, tile, nl.add, 1.0, op1=nl.abs, operand1=2.0)  # here
 
 
-@mistake(InvalidOperand, "dge_mode is none; expected unknown or hwdge")
+@mistake(InvalidOperand, "dge_mode is swdge; expected unknown, none or hwdge")
 def descriptors_of_a_transpose(x):
     data, result = sbuf((16, 32), nl.bfloat16), sbuf((32, 16), nl.bfloat16)
-    nisa.dma_transpose(result, data, dge_mode=nisa.dge_mode.none)  # here
+    nisa.dma_transpose(result, data, dge_mode=nisa.dge_mode.swdge)  # here
 
 
 @mistake(InvalidOperand, "reduce_init is 0.5", "unless reduce_cmd is nisa.reduce_cmd.load_reduce", target="trn3")

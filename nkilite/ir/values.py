@@ -1,0 +1,339 @@
+"""Values of a launch on two cores, by number: what has equal numbers is equal, bit for bit, whatever the arguments are.
+
+A number stands for an instruction, its numbers and operators, and the numbers of what it reads, as in value numbering;
+where cores meet, what one sends is what the other receives. Cores that sum up the same parts in the same order have
+the same number for the sum, although each has computed another part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir.accesses import Spaces, accesses
+from nkilite.ir.definition import Meets
+from nkilite.ir.program import Instruction, Operand, Program
+from nkilite.ir.regions import PARTITION, Pattern, apart
+from nkilite.ir.types import Buffer, BufferKind
+
+_MOST_COMPARED = 1 << 21  # places with others
+_MOST_RECTANGLES = 256  # that what is left of a place is cut into
+_NOTHING = -1  # what was there before all that was written over
+
+
+class Place(NamedTuple):
+    """Bytes of a space: a pattern, and where its lowest byte is."""
+
+    low: int
+    pattern: Pattern
+
+
+Parts = list[tuple[int, Pattern, int]]  # from the place's lowest byte on, and their numbers, in order
+
+
+class Wrote(NamedTuple):
+    """What an instruction writes somewhere."""
+
+    instruction: int
+    space: int
+    place: Place
+    number: int
+
+
+def written(programs: Sequence[Program]) -> list[list[Wrote]]:
+    """What the instructions of each of two cores write in shared memory, in order.
+
+    The spaces of shared memory are the positions of inputs and outputs. Nothing is found where there are loops, or
+    where it would take long.
+    """
+    if any(s.definition.control for p in programs for s in p.signatures):
+        return [[] for _ in programs]
+    try:
+        return _run(programs)
+    except _TakesLong:
+        return [[] for _ in programs]
+
+
+def _run(programs: Sequence[Program]) -> list[list[Wrote]]:
+    numbers = _Numbers()
+    shared = _Memory(numbers)
+    cores = [_Core(number, program, numbers, shared) for number, program in enumerate(programs)]
+    for met in zip(*(core.run() for core in cores), strict=True):
+        for core in cores:
+            core.publish()
+        brought = [core.brings(instruction) for core, instruction in zip(cores, met, strict=True)]
+        for core, instruction, mine, theirs in zip(cores, met, brought, reversed(brought), strict=True):
+            if instruction is not None:
+                core.meets(instruction, mine, theirs)
+    return [core.log for core in cores]
+
+
+class _TakesLong(Exception):
+    """Too much has been compared."""
+
+
+class _Brought(NamedTuple):
+    """What a core brings to a meeting.
+
+    Attributes:
+        reads: by operand, the number of what it reads.
+        parts: by number, the parts that it was written in.
+    """
+
+    reads: dict[str, int]
+    parts: dict[int, Parts]
+
+
+class _Numbers:
+    """Gives equal things equal numbers."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, int] = {}
+        self._left = _MOST_COMPARED
+
+    def spend(self, comparisons: int) -> None:
+        """Raise _TakesLong once there were too many."""
+        self._left -= comparisons
+        if self._left < 0:
+            raise _TakesLong
+
+    def of(self, *what: Hashable) -> int:
+        return self._known.setdefault(what, len(self._known))
+
+
+class _Memory:
+    """What was last written where, in one space after another."""
+
+    def __init__(self, numbers: _Numbers) -> None:
+        self._numbers = numbers
+        self._spaces: dict[int, dict[Place, int]] = {}
+        self._apart: dict[tuple[Pattern, Pattern, int], bool] = {}
+
+    def write(self, space: int, place: Place, number: int) -> None:
+        """The latest is the last. What it replaces is gone, unless only some bytes of the place may be meant."""
+        known = self._spaces.setdefault(space, {})
+        before = known.pop(place, None)
+        if not place.pattern.exact:
+            known[place] = self._numbers.of("some of", number, before)
+            return
+        if before is not None:
+            known[place] = number
+            return
+        self._numbers.spend(len(known))
+        for other in [o for o in known if _covers(place, o)]:
+            del known[other]
+        known[place] = number
+
+    def read(self, space: int, place: Place, before: int) -> int:
+        """The number of what is at a place, where there was `before` at first."""
+        parts: Parts = []
+        left = [_around(place)]
+        known = self._spaces.get(space, {})
+        self._numbers.spend(len(known))
+        for other, number in reversed(known.items()):
+            if other == place and place.pattern.exact:
+                before = number
+                break
+            if self._meet(place, other):
+                parts.append((other.low - place.low, other.pattern, number))
+                left = _without(left, other)
+                if not left:
+                    before = _NOTHING
+                    break
+        return self._numbers.of("parts", place.pattern, before, *parts) if parts else before
+
+    def parts(self, space: int, place: Place) -> Parts:
+        """What is at a place, by the parts that were written; none if some reach beyond it."""
+        found = [(o, n) for o, n in self._spaces.get(space, {}).items() if self._meet(place, o)]
+        inside = all(o == place or _covers(place, o) for o, _ in found)
+        return [(o.low - place.low, o.pattern, n) for o, n in found] if inside else []
+
+    def write_parts(self, space: int, place: Place, parts: Parts) -> None:
+        """Write what `parts` found at another place with the same pattern."""
+        known = self._spaces.setdefault(space, {})
+        for other in [o for o in known if o == place or _covers(place, o)]:
+            del known[other]
+        for low, part, number in parts:
+            self.write(space, Place(place.low + low, part), number)
+
+    def _meet(self, one: Place, other: Place) -> bool:
+        key = one.pattern, other.pattern, other.low - one.low
+        found = self._apart.get(key)
+        if found is None:
+            found = self._apart[key] = apart(*key)
+        return not found
+
+
+class _Rectangle(NamedTuple):
+    """Bytes [left, right) of partitions [top, bottom)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def _around(place: Place) -> _Rectangle:
+    """The smallest rectangle with all bytes of a place."""
+    top, left = divmod(place.low, PARTITION)
+    rows, width = 1, place.pattern.width
+    for count, stride in place.pattern.dims:
+        if stride >= PARTITION:
+            rows += (count - 1) * stride // PARTITION
+        else:
+            width += (count - 1) * stride
+    return _Rectangle(top, top + rows, left, left + width)
+
+
+def _fills(place: Place) -> bool:
+    """Whether a place is a rectangle, all of which is written."""
+    return place.pattern.exact and all(stride == PARTITION for _, stride in place.pattern.dims)
+
+
+def _covers(one: Place, other: Place) -> bool:
+    """Whether every byte of the other is in a place that is a rectangle; else False."""
+    return _fills(one) and not _without([_around(other)], one)
+
+
+def _without(rectangles: list[_Rectangle], place: Place) -> list[_Rectangle]:
+    """What is left of rectangles beside a place, or more if it is none."""
+    if not _fills(place) or len(rectangles) > _MOST_RECTANGLES:
+        return rectangles
+    cut = _around(place)
+    found = []
+    for one in rectangles:
+        top, bottom = max(one.top, cut.top), min(one.bottom, cut.bottom)
+        left, right = max(one.left, cut.left), min(one.right, cut.right)
+        if top >= bottom or left >= right:
+            found.append(one)
+            continue
+        pieces = (
+            one._replace(bottom=top), one._replace(top=bottom),
+            _Rectangle(top, bottom, one.left, left), _Rectangle(top, bottom, right, one.right),
+        )
+        found += [piece for piece in pieces if piece.top < piece.bottom and piece.left < piece.right]
+    return found
+
+
+class _Core:
+    """A core that runs its program in numbers.
+
+    What it writes in shared memory becomes visible to the other at the next meeting, as in a launch without races.
+
+    Attributes:
+        log: what it has written in shared memory.
+    """
+
+    def __init__(self, number: int, program: Program, numbers: _Numbers, shared: _Memory) -> None:
+        self._number, self._program, self._numbers = number, program, numbers
+        self._common, self._own = shared, _Memory(numbers)
+        self._recent = _Memory(numbers)  # since the last meeting
+        self._published = 0
+        self.log: list[Wrote] = []
+        spaces = Spaces(program)
+        self._arrays = {int(spaces.space[b.id]): i for i, b in enumerate([*program.inputs, *program.outputs])}
+        self._constants = {
+            int(spaces.space[b.id]): _contents(b) for b in program.buffers if b.kind is BufferKind.constant
+        }
+        self._touched = accesses(program, spaces)
+        self._first = np.searchsorted(self._touched.instruction, np.arange(program.count + 1)).tolist()
+        self._space, self._low = self._touched.space.tolist(), self._touched.low.tolist()
+        self._pattern = self._touched.pattern.tolist()
+
+    def run(self) -> Iterator[Instruction | None]:
+        """Stops at meetings; the last stop, at none, is the end."""
+        for instruction in self._program:
+            if instruction.signature.definition.meets not in (None, Meets.nobody):
+                yield instruction
+            else:
+                self._write(instruction, self._computed(instruction, self.reads(instruction)))
+        yield None
+
+    def publish(self) -> None:
+        """Let the other core see what was written in shared memory."""
+        for wrote in self.log[self._published:]:
+            self._common.write(wrote.space, wrote.place, wrote.number)
+        self._published = len(self.log)
+        self._recent = _Memory(self._numbers)
+
+    def reads(self, instruction: Instruction | None) -> dict[str, int]:
+        """The numbers of what an instruction reads, by operand."""
+        if instruction is None:
+            return {}
+        return {
+            operand.name: self._read(space, place)
+            for operand, space, place in self._operands(instruction) if operand.reads
+        }
+
+    def brings(self, instruction: Instruction | None) -> _Brought:
+        """What this core brings to a meeting."""
+        if instruction is None:
+            return _Brought({}, {})
+        reads = self.reads(instruction)
+        return _Brought(reads, {
+            reads[operand.name]: self._own.parts(space, place)
+            for operand, space, place in self._operands(instruction)
+            if operand.reads and space not in self._arrays
+        })
+
+    def meets(self, instruction: Instruction, mine: _Brought, theirs: _Brought) -> None:
+        """Write what a meeting leaves here, given what both cores bring to it."""
+        definition = instruction.signature.definition
+        rule = definition.rules.get("equals")
+        if definition.meets is not Meets.cores or rule is None:  # other ranks have a part in it
+            self._write(instruction, self._numbers.of("met", self._number, instruction.index))
+            return
+        told = rule(instruction.signature, mine.reads, theirs.reads)
+        if not isinstance(told, int):
+            self._write(instruction, self._numbers.of(told))
+            return
+        for operand, space, place in self._operands(instruction):
+            if operand.writes and (parts := theirs.parts.get(told)):
+                self._own.write_parts(space, place, parts)
+            elif operand.writes:
+                self._own.write(space, place, told)
+
+    def _computed(self, instruction: Instruction, read: dict[str, int]) -> int:
+        signature = instruction.signature
+        if signature.definition.meets is Meets.nobody:
+            return self._numbers.of("only here", self._number, instruction.index)
+        rule = signature.definition.rules.get("equals")
+        what = tuple(read.values()) if rule is None else rule(signature, read, {})
+        immediates = tuple(instruction.value(i) for i in signature.immediates)
+        return self._numbers.of(signature.key, repr(immediates), what)
+
+    def _write(self, instruction: Instruction, number: int) -> None:
+        for operand, space, place in self._operands(instruction):
+            if not operand.writes:
+                continue
+            one = self._numbers.of(operand.name, number)
+            array = self._arrays.get(space)
+            if array is None:
+                self._own.write(space, place, one)
+            else:
+                self._recent.write(array, place, one)
+                self.log.append(Wrote(instruction.index, array, place, one))
+
+    def _operands(self, instruction: Instruction) -> Iterator[tuple[Operand, int, Place]]:
+        """The operands with where they are."""
+        for i, operand in enumerate(instruction.signature.operands, start=self._first[instruction.index]):
+            yield operand, self._space[i], Place(self._low[i], self._touched.patterns[self._pattern[i]])
+
+    def _read(self, space: int, place: Place) -> int:
+        array = self._arrays.get(space)
+        if array is None:
+            return self._own.read(space, place, self._first_number(space, place))
+        common = self._common.read(array, place, self._numbers.of("array", array, place))
+        return self._recent.read(array, place, common)
+
+    def _first_number(self, space: int, place: Place) -> int:
+        """Of memory of this core's own that nothing was written to: a constant, or the same bytes everywhere."""
+        data = self._constants.get(space)
+        return self._numbers.of("fresh", place.pattern) if data is None else self._numbers.of("constant", data, place)
+
+
+def _contents(constant: Buffer) -> bytes:
+    """The bytes of a constant, which are in the simulator's memory while it runs."""
+    return np.asarray(getattr(constant.data, "memory", constant.data)).tobytes()
