@@ -11,6 +11,7 @@ from nkilite.cli.profile import profile
 from nkilite.cli.run import run
 from nkilite.cli.targets import targets
 from nkilite.cli.terminal import version_option
+from nkilite.cli.topologies import topologies
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ app.callback()(version_option("nkilite"))
 app.command()(compile)
 app.command()(profile)
 app.command()(targets)
+app.command()(topologies)
 app.add_typer(cache.app, name="cache")
 app.add_typer(gallery.app, name="gallery")
 # Options after the program's name belong to the program.

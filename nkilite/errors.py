@@ -268,6 +268,26 @@ class InvalidTarget(ArgumentError, ValueError):
     remedy = "{hint}"
 
 
+class UnknownTopology(ArgumentError, ValueError):
+    template = "topology {found!r} is not one of {choices}."
+    remedy = "choose one of them (nkilite topologies shows them), or write a file NAME.toml."
+
+
+class InvalidTopology(ArgumentError, ValueError):
+    template = "topology file {file}: {problem}."
+    remedy = "nkilite/machine/topologies/trn2-48xlarge.toml describes every field."
+
+
+class NoTopology(ArgumentError, LookupError):
+    template = "the collectives of the kernel cannot be timed: no topology of {device} comes with nkilite."
+    remedy = "pass one: topology=, a name or a file NAME.toml; nkilite topologies shows what there is."
+
+
+class TooManyRanks(ArgumentError, ValueError):
+    template = "{ranks} ranks of {cores} core(s) on {topology}, which has chips for {room}."
+    remedy = "pass a larger topology: {larger}."
+
+
 # --- hardware rules -----------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,9 @@ def profile(
         str, typer.Option(help="Another version, MODULE:KERNEL: what made the difference to it, by line.")
     ] = "",
     lines: Annotated[int, typer.Option(help="Source lines to show.")] = 10,
+    topology: Annotated[
+        str | None, typer.Option(help="How ranks are joined: a name that nkilite topologies lists, or mine.toml.")
+    ] = None,
     trips: Annotated[
         str, typer.Option(help="Iterations of loops with a runtime trip count: 8, or one number for each: 8,16.")
     ] = "",
@@ -54,7 +57,10 @@ def profile(
     profiles: list[Profile] = []
     for spec in [against, *kernels] if against else kernels:
         kernel = load_kernel(spec)
-        profiles += [model(kernel, *positional, target=t, order=order, trips=told, **named) for t in target.split(",")]
+        profiles += [
+            model(kernel, *positional, target=t, order=order, trips=told, topology=topology, **named)
+            for t in target.split(",")
+        ]
     console = terminal()
     console.print(text.comparison(profiles))
     chips = len(target.split(","))
@@ -63,6 +69,8 @@ def profile(
     for found in profiles:
         console.print(text.line_table(found, lines))
         console.print(text.wait_table(found))
+        if found.collectives:
+            console.print(text.communication_table(found))
         if found.cores > 1:
             console.print(text.meeting_table(found))
         console.print(text.advice_text(found), soft_wrap=True)

@@ -22,11 +22,12 @@ class Rank:
         number: from 0 on.
         count: of all ranks.
         ring: the seed of the orders in which rings go; 0 for those of the rank lists.
+        topology: how profiles take the ranks to be joined; None for the smallest that holds them.
         compiling: held while a kernel is compiled, which ranks of one process then do once.
     """
 
-    def __init__(self, number: int = 0, count: int = 1, ring: int = 0) -> None:
-        self.number, self.count, self.ring = number, count, ring
+    def __init__(self, number: int = 0, count: int = 1, ring: int = 0, topology: str | None = None) -> None:
+        self.number, self.count, self.ring, self.topology = number, count, ring, topology
         self.compiling: AbstractContextManager = nullcontext()
 
     def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:

@@ -104,6 +104,8 @@ def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str
         warnings.append(f"measured kernels take {shortest:.0f} to {longest:.0f} us")
     if "GpSimd" in engines:
         warnings.append("no measured kernel computes on GpSimd")
+    if "Collectives" in engines:
+        warnings.append("no measured kernel communicates")
     if cores > 1:
         warnings.append(f"no kernel was measured on {cores} cores")
     return Accuracy(

@@ -17,6 +17,7 @@ from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.location import Location
 from nkilite.machine.engine import Engine
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
+from nkilite.profiling.overlap import communication, exposed_us
 from nkilite.profiling.profile import Profile, matmul_flops
 from nkilite.profiling.queues import without_core
 from nkilite.profiling.summary import hbm_bytes
@@ -161,7 +162,7 @@ def _few_partitions(profile: Profile, uses: _Uses) -> Iterator[Advice]:
 
 def _waiting_for_dma(profile: Profile, uses: _Uses) -> Iterator[Advice]:
     """The busiest compute engine idles while data arrives."""
-    engines = {k: v.busy_us for k, v in profile.engines.items() if not k.startswith("DMA")}
+    engines = {k: v.busy_us for k, v in profile.engines.items() if not k.startswith(("DMA", "Collectives"))}
     name = max(engines, key=lambda k: engines[k], default="")
     own = [g for g in profile.gaps if g.queue == name and g.cause >= 0]
     waits = [g for g in own if profile.queue_of(g.cause).startswith("DMA")]
@@ -310,6 +311,22 @@ def _barrier_bound(profile: Profile, uses: _Uses) -> Iterator[Advice]:
         )
 
 
+def _communication_not_hidden(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Collectives during which nothing else happens."""
+    share = exposed_us(profile) / profile.latency_us
+    if share >= 2 * _SHARE:
+        worst = communication(profile)[0]
+        found = worst.collective
+        hidden = 1 - worst.exposed_us / worst.busy_us
+        yield Advice(
+            "communication not hidden", worst.location,
+            f"{share:.0%} of the launch is communication alone; {hidden:.0%} of this {found.kind} of "
+            f"{found.size:,} bytes by {found.transfer.algorithm} is hidden",
+            "Cut it into pieces that take turns with what makes or uses them, or start it earlier: it runs beside "
+            "whatever does not need its result.", share,
+        )
+
+
 def _engine(queue: str) -> str:
     """An engine in a sentence."""
     name = without_core(queue)
@@ -317,10 +334,11 @@ def _engine(queue: str) -> str:
 
 
 def _is_dma(profile: Profile, group: _Group) -> bool:
-    return profile.costs[group.signature.id].engine is Engine.dma
+    return profile.costs[group.signature.id].dma_engines > 0
 
 
 _RULES = (
     _overflow, _guessed_loops, _reloads, _small_transfers, _few_partitions, _waiting_for_dma, _float32_products,
     _short_instructions, _bank_conflicts, _low_utilization, _unbalanced_cores, _barrier_bound,
+    _communication_not_hidden,
 )

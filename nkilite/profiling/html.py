@@ -25,7 +25,8 @@ from nkilite.plain import plain_json
 from nkilite.profiling.advice import advise
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.occupancy import occupancy
-from nkilite.profiling.profile import Profile, matmul_flops
+from nkilite.profiling.overlap import communication, exposed_us
+from nkilite.profiling.profile import Profile, matmul_flops, public_opcode
 from nkilite.profiling.queues import named_on, queue_name
 from nkilite.profiling.text import size_text, time_text
 
@@ -63,9 +64,9 @@ def _data(profile: Profile) -> dict[str, Any]:
     line, work = profile.timeline, profile.workload
     program = profile.program
     where = np.frombuffer(program.code, np.int64)[profile.starts + 1]
-    opcodes = sorted({s.name for s in program.signatures})
+    opcodes = sorted({public_opcode(s) for s in program.signatures})
     number = {name: i for i, name in enumerate(opcodes)}
-    by_signature = np.array([number[s.name] for s in program.signatures])
+    by_signature = np.array([number[public_opcode(s)] for s in program.signatures])
     critical = np.zeros(len(work), int)
     critical[profile.critical_path] = 1
     return {
@@ -80,6 +81,11 @@ def _data(profile: Profile) -> dict[str, Any]:
         "waits": [
             [g.queue, g.start_us, g.length_us, profile.describe(g.instruction), profile.describe(g.cause)]
             for g in profile.gaps[:_WAITS]
+        ],
+        "communication": [
+            [f"{_file(c.location.file)}:{c.location.line}", c.collective.kind, len(c.collective.group),
+             size_text(c.collective.size), c.times, c.collective.transfer.algorithm, c.busy_us, c.exposed_us]
+            for c in communication(profile)[:_WAITS]
         ],
         "meetings": [
             [f"{_file(w.location.file)}:{w.location.line}", w.core, w.other, w.meetings, w.waited_us,
@@ -110,6 +116,8 @@ def _cards(profile: Profile) -> list[tuple[str, str]]:
         ("PSUM peak", f"{profile.psum_peak_banks} banks"),
         ("DMA engines busy, mean", f"{profile.dma_utilization:.1%}"),
     ]
+    if profile.collectives:
+        cards.append(("communication alone", time_text(exposed_us(profile))))
     if profile.cores > 1:
         cards += [
             (f"core {core} active, waiting", f"{time_text(active)}, {time_text(waiting)}")

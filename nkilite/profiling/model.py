@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 from nkilite import knobs
 from nkilite.errors import MemoryOverflow
 from nkilite.ir.program import Program
+from nkilite.ir.rank import current
 from nkilite.location import Location
 from nkilite.machine.target import Target, get_target
 from nkilite.machine.timeline import Order, simulate
+from nkilite.machine.topology import Topology
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.profiling.balance import balanced
+from nkilite.profiling.communication import collectives, world_of
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.joined import joined
 from nkilite.profiling.oversubscribe import allocate, fits
@@ -70,7 +73,10 @@ def _settled(program: Program, order: Order, trips: int | Sequence[int] | None) 
 
 
 def profile_programs(
-    programs: Sequence[Program], order: Order = "compiler", trips: int | Sequence[int] | None = None
+    programs: Sequence[Program],
+    order: Order = "compiler",
+    trips: int | Sequence[int] | None = None,
+    topology: str | Topology | None = None,
 ) -> Profile:
     """Model a launch of freshly traced programs, one per core, which are settled and allocated in place. The arguments
     are those of `profile`.
@@ -81,8 +87,10 @@ def profile_programs(
     with collector_paused():
         settled = [_settled(program, order, trips) for program in programs]
         launch = joined([one.program for one in settled])
+        world = world_of(launch, current(), topology)
+        communication = collectives(launch, world, current())
         ids, _ = signature_ids(launch.program)
-        costs = costs_of(launch.program, ids)
+        costs = costs_of(launch.program, ids, communication)
         work = workload_of(launch, costs)
         line = simulate(work, order)
     counts = [Counter(one.guessed) for one in settled]
@@ -90,7 +98,7 @@ def profile_programs(
     return Profile(
         launch.program.name, launch.program.target, order, launch, work, line, added([one.summary for one in settled]),
         costs, ids, next((one.overflow for one in settled if one.overflow is not None), None),
-        tuple(guessed.elements()),
+        tuple(guessed.elements()), world, communication,
     )
 
 
@@ -100,6 +108,7 @@ def profile(
     target: str | Target | None = None,
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
+    topology: str | Topology | None = None,
     **kwargs: Any,
 ) -> Profile:
     """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
@@ -112,6 +121,10 @@ def profile(
             keeps the order of the source in every queue.
         trips: iterations of the loops whose number only the device knows: one number for all, or one for each in the
             order in which they begin. Without it they are taken to run once, and the profile says so.
+        topology: how the ranks that the kernel communicates with are joined: a name that ``nkilite topologies`` lists,
+            or the path of a file; by default that of `nkilite.ranks`, else the smallest that holds them. Within
+            `nkilite.ranks` the ranks are its own, else as many as the collectives name; all of them are taken to run
+            this program.
 
     Returns:
         The Profile; every figure in it is modelled.
@@ -119,6 +132,8 @@ def profile(
     Raises:
         UnknownTarget: no such chip.
         InvalidOperand: `trips` does not fit the loops.
+        UnknownTopology, InvalidTopology, NoTopology, TooManyRanks: there is no such topology, or it is too small.
+        RankMissing: a collective names a rank that there is not.
         UnsupportedError: `trips` makes cores come to different numbers of meetings.
         NkiError: what tracing the kernel raises, and MemoryOverflow when a single tile does not fit.
     """
@@ -126,5 +141,5 @@ def profile(
     traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
     with knobs.overridden_target(chip.name):
         programs = traced.programs(*args, **kwargs)
-    return profile_programs(programs, order, trips)
+    return profile_programs(programs, order, trips, topology)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from typing import NamedTuple
@@ -15,21 +16,25 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.errors import MemoryOverflow
+from nkilite.ir.definition import Meets
 from nkilite.ir.program import Program, Signature
 from nkilite.location import Location
+from nkilite.machine.communication import World
 from nkilite.machine.engine import Engine
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload
 from nkilite.notebook import rendered
 from nkilite.profiling.accuracy import Accuracy, accuracy_of, kind_of
+from nkilite.profiling.communication import Collective
 from nkilite.profiling.joined import Joined
-from nkilite.profiling.queues import FIRST_TRIGGER, PER_CORE, QUEUES, named_on, queue_name, without_core
+from nkilite.profiling.queues import COLLECTIVES, FIRST_TRIGGER, PER_CORE, QUEUES, named_on, queue_name, without_core
 from nkilite.profiling.summary import Summary
 from nkilite.profiling.workload import Costs, signature_ids
 
 __all__ = ["EngineUse", "Gap", "LineCost", "Profile"]
 
-COMPUTE = (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd, Engine.sync)
+COMPUTE = tuple(engine.value for engine in (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd))
+IF_USED = (Engine.sync.value, COLLECTIVES)
 
 
 class EngineUse(NamedTuple):
@@ -81,6 +86,8 @@ class Profile:
         costs, ids: cost of every signature, and the signature of every instruction.
         guessed: lines of loops that were taken to run once, because only the device knows how often they do and
             `trips` was not given.
+        world: the ranks it communicates with, on their chips; None without communication.
+        collectives: the communication, by signature.
         overflow: what did not fit on chip; the times are then a lower bound, for reloading is not counted.
     """
 
@@ -95,6 +102,8 @@ class Profile:
     ids: np.ndarray
     overflow: MemoryOverflow | None = None
     guessed: tuple[Location, ...] = ()
+    world: World | None = None
+    collectives: Mapping[int, Collective] = field(default_factory=dict)
 
     @property
     def program(self) -> Program:
@@ -109,7 +118,9 @@ class Profile:
     @property
     def machine(self) -> str:
         """What runs it, in words."""
-        return self.target.name if self.cores == 1 else f"{self.cores} cores of {self.target.name}"
+        cores = self.target.name if self.cores == 1 else f"{self.cores} cores of {self.target.name}"
+        world = self.world
+        return cores if world is None else f"{cores}, one of {world.ranks} ranks on {world.topology.name}"
 
     @property
     def error(self) -> str:
@@ -207,18 +218,19 @@ class Profile:
 
     @cached_property
     def engines(self) -> dict[str, EngineUse]:
-        """Use of each engine, by name; ``DMA`` stands for the 16 together. Of several cores, names say which."""
+        """Use of each engine, by name; ``DMA`` stands for the 16 together, ``Collectives`` for what carries those out.
+        Of several cores, names say which."""
         queues = np.asarray(self.workload.queues)
         busy = self.held_ns
         latency = self.latency_us
         moves = self.dma_instructions
         found = {}
         for core in range(self.cores):
-            for engine in COMPUTE:
-                mine = queues == engine.value + PER_CORE * core
+            for queue in (*COMPUTE, *IF_USED):
+                mine = queues == queue + PER_CORE * core
                 time = float(busy[mine].sum()) / 1000
-                if engine is not Engine.sync or mine.any():
-                    name = named_on(QUEUES[engine.value], core, self.cores)
+                if queue in COMPUTE or mine.any():
+                    name = named_on(QUEUES[queue], core, self.cores)
                     found[name] = EngineUse(int(mine.sum()), time, time / latency)
             own = moves[self.launch.core[moves] == core]
             covered = union_ns(self.timeline.moving[own], self.timeline.finish[own]) / 1000
@@ -339,7 +351,7 @@ class Profile:
         return f"{self.opcode(instruction)}{label} #{instruction}{on} (line {location.line})"
 
     def opcode(self, instruction: int) -> str:
-        return self.program.signatures[int(self.ids[instruction])].name
+        return public_opcode(self.program.signatures[int(self.ids[instruction])])
 
     def location(self, instruction: int) -> Location:
         """The user's line of an instruction."""
@@ -377,6 +389,12 @@ class Profile:
 
 
 _PRODUCTS = ("nc_matmul", "nc_matmul_mx", "nc_matmul_sparse")
+
+
+def public_opcode(signature: Signature) -> str:
+    """The function that a kernel calls for an instruction."""
+    kind = signature.arguments.get("kind") if signature.definition.meets is Meets.ranks else None
+    return kind or signature.name
 
 
 def matmul_flops(signature: Signature) -> tuple[int, str]:

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from nkilite.machine.engine import Engine
 
-__all__ = ["FIRST_TRIGGER", "HARDWARE_SCALAR", "HARDWARE_SYNC", "LOADS", "PER_CORE", "QUEUES", "SOFTWARE", "STORES"]
+__all__ = [
+    "COLLECTIVES",
+    "FIRST_TRIGGER",
+    "HARDWARE_SCALAR",
+    "HARDWARE_SYNC",
+    "LOADS",
+    "PER_CORE",
+    "QUEUES",
+    "SOFTWARE",
+    "STORES",
+    "named_on",
+    "queue_name",
+    "without_core",
+]
 
 # Queues are numbered by Engine for compute; DMA triggers have queues of their own. Those of a core follow those of the
 # core before it.
 LOADS, STORES, SOFTWARE, HARDWARE_SYNC, HARDWARE_SCALAR = range(10, 15)
 FIRST_TRIGGER = LOADS
+COLLECTIVES = 9  # that the collective-communication cores carry out, one after the other
 PER_CORE = 16
 QUEUES: dict[int, str] = {
     Engine.tensor.value: "Tensor",
@@ -17,6 +31,7 @@ QUEUES: dict[int, str] = {
     Engine.scalar.value: "Scalar",
     Engine.gpsimd.value: "GpSimd",
     Engine.sync.value: "Sync",
+    COLLECTIVES: "Collectives",
     LOADS: "DMA loads (Sync)",
     STORES: "DMA stores (GpSimd)",
     SOFTWARE: "DMA (GpSimd DGE)",

@@ -8,6 +8,7 @@ from typing import Any
 
 from nkilite.plain import plain_json
 from nkilite.profiling.meetings import MeetingWait, meeting_waits
+from nkilite.profiling.overlap import Communication, communication
 from nkilite.profiling.profile import LineCost, Profile
 
 __all__ = ["SCHEMA", "record", "write_record"]
@@ -44,6 +45,9 @@ def record(profile: Profile) -> dict[str, Any]:
         "fits": profile.overflow is None,
         "guessed_loops": profile.guessed_loops,
         "lines": [_line(cost) for cost in profile.lines],
+        "topology": None if profile.world is None else profile.world.topology.name,
+        "ranks": 1 if profile.world is None else profile.world.ranks,
+        "communication": [_communication(found) for found in communication(profile)],
         "meeting_waits": [_wait(profile, wait) for wait in meeting_waits(profile)],
     }
 
@@ -52,6 +56,15 @@ def _line(cost: LineCost) -> dict[str, Any]:
     return {
         "file": cost.location.file, "line": cost.location.line, "code": cost.location.source.strip(),
         "instructions": cost.instructions, "busy_us": cost.busy_us, "critical_us": cost.critical_us,
+    }
+
+
+def _communication(found: Communication) -> dict[str, Any]:
+    kind, group, size, transfer = found.collective
+    return {
+        "file": found.location.file, "line": found.location.line, "kind": kind, "ranks": len(group), "bytes": size,
+        "times": found.times, "algorithm": transfer.algorithm, "busy_us": found.busy_us,
+        "exposed_us": found.exposed_us,
     }
 
 

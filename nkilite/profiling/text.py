@@ -11,10 +11,20 @@ from rich.text import Text
 from nkilite.plain import plain
 from nkilite.profiling.advice import advise
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
+from nkilite.profiling.overlap import communication, exposed_us
 from nkilite.profiling.profile import Profile
 from nkilite.profiling.queues import named_on
 
-__all__ = ["advice_text", "comparison", "line_table", "meeting_table", "size_text", "time_text", "wait_table"]
+__all__ = [
+    "advice_text",
+    "communication_table",
+    "comparison",
+    "line_table",
+    "meeting_table",
+    "size_text",
+    "time_text",
+    "wait_table",
+]
 
 
 def time_text(us: float) -> str:
@@ -91,6 +101,9 @@ def comparison(profiles: Sequence[Profile]) -> Table:
     if any(p.cores > 1 for p in profiles):
         table.add_row("cores active", *(" | ".join(map(time_text, active_us(p))) for p in profiles))
         table.add_row("waiting for each other", *(" | ".join(map(time_text, waiting_us(p))) for p in profiles))
+    if any(p.collectives for p in profiles):
+        table.add_row("Collectives", *(_engine(p, "Collectives") for p in profiles))
+        table.add_row("communication alone", *(time_text(exposed_us(p)) for p in profiles))
     if any(p.overflow for p in profiles):
         table.add_row("fits on chip", *("no: lower bound" if p.overflow else "yes" for p in profiles))
     if any(p.guessed_loops for p in profiles):
@@ -115,7 +128,7 @@ def line_table(profile: Profile, count: int = 10) -> Table:
 
 def wait_table(profile: Profile, count: int = 6) -> Table:
     """What the busiest compute engine waited for, and its longest gaps."""
-    engines = {k: v for k, v in profile.engines.items() if not k.startswith("DMA") and v.instructions}
+    engines = {k: v for k, v in profile.engines.items() if not k.startswith(("DMA", "Collectives")) and v.instructions}
     table = Table(title=f"{profile.name} on {profile.machine}: longest idle gaps (modelled)", title_justify="left")
     for heading in ("engine", "at", "idle for", "to run", "waited for"):
         table.add_column(heading)
@@ -129,6 +142,20 @@ def wait_table(profile: Profile, count: int = 6) -> Table:
         )
     totals = ", ".join(f"{cause} {time_text(us)}" for cause, us in profile.waits(name).items())
     table.caption = f"{name} idle in all: {totals or 'never'}"
+    return table
+
+
+def communication_table(profile: Profile, count: int = 6) -> Table:
+    """The collectives, and how much of their time nothing else hides."""
+    table = Table(title=f"{profile.name} on {profile.machine}: communication (modelled)", title_justify="left")
+    for heading in ("line", "collective", "ranks", "size", "times", "by", "in all", "not hidden"):
+        table.add_column(heading)
+    for found in communication(profile)[:count]:
+        kind, group, size, transfer = found.collective
+        table.add_row(
+            f"{found.location.file.rpartition('/')[2]}:{found.location.line}", kind, str(len(group)), size_text(size),
+            str(found.times), transfer.algorithm, time_text(found.busy_us), time_text(found.exposed_us),
+        )
     return table
 
 

@@ -6,6 +6,7 @@ so that a trace of 100,000 instructions costs a fraction of a second.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
@@ -19,8 +20,9 @@ from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses
 from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import Workload
+from nkilite.profiling.communication import Collective
 from nkilite.profiling.joined import Joined
-from nkilite.profiling.queues import HARDWARE_SCALAR, HARDWARE_SYNC, LOADS, PER_CORE, SOFTWARE, STORES
+from nkilite.profiling.queues import COLLECTIVES, HARDWARE_SCALAR, HARDWARE_SYNC, LOADS, PER_CORE, SOFTWARE, STORES
 from nkilite.profiling.summary import hbm_bytes
 
 __all__ = ["Costs", "costs_of", "signature_ids", "workload_of"]
@@ -50,10 +52,13 @@ class Costs:
         return found
 
 
-def costs_of(program: Program, ids: np.ndarray) -> Costs:
-    """Ask each signature in use for its cost."""
+def costs_of(program: Program, ids: np.ndarray, collectives: Mapping[int, Collective]) -> Costs:
+    """Ask each signature in use for its cost; that of communication is its time."""
     used = np.bincount(ids, minlength=len(program.signatures))
-    return Costs([s.definition.rule("cost")(s) if used[s.id] else None for s in program.signatures])
+    found = [s.definition.rule("cost")(s) if used[s.id] else None for s in program.signatures]
+    for signature, collective in collectives.items():
+        found[signature] = Cost(Engine.dma, transfer_ns=collective.transfer.ns, bytes_moved=collective.size)
+    return Costs(found)
 
 
 def workload_of(launch: Joined, costs: Costs) -> Workload:
@@ -69,9 +74,13 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
     columns = _Accesses(launch)
     for signature, rows, word in columns.table.uses():
         cost = costs[signature.id]
-        queue[rows] = place = _queue(signature, cost, target, program.managed)
+        communicates = cost.engine is Engine.dma and not cost.dma_engines
+        place = COLLECTIVES if communicates else _queue(signature, cost, target, program.managed)
+        queue[rows] = place
         ports[rows] = _ports(signature, place, target)
-        if cost.engine is Engine.dma:
+        if communicates:  # whoever triggers it goes on; the queue is held until it is done
+            busy[rows], latency[rows] = cost.transfer_ns, result_latency_ns(target, Engine.sync)
+        elif cost.engine is Engine.dma:
             busy[rows] = dma_issue_ns(target, generated=_is_generated(signature, target))
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
             priority[rows] = signature.arguments.get("priority") or 0
@@ -83,7 +92,7 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
             latency[rows] = result_latency_ns(target, cost.engine) + cost.fixed_ns
             turnaround[rows] = cost.gap_ns(target)
         partition = columns.add(signature, cost, rows, word)
-        if cost.engine is Engine.dma and cost.dma_engines < target.dma_engines:
+        if 0 < cost.dma_engines < target.dma_engines:
             lanes = partition // target.partitions_per_dma_engine
             lead[rows] = np.minimum(lanes, target.dma_engines - cost.dma_engines)
     loads = np.sort(np.concatenate(spread)) if spread else np.empty(0, np.int64)

@@ -22,7 +22,7 @@ def count() -> int:
     return int(found) if found.isdecimal() else 1
 
 
-def run(wanted: int, main: Callable[[int], Any], ring: int) -> list[Any]:
+def run(wanted: int, main: Callable[[int], Any], ring: int, topology: str | None) -> list[Any]:
     """Call `main` for the rank that this process is; what it returned on all of them.
 
     A process that fails says so and ends the others, which could only wait for it.
@@ -35,7 +35,7 @@ def run(wanted: int, main: Callable[[int], Any], ring: int) -> list[Any]:
     if wanted != world.size:
         raise NotThatManyRanks(found=wanted, count=world.size)
     try:
-        with launching_for(_Process(world, ring)):
+        with launching_for(_Process(world, ring, topology)):
             result = main(world.rank)
         return world.allgather(result)
     except BaseException as error:
@@ -56,8 +56,8 @@ def _world() -> Any:
 class _Process(Rank):
     """A rank that is a process."""
 
-    def __init__(self, world: Any, ring: int) -> None:
-        super().__init__(world.rank, world.size, ring)
+    def __init__(self, world: Any, ring: int, topology: str | None) -> None:
+        super().__init__(world.rank, world.size, ring, topology)
         self._world = world
         self._groups: dict[Group, Any] = {}
 

@@ -14,6 +14,7 @@ from nkilite.errors import InvalidOperand, RankLost, RanksDiffer, describe
 from nkilite.ir.meeting import there
 from nkilite.ir.rank import Group, Rank, launching_for
 from nkilite.location import Location
+from nkilite.machine.topology_files import get_topology
 from nkilite.runtime import processes
 
 Result = TypeVar("Result")
@@ -21,7 +22,9 @@ Result = TypeVar("Result")
 _MOST = 1024
 
 
-def ranks(count: int, main: Callable[[int], Result], *, ring: int = 0) -> list[Result]:
+def ranks(
+    count: int, main: Callable[[int], Result], *, ring: int = 0, topology: str | None = None
+) -> list[Result]:
     """Call `main(rank)` for every rank from 0 to count - 1, at the same time; what it returns, by rank.
 
     Kernels that `main` launches communicate through nki.collectives with those that it launches for other ranks. Every
@@ -32,8 +35,11 @@ def ranks(count: int, main: Callable[[int], Result], *, ring: int = 0) -> list[R
         main: called with the number of a rank.
         ring: the order of the rings of implicit collectives, which a kernel does not know: 0 for that of the rank
             lists, any other number for another one. A kernel has to be right for all.
+        topology: what `nkilite.profile` within `main` times collectives on: a name that ``nkilite topologies`` lists,
+            or the path of a file; by default the smallest that holds the ranks.
 
     Raises:
+        UnknownTopology, InvalidTopology: there is no such topology.
         InvalidOperand: count or ring is no such number.
         RanksDiffer, RankLost: ranks wait for others that do not come.
         Exception: what `main` raised on the rank that failed first.
@@ -43,16 +49,18 @@ def ranks(count: int, main: Callable[[int], Result], *, ring: int = 0) -> list[R
             raise InvalidOperand(
                 instruction="nkilite.ranks", operand=operand, found=describe(value), expected=f"an int from {least} on"
             )
+    if topology is not None:
+        get_topology(topology)
     if processes.count() > 1:
-        return processes.run(count, main, ring)
-    return _Hall(count, ring).run(main)
+        return processes.run(count, main, ring, topology)
+    return _Hall(count, ring, topology).run(main)
 
 
 class _Hall:
     """Where the ranks of a process meet."""
 
-    def __init__(self, count: int, ring: int) -> None:
-        self._count, self._ring = count, ring
+    def __init__(self, count: int, ring: int, topology: str | None) -> None:
+        self._count, self._ring, self._topology = count, ring, topology
         self._changed = threading.Condition()
         self._rounds: dict[tuple[Group, int], _Gathering] = {}
         self._waiting: dict[int, tuple[Group, str, Location]] = {}
@@ -65,7 +73,7 @@ class _Hall:
         compiling = threading.RLock()
 
         def body(number: int) -> None:
-            rank = _Thread(number, self._count, self._ring, self)
+            rank = _Thread(number, self._count, self._ring, self._topology, self)
             rank.compiling = compiling
             try:
                 with launching_for(rank):
@@ -168,8 +176,8 @@ class _Gathering:
 class _Thread(Rank):
     """A rank that is a thread of this process."""
 
-    def __init__(self, number: int, count: int, ring: int, hall: _Hall) -> None:
-        super().__init__(number, count, ring)
+    def __init__(self, number: int, count: int, ring: int, topology: str | None, hall: _Hall) -> None:
+        super().__init__(number, count, ring, topology)
         self._hall = hall
         self._gathered: dict[Group, int] = {}
 

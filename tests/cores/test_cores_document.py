@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cores.md"
 
 def test_examples(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     script = tmp_path / "examples.py"
     script.write_text("\n".join(blocks))
     names: dict = {"__name__": "examples"}

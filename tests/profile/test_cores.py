@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import autotune
 import nkilite as nki
+import nkilite.collectives as ncc
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels.matmul import matmul_on_cores
@@ -174,8 +175,6 @@ def test_meetings_keep_their_order_on_every_core() -> None:
 
 
 def test_collectives_of_two_cores_meet() -> None:
-    import nkilite.collectives as ncc
-
     @nki.jit
     def summed(x):
         core = nl.program_id(0)
@@ -194,7 +193,7 @@ def test_collectives_of_two_cores_meet() -> None:
         return out
 
     found = nki.profile(summed[2], X, target="trn2")
-    one, other = (i for i in range(len(found.workload)) if found.opcode(i) == "collective")
+    one, other = (i for i in range(len(found.workload)) if found.opcode(i) == "all_reduce")
     assert found.timeline.start[one] == found.timeline.start[other]
 
 

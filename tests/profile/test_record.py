@@ -14,13 +14,17 @@ from kernels.matmul import matmul, matmul_tiled
 from nkilite.profiling.difference import changes
 from nkilite.profiling.record import SCHEMA, write_record
 
-_KINDS = {"number": (int, float), "integer": int, "string": str, "boolean": bool, "array": list, "object": dict}
+_KINDS = {"number": (int, float), "integer": int, "string": str, "boolean": bool, "array": list, "object": dict,
+          "null": type(None)}
 
 
 def follows(value: Any, schema: dict[str, Any]) -> None:
     """What the schema uses of JSON Schema."""
     if "const" in schema or "enum" in schema:
         assert value in schema.get("enum", [schema.get("const")])
+        return
+    if isinstance(schema["type"], list):
+        assert isinstance(value, tuple(_KINDS[kind] for kind in schema["type"]))
         return
     assert isinstance(value, _KINDS[schema["type"]])
     if schema["type"] == "array":
