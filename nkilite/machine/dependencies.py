@@ -57,7 +57,7 @@ class Edges:
         return len(self.producer)
 
 
-def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int]) -> Edges:
+def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int] | np.ndarray) -> Edges:
     """The hazards between instructions, at most one edge between two of them.
 
     Args:

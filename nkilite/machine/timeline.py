@@ -28,6 +28,8 @@ from nkilite.machine.events import BUSY, FREE
 
 __all__ = ["BUSY", "FREE", "ORDERS", "Order", "Timeline", "Workload", "simulate"]
 
+Ints = Sequence[int] | np.ndarray
+Floats = Sequence[float] | np.ndarray
 Order = Literal["program", "compiler"]
 ORDERS: tuple[Order, ...] = ("compiler", "program")
 
@@ -54,19 +56,19 @@ class Workload:
         memory_ns: time that the bytes of every transfer take of a memory that all share, in the order of issue.
     """
 
-    queues: Sequence[int]
-    busy_ns: Sequence[float]
-    latency_ns: Sequence[float]
-    transfer_ns: Sequence[float]
-    dma_engines: Sequence[tuple[int, int]]
+    queues: Ints
+    busy_ns: Floats
+    latency_ns: Floats
+    transfer_ns: Floats
+    dma_engines: Sequence[tuple[int, int]] | np.ndarray
     edges: Edges
-    ports: Sequence[int] = ()
-    priorities: Sequence[int] = ()
-    turnaround_ns: Sequence[float] = ()
+    ports: Ints = ()
+    priorities: Ints = ()
+    turnaround_ns: Floats = ()
     warmup: tuple[Sequence[int], float] = ((), 0.0)
     fifo: bool = False
-    meetings: Sequence[int] = ()
-    memory_ns: Sequence[float] = ()
+    meetings: Ints = ()
+    memory_ns: Floats = ()
 
     def __len__(self) -> int:
         return len(self.queues)
@@ -172,14 +174,14 @@ def _allowances(work: Workload, order: Order, facts: np.ndarray) -> np.ndarray:
     return np.column_stack([consumer, kind])[by_producer].reshape(-1)
 
 
-def _queue_chains(queues: Sequence[int]) -> np.ndarray:
+def _queue_chains(queues: Ints) -> np.ndarray:
     """(instruction, next instruction of its queue) pairs."""
     table = np.asarray(queues)
     pairs = [np.column_stack([at[:-1], at[1:]]) for q in np.unique(table) for at in [np.flatnonzero(table == q)]]
     return np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
 
 
-def _meeting_chains(queues: Sequence[int], meetings: Sequence[int]) -> np.ndarray:
+def _meeting_chains(queues: Ints, meetings: Ints) -> np.ndarray:
     """(instruction, meeting) pairs: a meeting waits for what comes before it in its queue.
 
     So what holds it up always comes before it in the program, and cores never wait for each other in a circle.

@@ -9,8 +9,12 @@ activation by the identity (profiles of trn1 kernels).
 
 from __future__ import annotations
 
-import math
+from array import array
 
+import numpy as np
+
+from nkilite.compiled import Floats, Ints, compiled
+from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
@@ -19,6 +23,7 @@ from nkilite.profiling.rewrite import changed, copied
 __all__ = ["balanced"]
 
 _OPEN = "tensor_copy"
+_NEVER = 1e300  # nanoseconds of a copy that does not run on the Vector Engine
 
 
 def balanced(program: Program) -> Program:
@@ -32,30 +37,48 @@ def balanced(program: Program) -> Program:
                 choices[number] = (_busy_ns(signature), other, _busy_ns(other))
             elif program.managed and signature.operand("src").type.region is MemoryRegion.psum:
                 other = program.signature(signature.definition, {**signature.arguments, "engine": Engine.scalar})
-                choices[number] = (math.inf, other, _busy_ns(other))
+                choices[number] = (_NEVER, other, _busy_ns(other))
     if not choices:
         return program
+    columns = Columns.of(program)
+    busy = np.zeros((len(program.signatures), 2))  # by signature, of the Vector and of the Scalar Engine
+    scalar = np.full(len(program.signatures), -1)
+    for signature, _, _ in columns.uses():
+        engine = signature.definition.rule("cost")(signature).engine
+        if signature.id in choices:
+            here, moved, there = choices[signature.id]
+            scalar[signature.id], busy[signature.id] = moved.id, (here, there)
+        elif engine in (Engine.vector, Engine.scalar):
+            busy[signature.id, int(engine is Engine.scalar)] = _busy_ns(signature)
+    chosen = columns.ids.copy()
+    _choose.run(len(chosen), busy.reshape(-1), scalar, chosen, len(chosen))
     program = copied(program)
-    vector = scalar = 0.0
-    load: dict[int, tuple[float, float]] = {}  # by signature: what a fixed instruction adds to Vector and Scalar
-    for start in program.starts():
-        number = program.code[start]
-        choice = choices.get(number)
-        if choice is not None:
-            here, other, there = choice
-            if scalar + there < vector or here == math.inf:
-                program.code[start] = other.id
-                scalar += there
-            else:
-                vector += here
-            continue
-        if number not in load:
-            signature = program.signatures[number]
-            cost = signature.definition.rule("cost")(signature)
-            busy = _busy_ns(signature)
-            load[number] = (busy * (cost.engine is Engine.vector), busy * (cost.engine is Engine.scalar))
-        vector, scalar = vector + load[number][0], scalar + load[number][1]
+    code = columns.code.copy()
+    code[columns.starts] = chosen
+    program.code = array("q", code.tobytes())
     return program
+
+
+@compiled
+def _choose(busy: Floats, other: Ints, chosen: Ints, count: int) -> None:
+    """Choose the signatures of `count` instructions, in order.
+
+    Args:
+        busy: by signature, (Vector, Scalar) nanoseconds: of a choice, what it takes of the one or of the other.
+        other: by signature, the one on the Scalar Engine if there is a choice, else -1.
+        chosen: the signature of every instruction.
+    """
+    vector, scalar = 0.0, 0.0
+    for i in range(count):
+        here, there = busy[2 * chosen[i]], busy[2 * chosen[i] + 1]
+        if other[chosen[i]] < 0:
+            vector += here
+            scalar += there
+        elif scalar + there < vector or here == _NEVER:
+            chosen[i] = other[chosen[i]]
+            scalar += there
+        else:
+            vector += here
 
 
 def _busy_ns(signature: Signature) -> float:

@@ -29,14 +29,14 @@ def trace_events(profile: Profile) -> dict[str, Any]:
     line, work = profile.timeline, profile.workload
     events: list[dict[str, Any]] = [
         _named("process_name", 0, f"{profile.name} on {profile.machine} (modelled)"),
-        *(_named("thread_name", q, queue_name(q, profile.cores)) for q in sorted(set(work.queues))),
+        *(_named("thread_name", q, queue_name(q, profile.cores)) for q in np.unique(work.queues).tolist()),
     ]
     where = np.frombuffer(profile.program.code, np.int64)[profile.starts + 1].tolist()
     places = [str(location) for location in profile.program.locations]
     critical = set(profile.critical_path)
     start, busy = (line.start / 1000).tolist(), ((line.end - line.start) / 1000).tolist()
     moving, finish = (line.moving / 1000).tolist(), (line.finish / 1000).tolist()
-    for i, queue in enumerate(work.queues):
+    for i, queue in enumerate(np.asarray(work.queues).tolist()):
         name = profile.program.names.get(i) or profile.opcode(i)
         details = {"line": places[where[i]], "instruction": i, "critical": i in critical}
         if line.cause[i] >= 0:

@@ -18,6 +18,7 @@ from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
 from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
+from nkilite.machine.rows import distinct
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import Workload
 from nkilite.profiling.communication import Collective
@@ -101,15 +102,13 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
     queue += PER_CORE * launch.core
     lead += target.dma_engines * launch.core
     ports <<= _PORT_BITS * launch.core
-    queues = queue.tolist()
-    edges = _with_dependencies(hazards(*columns.collected(), queues), program)
-    engines = list(zip(lead.tolist(), count.tolist(), strict=True))
+    edges = _with_dependencies(hazards(*columns.collected(), queue), program)
     tensors = [Engine.tensor.value + PER_CORE * core for core in range(launch.cores)]
     return Workload(
-        queues, busy.tolist(), latency.tolist(), transfer.tolist(), engines, edges, ports.tolist(),
-        priority.tolist() if priority.any() else (), turnaround.tolist(), (tensors, target.tensor_warmup_ns),
-        program.managed, launch.meetings.tolist() if launch.cores > 1 else (),
-        memory.tolist() if launch.cores > 1 else (),  # one core alone does not move as much as its memory can
+        queue, busy, latency, transfer, np.column_stack([lead, count]), edges, ports,
+        priority if priority.any() else (), turnaround, (tensors, target.tensor_warmup_ns),
+        program.managed, launch.meetings if launch.cores > 1 else (),
+        memory if launch.cores > 1 else (),  # one core alone does not move as much as its memory can
     )
 
 
@@ -163,8 +162,9 @@ class _Accesses:
         self.program = program = launch.program
         self.table = Columns.of(program)
         self._code = self.table.code
-        self._accesses: list[np.ndarray] = []  # rows of (instruction, rank, flags)
+        self._columns: list[tuple[np.ndarray, int, int]] = []  # instructions, which of their accesses, what it does
         self._regions: list[np.ndarray] = []  # the region of each, as fields
+        self._counts = np.zeros(len(program), np.int64)  # accesses of every instruction
         self._fences = _fences(program)
         self._written = _written_buffers(program, self.table, self._fences)
         buffers = program.buffers
@@ -182,7 +182,8 @@ class _Accesses:
     def add(self, signature: Signature, cost: Cost, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Add a signature's instructions; returns the first partition each touches in SBUF."""
         partitions = np.zeros(len(rows), np.int64)
-        for rank, operand in enumerate(signature.operands):
+        columns: list[tuple[int, np.ndarray]] = []
+        for operand in signature.operands:
             buffers, offsets = self._code[starts + operand.word], self._code[starts + operand.word + 1]
             regions = self._regions_of(operand.type, buffers, offsets)
             if operand.type.region.on_chip:
@@ -192,20 +193,27 @@ class _Accesses:
             flags = (READ if operand.reads else 0) | (WRITE if operand.writes or signature.id in self._fences else 0)
             if operand.reads and operand.writes and cost.engine is Engine.tensor:
                 flags |= ACCUMULATE
-            rank += 64 if flags & WRITE else 0  # reads come first
-            self._accesses.append(np.column_stack([rows, np.full(len(rows), rank), np.full(len(rows), flags)]))
-            self._regions.append(regions)
+            columns.append((flags, regions))
+        columns.sort(key=lambda column: column[0] & WRITE)  # reads come first
+        self._columns += [(rows, place, flags) for place, (flags, _) in enumerate(columns)]
+        self._regions += [regions for _, regions in columns]
+        self._counts[rows] = len(columns)
         return partitions
 
     def collected(self) -> tuple[np.ndarray, Accesses]:
         """The distinct regions, and all accesses in program order."""
-        if not self._accesses:
+        if not self._columns:
             none = np.empty(0, np.int64)
             return np.empty((0, 7), np.int64), Accesses(none, none, none)
-        table = np.concatenate(self._accesses)
-        regions, numbers = _distinct(np.concatenate(self._regions))
-        order = np.argsort(table[:, 0] << 8 | table[:, 1], kind="stable")
-        return regions, Accesses(table[order, 0], numbers[order], table[order, 2])
+        regions, numbers = distinct(np.concatenate(self._regions))
+        first = np.cumsum(self._counts) - self._counts
+        found = Accesses(np.repeat(np.arange(len(first)), self._counts), np.empty_like(numbers), np.empty_like(numbers))
+        done = 0
+        for rows, place, flags in self._columns:
+            at = first[rows] + place
+            found.region[at], found.flags[at] = numbers[done:done + len(rows)], flags
+            done += len(rows)
+        return regions, found
 
     def _regions_of(self, kind: ViewType, buffers: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """The region (a row of its fields) of a view at each place."""
@@ -243,17 +251,6 @@ def _place(
         fields[over, 1] = np.minimum(-(-last // pitch), rows[over])
         fields[over, 2:] = (0, pitch, 1, 1)
     found[at, 1:] = fields
-
-
-def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of a table, and for each row the number of its equal; by hashing, for sorting rows is slow."""
-    odd = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5,
-                    0x85EBCA77C2B2AE63, 0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53], np.uint64)
-    mixed = table.view(np.uint64) * odd
-    _, index, numbers = np.unique((mixed ^ mixed >> np.uint64(29)).sum(axis=1), return_index=True, return_inverse=True)
-    if (table[index][numbers] != table).any():
-        return np.unique(table, axis=0, return_inverse=True)
-    return table[index], numbers
 
 
 def _fences(program: Program) -> set[int]:
