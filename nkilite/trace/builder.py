@@ -300,6 +300,9 @@ class Builder:
         """Keep the user's name of an instruction."""
         self.program.names[index] = _checked_name(self.program, signature, name)
 
+    def looked_at(self) -> None:
+        """Python code is about to look at values."""
+
     def depend(self, consumer: int, producer: int) -> None:
         """Record that instruction `consumer` waits for `producer`.
 
@@ -419,7 +422,7 @@ class TraceBuilder(Builder):
 class EagerBuilder(Builder):
     """Executes each instruction at once by its reference rule, and records it: nki.simulate.
 
-    Where a launch has several cores, each has a builder, and they take `turns`: one instruction of each at a time.
+    Where a launch has several cores, each has a builder, and they take `turns`.
     """
 
     def __init__(
@@ -504,6 +507,8 @@ class EagerBuilder(Builder):
 
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
         recorded = super().emit(signature, operands, name)
+        if self.core.cores > 1 and self._seen_by_others(signature, operands):
+            self._baton.in_order(self.core.number)
         arguments = dict(signature.arguments)
         tensors: dict[str, NkiTensor] = {}
         values = iter(self._operands_of(signature, operands))
@@ -546,8 +551,24 @@ class EagerBuilder(Builder):
                 storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
         if rounder is not None:
             rounder.follow(signature.definition.control, self._follows)
-        self._baton.next(self.core.number)
+        self._baton.finished(self.core.number)
         return recorded
+
+    def _seen_by_others(self, signature: Signature, operands: tuple) -> bool:
+        """Whether it matters what the other cores have done when an instruction begins.
+
+        It does where it touches shared memory, unless it only reads arguments, and where it prints.
+        """
+        shared = [o for o in signature.operands if o.type.region is MemoryRegion.shared_hbm]
+        if any(o.writes for o in shared) or signature.name == "device_print":
+            return True
+        tensors = [t for v in operands if v.__class__ is NkiTensor for t in (v, v.index) if t is not None]
+        return bool(shared) and any(
+            t.type.region is MemoryRegion.shared_hbm and t.storage.kind is not BufferKind.input for t in tensors
+        )
+
+    def looked_at(self) -> None:
+        self._baton.in_order(self.core.number)
 
     def _follow_writes(self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor]) -> None:
         """Check reads of on-chip memory, settle accumulate=None, and record what is written."""

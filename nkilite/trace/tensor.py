@@ -22,7 +22,7 @@ from nkilite.errors import (
     TensorAsNumber,
 )
 from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, Problem, ViewType, contiguous_strides
-from nkilite.trace import indexing, layout
+from nkilite.trace import active, indexing, layout
 from nkilite.trace.indirect import IndirectTensor
 from nkilite.trace.indirection import index_tensor, reachable
 from nkilite.trace.rearrange import rearrange
@@ -435,6 +435,9 @@ class NkiTensor(Refusals):
             raise TensorAsNumber(use="an array", hint="run the kernel with nki.simulate to look at values.")
         from nkilite.trace.storage import read
 
+        builder = active.builder_or_none()
+        if builder is not None:
+            builder.looked_at()
         return read(self).copy()
 
     def __repr__(self) -> str:

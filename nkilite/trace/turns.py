@@ -1,7 +1,9 @@
-"""The cores of a simulated launch take turns: one instruction each, so that values are there to print on every core.
+"""The cores of a simulated launch take turns, as if they ran one instruction each, one after the other.
 
-Each core runs its kernel function on a thread of its own, and only one of them runs at a time. It hands on after every
-instruction; at a meeting it waits until the others have come.
+Each core runs its kernel function on a thread of its own, and only one of them runs at a time. Going from one to the
+other takes longer than most instructions. So a core runs on while it touches what is its own, and lets the others catch
+up before it does something whose order can be seen: an access to memory that several cores share, a look at values. At
+a meeting it waits until the others have come.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class _Ended(BaseException):
 
 
 class Turns:
-    """Who runs: all cores that neither wait at a meeting nor have ended, one after the other."""
+    """Who runs: one of the cores that neither wait at a meeting nor have ended."""
 
     def __init__(self, count: int, ends: Location = UNKNOWN) -> None:
         """
@@ -36,6 +38,7 @@ class Turns:
         self._waiting: dict[int, Arrival] = {}
         self._received: dict[int, Written] = {}
         self._done: dict[int, Location] = {}
+        self._finished = [0] * count  # instructions since the last meeting
         self._failed: BaseException | None = None
 
     def run(self, bodies: list[Callable[[], Any]]) -> list[Any]:
@@ -64,11 +67,27 @@ class Turns:
             raise self._failed
         return results
 
-    def next(self, core: int) -> None:
-        """After an instruction of a core: let the others have their turns."""
-        if self._count > 1:
-            self._hand_on(core)
+    def in_order(self, core: int) -> None:
+        """Before something that the others may see: let those catch up that have done less, the first core first."""
+        while (behind := self._behind(core)) is not None:
+            self._gates[behind].release()
             self._wait(core)
+
+    def finished(self, core: int) -> None:
+        """After an instruction."""
+        self._finished[core] += 1
+
+    def _behind(self, core: int) -> int | None:
+        """A core that would have had its turn before this one, one instruction at a time."""
+        for other in range(self._count):
+            done = self._finished[core] + (other < core)
+            if other != core and self._goes(other) and self._finished[other] < done:
+                return other
+        return None
+
+    def _goes(self, core: int) -> bool:
+        """Whether it can go on without the others."""
+        return core not in self._waiting and core not in self._done
 
     def meet(self, arrival: Arrival) -> Written:
         """Wait for the others; what the core writes.
@@ -90,6 +109,7 @@ class Turns:
         for arrivals in complete(self._waiting, self._done, self._count):
             for arrival, written in zip(arrivals, exchange(arrivals, self._rank), strict=True):
                 del self._waiting[arrival.core]
+                self._finished[arrival.core] = 0
                 self._received[arrival.core] = written
 
     def _core(self, core: int, body: Callable[[], Any], results: list[Any]) -> None:
@@ -113,7 +133,7 @@ class Turns:
     def _hand_on(self, core: int) -> None:
         for step in range(1, self._count + 1):
             following = (core + step) % self._count
-            if following not in self._waiting and following not in self._done:
+            if self._goes(following):
                 self._gates[following].release()
                 return
 
