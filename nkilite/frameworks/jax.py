@@ -1,4 +1,4 @@
-"""Kernels in jax: inside jax.jit, eval_shape, vmap and custom gradients, as callbacks whose shapes come from a trace.
+"""Kernels in jax: inside jax.jit, eval_shape, vmap and custom gradients, as calls whose shapes come from a trace.
 
 Arrays that have values go straight to native code. jax itself is never imported from here.
 """
@@ -12,8 +12,9 @@ import numpy as np
 
 from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
-from nkilite.frameworks.calls import Call, take_apart
-from nkilite.frameworks.outline import outline
+from nkilite.frameworks.calls import take_apart
+from nkilite.frameworks.jax_calls import calls
+from nkilite.frameworks.outline import traced
 from nkilite.location import here
 from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
@@ -53,7 +54,7 @@ def wanted(args: tuple, kwargs: dict[str, Any]) -> bool:
 
 
 def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """A call in code that jax traces: a callback.
+    """A call in code that jax traces (nkilite/frameworks/jax_calls.py).
 
     Raises:
         ShardedArgument: an array is spread over devices.
@@ -64,32 +65,18 @@ def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
     for name, array in zip(taken.names, taken.tensors, strict=True):
         if not isinstance(array, jax.core.Tracer) and len(array.sharding.device_set) > 1:
             raise ShardedArgument(kernel=kernel.__name__, name=name, devices=len(array.sharding.device_set))
-    does = outline(kernel, taken.of([np.empty(t.shape, t.dtype) for t in taken.tensors], ()))
+    trace = traced(kernel, taken.of([np.empty(t.shape, t.dtype) for t in taken.tensors], ()))
+    does, line = trace.outline, here()
     if does.written:
         raise WrittenJaxArray(kernel=kernel.__name__, name=taken.names[does.written[0]])
     shapes = [jax.ShapeDtypeStruct(shape, as_dtype(dtype).numpy) for shape, dtype in does.outputs]
-    host, line = _Host(kernel, taken.of((), ())), here()
-
-    @jax.custom_jvp
-    def launch(*arrays: Any) -> Any:
-        return jax.pure_callback(host, shapes, *arrays, vmap_method="sequential")
+    launch = jax.custom_jvp(calls(kernel, taken.of((), ()), trace, shapes, line))
 
     @launch.defjvp
     def refuse(*_: Any) -> Any:
         raise MissingJaxGradient(kernel=kernel.__name__, location=line)
 
     return _assembled(does.returned, [*taken.tensors, *launch(*taken.tensors)])
-
-
-class _Host:
-    """What runs when the values are there."""
-
-    def __init__(self, kernel: Kernel, taken: Call) -> None:
-        self._kernel, self._call = kernel, taken
-
-    def __call__(self, *arrays: Any) -> list[np.ndarray]:
-        args, kwargs = self._call.of([np.asarray(a) for a in arrays], ()).arguments()
-        return self._kernel.outputs(*args, **kwargs)
 
 
 def _assembled(returned: Any, arrays: list[Any]) -> Any:

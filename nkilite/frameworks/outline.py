@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nkilite.frameworks.calls import Call
+from nkilite.ir.program import Program
 from nkilite.native.image import written_inputs
 from nkilite.runtime.binding import bind
 from nkilite.runtime.containers import map_leaves
@@ -27,7 +28,26 @@ class Outline(NamedTuple):
     written: tuple[int, ...]
 
 
+class Traced(NamedTuple):
+    """What a call runs.
+
+    Attributes:
+        programs: of every core.
+        order: for every input of the programs, which tensor of the call it is.
+        outline: what the call does.
+    """
+
+    programs: list[Program]
+    order: list[int]
+    outline: Outline
+
+
 def outline(kernel: Kernel, call: Call) -> Outline:
+    """What a call does: its kernel is traced for NumPy arrays, which are not read."""
+    return traced(kernel, call).outline
+
+
+def traced(kernel: Kernel, call: Call) -> Traced:
     """Trace a kernel for a call of NumPy arrays, which are not read."""
     args, kwargs = call.arguments()
     arguments = bind(kernel, args, kwargs)
@@ -40,8 +60,8 @@ def outline(kernel: Kernel, call: Call) -> Outline:
             return Result(order[value.array], value.shape, value.dtype, value.strides, value.offset)
         return value
 
-    return Outline(
+    return Traced(programs, order, Outline(
         map_leaves(results_of(returned[0], programs[0]), leaf, records=False),
         tuple((b.shape, str(b.dtype)) for b in programs[0].outputs),
         tuple(sorted(order[i] for i in written)),
-    )
+    ))

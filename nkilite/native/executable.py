@@ -67,7 +67,7 @@ class Executable:
         try:
             workspace = self._idle.pop()
         except IndexError:
-            workspace = self._workspace()
+            workspace = self.workspace()
         return self._entered(workspace, workspace.entries.arrays(*arrays))
 
     def enter_at(self, *addresses: int) -> bool:
@@ -81,14 +81,14 @@ class Executable:
         try:
             workspace = self._idle.pop()
         except IndexError:
-            workspace = self._workspace()
+            workspace = self.workspace()
         return self._entered(workspace, workspace.entries.addresses(*addresses))
 
     def _entered(self, workspace: Workspace, stopped: int) -> bool:
         """What follows an entry; whether it was not refused."""
         if stopped > 0:
             try:
-                self._finish(stopped, workspace, self.walk.alone)
+                self.finish(stopped, workspace)
             finally:
                 self.leave(workspace)
         elif len(self._idle) < _WORKSPACES_KEPT:
@@ -111,7 +111,7 @@ class Executable:
             if i != j
         )
 
-    def _workspace(self) -> Workspace:
+    def workspace(self) -> Workspace:
         """A new workspace, with its entry."""
         workspace, image = Workspace(self.image, self._host), self.image
         if self.quick:
@@ -168,7 +168,7 @@ class Executable:
         try:
             workspace = self._idle.pop()  # the one used last, which is still in the cache
         except IndexError:
-            workspace = self._workspace()
+            workspace = self.workspace()
         for slot, array in zip(self._slots, arrays, strict=True):
             workspace.bases[slot] = address(array)
         workspace.clear()
@@ -178,6 +178,14 @@ class Executable:
         """A run has ended: its workspace is there for the next one."""
         if len(self._idle) < _WORKSPACES_KEPT:
             self._idle.append(workspace)
+
+    def finish(self, stopped: int, workspace: Workspace) -> None:
+        """Handle what stopped a walk on one thread in a workspace, and walk on to the end.
+
+        Raises:
+            IndirectOutOfBounds: as `run`.
+        """
+        self._finish(stopped, workspace, self.walk.alone)
 
     def _finish(self, stopped: int, workspace: Workspace, walk: Callable[[int, int, int, int], int]) -> None:
         """Handle what the walker stopped at, going on after every pause, until the end of the table."""

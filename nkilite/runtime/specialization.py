@@ -71,17 +71,8 @@ class Specialization:
 
     def _compiled(self, programs: list[Program], level: Host, traced: float) -> Executable | Cores:
         """What runs programs just traced, from the disk cache if they are there."""
-        place = Place(self._kernel.__name__, self.program, level)
-        stored = place.recall()
-        if stored is None:
-            with recorded() as notices:
-                self._compilations = _compile(programs, traced)
-            executables = [c.executable for c in self._compilations]
-            place.remember(Stored(tuple(e.image for e in executables), tuple(notices)))
-            return launchable(executables)
-        for notice in stored.notices:
-            give(notice)
-        return launchable([Executable(image, level) for image in stored.images])
+        found, self._compilations = executable_of(self._kernel.__name__, programs, self.program, level, traced)
+        return found
 
     @property
     def compilations(self) -> list[Compilation]:
@@ -125,6 +116,28 @@ class Specialization:
             found = given.get(len(arrays)) if given else None
             arrays.append(new_array(shape, dtype) if found is None else found)
         return arrays
+
+
+def executable_of(
+    kernel: str, programs: Sequence[Program], program: str, level: Host, traced: float = 0.0
+) -> tuple[Executable | Cores, list[Compilation] | None]:
+    """What runs the programs of a kernel's cores, and how it was compiled unless it was in the disk cache.
+
+    Args:
+        program: digest of the programs.
+        traced: seconds that tracing took.
+    """
+    place = Place(kernel, program, level)
+    stored = place.recall()
+    if stored is None:
+        with recorded() as notices:
+            compilations = _compile(programs, traced)
+        executables = [c.executable for c in compilations]
+        place.remember(Stored(tuple(e.image for e in executables), tuple(notices)))
+        return launchable(executables), compilations
+    for notice in stored.notices:
+        give(notice)
+    return launchable([Executable(image, level) for image in stored.images]), None
 
 
 def _compile(programs: Sequence[Program], traced: float) -> list[Compilation]:
