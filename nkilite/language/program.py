@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+
+from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.meeting import ALONE, Core
 from nkilite.trace import active
 
@@ -20,14 +24,28 @@ def _core() -> Core:
 
 
 def program_id(axis: int = 0) -> int:
-    """The index of this program along an axis of the launch grid: the number of its core; 0 along other axes."""
-    return _core().number if axis == 0 else 0
+    """The index of this program along an axis of the launch grid: the number of its core; 0 along other axes.
+
+    Raises:
+        InvalidOperand: the axis is no int.
+    """
+    return _core().number if _axis("nl.program_id", "axis", axis) == 0 else 0
 
 
 def num_programs(axes: int | Sequence[int] | None = 0) -> int:
-    """The number of programs along the axes of the launch grid, or of all: the cores of the launch."""
-    along = (0,) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
-    return _core().cores if 0 in along else 1
+    """The number of programs along the axes of the launch grid, or of all: the cores of the launch.
+
+    Raises:
+        InvalidOperand: an axis is no int.
+    """
+    along = (0,) if axes is None else axes if isinstance(axes, (tuple, list)) else (axes,)
+    return _core().cores if 0 in [_axis("nl.num_programs", "axes", axis) for axis in along] else 1
+
+
+def _axis(function: str, parameter: str, axis: Any) -> int:
+    if not isinstance(axis, (int, np.integer)):
+        raise InvalidOperand(instruction=function, operand=parameter, found=describe(axis), expected="an int")
+    return int(axis)
 
 
 def program_ndim() -> int:
