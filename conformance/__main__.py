@@ -16,7 +16,7 @@ from .discover import discover
 from .fuzz.command import main as fuzz
 from .names import main as names
 from .nki_library.command import main as nki_library
-from .report import print_report, short_path, write_json, write_markdown
+from .report import append_json, print_report, short_path, write_json, write_markdown
 from .runner import run
 
 
@@ -29,6 +29,9 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
     timeout: Annotated[float, typer.Option(help="Seconds for one case in one mode.")] = 180.0,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Append each result to this file of JSON lines as it comes.")
+    ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table in Markdown to this file.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
     show_skipped: Annotated[bool, typer.Option(help="Show the cases that are skipped, too.")] = False,
@@ -53,6 +56,8 @@ def main(
 
         def report(result: Result) -> None:
             status.update(f"{result.mode.value}: {result.case.rsplit(':', 1)[-1]}")
+            if log is not None:
+                append_json(log, result)
 
         results = run(cases, folders, jobs=jobs, timeout=timeout, only=only, report=report)
     print_report(console, cases, results, show_skipped=show_skipped)

@@ -10,12 +10,14 @@ from types import ModuleType
 from typing import Any, Protocol
 
 TARGET_VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
+SIMULATOR_VARIABLE = "NKI_SIMULATOR"
 
 
 class Mode(str, Enum):
     """One way of running a case; the value is its column heading."""
 
     FILE = "file"
+    SIMULATED_FILE = "sim file"
     SIMULATE_TRN2 = "sim trn2"
     COMPILED_TRN2 = "run trn2"
     SIMULATE_TRN3 = "sim trn3"
@@ -28,12 +30,19 @@ class Mode(str, Enum):
         return self.value.startswith("sim")
 
     @property
+    def of_file(self) -> bool:
+        """Whether the file itself runs, instead of one kernel of it."""
+        return self in FILE_MODES
+
+    @property
     def target(self) -> str | None:
         """The target this mode imposes; None leaves the one the file sets through the environment."""
         name = self.value.split()[-1]
         return name if name.startswith("trn") else None
 
 
+FILE_MODES = (Mode.FILE, Mode.SIMULATED_FILE)
+TRN2_MODES = (Mode.SIMULATE_TRN2, Mode.COMPILED_TRN2)
 TARGET_MODES = (Mode.SIMULATE_TRN2, Mode.COMPILED_TRN2, Mode.SIMULATE_TRN3, Mode.COMPILED_TRN3)
 OWN_MODES = (Mode.SIMULATE_OWN, Mode.COMPILED_OWN)
 
@@ -98,6 +107,7 @@ class Launch:
         checks_itself: the code asserts its own facts, so finishing is passing.
         options: compile-time keyword arguments, from the loaded module, whose enumerations they may need.
         read: turns the results into what is compared; None takes them as they are.
+        host: `kernel` is a function on the host that launches kernels itself.
     """
 
     kernel: str
@@ -109,6 +119,26 @@ class Launch:
     checks_itself: bool = False
     options: Callable[[ModuleType], Mapping[str, Any]] | None = None
     read: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    host: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program of the checkout, run as ``python -m ...`` in a process of its own.
+
+    Attributes:
+        words: what follows ``python -m``.
+        folder: the working directory.
+        roots: folders to put on the module search path.
+        environment: variables to set.
+        failure: a pattern whose presence in the output says that results are wrong, whatever the exit code.
+    """
+
+    words: tuple[str, ...]
+    folder: Path
+    roots: tuple[Path, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +153,7 @@ class Case:
         modes: the modes to run.
         refused_on: targets for which a typed error is the right answer ("file" stands for the FILE mode).
         framework: "torch" or "jax" to pass that framework's CPU tensors instead of NumPy arrays.
-        script: run the file with ``python -m nkilite run`` in FILE mode, instead of importing it.
+        command: what the file modes run; None imports the source.
         skip: the reason not to run at all.
         isolation: cases with equal values share a process; defaults to the source's path.
     """
@@ -135,7 +165,7 @@ class Case:
     modes: Sequence[Mode] = TARGET_MODES
     refused_on: frozenset[str] = frozenset()
     framework: str = ""
-    script: bool = False
+    command: Command | None = None
     skip: str = ""
     isolation: str = ""
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .case import Case
-from .cases import neuron_sdk, nki_autotune, nki_library, nki_samples
+from .cases import autocomp, course, neuron_sdk, nki_autotune, nki_library, nki_samples, nkibench, trnsci
 
-_SUITES = (neuron_sdk, nki_samples, nki_autotune, nki_library)
+_SUITES = (neuron_sdk, nki_samples, nki_autotune, nki_library, course, nkibench, autocomp, trnsci)
 
 
 def discover(folders: Iterable[Path]) -> list[Case]:

@@ -10,32 +10,21 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from .case import TARGET_VARIABLE, Case, Launch, Mode, Result, Source, Status, Tolerance
+from .case import SIMULATOR_VARIABLE, TARGET_VARIABLE, Case, Command, Launch, Mode, Result, Source, Status, Tolerance
 from .frameworks import from_framework, missing, to_framework
 from .sources import GeneratedSource
 
-# Packages a public file may need that nkilite does not replace; nki_samples lacks modules in some checkouts.
-OPTIONAL = frozenset(
-    {
-        "jax",
-        "jaxlib",
-        "neuron_dtypes",
-        "neuronpy",
-        "nki_samples",
-        "pytest",
-        "torch",
-        "torch_neuronx",
-        "torch_xla",
-        "torchvision",
-    }
-)
-_RAISED = re.compile(r"^(?:\w+\.)*(?P<name>\w+): .*$", re.MULTILINE)  # the last line of a traceback
+_OURS = frozenset({"neuronxcc", "nki", "nkilite"})  # a file that lacks another module is skipped
+# The last line of a traceback, as Python or as pytest prints it.
+_RAISED = re.compile(r"^(?:E +)?(?P<line>(?:\w+\.)*(?P<name>\w+): .*)$", re.MULTILINE)
+_SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+ (.*)$", re.MULTILINE)
+_NOTHING_COLLECTED = 5
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
@@ -45,6 +34,10 @@ class Mismatch(Exception):
 
 class ScriptRefused(Exception):
     """A script that ended with a typed nkilite error."""
+
+
+class Skipped(Exception):
+    """A program that ran nothing, with its reason."""
 
 
 class Executor:
@@ -62,8 +55,8 @@ class Executor:
         if reason:
             return Result(case.id, mode, Status.SKIP, message=reason)
         try:
-            if mode is Mode.FILE:
-                result.status = self._file(case)
+            if mode.of_file:
+                result.status = self._file(case, mode)
             else:
                 self._launch(case, mode, result)
             self._expect_refusal(case, mode)
@@ -72,9 +65,9 @@ class Executor:
         result.seconds = time.perf_counter() - started
         return result
 
-    def _file(self, case: Case) -> Status:
-        if case.script:
-            _run_script(case, self._timeout)
+    def _file(self, case: Case, mode: Mode) -> Status:
+        if case.command is not None:
+            _run_command(case.command, mode, self._timeout)
             return Status.PASS
         with _target(None):
             case.source.load()
@@ -85,10 +78,11 @@ class Executor:
         assert launch is not None
         module, own_target = self._load(case.source)
         kernel = getattr(module, launch.kernel)
-        if mode.simulated:
-            kernel = importlib.import_module("nki").simulate(kernel)
-        elif isinstance(kernel, FunctionType):  # the library leaves the decoration of some to its callers
-            kernel = importlib.import_module("nki").jit(kernel)
+        if launch.host:
+            kernel = _on_host(kernel, mode.simulated)
+        else:
+            kernel = _decorated(kernel, module)
+            kernel = importlib.import_module("nki").simulate(kernel) if mode.simulated else kernel
         given = launch.arguments()
         passed = [to_framework(value, case.framework) for value in given]
         options = {} if launch.options is None else launch.options(module)
@@ -174,8 +168,10 @@ def _record(error: Exception, case: Case, mode: Mode, result: Result) -> None:
         result.status, result.error = Status.FAIL, ""
     elif case.refused_in(mode) and _is_refusal(error):
         result.status = Status.REFUSED
-    elif isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in OPTIONAL:
+    elif isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _OURS:
         result.status, result.message = Status.SKIP, f"needs {error.name}"
+    elif isinstance(error, Skipped) or result.error == "VendorModule":
+        result.status = Status.SKIP
     elif isinstance(error, SyntaxError) and not isinstance(case.source, GeneratedSource):
         result.status = Status.SKIP
         result.message = f"not valid Python: {error.msg} ({error.filename}, line {error.lineno})"
@@ -193,31 +189,61 @@ def _is_refusal_type(kind: type) -> bool:
     return issubclass(kind, errors.NkiError) and not issubclass(kind, errors.UnsupportedError)
 
 
-def _run_script(case: Case, timeout: float) -> None:
-    """Runs a file as ``python -m nkilite run``; raises what the child reports on its standard error."""
-    command = [sys.executable, "-m", "nkilite", "run", "--torch-xla-stub", str(case.source.path)]
-    search = [*map(str, getattr(case.source, "roots", ())), os.environ.get("PYTHONPATH", "")]
+def _decorated(kernel: Any, module: ModuleType) -> Any:
+    """A kernel; some files leave the decoration to callers, and some model a latency at each call."""
+    if isinstance(kernel, FunctionType):
+        beta_1 = any(getattr(value, "__name__", "").startswith("nkilite.beta1") for value in vars(module).values())
+        return importlib.import_module("neuronxcc.nki" if beta_1 else "nki").jit(kernel)
+    return getattr(kernel, "kernel", kernel)
+
+
+def _on_host(function: Callable[..., Any], simulated: bool) -> Callable[..., Any]:
+    """A function whose launches are simulated, if asked for."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        with _variable(SIMULATOR_VARIABLE, "1" if simulated else None):
+            return function(*arguments, **options)
+
+    return call
+
+
+def _run_command(command: Command, mode: Mode, timeout: float) -> None:
+    """Runs a program of a checkout; raises what it reports of itself.
+
+    Raises:
+        ScriptRefused: it ended with a typed nkilite error.
+        Mismatch: it failed otherwise.
+        Skipped: it did not run at all.
+    """
+    search = [*map(str, command.roots), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
         TARGET_VARIABLE: "trn2",
+        SIMULATOR_VARIABLE: "1" if mode.simulated else "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join(search),
+        **dict(command.environment),
     }
     done = subprocess.run(
-        command,
-        cwd=case.source.path.parent,
+        [sys.executable, "-m", *command.words],
+        cwd=command.folder,
         env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+    report = f"{done.stdout}\n{done.stderr}".strip()
     if done.returncode == 0:
+        _check_report(command, report)
         return
-    report = done.stderr.strip() or done.stdout.strip()
+    if command.words[0] == "pytest" and done.returncode == _NOTHING_COLLECTED:
+        raise Skipped("nothing collected")
     raised = list(_RAISED.finditer(report))
-    message = raised[-1][0] if raised else f"exit code {done.returncode}"
-    if (found := _MISSING_MODULE.search(message)) and found[1].split(".")[0] in OPTIONAL:
-        raise ModuleNotFoundError(f"needs {found[1]}", name=found[1])
+    message = raised[-1]["line"] if raised else _why(report) or f"exit code {done.returncode}"
+    if found := _MISSING_MODULE.search(message):
+        raise ModuleNotFoundError(message, name=found[1])
+    if raised and raised[-1]["name"] == "VendorModule":
+        raise Skipped(message)
     errors = importlib.import_module("nkilite.errors")
     kind = getattr(errors, raised[-1]["name"], None) if raised else None
     if isinstance(kind, type) and _is_refusal_type(kind):
@@ -225,15 +251,33 @@ def _run_script(case: Case, timeout: float) -> None:
     raise Mismatch(message)
 
 
-@contextlib.contextmanager
-def _target(name: str | None) -> Iterator[None]:
+def _why(report: str) -> str:
+    """The first line pytest marks as the error, of an assertion without a message."""
+    found = re.search(r"^E +(.*)$", report, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _check_report(command: Command, report: str) -> None:
+    if command.failure and (found := re.search(command.failure, report)):
+        raise Mismatch(f"says {found[0]!r}")
+    if command.words[0] == "pytest" and not re.search(r"\d+ (?:passed|xpassed)", report):
+        reason = _SKIPPED.search(report)
+        raise Skipped(reason[1] if reason else "the source expects it to fail")
+
+
+def _target(name: str | None) -> contextlib.AbstractContextManager[None]:
     """Sets the target variable of the environment (None: removes it) and restores it afterwards."""
-    before = os.environ.pop(TARGET_VARIABLE, None)
-    if name is not None:
-        os.environ[TARGET_VARIABLE] = name
+    return _variable(TARGET_VARIABLE, name)
+
+
+@contextlib.contextmanager
+def _variable(variable: str, value: str | None) -> Iterator[None]:
+    before = os.environ.pop(variable, None)
+    if value is not None:
+        os.environ[variable] = value
     try:
         yield
     finally:
-        os.environ.pop(TARGET_VARIABLE, None)
+        os.environ.pop(variable, None)
         if before is not None:
-            os.environ[TARGET_VARIABLE] = before
+            os.environ[variable] = before

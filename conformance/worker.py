@@ -25,7 +25,7 @@ def main() -> None:
     warnings.simplefilter("ignore", DeprecationWarning)
     from nkilite import compat
 
-    compat.install()
+    compat.install(torch_xla=True)
     cases = {case.id: case for case in discover([Path(folder) for folder in request["folders"]])}
     executor = Executor(request["timeout"])
     for case_id, mode in request["work"]:

@@ -6,6 +6,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -72,6 +73,8 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
     sys.meta_path[:0] = [_Refuse(), VendorModules("neuronxcc")]
     neuronxcc = importlib.import_module("neuronxcc")
     neuronxcc.nki = sys.modules["neuronxcc.nki"]  # type: ignore[attr-defined]
+    if not hasattr(logging, "OFF"):  # a level that importing neuronxcc adds, and that scripts use
+        logging.OFF = logging.CRITICAL + 10  # type: ignore[attr-defined]
 
 
 def _installed(package: str) -> str | None:

@@ -9,7 +9,7 @@ from . import references as ref
 from .files import Variant, file_cases
 from .matmul import matmul_launches
 from .mx import mx_variants
-from .old_dialect import old_dialect_cases
+from .programs import beta_1_cases
 
 SUITE = "nki-samples"
 MATMUL = "src/nki_samples/tutorials/matrix_multiplication/matrix_multiplication_nki_kernels.py"
@@ -33,4 +33,4 @@ def cases(root: Path) -> list[Case]:
         # Its kernels name their target in the decorator.
         modes = (Mode.SIMULATE_TRN3, Mode.COMPILED_TRN3)
         found.extend(file_cases(SUITE, path, mx_variants(path, frozenset()), modes))
-    return [*found, *old_dialect_cases(SUITE, root, sorted(root.rglob("*.py")), (root / "src",))]
+    return [*found, *beta_1_cases(SUITE, root, sorted(root.rglob("*.py")), (root / "src",))]

@@ -14,6 +14,7 @@ from ..sources import FileSource
 from . import references as ref
 from .files import Variant, file_cases, variants
 from .matmul import matmul_launches
+from .programs import script_case
 
 _BROKEN = {
     "layout-dynamic-loop.py": "not valid Python: a parenthesis is missing",
@@ -32,7 +33,7 @@ def example_cases(suite: str, examples: Path) -> Iterator[Case]:
     for path in sorted(examples.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if "__main__" in text or "nki.simulate(" in text:
-            yield Case(suite, "script", FileSource(path), modes=(Mode.FILE,), script=True)
+            yield script_case(suite, path, modes=(Mode.FILE,))
 
 
 def _launches() -> dict[str, list[Variant]]:

@@ -19,6 +19,7 @@ from nkilite.beta1 import tile as tiles
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, beside, dtype_or, fresh, on_chip, pointwise
 from nkilite.beta1.mask import Mask
+from nkilite.beta1.selection import limited
 from nkilite.beta1.tile import Tile, tile
 from nkilite.dtypes import DType, bool_, float32
 from nkilite.errors import InvalidOperand, describe
@@ -166,13 +167,14 @@ def axes_of(axis: Any, ndim: int, function: str) -> tuple[int, ...]:
 
 
 def reduced(
-    emit: Callable[[NkiTensor, NkiTensor, tuple[int, ...]], Any], x: Tile, axis: Any, dtype: DType, mask: Any,
+    emit: Callable[[NkiTensor, NkiTensor, tuple[int, ...]], Any], op: Any, x: Tile, axis: Any, dtype: DType, mask: Any,
     keepdims: bool, function: str,
 ) -> Tile:
     """The result of a reduction along free dimensions.
 
     Args:
         emit: called with the view to write, the view to read with the reduced dimensions last, and their numbers.
+        op: the operator it reduces by, which passes over what a mask of no rectangle leaves out.
     """
     shape = x.shape
     axes = axes_of(axis, len(shape), function)
@@ -181,16 +183,17 @@ def reduced(
     result_shape = full if keepdims else tuple(shape[d] for d in kept) if len(kept) > 1 else (shape[0], 1)
     if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
         return Absent(result_shape, dtype, functional.SBUF)
-    box = None
+    box, view = None, None
     if isinstance(mask, Mask):
-        box = functional.exact_box(mask, shape, function)
-        if box is None:
+        found = limited(x, mask, op, function)
+        if found is None:
             return Absent(result_shape, dtype, functional.SBUF)
+        view, box = found
     if box is None or builtins.all(len(box[d]) == shape[d] for d in kept):
         result = allocated(result_shape, dtype)
     else:
         result = functional.cleared(result_shape, dtype)
-    view = x.nki if box is None else tiles.cut(x, box)
+    view = x.nki if view is None else view
     target = result.reshape(full)
     if box is not None:
         target = target[tuple(slice(0, 1) if d in axes else slice(r.start, r.stop) for d, r in enumerate(box))]
@@ -211,7 +214,7 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
         x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any
     ) -> Tile:
         x = on_chip(x, "x", label)
-        return reduced(emit, x, axis, dtype_or(dtype, x.dtype, label), mask, keepdims, label)
+        return reduced(emit, op, x, axis, dtype_or(dtype, x.dtype, label), mask, keepdims, label)
 
     return _published(function, name, getattr(language, name).__doc__ or "")
 
@@ -223,24 +226,28 @@ def all(x: Any, axis: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Ti
     def emit(dst: NkiTensor, data: NkiTensor, axes: tuple[int, ...]) -> None:
         nisa.tensor_reduce(dst, language.logical_and, data, axis=axes)
 
-    return reduced(emit, x, axis, dtype_or(dtype, bool_, "nl.all"), mask, False, "nl.all")
+    return reduced(emit, language.logical_and, x, axis, dtype_or(dtype, bool_, "nl.all"), mask, False, "nl.all")
 
 
 def mean(x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any) -> Tile:
     """Arithmetic mean along `axis`, summed and divided in float32."""
     x = on_chip(x, "x", "nl.mean")
     total = sum(x, axis, float32, mask, keepdims)
-    return multiply(total, 1.0 / _averaged(x, axis, mask, "nl.mean"), dtype_or(dtype, x.dtype, "nl.mean"))
+    return multiply(total, _share(x, axis, mask, total, "nl.mean"), dtype_or(dtype, x.dtype, "nl.mean"))
 
 
-def _averaged(x: Tile, axis: Any, mask: Any, function: str) -> int:
-    """How many elements along `axis` take part."""
+def _share(x: Tile, axis: Any, mask: Any, total: Tile, function: str) -> Any:
+    """One over the number of elements along `axis` that take part: a number, or a tile like `total`."""
     axes = axes_of(axis, x.ndim, function)
-    sizes = x.shape
-    if isinstance(mask, Mask):
-        box = functional.exact_box(mask, sizes, function)
-        sizes = tuple(map(len, box)) if box else sizes
-    return int(np.prod([sizes[a] for a in axes]))
+    if not isinstance(mask, Mask):
+        return 1.0 / int(np.prod([x.shape[a] for a in axes]))
+    counts = mask.positions(x.shape).sum(axes)
+    counts = np.where(counts == 0, builtins.max(1, int(counts.max())), counts)
+    if np.all(counts == counts.flat[0]):
+        return 1.0 / int(counts.flat[0])
+    shares = allocated(total.shape, float32)
+    nisa.dma_copy(shares, language.shared_constant((1.0 / counts).astype(np.float32).reshape(total.shape)))
+    return tiles.tile(shares)
 
 
 def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
@@ -249,7 +256,7 @@ def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Til
     distance = subtract(x, mean(x, axis, float32, mask, keepdims=True), float32, mask)
     squares = square(distance, float32)
     total = sum(squares, axis, float32, mask, keepdims=True)
-    return multiply(total, 1.0 / _averaged(x, axis, mask, "nl.var"), dtype_or(dtype, x.dtype, "nl.var"))
+    return multiply(total, _share(x, axis, mask, total, "nl.var"), dtype_or(dtype, x.dtype, "nl.var"))
 
 
 def softmax(x: Any, axis: Any, dtype: Any = None, compute_dtype: Any = None, mask: Any = None, **_: Any) -> Tile:

@@ -21,9 +21,10 @@ from nkilite.beta1.functional import Absent, allocated
 from nkilite.beta1.index import Index
 from nkilite.beta1.indirect import DynamicIndex
 from nkilite.beta1.mask import Mask, boxes
+from nkilite.beta1.selection import predicate
 from nkilite.beta1.tile import IN_IADD, Beyond, Gathered, Tile, cut, tile
 from nkilite.beta1.zeros import Zeros
-from nkilite.dtypes import float32, uint8
+from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.broadcasting import repeat
@@ -194,13 +195,6 @@ def shape_fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return size[0] == size[1] or len(one) <= len(other)
 
 
-def predicate(selected: np.ndarray, shape: tuple[int, ...]) -> NkiTensor:
-    """A tile of 1 where positions are selected, else 0."""
-    where = allocated(shape, uint8)
-    nisa.dma_copy(where, language.shared_constant(np.ascontiguousarray(selected, np.uint8)))
-    return where
-
-
 # --- in place -------------------------------------------------------------------------------------------------------
 
 
@@ -227,14 +221,25 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
         if mask is None:
             view, value = self.nki, other.nki
         else:
-            box = functional.exact_box(mask, self.shape, "an assignment in place")
+            box, exact = functional.box_of(mask, self.shape)
             if box is None:
                 return self
+            if not exact:
+                return _joined_within(op, self, other, mask)
             view, value = cut(self, box), cut(other, box)
         join(op, view, view, value)
         return self
 
     return operator
+
+
+def _joined_within(op: Callable[..., Any], dst: Tile, value: Tile, mask: Mask) -> Tile:
+    """`dst <op>= value` at the positions of a mask that selects no rectangle."""
+    shape = dst.shape
+    result = allocated(shape, dst.dtype)
+    join(op, result, dst.nki, value.nki)
+    nisa.tensor_copy_predicated(dst.nki, result, predicate(mask.positions(shape), shape))
+    return dst
 
 
 def _accumulated(dst: Tile, value: Tile) -> bool:

@@ -23,7 +23,7 @@ _new = object.__new__
 class LoopIndex(int):
     """A loop variable: an int that knows its loop."""
 
-    loop: object
+    loop: Any  # nkilite.beta1.loops.Loop
 
 
 class Grid:

@@ -20,6 +20,7 @@ from nkilite.runtime.binding import Arguments
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.functions import found_in, reference
 from nkilite.runtime.kernel import Kernel
+from nkilite.runtime.rounding import FROM_ENVIRONMENT, Rounding
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
@@ -30,9 +31,10 @@ class Beta1Kernel(Kernel):
     """A function in the Beta-1 dialect that runs on a (modelled) NeuronCore."""
 
     def __init__(
-        self, function: Callable[..., Any], simulated: bool = False, grid: tuple[int, ...] = ()
+        self, function: Callable[..., Any], simulated: bool = False, grid: tuple[int, ...] = (),
+        rounding: Rounding = FROM_ENVIRONMENT,
     ) -> None:
-        super().__init__(function, 1, simulated)
+        super().__init__(function, 1, simulated, rounding)
         self.grid = grid
         self._grids: dict[tuple[int, ...], Beta1Kernel] = {}
 
@@ -52,6 +54,9 @@ class Beta1Kernel(Kernel):
         if found is None:
             found = self._grids[sizes] = type(self)(self.function, self.simulated, sizes)
         return found
+
+    def as_simulated(self, rounding: Rounding) -> Beta1Kernel:
+        return Beta1Kernel(self.function, True, self.grid, rounding)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Beta1Kernel:
         function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied

@@ -5,6 +5,7 @@ Source: nki.language.affine_range, sequential_range, static_range, loop_reduce.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,9 +24,13 @@ from nkilite.trace import active
 
 
 class Loop:
-    """One run of a loop."""
+    """One run of a loop; `number` says which of two runs began first."""
 
-    __slots__ = ()
+    __slots__ = ("number",)
+    _numbers = itertools.count()
+
+    def __init__(self) -> None:
+        self.number = next(Loop._numbers)
 
 
 class Range:
@@ -88,7 +93,9 @@ def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None,
             )
     builder = active.builder("nl.loop_reduce")
     frame = sys._getframe(1)
-    key = ("loop_reduce", id(frame.f_code), frame.f_lasti, *(i.loop for i in loop_indices))
+    # Inner loops begin again in each iteration of the outermost.
+    outermost = min((i.loop for i in loop_indices), key=lambda loop: loop.number)
+    key = ("loop_reduce", id(frame.f_code), frame.f_lasti, outermost)
     total = builder.constants.get(key)
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return tile(total) if total is not None else Absent(x.shape, x.dtype, functional.SBUF)

@@ -13,12 +13,13 @@ from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1 import functional
 from nkilite.beta1 import tile as tiles
-from nkilite.beta1.assign import fill_from_index, predicate
+from nkilite.beta1.assign import fill_from_index
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, dtype_or, fresh, on_chip, pointwise
 from nkilite.beta1.index import Index
 from nkilite.beta1.mask import Box, Mask, boxes
 from nkilite.beta1.operators import operator
+from nkilite.beta1.selection import predicate
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import DType, cast
 from nkilite.errors import IndexOutOfBounds, InvalidOperand, UnknownOperator
@@ -165,11 +166,9 @@ def load_transpose2d(src: Any, mask: Any = None, dtype: Any = None, **_: Any) ->
     if not isinstance(mask, Mask):
         absent = functional.is_false(mask)
         return Absent(flipped, kind, functional.SBUF) if absent else load_transpose2d(src, dtype=kind)
-    box = functional.exact_box(mask, shape, "nl.load_transpose2d")
-    if box is None:
-        return Absent(flipped, kind, functional.SBUF)
     made = tile(functional.cleared(flipped, kind))
-    nisa.dma_copy(cut(made, (box[1], box[0])), _flipped(cut(src, box)))
+    for box in boxes(mask.positions(shape)):
+        nisa.dma_copy(cut(made, (box[1], box[0])), _flipped(cut(src, box)))
     return made
 
 

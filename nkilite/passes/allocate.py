@@ -11,19 +11,30 @@ from nkilite.ir.types import Buffer, MemoryRegion, ViewType, extent
 from nkilite.machine.engine import Engine
 from nkilite.machine.memory import Overflow, Request, Reservation, plan
 from nkilite.machine.target import Target
+from nkilite.notices import Notice, give
 from nkilite.passes.liveness import lifetimes
 
 _LISTED = 12  # live tiles named in an overflow message
 
 
+class TilesSpilled(UserWarning):
+    """Tiles do not fit; the vendor's compiler, which places those of the program, would reorder or spill them."""
+
+
 class Allocate:
     """Plan SBUF and PSUM; explicit `address=` is honoured, including aliasing, and checked against the memory.
+
+    Tiles that the vendor's compiler places (`Program.managed`) and that do not fit have no address, with a warning:
+    that compiler reorders loops and spills, which changes no result. With `strict` they are an error, too.
 
     Raises:
         InvalidAddress: an explicit address is outside its memory or misaligned.
         MemoryOverflow: the tiles live at one moment do not fit; lists them.
         PsumBankCrossed: a Tensor Engine result lies in two PSUM banks.
     """
+
+    def __init__(self, strict: bool = False) -> None:
+        self._strict = strict
 
     def run(self, program: Program) -> Program:
         target = program.target
@@ -49,7 +60,11 @@ class Allocate:
                 reserved=reserved,
             )
             if isinstance(result, Overflow):
-                raise _overflow(result, [program.buffers[id] for id in automatic], fixed, region, target)
+                overflow = _overflow(result, [program.buffers[id] for id in automatic], fixed, region, target)
+                if self._strict or not program.managed or max(r.size for r in requests) > result.capacity:
+                    raise overflow
+                _warn(overflow)
+                continue
             for id, offset in zip(automatic, result.offsets, strict=True):
                 program.addresses[id] = (0, offset)
             for tile in fixed:
@@ -57,6 +72,12 @@ class Allocate:
                 program.addresses[tile.id] = tile.address
         _check_banks(program, columns)
         return program
+
+
+def _warn(overflow: MemoryOverflow) -> None:
+    lacks = "{memory} of {target} lacks {missing} bytes per partition for {what}".format(**overflow.fields)
+    message = f"{lacks}: the vendor's compiler, which places the tiles of this kernel, would reorder loops or spill"
+    give(Notice(message, TilesSpilled, overflow.location.file, overflow.location.line, once=True))
 
 
 _SBUF_ALIGN = 32  # a tile start that suits every engine; the hardware minimum is a byte

@@ -21,7 +21,7 @@ def allocate(program: Program) -> MemoryOverflow | None:
         MemoryOverflow: a single tile is larger than its memory.
     """
     try:
-        Allocate().run(program)
+        Allocate(strict=True).run(program)
     except MemoryOverflow as overflow:
         for region in (MemoryRegion.sbuf, MemoryRegion.psum):
             _ring(program, region, overflow)
@@ -33,7 +33,7 @@ def fits(program: Program) -> bool:
     """Place the program's tiles if they fit; returns whether they do."""
     before = dict(program.addresses)
     try:
-        Allocate().run(program)
+        Allocate(strict=True).run(program)
     except MemoryOverflow:
         program.addresses = before
         return False

@@ -281,6 +281,10 @@ class Kernel(Generic[P]):
         if key is not None and not specialization.merged and not specialization.reach.unproven:
             self._calls.add(key, args, kwargs, specialization)
 
+    def as_simulated(self, rounding: Rounding) -> Kernel[P]:
+        """The kernel executed by NumPy reference semantics; see `nki.simulate`."""
+        return Kernel(self.function, self.lnc, True, rounding)
+
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[..., Any] | None = None
     ) -> None:
@@ -499,6 +503,4 @@ def simulate(kernel: Callable[..., Any], **options: Any) -> Kernel:
     given = kernel.rounding if isinstance(kernel, Kernel) else FROM_ENVIRONMENT
     rounding = take_rounding(options, "nki.simulate", given)
     require_none("nki.simulate", options, OPTIONS)
-    if isinstance(kernel, Kernel):
-        return Kernel(kernel.function, kernel.lnc, True, rounding)
-    return Kernel(kernel, simulated=True, rounding=rounding)
+    return kernel.as_simulated(rounding) if isinstance(kernel, Kernel) else Kernel(kernel, None, True, rounding)

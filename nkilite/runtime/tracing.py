@@ -91,6 +91,8 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
     cores = cores_of(kernel, target)
     turns, shared = Turns(len(cores), kernel.location), SharedMemory()
     builders = [EagerBuilder(kernel.__name__, target, core, turns, shared) for core in cores]
+    for builder in builders:
+        builder.program.managed = kernel.managed
     returned = turns.run([partial(enter, builder, kernel, arguments, eager=True) for builder in builders])
     programs = [builder.program for builder in builders]
     for program, value in zip(programs, returned, strict=True):

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from beta1_testing import check, random
 
+import nkilite
 from nkilite import beta1 as nki
 from nkilite.beta1 import compiler as ncc
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
 from nkilite.beta1 import typing as nt
-from nkilite.errors import InvalidOperand, InvalidReturn, NoBenchmark, TensorAsNumber
+from nkilite.errors import InvalidOperand, InvalidReturn, MemoryOverflow, NoBenchmark, TensorAsNumber
+from nkilite.passes.allocate import TilesSpilled
 
 
 def test_matmul_accumulates_in_psum():
@@ -199,3 +201,47 @@ def test_a_tile_is_no_number():
     with pytest.raises(TensorAsNumber) as caught:
         kernel(random(4, 8))
     assert caught.value.location.source.endswith("# here")
+
+
+def test_loop_reduce_over_nested_loops():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((2, 4, 3), dtype=x.dtype, buffer=nl.shared_hbm)
+        for b in nl.affine_range(2):
+            total = nl.ndarray((4, 3), dtype=x.dtype, buffer=nl.sbuf)
+            for i in nl.affine_range(3):
+                for j in nl.affine_range(2):
+                    total[...] = nl.loop_reduce(nl.load(x[b, i, j]), op=np.add, loop_indices=[i, j])
+            nl.store(out[b], total)
+        return out
+
+    x = random(2, 3, 2, 4, 3)
+    check(kernel, x.sum((1, 2)), x)
+
+
+def test_tiles_that_do_not_fit_are_spilled_by_the_vendors_compiler():
+    def kernel(x):
+        out = nl.ndarray((128, 10, 512), dtype=x.dtype, buffer=nl.shared_hbm)
+        tiles = nl.ndarray((10, nl.par_dim(128), 512), dtype=np.float32, buffer=nl.psum)
+        for i in nl.affine_range(10):
+            tiles[i] = nl.load(x[:, i])
+        for i in nl.affine_range(10):
+            nl.store(out[:, i], nl.copy(tiles[i]))
+        return out
+
+    x = random(128, 10, 512)
+    with pytest.warns(TilesSpilled, match="PSUM of trn2 lacks 2048 bytes"):
+        check(nki.jit(kernel), x, x)
+    with pytest.raises(MemoryOverflow):
+        nki.jit(ncc.skip_middle_end_transformations(kernel)).compile(x)
+
+
+def test_simulate_of_the_new_dialect_runs_kernels_of_beta_1():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nl.store(out, nl.load(x) + 1.0)
+        return out
+
+    x = random(4, 3)
+    np.testing.assert_array_equal(nkilite.simulate(kernel)(x), x + 1)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from conformance.case import Mode, Status
+from conformance.case import FILE_MODES, Case, Command, Launch, Mode, Status
 from conformance.discover import discover
+from conformance.execute import Executor
 from conformance.runner import run
+from conformance.sources import FileSource
 
 RIGHT = '''
 import nki
@@ -110,3 +112,34 @@ def _wait_for(temporary: Path) -> str:
                 return text
         time.sleep(0.1)
     raise AssertionError("the child never started")
+
+
+def _command(folder: Path, text: str, *words: str, failure: str = "") -> Case:
+    path = folder / "test_program.py"
+    path.write_text(text, encoding="utf-8")
+    words = words or ("nkilite", "run", str(path))
+    return Case("suite", "program", FileSource(path), modes=FILE_MODES, command=Command(words, folder, failure=failure))
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "failure", "status", "message"),
+    [
+        ("import os; print(os.environ['NKI_SIMULATOR'])", (), "0", Status.FAIL, "says '0'"),
+        ("import no_such_module", (), "", Status.SKIP, "needs no_such_module"),
+        ("raise ValueError('no')", (), "", Status.FAIL, "ValueError: no"),
+        ("import neuronxcc.nki._private_kernels as k; k.mlp()", (), "", Status.SKIP, "part of the vendor's compiler"),
+        ("def test_it(): pass", ("pytest", "-q", "test_program.py"), "", Status.PASS, ""),
+        ("def test_it(): assert 1 == 2", ("pytest", "-q", "test_program.py"), "", Status.FAIL, "assert 1 == 2"),
+    ],
+)
+def test_programs_of_a_checkout(tmp_path, text, words, failure, status, message) -> None:
+    result = Executor(60.0).run(_command(tmp_path, text, *words, failure=failure), Mode.FILE)
+    assert (result.status, message in result.message) == (status, True)
+
+
+def test_functions_of_the_host_launch_kernels_simulated(tmp_path) -> None:
+    path = tmp_path / "host.py"
+    path.write_text("import os\n\ndef check():\n    assert os.environ['NKI_SIMULATOR'] == '1'\n", encoding="utf-8")
+    case = Case("suite", "check", FileSource(path), Launch("check", host=True, checks_itself=True))
+    assert Executor(60.0).run(case, Mode.SIMULATE_TRN2).status is Status.PASS
+    assert Executor(60.0).run(case, Mode.COMPILED_TRN2).status is Status.ERROR

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
+from nkilite import language
 from nkilite.beta1 import functional
 from nkilite.beta1.arithmetic import reduced
 from nkilite.beta1.functional import (
@@ -27,8 +28,10 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
+from nkilite.beta1.selection import filled, limited
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import DType, uint32
+from nkilite.errors import UnsupportedError
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.language import broadcasting
 from nkilite.trace.tensor import NkiTensor
@@ -48,7 +51,7 @@ def tensor_reduce(
     def emit(dst: NkiTensor, x: NkiTensor, axes: tuple[int, ...]) -> None:
         nisa.tensor_reduce(dst, chosen, x, axes, negate)
 
-    return reduced(emit, data, axis, dtype_or(dtype, data.dtype, name), mask, keepdims, name)
+    return reduced(emit, chosen, data, axis, dtype_or(dtype, data.dtype, name), mask, keepdims, name)
 
 
 def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
@@ -59,10 +62,15 @@ def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = N
     kind = dtype_or(dtype, data.dtype, name)
     if skipped(mask):
         return Absent(shape, kind, SBUF)
-    box = functional.exact_box(mask, data.shape, name) if isinstance(mask, Mask) else None
+    chosen = operator(op)
+    view = data.nki
+    if isinstance(mask, Mask):
+        box, exact = functional.box_of(mask, data.shape)
+        if box is None:
+            return Absent(shape, kind, SBUF)
+        view = cut(data if exact else filled(data, mask, chosen, name), (box[0], *map(range, data.shape[1:])))
     result = allocated(shape, kind)
-    view = in_sbuf(data.nki if box is None else cut(data, (box[0], *map(range, data.shape[1:]))))
-    nisa.tensor_partition_reduce(result, operator(op), view)
+    nisa.tensor_partition_reduce(result, chosen, in_sbuf(view))
     return fresh(result)
 
 
@@ -90,20 +98,32 @@ def tensor_tensor_scan(
     if not isinstance(mask, Mask):
         shape = broadcasting.common_shape(shape, data1.shape, name)
         return pointwise(emit, shape, kind, None, (data0, data1))
-    box = functional.exact_box(mask, shape, name)
+    box, exact = functional.box_of(mask, shape)
     if box is None:
         return Absent(shape, kind, SBUF)
+    if not exact:
+        _require_prefixes(mask, shape, name)
     made = tile(cleared(shape, kind))
-    emit(cut(made, box), cut(data0, box), cut(data1, box))
+    emit(cut(made, box), *(cut(t, box) for t in (data0, data1)))
     made.mask = mask
     return made
 
 
+def _require_prefixes(mask: Mask, shape: tuple[int, ...], function: str) -> None:
+    """Raise UnsupportedError unless a mask selects the first elements of each partition: later ones change nothing."""
+    rows = mask.positions(shape).reshape(shape[0], -1)
+    if np.any(rows[:, 1:] & ~rows[:, :-1]):
+        raise UnsupportedError(feature=f"{function} under a mask that skips elements before others of a partition")
+
+
 def _per_row(
     emit: Callable[[NkiTensor, NkiTensor], Any], data: Tile, columns: tuple[int, ...], dtype: DType, mask: Any,
-    function: str,
+    function: str, neutral: Any = None,
 ) -> Tile:
-    """A result with some numbers for each partition of `data`, limited by a mask on `data`."""
+    """A result with some numbers for each partition of `data`, limited by a mask on `data`.
+
+    Under a mask of no rectangle, results are those among elements that `neutral` passes over.
+    """
     shape = (data.shape[0], *columns)
     if skipped(mask):
         return Absent(shape, dtype, SBUF)
@@ -111,12 +131,13 @@ def _per_row(
         result = allocated(shape, dtype)
         emit(result, data.nki)
         return fresh(result)
-    box = functional.exact_box(mask, data.shape, function)
-    if box is None:
+    found = limited(data, mask, neutral, function)
+    if found is None:
         return Absent(shape, dtype, SBUF)
+    view, box = found
     whole = len(box[0]) == shape[0]
     result = allocated(shape, dtype) if whole else cleared(shape, dtype)
-    emit(cut(tile(result), (box[0], *map(range, columns))), cut(data, box))
+    emit(cut(tile(result), (box[0], *map(range, columns))), view)
     return fresh(result) if whole else tile(result)
 
 
@@ -135,7 +156,7 @@ def bn_aggr(data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
 def max8(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
     """The eight largest elements of each partition, in descending order."""
     src = on_chip(src, "src", "nisa.max8")
-    return _per_row(nisa.max8, src, (8,), dtype_or(dtype, src.dtype, "nisa.max8"), mask, "nisa.max8")
+    return _per_row(nisa.max8, src, (8,), dtype_or(dtype, src.dtype, "nisa.max8"), mask, "nisa.max8", language.max)
 
 
 def nc_find_index8(data: Any, vals: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:

@@ -10,7 +10,6 @@ import numpy as np
 from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1 import functional
-from nkilite.beta1.assign import predicate as predicate_of
 from nkilite.beta1.creation import new_tensor
 from nkilite.beta1.functional import (
     SBUF,
@@ -30,6 +29,7 @@ from nkilite.beta1.isa.elementwise import tensor_copy
 from nkilite.beta1.isa.scalar import summed
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
+from nkilite.beta1.selection import predicate as predicate_of
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import as_dtype
 from nkilite.errors import InvalidOperand

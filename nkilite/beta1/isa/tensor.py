@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
+from nkilite import language
 from nkilite.beta1 import functional
 from nkilite.beta1.functional import (
     PSUM,
@@ -22,6 +23,7 @@ from nkilite.beta1.functional import (
     skipped,
 )
 from nkilite.beta1.mask import Mask
+from nkilite.beta1.selection import limited, selected
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import float32
 from nkilite.isa.constants import dge_mode as dge_mode
@@ -78,18 +80,20 @@ def product(
             masks[side] = mask if masks[side] is None else masks[side] & mask
     if masks == [None, None]:
         result = allocated(shape, float32, PSUM)
-        emit(result, stationary.nki, moving.nki)
+        emit(result, in_sbuf(stationary.nki), in_sbuf(moving.nki))
         return fresh(result)
-    spans = []
-    for limit, operand in zip(masks, (stationary, moving), strict=True):
-        span = tuple(map(range, operand.shape))
+    spans, operands = [], [stationary, moving]
+    for side, limit in enumerate(masks):
+        span = tuple(map(range, operands[side].shape))
         if limit is not None:
-            found = functional.exact_box(limit, operand.shape, "nisa.nc_matmul")
+            found, exact = functional.box_of(limit, operands[side].shape)
             if found is None:
                 return Absent(shape, float32, PSUM)
+            if not exact:
+                operands[side] = tile(selected(operands[side], limit, 0))
             span = found
         spans.append(span)
-    left, right = spans
+    (left, right), (stationary, moving) = spans, operands
     contracted = range(max(left[0].start, right[0].start), min(left[0].stop, right[0].stop))
     if not contracted:
         return Absent(shape, float32, PSUM)
@@ -134,10 +138,10 @@ def nc_transpose(
     if skipped(mask):
         return Absent(flipped, kind, region)
     chosen_engine = vector_engine if on_vector else tensor_engine
-    box = functional.exact_box(mask, shape, name) if isinstance(mask, Mask) else None
-    if isinstance(mask, Mask) and box is None:
+    found = limited(data, mask, language.add, name) if isinstance(mask, Mask) else (data.nki, None)
+    if found is None:
         return Absent(flipped, kind, region)
-    source = data.nki if box is None else cut(data, box)
+    source, box = found
     if not on_vector:
         source = in_sbuf(source)
     whole = box is None or all(len(b) == n for b, n in zip(box, shape, strict=True))

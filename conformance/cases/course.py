@@ -1,0 +1,74 @@
+"""Homework of a course in parallel computing: vector additions and transposes, and a fused convolution and pooling."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..case import TRN2_MODES, Case, Launch, Tolerance
+from . import references as ref
+from .files import Variant, file_cases
+
+SUITE = "asst4-trainium"
+_CONVOLUTION = "fused_conv2d_maxpool"
+# The kernels add up in float32 and in an order of their own, over up to 2304 products of numbers in [0, 1).
+_TOLERANCE = Tolerance(rtol=1e-5, atol=1e-2)
+
+
+def find(folder: Path) -> Path | None:
+    """The checkout's root."""
+    path = folder / "part2" / "conv2d.py"
+    return folder if path.is_file() and _CONVOLUTION in path.read_text(encoding="utf-8") else None
+
+
+def cases(root: Path) -> list[Case]:
+    """All cases of the checkout."""
+    return [case for path in sorted(root.rglob("*.py")) for case in _cases(path)]
+
+
+def _cases(path: Path) -> Iterator[Case]:
+    variants = [variant for name in _functions(path) for variant in _variants(name)]
+    yield from file_cases(SUITE, path, variants, TRN2_MODES)
+
+
+def _functions(path: Path) -> list[str]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
+    except SyntaxError:
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def _variants(name: str) -> Iterator[Variant]:
+    if name == _CONVOLUTION:
+        for channels, outputs, pool in ((128, 128, 1), (256, 256, 1), (128, 256, 2)):
+            yield Variant(_convolution(channels, outputs, pool), f"{channels} to {outputs}, pool {pool}")
+    elif name.startswith("matrix_transpose"):
+        launch = Launch(name, lambda: (ref.uniform("m", 1024, 1024),), np.transpose)
+        yield Variant(launch)
+    elif name.startswith("vector_add_") and not name.endswith("_bad"):
+        size = 128 if name.endswith("naive") else 256000
+        yield Variant(Launch(name, ref.arrays(a=(size,), b=(size,)), ref.add))
+
+
+def _convolution(channels: int, outputs: int, pool: int) -> Launch:
+    def arguments() -> tuple[np.ndarray, ...]:
+        image = ref.uniform("X", 2, channels, 32, 16, low=0)
+        return image, ref.uniform("W", outputs, channels, 3, 3, low=0), ref.uniform("bias", outputs, low=0), pool
+
+    return Launch(_CONVOLUTION, arguments, _convolve, _TOLERANCE)
+
+
+def _convolve(image: np.ndarray, weights: np.ndarray, bias: np.ndarray, pool: int) -> np.ndarray:
+    """Convolution without padding, plus a bias per channel, then the largest of each square of ``pool``."""
+    height, width = image.shape[2] - weights.shape[2] + 1, image.shape[3] - weights.shape[3] + 1
+    out = np.zeros((image.shape[0], weights.shape[0], height, width)) + ref.wide(bias)[None, :, None, None]
+    for i, j in np.ndindex(weights.shape[2:]):
+        taps = np.tensordot(ref.wide(weights[:, :, i, j]), ref.wide(image[:, :, i : i + height, j : j + width]), (1, 1))
+        out += taps.swapaxes(0, 1)
+    if pool == 1:
+        return out
+    return out.reshape(*out.shape[:2], height // pool, pool, width // pool, pool).max(axis=(3, 5))
