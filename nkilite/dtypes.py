@@ -3,17 +3,22 @@
 A `DType` is a string (``nl.float32 == "float32"``) that NumPy accepts wherever it takes a dtype. Rounding follows the
 hardware: engines compute in float32 and round on write, to nearest even; floats become integers by rounding to
 nearest even and saturating, NaN becomes 0; bfloat16 and float8 follow ml_dtypes.
+
+A float8 dtype can have another exponent bias (`biased`). NumPy has no type for it: arrays hold bytes, and who computes
+with the elements takes the float32 that `elements` makes of them.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 __all__ = [
-    "ALL", "ELEMENTS", "FORMS", "DType", "Elements", "Form", "as_dtype", "cast", "from_numpy", "numpy_known", "unpack",
+    "ALL", "BIASABLE", "BIASES", "ELEMENTS", "FORMS", "DType", "Elements", "Form", "as_dtype", "biased", "cast",
+    "elements", "from_numpy", "numpy_known", "stored", "unpack",
 ]
 
 
@@ -34,17 +39,20 @@ class DType(str, metaclass=_Namespace):
         itemsize: bytes per element.
         kind: "f" float, "i" signed, "u" unsigned, "b" bool, "x" packed ×4 (no arithmetic).
         numpy: the NumPy dtype elements are stored as.
+        base: the same format with its usual exponent bias.
     """
 
     itemsize: int
     kind: str
     numpy: np.dtype
+    base: DType
 
     def __new__(cls, name: str, kind: str, numpy: Any) -> DType:
         self = super().__new__(cls, name)
         self.kind = kind
         self.numpy = np.dtype(numpy)
         self.itemsize = self.numpy.itemsize
+        self.base = self
         return self
 
     @property
@@ -55,12 +63,25 @@ class DType(str, metaclass=_Namespace):
     def is_integer(self) -> bool:
         return self.kind in "iub"
 
+    @property
+    def is_biased(self) -> bool:
+        """Whether the exponent bias is another than the usual one, so that NumPy has no such type."""
+        return self.base is not self
+
+    def to_bits(self, values: Any) -> np.ndarray:
+        """Numbers, rounded to nearest even, as an array of `numpy`: of bytes where the bias is adjusted."""
+        return stored(cast(np.asarray(values, np.float32), self), self)
+
+    def from_bits(self, array: np.ndarray) -> np.ndarray:
+        """The float32 values of elements that are stored in an array."""
+        return elements(np.asarray(array).view(self.numpy), self).astype(np.float32)
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, str):
             return str.__eq__(self, other)
         if isinstance(other, (type, np.dtype)) or hasattr(other, "dtype"):
             try:
-                return self.numpy == np.dtype(other) and self is not tfloat32
+                return self.numpy == np.dtype(other) and self is not tfloat32 and not self.is_biased
             except (TypeError, ValueError):
                 return False
         return False
@@ -91,6 +112,7 @@ tfloat32 = DType("tfloat32", "f", np.float32)
 float8_e4m3 = DType("float8_e4m3", "f", ml_dtypes.float8_e4m3)
 float8_e4m3fn = DType("float8_e4m3fn", "f", ml_dtypes.float8_e4m3fn)
 float8_e5m2 = DType("float8_e5m2", "f", ml_dtypes.float8_e5m2)
+float8_e3m4 = DType("float8_e3m4", "f", ml_dtypes.float8_e3m4)
 float8_e8m0fnu = DType("float8_e8m0fnu", "f", ml_dtypes.float8_e8m0fnu)
 float8_e4m3fn_x4 = DType("float8_e4m3fn_x4", "x", np.uint32)
 float8_e5m2_x4 = DType("float8_e5m2_x4", "x", np.uint32)
@@ -111,7 +133,7 @@ def as_dtype(value: Any) -> DType:
         return value
     if isinstance(value, str):
         name = value.rsplit(".", 1)[-1]
-        found = ALL.get(name) or _ALIASES.get(name)
+        found = ALL.get(name) or _ALIASES.get(name) or _named_biased(name)
         if found is None:
             raise KeyError(value)
         return found
@@ -164,18 +186,16 @@ class Form(NamedTuple):
     Attributes:
         exponent: exponent bits.
         mantissa: stored mantissa bits.
+        bias: what the exponent of a number is stored with in addition.
         limit: magnitude bits of infinity, or of NaN in a format without it; larger ones are NaN.
         nan: magnitude bits of the NaN that rounding makes.
     """
 
     exponent: int
     mantissa: int
+    bias: int
     limit: int
     nan: int
-
-    @property
-    def bias(self) -> int:
-        return (1 << (self.exponent - 1)) - 1
 
     @property
     def bits(self) -> int:
@@ -188,11 +208,75 @@ class Form(NamedTuple):
 
 
 FORMS: dict[DType, Form] = {
-    float16: Form(5, 10, limit=0x7C00, nan=0x7E00),
-    float8_e5m2: Form(5, 2, limit=0x7C, nan=0x7E),
-    float8_e4m3: Form(4, 3, limit=0x78, nan=0x7C),
-    float8_e4m3fn: Form(4, 3, limit=0x7F, nan=0x7F),
+    float16: Form(5, 10, 15, limit=0x7C00, nan=0x7E00),
+    float8_e5m2: Form(5, 2, 15, limit=0x7C, nan=0x7E),
+    float8_e4m3: Form(4, 3, 7, limit=0x78, nan=0x7C),
+    float8_e4m3fn: Form(4, 3, 7, limit=0x7F, nan=0x7F),
+    float8_e3m4: Form(3, 4, 3, limit=0x70, nan=0x78),
 }
+
+# --- exponent biases ------------------------------------------------------------------------------------------------
+
+#: The formats whose bias can be adjusted, those of cFP8, and the biases that it can have: with all of them every
+#: number is a normal float32, and a bfloat16.
+BIASABLE = (float8_e5m2, float8_e4m3, float8_e3m4)
+BIASES = range(64)
+_BIASED_NAME = re.compile(r"(float8_\w+)_bias(\d+)")
+_biased: dict[str, DType] = {}
+
+
+def biased(base: DType, bias: int) -> DType:
+    """A dtype of BIASABLE with an exponent bias of BIASES: its numbers are those of `base` times a power of two."""
+    form = FORMS[base]
+    if bias == form.bias:
+        return base
+    name = f"{base}_bias{bias}"
+    found = _biased.get(name)
+    if found is None:
+        found = DType(name, "f", np.uint8)
+        found.base = base
+        FORMS[found] = form._replace(bias=bias)
+        found = _biased.setdefault(name, found)
+    return found
+
+
+def _named_biased(name: str) -> DType | None:
+    found = _BIASED_NAME.fullmatch(name)
+    base = None if found is None else ALL.get(found[1])
+    if found is None or base not in BIASABLE or int(found[2]) not in BIASES:
+        return None
+    return biased(base, int(found[2]))
+
+
+def _step(dtype: DType) -> np.float32:
+    """What a number of the base is multiplied with."""
+    return np.float32(2.0 ** (FORMS[dtype.base].bias - FORMS[dtype].bias))
+
+
+def elements(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """Elements as NumPy computes with them: those of a dtype with an adjusted bias in float32, payloads of NaN too."""
+    if not dtype.is_biased:
+        return array
+    base, form = array.view(dtype.base.numpy), FORMS[dtype]
+    with np.errstate(invalid="ignore"):
+        single = base.astype(np.float32) * _step(dtype)
+    bits = array.view(np.uint8).astype(np.uint32)
+    nan = (bits & 0x80) << 24 | 0x7F800000 | (bits & (1 << form.mantissa) - 1) << (23 - form.mantissa)
+    return np.where(np.isnan(single), nan.astype(np.uint32).view(np.float32), single)
+
+
+def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """The reverse of `elements`."""
+    if not dtype.is_biased:
+        return values
+    form = FORMS[dtype]
+    with np.errstate(over="ignore", invalid="ignore"):
+        codes = (values / _step(dtype)).astype(dtype.base.numpy).view(np.uint8)
+    bits = values.view(np.uint32)
+    payload = bits >> (23 - form.mantissa) & (1 << form.mantissa) - 1
+    nan = bits >> 24 & 0x80 | np.where(payload == 0, form.nan, form.limit | payload)
+    return np.where(np.isnan(values), nan.astype(np.uint8), codes)
+
 
 _TF32_DROPPED_BITS = 13
 
@@ -219,8 +303,8 @@ class Elements(NamedTuple):
 def cast(values: np.ndarray | Elements, dtype: DType) -> np.ndarray:
     """Convert an array as an engine does when it writes a tile of `dtype`.
 
-    Same dtype: bit-exact. Otherwise through float32, also between integers; float to integer rounds to nearest even
-    and saturates, and NaN becomes 0; any nonzero value becomes True.
+    What `elements` gives for the dtype. Same dtype: bit-exact. Otherwise through float32, also between integers; float
+    to integer rounds to nearest even and saturates, and NaN becomes 0; any nonzero value becomes True.
     """
     if isinstance(values, Elements):
         if values.dtype == dtype:
@@ -229,6 +313,10 @@ def cast(values: np.ndarray | Elements, dtype: DType) -> np.ndarray:
     source = values.dtype
     if dtype is tfloat32:
         return _round_tfloat32(np.asarray(values, np.float32))
+    if dtype.is_biased:
+        single = np.asarray(values).astype(np.float32)
+        quiet = np.where(np.isnan(single), np.copysign(np.float32(np.nan), single), single)
+        return elements(stored(quiet, dtype), dtype)
     if source == dtype.numpy:
         return values
     if dtype is bool_:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.dtypes import FORMS, DType, Form, bfloat16, cast, tfloat32
+from nkilite.dtypes import FORMS, DType, Form, bfloat16, cast, elements, tfloat32
 
 __all__ = [
     "DROPPED", "FIRST", "SECOND", "SHIFTS", "STATE_COLUMNS", "STOCHASTIC", "Sites", "columns", "key_bits",
@@ -117,7 +117,7 @@ def key_bits(low: np.ndarray, high: np.ndarray, column: np.ndarray, site: int) -
 
 #: Mantissa bits of a float32 that a dtype with its exponents has no room for.
 DROPPED: dict[DType, int] = {bfloat16: 16, tfloat32: 13}
-#: Dtypes that numbers are rounded to stochastically.
+#: Dtypes that numbers are rounded to stochastically, with any exponent bias.
 STOCHASTIC: frozenset[DType] = frozenset({*DROPPED, *FORMS})
 
 
@@ -130,7 +130,8 @@ def round_to(values: np.ndarray, dtype: DType, bits: np.ndarray) -> np.ndarray:
     values = np.ascontiguousarray(values, np.float32)
     pattern = values.view(np.uint32)
     if dtype in FORMS:
-        rounded = _round_form(pattern, FORMS[dtype], bits).astype(f"u{dtype.itemsize}").view(dtype.numpy)
+        codes = _round_form(pattern, FORMS[dtype], bits).astype(f"u{dtype.itemsize}").view(dtype.numpy)
+        rounded = elements(codes, dtype)
     else:
         dropped = np.uint32(DROPPED[dtype])
         kept = pattern + (bits >> np.uint32(32) - dropped) >> dropped

@@ -328,7 +328,7 @@ def _parted(
     if narrow.kind == "x":
         return None
     one, other = (np.asarray(seen.value).astype(np.float64) for seen in (left, right))
-    relative, per_rms = tolerance(narrow, reduction=reduction)
+    relative, per_rms = tolerance(narrow.base, reduction=reduction)
     rtol = relative if given[0] is None else given[0]
     atol = per_rms * _rms(one) if given[1] is None else given[1]
     same = (one == other) | (np.isnan(one) & np.isnan(other))

@@ -55,7 +55,8 @@ _SHORT = {
     "bf16": "bfloat16", "tf32": "tfloat32", "i8": "int8", "i16": "int16", "i32": "int32", "int": "int32",
     "u8": "uint8", "u16": "uint16", "u32": "uint32", "fp8_e4m3": "float8_e4m3", "fp8_e4m3fn": "float8_e4m3fn",
     "fp8_e5m2": "float8_e5m2", "f8e4m3": "float8_e4m3", "f8e4m3fn": "float8_e4m3fn", "f8e5m2": "float8_e5m2",
-    "e4m3": "float8_e4m3", "e5m2": "float8_e5m2",
+    "e4m3": "float8_e4m3", "e5m2": "float8_e5m2", "fp8_e3m4": "float8_e3m4", "f8e3m4": "float8_e3m4",
+    "e3m4": "float8_e3m4",
 }
 
 

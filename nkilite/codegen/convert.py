@@ -16,7 +16,7 @@ _INTEGERS = {1: "i8", 2: "i16", 4: "i32"}
 _ELEMENTS = {
     dtypes.float8_e4m3fn_x4: FORMS[dtypes.float8_e4m3fn],
     dtypes.float8_e5m2_x4: FORMS[dtypes.float8_e5m2],
-    dtypes.float4_e2m1fn_x4: Form(2, 1, limit=0x8, nan=0x8),  # neither infinity nor NaN: all magnitudes are below
+    dtypes.float4_e2m1fn_x4: Form(2, 1, 1, limit=0x8, nan=0x8),  # neither infinity nor NaN: all magnitudes are below
 }
 
 
@@ -104,10 +104,10 @@ def _widen_small(e: Emitter, form: Form, bits: Value) -> Value:
 
     Moved into place and rebiased, a normal number is right as it stands. For a subnormal the exponent field
     is set to one, and the implied bit this adds is subtracted again by the float unit, which normalizes. A number
-    with float16's exponent is the upper part of one, which the CPU may know how to widen.
+    with float16's exponents is the upper part of one, which the CPU may know how to widen.
     """
     lanes = bits.lanes
-    if e.host.f16c and form.exponent == 5:
+    if e.host.f16c and (form.exponent, form.bias) == (5, 15):
         half = e.convert("trunc", e.shl(bits, e.i32(16 - form.bits, lanes)), "i16")
         return e.convert("fpext", e.bitcast(half, "half"), "float")
     shift = 23 - form.mantissa

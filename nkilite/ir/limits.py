@@ -15,6 +15,7 @@ from nkilite.errors import (
     OverlappingDestination,
     PartitionsNotAdjacent,
     PartitionStartMisplaced,
+    UnsupportedError,
     UnsupportedOnTarget,
 )
 from nkilite.ir.definition import Definition
@@ -34,6 +35,25 @@ def require_instruction(definition: Definition, target: Target) -> None:
     if definition.name in target.missing_instructions:
         needs = first_with(lambda t: definition.name not in t.missing_instructions)
         raise UnsupportedOnTarget(feature=f"nisa.{definition.name}", needs=needs, target=target.name)
+
+
+def require_biases(call: Signature) -> None:
+    """Check the operands whose exponent bias is adjusted.
+
+    Raises:
+        UnsupportedOnTarget: the chip cannot.
+        UnsupportedError: other cores are sent one, or told about it.
+    """
+    for operand in call.operands:
+        if not operand.type.dtype.is_biased:
+            continue
+        if call.definition.meets is not None:
+            raise UnsupportedError(feature=f"nisa.{call.name} of {operand.type.dtype}, of an adjusted exponent bias")
+        if not call.target.adjustable_exponent_bias:
+            raise UnsupportedOnTarget(
+                feature=f"the exponent bias of {operand.name}, {operand.type.dtype}, in nisa.{call.name}",
+                needs=first_with(lambda t: t.adjustable_exponent_bias), target=call.target.name,
+            )
 
 
 def require_destinations(call: Signature) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.dtypes import ALL
+from nkilite.dtypes import as_dtype
 from nkilite.errors import IrError
 from nkilite.ir import attributes
 from nkilite.ir.definition import REGISTRY, Role
@@ -92,7 +92,7 @@ class _Parser:
         name = ast.literal_eval(match["name"]) if match["name"] else reference if reference.isidentifier() else ""
         data = None
         shape = tuple(ast.literal_eval(match["shape"]))
-        dtype = ALL[match["dtype"]]
+        dtype = as_dtype(match["dtype"])
         if match["data"]:
             raw = np.frombuffer(base64.b64decode(match["data"]), np.uint8).copy()
             data = raw.view(dtype.numpy).reshape(shape)
@@ -146,7 +146,7 @@ class _Parser:
         buffer = self._buffers[match["ref"]]
         if match["pattern"] is None:
             return buffer.type, [buffer.id, 0]
-        dtype = ALL[match["dtype"]] if match["dtype"] else buffer.dtype
+        dtype = as_dtype(match["dtype"]) if match["dtype"] else buffer.dtype
         offset = int(match["offset"] or 0) * dtype.itemsize
         pattern = ast.literal_eval(match["pattern"])
         indirection: Indirection | None = None

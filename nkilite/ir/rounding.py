@@ -55,7 +55,7 @@ def rounded(signature: Signature) -> Rounded | None:
 
 
 def _narrow(operand: Operand) -> bool:
-    return operand.type.region in _TILES and operand.type.dtype in STOCHASTIC
+    return operand.type.region in _TILES and operand.type.dtype.base in STOCHASTIC
 
 
 def widened(kind: ViewType) -> ViewType:

@@ -126,9 +126,9 @@ def require_vector(call: Signature, operand: str, data: str = "data", dtypes: tu
 
 
 def require_dtype(call: Signature, operand: str, allowed: tuple[DType, ...] | frozenset[str]) -> None:
-    """Raise UnsupportedDtype unless a tensor argument has one of the dtypes."""
+    """Raise UnsupportedDtype unless a tensor argument has one of the dtypes, with any exponent bias."""
     kind = call.arguments[operand]
-    if isinstance(kind, ViewType) and kind.dtype not in allowed:
+    if isinstance(kind, ViewType) and kind.dtype.base not in allowed:
         raise UnsupportedDtype(
             instruction=instruction_name(call), operand=operand, found=kind.dtype, target=call.target.name,
             allowed=", ".join(sorted(map(str, allowed))),
@@ -258,6 +258,6 @@ def cost_operand(kind: ViewType) -> Operand:
     """What the cost formulas need to know of an operand."""
     free = [(n, s) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True) if n != 1]
     stride = free[-1][1] if free else 1
-    return Operand(str(kind.dtype), kind.dtype.itemsize, kind.region is PSUM, stride)
+    return Operand(str(kind.dtype.base), kind.dtype.itemsize, kind.region is PSUM, stride)
 
 

@@ -68,9 +68,9 @@ def nc_matmul(
         perf_mode: `matmul_perf_mode.double_row` (trn2 and later): float8 operands of shapes [K, 2, M] and
             [K, 2, N]; the sum runs over both K and 2.
 
-    Operands are float8_e4m3, float8_e5m2, float8_e4m3fn (trn3), bfloat16, float16, tfloat32 or float32. They
-    may differ, except that float32 and tfloat32 only go together, and float8_e4m3 does not go with
-    float8_e4m3fn.
+    Operands are float8_e4m3, float8_e5m2, float8_e3m4, float8_e4m3fn (trn3), bfloat16, float16, tfloat32
+    or float32. They may differ, except that float32 and tfloat32 only go together, and float8_e4m3
+    does not go with float8_e4m3fn.
 
     Raises:
         WrongMemory: an operand is not in SBUF, or dst not in PSUM.
@@ -160,7 +160,7 @@ def _check_matmul_dtypes(call: Signature) -> None:
     allowed = call.target.double_row_dtypes if _double_row(call) else call.target.matmul_dtypes
     rules.require_dtype(call, "stationary", allowed)
     rules.require_dtype(call, "moving", allowed)
-    stationary, moving = str(call.stationary.dtype), str(call.moving.dtype)
+    stationary, moving = str(call.stationary.dtype.base), str(call.moving.dtype.base)
     if (stationary in _SINGLE) != (moving in _SINGLE):
         raise DtypeMismatch(
             instruction="nisa.nc_matmul",

@@ -1,7 +1,7 @@
 """nki.language: tensors, memories, dtypes and functions of tiles, built on nki.isa.
 
-One module per job: `regions`, `tile_size` (the chip), `creation`, `constants` (new tensors), `grids`,
-`tiling` (tensors as tiles and blocks), `memory`,
+One module per job: `regions`, `tile_size` (the chip), `biases` (dtypes), `creation`, `constants` (new tensors),
+`grids`, `tiling` (tensors as tiles and blocks), `memory`,
 `shaping`, `selection` (moving data), `elementwise`, `activations`, `rounding`, `trigonometry`, `reductions`,
 `normalization`, `matrices` (computing), `operators` (names that are only an `op`), `loops`, `program`,
 `debugging`.
@@ -16,6 +16,7 @@ from nkilite.dtypes import (
     bfloat16,
     bool_,
     float4_e2m1fn_x4,
+    float8_e3m4,
     float8_e4m3,
     float8_e4m3fn,
     float8_e4m3fn_x4,
@@ -57,6 +58,7 @@ from nkilite.language.activations import (
     square,
     tanh,
 )
+from nkilite.language.biases import cfp8
 from nkilite.language.constants import shared_constant, shared_identity_matrix
 from nkilite.language.creation import full, ndarray, ones, zeros, zeros_like
 from nkilite.language.debugging import device_print
@@ -157,6 +159,7 @@ __all__ = [
     "broadcast_to",
     "bypass",
     "ceil",
+    "cfp8",
     "copy",
     "cos",
     "device_print",
@@ -172,6 +175,7 @@ __all__ = [
     "exp",
     "expand_dims",
     "float4_e2m1fn_x4",
+    "float8_e3m4",
     "float8_e4m3",
     "float8_e4m3fn",
     "float8_e4m3fn_x4",

@@ -44,6 +44,9 @@ class Target:
     cores_per_device: int
     max_logical_core_size: int
 
+    # --- element types --------------------------------------------------------------------------------------------
+    adjustable_exponent_bias: bool
+
     # --- Tensor Engine --------------------------------------------------------------------------------------------
     matmul_dtypes: frozenset[str]
     matmul_dst_dtypes: frozenset[str]

@@ -14,6 +14,8 @@ Sources, named in the files by these short tags (public Neuron documentation unl
   dma        nki/get-started/about/nki-dma-overview
   dge        nki/deep-dives/nki-dge
   perf       nki/deep-dives/nki_perf_guide
+  core-v3    about-neuron/arch/neuron-hardware/neuron-core-v3
+  data-types about-neuron/arch/neuron-features/data-types
 
 A figure that is published for one generation only and carried over to another says so. Times derived from
 these figures are modelled, never measured.

@@ -12,7 +12,7 @@ import numpy as np
 
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
-from nkilite.dtypes import as_dtype, cast
+from nkilite.dtypes import as_dtype, cast, elements
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.meeting import Arrival, Written, exchange
 from nkilite.ir.rank import current
@@ -216,7 +216,8 @@ class Executable:
             )
         if not stop.meets:
             (values,) = self._tensors(stop, word, workspace).values()
-            print(dict(stop.values)["prefix"], values)
+            ((_, held),) = stop.tensors
+            print(dict(stop.values)["prefix"], elements(values, as_dtype(held.dtype)))
         return stop, word
 
     def following(self, word: int) -> int:

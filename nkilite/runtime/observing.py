@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite import isa, knobs
-from nkilite.dtypes import DType, float32
+from nkilite.dtypes import DType, elements, float32
 from nkilite.errors import ArgumentError
 from nkilite.ir.definition import Role
 from nkilite.ir.meeting import ALONE
@@ -153,7 +153,10 @@ def _compiled(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> list[Obser
     check_written([builder.program], returned_views(returned), kernel.__name__)
     check_returned([kept for *_, kept in builder.seen], builder.program, kernel.__name__, kernel.location)
     arrays = _run(builder.program, arguments)
-    return [_observed(call, name, at, line, arrays[kept.storage.id]) for call, name, at, line, kept in builder.seen]
+    return [
+        _observed(call, name, at, line, elements(arrays[kept.storage.id], kept.dtype))
+        for call, name, at, line, kept in builder.seen
+    ]
 
 
 def _run(program: Program, arguments: Arguments) -> dict[int, np.ndarray]:

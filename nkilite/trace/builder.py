@@ -188,6 +188,7 @@ class Builder:
             arguments["registers"] = self.registers(registers).type
         call = Signature(-1, definition, arguments, self.target, ())
         definition.rule("check")(call)
+        limits.require_biases(call)
         limits.require_destinations(call)
         limits.require_patterns(call)
         signature = self.program.signature(definition, arguments)

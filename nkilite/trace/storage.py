@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nkilite.dtypes import Elements, cast
+from nkilite.dtypes import Elements, cast, elements, stored
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.types import FRESH, Buffer, IndirectKind, MemoryRegion, ViewType
 
@@ -66,20 +66,24 @@ def array(tensor: NkiTensor) -> np.ndarray:
 
 
 def read(tensor: NkiTensor) -> np.ndarray:
-    """The values of a tensor: a view, or a gathered copy when it has a runtime index (absent rows read as zero)."""
+    """The values of a tensor: a view, or a gathered copy when it has a runtime index (absent rows read as zero).
+
+    A copy too where the dtype's exponent bias is adjusted.
+    """
     if tensor.index is None:
-        return array(tensor)
+        return elements(array(tensor), tensor.dtype)
     rows, places, inside = _indirect_rows(tensor)
     if inside.all():
-        return rows[places]
+        return elements(rows[places], tensor.dtype)
     values = np.zeros(tensor.shape, tensor.dtype.numpy)
     values[inside] = rows[tuple(p[inside] for p in places)]
-    return values
+    return elements(values, tensor.dtype)
 
 
 def write(tensor: NkiTensor, values: np.ndarray | Elements) -> None:
     """Convert and store values of the tensor's shape (or one with the same number of elements)."""
-    converted = cast(values if isinstance(values, Elements) else np.asarray(values), tensor.dtype)
+    values = values if isinstance(values, Elements) else np.asarray(values)
+    converted = stored(cast(values, tensor.dtype), tensor.dtype)
     if tensor.index is None:
         target = array(tensor)
         target[...] = converted.reshape(target.shape) if converted.size == target.size else converted

@@ -73,10 +73,10 @@ def test_published_example():
 def test_unbiased(dtype):
     """Numbers go to one of their two neighbours, and up as often as they are near the upper one."""
     kind = dtypes.as_dtype(dtype)
-    numbers = np.geomspace(3e-3, 200, 64).astype(np.float32) if dtype != "float16" else np.geomspace(
-        2e-8, 6e4, 64).astype(np.float32)
+    first, last = {"float16": (2e-8, 6e4), "float8_e3m4": (3e-3, 15)}.get(dtype, (3e-3, 200))
+    numbers = np.geomspace(first, last, 64).astype(np.float32)
     if "float8" in dtype:
-        numbers[:4] = [3e-4, 9e-4, 1.4e-3, 2.9e-3]
+        numbers[:4] = [3e-4, 9e-4, 1.4e-3, 2.9e-3]  # subnormal
     values = np.tile(np.concatenate([numbers, -numbers])[:, None], (1, 4096))
     random = random_bits(state_of(3, 0, 128), 12345, values.shape)
     rounded = round_to(values, kind, random).astype(np.float64)
