@@ -18,7 +18,8 @@ from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Pro
 from nkilite.ir.types import BufferKind, MemoryRegion, extent
 from nkilite.isa.debugging import device_print
 from nkilite.location import Location
-from nkilite.native.lower import HEADER_WORDS, Lowered, cpu_strides
+from nkilite.native.lower import Lowered, cpu_strides
+from nkilite.native.operands import HEADER_WORDS
 from nkilite.passes.place import CpuPlacement
 
 
@@ -122,7 +123,7 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
         ),
         internal=tuple(internal), constants=tuple(constants),
         registers=tuple(
-            (placement.buffers[b.id].offset, b.size_bytes)
+            (placement.of(b.id).offset, b.size_bytes)
             for b in program.buffers
             if b.kind is BufferKind.registers
         ),
@@ -176,7 +177,7 @@ def _hosted(stop: Stop, instruction: Instruction, placement: CpuPlacement) -> St
 def _held(instruction: Instruction, operand: Operand, placement: CpuPlacement) -> Held:
     kind = operand.type
     buffer, _ = instruction.access(operand)
-    strides = cpu_strides(kind, buffer.partition_bytes, placement.buffers[buffer.id].pitch)
+    strides = cpu_strides(kind, buffer.partition_bytes, placement.of(buffer.id).pitch)
     low, high = extent(kind.shape, strides)
     words = HEADER_WORDS + operand.word - WORDS_BEFORE_ARGUMENTS
     shared = kind.region is MemoryRegion.shared_hbm

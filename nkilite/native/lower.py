@@ -12,17 +12,15 @@ from nkilite.codegen import accumulation, onto_panels, relocation, rows
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.ir.definition import Control
 from nkilite.ir.group import Accumulation, Relocation, RowPlan
 from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.ir.types import ViewType
 from nkilite.native.library import Source
 from nkilite.native.meetings import Footprint, footprint, meetings
+from nkilite.native.operands import Encoded, Member, Pitches, encode, entries
 from nkilite.native.walker import HEAVIEST, WEIGHT_SHIFT
 from nkilite.passes.place import CpuPlacement
-
-HEADER_WORDS = 2  # function address, words in the entry
 
 
 class Lowered(NamedTuple):
@@ -54,9 +52,6 @@ WRITERS: dict[type, Writer] = {
     RowPlan: rows.write, Accumulation: accumulation.write, Relocation: relocation.write,
 }
 
-# Of every tensor argument: bytes per partition, and how partitions lie: so many bytes apart, or in panels.
-_Pitches = tuple[tuple[int, int | Panels], ...]
-
 
 def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
     """Write a micro-kernel per distinct group and translate every group to a table entry.
@@ -64,115 +59,49 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
     An instruction in no group is distinct by its signature and row pitches, a group by those of its members and its
     plan.
     """
+    encoded = encode(program, placement)
+    table, starts, firsts = entries(program, encoded.code)
+    made_of, numbers = _distinct(program, encoded, firsts)
     sources: list[Source] = []
-    numbers: dict[tuple, int] = {}
     footprints: list[Footprint] = []
-    stack = 0
     by_text: dict[tuple[str, Footprint], int] = {}
-    encode = _Encoder(program, placement)
-    table: list[int] = []
-    entries: list[int] = []
-    firsts: list[int] = []
-    open_loops: list[int] = []  # entries of the instructions that began them
-    pending = iter(program.groups)
-    group = next(pending, None)
-    start = index = 0
-    while index < program.count:
-        entries.append(len(table))
-        firsts.append(index)
-        entry = [0, 0]
-        key: tuple
-        if group is None or group.first != index:
-            layout, pitches = encode(start, entry)
-            members = [(layout.signature, pitches)]
-            plan = None
-            key = (layout.signature.id, pitches)
-            start += layout.signature.n_words
-            index += 1
-            if layout.control is Control.begin:
-                open_loops.append(entries[-1])
-                entry.append(0)  # known at the end of the loop
-            elif layout.control is Control.end:
-                begin, end = open_loops.pop(), entries[-1]
-                body = begin + table[begin + 1]
-                past = end + len(entry) + 1
-                table[body - 1] = past - begin
-                entry.append(body - end)
-        else:
-            members, plan = [], group.plan
-            for _ in range(group.size):
-                layout, pitches = encode(start, entry)
-                members.append((layout.signature, pitches))
-                start += layout.signature.n_words
-            key = (plan, *((signature.id, pitches) for signature, pitches in members))
-            index += group.size
-            group = next(pending, None)
-        number = numbers.get(key)
-        if number is None:
-            source, touches, scratch = _micro_kernel(members, plan, host)
-            stack = max(stack, scratch)
-            number = by_text.get((source.name, touches))
-            if number is None:
-                number = by_text[source.name, touches] = len(sources)
-                sources.append(source)
-                footprints.append(touches)
-            numbers[key] = number
-        entry[0], entry[1] = number, len(entry)
-        table += entry
-    words, positions = np.array(table, np.int64), np.array(entries, np.int64)
-    flags, threads = meetings(words, positions, footprints)
-    weights = np.clip(np.array([f.ns // 1000 for f in footprints], np.int64), 1, HEAVIEST)[words[positions]]
-    words[positions + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
-    return Lowered(sources, words, positions, np.array(firsts, np.int64), threads, stack)
+    stack = 0
+    compiled = np.empty(len(made_of), np.int64)  # numbers of sources
+    for i, (members, plan) in enumerate(made_of):
+        source, touches, scratch = _micro_kernel(members, plan, host)
+        stack = max(stack, scratch)
+        compiled[i] = by_text.setdefault((source.name, touches), len(sources))
+        if compiled[i] == len(sources):
+            sources.append(source)
+            footprints.append(touches)
+    table[starts] = compiled[numbers]
+    flags, threads = meetings(table, starts, footprints)
+    weights = np.clip(np.array([f.ns // 1000 for f in footprints], np.int64), 1, HEAVIEST)[table[starts]]
+    table[starts + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
+    return Lowered(sources, table, starts, firsts, threads, stack)
 
 
-class _Encoder:
-    """Translates the words of instructions to those of table entries."""
-
-    def __init__(self, program: Program, placement: CpuPlacement) -> None:
-        self._code = program.code
-        self._buffers = placement.buffers
-        self._constants = np.array(program.constants, np.float64).view(np.int64).tolist()
-        self._rows = [b.partition_bytes for b in program.buffers]
-        self._itemsizes = [b.dtype.itemsize for b in program.buffers]
-        self._on_chip = [b.region.on_chip for b in program.buffers]
-        self._layouts = [_Layout(s) for s in program.signatures]
-
-    def __call__(self, start: int, entry: list[int]) -> tuple[_Layout, _Pitches]:
-        """Append the operand words of the instruction at a word position to an entry."""
-        code = self._code
-        layout = self._layouts[code[start]]
-        at = start + WORDS_BEFORE_ARGUMENTS
-        pitches = []
-        for is_tensor in layout.slots:
-            if not is_tensor:
-                entry.append(self._constants[code[at]])
-                at += 1
-                continue
-            buffer, offset = code[at], code[at + 1]
-            where = self._buffers[buffer]
-            row = self._rows[buffer]
-            if where.panels is not None:
-                offset = where.panels.offset(offset // row, offset % row // self._itemsizes[buffer])
-            elif self._on_chip[buffer] and where.pitch != row:
-                offset = offset // row * where.pitch + offset % row
-            entry.append(where.base)
-            entry.append(where.offset + offset)
-            pitches.append((row, where.panels or where.pitch))
-            at += 2
-        return layout, tuple(pitches)
-
-
-class _Layout:
-    """The argument slots of a signature: True for a tensor, False for an immediate."""
-
-    __slots__ = ("control", "signature", "slots")
-
-    def __init__(self, signature: Signature) -> None:
-        self.signature = signature
-        marks = [(o.word, True) for o in signature.operands] + [(i.word, False) for i in signature.immediates]
-        self.slots = tuple(is_tensor for _, is_tensor in sorted(marks))
-        self.control = signature.definition.control
+def _distinct(
+    program: Program, encoded: Encoded, firsts: np.ndarray
+) -> tuple[list[tuple[list[Member], Any]], np.ndarray]:
+    """What distinct entries are made of, members and plan, as they are met first; and the number of each entry's."""
+    labels = encoded.kinds[firsts]
+    made_of: list[tuple[list[Member], Any]] = [([member], None) for member in encoded.members]
+    plans: dict[Any, int] = {}
+    identities: dict[int, int] = {}  # equal plans are mostly the same object, and long to compare
+    known: dict[tuple[int, bytes], int] = {}
+    for group, entry in zip(program.groups, np.searchsorted(firsts, [g.first for g in program.groups]), strict=True):
+        if id(group.plan) not in identities:
+            identities[id(group.plan)] = plans.setdefault(group.plan, len(plans))
+        kinds = encoded.kinds[group.first : group.first + group.size]
+        key = identities[id(group.plan)], kinds.tobytes()
+        if key not in known:
+            known[key] = len(made_of)
+            made_of.append(([encoded.members[kind] for kind in kinds.tolist()], group.plan))
+        labels[entry] = known[key]
+    found, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return [made_of[found[i]] for i in order.tolist()], np.argsort(order)[numbers]
 
 
 def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
@@ -183,7 +112,7 @@ def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Host) -> (
+def _micro_kernel(members: list[Member], plan: Any, host: Host) -> (
     tuple[Source, Footprint, int]
 ):
     """Apply the lower rule of a single instruction, or the writer of a group's plan; with the bytes of its scratch."""
@@ -208,7 +137,7 @@ def _micro_kernel(members: list[tuple[Signature, _Pitches]], plan: Any, host: Ho
     return Source(name, text, tuple(e.declarations.values())), footprint(kernels), e.stack
 
 
-def _operands(signature: Signature, pitches: _Pitches) -> dict[str, CpuOperand]:
+def _operands(signature: Signature, pitches: Pitches) -> dict[str, CpuOperand]:
     """The tensor arguments of one signature on one placement."""
     operands: dict[str, CpuOperand] = {}
     rows = signature.access.rows

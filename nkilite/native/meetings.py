@@ -12,7 +12,7 @@ too many costs half a microsecond.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -182,9 +182,21 @@ def meetings(table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footpr
 def _scan(flags: np.ndarray, touches: _Touches) -> list[int]:
     """The entries before which threads meet."""
     first, last, writes, owner = touches.first, touches.last, touches.writes, touches.owner
-    join = touches.owners.joined
+    joined = touches.owners.joined
     # Of every atom: the meeting since which its state holds, whether it was written, and by whom it was touched.
     since, written, toucher = [-1] * touches.atoms, [False] * touches.atoms, [0] * touches.atoms
+
+    def meets(begin: int, end: int, now: int) -> bool:
+        """Whether touches need what another thread may have touched since the last meeting."""
+        for i in range(begin, end):
+            own, writing = owner[i], writes[i]
+            for atom in range(first[i], last[i]):
+                if since[atom] == now and (writing or written[atom]):
+                    other = toucher[atom]
+                    if (own if own == other else joined[other, own]) == _ANYBODY:
+                        return True
+        return False
+
     met: list[int] = []
     begin = 0
     for entry, (end, flag) in enumerate(zip(touches.ends, flags.tolist(), strict=True)):
@@ -192,20 +204,18 @@ def _scan(flags: np.ndarray, touches: _Touches) -> list[int]:
             met.append(entry)
             begin = end
             continue
-        now = len(met)
-        if any(
-            since[atom] == now and (writes[i] or written[atom]) and join(toucher[atom], owner[i]) == _ANYBODY
-            for i in range(begin, end) for atom in range(first[i], last[i])
-        ):
+        if meets(begin, end, len(met)):
             met.append(entry)
-            now += 1
+        now = len(met)
         for i in range(begin, end):
+            own, writing = owner[i], writes[i]
             for atom in range(first[i], last[i]):
                 if since[atom] != now:
-                    since[atom], written[atom], toucher[atom] = now, writes[i], owner[i]
+                    since[atom], written[atom], toucher[atom] = now, writing, own
                 else:
-                    written[atom] |= writes[i]
-                    toucher[atom] = join(toucher[atom], owner[i])
+                    written[atom] |= writing
+                    if toucher[atom] != own:
+                        toucher[atom] = joined[toucher[atom], own]
         begin = end
     return met
 
@@ -218,12 +228,16 @@ _MOST_STRIPES = 8  # that own memory together
 
 
 class _Owners:
-    """Stripes at addresses that leave every thread its own bytes, alone or several together, by number."""
+    """Stripes at addresses that leave every thread its own bytes, alone or several together, by number.
+
+    Attributes:
+        joined: the owner of the bytes of two, _ANYBODY if there is none.
+    """
 
     def __init__(self) -> None:
         self._stripes: list[tuple[Stripe, ...]] = [()]
         self._numbers: dict[tuple[Stripe, ...], int] = {}
-        self._joined: dict[tuple[int, int], int] = {}
+        self.joined = _Joined(self._join)
 
     def number(self, *stripes: Stripe) -> int:
         found = self._numbers.get(stripes)
@@ -232,18 +246,10 @@ class _Owners:
             self._stripes.append(stripes)
         return found
 
-    def joined(self, one: int, other: int) -> int:
-        """The owner of the bytes of both, _ANYBODY if there is none."""
-        if one in (other, _ANYBODY):
-            return one
-        if other == _ANYBODY:
-            return other
-        found = self._joined.get((one, other))
-        if found is None:
-            found = self._joined[one, other] = self._join(one, other)
-        return found
-
     def _join(self, one: int, other: int) -> int:
+        """The owner of the bytes of both, _ANYBODY if there is none."""
+        if one == other or _ANYBODY in (one, other):
+            return one if one == other else _ANYBODY
         if _ALONE in (one, other):
             return _ANYBODY
         together = self._stripes[one]
@@ -259,6 +265,17 @@ class _Owners:
         if len(together) > _MOST_STRIPES or not all(_apart(a, b) for a, b in combinations(together, 2)):
             return _ANYBODY
         return self.number(*sorted(together))
+
+
+class _Joined(dict[tuple[int, int], int]):
+    """What two owners are together, found when it is first asked for."""
+
+    def __init__(self, join: Callable[[int, int], int]) -> None:
+        self._join = join
+
+    def __missing__(self, pair: tuple[int, int]) -> int:
+        found = self[pair] = self._join(*pair)
+        return found
 
 
 def _apart(one: Stripe, other: Stripe) -> bool:

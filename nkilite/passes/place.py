@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nkilite.ir.columns import BufferColumns
 from nkilite.ir.panels import Panels, panels
 from nkilite.ir.program import Program
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
+from nkilite.ir.types import Buffer, MemoryRegion
 from nkilite.machine.memory import Plan, Request, plan
 from nkilite.passes.liveness import Lifetimes, lifetimes
 
@@ -38,75 +39,77 @@ class CpuBuffer(NamedTuple):
 
 
 class CpuPlacement(NamedTuple):
-    """A CpuBuffer per buffer id, the arena's size, and the buffers that are bases of their own, in base order."""
+    """Where all buffers are: arrays over their ids, and the panels of those that lie in panels.
 
-    buffers: list[CpuBuffer]
+    Attributes:
+        external: the buffers that are bases of their own, in base order.
+    """
+
+    base: np.ndarray
+    offset: np.ndarray
+    pitch: np.ndarray
+    panels: dict[int, Panels]
     arena_bytes: int
     external: list[Buffer]
+
+    def of(self, buffer: int) -> CpuBuffer:
+        """Where one buffer is."""
+        base, offset, pitch = (int(of[buffer]) for of in (self.base, self.offset, self.pitch))
+        return CpuBuffer(base, offset, pitch, self.panels.get(buffer))
 
 
 def place(program: Program, tile_unit: bool = False) -> CpuPlacement:
     """Lay out all buffers of a program for a CPU with or without a unit that multiplies tiles."""
+    facts = BufferColumns.of(program)
     first, last = _by_group(program, lifetimes(program))
-    private = {id for group in program.groups for id in group.private}
-    placed: list[CpuBuffer] = [CpuBuffer(ARENA, 0, 0)] * len(program.buffers)
-    external: list[Buffer] = []
-    windows: dict[MemoryRegion, int] = {}
-    automatic: list[Buffer] = []
-    for buffer in program.buffers:
-        if not buffer.region.on_chip:
-            external.append(buffer)
-            placed[buffer.id] = CpuBuffer(len(external), 0, buffer.partition_bytes)
-        elif buffer.address is not None:
-            end = buffer.address[1] + buffer.partition_bytes
-            windows[buffer.region] = max(windows.get(buffer.region, 0), end)
-        elif first[buffer.id] >= 0 and buffer.id not in private:
-            automatic.append(buffer)
-    automatic.sort(key=lambda b: first[b.id])
-    pitches = [0 if b.id in program.uniform else _pitch(b.partition_bytes, b.partitions) for b in automatic]
-    packed = {id: panels(feed, program.buffers[id].partitions, tile_unit) for id, feed in program.panels.items()}
-
-    def size(buffer: Buffer, pitch: int) -> int:
-        found = packed.get(buffer.id)
-        if found is not None:
-            return found.size(buffer.partition_bytes // buffer.dtype.itemsize)
-        return buffer.partitions * pitch or buffer.partition_bytes
-
-    requests = [
-        Request(size(b, pitch), first[b.id] if b.kind is not BufferKind.registers else 0,
-                last[b.id] if b.kind is not BufferKind.registers else program.count)
-        for b, pitch in zip(automatic, pitches, strict=True)
-    ]
-    result = plan(requests, capacity=None, align=_ALIGN, policy="reuse")
+    base, offset, pitch = np.zeros((3, len(program.buffers)), np.int64)
+    external = np.flatnonzero(~facts.on_chip)
+    base[external] = np.arange(1, len(external) + 1)
+    pitch[external] = facts.row_bytes[external]
+    private = facts.chosen({id for group in program.groups for id in group.private})
+    chosen = np.flatnonzero(facts.on_chip & ~facts.fixed & (first >= 0) & ~private)
+    automatic = chosen[np.argsort(first[chosen], kind="stable")]
+    pitch[automatic] = _pitch(facts.row_bytes, facts.partitions)[automatic]
+    pitch[list(program.uniform)] = 0
+    sizes = np.maximum(facts.partitions * pitch, facts.row_bytes)
+    placed = set(automatic.tolist())
+    packed: dict[int, Panels] = {}
+    for id, feed in program.panels.items():
+        buffer = program.buffers[id]
+        found = panels(feed, buffer.partitions, tile_unit)
+        if found is not None and id in placed:
+            packed[id] = found
+            sizes[id] = found.size(buffer.partition_bytes // buffer.dtype.itemsize)
+    # What engines remember outlives everything.
+    registers = facts.within(MemoryRegion.registers) & ~facts.internal
+    begins, ends = np.where(registers, 0, first), np.where(registers, program.count, last)
+    table = np.stack([sizes, begins, ends])[:, automatic].T.tolist()
+    result = plan([Request(*row) for row in table], capacity=None, align=_ALIGN, policy="reuse")
     assert isinstance(result, Plan)
-    for buffer, pitch, offset in zip(automatic, pitches, result.offsets, strict=True):
-        placed[buffer.id] = CpuBuffer(ARENA, offset, pitch, packed.get(buffer.id))
+    offset[automatic] = result.offsets
     end = -(-result.extent // _ALIGN) * _ALIGN
-    for region, width in windows.items():
-        pitch = _pitch(-(-width // _ALIGN) * _ALIGN, program.target.num_partitions)
-        for buffer in program.buffers:
-            if buffer.region is region and buffer.address is not None:
-                partition, byte = buffer.address
-                placed[buffer.id] = CpuBuffer(ARENA, end + partition * pitch + byte, pitch)
-        end += program.target.num_partitions * pitch
-    return CpuPlacement(placed, end, external)
+    for region in (MemoryRegion.sbuf, MemoryRegion.psum):
+        fixed = facts.fixed & facts.within(region)
+        if fixed.any():
+            width = int((facts.byte + facts.row_bytes)[fixed].max())
+            pitch[fixed] = _pitch(np.array(-(-width // _ALIGN) * _ALIGN), np.array(program.target.num_partitions))
+            offset[fixed] = (end + facts.partition * pitch + facts.byte)[fixed]
+            end += program.target.num_partitions * int(pitch[fixed][0])
+    return CpuPlacement(base, offset, pitch, packed, end, [program.buffers[id] for id in external.tolist()])
 
 
-def _by_group(program: Program, found: Lifetimes) -> Lifetimes:
-    """Lifetimes that begin and end with the groups they begin and end in."""
-    if not program.groups:
-        return found
-    firsts = np.arange(program.count)
+def _by_group(program: Program, found: Lifetimes) -> tuple[np.ndarray, np.ndarray]:
+    """First and last accesses of buffers, by groups: they begin and end with the groups they begin and end in."""
+    firsts = np.arange(program.count + 1)
     lasts = firsts.copy()
     for group in program.groups:
         firsts[group.first : group.first + group.size] = group.first
         lasts[group.first : group.first + group.size] = group.first + group.size - 1
-    begins, ends = firsts.tolist(), lasts.tolist()
-    return Lifetimes(
-        [begins[i] if i >= 0 else i for i in found.first], [ends[i] if i >= 0 else i for i in found.last]
-    )
+    first, last = np.array(found.first, np.int64), np.array(found.last, np.int64)
+    return np.where(first < 0, first, firsts[first]), np.where(last < 0, last, lasts[last])
 
 
-def _pitch(row_bytes: int, rows: int) -> int:
-    """Row pitch: compact, but never a multiple of the cache's aliasing distance."""
-    return row_bytes + _ALIGN if rows > 1 and row_bytes and row_bytes % _ALIASING == 0 else row_bytes
+def _pitch(row_bytes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Row pitches: compact, but never a multiple of the cache's aliasing distance."""
+    aliasing = (rows > 1) & (row_bytes > 0) & (row_bytes % _ALIASING == 0)
+    return row_bytes + _ALIGN * aliasing

@@ -64,11 +64,12 @@ def test_what_is_read_in_later_iterations_is_not_overwritten() -> None:
     np.testing.assert_array_equal(kernel(X), X + 4 * 3 * 2 * X)
     np.testing.assert_array_equal(nki.simulate(kernel)(X), X + 4 * 3 * 2 * X)
     program = kernel.compile(X).program
-    placed = place(program).buffers
+    placed = place(program)
     constant = next(b for b in program.buffers if b.name == "constant")
-    low, high = placed[constant.id].offset, placed[constant.id].offset + 128 * placed[constant.id].pitch
+    where = placed.of(constant.id)
+    low, high = where.offset, where.offset + 128 * where.pitch
     for name in ("first", "temporary", "second", "carried"):
-        other = placed[next(b for b in program.buffers if b.name == name).id]
+        other = placed.of(next(b for b in program.buffers if b.name == name).id)
         assert other.offset >= high or other.offset + 128 * other.pitch <= low
 
 
