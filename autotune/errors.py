@@ -68,8 +68,8 @@ class ReferenceFailed(TuningError, ValueError):
 class NotImportable(TuningError, ValueError):
     template = "kernel {kernel!r} cannot be loaded by the measuring process: {problem}."
     remedy = (
-        "write it at the top level of a module and import it (%%writefile mykernel.py in a notebook); the modelled "
-        "objectives (trn2, ...) tune it where it is."
+        "see that importing its module works in a fresh process; the modelled objectives (trn2, ...) tune it where it "
+        "is."
     )
 
 

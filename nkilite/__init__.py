@@ -19,6 +19,7 @@ from nkilite.runtime.configurations import register as register_configurations
 from nkilite.runtime.former import baremetal, simulate_kernel
 from nkilite.runtime.kernel import Kernel, jit, program_digest, simulate
 from nkilite.runtime.kernel import simulate as cpu_simulate
+from nkilite.runtime.portable import Portable
 from nkilite.runtime.ranks import ranks
 from nkilite.suggest import unknown_name as _unknown_name
 
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Kernel",
+    "Portable",
     "baremetal",
     "benchmark",
     "collectives",

@@ -14,7 +14,7 @@ from typing import Any
 
 from autotune import children
 from autotune.errors import NotImportable
-from autotune.measure.requests import Load
+from autotune.measure.requests import Load, Take
 from nkilite.errors import NkiError
 
 _PROGRAM = "from autotune.measure.measuring import main; main()"  # not -m: its classes must be those it is sent
@@ -32,7 +32,7 @@ class TimedOut(Exception):
 class Measurer:
     """One measuring process, started when first asked and again after it died."""
 
-    def __init__(self, loads: Sequence[Load]) -> None:
+    def __init__(self, loads: Sequence[Load | Take]) -> None:
         self._loads = loads
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -153,20 +153,15 @@ def start_all(measurers: Sequence[Measurer]) -> None:
         raise NotImportable(kernel=kernel, problem=f"{error}; its standard error says why") from None
 
 
-def address(kernel: Any) -> str:
+def address(kernel: Any) -> str | None:
     """Where another process finds a kernel: MODULE:KERNEL, or FILE.py:KERNEL where no import finds the module.
 
-    Raises:
-        NotImportable: it is not at the top level of its module.
+    None of one that is inside something else, or in no file, as in a notebook.
     """
-    name, module = kernel.__qualname__, kernel.__module__
+    name, module, file = kernel.__qualname__, kernel.__module__, kernel.location.file
     if "." in name:
-        raise NotImportable(kernel=name, problem="it is defined inside something else", location=kernel.location)
-    name = kernel.launched_name
-    file = kernel.location.file
+        return None
     spec = None if module == "__main__" else importlib.util.find_spec(module)
-    if spec is not None and spec.origin is not None and os.path.samefile(spec.origin, file):
+    if spec is not None and spec.origin is not None and os.path.exists(file) and os.path.samefile(spec.origin, file):
         return f"{module}:{name}"
-    if not os.path.exists(file):
-        raise NotImportable(kernel=name, problem=f"{file} does not exist", location=kernel.location)
-    return f"{file}:{name}"
+    return f"{file}:{name}" if os.path.exists(file) else None

@@ -16,11 +16,12 @@ from autotune.errors import ReferenceFailed
 from autotune.figures import CPU, CPU_MEASURED, Figure, geometric_mean
 from autotune.measure import turnstile
 from autotune.measure.isolation import Crashed, Measurer, TimedOut, address, start_all
-from autotune.measure.requests import Expect, Interleave, Judge, Load, Measure
+from autotune.measure.requests import Expect, Interleave, Judge, Load, Measure, Take
 from autotune.measure.timing import Protocol, Spread, indistinct, paired_ratio
 from autotune.objective import Candidate, Verdict, Workload, current_target, preference
-from autotune.outcome import Outcome, Reason
+from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration, Space
+from nkilite import Portable
 
 PROCESSES = 4  # at most, that compile at once; never more than the cores this process may use
 
@@ -50,6 +51,7 @@ class Measured:
         self._workloads: list[Workload] = []
         self._measurers: list[Measurer] = []
         self._judged: dict[tuple[int, str], tuple[Measurer, Outcome]] = {}
+        self._bringing: set[int] = set()  # workloads whose kernel a measuring process cannot import
 
     def prepare(self, workloads: Sequence[Workload], default: Configuration) -> None:
         """Take on the workloads of a study.
@@ -59,17 +61,22 @@ class Measured:
             ReferenceFailed: there is no reference and the default configuration cannot stand in for one.
         """
         self._workloads = list(workloads)
-        loads: list[Load] = []
+        loads: list[Load | Take] = []
         self._measurers = [Measurer(loads) for _ in range(self.ahead)]
         for measurer in self._measurers:
             measurer.spawn()  # their imports take as long as the references and what the model has to say
+        self._bringing = {i for i, w in enumerate(workloads) if address(w.kernel) is None}
         loads += [_load(w) for w in workloads]
         for index, workload in enumerate(workloads):
             if workload.reference is not None:
                 continue
-            request = Expect(index, default)
             with turnstile.many():
-                outcome = _answer(self._measurers[0], request, self.protocol.timeout)
+                try:
+                    request = Expect(index, default, self._program(index, default))
+                except Exception as failure:  # the kernel's
+                    outcome = rejection(failure, 0.0)
+                else:
+                    outcome = _answer(self._measurers[0], request, self.protocol.timeout)
             if not outcome.accepted:
                 problem = outcome.detail
                 raise ReferenceFailed(
@@ -91,8 +98,10 @@ class Measured:
         measurer, judged = self._judged.pop(key)
         if not judged.accepted:
             return judged
+        program = self._program(index, configuration)
         with turnstile.alone():
-            outcome = _answer(measurer, Measure(index, configuration, incumbent, self.protocol), self.protocol.timeout)
+            request = Measure(index, configuration, incumbent, self.protocol, program)
+            outcome = _answer(measurer, request, self.protocol.timeout)
         figures = {**judged.figures, **outcome.figures} if outcome.accepted else outcome.figures
         return replace(outcome, figures=figures, seconds=judged.seconds + time.perf_counter() - started)
 
@@ -101,6 +110,13 @@ class Measured:
         index = self._index(workload)
         self._judge(index, [configuration], keep=False)
         return self._judged.pop((index, canonical(configuration)))[1]
+
+    def _program(self, index: int, configuration: Configuration) -> Portable | None:
+        """What a measuring process needs to run a configuration, unless it can import the kernel."""
+        if index not in self._bringing:
+            return None
+        call = self._workloads[index].call(configuration)
+        return self._workloads[index].kernel.portable(*call.args, **call.kwargs)
 
     def _index(self, workload: Workload) -> int:
         return next(i for i, w in enumerate(self._workloads) if w is workload)
@@ -111,9 +127,17 @@ class Measured:
             for begin in range(0, len(configurations), len(self._measurers)):
                 pairs = list(zip(self._measurers, configurations[begin:], strict=False))
                 start_all([m for m, _ in pairs])
+                asked = []
                 for measurer, configuration in pairs:
-                    measurer.send(Judge(index, configuration, keep))
-                for measurer, configuration in pairs:
+                    started = time.perf_counter()
+                    try:
+                        measurer.send(Judge(index, configuration, keep, self._program(index, configuration)))
+                    except Exception as failure:  # the kernel's
+                        outcome = rejection(failure, time.perf_counter() - started)
+                        self._judged[index, canonical(configuration)] = measurer, outcome
+                    else:
+                        asked.append((measurer, configuration))
+                for measurer, configuration in asked:
                     outcome = _received(measurer, self.protocol.timeout)
                     self._judged[index, canonical(configuration)] = measurer, outcome
 
@@ -147,7 +171,9 @@ class Measured:
         Raises:
             Crashed, TimedOut.
         """
-        request = Interleave(tuple(c.configuration for c in candidates), self.protocol, self.seed)
+        configurations = tuple(c.configuration for c in candidates)
+        programs = tuple(tuple(self._program(i, c) for i in range(len(self._workloads))) for c in configurations)
+        request = Interleave(configurations, programs, self.protocol, self.seed)
         seconds = self.protocol.timeout * len(candidates) + self.protocol.final_seconds
         with turnstile.alone():
             return self._measurers[0].ask(request, seconds)
@@ -182,7 +208,7 @@ def _received(measurer: Measurer, timeout: float) -> Outcome:
         return Outcome(reason=Reason.crash, detail=str(error))
 
 
-def _load(workload: Workload) -> Load:
+def _load(workload: Workload) -> Load | Take:
     """What the measuring process needs; the reference is computed here, for it may not be importable there."""
     expected = None
     arrays = {n: a for n, a in workload.arguments.items() if isinstance(a, np.ndarray)}
@@ -192,7 +218,12 @@ def _load(workload: Workload) -> Load:
     longest = max((n for a in arrays.values() for n in a.shape), default=1)
     reduction = int(workload.tolerance.get("reduction", longest))
     overrides = {k: float(v) for k, v in workload.tolerance.items() if k in ("rtol", "atol")}
-    return Load(address(workload.kernel), dict(workload.arguments), expected, reduction, overrides)
+    found = address(workload.kernel)
+    if found is not None:
+        return Load(found, dict(workload.arguments), expected, reduction, overrides)
+    call = workload.call({})
+    memory = tuple(workload.kernel.memory(*call.args, **call.kwargs))
+    return Take(workload.kernel.__qualname__, memory, expected, reduction, overrides)
 
 
 def _understood(workload: Workload, arrays: dict[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from autotune.context import canonical
 from autotune.errors import NestedSearch
 from autotune.figures import ERROR
 from autotune.measure import correctness
-from autotune.measure.requests import Expect, Interleave, Judge, Load, Measure
+from autotune.measure.requests import Expect, Interleave, Judge, Load, Measure, Take
 from autotune.measure.timing import Protocol, Spread
 from autotune.objective import Workload
 from autotune.outcome import Outcome, Reason, rejection
 from autotune.space import Configuration
+from nkilite import Portable
 from nkilite.cli.specs import load_kernel
 from nkilite.testing import MismatchError
 
@@ -33,9 +34,13 @@ from nkilite.testing import MismatchError
 class Subject:
     """One workload in this process, with its compiled configurations."""
 
-    def __init__(self, load: Load) -> None:
-        self.workload = Workload.of(load_kernel(load.kernel), **load.arguments)
-        self.arrays = {n: a for n, a in self.workload.arguments.items() if isinstance(a, np.ndarray)}
+    def __init__(self, load: Load | Take) -> None:
+        self.workload: Workload | None = None
+        if isinstance(load, Load):
+            self.workload = Workload.of(load_kernel(load.kernel), **load.arguments)
+            self.arrays = {n: a for n, a in self.workload.arguments.items() if isinstance(a, np.ndarray)}
+        else:
+            self.arrays = {str(i): a for i, a in enumerate(load.arrays)}
         self.pristine = {n: a.copy() for n, a in self.arrays.items()}
         self.in_place: set[str] = set()
         self.launchers: dict[str, Any] = {}
@@ -48,18 +53,22 @@ class Subject:
         """Results are compared with these from now on."""
         self.expected = correctness.Reference(outputs, [a.dtype for a in self.arrays.values()], *self._tolerance)
 
-    def launcher(self, configuration: Configuration) -> Any:
-        """Compiled once."""
+    def launcher(self, configuration: Configuration, program: Portable | None) -> Any:
+        """Compiled once; `program` is that of the configuration if the kernel is not here."""
         key = canonical(configuration)
         if key not in self.launchers:
-            call = self.workload.call(configuration)
-            self.launchers[key] = self.workload.kernel.launcher(*call.args, **call.kwargs)
+            if program is not None:
+                self.launchers[key] = program.launcher(list(self.arrays.values()))
+            else:
+                assert self.workload is not None
+                call = self.workload.call(configuration)
+                self.launchers[key] = self.workload.kernel.launcher(*call.args, **call.kwargs)
         return self.launchers[key]
 
     def drop(self, configuration: Configuration) -> None:
         """Free a configuration's memory."""
         self.launchers.pop(canonical(configuration), None)
-        if not self.launchers:
+        if not self.launchers and self.workload is not None:
             self.workload.kernel.forget()
 
     def restore(self) -> None:
@@ -101,9 +110,9 @@ class Server:
     def __init__(self) -> None:
         self.subjects: list[Subject] = []
 
-    def answer(self, request: Load | Measure | Judge | Expect | Interleave) -> Any:
+    def answer(self, request: Load | Take | Measure | Judge | Expect | Interleave) -> Any:
         """What the request's docstring says; an Outcome where the kernel fails."""
-        if isinstance(request, Load):
+        if isinstance(request, (Load, Take)):
             try:
                 self.subjects.append(Subject(request))
             except NestedSearch as mistake:
@@ -115,10 +124,10 @@ class Server:
         subject = self.subjects[request.index]
         try:
             if isinstance(request, Expect):
-                subject.expect(subject.results(subject.launcher(request.configuration)))
+                subject.expect(subject.results(subject.launcher(request.configuration, request.program)))
                 return Outcome(value=0.0)
             if isinstance(request, Judge):
-                error = subject.judge(subject.results(subject.launcher(request.configuration)))
+                error = subject.judge(subject.results(subject.launcher(request.configuration, request.program)))
                 if not request.keep:
                     subject.drop(request.configuration)
                 seconds = time.perf_counter() - started
@@ -133,7 +142,7 @@ class Server:
 
     def _measure(self, subject: Subject, request: Measure, started: float) -> Outcome:
         protocol = request.protocol
-        launcher = subject.launcher(request.configuration)
+        launcher = subject.launcher(request.configuration, request.program)
         bound = math.inf if request.incumbent is None else protocol.hopeless * request.incumbent
         fastest = self._warm_up(subject, launcher, protocol)
         if fastest > bound:  # a burst of noise deserves a second look
@@ -168,7 +177,10 @@ class Server:
     def _interleave(self, request: Interleave) -> list[list[list[float]]]:
         rng, protocol = random.Random(request.seed), request.protocol
         samples: list[list[list[float]]] = [[[] for _ in self.subjects] for _ in request.configurations]
-        launchers = [[s.launcher(c) for s in self.subjects] for c in request.configurations]
+        launchers = [
+            [s.launcher(c, p) for s, p in zip(self.subjects, programs, strict=True)]
+            for c, programs in zip(request.configurations, request.programs, strict=True)
+        ]
         order = list(range(len(launchers)))
         begun, done = time.perf_counter(), 0
         while done < protocol.rounds and (

@@ -1,4 +1,7 @@
-"""What a measuring process is asked."""
+"""What a measuring process is asked.
+
+Where it cannot import a workload's kernel, requests bring the program of the configuration.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from autotune.measure.timing import Protocol
 from autotune.space import Configuration
+from nkilite import Portable
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,17 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Take:
+    """Take on a workload whose kernel cannot be imported: requests bring its programs, `arrays` is their memory."""
+
+    kernel: str
+    arrays: tuple[np.ndarray, ...]
+    expected: tuple[np.ndarray, ...] | None
+    reduction: int
+    overrides: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Measure:
     """Time a configuration of workload `index` that was judged and kept; answered with an Outcome."""
 
@@ -30,6 +45,7 @@ class Measure:
     configuration: Configuration
     incumbent: float | None
     protocol: Protocol
+    program: Portable | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class Judge:
     index: int
     configuration: Configuration
     keep: bool  # to be measured later
+    program: Portable | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +64,18 @@ class Expect:
 
     index: int
     configuration: Configuration
+    program: Portable | None = None
 
 
 @dataclass(frozen=True)
 class Interleave:
-    """Time configurations of all workloads in rounds; answered with samples[configuration][workload][round]."""
+    """Time configurations of all workloads in rounds; answered with samples[configuration][workload][round].
+
+    Attributes:
+        programs: by configuration and workload.
+    """
 
     configurations: tuple[Configuration, ...]
+    programs: tuple[tuple[Portable | None, ...], ...]
     protocol: Protocol
     seed: int

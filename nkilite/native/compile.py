@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from nkilite.codegen.host import Host, host
 from nkilite.ir.program import Program
 from nkilite.native.executable import Executable
-from nkilite.native.image import image_of
+from nkilite.native.image import Image, image_of
 from nkilite.native.lower import Lowered, lower
 from nkilite.passes.pipeline import Observer, run_pipeline
 from nkilite.passes.place import place
@@ -54,3 +54,10 @@ def compile_program(program: Program, observe: Observer | None = None) -> Compil
     stage("native code")
     program.derived.clear()
     return Compilation(program, lowered, executable, level, seconds)
+
+
+def image_for(program: Program, level: Host) -> Image:
+    """The image of a program, with the text of its micro-kernels; nothing is compiled to native code."""
+    program = run_pipeline(program)
+    placement = place(program, level.amx_bf16)
+    return image_of(program, placement, lower(program, placement, level), level.level)

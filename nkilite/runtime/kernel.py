@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, NamedTuple, ParamSpec, overload
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from nkilite import knobs
 from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
@@ -36,10 +38,11 @@ from nkilite.runtime.guards import Guards
 from nkilite.runtime.ignored import warn_of_ignored
 from nkilite.runtime.launch import Calls
 from nkilite.runtime.options import check_options, require_none
+from nkilite.runtime.portable import Portable, portable
 from nkilite.runtime.reach import Unproven
 from nkilite.runtime.rounding import FROM_ENVIRONMENT, OPTIONS, Rounder, Rounding, take_rounding
 from nkilite.runtime.schedule import Schedule, as_schedule
-from nkilite.runtime.specialization import Launcher, Specialization, ticks
+from nkilite.runtime.specialization import Launcher, Specialization, launcher_of, ticks
 from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import simulate as run_simulated
 from nkilite.runtime.tracing import simulated_outputs, trace
@@ -337,10 +340,22 @@ class Kernel(Generic[P]):
         """Compile for these arguments and bind the result to them, to be launched and timed repeatedly."""
         try:
             arguments = bind(self, args, kwargs)
-            return Launcher(self._specialize(arguments), arguments)
+            return launcher_of(self._specialize(arguments), arguments)
         except Exception as error:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
+
+    def portable(self, *args: P.args, **kwargs: P.kwargs) -> Portable:
+        """Trace for these arguments and lower to data that a process without the function can compile and run."""
+        try:
+            return portable(self, bind(self, args, kwargs))
+        except Exception as error:
+            shown = presented(error, self.__name__)
+            raise shown from shown.__cause__
+
+    def memory(self, *args: P.args, **kwargs: P.kwargs) -> list[np.ndarray]:
+        """The arrays of a call, in order, as contiguous NumPy arrays; those of other libraries are not copied."""
+        return [array.numpy for array in bind(self, args, kwargs).arrays]
 
     def forget(self) -> None:
         """Drop every compiled specialization; the next launch compiles anew, and rounds as the first one."""

@@ -118,6 +118,14 @@ class Specialization:
         return arrays
 
 
+def launcher_of(specialization: Specialization, arguments: Arguments) -> Launcher:
+    """A launcher for the arguments of a call."""
+    return Launcher(
+        specialization.executable, specialization.returned, arguments.originals,
+        specialization.place(arguments.arrays), arguments.framework,
+    )
+
+
 def executable_of(
     kernel: str, programs: Sequence[Program], program: str, level: Host, traced: float = 0.0
 ) -> tuple[Executable | Cores, list[Compilation] | None]:
@@ -150,18 +158,25 @@ def _compile(programs: Sequence[Program], traced: float) -> list[Compilation]:
 class Launcher:
     """A kernel compiled for, and bound to, one set of arguments; its outputs are reused from launch to launch."""
 
-    def __init__(self, specialization: Specialization, arguments: Arguments) -> None:
-        self._specialization = specialization
-        self._arguments = arguments
-        self._arrays = specialization.place(arguments.arrays)
+    def __init__(
+        self, executable: Executable | Cores, returned: Any, originals: Sequence[Any], arrays: Sequence[np.ndarray],
+        framework: str = "numpy",
+    ) -> None:
+        """
+        Args:
+            returned: what the kernel returns, with a Result in the place of every tensor.
+            originals: the arguments' arrays as the caller passed them.
+            arrays: the memory of inputs and outputs.
+        """
+        self._executable, self._returned, self._originals = executable, returned, originals
+        self._arrays, self._framework = arrays, framework
 
     def run(self) -> Any:
         """Launch once and return what the kernel returns."""
-        self._specialization.executable.run(self._arrays)
-        arguments = self._arguments
-        return collect(self._specialization.returned, arguments.originals, self._arrays, arguments.framework)
+        self._executable.run(self._arrays)
+        return collect(self._returned, self._originals, self._arrays, self._framework)
 
     def time(self, launches: int = 1) -> list[float]:
         """Microseconds (cpu-measured) of each of `launches` runs, clocked around the native loop alone."""
-        elapsed = self._specialization.executable.time(self._arrays, launches)
+        elapsed = self._executable.time(self._arrays, launches)
         return [nanoseconds / 1000 for nanoseconds in elapsed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
 from autotune import Database, Protocol, Space, Study, Workload, choice, search
-from autotune.errors import NotImportable, ReferenceFailed
+from autotune.errors import ReferenceFailed
 from autotune.figures import CPU
 from autotune.measure.isolation import address
 from autotune.measure.measured import Measured
@@ -111,14 +114,77 @@ def test_default_stands_in_for_a_reference(objective) -> None:
         search(subjects.doubled, (subjects.X,), objective=objective, space=bad)
 
 
-def test_kernels_must_be_importable(objective) -> None:
-    @nki.jit
-    def local(x, PASSES=1):
-        return x
+class Both(NamedTuple):
+    doubled: Any
+    same: Any
 
-    with pytest.raises(NotImportable, match="top level"):
-        search(local, (subjects.X,), objective=objective)
+
+def local_kernel(factor):
+    @nki.jit
+    def local(arrays, HOW="well", PASSES=1):
+        out = subjects.doubled(arrays["x"], PASSES)
+        if HOW == "narrow":
+            nl.ndarray((256, 1), nl.float32, nl.sbuf)
+        nisa.dma_copy(dst=arrays["y"], src=out)
+        tile = nl.load(arrays["y"])
+        nisa.tensor_scalar(tile, tile, nl.multiply, factor if HOW == "well" else factor + 1)
+        result = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.shared_hbm)
+        nl.store(result, tile)
+        return Both(result, arrays["y"])
+
+    return local
+
+
+def test_closures_are_measured_by_the_programs_they_trace_to(objective) -> None:
+    arrays = {"x": subjects.X, "y": np.zeros_like(subjects.X)}
+    kernel = local_kernel(3.0)
+    assert address(kernel) is None
     assert address(subjects.doubled).endswith("subjects:doubled")
+    space = Space({"HOW": choice(["well", "wrong", "narrow"], default="well"), "PASSES": [1, 2]})
+    result = search(kernel, (arrays,), objective=objective, space=space)
+    assert result.label == "cpu-measured"
+    assert {c.configuration["HOW"] for c in result.ranking} == {"well"}
+    assert result.rejections.counts.keys() == {Reason.wrong_result, Reason.hardware_limit}
+    assert not arrays["y"].any()
+    bad = Space({"HOW": choice(["well", "narrow"], default="narrow")})
+    with pytest.raises(ReferenceFailed, match="256 partitions"):
+        search(kernel, (arrays,), objective=objective, space=bad)
+
+
+def test_a_crash_of_a_closure_costs_one_trial(objective, monkeypatch) -> None:
+    kernel, space = local_kernel(2.0), Space({"PASSES": [1, 2]})
+    workload = Workload.of(kernel, {"x": subjects.X, "y": np.zeros_like(subjects.X)})
+    objective.prepare([workload], space.default(kernel.signature))
+    assert objective.evaluate(workload, {"HOW": "well", "PASSES": 1}).accepted
+    for measurer in objective._measurers:
+        measurer._process.kill()
+    objective.foresee(workload, [{"HOW": "well", "PASSES": 2}])
+    for measurer in objective._measurers:
+        if measurer._process is not None:
+            measurer._process.kill()  # what it compiled is lost
+    outcomes = [objective.evaluate(workload, {"HOW": "well", "PASSES": 2}) for _ in range(3)]
+    assert outcomes[-1].accepted, outcomes
+
+
+def test_kernels_of_notebooks_are_measured(objective, tmp_path) -> None:
+    cell = tmp_path / "1234.py"  # as a notebook names its cells: there is no such file
+    source = """
+import nkilite as nki, nkilite.isa as nisa, nkilite.language as nl
+
+@nki.jit
+def kernel(x, PASSES=1):
+    tile = nl.load(x)
+    for _ in range(PASSES):
+        nisa.tensor_scalar(tile, tile, nl.add, 0.0)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, tile)
+    return out
+"""
+    namespace = {"__name__": "__main__"}
+    exec(compile(source, str(cell), "exec"), namespace)
+    result = search(namespace["kernel"], (subjects.X,), objective=objective, space={"PASSES": [1, 2]})
+    assert result.label == "cpu-measured"
+    assert len(result.ranking) + result.rejections.total == 2
 
 
 def test_database_keeps_cpu_and_level(objective) -> None:
