@@ -19,6 +19,7 @@ from .checkout import TESTS, build_dtypes, environment
 from .outcomes import FAILED, FileOutcomes, path_of, read, write
 
 _START_UP = 300.0  # seconds to import and collect
+WAITS = 5
 _GRACE = 30.0  # seconds that a test may go on after its limit
 _NO_TESTS = 5  # pytest's exit code
 _ENDED_BY_ITSELF = (0, 1, _NO_TESTS)
@@ -33,7 +34,7 @@ class Settings:
         results: the folder that outcomes are kept in.
         target: the chip.
         compiled: native code, not nki.simulate.
-        seconds: that one test may take.
+        seconds: of processor time that one test may take; on the clock it may take WAITS times as much.
         gibibytes: of address space that a process may take.
         races: what NKILITE_RACES is.
         only: a part of the names of the tests to run.
@@ -109,6 +110,7 @@ class _Children:
             "--output-directory", artifacts, "--force-local-cleanup", "-m", "fast", "-q",
             "--tb=line", "--no-header", "-o", "log_level=ERROR", "-W", "ignore", "-W",
             "always::nkilite.errors.RaceWarning", "--outcomes", str(kept), "--seconds", str(settings.seconds),
+            "--waits", str(WAITS),
             *(["--compiled"] if settings.compiled else []), "--only", settings.only, "--sample", str(settings.sample),
             str(TESTS / file),
         ]
@@ -123,7 +125,7 @@ class _Children:
 
     def _wait(self, child: subprocess.Popen[bytes], kept: Path) -> str:
         """Until the process ends, or writes no line for longer than a test may take; why it was ended, if it was."""
-        patience = max(_START_UP, self._settings.seconds + _GRACE)
+        patience = max(_START_UP, WAITS * self._settings.seconds + _GRACE)
         since, size = time.monotonic(), -1
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -193,7 +193,7 @@ def _(
     rows, columns = (_contraction_first(x, _double_row(call)) for x in (stationary, moving))
     with np.errstate(over="ignore", invalid="ignore"):
         result = (rows.T @ columns).reshape(dst.shape)
-        return dst.astype(np.float32) + result if accumulate else result
+        return np.add(dst, result, out=result, dtype=np.float32, casting="unsafe") if accumulate else result
 
 
 def _as_matrix(tile: np.ndarray) -> np.ndarray:
@@ -202,7 +202,7 @@ def _as_matrix(tile: np.ndarray) -> np.ndarray:
 
 def _contraction_first(tile: np.ndarray, paired: bool) -> np.ndarray:
     """float32 [contraction, columns]."""
-    single = tile.astype(np.float32)
+    single = tile.astype(np.float32, copy=False)
     if paired:
         single = np.swapaxes(single, 0, 1).reshape(2 * tile.shape[0], -1)
     return _as_matrix(single)

@@ -83,7 +83,7 @@ TESTS = """
     def test_never_ends():
         while True:
             try:
-                time.sleep(60)
+                time.perf_counter()
             except Exception:
                 pass
 

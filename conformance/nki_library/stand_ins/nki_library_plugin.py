@@ -59,7 +59,8 @@ def _module(name: str, **contents: Any) -> None:
 def pytest_addoption(parser: Any) -> None:
     group = parser.getgroup("nkilite")
     group.addoption("--outcomes", required=True, help="a file of JSON lines")
-    group.addoption("--seconds", type=float, required=True, help="for one test")
+    group.addoption("--seconds", type=float, required=True, help="of processor time for one test")
+    group.addoption("--waits", type=float, required=True, help="times as long it may take on the clock")
     group.addoption("--only", default="", help="run only tests whose name contains this")
     group.addoption("--sample", type=int, default=0, help="run at most so many tests of a function")
     group.addoption("--compiled", action="store_true", help="run native code")
@@ -136,9 +137,10 @@ class _Keeper:
 
     def __init__(self, config: Any) -> None:
         self._path = Path(config.getoption("outcomes"))
-        self._limit = config.getoption("seconds")
+        self._limit, self._waits = config.getoption("seconds"), config.getoption("waits")
         self._file = self._path.open("a", encoding="utf-8")
         signal.signal(signal.SIGALRM, _expire)
+        signal.signal(signal.SIGPROF, _expire)
 
     def _write(self, **record: Any) -> None:
         print(json.dumps(record), file=self._file, flush=True)
@@ -158,8 +160,14 @@ class _Keeper:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self) -> Any:
-        signal.setitimer(signal.ITIMER_REAL, self._limit, 5)  # again, should it be caught
+        signal.setitimer(signal.ITIMER_PROF, self._limit, 5)  # again, should it be caught
+        signal.setitimer(signal.ITIMER_REAL, self._waits * self._limit, 5)
         yield
+        self._stop()
+
+    @staticmethod
+    def _stop() -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     def pytest_warning_recorded(self, warning_message: Any, nodeid: str) -> None:
@@ -168,7 +176,7 @@ class _Keeper:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._stop()
         report = (yield).get_result()
         if report.when != "call" and report.outcome == "passed":
             return
