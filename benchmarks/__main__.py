@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 BENCHMARKS = (
-    "speed", "cold", "vector_math", "rounding", "autotune_cpu", "autotune_overhead", "autotune_quality", "calibration",
+    "speed", "cores", "cold", "vector_math", "rounding", "autotune_cpu", "autotune_overhead", "autotune_quality",
+    "calibration",
 )
 
 

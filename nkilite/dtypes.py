@@ -322,7 +322,7 @@ def cast(values: np.ndarray | Elements, dtype: DType) -> np.ndarray:
     if dtype is bool_:
         return values != 0
     with np.errstate(over="ignore", invalid="ignore"):
-        single = values.astype(np.float32)
+        single = values.astype(np.float32, copy=False)
         if not dtype.is_integer:
             return single.astype(dtype.numpy)
         limits = np.iinfo(dtype.numpy)

@@ -33,7 +33,7 @@ from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.ir.unwritten import Suspect, matters
-from nkilite.location import UNKNOWN, Location, here, is_internal
+from nkilite.location import UNKNOWN, Location, is_internal
 from nkilite.machine.engine import Engine
 from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
@@ -508,6 +508,7 @@ class EagerBuilder(Builder):
 
     def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
         recorded = super().emit(signature, operands, name)
+        where = self.program.locations[self.place(sys._getframe(1))]
         if self.core.cores > 1 and self._seen_by_others(signature, operands):
             self._baton.in_order(self.core.number)
         arguments = dict(signature.arguments)
@@ -527,8 +528,8 @@ class EagerBuilder(Builder):
                 arguments[key] = float(_next_given(values))
         for operand, allowed in limits.partition_rules(signature):
             tensor = tensors[operand.name]
-            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, here())
-        self._follow_writes(signature, arguments, tensors)
+            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, where)
+        self._follow_writes(signature, arguments, tensors, where)
         written = [o.name for o in signature.operands if o.writes]
         rounder, call = self._rounder, signature
         rounds: tuple[str, ...] = ()
@@ -538,7 +539,7 @@ class EagerBuilder(Builder):
         if signature.definition.meets is not None:
             kinds = {name: tensor.dtype for name, tensor in tensors.items()}
             shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
-            arrival = Arrival(signature.name, arguments, kinds, shared, here(), self.core.number)
+            arrival = Arrival(signature.name, arguments, kinds, shared, where, self.core.number)
             exchanged = self._baton.meet(arrival)
             results: Any = [exchanged.get(name) for name in written]
         else:
@@ -571,7 +572,9 @@ class EagerBuilder(Builder):
     def looked_at(self) -> None:
         self._baton.in_order(self.core.number)
 
-    def _follow_writes(self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor]) -> None:
+    def _follow_writes(
+        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+    ) -> None:
         """Check reads of on-chip memory, settle accumulate=None, and record what is written."""
         infer = arguments.get("accumulate", False) is None
         for operand in signature.operands:
@@ -583,7 +586,7 @@ class EagerBuilder(Builder):
             tensor = storage.located(tensor)
             foreign = self._foreign.get(tensor.storage.id)
             if foreign is not None and operand.name == "dst" and arguments.get("accumulate", False) is not False:
-                check_accumulation(foreign, signature, operand, tensor.storage, tensor.byte_offset, here())
+                check_accumulation(foreign, signature, operand, tensor.storage, tensor.byte_offset, where)
             if infer and operand.name == "dst":
                 covered = coverage.covered(tensor.type, tensor.byte_offset)
                 arguments["accumulate"] = covered is not Covered.none
@@ -592,7 +595,7 @@ class EagerBuilder(Builder):
                     arguments["dst"] = np.where(unwritten, 0, arguments["dst"])
             elif operand.reads:
                 read = operand._replace(type=tensor.type)
-                found = check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, here())
+                found = check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, where)
                 if isinstance(found, NkiError) and matters(signature):
                     raise found
                 if found is not None:
@@ -603,7 +606,7 @@ class EagerBuilder(Builder):
             tensor = tensors[operand.name]
             refusal = self.refusals.get(tensor.storage.id)
             if refusal is not None:
-                raise refusal(location=here())
+                raise refusal(location=where)
             coverage = self._coverage.get(tensor.storage.id)
             if coverage is not None:
                 tensor = storage.located(tensor)
