@@ -9,7 +9,7 @@ import importlib as _importlib
 import typing as _typing
 from typing import Any as _Any
 
-from nkilite import collectives, errors, isa, language, typing
+from nkilite import collectives, errors, gpsimd, isa, language, sparsity, typing
 from nkilite.dtypes import DType as dtype
 from nkilite.frameworks import jax as _jax  # noqa: F401  kernels become what jax and torch can trace
 from nkilite.frameworks import torch as _torch  # noqa: F401
@@ -34,6 +34,7 @@ __all__ = [
     "cpu_simulate",
     "dtype",
     "errors",
+    "gpsimd",
     "isa",
     "jit",
     "language",
@@ -43,6 +44,7 @@ __all__ = [
     "register_configurations",
     "simulate",
     "simulate_kernel",
+    "sparsity",
     "target_identity",
     "target_names",
     "tensor",

@@ -14,7 +14,7 @@ from types import ModuleType
 from nkilite import xla_stub
 from nkilite.beta1.vendor import VendorModules
 from nkilite.errors import PackageShadowed, VendorModule
-from nkilite.frameworks import torch_neuronx
+from nkilite.frameworks import custom_op, torch_neuronx
 
 __all__ = ["install"]
 
@@ -46,7 +46,7 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
     These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.compiler and its frontend,
     and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor; and those of Beta 1 below
     neuronxcc.nki: language, isa, typing and compiler. What else is imported from neuronxcc is the vendor's; it says so
-    when it is used. `nki_op` and `wrap_nki` come from torch_neuronx, unless that is installed.
+    when it is used. `nki_op`, `wrap_nki` and `xla_impl.custom_op` come from torch_neuronx, unless that is installed.
 
     Args:
         force: take the place of an installed nki or neuronxcc package, too.
@@ -70,6 +70,8 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
         sys.modules[name] = importlib.import_module(ours)
     if not torch_xla and _installed("torch_neuronx") is None:
         sys.modules["torch_neuronx"] = torch_neuronx
+        implementation = sys.modules["torch_neuronx.xla_impl"] = ModuleType("torch_neuronx.xla_impl")
+        implementation.custom_op = custom_op  # type: ignore[attr-defined]
     sys.meta_path[:0] = [_Refuse(), VendorModules("neuronxcc")]
     neuronxcc = importlib.import_module("neuronxcc")
     neuronxcc.nki = sys.modules["neuronxcc.nki"]  # type: ignore[attr-defined]

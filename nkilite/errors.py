@@ -233,6 +233,26 @@ class InvalidOutput(ArgumentError, ValueError):
     remedy = "give out= arrays like those the kernel returns, for example what an earlier call returned."
 
 
+class CompilerMissing(ArgumentError, OSError):
+    template = "a C++ operator needs a C++ compiler, and {found}."
+    remedy = "install g++ or clang++, or name another one in CXX."
+
+
+class CompilationFailed(ArgumentError, ValueError):
+    template = "{compiler} cannot compile {file}: {problem}.\n{output}"
+    remedy = "correct the C++ source."
+
+
+class NoSuchFunction(ArgumentError, LookupError):
+    template = "{file} has no function {function!r} that can be an operator: {problem}."
+    remedy = "define one function of that name, without overloads, that takes tensors, double, int64_t and bool."
+
+
+class NotAnOperatorLibrary(ArgumentError, OSError):
+    template = "{path} is no library of operators: {problem}."
+    remedy = "build it with custom_op.load of nkilite, from the sources."
+
+
 class InvalidWeight(ArgumentError, ValueError):
     template = "structured sparsity: {found}; expected {expected}."
     remedy = "pad the weight with zeros, or choose another pattern."
@@ -614,6 +634,16 @@ class NoTuner(ExecutionError, LookupError):
 class NoBenchmark(ExecutionError, LookupError):
     template = "kernel {kernel!r} has not been benchmarked."
     remedy = "call it with its arguments first."
+
+
+class OperatorNotLoaded(ExecutionError, LookupError):
+    template = "operator {found!r} is not loaded in this process."
+    remedy = "call nkilite.gpsimd.operator for it first: nothing loads native code of others by itself."
+
+
+class OperatorFailed(ExecutionError, RuntimeError):
+    template = "operator {operator} failed: {found}."
+    remedy = "correct the operator, or what it is given."
 
 
 class IndirectOutOfBounds(ExecutionError, IndexError):

@@ -60,6 +60,11 @@ def cpu() -> str:
     return os.environ.get("NKILITE_CPU") or "native"
 
 
+def cxx() -> str:
+    """CXX: the command of the C++ compiler for custom operators; "" (default) means the first the system has."""
+    return os.environ.get("CXX", "")
+
+
 def tuned() -> str:
     """NKILITE_TUNED: a file of tuned configurations (exported, or a tuner's database) that launches take values for
     omitted parameters from; "" (default) means the defaults in the kernel's signature."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
-from nkilite.frameworks import torch_neuronx
+from nkilite.frameworks import custom_op, torch_neuronx
 
 _PACKAGES = ("torch_xla", "torch_neuronx")
 
@@ -76,6 +76,7 @@ _NAMES: dict[str, dict[str, Any]] = {
         "trace": _unchanged, "nki_jit": jit, "__version__": "2.0",
         **{name: getattr(torch_neuronx, name) for name in torch_neuronx.__all__},
     },
+    "torch_neuronx.xla_impl": {"custom_op": custom_op},
     "torch_neuronx.xla_impl.ops": {"nki_jit": jit},
 }
 _STUBS = VendorModules(*_PACKAGES, known=_NAMES)

@@ -23,6 +23,7 @@ LAYERS = [
     ["isa"],
     ["collectives", "language", "sparsity"],
     ["native"],
+    ["gpsimd"],
     ["runtime"],
     ["frameworks"],
     ["builtin", "compiler", "typing", "testing", "profiling"],

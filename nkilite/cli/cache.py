@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nkilite import knobs
 from nkilite.cli.terminal import say, terminal
-from nkilite.native.cache import KERNELS, NO_HOME, OBJECTS, Entry, Store
+from nkilite.native.cache import KERNELS, NO_HOME, OBJECTS, OPERATORS, Entry, Store
 
 app = typer.Typer(no_args_is_help=True, help="The disk cache of compiled kernels.")
 
@@ -24,8 +24,8 @@ def info() -> None:
     directory = knobs.cache_directory()
     for entry in Store(directory).entries() if directory is not None else ():
         shelves[entry.shelf].append(entry)
-    kernels, objects = shelves[KERNELS], shelves[OBJECTS]
-    total = _size(sum(e.bytes for e in (*kernels, *objects)))
+    kernels, objects, operators = shelves[KERNELS], shelves[OBJECTS], shelves[OPERATORS]
+    total = _size(sum(e.bytes for e in (*kernels, *objects, *operators)))
     limit = knobs.cache_bytes()
     summary = {
         "location": directory or f"none: {NO_HOME}",
@@ -33,6 +33,7 @@ def info() -> None:
         "size": f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}",
         "compiled programs": f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})",
         "micro-kernels": f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})",
+        "C++ operators": f"{len(operators):,} ({_size(sum(e.bytes for e in operators))})",
     }
     for name, value in summary.items():
         say(f"{name:<21}{value}")

@@ -29,6 +29,7 @@ STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1
 STATUS_JUMP = 2  # not a failure: go on at the other end of the loop
 STATUS_PAUSE = 3  # not a failure: the host looks at memory, then the kernel goes on
+STATUS_FOREIGN = 5  # a function of the user's failed, and says how when it is asked
 STATUS_TOLD = 4  # Python has a signal to handle, and an exception is set
 
 # In front of the bases are two int64 words where a micro-kernel leaves what it cannot return, and before them the

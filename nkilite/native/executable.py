@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from nkilite.codegen import foreign
 from nkilite.codegen.host import Host
-from nkilite.codegen.kernel import STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
+from nkilite.codegen.kernel import STATUS_FOREIGN, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
 from nkilite.dtypes import as_dtype, cast, elements
-from nkilite.errors import IndirectOutOfBounds
+from nkilite.errors import IndirectOutOfBounds, OperatorFailed
 from nkilite.ir.meeting import Arrival, Written, exchange
 from nkilite.ir.rank import current
 from nkilite.native import entry, stack
@@ -202,12 +203,16 @@ class Executable:
 
         Raises:
             IndirectOutOfBounds: it was an index that is outside its tensor.
+            OperatorFailed: it was an operator of the user's that failed.
             KeyboardInterrupt: the run was told to end, by another thread.
         """
         status, word = stopped >> 48, stopped & ((1 << 48) - 1)
         if status == STATUS_TOLD:
             raise KeyboardInterrupt
         stop = self.image.stops[int(np.searchsorted(self.image.lowered.entries, word))]
+        if status == STATUS_FOREIGN:
+            function = foreign.find(dict(stop.values)["operator"])
+            raise OperatorFailed(operator=function.title, found=function.failure(), location=stop.location)
         if status != STATUS_PAUSE:
             assert status == STATUS_OUT_OF_BOUNDS, status
             found, limit = workspace.fault()

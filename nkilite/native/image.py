@@ -16,6 +16,7 @@ import numpy as np
 from nkilite.dtypes import as_dtype
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Program
 from nkilite.ir.types import BufferKind, MemoryRegion, extent
+from nkilite.isa.custom import custom_operator
 from nkilite.isa.debugging import device_print
 from nkilite.location import Location
 from nkilite.native.lower import Lowered, cpu_strides
@@ -62,7 +63,7 @@ class Stop(NamedTuple):
 
     Attributes:
         tensors: by operand, those of an instruction the host takes part in: one that prints, or at which cores meet.
-        values: its other arguments, as (name, value).
+        values: its other arguments, as (name, value); of an operator of the user's, which one it is.
         meets: whether cores meet there, or ask for their rank.
     """
 
@@ -161,6 +162,8 @@ def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[
             entry = bisect_right(firsts, instruction.index) - 1
             if entry not in stops:
                 stop = Stop(signature.name, instruction.location)
+                if signature.definition is custom_operator.definition:
+                    stop = stop._replace(values=(("operator", signature.operator),))
                 stops[entry] = _hosted(stop, instruction, placement) if signature.id in host else stop
     return stops
 

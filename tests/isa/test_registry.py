@@ -10,11 +10,11 @@ import pytest
 import nkilite.isa as nisa
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
-# What nl.device_print, the loops, nki.collectives, the operators of NkiScalar, indirect tensors and stochastic rounding
-# write; users do not call them.
+# What nl.device_print, the loops, nkilite.gpsimd, nki.collectives, the operators of NkiScalar, indirect tensors and
+# stochastic rounding write; users do not call them.
 INTERNAL = {
-    "advance_rounding", "collective", "device_print", "for_begin", "for_end", "rank_number", "round_stochastically",
-    "scalar_compute", "set_rounding", "tensor_indirection", "while_begin", "while_end",
+    "advance_rounding", "collective", "custom_operator", "device_print", "for_begin", "for_end", "rank_number",
+    "round_stochastically", "scalar_compute", "set_rounding", "tensor_indirection", "while_begin", "while_end",
 }
 
 
