@@ -11,7 +11,7 @@ from rich.table import Table
 
 BENCHMARKS = (
     "speed", "cores", "cold", "vector_math", "rounding", "autotune_cpu", "autotune_overhead", "autotune_quality",
-    "calibration",
+    "calibration", "scaling",
 )
 
 

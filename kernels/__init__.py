@@ -25,6 +25,16 @@ chip; all but sparse_mlp, whose product NKI only drafts. Every module holds, und
     SHOWN           the sizes at which ``python -m kernels`` runs it
     in_numpy        beside which it is timed there: the idiomatic float32 formula
 
+Those of RANKED run on several ranks, and on one core or two. A call takes the arguments of one rank and their number,
+and instead of the last two names a module has
+
+    shards          the arguments of every rank, from those of `inputs`: ``shards(ranks, *arrays)``
+    joined          the whole result, from those of the ranks: what `reference` gives
+
+    tensor_parallel_mlp   hidden units shared out, partial results reduced block by block
+    all_gather_matmul     rows passed around a ring while they are multiplied
+    ring_attention        queries shared out, keys and values passed around a ring
+
 `tiles` has the few lines of tiling they share. To read them in order: softmax, rmsnorm, matmul,
 flash_attention.
 """
@@ -34,12 +44,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["GALLERY", "Case"]
+__all__ = ["GALLERY", "RANKED", "Case"]
 
 GALLERY = (
     "matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "sparse_mlp", "transpose", "rope", "swiglu",
     "mamba", "adam",
 )
+
+
+RANKED = ("tensor_parallel_mlp", "all_gather_matmul", "ring_attention")
 
 
 class Case(NamedTuple):

@@ -73,82 +73,113 @@ def flash_attention(
     heads, queries, D = q.shape
     kv_heads, keys, _ = k.shape
     scale = 1.0 / math.sqrt(D) if scale is None else scale
-    _validate(q, k, v, causal, scale)
+    validate(q, k, v, causal, scale)
 
     out = nl.ndarray(q.shape, dtype=q.dtype, buffer=nl.shared_hbm)
-    mask = _causal_mask(q.dtype) if causal else None
+    mask = causal_mask(q.dtype) if causal else None
     group = heads // kv_heads
     for kv_head in range(kv_heads):
-        k_T = _load_transposed(k[kv_head, :, :])
+        k_T = load_transposed(k[kv_head, :, :])
         values = load_stacked(v[kv_head, :, :])
         for head in range(kv_head * group, (kv_head + 1) * group):
             for first, count in tiles(queries, P * QUERY_TILES_IN_BLOCK):
-                q_T = _load_transposed(q[head, first : first + count, :])
+                q_T = load_transposed(q[head, first : first + count, :])
                 result = nl.ndarray((P, count // P, D), dtype=q.dtype, buffer=nl.sbuf)
                 for i in range(count // P):
                     query = first + i * P
                     visible = query + P + keys - queries if causal else keys
-                    _attend(
-                        dst=result[:, i, :],
+                    running = Running()
+                    attend(
+                        running,
                         q_T=q_T[:, i * P : (i + 1) * P],
                         k_T=k_T[:, 0:visible],
                         values=values,
-                        mask=mask,
+                        bias=mask,
                         scale=scale,
                         block=BANK * KEY_TILES_IN_BLOCK,
                         per_copy=TRANSPOSES_PER_COPY,
                         copy_on=COPY_ENGINE,
                     )
+                    finish(result[:, i, :], running)
                 rows = out[head, first : first + count, :]
                 nisa.dma_copy(dst=rows.reshape_dim(0, (count // P, P)).permute((1, 0, 2)), src=result)
     return out
 
 
-def _attend(dst, q_T, k_T, values, mask, scale, block, per_copy, copy_on):
-    """Attention of 128 queries, q_T [D, 128], to keys k_T [D, keys]; `mask` goes on the last 128 of them."""
-    maximum = total = weighted = None
-    for start, width in tiles(k_T.shape[1], block):
-        last = start + width == k_T.shape[1]
-        scores, block_maximum = _scores(q_T, k_T[:, start : start + width], mask if last else None)
-        previous, maximum = maximum, block_maximum
+class Running:
+    """What the online softmax keeps of 128 queries, as float32 tiles; None before the first keys.
+
+    Attributes:
+        maximum: of the scores, [128, 1].
+        total: of the exponentials, [128, 1].
+        weighted: values times exponentials, [128, D].
+    """
+
+    def __init__(self):
+        self.maximum = self.total = self.weighted = None
+
+
+def attend(running, q_T, k_T, values, bias, scale, block, per_copy, copy_on):
+    """Take keys k_T [D, keys] and their values into account for 128 queries, q_T [D, 128].
+
+    `bias` is a pair of operands whose product is added to the scores of the last of them, as many as it has columns.
+    """
+    keys = k_T.shape[1]
+    for start, width in tiles(keys, block):
+        scores, maximum = _scores(q_T, k_T[:, start : start + width], _part(bias, keys, start, width))
+        previous, running.maximum = running.maximum, maximum
         if previous is not None:
             nisa.tensor_tensor(dst=maximum, data1=maximum, data2=previous, op=nl.maximum)
         shift = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
         nisa.tensor_scalar(dst=shift, data=maximum, op0=nl.multiply, operand0=-scale)
 
-        weights, block_total = _exponentials(scores, scale, shift, dtype=q_T.dtype)
-        block_weighted = _weigh(weights, values[:, start // P : (start + width) // P, :], per_copy, copy_on)
+        weights, total = _exponentials(scores, scale, shift, dtype=q_T.dtype)
+        weighted = _weigh(weights, values[:, start // P : (start + width) // P, :], per_copy, copy_on)
         if previous is None:
-            total = block_total
-            weighted = nl.ndarray(block_weighted.shape, dtype=nl.float32, buffer=nl.sbuf)
-            nisa.tensor_copy(dst=weighted, src=block_weighted)
+            running.total = total
+            running.weighted = nl.ndarray(weighted.shape, dtype=nl.float32, buffer=nl.sbuf)
+            nisa.tensor_copy(dst=running.weighted, src=weighted)
             continue
         alpha = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
         nisa.activation(dst=alpha, op=nl.exp, data=previous, scale=scale, bias=shift)
-        for running, new in ((total, block_total), (weighted, block_weighted)):
-            nisa.scalar_tensor_tensor(
-                dst=running, data=running, op0=nl.multiply, operand0=alpha, op1=nl.add, operand1=new
-            )
+        for kept, new in ((running.total, total), (running.weighted, weighted)):
+            nisa.scalar_tensor_tensor(dst=kept, data=kept, op0=nl.multiply, operand0=alpha, op1=nl.add, operand1=new)
 
+
+def finish(dst, running):
+    """dst [128, D] = the mean of the values by their weights."""
     inverse = nl.ndarray((P, 1), dtype=nl.float32, buffer=nl.sbuf)
-    nisa.reciprocal(dst=inverse, data=total)
-    nisa.tensor_scalar(dst=dst, data=weighted, op0=nl.multiply, operand0=inverse)
+    nisa.reciprocal(dst=inverse, data=running.total)
+    nisa.tensor_scalar(dst=dst, data=running.weighted, op0=nl.multiply, operand0=inverse)
 
 
-def _scores(q_T, k_T, mask):
+def _scores(q_T, k_T, bias):
     """Q K^T of a block of keys as PSUM banks [128, <= 512], and the maximum [128, 1] of each row."""
-    block = list(tiles(k_T.shape[1], BANK))
+    width = k_T.shape[1]
+    block = list(tiles(width, BANK))
     maxima = nl.ndarray((P, len(block)), dtype=nl.float32, buffer=nl.sbuf)
     banks = []
     for i, (key, keys) in enumerate(block):
         bank = nl.ndarray((P, keys), dtype=nl.float32, buffer=nl.psum)
         nisa.nc_matmul(dst=bank, stationary=q_T, moving=k_T[:, key : key + keys], accumulate=False)
-        if mask is not None and i == len(block) - 1:
-            identity, bias = mask
-            nisa.nc_matmul(dst=bank[:, keys - P : keys], stationary=identity, moving=bias, accumulate=True)
+        here = _part(bias, width, key, keys)
+        if here is not None:
+            stationary, moving = here
+            biased = bank[:, keys - moving.shape[1] : keys]
+            nisa.nc_matmul(dst=biased, stationary=stationary, moving=moving, accumulate=True)
         nisa.tensor_reduce(dst=maxima[:, i : i + 1], op=nl.maximum, data=bank, axis=1)
         banks.append(bank)
     return banks, _reduce_row(maxima, nl.maximum)
+
+
+def _part(bias, extent, start, width):
+    """What of a bias on the last of `extent` keys falls on `width` of them, again the last ones; None if nothing."""
+    if bias is None:
+        return None
+    stationary, moving = bias
+    first = extent - moving.shape[1]
+    here = slice(max(start, first) - first, start + width - first)
+    return (stationary, moving[:, here]) if here.start < here.stop else None
 
 
 def _exponentials(scores, scale, shift, dtype):
@@ -187,7 +218,7 @@ def _reduce_row(tile, op):
     return reduced
 
 
-def _load_transposed(rows):
+def load_transposed(rows):
     """HBM [n * 128, D] as an SBUF tile [D, n * 128]."""
     stack = load_stacked(rows)
     _, count, width = stack.shape
@@ -196,7 +227,7 @@ def _load_transposed(rows):
     return transposed
 
 
-def _causal_mask(dtype):
+def causal_mask(dtype):
     """Operands whose product is 0 on and below the diagonal and MASKED above it."""
     zeros = nl.ndarray((P, P), dtype=dtype, buffer=nl.sbuf)
     nisa.memset(dst=zeros, value=0.0)
@@ -212,7 +243,7 @@ def _causal_mask(dtype):
     return nl.shared_identity_matrix(P, dtype=dtype), bias
 
 
-def _validate(q, k, v, causal, scale):
+def validate(q, k, v, causal, scale):
     heads, queries, D = q.shape
     kv_heads, keys, _ = k.shape
     assert tuple(k.shape) == tuple(v.shape) == (kv_heads, keys, D), (

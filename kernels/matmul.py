@@ -103,8 +103,15 @@ def matmul(lhsT, rhs, TILES_IN_BLOCK_M=8, TILES_IN_BLOCK_N=2, TILES_IN_BLOCK_K=8
     Returns:
         HBM [M, N] of the dtype of `lhsT`, accumulated in float32.
     """
-    K, M, N = _sizes(lhsT, rhs)
+    _, M, N = _sizes(lhsT, rhs)
     out = nl.ndarray((M, N), dtype=lhsT.dtype, buffer=nl.shared_hbm)
+    multiply(out, lhsT, rhs, TILES_IN_BLOCK_M, TILES_IN_BLOCK_N, TILES_IN_BLOCK_K)
+    return out
+
+
+def multiply(out, lhsT, rhs, TILES_IN_BLOCK_M, TILES_IN_BLOCK_N, TILES_IN_BLOCK_K):
+    """Write the blocked product to `out`, HBM [M, N]."""
+    K, M, N = _sizes(lhsT, rhs)
     for n, block_n in tiles(N, BANK * TILES_IN_BLOCK_N):
         for m, block_m in tiles(M, P * TILES_IN_BLOCK_M):
             partial = _result_tiles(block_m, block_n, nl.float32) if K > P * TILES_IN_BLOCK_K else []
@@ -131,7 +138,6 @@ def matmul(lhsT, rhs, TILES_IN_BLOCK_M=8, TILES_IN_BLOCK_N=2, TILES_IN_BLOCK_K=8
                             nisa.tensor_tensor(dst=sink, data1=partial[i][:, here], data2=product, op=nl.add)
             for i, (row, rows) in enumerate(tiles(block_m, P)):
                 nisa.dma_copy(dst=out[m + row : m + row + rows, n : n + block_n], src=results[i])
-    return out
 
 
 def _sizes(lhsT, rhs):

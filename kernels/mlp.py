@@ -63,32 +63,38 @@ def mlp(x, w_gate, w_up, w_down, act="silu", TOKENS_IN_BLOCK=512, F_TILES_IN_BLO
         HBM [tokens, H] of the dtype of `x`, accumulated in float32, the hidden activations rounded to that
         dtype.
     """
-    tokens, H = x.shape
-    hidden = w_gate.shape[1]
-    _validate(x, w_gate, w_up, w_down, act, TOKENS_IN_BLOCK)
+    validate(x, w_gate, w_up, w_down, act, TOKENS_IN_BLOCK)
     out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
-    for t, count in tiles(tokens, TOKENS_IN_BLOCK):
-        x_T = _load_transposed(x[t : t + count, :])
-        h_T = nl.ndarray((P, hidden // P, count), dtype=x.dtype, buffer=nl.sbuf)
-        for i, units in tiles(hidden, P * F_TILES_IN_BLOCK):
-            gate_panel = load_stacked(w_gate[:, i : i + units])
-            up_panel = load_stacked(w_up[:, i : i + units])
-            for unit in range(0, units, P):
-                gate = _contract(gate_panel[:, :, unit : unit + P], x_T)
-                up = _contract(up_panel[:, :, unit : unit + P], x_T)
-                gated = nl.ndarray((P, count), dtype=nl.float32, buffer=nl.sbuf)
-                nisa.activation(dst=gated, op=ACTIVATIONS[act], data=gate)
-                nisa.tensor_tensor(dst=h_T[:, (i + unit) // P, :], data1=gated, data2=up, op=nl.multiply)
-        for h, width in tiles(H, BANK * H_TILES_IN_BLOCK):
-            down_panel = load_stacked(w_down[:, h : h + width])
-            for token, rows in tiles(count, P):
-                y_tile = nl.ndarray((rows, width), dtype=x.dtype, buffer=nl.sbuf)
-                for feature, columns in tiles(width, BANK):
-                    here = slice(feature, feature + columns)
-                    product = _contract(h_T[:, :, token : token + rows], down_panel[:, :, here])
-                    nisa.tensor_copy(dst=y_tile[:, here], src=product)
-                nisa.dma_copy(dst=out[t + token : t + token + rows, h : h + width], src=y_tile)
+    for t, count in tiles(x.shape[0], TOKENS_IN_BLOCK):
+        here = slice(t, t + count)
+        feed_forward(out[here, :], x[here, :], w_gate, w_up, w_down, act, F_TILES_IN_BLOCK, H_TILES_IN_BLOCK)
     return out
+
+
+def feed_forward(out, x, w_gate, w_up, w_down, act, F_TILES_IN_BLOCK, H_TILES_IN_BLOCK):
+    """Write one block of tokens, of which there are at most 512, to `out`, HBM [tokens, H]."""
+    count, H = x.shape
+    hidden = w_gate.shape[1]
+    x_T = _load_transposed(x)
+    h_T = nl.ndarray((P, hidden // P, count), dtype=x.dtype, buffer=nl.sbuf)
+    for i, units in tiles(hidden, P * F_TILES_IN_BLOCK):
+        gate_panel = load_stacked(w_gate[:, i : i + units])
+        up_panel = load_stacked(w_up[:, i : i + units])
+        for unit in range(0, units, P):
+            gate = _contract(gate_panel[:, :, unit : unit + P], x_T)
+            up = _contract(up_panel[:, :, unit : unit + P], x_T)
+            gated = nl.ndarray((P, count), dtype=nl.float32, buffer=nl.sbuf)
+            nisa.activation(dst=gated, op=ACTIVATIONS[act], data=gate)
+            nisa.tensor_tensor(dst=h_T[:, (i + unit) // P, :], data1=gated, data2=up, op=nl.multiply)
+    for h, width in tiles(H, BANK * H_TILES_IN_BLOCK):
+        down_panel = load_stacked(w_down[:, h : h + width])
+        for token, rows in tiles(count, P):
+            y_tile = nl.ndarray((rows, width), dtype=x.dtype, buffer=nl.sbuf)
+            for feature, columns in tiles(width, BANK):
+                here = slice(feature, feature + columns)
+                product = _contract(h_T[:, :, token : token + rows], down_panel[:, :, here])
+                nisa.tensor_copy(dst=y_tile[:, here], src=product)
+            nisa.dma_copy(dst=out[token : token + rows, h : h + width], src=y_tile)
 
 
 def _contract(stationary, moving):
@@ -110,7 +116,7 @@ def _load_transposed(x):
     return transposed
 
 
-def _validate(x, w_gate, w_up, w_down, act, TOKENS_IN_BLOCK):
+def validate(x, w_gate, w_up, w_down, act, TOKENS_IN_BLOCK):
     H, hidden = w_gate.shape
     assert (x.shape[1], *w_up.shape, *w_down.shape) == (H, H, hidden, hidden, H), (
         f"x, w_gate, w_up and w_down must be [tokens, H], [H, F], [H, F] and [F, H], found {list(x.shape)}, "

@@ -29,6 +29,14 @@ def tiles(extent: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(size, extent - start)
 
 
+def share_of_core(extent: int) -> tuple[int, int]:
+    """``(start, length)`` of the part of ``range(extent)`` of this core of the launch: all of it on one core."""
+    cores = nl.num_programs()
+    size = -(-extent // cores)
+    start = min(nl.program_id(0) * size, extent)
+    return start, min(size, extent - start)
+
+
 def row_blocks(rows: int, depth: int) -> Iterator[tuple[int, int, int]]:
     """``(start, partitions, depth)`` of blocks covering `rows` independent rows.
 

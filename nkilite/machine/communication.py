@@ -6,7 +6,7 @@ steps and traffic. Over several levels a collective is one after the other withi
 inwards, reductions the other way round.
 
     mesh        everybody to everybody at once: one step, on links that several share
-    rdh         recursive doubling or halving: log2 n steps
+    rdh         recursive doubling or halving: log2 n steps, each with another neighbour
     kangaring   a ring through every other rank of a chip, which saves memory accesses
     ring        through all ranks
 
@@ -185,8 +185,8 @@ def _within(
     linked = sent / span.bytes_per_ns
     last = world.onchip_hop_ns * (on_chip > 1)
     yield Transfer("mesh", joined.hop_ns + last + max(_scattered(joined, span, sent), touched))
-    steps = span.units.bit_length() - 1
-    if span.units == 1 << steps:
+    steps = _doublings(joined, span)
+    if steps is not None:
         yield Transfer("rdh", joined.hop_ns * steps + last + max(linked, touched))
     if on_chip == world.per_chip and on_chip % 2 == 0:
         reduced = _TOUCHES[operation, "kangaring"] * size / world.memory_bytes_per_ns
@@ -203,10 +203,17 @@ def _between(
     sent = lists * size * (span.units - 1) / span.units
     linked = sent / span.bytes_per_ns
     yield Transfer("mesh", level.hop_ns + max(_scattered(level, span, sent), touched))
-    steps = span.units.bit_length() - 1
-    if span.units == 1 << steps:
+    steps = _doublings(level, span)
+    if steps is not None:
         yield Transfer("rdh", level.hop_ns * steps + max(linked, touched))
     yield Transfer("ring", level.hop_ns * (span.units - 1) + max(linked, touched))
+
+
+def _doublings(level: Level, span: Span) -> int | None:
+    """Steps of recursive doubling; None where not every unit has a neighbour for each of them."""
+    steps = span.units.bit_length() - 1
+    links = span.units if level.kind == "switch" else round(span.bytes_per_ns / span.link_bytes_per_ns)
+    return steps if span.units == 1 << steps and steps <= links else None
 
 
 def _scattered(level: Level, span: Span, sent: float) -> float:

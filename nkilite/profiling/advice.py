@@ -312,15 +312,15 @@ def _barrier_bound(profile: Profile, uses: _Uses) -> Iterator[Advice]:
 
 
 def _communication_not_hidden(profile: Profile, uses: _Uses) -> Iterator[Advice]:
-    """Collectives during which nothing else happens."""
+    """Collectives on the critical path."""
     share = exposed_us(profile) / profile.latency_us
     if share >= 2 * _SHARE:
         worst = communication(profile)[0]
         found = worst.collective
-        hidden = 1 - worst.exposed_us / worst.busy_us
+        hidden = max(0.0, 1 - worst.exposed_us / worst.busy_us)
         yield Advice(
             "communication not hidden", worst.location,
-            f"{share:.0%} of the launch is communication alone; {hidden:.0%} of this {found.kind} of "
+            f"{share:.0%} of the launch is communication on the critical path; {hidden:.0%} of this {found.kind} of "
             f"{found.size:,} bytes by {found.transfer.algorithm} is hidden",
             "Cut it into pieces that take turns with what makes or uses them, or start it earlier: it runs beside "
             "whatever does not need its result.", share,

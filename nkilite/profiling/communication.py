@@ -42,7 +42,7 @@ class Collective(NamedTuple):
 
 
 def world_of(launch: Joined, rank: Rank, topology: Topology | str | None) -> World | None:
-    """The ranks that a launch communicates with, on the chips of a topology; None if it has no collectives.
+    """The ranks that a launch communicates with, on the chips of a topology; None if there are no others.
 
     A rank that is alone is taken for one of as many as its collectives name.
 
@@ -58,6 +58,8 @@ def world_of(launch: Joined, rank: Rank, topology: Topology | str | None) -> Wor
     if not named:
         return None
     count = rank.count if rank.count > 1 else max(member for member, *_ in named) + 1
+    if count == 1:
+        return None
     for member, ranks, place in named:
         if member >= count:
             raise RankMissing(rank=member, count=count, group=list(ranks), location=place)
@@ -85,13 +87,14 @@ def require_room(world: World, target: Target, cores: int) -> None:
 
 
 def collectives(launch: Joined, world: World | None, rank: Rank) -> dict[int, Collective]:
-    """The collectives with others, by signature."""
-    if world is None:
-        return {}
+    """The collectives, by signature."""
     found = {}
     for call, _ in _calls(launch.program):
         size, group = _size(call, launch.cores), _group(call, rank.number)
-        if len(group) > 1:
+        if world is None or len(group) == 1:
+            copied = Transfer("copy", 2 * size / (launch.program.target.hbm_bytes_per_ns * launch.cores))
+            found[call.id] = Collective(call.kind, group, size, copied)
+        else:
             found[call.id] = Collective(call.kind, group, size, _transfer(call, world, group, size))
     return found
 

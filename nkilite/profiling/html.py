@@ -117,7 +117,7 @@ def _cards(profile: Profile) -> list[tuple[str, str]]:
         ("DMA engines busy, mean", f"{profile.dma_utilization:.1%}"),
     ]
     if profile.collectives:
-        cards.append(("communication alone", time_text(exposed_us(profile))))
+        cards.append(("communication not hidden", time_text(exposed_us(profile))))
     if profile.cores > 1:
         cards += [
             (f"core {core} active, waiting", f"{time_text(active)}, {time_text(waiting)}")

@@ -103,7 +103,7 @@ def comparison(profiles: Sequence[Profile]) -> Table:
         table.add_row("waiting for each other", *(" | ".join(map(time_text, waiting_us(p))) for p in profiles))
     if any(p.collectives for p in profiles):
         table.add_row("Collectives", *(_engine(p, "Collectives") for p in profiles))
-        table.add_row("communication alone", *(time_text(exposed_us(p)) for p in profiles))
+        table.add_row("communication not hidden", *(time_text(exposed_us(p)) for p in profiles))
     if any(p.overflow for p in profiles):
         table.add_row("fits on chip", *("no: lower bound" if p.overflow else "yes" for p in profiles))
     if any(p.guessed_loops for p in profiles):

@@ -12,28 +12,29 @@ import pytest
 
 import kernels
 import nkilite as nki
-from kernels import GALLERY
+from kernels import GALLERY, RANKED
 from kernels.tiles import default_depth, flat_blocks, row_blocks, tiles
 from nkilite.testing import make
 
-MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
+MODULES = {name: importlib.import_module(f"kernels.{name}") for name in (*GALLERY, *RANKED)}
 
 
 def test_every_module_is_in_the_gallery():
     found = {module.name for module in pkgutil.iter_modules(kernels.__path__)}
-    assert found - {"__main__"} == {*GALLERY, "tiles"}
+    assert found - {"__main__"} == {*GALLERY, *RANKED, "tiles"}
 
 
-@pytest.mark.parametrize("name", [*GALLERY, "tiles"])
+@pytest.mark.parametrize("name", [*GALLERY, *RANKED, "tiles"])
 def test_kernels_import_the_public_interface_alone(name):
     tree = ast.parse(inspect.getsource(importlib.import_module(f"kernels.{name}")))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     nkilite = {module for module in imported if module.split(".")[0] == "nkilite"}
-    assert nkilite <= {"nkilite", "nkilite.isa", "nkilite.language", "nkilite.sparsity", "nkilite.testing"}
+    public = ("collectives", "isa", "language", "sparsity", "testing")
+    assert nkilite <= {"nkilite", *(f"nkilite.{name}" for name in public)}
 
 
-@pytest.mark.parametrize("name", GALLERY)
+@pytest.mark.parametrize("name", MODULES)
 def test_tunable_sizes_are_the_keyword_arguments_in_capitals(name):
     module = MODULES[name]
     parameters = inspect.signature(getattr(module, name)).parameters
@@ -44,7 +45,7 @@ def test_tunable_sizes_are_the_keyword_arguments_in_capitals(name):
         assert tunable[key] is None or tunable[key] in values
 
 
-@pytest.mark.parametrize("name", GALLERY)
+@pytest.mark.parametrize("name", MODULES)
 def test_cases_cover_both_dtypes_and_options_that_exist(name):
     module = MODULES[name]
     assert {"float32", "bfloat16"} <= {case.dtype for case in module.CASES}

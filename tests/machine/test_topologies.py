@@ -125,6 +125,7 @@ def test_neighbours_send_at_once_and_the_slowest_pair_decides() -> None:
 def test_what_joins_chips_shows_in_the_time() -> None:
     torus, ring, mesh = (world(f"trn2-{name}", 64) for name in ("48xlarge", "ring", "mesh"))
     small, large = MB / 4, 64 * MB
+    assert "rdh" not in {all_gather(ring, range(64), size).algorithm for size in (small, MB, large)}
     for function in (all_gather, all_to_all):
         assert function(mesh, range(64), small).ns < function(torus, range(64), small).ns
         assert function(torus, range(64), small).ns < function(ring, range(64), small).ns
