@@ -646,6 +646,14 @@ class OperatorFailed(ExecutionError, RuntimeError):
     remedy = "correct the operator, or what it is given."
 
 
+class NotANumber(ExecutionError, ArithmeticError):
+    template = "nisa.{instruction} writes {value} to {operand} ({tensor}, shape {shape}), first at {index}."
+    remedy = (
+        "look at what the instruction reads, with `nkilite debug` or nki.simulate, which stops here; what was loaded "
+        "may have it already."
+    )
+
+
 class IndirectOutOfBounds(ExecutionError, IndexError):
     template = "{instruction}: an indirect index is out of bounds: {found} is not in [0, {limit})."
     remedy = "correct the index tensor, or pass oob_mode=nisa.oob_mode.skip to skip such rows."

@@ -14,6 +14,7 @@ DEFAULT_TARGET = "trn2"
 _TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 _CORES = "NEURON_LOGICAL_NC_CONFIG"
 _RACES = "NKILITE_RACES"
+_NAN = "NKILITE_NAN"
 _ROUNDING = "NEURON_RT_STOCHASTIC_ROUNDING_EN"
 _ROUNDING_SEED = "NEURON_RT_STOCHASTIC_ROUNDING_SEED"
 
@@ -36,6 +37,14 @@ def stochastic_rounding() -> bool:
 def rounding_seed() -> str:
     """NEURON_RT_STOCHASTIC_ROUNDING_SEED: the seed of stochastic rounding, an int; "" (default) means 0."""
     return os.environ.get(_ROUNDING_SEED, "")
+
+
+def check_nan() -> str:
+    """NKILITE_NAN: launches look for NaN in what instructions write: "warn", "error", or "" and "off" (default).
+
+    With "warn+inf" and "error+inf" also for infinities that instructions compute.
+    """
+    return os.environ.get(_NAN) or "off"
 
 
 @contextmanager
@@ -144,7 +153,7 @@ def _bytes(text: str) -> int:
 
 def launch_settings() -> tuple:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
-    return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth), _get(_sixth)
+    return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth), _get(_sixth), _get(_seventh)
 
 
 def target_is_file() -> bool:
@@ -153,11 +162,11 @@ def target_is_file() -> bool:
     return value is not None and value[-5:] in (".toml", b".toml")
 
 
-_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES, _RACES, _ROUNDING)
+_names = (_TARGET, "NKILITE_CPU", "NKI_SIMULATOR", _CORES, _RACES, _ROUNDING, _NAN)
 # The dictionary behind os.environ answers 15 times faster than os.environ itself.
 _environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
 _get = _environment.get
-_first, _second, _third, _fourth, _fifth, _sixth = (
+_first, _second, _third, _fourth, _fifth, _sixth, _seventh = (
     _names if _environment is os.environ else map(os.environ.encodekey, _names)
 )
 

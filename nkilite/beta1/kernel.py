@@ -20,7 +20,7 @@ from nkilite.runtime.binding import Arguments
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.functions import found_in, reference
 from nkilite.runtime.kernel import Kernel
-from nkilite.runtime.rounding import FROM_ENVIRONMENT, Rounding
+from nkilite.runtime.settings import FROM_ENVIRONMENT, Settings
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
@@ -32,9 +32,9 @@ class Beta1Kernel(Kernel):
 
     def __init__(
         self, function: Callable[..., Any], simulated: bool = False, grid: tuple[int, ...] = (),
-        rounding: Rounding = FROM_ENVIRONMENT,
+        settings: Settings = FROM_ENVIRONMENT,
     ) -> None:
-        super().__init__(function, 1, simulated, rounding)
+        super().__init__(function, 1, simulated, settings)
         self.grid = grid
         self._grids: dict[tuple[int, ...], Beta1Kernel] = {}
 
@@ -55,8 +55,8 @@ class Beta1Kernel(Kernel):
             found = self._grids[sizes] = type(self)(self.function, self.simulated, sizes)
         return found
 
-    def as_simulated(self, rounding: Rounding) -> Beta1Kernel:
-        return Beta1Kernel(self.function, True, self.grid, rounding)
+    def as_simulated(self, settings: Settings) -> Beta1Kernel:
+        return Beta1Kernel(self.function, True, self.grid, settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Beta1Kernel:
         function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied

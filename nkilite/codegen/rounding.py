@@ -28,11 +28,6 @@ def round_stochastically(
     elementwise.map(kernel, dst, [data, low, high, columns], body, ["f32", "i32", "i32", "i32"], store_as="bits")
 
 
-def add(kernel: MicroKernel, dst: str, step: str) -> None:
-    """dst += step, in 32 bits that wrap around."""
-    elementwise.map(kernel, dst, [dst, step], lambda e, a, b: e.add(a, b), "i32")
-
-
 def _hash(e: Emitter, value: Value, key: Value) -> Value:
     first, second, third = (e.i32(shift, value.lanes) for shift in SHIFTS)
     value = e.mul(e.xor(value, e.lshr(value, first)), _word(e, FIRST, value.lanes))

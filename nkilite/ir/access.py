@@ -144,6 +144,11 @@ class AccessMap:
         self.rows = self._find_rows(written)
         self.columns = self._find_columns(written)
 
+    @property
+    def known(self) -> bool:
+        """Whether anything is: not of what opaque instructions do."""
+        return self._rule is not _NOTHING
+
     def kind(self, loop: str) -> Kind:
         return self._rule.kinds.get(loop, Kind.whole)
 

@@ -43,6 +43,7 @@ def _parts(program: Program, lines: bool) -> Iterator[str | bytes]:
     yield repr([[b.id for b in program.inputs], [b.id for b in program.outputs], sorted(program.fresh)])
     yield repr([_buffer(b) for b in program.buffers])
     yield from (b.data.tobytes() for b in program.buffers if b.data is not None)
+    yield repr((program.watch, program.fatal))
     yield repr([sorted(program.open_engines), sorted(program.dependencies), sorted(program.names.items())])
     if lines:
         yield repr([program.name, [tuple(where) for where in program.locations]])

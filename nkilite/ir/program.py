@@ -29,6 +29,23 @@ from nkilite.machine.target import Target
 from nkilite.notebook import preformatted
 
 WORDS_BEFORE_ARGUMENTS = 2
+
+
+class Check(NamedTuple):
+    """What a check for NaN looks through.
+
+    Attributes:
+        instruction, operand: who writes it.
+        tensor: the label of its buffer.
+    """
+
+    instruction: str
+    operand: str
+    tensor: str
+    shape: tuple[int, ...]
+    location: Location
+
+
 _WORD_ROLES = (Role.tensor, Role.optional_tensor, Role.scalar_or_tensor, Role.immediate)
 
 
@@ -187,6 +204,10 @@ class Program:
         self.panels: dict[int, Feed] = {}  # by buffer id, for tiles that can lie in panels on the CPU
         self.groups: list[Group] = []  # disjoint and in order, set by the last passes
         self.uniform: frozenset[int] = frozenset()  # ids of tiles whose partitions all hold the same
+        self.watch = ""  # what is looked for in results: nothing, or NAN or SPECIAL of nkilite/ir/numbers.py
+        self.fatal = False  # whether it is an error where it is found
+        self.checks: list[Check] = []  # made by the pass that looks for it, which notes what it finds in
+        self.watched = -1  # this buffer
         self.managed = False  # whether the vendor's compiler would schedule, place and merge, as in Beta 1
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple, Signature] = {}

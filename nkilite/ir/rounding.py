@@ -31,14 +31,15 @@ def rounded(signature: Signature) -> Rounded | None:
     """What an instruction rounds where rounding is stochastic; None if nothing.
 
     Compute engines round what they make of tiles, and the Tensor Engine what it writes to PSUM on targets that say so.
-    What only moves elements keeps their bits, what reads no tile (memset, iota, random numbers) and DMA engines round
-    to nearest.
+    What only moves elements keeps their bits, functions of the user's round as they say, what reads no tile (memset,
+    iota, random numbers) and DMA engines round to nearest.
     """
     definition = signature.definition
     if definition.control is not None or definition.meets is not None:
         return None
     names = tuple(o.name for o in signature.operands if o.writes and _narrow(o))
-    if not names or not any(not o.writes and o.type.region in _TILES for o in signature.operands):
+    reads = any(not o.writes and o.type.region in _TILES for o in signature.operands)
+    if not names or not reads or not signature.access.known:
         return None
     move = signature.access.move
     if move is not None and signature.arguments[move[0]].dtype == signature.arguments[move[1]].dtype:

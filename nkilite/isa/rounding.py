@@ -58,38 +58,6 @@ def _(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="p f: dst[p f] step[p f]")
-def advance_rounding(dst: NkiTensor, step: NkiTensor) -> None:
-    """Let the next iteration of a loop round with other bits.
-
-    Args:
-        dst: the keys of all rows.
-        step: what is added to them, in 32 bits that wrap around.
-    """
-
-
-@advance_rounding.check
-def _(call: Signature) -> None:
-    for operand in ("dst", "step"):
-        rules.require_dtype(call, operand, (dtypes.uint32,))
-    rules.require_same_elements(call, "dst", "step")
-
-
-@advance_rounding.reference
-def _(call: Signature, dst: np.ndarray, step: np.ndarray, **_: Any) -> np.ndarray:
-    return dst + step
-
-
-@advance_rounding.cost
-def _(call: Signature) -> Cost:
-    return _NO_TIME
-
-
-@advance_rounding.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
-    algorithms.add(kernel, "dst", "step")
-
-
 @instruction(writes=("dst",), access="p f: dst[p f] data[p f] low[p] high[p] columns[f]")
 def round_stochastically(
     dst: NkiTensor, data: NkiTensor, low: NkiTensor, high: NkiTensor, columns: NkiTensor, site_low: int, site_high: int

@@ -16,7 +16,7 @@ from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.language.creation import element_type, ndarray
 from nkilite.trace import active
-from nkilite.trace.builder import EagerBuilder
+from nkilite.trace.eager import EagerBuilder
 from nkilite.trace.storage import Placement
 from nkilite.trace.tensor import NkiTensor
 

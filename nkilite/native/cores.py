@@ -61,6 +61,7 @@ class Run:
             stopped = self._walk(address(table), self._at, len(table), workspace.address)
             if not stopped:
                 self.done = True
+                executable.look(workspace)
                 return None
             stop, word = executable.handle(stopped, workspace)
             self._at = executable.following(word)

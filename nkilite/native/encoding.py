@@ -17,17 +17,19 @@ import numpy as np
 
 from nkilite.errors import IrError
 from nkilite.ir import attributes
-from nkilite.ir.program import IMMEDIATE
+from nkilite.ir.program import IMMEDIATE, Check
 from nkilite.location import Location
 from nkilite.native.image import HbmArray, Held, Image, Stop
 from nkilite.native.library import Source
 from nkilite.native.lower import Lowered
+from nkilite.native.numbers import Numbers
 from nkilite.notices import Notice
 
 UNPACKED_BYTES_AT_MOST = 1 << 28
 _COMPRESSION = 1  # zlib's fastest: tables are repetitive, and reading must be quick
 _RECORDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Image, HbmArray, Held, Stop, Lowered, Source, Location, Notice)
+    kind.__name__: kind
+    for kind in (Image, HbmArray, Held, Stop, Lowered, Source, Location, Notice, Numbers, Check)
 }
 _PLAIN = (int, float, str, bool, type(None))
 

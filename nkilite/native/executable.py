@@ -20,6 +20,7 @@ from nkilite.ir.rank import current
 from nkilite.native import entry, stack
 from nkilite.native.image import HbmArray, Image, Stop
 from nkilite.native.library import library
+from nkilite.native.numbers import first_found
 from nkilite.native.parallel import Walk
 from nkilite.native.walker import WIDTH
 from nkilite.native.workspace import Workspace, address
@@ -45,7 +46,7 @@ class Executable:
         self._idle: list[Workspace] = []
         self._host = host
         #: Whether workspaces have an entry: for programs that run on one thread.
-        self.quick = self.walk.most <= 1 and entry.available()
+        self.quick = self.walk.most <= 1 and entry.available() and image.numbers is None
         #: Bytes of scratch on the stack; 0 if every stack has room for them.
         self.scratch = 0 if lowered.stack <= stack.LITTLE else lowered.stack
 
@@ -139,6 +140,7 @@ class Executable:
         workspace, walk = self.begin(arrays), self.walk
         try:
             self._finish(walk(address(self.table), 0, len(self.table), workspace.address), workspace, walk)
+            self.look(workspace)
         finally:
             self.leave(workspace)
 
@@ -160,9 +162,22 @@ class Executable:
                 stopped = walk(table, 0, count, workspace.address)
                 elapsed.append(clock() - started)
                 self._finish(stopped, workspace, walk)
+                self.look(workspace)
         finally:
             self.leave(workspace)
         return elapsed
+
+    def look(self, workspace: Workspace) -> None:
+        """Report what a run that has ended found of NaN and infinities.
+
+        Raises:
+            NotANumber: a result has one, and that is an error.
+        """
+        numbers = self.image.numbers
+        if numbers is not None:
+            found = first_found(numbers, workspace.arena[numbers.offset : numbers.offset + numbers.bytes])
+            if found is not None:
+                found.report(numbers.fatal)
 
     def begin(self, arrays: Sequence[np.ndarray]) -> Workspace:
         """A workspace of this run alone, with the arrays among its bases."""

@@ -20,6 +20,7 @@ from nkilite.isa.custom import custom_operator
 from nkilite.isa.debugging import device_print
 from nkilite.location import Location
 from nkilite.native.lower import Lowered, cpu_strides
+from nkilite.native.numbers import Numbers
 from nkilite.native.operands import HEADER_WORDS
 from nkilite.passes.place import CpuPlacement
 
@@ -86,6 +87,7 @@ class Image(NamedTuple):
         constants: (slot, values).
         registers: (arena offset, bytes) of engines' registers, which are zero when a kernel begins.
         stops: by number of the entry.
+        numbers: what is looked for in results, if anything is.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Image(NamedTuple):
     constants: tuple[tuple[int, np.ndarray], ...]
     registers: tuple[tuple[int, int], ...]
     stops: dict[int, Stop]
+    numbers: Numbers | None = None
 
 
 def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level: str) -> Image:
@@ -129,7 +132,15 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
             if b.kind is BufferKind.registers
         ),
         stops=_stops(program, placement, lowered),
+        numbers=_numbers(program, placement),
     )
+
+
+def _numbers(program: Program, placement: CpuPlacement) -> Numbers | None:
+    if program.watched < 0:
+        return None
+    state = program.buffers[program.watched]
+    return Numbers(placement.of(state.id).offset, state.partitions, program.fatal, tuple(program.checks))
 
 
 def written_inputs(program: Program) -> dict[int, Location]:

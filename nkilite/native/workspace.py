@@ -21,6 +21,7 @@ class Workspace:
 
     Attributes:
         bases: one address per base; what runs the kernel sets those of inputs and outputs.
+        arena: the memory of the tiles.
         address: of the bases, which micro-kernels are given.
         zeroed: memory that is zero when a kernel begins: engines' registers, and what the run's watch has seen.
         entries: the ways into native code for this workspace, where there are any (nkilite/native/entry.py).
@@ -37,6 +38,7 @@ class Workspace:
         arena, self.bases[ARENA] = _aligned(image.arena_bytes)
         self._owned = [arena, watch]
         first = int(self.bases[ARENA]) - address(arena)
+        self.arena = arena[first:]
         registers = (arena[first + offset : first + offset + size] for offset, size in image.registers)
         self.zeroed = [watch[:2], *registers]
         for slot, size in image.internal:

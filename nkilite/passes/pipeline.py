@@ -20,6 +20,7 @@ from nkilite.passes.infer_panels import InferPanels
 from nkilite.passes.round_stochastically import RoundStochastically
 from nkilite.passes.stage_overlaps import StageOverlaps
 from nkilite.passes.uniform import FindUniform
+from nkilite.passes.watch_numbers import WatchNumbers
 
 
 class Pass(Protocol):
@@ -35,6 +36,7 @@ PIPELINE: tuple[type[Pass], ...] = (
     FillUnwritten,
     Allocate,
     RoundStochastically,
+    WatchNumbers,
     StageOverlaps,
     FindUniform,
     InferPanels,

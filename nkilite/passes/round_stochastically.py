@@ -123,7 +123,7 @@ class _Splitter:
     def _advance(self, instruction: Instruction) -> list[int]:
         """The words of the instruction that gives the rows new keys, before the first one of a loop's body."""
         pair = self._state_view(self._program.buffers[self._state].partitions, 2)
-        signature = self._program.signature(REGISTRY["advance_rounding"], {"dst": pair, "step": pair})
+        signature = self._program.signature(REGISTRY["advance_counters"], {"dst": pair, "step": pair})
         where = self._program.code[instruction.start + 1]
         return [signature.id, where, self._state, 0, self._state, 2 * uint32.itemsize]
 

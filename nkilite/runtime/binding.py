@@ -13,6 +13,7 @@ from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.mistaken import explained
+from nkilite.runtime.settings import UNWATCHED, Watch, watch_of
 from nkilite.trace.tensor import NkiTensor
 
 if TYPE_CHECKING:
@@ -25,16 +26,18 @@ class Arguments:
     Attributes:
         same: which arrays are one, see nkilite/runtime/aliases.py; a part of the key.
         held: what the key holds by identity, by name: it may change.
+        watch: what results are looked through for; a part of the key.
         rounding: the last of the arrays, where rounding is stochastic: what the engines begin with.
     """
 
-    __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "values")
+    __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "values", "watch")
 
     def __init__(
         self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple,
         same: tuple[int, ...], held: list[tuple[str, Any]], rounding: ArrayArgument | None = None,
+        watch: Watch = UNWATCHED,
     ) -> None:
-        self.rounding = rounding
+        self.rounding, self.watch = rounding, watch
         self.bound, self.values, self.arrays, self.key, self.same = bound, values, arrays, key, same
         self.held = held
 
@@ -68,7 +71,7 @@ class Arguments:
         rounding = None if self.rounding is None else self.rounding.detached()
         if rounding is not None:
             arrays.append(rounding)
-        return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding)
+        return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding, self.watch)
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
@@ -111,8 +114,8 @@ def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
     values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
     held: list[tuple[str, Any]] = []
     key = tuple(cache_key(v, k, kernel.__name__, held) for k, v in values.items())
-    rounding = kernel.rounder.argument()
+    rounding, watch = kernel.rounder.argument(), watch_of(kernel.settings)
     if rounding is not None:
         arrays.append(rounding)
     same = same_arrays(arrays)
-    return Arguments(bound, values, arrays, (*key, same, rounding is not None), same, held, rounding)
+    return Arguments(bound, values, arrays, (*key, same, rounding is not None, watch), same, held, rounding, watch)

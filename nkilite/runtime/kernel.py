@@ -40,8 +40,8 @@ from nkilite.runtime.launch import Calls
 from nkilite.runtime.options import check_options, require_none
 from nkilite.runtime.portable import Portable, portable
 from nkilite.runtime.reach import Unproven
-from nkilite.runtime.rounding import FROM_ENVIRONMENT, OPTIONS, Rounder, Rounding, take_rounding
 from nkilite.runtime.schedule import Schedule, as_schedule
+from nkilite.runtime.settings import FROM_ENVIRONMENT, OPTIONS, Rounder, Settings, take_settings
 from nkilite.runtime.specialization import Launcher, Specialization, launcher_of, ticks
 from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import simulate as run_simulated
@@ -84,12 +84,12 @@ class Kernel(Generic[P]):
 
     def __init__(
         self, function: Callable[P, Any], lnc: int | None = None, simulated: bool = False,
-        rounding: Rounding = FROM_ENVIRONMENT,
+        settings: Settings = FROM_ENVIRONMENT,
     ) -> None:
         self.lnc = lnc
         self.simulated = simulated
-        self.rounding = rounding
-        self.rounder = Rounder(rounding)
+        self.settings = settings
+        self.rounder = Rounder(settings)
         self.function = function
         self._read_signature()
         take_name(self, function)
@@ -115,7 +115,7 @@ class Kernel(Generic[P]):
             InvalidSchedule: an entry is no such pair; when the kernel is traced, a name is unknown or an instruction
                 would wait for a later one.
         """
-        scheduled = Kernel(self.function, self.lnc, self.simulated, self.rounding)
+        scheduled = Kernel(self.function, self.lnc, self.simulated, self.settings)
         scheduled.schedule = as_schedule(edges, self.__name__)
         return scheduled
 
@@ -126,9 +126,9 @@ class Kernel(Generic[P]):
             self._read_signature()
         return self._signature
 
-    def rounded(self, rounding: Rounding) -> Kernel[P]:
-        """This kernel, rounding in another way."""
-        found = Kernel(self.function, self.lnc, self.simulated, rounding)
+    def with_settings(self, settings: Settings) -> Kernel[P]:
+        """This kernel with other settings."""
+        found = Kernel(self.function, self.lnc, self.simulated, settings)
         found.schedule = self.schedule
         return found
 
@@ -183,8 +183,8 @@ class Kernel(Generic[P]):
         return reference(self, _derived, self._options)
 
     @property
-    def _options(self) -> tuple[int | None, bool, Rounding, Schedule]:
-        return self.lnc, self.simulated, self.rounding, self.schedule
+    def _options(self) -> tuple[int | None, bool, Settings, Schedule]:
+        return self.lnc, self.simulated, self.settings, self.schedule
 
     @property
     def location(self) -> Location:
@@ -200,7 +200,7 @@ class Kernel(Generic[P]):
         cores = as_grid(lnc, self.__name__)
         found = self._on_cores.get(cores)
         if found is None:
-            found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated, self.rounding)
+            found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated, self.settings)
             found.schedule = self.schedule
         found.gradient = self.gradient
         if "tuning" in vars(self):
@@ -284,9 +284,9 @@ class Kernel(Generic[P]):
         if key is not None and not specialization.merged and not specialization.reach.unproven:
             self._calls.add(key, args, kwargs, specialization)
 
-    def as_simulated(self, rounding: Rounding) -> Kernel[P]:
+    def as_simulated(self, settings: Settings) -> Kernel[P]:
         """The kernel executed by NumPy reference semantics; see `nki.simulate`."""
-        return Kernel(self.function, self.lnc, True, rounding)
+        return Kernel(self.function, self.lnc, True, settings)
 
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[..., Any] | None = None
@@ -438,10 +438,10 @@ def _declaration(function: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def _derived(
-    place: Any, steps: int, lnc: int | None, simulated: bool, rounding: Rounding, schedule: Schedule
+    place: Any, steps: int, lnc: int | None, simulated: bool, settings: Settings, schedule: Schedule
 ) -> Kernel:
     """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
-    kernel = Kernel(found_in(place, steps), lnc, simulated, rounding)
+    kernel = Kernel(found_in(place, steps), lnc, simulated, settings)
     kernel.schedule = schedule
     return kernel
 
@@ -457,8 +457,9 @@ def jit(fn: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[
 def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
-    Two options are ours: `stochastic_rounding` (True, False, or None for what NEURON_RT_STOCHASTIC_ROUNDING_EN says)
-    and `rounding_seed` (an int, or None for NEURON_RT_STOCHASTIC_ROUNDING_SEED). Those of the vendor's compiler (mode,
+    Three options are ours, and None, their default, means the environment: `stochastic_rounding` (True or False;
+    NEURON_RT_STOCHASTIC_ROUNDING_EN), `rounding_seed` (an int; NEURON_RT_STOCHASTIC_ROUNDING_SEED) and `check_nan`
+    ("off", "warn", "error", "warn+inf" or "error+inf"; NKILITE_NAN). Those of the vendor's compiler (mode,
     compile_config, ...) are accepted and have no meaning on a CPU.
 
     Raises:
@@ -467,15 +468,15 @@ def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """
     if fn is None:
         fn = options.pop("func", None)  # its name until NKI 0.3
-    given = fn.rounding if isinstance(fn, Kernel) else FROM_ENVIRONMENT
+    given = fn.settings if isinstance(fn, Kernel) else FROM_ENVIRONMENT
     vendor = dict(options)
-    rounding = take_rounding(vendor, "nki.jit", given)
+    settings = take_settings(vendor, "nki.jit", given)
     check_options(vendor)
     if fn is None:
         return functools.partial(jit, **options)
     if isinstance(fn, Kernel):
-        return fn if rounding == given else fn.rounded(rounding)
-    return Kernel(fn, rounding=rounding)
+        return fn if settings == given else fn.with_settings(settings)
+    return Kernel(fn, settings=settings)
 
 
 def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = None, **kwargs: Any) -> str:
@@ -495,13 +496,15 @@ def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = 
 
 @overload
 def simulate(
-    kernel: Kernel[P], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None
+    kernel: Kernel[P], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None,
+    check_nan: str | None = None,
 ) -> Kernel[P]: ...
 
 
 @overload
 def simulate(
-    kernel: Callable[P, Any], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None
+    kernel: Callable[P, Any], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None,
+    check_nan: str | None = None,
 ) -> Kernel[P]: ...
 
 
@@ -510,12 +513,12 @@ def simulate(kernel: Callable[..., Any], **options: Any) -> Kernel:
 
     Args:
         kernel: an `@nki.jit` kernel or a plain function.
-        options: `stochastic_rounding` and `rounding_seed`, as of `nki.jit`; by default those of the kernel.
+        options: `stochastic_rounding`, `rounding_seed` and `check_nan`, as of `nki.jit`; by default the kernel's.
 
     Raises:
         UnknownKeyword, InvalidOperand: there is no such option, or it has another type.
     """
-    given = kernel.rounding if isinstance(kernel, Kernel) else FROM_ENVIRONMENT
-    rounding = take_rounding(options, "nki.simulate", given)
+    given = kernel.settings if isinstance(kernel, Kernel) else FROM_ENVIRONMENT
+    settings = take_settings(options, "nki.simulate", given)
     require_none("nki.simulate", options, OPTIONS)
-    return kernel.as_simulated(rounding) if isinstance(kernel, Kernel) else Kernel(kernel, None, True, rounding)
+    return kernel.as_simulated(settings) if isinstance(kernel, Kernel) else Kernel(kernel, None, True, settings)

@@ -31,7 +31,8 @@ from nkilite.runtime.results import check_returned, returned_views
 from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import enter
 from nkilite.trace import storage
-from nkilite.trace.builder import Builder, EagerBuilder, NkiInstruction
+from nkilite.trace.builder import Builder, NkiInstruction
+from nkilite.trace.eager import EagerBuilder
 from nkilite.trace.tensor import NkiTensor
 
 

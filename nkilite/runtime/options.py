@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from nkilite.errors import InvalidOperand, UnknownKeyword, describe
-from nkilite.runtime.rounding import OPTIONS
+from nkilite.runtime.settings import OPTIONS
 
 __all__ = ["AddressRotation", "CompileConfig", "SpecializationConfig", "check_options", "require_none"]
 

@@ -13,6 +13,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.shared_writes import follow_shared
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.ir.unwritten import check_written, report
+from nkilite.isa import numbers as numbers  # instructions of the compiler's own
 from nkilite.isa.rounding import set_rounding
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
@@ -26,7 +27,8 @@ from nkilite.runtime.joining import join
 from nkilite.runtime.results import Destinations, check_returned, collect, results_of, returned_views
 from nkilite.runtime.schedule import apply_schedule
 from nkilite.trace import active
-from nkilite.trace.builder import Builder, EagerBuilder, TraceBuilder
+from nkilite.trace.builder import Builder, TraceBuilder
+from nkilite.trace.eager import EagerBuilder
 from nkilite.trace.shared import SharedMemory
 from nkilite.trace.storage import Placement
 from nkilite.trace.tensor import NkiTensor
@@ -126,6 +128,7 @@ def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -
             builder.refusals[tensor.storage.id] = problem
     try:
         with active.activate(builder):
+            builder.program.watch, builder.program.fatal = arguments.watch
             if arguments.rounding is not None:
                 state = builder.registers("rounding")
                 set_rounding(state, tensors[id(arguments.rounding)], core=builder.core.number)

@@ -81,7 +81,11 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     ],
     "memset": [{"dst": t(P, F, dtype=d), "value": 3.5} for d in (float32, uint8)],
     "set_rounding": [{"dst": t(P, 4, dtype=uint32), "src": t(P, 4, dtype=uint32).hbm}],
-    "advance_rounding": [{"dst": t(P, 2, dtype=uint32), "step": t(P, 2, dtype=uint32)}],
+    "advance_counters": [{"dst": t(P, 2, dtype=uint32), "step": t(P, 2, dtype=uint32)}],
+    "find_special": [
+        {"data": FREE, "state": t(P, 5, dtype=uint32, below=2), "number": 7, "what": what}
+        for what in ("nan", "nan and inf")
+    ],
     "round_stochastically": [
         {
             "dst": t(P, 4, 10, dtype=d), "data": FREE, "low": t(P, 1, dtype=uint32), "high": t(P, 1, dtype=uint32),

@@ -10,10 +10,11 @@ import pytest
 import nkilite.isa as nisa
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
-# What nl.device_print, the loops, nkilite.gpsimd, nki.collectives, the operators of NkiScalar, indirect tensors and
-# stochastic rounding write; users do not call them.
+# What nl.device_print, the loops, nkilite.gpsimd, nki.collectives, the operators of NkiScalar, indirect tensors,
+# stochastic rounding and checks for NaN write; users do not call them.
 INTERNAL = {
-    "advance_rounding", "collective", "custom_operator", "device_print", "for_begin", "for_end", "rank_number",
+    "advance_counters", "collective", "custom_operator", "device_print", "find_special", "for_begin", "for_end",
+    "rank_number",
     "round_stochastically", "scalar_compute", "set_rounding", "tensor_indirection", "while_begin", "while_end",
 }
 

@@ -342,5 +342,5 @@ def test_options_have_types():
 
 def test_kernels_of_a_kernel_keep_its_options():
     kernel = nki.jit(stochastic_rounding=True, rounding_seed=8)(scaled)
-    assert nki.simulate(kernel).rounding == kernel.rounding == kernel[1].rounding == nki.jit(kernel).rounding
-    assert nki.jit(kernel, stochastic_rounding=False).rounding == (False, 8)
+    assert nki.simulate(kernel).settings == kernel.settings == kernel[1].settings == nki.jit(kernel).settings
+    assert nki.jit(kernel, stochastic_rounding=False).settings == (False, 8, None)

@@ -1,4 +1,4 @@
-"""How a kernel rounds: what its decorator says, else the environment; and the random bits of its next launch."""
+"""What a kernel's decorator can decide, and the environment does where it does not: rounding, and checks for NaN."""
 
 from __future__ import annotations
 
@@ -7,53 +7,90 @@ from typing import Any, NamedTuple
 from nkilite import knobs
 from nkilite.dtypes import uint32
 from nkilite.errors import InvalidOperand, InvalidSetting, describe
+from nkilite.ir.numbers import NAN, SPECIAL
 from nkilite.machine.target import get_target
 from nkilite.rounding import launch_state
 from nkilite.runtime.arguments import ArrayArgument
 
-OPTIONS = ("stochastic_rounding", "rounding_seed")
+OPTIONS = ("stochastic_rounding", "rounding_seed", "check_nan")
+
+_WATCHES = {"warn": NAN, "error": NAN, "warn+inf": SPECIAL, "error+inf": SPECIAL, "off": ""}
+_CHOICES = ", ".join(_WATCHES)
 
 
-class Rounding(NamedTuple):
+class Settings(NamedTuple):
     """What is None is decided by the environment, at every launch.
 
     Attributes:
-        stochastic: whether engines round stochastically.
-        seed: of the random bits.
+        stochastic_rounding: whether engines round stochastically.
+        rounding_seed: of the random bits.
+        check_nan: what is done about NaN that instructions write: a key of `_WATCHES`.
     """
 
-    stochastic: bool | None = None
-    seed: int | None = None
+    stochastic_rounding: bool | None = None
+    rounding_seed: int | None = None
+    check_nan: str | None = None
 
 
-FROM_ENVIRONMENT = Rounding()
+FROM_ENVIRONMENT = Settings()
 
 
-def take_rounding(options: dict[str, Any], function: str, default: Rounding = FROM_ENVIRONMENT) -> Rounding:
-    """Take `stochastic_rounding` and `rounding_seed` out of the options of a decorator.
+def take_settings(options: dict[str, Any], function: str, default: Settings = FROM_ENVIRONMENT) -> Settings:
+    """Take the settings out of the options of a decorator.
 
     Raises:
-        InvalidOperand: the first is no bool, or the second no int.
+        InvalidOperand: one has another type, or is no such value.
     """
-    stochastic, seed = (options.pop(name, value) for name, value in zip(OPTIONS, default, strict=True))
+    stochastic, seed, check = (options.pop(name, value) for name, value in zip(OPTIONS, default, strict=True))
     if stochastic is not None and type(stochastic) is not bool:
         raise _invalid(function, OPTIONS[0], stochastic, "True, False or None")
     if seed is not None and type(seed) is not int:
         raise _invalid(function, OPTIONS[1], seed, "an int or None")
-    return Rounding(stochastic, seed)
+    if check is not None and not (isinstance(check, str) and check in _WATCHES):
+        raise _invalid(function, OPTIONS[2], check, f"one of {_CHOICES}, or None")
+    return Settings(stochastic, seed, check)
 
 
 def _invalid(function: str, name: str, value: Any, expected: str) -> InvalidOperand:
     return InvalidOperand(instruction=function, operand=name, found=describe(value), expected=expected)
 
 
+class Watch(NamedTuple):
+    """What results are looked through for.
+
+    Attributes:
+        what: nothing, NAN or SPECIAL of nkilite/ir/numbers.py.
+        fatal: it is an error where it is found.
+    """
+
+    what: str
+    fatal: bool
+
+
+UNWATCHED = Watch("", False)
+
+
+def watch_of(settings: Settings) -> Watch:
+    """What the launches of a kernel are to look for now.
+
+    Raises:
+        InvalidSetting: the environment says something else.
+    """
+    check = settings.check_nan
+    if check is None:
+        check = knobs.check_nan()
+        if check not in _WATCHES:
+            raise InvalidSetting(variable="NKILITE_NAN", found=check, expected=f"one of {_CHOICES}")
+    return Watch(_WATCHES[check], check.startswith("error"))
+
+
 class Rounder:
     """Counts the launches of a kernel, which round with other bits each, as long as the seed is the same."""
 
-    __slots__ = ("_launch", "_rounding", "_seed")
+    __slots__ = ("_launch", "_seed", "_settings")
 
-    def __init__(self, rounding: Rounding) -> None:
-        self._rounding = rounding
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._seed: int | None = None
         self._launch = 0
 
@@ -82,7 +119,7 @@ class Rounder:
 
     def _effective(self) -> int | None:
         """The seed, or None if rounding is to nearest."""
-        stochastic, seed = self._rounding
+        stochastic, seed, _ = self._settings
         if not (knobs.stochastic_rounding() if stochastic is None else stochastic):
             return None
         if seed is not None:

@@ -1,0 +1,98 @@
+"""Look through what instructions write for NaN and infinities, as it is written, and note the first that is found.
+
+`program.checks` says which check is which; what was found is read when the program has ended
+(nkilite/native/numbers.py). The instructions are the CPU's own. Runs after rounding has been made explicit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nkilite.dtypes import uint32
+from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.numbers import NAN, NOW, STATE_WORDS, overflows, watched
+from nkilite.ir.program import IMMEDIATE, Check, Instruction, Operand, Program
+from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
+from nkilite.passes.splice import splice
+
+
+class WatchNumbers:
+    """Does nothing unless the program is to be watched."""
+
+    def run(self, program: Program) -> Program:
+        if program.watch:
+            splice(program, _Watcher(program).runs())
+        return program
+
+
+class _Watcher:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        rows, region = program.target.num_partitions, MemoryRegion.sbuf
+        self._state = program.add_buffer(region, (rows, STATE_WORDS), uint32, "numbers", BufferKind.registers)
+        one = np.ones((1, 1), np.uint32)
+        self._one = program.add_buffer(MemoryRegion.shared_hbm, one.shape, uint32, "", BufferKind.constant, data=one)
+        program.watched = self._state.id
+
+    def runs(self) -> dict[int, list[int]]:
+        """What replaces instructions, by their word position."""
+        found: dict[int, list[int]] = {}
+        advance = False
+        before: Instruction | None = None
+        instructions = list(self._program)
+        following = [*instructions[1:], None]
+        for instruction, after in zip(instructions, following, strict=True):
+            words = self._advance(instruction) if advance else []
+            own = list(self._program.code[instruction.start : instruction.start + instruction.signature.n_words])
+            checks = self._checks(instruction, before, after)
+            if words or checks:
+                found[instruction.start] = words + own + checks
+            advance = instruction.signature.definition.control is Control.begin
+            before = instruction
+        return found
+
+    def _checks(
+        self, instruction: Instruction, before: Instruction | None, after: Instruction | None
+    ) -> list[int]:
+        """The words that look through what an instruction writes; not if the next one rounds it."""
+        call = instruction.signature
+        words: list[int] = []
+        rounds = after is not None and after.signature.name == "round_stochastically"
+        numbers = [instruction.value(i) for i in call.immediates]
+        for operand in watched(call):
+            buffer, offset = instruction.access(operand)
+            if rounds and after is not None and after.access(after.signature.operand("data"))[0] is buffer:
+                continue
+            writer = instruction
+            if call.name == "round_stochastically" and before is not None:
+                writer = before
+                numbers = [before.value(i) for i in before.signature.immediates]
+            what = self._program.watch if overflows(writer.signature, numbers) else NAN
+            words += self._check(operand, what, [buffer.id, offset], instruction, writer)
+        return words
+
+    def _check(
+        self, operand: Operand, what: str, view: list[int], instruction: Instruction, writer: Instruction
+    ) -> list[int]:
+        program = self._program
+        buffer = program.buffers[view[0]]
+        program.checks.append(
+            Check(writer.signature.name, operand.name, buffer.label, tuple(operand.type.shape), instruction.location)
+        )
+        pitch = (STATE_WORDS, 1)
+        state = ViewType.of(MemoryRegion.sbuf, uint32, (operand.type.shape[0], STATE_WORDS), pitch)
+        arguments = {"data": operand.type, "state": state, "number": IMMEDIATE, "what": what}
+        signature = program.signature(REGISTRY["find_special"], arguments)
+        number = program.constant_id(float(len(program.checks)))
+        return [signature.id, program.code[instruction.start + 1], *view, self._state.id, 0, number]
+
+    def _advance(self, instruction: Instruction) -> list[int]:
+        """The words that count an iteration, before the first instruction of a loop's body."""
+        rows = self._state.partitions
+        arguments = {
+            "dst": ViewType.of(MemoryRegion.sbuf, uint32, (rows, 1), (STATE_WORDS, 1)),
+            "step": ViewType.of(MemoryRegion.shared_hbm, uint32, (rows, 1), (0, 1)),
+        }
+        signature = self._program.signature(REGISTRY["advance_counters"], arguments)
+        where = self._program.code[instruction.start + 1]
+        return [signature.id, where, self._state.id, NOW * uint32.itemsize, self._one.id, 0]

@@ -1,0 +1,254 @@
+"""Executes the instructions of a running kernel at once, one after the other: nki.simulate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nkilite import dtypes
+from nkilite.errors import NkiError
+from nkilite.ir import limits
+from nkilite.ir.coverage import (
+    Coverage,
+    Covered,
+    Foreign,
+    check_accumulation,
+    check_read,
+    runs_on_tensor_engine,
+)
+from nkilite.ir.meeting import ALONE, Arrival, Core
+from nkilite.ir.numbers import NAN, NumberFound, overflows, watched
+from nkilite.ir.program import IMMEDIATE, Check, Signature
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.unwritten import Suspect, matters
+from nkilite.location import Location
+from nkilite.machine.target import Target
+from nkilite.trace import storage
+from nkilite.trace.builder import Builder, NkiInstruction
+from nkilite.trace.rounding import Rounder
+from nkilite.trace.shared import SharedMemory
+from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.turns import Turns
+
+
+class EagerBuilder(Builder):
+    """Executes each instruction at once by its reference rule, and records it: nki.simulate.
+
+    Where a launch has several cores, each has a builder, and they take `turns`.
+    """
+
+    def __init__(
+        self, name: str, target: Target, core: Core = ALONE, turns: Turns | None = None,
+        shared: SharedMemory | None = None,
+    ) -> None:
+        super().__init__(name, target, core)
+        self._baton = turns or Turns(1)
+        self._shared = shared or SharedMemory()
+        self._memory = storage.EagerMemory(
+            target.num_partitions,
+            {MemoryRegion.sbuf: target.sbuf_partition_bytes, MemoryRegion.psum: target.psum_partition_bytes},
+        )
+        self._follows = False  # whether the last control instruction is followed by an iteration
+        self._repeats = False  # in an iteration after a loop's first, which is the one that is recorded
+        self.refusals: dict[int, Callable[..., NkiError]] = {}  # input buffers that cannot be written: the error
+        self._coverage: dict[int, Coverage] = {}
+        self._foreign: dict[int, Foreign] = {}
+        self.suspects: list[Suspect] = []  # reads of what was not written
+        self._rounder: Rounder | None = None
+        self._found = False  # a NaN that is looked for
+
+    def round_stochastically(self, state: NkiTensor) -> None:
+        self._rounder = Rounder(state, self.core.number)
+
+    def _allocated(self, buffer: Buffer) -> None:
+        shared = self.core.cores > 1 and buffer.region is MemoryRegion.shared_hbm
+        if buffer.kind is BufferKind.internal and not shared:
+            self._coverage[buffer.id] = Coverage(buffer)
+            if buffer.region is MemoryRegion.psum:
+                self._foreign[buffer.id] = Foreign(buffer)
+        if buffer.data is None and buffer.region is MemoryRegion.shared_hbm:
+            buffer.data = self._shared.find(self.core.number, buffer, self._memory.place)
+        if buffer.data is None:
+            buffer.data = self._memory.place(buffer)  # type: ignore[assignment]
+        if buffer.kind is BufferKind.registers:
+            buffer.data.memory[:] = 0  # type: ignore[union-attr]
+
+    def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
+        if self._repeats:
+            return NkiInstruction(self, self.program.count - 1)
+        return super().record(words, name)
+
+    def depend(self, consumer: int, producer: int) -> None:
+        if not self._repeats:
+            super().depend(consumer, producer)
+
+    def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
+        values = storage.read(made)
+        if not super().redirect(made, dst, accumulate):
+            return False
+        for followed in (self._coverage, self._foreign):
+            followed.pop(made.storage.id, None)
+        coverage = self._coverage[dst.storage.id]
+        covered = coverage.covered(dst.type, dst.byte_offset)
+        if accumulate and covered is not Covered.none:
+            before = storage.read(dst).astype(np.float32)
+            if covered is Covered.some:
+                before = np.where(coverage.unwritten(dst.type, dst.byte_offset), 0, before)
+            values = before + values.reshape(dst.shape)
+        if self._rounder is not None:
+            signature = self.program.signatures[self.words[self._last_start()]]
+            values = self._rounder.redirected(signature, dst, values)
+        storage.write(dst, values)
+        coverage.mark(dst.type, dst.byte_offset)
+        if dst.storage.id in self._foreign:
+            signature = self.program.signatures[self.words[self._last_start()]]
+            self._foreign[dst.storage.id].wrote(dst.type, dst.byte_offset, runs_on_tensor_engine(signature))
+        return True
+
+    def _turns(self) -> Generator[None, None, bool]:
+        outer, entered = self._repeats, self._follows
+        try:
+            while self._follows:
+                for buffer in (yield from self._turn()):
+                    if buffer.region.on_chip:  # nobody can ask for its values any more
+                        buffer.data = None
+                        self._coverage.pop(buffer.id, None)
+                self._repeats = True
+        finally:
+            self._repeats = outer
+        return entered and not outer
+
+    def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+        recorded = super().emit(signature, operands, name)
+        where = self.program.locations[self.place(sys._getframe(1))]
+        if self.core.cores > 1 and self._seen_by_others(signature, operands):
+            self._baton.in_order(self.core.number)
+        arguments = dict(signature.arguments)
+        tensors: dict[str, NkiTensor] = {}
+        values = iter(self._operands_of(signature, operands))
+        for key, kind in signature.arguments.items():
+            if isinstance(kind, ViewType):
+                tensors[key] = value = _next_given(values)
+                arguments[key] = storage.read(value)
+                if value.index is None:
+                    continue
+                if signature.skips_out_of_bounds:
+                    arguments[f"{key}_present"] = storage.valid_rows(value)
+                else:
+                    storage.check_bounds(value, f"nisa.{signature.name}")
+            elif kind is IMMEDIATE:
+                arguments[key] = float(_next_given(values))
+        for operand, allowed in limits.partition_rules(signature):
+            tensor = tensors[operand.name]
+            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, where)
+        self._follow_writes(signature, arguments, tensors, where)
+        written = [o.name for o in signature.operands if o.writes]
+        rounder, call = self._rounder, signature
+        rounds: tuple[str, ...] = ()
+        if rounder is not None:
+            rounds, call = rounder.of(signature)
+            arguments |= {name: dtypes.cast(arguments[name], dtypes.float32) for name in rounds}
+        if signature.definition.meets is not None:
+            kinds = {name: tensor.dtype for name, tensor in tensors.items()}
+            shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
+            arrival = Arrival(signature.name, arguments, kinds, shared, where, self.core.number)
+            exchanged = self._baton.meet(arrival)
+            results: Any = [exchanged.get(name) for name in written]
+        else:
+            results = call.definition.rule("reference")(call, **arguments)
+        if signature.definition.control is not None:
+            *results, self._follows = results
+        several = isinstance(results, (tuple, list)) and not isinstance(results, dtypes.Elements)
+        for key, result in zip(written, results if several else (results,), strict=True):
+            if result is not None:
+                tensor = tensors[key]
+                storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
+        if rounder is not None:
+            rounder.follow(signature.definition.control, self._follows)
+        if self.program.watch:
+            self._look(signature, arguments, tensors, where)
+        self._baton.finished(self.core.number)
+        return recorded
+
+    def _seen_by_others(self, signature: Signature, operands: tuple) -> bool:
+        """Whether it matters what the other cores have done when an instruction begins.
+
+        It does where it touches shared memory, unless it only reads arguments, and where it prints.
+        """
+        shared = [o for o in signature.operands if o.type.region is MemoryRegion.shared_hbm]
+        if any(o.writes for o in shared) or signature.name == "device_print":
+            return True
+        tensors = [t for v in operands if v.__class__ is NkiTensor for t in (v, v.index) if t is not None]
+        return bool(shared) and any(
+            t.type.region is MemoryRegion.shared_hbm and t.storage.kind is not BufferKind.input for t in tensors
+        )
+
+    def looked_at(self) -> None:
+        self._baton.in_order(self.core.number)
+
+    def _look(
+        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+    ) -> None:
+        """Report the first NaN of all that is written, if that is asked for, and nothing after it."""
+        for operand in watched(signature):
+            tensor = tensors[operand.name]
+            numbers = [arguments[i.name] for i in signature.immediates]
+            what = self.program.watch if overflows(signature, numbers) else NAN
+            values = storage.read(tensor).astype(np.float32)
+            special = np.isnan(values) if what == NAN else ~np.isfinite(values)
+            if special.any() and not self._found:
+                self._found = True
+                index = tuple(int(i) for i in np.argwhere(special)[0])
+                label, shape = tensor.storage.label, tensor.shape
+                check = Check(signature.name, operand.name, label, shape, where)
+                NumberFound(check, index, float(values[index])).report(self.program.fatal)
+
+    def _follow_writes(
+        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+    ) -> None:
+        """Check reads of on-chip memory, settle accumulate=None, and record what is written."""
+        infer = arguments.get("accumulate", False) is None
+        for operand in signature.operands:
+            tensor = tensors.get(operand.name) or tensors[operand.name.removesuffix(".index")].index
+            assert tensor is not None
+            coverage = self._coverage.get(tensor.storage.id)
+            if coverage is None:
+                continue
+            tensor = storage.located(tensor)
+            foreign = self._foreign.get(tensor.storage.id)
+            if foreign is not None and operand.name == "dst" and arguments.get("accumulate", False) is not False:
+                check_accumulation(foreign, signature, operand, tensor.storage, tensor.byte_offset, where)
+            if infer and operand.name == "dst":
+                covered = coverage.covered(tensor.type, tensor.byte_offset)
+                arguments["accumulate"] = covered is not Covered.none
+                if covered is Covered.some:
+                    unwritten = coverage.unwritten(tensor.type, tensor.byte_offset)
+                    arguments["dst"] = np.where(unwritten, 0, arguments["dst"])
+            elif operand.reads:
+                read = operand._replace(type=tensor.type)
+                found = check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, where)
+                if isinstance(found, NkiError) and matters(signature):
+                    raise found
+                if found is not None:
+                    self.suspects.append(Suspect(None if self._repeats else self.program.count - 1, found))
+        for operand in signature.operands:
+            if not operand.writes:
+                continue
+            tensor = tensors[operand.name]
+            refusal = self.refusals.get(tensor.storage.id)
+            if refusal is not None:
+                raise refusal(location=where)
+            coverage = self._coverage.get(tensor.storage.id)
+            if coverage is not None:
+                tensor = storage.located(tensor)
+                coverage.mark(tensor.type, tensor.byte_offset)
+                foreign = self._foreign.get(tensor.storage.id)
+                if foreign is not None:
+                    foreign.wrote(tensor.type, tensor.byte_offset, runs_on_tensor_engine(signature))
+
+
+def _next_given(values: Any) -> Any:
+    return next(v for v in values if v is not None)
