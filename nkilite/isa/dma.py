@@ -13,7 +13,7 @@ from nkilite.dtypes import Elements, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, OobMode, ViewType
-from nkilite.isa import rules
+from nkilite.isa import channels, rules
 from nkilite.isa.constants import dge_mode, engine, oob_mode
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
@@ -133,9 +133,10 @@ def _(call: Signature) -> Cost:
     if not partitions:
         # Nothing ties a piece of HBM to one engine, so a long run is shared by all.
         pieces = max(pieces, min(call.target.dma_engines, call.dst.size))
-    return costs.dma(
+    cost = costs.dma(
         call.target, pieces, call.dst.size * wider / pieces, partitions=min(partitions) if partitions else None,
     )
+    return channels.limited(cost, call.target, (call.dst, call.src))
 
 
 def runs(kind: ViewType) -> int:
@@ -308,10 +309,11 @@ def _(
 
 @dma_transpose.cost
 def _(call: Signature) -> Cost:
-    return costs.dma_transpose(
+    cost = costs.dma_transpose(
         call.target, call.src.size * call.src.dtype.itemsize, src_in_sbuf=call.src.region.on_chip,
         partitions=min(call.dst.partitions, call.target.num_partitions),
     )
+    return channels.limited(cost, call.target, (call.dst, call.src))
 
 
 @dma_transpose.access

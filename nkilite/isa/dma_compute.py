@@ -14,7 +14,7 @@ from nkilite.dtypes import cast
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
 from nkilite.ir.types import OobMode, ViewType
-from nkilite.isa import alu, rules
+from nkilite.isa import alu, channels, rules
 from nkilite.isa.constants import oob_mode
 from nkilite.isa.dma import by_vector, require_reachable, row_major, runs
 from nkilite.machine import engine as costs
@@ -166,7 +166,8 @@ def _(call: Signature) -> Cost:
     if not partitions:
         # Nothing ties a piece of HBM to one engine, so a long run is shared by all.
         pieces = max(pieces, min(call.target.dma_engines, call.dst.size))
-    return costs.dma(call.target, pieces, moved / pieces, partitions=min(partitions) if partitions else None)
+    cost = costs.dma(call.target, pieces, moved / pieces, partitions=min(partitions) if partitions else None)
+    return channels.limited(cost, call.target, rules.tensors(call).values())
 
 
 @dma_compute.lower

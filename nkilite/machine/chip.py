@@ -41,6 +41,8 @@ class Target:
     dma_bytes_per_ns: float
     device_hbm_bytes_per_ns: float
     hbm_bytes: int
+    hbm_channels: int
+    hbm_interleave_bytes: int
     cores_per_device: int
     max_logical_core_size: int
 
@@ -118,6 +120,7 @@ class Target:
     dma_descriptor_ns: float
     dma_trigger_ns: float
     dge_issue_ns: float
+    software_dge_ns: float
     dma_recommended_bytes: int
     launch_ns: float
     teardown_ns: float

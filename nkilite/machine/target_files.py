@@ -33,7 +33,7 @@ _KINDS = {
 _MAY_BE_ZERO = frozenset({
     "sbuf_reserved_bytes", "dma_start_ns", "dma_descriptor_ns", "launch_ns", "teardown_ns",
     "capture_ns", "dma_trigger_ns", "tensor_warmup_ns",
-    "quantize_mx_spare_exponent",
+    "quantize_mx_spare_exponent", "hbm_channels",
 })  # fmt: skip
 _ENGINES = frozenset({"vector", "gpsimd"})
 _GENERATIONS = range(2, 5)

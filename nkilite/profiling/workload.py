@@ -15,7 +15,7 @@ import numpy as np
 from nkilite.ir.columns import Columns
 from nkilite.ir.definition import Meets
 from nkilite.ir.program import Program, Signature
-from nkilite.ir.types import Buffer, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
 from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
 from nkilite.machine.rows import distinct
@@ -31,7 +31,8 @@ __all__ = ["Costs", "costs_of", "signature_ids", "workload_of"]
 _SBUF_PORT, _PSUM_PORT = 1, 2  # shared on trn1: Vector with GpSimd on SBUF, Vector with Scalar on PSUM
 _TRIGGERS = 8  # of DMAs with ready-made descriptors, one at a time
 _SCALAR_SEQUENCER = 4  # the instructions of the Scalar Engine and the DMAs that it issues; published trn2 profiles
-_PORT_BITS = 4
+_GPSIMD_ENGINE = 16  # makes the descriptors that nothing else can make, and computes
+_PORT_BITS = 5
 _SPACES = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}  # of every core; further spaces: those of the cores + buffer id
 
 
@@ -82,7 +83,7 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
         if communicates:  # whoever triggers it goes on; the queue is held until it is done
             busy[rows], latency[rows] = cost.transfer_ns, result_latency_ns(target, Engine.sync)
         elif cost.engine is Engine.dma:
-            busy[rows] = dma_issue_ns(target, generated=_is_generated(signature, target))
+            busy[rows] = _issue_ns(signature, target)
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
             priority[rows] = signature.arguments.get("priority") or 0
             memory[rows] = sum(hbm_bytes(signature)) / (target.hbm_bytes_per_ns * launch.cores)
@@ -126,7 +127,21 @@ def _with_dependencies(edges: Edges, program: Program) -> Edges:
 def _is_generated(signature: Signature, target: Target) -> bool:
     """Whether descriptors are made while the kernel runs: always on trn2 and later unless the call says otherwise."""
     mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
-    return target.hardware_dge if mode == "unknown" else mode != "none"
+    return target.hardware_dge or _by_gpsimd(signature) if mode == "unknown" else mode != "none"
+
+
+def _by_gpsimd(signature: Signature) -> bool:
+    """Whether the GpSimd Engine has to make the descriptors: the call says so, or every row has its own index (dge)."""
+    mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
+    indices = [o.type.indirection for o in signature.operands]
+    return mode == "swdge" or any(i is not None and i.kind is IndirectKind.vector for i in indices)
+
+
+def _issue_ns(signature: Signature, target: Target) -> float:
+    """How long a DMA holds its queue."""
+    if _by_gpsimd(signature):
+        return target.software_dge_ns
+    return dma_issue_ns(target, generated=_is_generated(signature, target))
 
 
 def _queue(signature: Signature, cost: Cost, target: Target, managed: bool) -> int:
@@ -148,6 +163,8 @@ def _ports(signature: Signature, queue: int, target: Target) -> int:
     regions = {o.type.region for o in signature.operands}
     mask = _SCALAR_SEQUENCER if target.hardware_dge and queue in (Engine.scalar.value, HARDWARE_SCALAR) else 0
     mask |= _TRIGGERS if queue in (LOADS, STORES) else 0
+    makes = queue == SOFTWARE and _by_gpsimd(signature)
+    mask |= _GPSIMD_ENGINE if queue == Engine.gpsimd.value or makes else 0
     if not target.vector_gpsimd_sbuf_parallel and queue in (Engine.vector.value, Engine.gpsimd.value):
         mask |= _SBUF_PORT if MemoryRegion.sbuf in regions else 0
     if not target.vector_scalar_psum_parallel and queue in (Engine.vector.value, Engine.scalar.value):
