@@ -16,8 +16,8 @@ from nkilite.passes.strips import panel_targets
 class InferPanels:
     """Fill `program.panels` with what the matmuls make of each tile that can lie in panels.
 
-    Tiles with an explicit address may alias others and stay in rows. A tile read both as stationary and as moving
-    operand has no order that suits the tile unit for both.
+    Tiles that still have an explicit address alias others and stay in rows. A tile read both as stationary and as
+    moving operand has no order that suits the tile unit for both.
     """
 
     def run(self, program: Program) -> Program:

@@ -18,6 +18,7 @@ from nkilite.passes.group_matmuls import GroupMatmuls
 from nkilite.passes.group_moves import GroupMoves
 from nkilite.passes.infer_panels import InferPanels
 from nkilite.passes.round_stochastically import RoundStochastically
+from nkilite.passes.separate_tiles import SeparateTiles
 from nkilite.passes.stage_overlaps import StageOverlaps
 from nkilite.passes.uniform import FindUniform
 from nkilite.passes.watch_numbers import WatchNumbers
@@ -35,6 +36,7 @@ PIPELINE: tuple[type[Pass], ...] = (
     FollowWrites,
     FillUnwritten,
     Allocate,
+    SeparateTiles,
     RoundStochastically,
     WatchNumbers,
     StageOverlaps,

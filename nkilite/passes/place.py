@@ -1,8 +1,8 @@
 """Put every on-chip buffer into the CPU arena: a compact region reused by liveness, or the window of fixed addresses.
 
 Chip addresses decide what fits and what waits for what on the chip; on the CPU, tiles are compact and the memory
-freed last is used next, because it is still in the cache. Tiles with an explicit address may alias each other, so they
-live together in one window per memory that mirrors the chip's addresses.
+freed last is used next, because it is still in the cache. Tiles that still have an explicit address alias each other,
+so they live together in one window per memory that mirrors the chip's addresses.
 
 The instructions of a group may run in another order than they are written in, so whatever one of them uses is taken
 to be in use throughout the group.

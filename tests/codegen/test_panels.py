@@ -105,9 +105,13 @@ def keeps(reason):
     def kernel(a, b):
         if reason == "address":
             tile = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf, address=(0, 0))
+            first = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf, address=(0, 0))
+            nisa.memset(first, 0.0)
             nisa.dma_copy(tile, a)
         else:
             tile = load(a)
+        if reason == "address":
+            return store(product(tile, load(b))), store(first)
         out = product(tile[:, 8:40] if reason == "between panels" else tile, load(b))
         if reason == "read":
             copy = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.sbuf)

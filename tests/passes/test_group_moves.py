@@ -125,19 +125,21 @@ def test_what_is_read_is_not_written():
     same(kernel, x)
 
 
-def test_tiles_at_addresses_may_be_others():
+@pytest.mark.parametrize("shared", [True, False])
+def test_tiles_at_addresses_may_be_others(shared):
     def kernel(x):
         tile, turned = sbuf(x.shape, x.dtype), sbuf(x.shape, x.dtype)
         bank = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.psum, address=(0, 0))
+        same_bank = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.psum, address=(0, 0))
         out = output(x.shape, x.dtype)
         nisa.dma_copy(tile, x)
-        nisa.nc_transpose(bank, tile, engine=nisa.engine.tensor)
+        nisa.nc_transpose(same_bank if shared else bank, tile, engine=nisa.engine.tensor)
         nisa.tensor_copy(turned, bank)
         nisa.dma_copy(out, turned)
         return out
 
     x = numbers((64, 64), np.float32)
-    assert not plans(kernel, x)
+    assert (plans(kernel, x) == []) == shared
     same(kernel, x)
 
 
