@@ -6,6 +6,7 @@ import typer
 
 from nkilite.cli import cache, gallery
 from nkilite.cli.compile import compile
+from nkilite.cli.draw import draw
 from nkilite.cli.failure import run_command
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.callback()(version_option("nkilite"))
 app.command()(compile)
 app.command()(profile)
+app.command()(draw)
 app.command()(targets)
 app.command()(topologies)
 app.add_typer(cache.app, name="cache")

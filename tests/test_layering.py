@@ -26,7 +26,7 @@ LAYERS = [
     ["gpsimd"],
     ["runtime"],
     ["frameworks"],
-    ["builtin", "compiler", "typing", "testing", "profiling"],
+    ["builtin", "compiler", "typing", "testing", "profiling", "drawing"],
     ["beta1"],
     ["xla_stub"],
     ["compat"],

@@ -48,7 +48,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for wanted in ("nkilite/py.typed", "autotune/py.typed", "nkilite/profiling/report.html",
-                   "nkilite/gallery/kernels/matmul.py", "nkilite/gallery/kernels/py.typed"):
+                   "nkilite/drawing/drawing.html", "nkilite/gallery/kernels/matmul.py",
+                   "nkilite/gallery/kernels/py.typed"):
         assert wanted in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "kernels/", "benchmarks/", "conformance/")) for name in names)
