@@ -1,7 +1,8 @@
 """`python -m benchmarks calibration FOLDER [FAMILY ...]`: the timing model against published measurements.
 
-FOLDER holds checkouts of the repositories that rows.toml names, in folders of their names. Prints every row as it is
-modelled. Without families it also writes what profiles state of the model's error, and docs/calibration.md.
+FOLDER holds checkouts of the repositories that rows.toml names, in folders of their names (of OWNER-NAME, where several
+have one name and rows.toml gives the owner in the row). Prints every row as it is modelled. Without families it also
+writes what profiles state of the model's error, and docs/calibration.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import nkilite as nki
-from benchmarks.calibration.report import DOCUMENT, TABLE, document, families
+from benchmarks.calibration.report import DOCUMENT, TABLE, document, families, published
 from benchmarks.calibration.sources import SOURCES
 from nkilite import compat
 from nkilite.profiling.accuracy import Measurement, kind_of
@@ -31,9 +32,13 @@ def measured(folder: Path, wanted: list[str]) -> Iterator[Measurement]:
             captured = family["quantity"] == "profile"
             modelled_us = sum(p.captured_us if captured else p.latency_us for p in found)
             kind = kind_of(found[0].program.managed, modelled_us, found[0].bottleneck)
+            row = " ".join(map(str, which))
+            profiled = published().get((family["name"], row), {})
             yield Measurement(
-                family["name"], " ".join(map(str, which)), family["target"], kind, family.get("held_out", False),
-                published_us, round(modelled_us, 2), found[0].bottleneck,
+                family["name"], row, family["target"], kind, family.get("held_out", False), published_us,
+                round(modelled_us, 2), found[0].bottleneck, profiled.get("engine", ""),
+                [sum(p.hbm_read_bytes for p in found), sum(p.hbm_write_bytes for p in found)],
+                profiled.get("hbm_bytes", []),
             )
 
 
@@ -55,6 +60,10 @@ def main() -> int:
     for kind in sorted({m.kind for m in rows}):
         errors = [abs(m.error) for m in rows if m.kind == kind]
         print(f"{kind}: {len(errors)} rows, median error {median(errors):.1%}")
+    named = [m for m in rows if m.measured_bound]
+    print(f"busiest engine as measured: {sum(m.bound == m.measured_bound for m in named)} of {len(named)}")
+    counted = [m for m in rows if m.measured_hbm_bytes]
+    print(f"HBM bytes as measured: {sum(m.hbm_bytes == m.measured_hbm_bytes for m in counted)} of {len(counted)}")
     print(f"all: {len(rows)} rows, median error {median(abs(m.error) for m in rows):.1%}")
     if len(sys.argv) == 2:
         TABLE.write_text(json.dumps([m._asdict() for m in rows], indent=0) + "\n")

@@ -24,7 +24,7 @@ __all__ = ["SOURCES", "Launch"]
 
 Launch = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-_DTYPES: dict[str, Any] = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16}
+_DTYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 _BETA1 = "import neuronxcc.nki as nki\nimport neuronxcc.nki.isa as nisa\nimport neuronxcc.nki.language as nl\n" \
     "import neuronxcc.nki.typing as nt\nimport numpy as np\nimport math\n\n"
 
@@ -93,20 +93,50 @@ def mlp(folder: Path, _: str, kind: str, dtype: str, m: int, k: int, n: int) -> 
 
 def vector_add(folder: Path, family: str, kind: str, chunk: int, count: int) -> list[Launch]:
     """The sum of two vectors, with the size of a DMA as the students set it."""
-    checkout = "asst4-trainium2" if family.endswith("as written") else "asst4-trainium"
-    text = (folder / checkout / "part1/kernels.py").read_text()
+    return _vector_add(folder / ("asst4-trainium2" if "as written" in family else "asst4-trainium"), kind, chunk, count)
+
+
+def vector_add_by(folder: Path, _: str, owner: str, kind: str, chunk: int, count: int) -> list[Launch]:
+    """The same, of other students."""
+    return _vector_add(folder / f"{owner}-asst4-trainium2", kind, chunk, count)
+
+
+def _vector_add(checkout: Path, kind: str, chunk: int, count: int) -> list[Launch]:
     constant = "ROW_CHUNK" if kind == "tiled" else "FREE_DIM"
-    text = re.sub(rf"^( +){constant} = \d+$", rf"\g<1>{constant} = {chunk}", text, flags=re.MULTILINE)
-    text = text.replace("buffer=nl.hbm", "buffer=nl.shared_hbm").replace("logging.disable(logging.OFF)", "")
-    shape = (count,) if kind == "stream" or checkout == "asst4-trainium2" else (count, 1)
+    text = re.sub(
+        rf"^( +){constant} = \d+\b", rf"\g<1>{constant} = {chunk}", _course_kernels(checkout), flags=re.MULTILINE
+    )
+    shape = (count,) if kind == "stream" or checkout.name.endswith("2") else (count, 1)
     vector = np.empty(shape, np.float32)
     return [(getattr(_module_of(text), f"vector_add_{kind}"), (vector, vector.copy()), {})]
 
 
 def transpose(folder: Path, _: str, size: int) -> list[Launch]:
     """A square float32 matrix, transposed in tiles of 128 by the Tensor Engine."""
-    text = (folder / "asst4-trainium2/part1/kernels.py").read_text().replace("buffer=nl.hbm", "buffer=nl.shared_hbm")
-    return [(_module_of(text).matrix_transpose, (np.empty((size, size), np.float32),), {})]
+    return _transpose(folder / "asst4-trainium2", size)
+
+
+def transpose_by(folder: Path, _: str, owner: str, size: int) -> list[Launch]:
+    """The same, of other students."""
+    return _transpose(folder / f"{owner}-asst4-trainium2", size)
+
+
+def _transpose(checkout: Path, size: int) -> list[Launch]:
+    kernel = _module_of(_course_kernels(checkout)).matrix_transpose
+    return [(kernel, (np.empty((size, size), np.float32),), {})]
+
+
+def convolution(folder: Path, _: str, checkout: str, dtype: str, pool: int) -> list[Launch]:
+    """A convolution of 3 x 3 over 256 channels of 224 x 224, with bias and perhaps maximum pooling."""
+    kernel = _module_of(_course_kernels(folder / checkout, "part2/conv2d.py")).fused_conv2d_maxpool
+    image, weights = np.empty((1, 256, 224, 224), _DTYPES[dtype]), np.empty((256, 256, 3, 3), _DTYPES[dtype])
+    return [(kernel, (image, weights, np.empty(256, _DTYPES[dtype])), {"pool_size": pool})]
+
+
+def _course_kernels(checkout: Path, file: str = "part1/kernels.py") -> str:
+    """A file of a course's assignment, with the name that its memory has today."""
+    text = (checkout / file).read_text().replace("buffer=nl.hbm", "buffer=nl.shared_hbm")
+    return text.replace("logging.disable(logging.OFF)", "")
 
 
 def gemm_chain(folder: Path, _: str, step: int) -> list[Launch]:
@@ -159,7 +189,7 @@ def _step(path: Path, number: int) -> Any:
 SOURCES: dict[str, Callable[..., list[Launch]]] = {
     f.__name__: f
     for f in (
-        optimization_tutorial, kernel_library, mamba, attention, mlp, vector_add, transpose, gemm_chain, conv1d_chain,
-        attention_chain, sd_attention_chain, mamba_chain,
+        optimization_tutorial, kernel_library, mamba, attention, mlp, vector_add, vector_add_by, transpose,
+        transpose_by, convolution, gemm_chain, conv1d_chain, attention_chain, sd_attention_chain, mamba_chain,
     )
 }

@@ -30,7 +30,9 @@ def profile(
     target: Annotated[str, typer.Option(help=f"{HELP} Several: trn2,trn3,mychip.toml")] = "trn2",
     order: Annotated[str, typer.Option(help="compiler: list-scheduled; program: queues in source order.")] = "compiler",
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome trace (JSON) for ui.perfetto.dev.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML report.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a self-contained HTML report, one page for all profiles.")
+    ] = None,
     record: Annotated[
         Path | None, typer.Option("--json", help="Write the figures as JSON (nkilite/profiling/profile.schema.json).")
     ] = None,
@@ -74,11 +76,14 @@ def profile(
         if found.cores > 1:
             console.print(text.meeting_table(found))
         console.print(text.advice_text(found), soft_wrap=True)
-        for path, write in ((trace, write_trace), (html, write_page), (record, write_record)):
+        for path, write in ((trace, write_trace), (record, write_record)):
             if path is not None:
                 place = _numbered(path, found, profiles)
                 write(found, place)
                 say(f"written: {place}")
+    if html is not None:
+        write_page(profiles, html)
+        say(f"written: {html}")
 
 
 def _numbered(path: Path, found: Profile, profiles: list[Profile]) -> Path:

@@ -54,7 +54,7 @@ class Allocate:
             result = plan(
                 requests,
                 capacity=target.psum_partition_bytes if psum else target.sbuf_fmax_bytes,
-                align=target.psum_min_align if psum else _SBUF_ALIGN,
+                align=target.psum_min_align if psum else SBUF_ALIGN,
                 policy="spread",
                 bank=target.psum_bank_bytes if psum else None,
                 reserved=reserved,
@@ -80,7 +80,7 @@ def _warn(overflow: MemoryOverflow) -> None:
     give(Notice(message, TilesSpilled, overflow.location.file, overflow.location.line, once=True))
 
 
-_SBUF_ALIGN = 32  # a tile start that suits every engine; the hardware minimum is a byte
+SBUF_ALIGN = 32  # a tile start that suits every engine; the hardware minimum is a byte
 
 
 def _check_banks(program: Program, columns: Columns) -> None:

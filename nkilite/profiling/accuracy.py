@@ -33,6 +33,9 @@ class Measurement(NamedTuple):
         kind: as `kind_of` says.
         held_out: no rule of the model was chosen with a look at it.
         bound: the busiest engine in the model.
+        measured_bound: the busiest engine as published; empty if it was not.
+        hbm_bytes: read and written in the model.
+        measured_hbm_bytes: the same as published; empty if it was not.
     """
 
     family: str
@@ -43,6 +46,9 @@ class Measurement(NamedTuple):
     measured_us: float
     modelled_us: float
     bound: str
+    measured_bound: str = ""
+    hbm_bytes: Sequence[int] = ()
+    measured_hbm_bytes: Sequence[int] = ()
 
     @property
     def error(self) -> float:

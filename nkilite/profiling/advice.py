@@ -265,13 +265,19 @@ def _low_utilization(profile: Profile, uses: _Uses) -> Iterator[Advice]:
 def _overflow(profile: Profile, uses: _Uses) -> Iterator[Advice]:
     """Tiles that do not fit."""
     if profile.overflow is not None:
-        beyond = (profile.sbuf_peak_bytes - profile.target.sbuf_fmax_bytes) * profile.target.num_partitions
-        spills = "a compiler would have to spill"
-        if profile.program.managed and beyond > 0:
-            spills = f"the vendor's compiler would write {beyond / 2**20:.1f} MiB or more to HBM and read them again"
         yield Advice(
             "does not fit on chip", profile.overflow.location, str(profile.overflow).splitlines()[0],
-            f"The times are a lower bound: {spills}. Use smaller blocks.", 1.0,
+            "The times are a lower bound: a compiler would have to spill. Use smaller blocks.", 1.0,
+        )
+    if profile.spills is not None:
+        saved, reloaded, tiles = profile.spills
+        where, most = tiles[0]
+        yield Advice(
+            "spills", where,
+            f"{saved / 2**20:.1f} MiB written to HBM and {reloaded / 2**20:.1f} MiB read again for want of SBUF, "
+            f"{most / (saved + reloaded):.0%} of them for the tiles of this line",
+            "The vendor's compiler would do so, and the times count it. Use smaller blocks, or make tiles nearer to "
+            "where they are used.", 1.0,
         )
 
 

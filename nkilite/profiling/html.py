@@ -1,6 +1,6 @@
-"""A profile as one self-contained HTML page: zoomable timeline, memory occupancy, roofline, lines, waits, advice.
+"""Profiles as one self-contained HTML page: timeline with dependencies, memories, roofline, lines, waits, advice.
 
-The page is report.html with the profile's figures put in as JSON; it loads nothing from anywhere.
+The page is report.html with the figures of the profiles put in as JSON; it loads nothing from anywhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -36,16 +37,17 @@ _WAITS = 20
 _TRANSFER_LANES = 4  # DMA transfers in flight at a time are shown on up to this many lanes
 
 
-def page(profile: Profile) -> str:
-    """The HTML text."""
+def page(profiles: Profile | Sequence[Profile]) -> str:
+    """The HTML text: of several profiles, one at a time, with a table of all."""
+    profiles = [profiles] if isinstance(profiles, Profile) else profiles
     template = resources.files("nkilite.profiling").joinpath("report.html").read_text(encoding="utf-8")
-    data = json.dumps(plain_json(_data(profile)), separators=(",", ":")).replace("<", "\\u003c")
-    return template.replace("/*DATA*/null", data)
+    data = json.dumps(plain_json([_data(profile) for profile in profiles]), separators=(",", ":"))
+    return template.replace("/*DATA*/null", data.replace("<", "\\u003c"))
 
 
-def write_page(profile: Profile, path: str | os.PathLike[str]) -> None:
+def write_page(profiles: Profile | Sequence[Profile], path: str | os.PathLike[str]) -> None:
     """Write the page to a file."""
-    Path(path).write_text(page(profile), encoding="utf-8")
+    Path(path).write_text(page(profiles), encoding="utf-8")
 
 
 def show_page(profile: Profile) -> None:
@@ -67,6 +69,8 @@ def _data(profile: Profile) -> dict[str, Any]:
     opcodes = sorted({public_opcode(s) for s in program.signatures})
     number = {name: i for i, name in enumerate(opcodes)}
     by_signature = np.array([number[public_opcode(s)] for s in program.signatures])
+    edges = work.edges
+    by_consumer = np.lexsort((edges.producer, edges.consumer))
     critical = np.zeros(len(work), int)
     critical[profile.critical_path] = 1
     return {
@@ -100,6 +104,7 @@ def _data(profile: Profile) -> dict[str, Any]:
         "lanes": _lanes(profile), "curves": _curves(profile),
         "opcodes": opcodes, "opcode": by_signature[profile.ids].tolist(), "line": where.tolist(),
         "lines_of": [[f"{_file(p.file)}:{p.line}", p.source] for p in program.locations],
+        "edges": [edges.producer[by_consumer].tolist(), edges.consumer[by_consumer].tolist()],
         "names": program.names, "critical": critical.tolist(),
         "cause": np.where(line.partner >= 0, line.partner, line.cause).tolist(),
         "start": _us(line.start), "busy": _us(line.end - line.start), "finish": _us(line.finish),

@@ -24,6 +24,7 @@ from nkilite.profiling.joined import joined
 from nkilite.profiling.oversubscribe import allocate, fits
 from nkilite.profiling.profile import Profile
 from nkilite.profiling.reuse import reused
+from nkilite.profiling.spill import Spills, spilled, together
 from nkilite.profiling.summary import Summary, added, summarize
 from nkilite.profiling.unroll import told_loops, unrolled
 from nkilite.profiling.workload import costs_of, signature_ids, workload_of
@@ -54,6 +55,7 @@ class _Settled(NamedTuple):
 
     program: Program
     overflow: MemoryOverflow | None
+    spills: Spills | None
     guessed: list[Location]
     summary: Summary
 
@@ -65,11 +67,15 @@ def _settled(program: Program, order: Order, trips: int | Sequence[int] | None) 
     if order == "compiler":
         program = balanced(program)
         program, placed = _shortened(program)
-    overflow = None if placed else allocate(program)
+    overflow, spills = None if placed else allocate(program), None
+    if overflow is not None and program.managed:
+        relieved = spilled(program)
+        if relieved is not None:
+            overflow, (program, spills) = None, relieved
     all_loops = told_loops(program, trips)
     starts = program.starts() if all_loops else []
     guessed = [program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None]
-    return _Settled(unrolled(program, all_loops), overflow, guessed, summarize(program, all_loops))
+    return _Settled(unrolled(program, all_loops), overflow, spills, guessed, summarize(program, all_loops))
 
 
 def profile_programs(
@@ -98,7 +104,7 @@ def profile_programs(
     return Profile(
         launch.program.name, launch.program.target, order, launch, work, line, added([one.summary for one in settled]),
         costs, ids, next((one.overflow for one in settled if one.overflow is not None), None),
-        tuple(guessed.elements()), world, communication,
+        tuple(guessed.elements()), world, communication, together([one.spills for one in settled]),
     )
 
 

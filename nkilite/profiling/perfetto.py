@@ -22,6 +22,27 @@ from nkilite.profiling.queues import named_on, queue_name
 __all__ = ["trace_events", "write_trace"]
 
 _PROCESS = 1
+_NEAR_THE_END = 0.99  # of a slice: an arrow belongs to the slice that its beginning lies in
+
+
+class _Operands:
+    """What instructions read and write, in words: dtype, shape, memory and buffer of each operand."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._starts, self._code = profile.starts.tolist(), profile.program.code
+        self._kinds = [
+            [(o.name, o.word, f"{o.type.dtype} {list(o.type.shape)} in {o.type.region}") for o in s.operands]
+            for s in profile.program.signatures
+        ]
+
+    def of(self, instruction: int) -> dict[str, str]:
+        """The operands of an instruction, by name."""
+        start, buffers = self._starts[instruction], self._profile.program.buffers
+        return {
+            name: f"{buffers[self._code[start + word]].label}: {kind}"
+            for name, word, kind in self._kinds[self._code[start]]
+        }
 
 
 def trace_events(profile: Profile) -> dict[str, Any]:
@@ -36,9 +57,10 @@ def trace_events(profile: Profile) -> dict[str, Any]:
     critical = set(profile.critical_path)
     start, busy = (line.start / 1000).tolist(), ((line.end - line.start) / 1000).tolist()
     moving, finish = (line.moving / 1000).tolist(), (line.finish / 1000).tolist()
-    for i, queue in enumerate(np.asarray(work.queues).tolist()):
+    operands, queues = _Operands(profile), np.asarray(work.queues).tolist()
+    for i, queue in enumerate(queues):
         name = profile.program.names.get(i) or profile.opcode(i)
-        details = {"line": places[where[i]], "instruction": i, "critical": i in critical}
+        details = {"line": places[where[i]], "instruction": i, "critical": i in critical, **operands.of(i)}
         if line.cause[i] >= 0:
             details["waited for"] = profile.describe(int(line.cause[i]))
         slice_ = {"name": name, "pid": _PROCESS, "cat": "modelled"}
@@ -49,6 +71,12 @@ def trace_events(profile: Profile) -> dict[str, Any]:
                 "dur": (line.start[i] - line.arrival[i]) / 1000, "args": details,
             })
         events.append({**slice_, "ph": "X", "tid": queue, "ts": start[i], "dur": busy[i], "args": details})
+        waited = int(line.cause[i])
+        if waited >= 0:  # an arrow from the end of what it waited for
+            flow = {"name": "waited for", "cat": "dependency", "id": i, "pid": _PROCESS}
+            left = start[waited] + busy[waited] * _NEAR_THE_END
+            events.append({**flow, "ph": "s", "tid": queues[waited], "ts": left})
+            events.append({**flow, "ph": "f", "bp": "e", "tid": queue, "ts": start[i]})
         if work.dma_engines[i][1]:
             transfer = {**slice_, "cat": "transfer", "id": i}
             events.append({**transfer, "ph": "b", "ts": moving[i], "args": details})

@@ -28,6 +28,7 @@ from nkilite.profiling.accuracy import Accuracy, accuracy_of, kind_of
 from nkilite.profiling.communication import Collective
 from nkilite.profiling.joined import Joined
 from nkilite.profiling.queues import COLLECTIVES, FIRST_TRIGGER, PER_CORE, QUEUES, named_on, queue_name, without_core
+from nkilite.profiling.spill import Spills
 from nkilite.profiling.summary import Summary
 from nkilite.profiling.workload import Costs, signature_ids
 
@@ -89,6 +90,8 @@ class Profile:
         world: the ranks it communicates with, on their chips; None without communication.
         collectives: the communication, by signature.
         overflow: what did not fit on chip; the times are then a lower bound, for reloading is not counted.
+        spills: what the vendor's compiler would move through HBM because it does not fit, of a program that it manages;
+            that is counted.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Profile:
     guessed: tuple[Location, ...] = ()
     world: World | None = None
     collectives: Mapping[int, Collective] = field(default_factory=dict)
+    spills: Spills | None = None
 
     @property
     def program(self) -> Program:

@@ -104,11 +104,18 @@ def comparison(profiles: Sequence[Profile]) -> Table:
     if any(p.collectives for p in profiles):
         table.add_row("Collectives", *(_engine(p, "Collectives") for p in profiles))
         table.add_row("communication not hidden", *(time_text(exposed_us(p)) for p in profiles))
-    if any(p.overflow for p in profiles):
-        table.add_row("fits on chip", *("no: lower bound" if p.overflow else "yes" for p in profiles))
+    if any(p.overflow or p.spills for p in profiles):
+        table.add_row("fits on chip", *(_fit(p) for p in profiles))
     if any(p.guessed_loops for p in profiles):
         table.add_row("loops taken to run once", *(str(p.guessed_loops) for p in profiles))
     return table
+
+
+def _fit(profile: Profile) -> str:
+    if profile.spills is not None:
+        moved = profile.spills.saved_bytes + profile.spills.reloaded_bytes
+        return f"no: spills {moved / 2**20:.1f} MiB"
+    return "no: lower bound" if profile.overflow else "yes"
 
 
 def line_table(profile: Profile, count: int = 10) -> Table:

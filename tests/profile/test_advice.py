@@ -10,7 +10,6 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite import beta1
 from nkilite.errors import InvalidOperand
 from nkilite.profiling import Advice, advise
 
@@ -184,17 +183,3 @@ def test_loops_with_a_runtime_trip_count_are_named_until_told() -> None:
 
 def test_a_sound_kernel_gets_no_advice() -> None:
     assert [str(a) for a in advise(nki.profile(sound, X, target="trn2"))] == []
-
-
-def test_a_managed_kernel_that_does_not_fit_is_told_what_is_spilled() -> None:
-    @beta1.jit
-    def kernel(x):
-        out = beta1.language.ndarray(x.shape, dtype=x.dtype, buffer=beta1.language.shared_hbm)
-        tiles = [beta1.language.load(x[i]) for i in range(x.shape[0])]
-        for i, tile in enumerate(tiles):
-            beta1.language.store(out[i], tile)
-        return out
-
-    profile = nki.profile(kernel, np.zeros((4, 128, 16384), np.float32), target="trn2")
-    beyond = (4 * 65536 - profile.target.sbuf_fmax_bytes) * 128 / 2**20
-    assert f"write {beyond:.1f} MiB or more to HBM" in advise(profile)[0].text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import nkilite as nki
 from kernels.matmul import matmul
 from nkilite.ir.types import MemoryRegion
 from nkilite.profiling.occupancy import occupancy
-from nkilite.profiling.perfetto import write_trace
+from nkilite.profiling.perfetto import trace_events, write_trace
 from nkilite.profiling.profile import Profile
 
 
@@ -42,6 +43,24 @@ def test_every_instruction_is_a_slice_on_its_queue(profile: Profile, tmp_path: P
     assert opened.keys() == closed.keys() == set(profile.dma_instructions.tolist())
     assert all(closed[i] > opened[i] for i in opened)
     assert all("matmul.py" in e["args"]["line"] or "tiles.py" in e["args"]["line"] for e in slices)
+
+
+def test_arrows_lead_from_what_was_waited_for(profile: Profile) -> None:
+    events = trace_events(profile)["traceEvents"]
+    begins, ends = ({e["id"]: e for e in events if e["ph"] == ph} for ph in "sf")
+    line, queues = profile.timeline, np.asarray(profile.workload.queues)
+    assert begins.keys() == ends.keys() == set(np.flatnonzero(line.cause >= 0).tolist())
+    for i, begin in begins.items():
+        cause = int(line.cause[i])
+        assert begin["tid"] == queues[cause]
+        assert line.start[cause] / 1000 <= begin["ts"] <= line.end[cause] / 1000
+        assert (ends[i]["tid"], ends[i]["ts"]) == (queues[i], line.start[i] / 1000)
+
+
+def test_slices_name_their_operands(profile: Profile) -> None:
+    product = next(e for e in trace_events(profile)["traceEvents"] if e["name"] == "nc_matmul")
+    assert re.fullmatch(r"\S+: float32 \[128, 512\] in psum", product["args"]["dst"])
+    assert re.fullmatch(r"\S+: float32 \[128, 128\] in sbuf", product["args"]["stationary"])
 
 
 def test_occupancy_starts_and_ends_empty_and_stays_within_memory(profile: Profile) -> None:

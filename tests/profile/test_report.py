@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,49 @@ def test_zooming_ends_at_a_single_instruction_with_its_line(profile: Profile, tm
     assert "waited for: dma_copy" in html
 
 
+@in_browser
+def test_a_search_finds_instructions_and_shows_what_they_need(profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_page(profile, path)
+    products = [i for i in range(len(profile.workload)) if profile.opcode(i) == "nc_matmul"]
+    html = dom(path, "#search=NC_matmul")
+    assert text(html, "found").strip() == f"1 of {len(products)}"
+    assert f"nc_matmul #{products[0]}" in text(html, "picked")
+    edges = profile.workload.edges
+    needs, feeds = sum(edges.consumer == products[0]), sum(edges.producer == products[0])
+    links = re.sub(r"<[^>]+>", " ", html.partition('id="links"')[2].partition("</div>")[0])
+    assert f"needs {needs}:" in links
+    assert f"needed by {feeds}:" in links
+    assert text(dom(path, "#search=%233"), "found").strip() == "1 of 1"
+    assert text(dom(path, "#search=no+such"), "found").strip() == "nothing"
+
+
+@in_browser
+def test_several_profiles_are_on_one_page(profile: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    a = np.zeros((512, 512), np.float32)
+    other = nki.profile(matmul_tiled, a, a, target="trn1")
+    write_page([profile, other], path)
+    assert text(dom(path), "title") == "matmul_tiled on trn2"
+    html = dom(path, "#profile=1")
+    assert text(html, "title") == "matmul_tiled on trn1"
+    table = text(html, "pages")
+    assert "matmul_tiled on trn1" in table
+    assert "matmul_tiled on trn2" in table
+
+
+@in_browser
+def test_a_narrow_screen_shows_all_of_it(profile: Profile, tmp_path: Path) -> None:
+    path, outer = tmp_path / "report.html", tmp_path / "narrow.html"
+    write_page([profile, profile], path)
+    outer.write_text(
+        f'<p id="wide"></p><iframe style="width: 390px; height: 800px; border: 0" srcdoc="{escape(path.read_text())}" '
+        'onload="const page = this.contentDocument.documentElement, over = page.scrollWidth - page.clientWidth; '
+        "document.getElementById('wide').textContent = page.clientWidth + ' ' + over\"></iframe>"
+    )
+    assert re.search(r'id="wide">3\d\d 0<', dom(outer))  # all but a scroll bar, and nothing beyond it
+
+
 def test_the_page_is_self_contained(profile: Profile, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_page(profile, path)
@@ -96,10 +140,8 @@ def test_the_command_compares_and_writes(tmp_path: Path) -> None:
     ])
     assert done.exit_code == 0, done.output
     written = sorted(p.name for p in tmp_path.iterdir())
-    assert written == sorted(
-        f"{kind}-{kernel}-{target}.{end}" for kind, end in (("page", "html"), ("trace", "json"))
-        for kernel in ("matmul", "matmul_tiled") for target in ("trn1", "trn2")
-    )
+    traces = [f"trace-{kernel}-{target}.json" for kernel in ("matmul", "matmul_tiled") for target in ("trn1", "trn2")]
+    assert written == ["page.html", *traces]
     assert "modelled" in done.output
     assert re.search(r"latency .*-\d+\.\d%", done.output)
 
