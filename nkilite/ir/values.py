@@ -8,6 +8,7 @@ the same number for the sum, although each has computed another part.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from nkilite.ir.regions import PARTITION, Pattern, apart
 from nkilite.ir.types import Buffer, BufferKind
 
 _MOST_COMPARED = 1 << 21  # places with others
+_MOST_SORTED = 64  # parts of a place
 _MOST_RECTANGLES = 256  # that what is left of a place is cut into
 _NOTHING = -1  # what was there before all that was written over
 
@@ -142,7 +144,15 @@ class _Memory:
                 if not left:
                     before = _NOTHING
                     break
-        return self._numbers.of("parts", place.pattern, before, *parts) if parts else before
+        return self._numbers.of("parts", place.pattern, before, *self._sorted(parts)) if parts else before
+
+    def _sorted(self, parts: Parts) -> Parts:
+        """In one order, whatever order they were written in, if none is written over another."""
+        if 1 < len(parts) <= _MOST_SORTED:
+            places = [Place(low, pattern) for low, pattern, _ in parts]
+            if not any(self._meet(one, other) for one, other in combinations(places, 2)):
+                return sorted(parts)
+        return parts
 
     def parts(self, space: int, place: Place) -> Parts:
         """What is at a place, by the parts that were written; none if some reach beyond it."""

@@ -161,13 +161,14 @@ def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
 
     Args:
         dst: SBUF or PSUM tile of any dtype.
-        value: a number, rounded to dst's dtype: an int for integer dtypes, which saturate; 0 for packed x4 dtypes.
+        value: a number, rounded to dst's dtype; 0 for packed x4 dtypes. For integer dtypes, which saturate, an int, or
+            a float that is one: nki-library passes 0.0.
         engine: `nisa.engine.vector` (default) or `gpsimd` (SBUF only).
 
     Raises:
         WrongMemory: dst is in HBM, or in PSUM with the GpSimd engine.
         UnsupportedEngine: another engine.
-        InvalidOperand: a packed dtype and a value other than 0, or an integer dtype and a float.
+        InvalidOperand: a packed dtype and a value other than 0, or an integer dtype and a fraction.
 
     Source: nki.isa.memset.
     """
@@ -193,11 +194,10 @@ def _(call: Signature, value: float) -> None:
             instruction="nisa.memset", operand="value", found=value,
             expected=f"0 for the packed dtype {call.dst.dtype}; load other constants with nisa.dma_copy",
         )
-    if call.dst.dtype.is_integer and not isinstance(value, (int, np.integer, np.bool_)):
+    if call.dst.dtype.is_integer and not isinstance(value, (int, np.integer, np.bool_)) and value != np.rint(value):
         raise InvalidOperand(
             instruction="nisa.memset", operand="value", found=f"the {type(value).__name__} {value}",
-            expected=f"an int, as dst is {call.dst.dtype}", fix=f"write {value:g} without a fraction: {int(value)}"
-            if np.isfinite(value) and value == int(value) else "",
+            expected=f"an int, as dst is {call.dst.dtype}",
         )
 
 

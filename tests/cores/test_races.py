@@ -378,6 +378,20 @@ def both_leave_the_same_maximum(core, x, out, tile):
 
 
 @clean
+def each_keeps_its_own_in_its_place(core, x, out, tile):
+    """Whatever order the places are written in."""
+    other = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+    both = nl.ndarray((8, 2, 16), dtype=tile.dtype, buffer=nl.sbuf)
+    nisa.tensor_scalar(tile, tile, op0=nl.multiply, operand0=float(core))
+    nisa.tensor_copy(both[:, core], tile)
+    nisa.sendrecv(tile, other, 1 - core, 1 - core, pipe_id=0)
+    nisa.tensor_copy(both[:, 1 - core], other)
+    nisa.activation(both, nl.exp, both)
+    nisa.tensor_tensor(tile, both[:, 0], both[:, 1], op=nl.subtract)
+    nisa.dma_copy(out, tile)
+
+
+@clean
 def zeros_that_both_write(core, x, out, tile):
     zeros = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
     nisa.memset(zeros, 0.0)

@@ -105,10 +105,10 @@ def too_many_elements(x):
 # --- values and modes -----------------------------------------------------------------------------------------
 
 
-@mistake(InvalidOperand, "value is the float 3.0", "an int, as dst is uint8", "write 3 without a fraction: 3")
+@mistake(InvalidOperand, "value is the float 3.5", "an int, as dst is uint8")
 def float_for_integers(x):
     tile = nl.ndarray((4, 4), nl.uint8)
-    nisa.memset(tile, 3.0)  # here
+    nisa.memset(tile, 3.5)  # here
 
 
 @mistake(UnsupportedOnTarget, "nisa.tensor_scalar with op0=relu needs trn3", "the target is trn2")
