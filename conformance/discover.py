@@ -6,9 +6,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .case import Case
-from .cases import autocomp, course, neuron_sdk, nki_autotune, nki_library, nki_samples, nkibench, trnsci
+from .cases import (
+    autocomp,
+    checks,
+    course,
+    neuron_sdk,
+    nki_autotune,
+    nki_library,
+    nki_samples,
+    nkibench,
+    projects,
+    trnsci,
+)
 
-_SUITES = (neuron_sdk, nki_samples, nki_autotune, nki_library, course, nkibench, autocomp, trnsci)
+_SUITES = (neuron_sdk, nki_samples, nki_autotune, nki_library, course, nkibench, autocomp, trnsci, checks, projects)
 
 
 def discover(folders: Iterable[Path]) -> list[Case]:

@@ -13,7 +13,7 @@ from . import api_examples, guide_examples
 from . import references as ref
 from .files import file_cases
 from .mx import mx_variants
-from .programs import beta_1_cases
+from .programs import beta_1_cases, pytest_cases
 from .sdk_examples import example_cases
 
 SUITE = "aws-neuron-sdk"
@@ -47,6 +47,7 @@ def cases(root: Path) -> list[Case]:
         *(case for page in PAGES if (root / page).is_file() for case in _page(root / page)),
         *(case for module in _STUB_MODULES for case in _stubs(root, module)),
         *_microscaling(root / MICROSCALING),
+        *pytest_cases(SUITE, root, sorted((root / "test").glob("test_*.py")), leave="perf"),
         *beta_1_cases(SUITE, root, sorted(root.rglob("*.py"))),
     ]
 

@@ -9,7 +9,7 @@ from . import references as ref
 from .files import Variant, file_cases
 from .matmul import matmul_launches
 from .mx import mx_variants
-from .programs import beta_1_cases
+from .programs import beta_1_cases, pytest_cases
 
 SUITE = "nki-samples"
 MATMUL = "src/nki_samples/tutorials/matrix_multiplication/matrix_multiplication_nki_kernels.py"
@@ -33,4 +33,7 @@ def cases(root: Path) -> list[Case]:
         # Its kernels name their target in the decorator.
         modes = (Mode.SIMULATE_TRN3, Mode.COMPILED_TRN3)
         found.extend(file_cases(SUITE, path, mx_variants(path, frozenset()), modes))
+    tests = sorted((root / "test" / "unit").glob("test_*.py"))
+    if (root / "src" / "nki_samples" / "reference").is_dir():  # what they test was removed with the dialect
+        found.extend(pytest_cases(SUITE, root, tests, (root / "src",), leave="perf"))
     return [*found, *beta_1_cases(SUITE, root, sorted(root.rglob("*.py")), (root / "src",))]

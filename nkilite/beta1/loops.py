@@ -5,7 +5,6 @@ Source: nki.language.affine_range, sequential_range, static_range, loop_reduce.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,13 +23,18 @@ from nkilite.trace import active
 
 
 class Loop:
-    """One run of a loop; `number` says which of two runs began first."""
+    """One run of a loop."""
 
-    __slots__ = ("number",)
-    _numbers = itertools.count()
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self.number = next(Loop._numbers)
+
+def _running() -> list[LoopIndex]:
+    """The variables of the loops that run now, outermost first."""
+    builder = active.local.builder
+    if builder is None:
+        return []
+    found: list[LoopIndex] = builder.constants.setdefault("loops", [])
+    return found
 
 
 class Range:
@@ -54,11 +58,16 @@ class Range:
         return self._range[position]
 
     def __iter__(self) -> Iterator[int]:
-        loop = Loop()
-        for number in self._range:
-            found = LoopIndex(number)
-            found.loop = loop
-            yield found
+        loop, running = Loop(), _running()
+        depth = len(running)
+        try:
+            for number in self._range:
+                found = LoopIndex(number)
+                found.loop = loop
+                running[depth:] = (found,)
+                yield found
+        finally:
+            del running[depth:]
 
 
 def affine_range(*bounds: Any, **_: Any) -> Range:
@@ -71,9 +80,9 @@ def sequential_range(*bounds: Any, **_: Any) -> Range:
     return Range(*bounds, name="sequential_range")
 
 
-def static_range(*bounds: Any) -> range:
-    """A Python range."""
-    return range(*(int(b) for b in bounds))
+def static_range(*bounds: Any) -> Range:
+    """A loop that unrolls."""
+    return Range(*(int(b) for b in bounds), name="static_range")
 
 
 def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
@@ -92,10 +101,7 @@ def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None,
                 expected="variables of nl.affine_range or nl.sequential_range loops",
             )
     builder = active.builder("nl.loop_reduce")
-    frame = sys._getframe(1)
-    # Inner loops begin again in each iteration of the outermost.
-    outermost = min((i.loop for i in loop_indices), key=lambda loop: loop.number)
-    key = ("loop_reduce", id(frame.f_code), frame.f_lasti, outermost)
+    key = ("loop_reduce", *_place(), *_iteration([i.loop for i in loop_indices]))
     total = builder.constants.get(key)
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return tile(total) if total is not None else Absent(x.shape, x.dtype, functional.SBUF)
@@ -106,3 +112,22 @@ def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None,
     else:
         nisa.tensor_tensor(total, total, x.nki, operator(op))
     return tile(total)
+
+
+def _place() -> tuple[int, ...]:
+    """The calls that led to nl.loop_reduce, which a helper may hold for several of them."""
+    frame, found = sys._getframe(2), []
+    while frame is not None:
+        if not frame.f_globals.get("__name__", "").startswith("nkilite."):
+            found += [id(frame.f_code), frame.f_lasti]
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(found)
+
+
+def _iteration(reduced: list[Any]) -> tuple[Any, ...]:
+    """What tells sums apart: the run of the outermost loop that is summed over, and where loops inside it are that
+    are not. Inner loops begin again in each of its iterations."""
+    running = _running()
+    outermost = next((d for d, position in enumerate(running) if position.loop in reduced), len(running))
+    inside = [int(position) for position in running[outermost:] if position.loop not in reduced]
+    return (running[outermost].loop if outermost < len(running) else None, *inside)

@@ -219,6 +219,32 @@ def test_loop_reduce_over_nested_loops():
     check(kernel, x.sum((1, 2)), x)
 
 
+def test_loop_reduce_keeps_the_sums_of_inner_loops_apart():
+    def summed(tile, k):
+        return nl.loop_reduce(tile, op=np.add, loop_indices=(k,))
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((3, 4, 2), dtype=x.dtype, buffer=nl.shared_hbm)
+        twice = nl.ndarray((3, 4, 2), dtype=x.dtype, buffer=nl.shared_hbm)
+        sums = nl.ndarray((3, nl.par_dim(4), 2), dtype=x.dtype, buffer=nl.sbuf)
+        others = nl.ndarray((3, nl.par_dim(4), 2), dtype=x.dtype, buffer=nl.sbuf)
+        for k in nl.affine_range(2):
+            for q in nl.affine_range(3):
+                if q >= k:
+                    tile = nl.load(x[k, q])
+                    sums[q] = summed(tile, k)
+                    others[q] = summed(tile * 2.0, k)
+        for q in nl.affine_range(3):
+            nl.store(out[q], sums[q])
+            nl.store(twice[q], others[q])
+        return out, twice
+
+    x = random(2, 3, 4, 2)
+    wanted = x[0] + np.where(np.arange(3)[:, None, None] >= 1, x[1], 0)
+    check(kernel, (wanted, 2 * wanted), x)
+
+
 def test_tiles_that_do_not_fit_are_spilled_by_the_vendors_compiler():
     def kernel(x):
         out = nl.ndarray((128, 10, 512), dtype=x.dtype, buffer=nl.shared_hbm)
