@@ -25,6 +25,7 @@ _OURS = frozenset({"neuronxcc", "nki", "nkilite"})  # a file that lacks another 
 _RAISED = re.compile(r"^(?:E +)?(?P<line>(?:\w+\.)*(?P<name>\w+): .*)$", re.MULTILINE)
 _SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+ (.*)$", re.MULTILINE)
 _NOTHING_COLLECTED = 5
+_MISSING_NAME = re.compile(r"ImportError: cannot import name '\w+' from '([\w.]+)'")
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
@@ -244,6 +245,8 @@ def _run_command(command: Command, mode: Mode, timeout: float) -> None:
         raise ModuleNotFoundError(message, name=found[1])
     if raised and raised[-1]["name"] == "VendorModule":
         raise Skipped(message)
+    if (found := _MISSING_NAME.search(message)) and found[1].split(".")[0] not in _OURS:
+        raise Skipped(f"needs another version of {found[1]}")
     errors = importlib.import_module("nkilite.errors")
     kind = getattr(errors, raised[-1]["name"], None) if raised else None
     if isinstance(kind, type) and _is_refusal_type(kind):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..case import Case
+from ..case import FILE_MODES, Case, Command
+from ..sources import FileSource
 from .programs import pytest_cases, script_case
 
 
@@ -21,6 +22,8 @@ class Project:
         tests: patterns of files for pytest.
         roots: folders on the module search path.
         failure: what a script prints when its results are wrong.
+        alone: scripts run although an `__init__` of their packages imports what is missing.
+        beside: patterns of folders in other checkouts that have to be on the module search path.
     """
 
     suite: str
@@ -29,12 +32,14 @@ class Project:
     tests: tuple[str, ...] = ()
     roots: tuple[str, ...] = (".",)
     failure: str = ""
+    alone: bool = False
+    beside: tuple[str, ...] = ()
 
 
 _PROJECTS = (
     Project(
         "trainium-model-translation", "models/qwen3_6_moe/tests", ("models/qwen3_6_moe/tests/test_*_kernel.py",),
-        failure=r"\bFAIL(?:ED)?\b",
+        failure=r"\bFAIL(?:ED)?\b", alone=True, beside=("*nki-library/src/nkilib_src",),
     ),
     Project("NKI-MoE", "nki_tensor_add_example.py", ("nki_tensor_add_example.py", "nki_custom_rmsnorm.py")),
     Project(
@@ -63,8 +68,13 @@ def cases(root: Path) -> list[Case]:
 
 def _cases(project: Project, root: Path) -> Iterator[Case]:
     roots = tuple(root / name for name in project.roots)
+    roots += tuple(folder for pattern in project.beside for folder in sorted(root.parent.glob(pattern)))
     for path in _files(root, project.scripts):
-        yield script_case(project.suite, path, roots=roots, failure=project.failure)
+        if project.alone:
+            command = Command(("conformance.alone", str(root), str(path)), root, roots, failure=project.failure)
+            yield Case(project.suite, "script", FileSource(path, roots), modes=FILE_MODES, command=command)
+        else:
+            yield script_case(project.suite, path, roots=roots, failure=project.failure)
     yield from pytest_cases(project.suite, root, _files(root, project.tests), roots, leave=_LATENCY)
 
 

@@ -126,6 +126,7 @@ def _command(folder: Path, text: str, *words: str, failure: str = "") -> Case:
     [
         ("import os; print(os.environ['NKI_SIMULATOR'])", (), "0", Status.FAIL, "says '0'"),
         ("import no_such_module", (), "", Status.SKIP, "needs no_such_module"),
+        ("from json import no_such_name", (), "", Status.SKIP, "another version of json"),
         ("raise ValueError('no')", (), "", Status.FAIL, "ValueError: no"),
         ("import neuronxcc.nki._private_kernels as k; k.mlp()", (), "", Status.SKIP, "part of the vendor's compiler"),
         ("def test_it(): pass", ("pytest", "-q", "test_program.py"), "", Status.PASS, ""),
@@ -143,3 +144,15 @@ def test_functions_of_the_host_launch_kernels_simulated(tmp_path) -> None:
     case = Case("suite", "check", FileSource(path), Launch("check", host=True, checks_itself=True))
     assert Executor(60.0).run(case, Mode.SIMULATE_TRN2).status is Status.PASS
     assert Executor(60.0).run(case, Mode.COMPILED_TRN2).status is Status.ERROR
+
+
+def test_scripts_of_packages_that_import_what_is_missing(tmp_path) -> None:
+    package = tmp_path / "ported" / "kernels"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("import no_such_framework\n", encoding="utf-8")
+    (package / "__init__.py").write_text("scale = 2\n", encoding="utf-8")
+    script = package / "script.py"
+    script.write_text("from ported.kernels import scale\nprint('doubled' * (scale == 2))\n", encoding="utf-8")
+    command = Command(("conformance.alone", str(tmp_path), str(script)), tmp_path, failure="doubled")
+    case = Case("suite", "script", FileSource(script), modes=FILE_MODES, command=command)
+    assert Executor(60.0).run(case, Mode.FILE).message == "says 'doubled'"
