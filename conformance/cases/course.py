@@ -48,7 +48,7 @@ def _variants(name: str) -> Iterator[Variant]:
         for channels, outputs, pool in ((128, 128, 1), (256, 256, 1), (128, 256, 2)):
             yield Variant(_convolution(channels, outputs, pool), f"{channels} to {outputs}, pool {pool}")
     elif name.startswith("matrix_transpose"):
-        launch = Launch(name, lambda: (ref.uniform("m", 1024, 1024),), np.transpose)
+        launch = Launch(name, lambda: (ref.uniform("m", 2048, 2048),), np.transpose)
         yield Variant(launch)
     elif name.startswith("vector_add_") and not name.endswith("_bad"):
         size = _SIZES.get(name.removeprefix("vector_add_"), 256000)

@@ -33,7 +33,8 @@ def _running() -> list[LoopIndex]:
     builder = active.local.builder
     if builder is None:
         return []
-    found: list[LoopIndex] = builder.constants.setdefault("loops", [])
+    constants: dict[Any, Any] = builder.constants
+    found: list[LoopIndex] = constants.setdefault("loops", [])
     return found
 
 
