@@ -6,6 +6,7 @@ import typer
 
 from nkilite.cli import cache, gallery
 from nkilite.cli.compile import compile
+from nkilite.cli.debug import debug
 from nkilite.cli.draw import draw
 from nkilite.cli.failure import run_command
 from nkilite.cli.profile import profile
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.callback()(version_option("nkilite"))
 app.command()(compile)
+app.command()(debug)
 app.command()(profile)
 app.command()(draw)
 app.command()(targets)

@@ -26,7 +26,7 @@ LAYERS = [
     ["gpsimd"],
     ["runtime"],
     ["frameworks"],
-    ["builtin", "compiler", "typing", "testing", "profiling", "drawing"],
+    ["builtin", "compiler", "typing", "testing", "profiling", "drawing", "debugger"],
     ["beta1"],
     ["xla_stub"],
     ["compat"],

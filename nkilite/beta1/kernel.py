@@ -52,7 +52,8 @@ class Beta1Kernel(Kernel):
         sizes = as_grid(grid)
         found = self._grids.get(sizes)
         if found is None:
-            found = self._grids[sizes] = type(self)(self.function, self.simulated, sizes)
+            found = self._grids[sizes] = type(self)(self.function, self.simulated, sizes, self.settings)
+            found.watch = self.watch
         return found
 
     def as_simulated(self, settings: Settings) -> Beta1Kernel:

@@ -17,7 +17,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
-from nkilite.errors import InvalidSetting, NkiError
+from nkilite.errors import InvalidOperand, InvalidSetting, NkiError, describe
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
 from nkilite.ir.rank import current
@@ -48,6 +48,7 @@ from nkilite.runtime.tracing import simulate as run_simulated
 from nkilite.runtime.tracing import simulated_outputs, trace
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.watching import Watch
 
 P = ParamSpec("P")  # the parameters of the function of a kernel
 
@@ -56,7 +57,7 @@ numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those 
 # What a kernel keeps for itself; `tuning` is a tuner's.
 _OWN = {
     "_calls", "_declared", "_executables", "_explained", "_on_cores", "_signature", "_specializations", "_takes_out",
-    "gradient", "number", "rounder", "tuning",
+    "gradient", "number", "rounder", "tuning", "watch",
 }
 
 
@@ -90,6 +91,7 @@ class Kernel(Generic[P]):
         self.simulated = simulated
         self.settings = settings
         self.rounder = Rounder(settings)
+        self.watch: Watch | None = None  # told of every instruction, when simulated
         self.function = function
         self._read_signature()
         take_name(self, function)
@@ -201,7 +203,7 @@ class Kernel(Generic[P]):
         found = self._on_cores.get(cores)
         if found is None:
             found = self._on_cores[cores] = Kernel(self.function, cores, self.simulated, self.settings)
-            found.schedule = self.schedule
+            found.schedule, found.watch = self.schedule, self.watch
         found.gradient = self.gradient
         if "tuning" in vars(self):
             found.tuning = self.tuning  # type: ignore[attr-defined]
@@ -497,22 +499,23 @@ def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = 
 @overload
 def simulate(
     kernel: Kernel[P], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None,
-    check_nan: str | None = None,
+    check_nan: str | None = None, watch: Watch | None = None,
 ) -> Kernel[P]: ...
 
 
 @overload
 def simulate(
     kernel: Callable[P, Any], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None,
-    check_nan: str | None = None,
+    check_nan: str | None = None, watch: Watch | None = None,
 ) -> Kernel[P]: ...
 
 
-def simulate(kernel: Callable[..., Any], **options: Any) -> Kernel:
+def simulate(kernel: Callable[..., Any], *, watch: Watch | None = None, **options: Any) -> Kernel:
     """The kernel executed eagerly by NumPy reference semantics, so that print and breakpoint() see values.
 
     Args:
         kernel: an `@nki.jit` kernel or a plain function.
+        watch: called after every instruction with a `nkilite.debugger.Stop`; on several cores, by each in turn.
         options: `stochastic_rounding`, `rounding_seed` and `check_nan`, as of `nki.jit`; by default the kernel's.
 
     Raises:
@@ -521,4 +524,10 @@ def simulate(kernel: Callable[..., Any], **options: Any) -> Kernel:
     given = kernel.settings if isinstance(kernel, Kernel) else FROM_ENVIRONMENT
     settings = take_settings(options, "nki.simulate", given)
     require_none("nki.simulate", options, OPTIONS)
-    return kernel.as_simulated(settings) if isinstance(kernel, Kernel) else Kernel(kernel, None, True, settings)
+    if watch is not None and not callable(watch):
+        raise InvalidOperand(
+            instruction="nki.simulate", operand="watch", found=describe(watch), expected="a function of a Stop, or None"
+        )
+    found = kernel.as_simulated(settings) if isinstance(kernel, Kernel) else Kernel(kernel, None, True, settings)
+    found.watch = watch
+    return found

@@ -95,6 +95,7 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
     builders = [EagerBuilder(kernel.__name__, target, core, turns, shared) for core in cores]
     for builder in builders:
         builder.program.managed = kernel.managed
+        builder.watch = kernel.watch
     returned = turns.run([partial(enter, builder, kernel, arguments, eager=True) for builder in builders])
     programs = [builder.program for builder in builders]
     for program, value in zip(programs, returned, strict=True):

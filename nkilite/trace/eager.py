@@ -24,7 +24,7 @@ from nkilite.ir.numbers import NAN, NumberFound, overflows, watched
 from nkilite.ir.program import IMMEDIATE, Check, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.ir.unwritten import Suspect, matters
-from nkilite.location import Location
+from nkilite.location import Location, user_frame
 from nkilite.machine.target import Target
 from nkilite.trace import storage
 from nkilite.trace.builder import Builder, NkiInstruction
@@ -32,6 +32,7 @@ from nkilite.trace.rounding import Rounder
 from nkilite.trace.shared import SharedMemory
 from nkilite.trace.tensor import NkiTensor
 from nkilite.trace.turns import Turns
+from nkilite.trace.watching import Stop, Watch
 
 
 class EagerBuilder(Builder):
@@ -59,6 +60,8 @@ class EagerBuilder(Builder):
         self.suspects: list[Suspect] = []  # reads of what was not written
         self._rounder: Rounder | None = None
         self._found = False  # a NaN that is looked for
+        self.watch: Watch | None = None
+        self._ran = 0  # instructions it was told of
 
     def round_stochastically(self, state: NkiTensor) -> None:
         self._rounder = Rounder(state, self.core.number)
@@ -170,8 +173,23 @@ class EagerBuilder(Builder):
             rounder.follow(signature.definition.control, self._follows)
         if self.program.watch:
             self._look(signature, arguments, tensors, where)
+        if self.watch is not None:
+            numbers = {n: arguments[n] for n in signature.arguments if n not in tensors}
+            self._tell(self.watch, signature, tensors, numbers, name or "", where)
         self._baton.finished(self.core.number)
         return recorded
+
+    def _tell(
+        self, watch: Watch, signature: Signature, tensors: dict[str, NkiTensor], numbers: dict[str, Any], name: str,
+        where: Location,
+    ) -> None:
+        """Let somebody look at the instruction that has just run; the other cores are where they would be then."""
+        self._baton.in_order(self.core.number)
+        self._ran += 1
+        written = tuple(o.name for o in signature.operands if o.writes and o.name in tensors)
+        watch(Stop(
+            self.core.number, self._ran, signature.name, name, where, tensors, written, numbers, user_frame(2),
+        ))
 
     def _seen_by_others(self, signature: Signature, operands: tuple) -> bool:
         """Whether it matters what the other cores have done when an instruction begins.
