@@ -7,14 +7,14 @@ names of files and tensors, and lines, may differ.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from nkilite.ir import attributes
 from nkilite.ir.program import IMMEDIATE, Program, Signature
-from nkilite.ir.types import Buffer, ViewType
+from nkilite.ir.types import BufferKind, ViewType
 
 _BYTES = 20
 
@@ -41,13 +41,15 @@ def _parts(program: Program, lines: bool) -> Iterator[str | bytes]:
     yield _code(program, lines)
     yield np.array(program.constants, np.float64).tobytes()
     yield repr([[b.id for b in program.inputs], [b.id for b in program.outputs], sorted(program.fresh)])
-    yield repr([_buffer(b) for b in program.buffers])
+    yield from _listed([(b.type, b.kind, b.address, b.loop) for b in program.buffers], _fact)
+    yield repr([(b.id, b.data.dtype.str, b.data.shape) for b in program.buffers if b.data is not None])
     yield from (b.data.tobytes() for b in program.buffers if b.data is not None)
     yield repr((program.watch, program.fatal))
     yield repr([sorted(program.open_engines), sorted(program.dependencies), sorted(program.names.items())])
     if lines:
         yield repr([program.name, [tuple(where) for where in program.locations]])
-        yield repr([(b.name, tuple(b.location)) for b in program.buffers])
+        yield repr([b.name for b in program.buffers])
+        yield from _listed([b.location for b in program.buffers], tuple)
 
 
 def _code(program: Program, lines: bool) -> bytes:
@@ -66,7 +68,15 @@ def _argument(value: Any) -> str:
     return str(value) if isinstance(value, ViewType) else "imm" if value is IMMEDIATE else attributes.text(value)
 
 
-def _buffer(buffer: Buffer) -> tuple:
-    """What is computed with a buffer; constants are described by their values, too."""
-    kind = None if buffer.data is None else (buffer.data.dtype.str, buffer.data.shape)
-    return buffer.region.value, str(buffer.dtype), buffer.shape, buffer.kind.value, buffer.address, buffer.loop, kind
+def _fact(buffer: tuple[ViewType, BufferKind, Any, Any]) -> tuple:
+    """What is computed with a buffer."""
+    kind, made, address, loop = buffer
+    return kind.region.value, str(kind.dtype), kind.shape, made.value, address, loop
+
+
+def _listed(values: Sequence[Any], described: Callable[[Any], Any]) -> Iterator[str | bytes]:
+    """Descriptions of the distinct values, in the order in which they come, and the number of each value's."""
+    numbers: dict[Any, int] = {}
+    found = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+    yield repr([described(value) for value in numbers])
+    yield found.tobytes()

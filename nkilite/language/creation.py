@@ -76,8 +76,11 @@ def ndarray(
         return builder.tile(kind, name, builder.place(sys._getframe(1)))
     if not kind.region.on_chip:
         raise _bad_address(address, "None for a tensor in HBM")
-    tensor = builder.allocate(kind.region, kind.shape, kind.dtype, name=name, address=_as_address(address))
-    check_address(tensor.storage, builder.target)
+    where = _as_address(address)
+    tensor = builder.tile(kind, name, builder.place(sys._getframe(1)), where)
+    if (kind, where) not in builder.placed:
+        check_address(tensor.storage, builder.target)
+        builder.placed.add((kind, where))
     return tensor
 
 
@@ -240,6 +243,8 @@ def element_type(dtype: Any, function: str) -> DType:
 def _as_address(address: Any) -> tuple[int, int]:
     if isinstance(address, (tuple, list)) and len(address) == 2:
         partition, byte = address
+        if type(partition) is int and type(byte) is int:
+            return partition, byte
         if isinstance(partition, (int, np.integer)) and isinstance(byte, (int, np.integer)):
             return int(partition), int(byte)
     raise _bad_address(address, "(first partition, byte in the partition) as two ints")

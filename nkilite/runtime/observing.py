@@ -96,8 +96,8 @@ class _Eager(_Observer, EagerBuilder):
 class _Wide(_Eager):
     """Tiles of narrow floats are float32, so that nothing is rounded on its way."""
 
-    def tile(self, type: ViewType, name: str, place: int) -> NkiTensor:
-        return super().tile(ViewType.dense(type.region, _widened(type.dtype), type.shape), name, place)
+    def tile(self, type: ViewType, name: str, place: int, address: tuple[int, int] | None = None) -> NkiTensor:
+        return super().tile(ViewType.dense(type.region, _widened(type.dtype), type.shape), name, place, address)
 
     def allocate(
         self, region: MemoryRegion, shape: tuple[int, ...], dtype: DType, *args: Any, **kwargs: Any

@@ -67,6 +67,7 @@ class Builder:
         nesting: the loops around what is recorded now.
         known: signatures already validated, by the argument types the instruction wrappers build.
         tiles: types of new tensors already validated, by the arguments of `nl.ndarray`.
+        placed: types of tiles with addresses that suit them.
         words: the instruction table while it grows.
         sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
@@ -84,6 +85,7 @@ class Builder:
         self.nesting = Nesting()
         self.known: dict[tuple, Signature] = {}
         self.tiles: dict[tuple, ViewType] = {}
+        self.placed: set[tuple[ViewType, tuple[int, int]]] = set()
         self.constants: dict[Any, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
         self.places: dict[tuple[int, int], int] = {}
@@ -117,13 +119,13 @@ class Builder:
         self._allocated(buffer)
         return NkiTensor(buffer, buffer.type)
 
-    def tile(self, type: ViewType, name: str, place: int) -> NkiTensor:
+    def tile(self, type: ViewType, name: str, place: int, address: tuple[int, int] | None = None) -> NkiTensor:
         """A tensor of a checked type over a new internal buffer, at a location id: the usual case, made fast."""
         program = self.program
         buffers = program.buffers
         buffer = Buffer(
-            len(buffers), type.region, type.shape, type.dtype, name, location=program.locations[place],
-            loop=self.nesting.innermost, type=type,
+            len(buffers), type.region, type.shape, type.dtype, name, address=address,
+            location=program.locations[place], loop=self.nesting.innermost, type=type,
         )
         buffers.append(buffer)
         if not self.records:

@@ -27,10 +27,11 @@ from nkilite.trace.indirect import IndirectTensor
 from nkilite.trace.indirection import index_tensor, reachable
 from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
-from nkilite.trace.view_arguments import element_type, is_int, pattern_pairs, pattern_problem, require_ints
+from nkilite.trace.view_arguments import element_type, is_int, pattern_key, pattern_pairs, pattern_problem, require_ints
 
 _new = object.__new__
 _SLICES_KEPT = 4096  # per view type; kernels do not come back to more
+_BOUNDS = frozenset({int, type(None)})  # of slices
 
 
 class NkiTensor(Refusals):
@@ -134,9 +135,10 @@ class NkiTensor(Refusals):
         if type(key) is tuple and len(key) == 2:
             rows, columns = key
             if type(rows) is slice and type(columns) is slice and rows.step is None and columns.step is None:
-                top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
-                if type(top) is int and type(bottom) is int and type(left) is int and type(right) is int:
-                    known = top, bottom, left, right
+                bounds = top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
+                plain = type(top) in _BOUNDS and type(bottom) in _BOUNDS
+                if plain and type(left) in _BOUNDS and type(right) in _BOUNDS:
+                    known = bounds
         if known is None:
             known = indexing.cache_key(key)
         try:
@@ -391,6 +393,15 @@ class NkiTensor(Refusals):
         Raises:
             InvalidView; PartitionStrideMismatch, PatternOutOfBounds where such a view is used.
         """
+        known: tuple | None = None
+        if scalar_offset is None and vector_offset is None:
+            known = pattern_key(pattern, offset, dtype)
+        if known is not None:
+            # Whether a pattern fits depends on the type of the storage and on where it begins.
+            known = known, self.byte_offset, self.type.dtype
+            found = self.storage.type.slices.get(known)
+            if found is not None:
+                return NkiTensor(self.storage, *found)
         element = element_type(".ap()", dtype) if dtype is not None else self.dtype
         pairs = pattern_pairs(pattern)
         if offset is not None:
@@ -405,6 +416,8 @@ class NkiTensor(Refusals):
         problem = pattern_problem(self.storage, pairs, scattered, byte_offset, element)
         if scalar_offset is None and not scattered:
             type = ViewType.of(self.type.region, element, shape, strides, problem=problem)
+            if known is not None and problem is None and len(self.storage.type.slices) < _SLICES_KEPT:
+                self.storage.type.slices[known] = type, byte_offset
             return NkiTensor(self.storage, type, byte_offset)
         if not 0 <= indirect_dim < self.ndim:
             raise InvalidDimension(operation=".ap(indirect_dim=)", found=indirect_dim, shape=self.shape,

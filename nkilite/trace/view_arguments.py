@@ -36,6 +36,23 @@ def element_type(operation: str, dtype: Any) -> DType:
         ) from None
 
 
+def pattern_key(pattern: Any, offset: Any, dtype: Any) -> tuple | None:
+    """A hashable stand-in for what `.ap()` is called with, if these are the usual types; None for anything else."""
+    if type(pattern) not in (list, tuple) or type(offset) not in (int, type(None)):
+        return None
+    if dtype is not None and type(dtype) is not DType:
+        return None
+    key = [dtype, offset]
+    for pair in pattern:
+        if type(pair) not in (list, tuple) or len(pair) != 2:
+            return None
+        stride, count = pair
+        if type(stride) is not int or type(count) is not int:
+            return None
+        key += pair
+    return tuple(key)
+
+
 def pattern_pairs(pattern: Any) -> list[tuple[int, int]]:
     """The (stride, count) pairs of an access pattern. Raises InvalidView when it is something else."""
     if not isinstance(pattern, (tuple, list)) or not all(_is_pair(p) for p in pattern):
