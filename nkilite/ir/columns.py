@@ -98,6 +98,10 @@ class BufferColumns:
         """Of which buffers something is true that is asked of their types."""
         return np.array([question(kind) for kind in self._kinds], bool)[self._types]
 
+    def measured(self, question: Callable[[ViewType], int]) -> np.ndarray:
+        """For every buffer, a number that follows from its type."""
+        return np.array([question(kind) for kind in self._kinds], np.int64)[self._types]
+
     def chosen(self, ids: Collection[int]) -> np.ndarray:
         """Whether the id of a buffer is among some."""
         found = np.zeros(len(self._buffers), bool)

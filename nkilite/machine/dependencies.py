@@ -87,30 +87,44 @@ def hazards(regions: np.ndarray, accesses: Accesses, queues: Sequence[int] | np.
     return Edges(producer, consumer, kind.astype(np.int8))
 
 
-_BITS = 43  # of a coordinate in the key of a slot; those of all memories are sorted together
-_FAR = 1 << _BITS - 1
-
-
 def _placed(regions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The regions as the walk takes them; by slot, whether a memory begins there, and the slot at which it ends."""
-    along, across = regions[:, 3:5].copy(), regions[:, 1:3].copy()
-    dense = regions[:, 5] == 0
-    full = dense.copy()
-    spaces, number = np.unique(regions[:, 0], return_inverse=True)
-    order = np.argsort(number, kind="stable")
-    for members in np.split(order, np.searchsorted(number[order], np.arange(1, len(spaces)))):
-        rows, columns = regions[members, 1], regions[members, 3]
-        if len(np.unique(rows)) > len(np.unique(columns)):
-            along[members], across[members] = regions[members, 1:3], regions[members, 3:5]
-        low, high = across[members].T
-        full[members] &= (low == low.min(initial=_FAR)) & (high == high.max(initial=-_FAR))
-    memories = np.arange(len(spaces)) << _BITS
-    keys = np.concatenate([memories, (number << _BITS) + along[:, 0] + _FAR, (number << _BITS) + along[:, 1] + _FAR,
-                           memories + 2 * _FAR - 1])
-    slots, place = np.unique(keys, return_inverse=True)
-    begin, stop = place[len(spaces):len(spaces) + 2 * len(regions)].reshape(2, -1)
-    first, end = np.zeros(len(slots), bool), np.full(len(slots), -1)
-    first[place[:len(spaces)]] = True
-    end[place[:len(spaces)]] = place[len(place) - len(spaces):]
-    fields = np.column_stack([begin, stop, across, dense, full, regions[:, 3:]])
-    return np.ascontiguousarray(fields, np.int64), first, end
+    fields = np.zeros((len(regions), hazard_walk.FIELDS), np.int64)
+    fields[:, hazard_walk.LEFT:] = regions[:, 3:]
+    fields[:, hazard_walk.DENSE] = regions[:, 5] == 0
+    begins: list[int] = []
+    slots = 0
+    order = np.argsort(regions[:, 0], kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(regions[order, 0])) + 1):
+        rows, columns = regions[members, 1:3], regions[members, 3:5]
+        along, across = columns, rows
+        if len(np.unique(rows[:, 0])) > len(np.unique(columns[:, 0])):
+            along, across = rows, columns
+        ranks, count = _ranked(along.reshape(-1))
+        begins.append(slots)
+        fields[members, hazard_walk.BEGIN:hazard_walk.END + 1] = slots + 1 + ranks.reshape(-1, 2)
+        fields[members, hazard_walk.LOW:hazard_walk.HIGH + 1] = across
+        low, high = across.T
+        whole = (low == low.min()) & (high == high.max())
+        fields[members, hazard_walk.FULL] = fields[members, hazard_walk.DENSE] & whole
+        slots += count + 2  # one before the first edge, and one beyond the last
+    first, end = np.zeros(slots, bool), np.full(slots, -1)
+    if len(regions):
+        first[begins] = True
+        end[begins] = [*(begin - 1 for begin in begins[1:]), slots - 1]
+    return fields, first, end
+
+
+_NARROW = 1 << 20  # addresses that are numbered by a table; others are sorted
+
+
+def _ranked(numbers: np.ndarray) -> tuple[np.ndarray, int]:
+    """The rank of every number among the distinct ones, and how many those are."""
+    low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    if high - low >= _NARROW:
+        found, ranks = np.unique(numbers, return_inverse=True)
+        return ranks, len(found)
+    present = np.zeros(high - low + 1, bool)
+    present[numbers - low] = True
+    ranks = np.cumsum(present) - 1
+    return ranks[numbers - low], int(ranks[-1]) + 1

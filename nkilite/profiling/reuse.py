@@ -12,11 +12,12 @@ from collections import Counter
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.loops import has_loops
 from nkilite.ir.program import Program, Signature
-from nkilite.ir.types import BufferKind, MemoryRegion
+from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
+from nkilite.machine.rows import distinct
 from nkilite.profiling.rewrite import copied, without
 
 __all__ = ["reused"]
@@ -89,8 +90,9 @@ def _written_once_and_computed_with(program: Program, columns: Columns) -> np.nd
     instructions read."""
     buffers = program.buffers
     writes, reads = np.zeros(len(buffers), np.int64), np.zeros(len(buffers), np.int64)
-    fit = np.array([b.address is None and b.kind is BufferKind.internal for b in buffers], bool)
-    sizes = np.array([b.type.size for b in buffers], np.int64)
+    known = BufferColumns.of(program)
+    fit = known.internal & ~known.fixed
+    sizes = known.measured(lambda kind: kind.size)
     for signature, _, starts in columns.uses():
         dma = signature.definition.rule("cost")(signature).engine is Engine.dma
         for operand in signature.operands:
@@ -113,6 +115,6 @@ def _repeats(columns: Columns, simple: list[bool], single: np.ndarray) -> bool:
             words = [w for o in signature.operands if o.reads for w in (o.word, o.word + 1)]
             words += [i.word for i in signature.immediates]
             given = columns.code[starts[:, None] + np.array(words)]
-            if len(np.unique(given, axis=0)) < len(given):
+            if len(distinct(given)[0]) < len(given):
                 return True
     return False

@@ -12,10 +12,10 @@ from math import gcd
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.definition import Meets
 from nkilite.ir.program import Program, Signature
-from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
+from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
 from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
 from nkilite.machine.rows import distinct
@@ -184,17 +184,16 @@ class _Accesses:
         self._counts = np.zeros(len(program), np.int64)  # accesses of every instruction
         self._fences = _fences(program)
         self._written = _written_buffers(program, self.table, self._fences)
-        buffers = program.buffers
-        address = [program.addresses.get(b.id, (0, 0)) for b in buffers]
-        self._top = np.array([a[0] for a in address], np.int64)
-        self._left = np.array([a[1] for a in address], np.int64)
-        first = len(_SPACES) * launch.cores
-        self._space = np.array([
-            len(_SPACES) * core + _SPACES[b.region] if b.region in _SPACES else first + b.id
-            for b, core in zip(buffers, launch.buffer_core.tolist(), strict=True)
-        ], np.int64)
-        self._pitch = np.array([_pitch(b) for b in buffers], np.int64)
-        self._rows = np.array([max(b.size_bytes, 1) for b in buffers], np.int64) // self._pitch
+        buffers = BufferColumns.of(program)
+        self._top, self._left = np.zeros((2, len(program.buffers)), np.int64)
+        if program.addresses:
+            placed = np.array(list(program.addresses.values()), np.int64)
+            self._top[list(program.addresses)], self._left[list(program.addresses)] = placed.T
+        memory = buffers.measured(lambda kind: _SPACES.get(kind.region, -1))
+        own = len(_SPACES) * launch.cores + np.arange(len(memory))
+        self._space = np.where(memory >= 0, len(_SPACES) * launch.buffer_core + memory, own)
+        self._pitch = buffers.measured(_pitch)
+        self._rows = np.maximum(buffers.size_bytes, 1) // self._pitch
 
     def add(self, signature: Signature, cost: Cost, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Add a signature's instructions; returns the first partition each touches in SBUF."""
@@ -241,7 +240,7 @@ class _Accesses:
             found[:, 2], found[:, 4], found[:, 5:] = rows, pitch, 1
         else:
             for width in np.unique(pitch).tolist():
-                at = pitch == width
+                at = slice(None) if (pitch == width).all() else np.flatnonzero(pitch == width)
                 _place(found, at, _shape_of(kind, width), offsets[at], width, rows[at])
         top, left = self._top[buffers], self._left[buffers]
         found[:, 1] += top
@@ -252,7 +251,7 @@ class _Accesses:
 
 
 def _place(
-    found: np.ndarray, at: np.ndarray, shape: tuple[int, ...], offsets: np.ndarray, pitch: int, rows: np.ndarray
+    found: np.ndarray, at: np.ndarray | slice, shape: tuple[int, ...], offsets: np.ndarray, pitch: int, rows: np.ndarray
 ) -> None:
     """Fill in the regions of views of one shape in buffers of one row pitch."""
     up, down, before, after, step, width = shape
@@ -287,11 +286,11 @@ def _written_buffers(program: Program, table: Columns, fences: set[int]) -> np.n
     return written
 
 
-def _pitch(buffer: Buffer) -> int:
-    """Bytes from one row to the next: of a partition on chip, of the last dimension in HBM."""
+def _pitch(buffer: ViewType) -> int:
+    """Bytes from one row to the next of a buffer of this type: of a partition on chip, of the last dimension in HBM."""
     if buffer.region.on_chip:
-        return max(buffer.partition_bytes, 1)
-    return max(buffer.shape[-1] * buffer.dtype.itemsize if len(buffer.shape) > 1 else buffer.size_bytes, 1)
+        return max(buffer.free_bytes, 1)
+    return max((buffer.shape[-1] if len(buffer.shape) > 1 else buffer.size) * buffer.dtype.itemsize, 1)
 
 
 def _shape_of(kind: ViewType, pitch: int) -> tuple[int, int, int, int, int, int]:
