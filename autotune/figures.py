@@ -39,8 +39,13 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """As axes and tables have it: what, where, how it came about, unit."""
-        return f"{self.quantity}, {self.label} ({self.unit})" if self.label else self.quantity
+        """As axes have it: what, where, how it came about, unit."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+    @property
+    def heading(self) -> str:
+        """As tables have it, whose cells have units of their own."""
+        return f"{self.quantity}, {self.label}" if self.label else self.quantity
 
 
 def _latency(chip: str) -> Figure:
@@ -49,8 +54,8 @@ def _latency(chip: str) -> Figure:
 
 CHIPS = nki.target_names()
 CPU = Figure("cpu", "cpu latency", "µs", CPU_MEASURED, "cpu")
-SBUF = Figure("sbuf", "SBUF peak", "bytes per partition", MODELLED, "sbuf_peak_bytes", max)
-ERROR = Figure("error", "numerical error", "relative", CPU_MEASURED, "error", max)
+SBUF = Figure("sbuf", "SBUF peak per partition", "bytes", MODELLED, "sbuf_peak_bytes", max)
+ERROR = Figure("error", "relative numerical error", "", CPU_MEASURED, "error", max)
 FIGURES = {f.name: f for f in (*map(_latency, CHIPS), CPU, SBUF, ERROR)}
 
 

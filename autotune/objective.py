@@ -42,8 +42,7 @@ class Workload:
     @classmethod
     def of(cls, kernel: Any, *args: Any, label: str = "", reference: Any = None, tolerance: Any = None, **kwargs: Any):
         """Bind arguments as a call of the kernel would."""
-        bound = kernel.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        bound = kernel.arguments(*args, **kwargs)
         label = label or " ".join("x".join(map(str, a.shape)) for a in bound.arguments.values() if hasattr(a, "shape"))
         return cls(kernel, dict(bound.arguments), label, reference, dict(tolerance or {}))
 

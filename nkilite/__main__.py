@@ -7,6 +7,7 @@ import typer
 from nkilite.cli import cache, gallery
 from nkilite.cli.compile import compile
 from nkilite.cli.debug import debug
+from nkilite.cli.docs import docs
 from nkilite.cli.draw import draw
 from nkilite.cli.failure import run_command
 from nkilite.cli.profile import profile
@@ -25,6 +26,7 @@ app.command()(compile)
 app.command()(debug)
 app.command()(profile)
 app.command()(draw)
+app.command()(docs)
 app.command()(targets)
 app.command()(topologies)
 app.add_typer(cache.app, name="cache")

@@ -16,7 +16,10 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _COMMANDS = os.path.join(_PACKAGE, "cli", "failure.py")  # where every command is called
 _CALLERS = {"autotune", "click", "optuna", "typer"}  # between that and the user's code
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
+_PYTHON = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED = "site-packages", "dist-packages"  # folders of the user's packages among Python's own
 _internal: dict[str, bool] = {}
+_passing: dict[str, bool] = {}
 _DECORATOR_LINES = 50  # looked through for the def below them
 _CALL = "__call__"
 _WRAPPERS = 100  # looked through for the code below them
@@ -50,8 +53,12 @@ def is_internal(file: str) -> bool:
 
 
 def _passes_on(file: str) -> bool:
-    """Whether the user's line is further out: NumPy's functions, too, call methods of what they are given."""
-    return is_internal(file) or file.startswith(_NUMPY)
+    """Whether the user's line is further out: NumPy's functions and Python's own, too, call what they are given."""
+    known = _passing.get(file)
+    if known is None:
+        own = file.startswith(_PYTHON) and not file.removeprefix(_PYTHON).startswith(_INSTALLED)
+        known = _passing[file] = is_internal(file) or file.startswith((_NUMPY, "<frozen ")) or own
+    return known
 
 
 def user_frame(depth: int = 1) -> FrameType | None:

@@ -70,7 +70,7 @@ def show_result(console: Terminal, result: Result) -> None:
     title = f"{result.kernel} on {'; '.join(result.workloads)}: {result.objective}, {result.label}"
     figures = result.best.figures
     spread = ("p20..p80",) if figures[0].label == CPU_MEASURED else ()
-    table = Table("", figures[0].title, *spread, *(f.title for f in figures[1:]), "configuration", title=title,
+    table = Table("", figures[0].heading, *spread, *(f.heading for f in figures[1:]), "configuration", title=title,
                   title_justify="left")
     _add(table, "best", result.best)
     for candidate in result.front[1 : FRONT_SHOWN + 1]:

@@ -91,6 +91,19 @@ class Arguments:
             raise
 
 
+def given(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> inspect.BoundArguments:
+    """The arguments of a call by name, without defaults.
+
+    Raises:
+        InvalidCall: they do not fit the signature.
+    """
+    try:
+        return kernel.signature.bind(*args, **kwargs)
+    except TypeError as error:
+        problem = f"has {error}" if str(error).startswith("too many") else str(error)
+        raise InvalidCall(function=kernel.__name__, problem=problem, signature=kernel.signature) from None
+
+
 def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
     """The arguments of a call.
 
@@ -98,11 +111,7 @@ def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
         InvalidCall: they do not fit the signature.
         UnsupportedArgument, UnsupportedArrayDtype: a kernel cannot take one of them.
     """
-    try:
-        bound = kernel.signature.bind(*args, **kwargs)
-    except TypeError as error:
-        problem = f"has {error}" if str(error).startswith("too many") else str(error)
-        raise InvalidCall(function=kernel.__name__, problem=problem, signature=kernel.signature) from None
+    bound = given(kernel, args, kwargs)
     bound.arguments.update(configured(kernel, bound.arguments))
     bound.apply_defaults()
     arrays: list[ArrayArgument] = []

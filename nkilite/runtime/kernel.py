@@ -31,7 +31,7 @@ from nkilite.notices import Notice, RetraceWarning, give
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime import delegation
 from nkilite.runtime.arguments import to_framework
-from nkilite.runtime.binding import Arguments, bind
+from nkilite.runtime.binding import Arguments, bind, given
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
@@ -354,6 +354,16 @@ class Kernel(Generic[P]):
         except Exception as error:
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
+
+    def arguments(self, *args: P.args, **kwargs: P.kwargs) -> inspect.BoundArguments:
+        """The arguments of a call by name, defaults included.
+
+        Raises:
+            InvalidCall: they do not fit the signature.
+        """
+        bound = given(self, args, kwargs)
+        bound.apply_defaults()
+        return bound
 
     def memory(self, *args: P.args, **kwargs: P.kwargs) -> list[np.ndarray]:
         """The arrays of a call, in order, as contiguous NumPy arrays; those of other libraries are not copied."""

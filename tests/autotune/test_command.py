@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from autotune.cli.command import app
 from autotune.database import Database
 from autotune.errors import InvalidDatabase, InvalidShapes, NothingLegal, UnknownObjective
-from nkilite.errors import NkiError
+from nkilite.errors import InvalidCall, NkiError
 
 MATMUL = ["run", "kernels.matmul:matmul", "--shapes", "M=256,N=1024,K=512", "--dtype", "bfloat16"]
 
@@ -42,7 +42,7 @@ def test_fronts_plots_and_a_default_that_is_not_legal(database, tmp_path) -> Non
     shown = invoke(*command, "-d", database, "--param", "TILES_IN_BLOCK_M=1,2", "--param", "TILES_IN_BLOCK_K=1,2",
                    "--constraint", "TILES_IN_BLOCK_M < 3")
     assert "trn2 latency, modelled" in shown
-    assert "SBUF peak, modelled" in shown
+    assert "SBUF peak per partition, modelled" in shown
     assert "on the Pareto front; chosen: the best in trn2" in shown
     assert "rejected: constraint" in shown  # the default
     pictures = tmp_path / "pictures"
@@ -123,3 +123,8 @@ def test_resume(database) -> None:
 def test_mistakes(arguments: list[str], error: type[Exception], database) -> None:
     with pytest.raises(error):
         invoke(*arguments, "-d", database)
+
+
+def test_arguments_that_do_not_fit_are_explained(database) -> None:
+    with pytest.raises(InvalidCall, match="required argument: 'rhs'"):
+        invoke("run", "kernels.matmul:matmul", "--shapes", "256x256:bfloat16", "-d", database)

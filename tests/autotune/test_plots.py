@@ -49,7 +49,7 @@ def test_page_needs_nothing_else(database, tmp_path) -> None:
     titles = ("Optimization history", "Parallel coordinates", "Importance of parameters", "Heat map", "Pareto front")
     assert all(title in body for title in titles)
     assert "trn2 latency, modelled (µs)" in body
-    assert "SBUF peak, modelled (bytes per partition)" in body
+    assert "SBUF peak per partition, modelled (bytes)" in body
     assert "3 does not divide &lt;64&gt;" in body
     assert "15 accepted and 5 rejected" in body
 

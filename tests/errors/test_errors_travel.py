@@ -9,7 +9,7 @@ import pickle
 import pkgutil
 import string
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -113,3 +113,16 @@ def test_an_error_crosses_process_pools() -> None:
         assert caught.value.fields["limit"] == 128
         with pytest.raises(InternalError):
             executor.submit(failing, X).result(timeout=60)
+
+
+def test_a_line_of_python_itself_is_nobodys_mistake() -> None:
+    @nki.jit
+    def kernel(x):
+        return x
+
+    with ThreadPoolExecutor(1) as pool:
+        for arguments in ((np.zeros((2, 2)),), (np.zeros((2, 2), np.float32), 3)):
+            error = pool.submit(kernel, *arguments).exception()
+            assert isinstance(error, NkiError)
+            assert not error.location.line
+            assert "thread.py" not in str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -48,11 +49,26 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for wanted in ("nkilite/py.typed", "autotune/py.typed", "nkilite/profiling/report.html",
-                   "nkilite/drawing/drawing.html", "nkilite/gallery/kernels/matmul.py",
-                   "nkilite/gallery/kernels/py.typed"):
+                   "nkilite/drawing/drawing.html", "nkilite/docs/index.md", "nkilite/docs/launching.md",
+                   "nkilite/gallery/kernels/matmul.py", "nkilite/gallery/kernels/py.typed"):
         assert wanted in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "kernels/", "benchmarks/", "conformance/")) for name in names)
+
+
+def test_the_readme_has_no_links_that_lead_nowhere(wheel: Path, python: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    assert "Description-Content-Type: text/markdown" in metadata
+    links = re.findall(r"\]\(([^)]*)\)", metadata)
+    assert all(link.startswith("https://") for link in links), links
+    pages = set(re.findall(r"`nkilite docs ([\w-]+)`", metadata))
+    assert {"launching", "compatibility", "first-kernel"} <= pages
+    listed = run(python, "-m", "nkilite", "docs", cwd=tmp_path)
+    assert all(f" {page} " in listed for page in pages)
+    shown = run(python, "-m", "nkilite", "docs", "docs/first-kernel.ipynb", cwd=tmp_path)
+    assert "```python" in shown
 
 
 def test_gallery_of_an_installed_package(python: Path, tmp_path: Path) -> None:
