@@ -5,6 +5,7 @@
     rmsnorm           with gain
     layernorm         with gain and offset
     flash_attention   forward; causal or full, grouped-query
+    decode_attention  one token, a cache that grows; traced once for its room
     mlp               gated, SiLU or GELU
     sparse_mlp        the same with 4:8, 4:12 or 4:16 sparse weights
     transpose         two-dimensional, on the Tensor Engine
@@ -47,8 +48,8 @@ from typing import Any, NamedTuple
 __all__ = ["GALLERY", "RANKED", "Case"]
 
 GALLERY = (
-    "matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "mlp", "sparse_mlp", "transpose", "rope", "swiglu",
-    "mamba", "adam",
+    "matmul", "softmax", "rmsnorm", "layernorm", "flash_attention", "decode_attention", "mlp", "sparse_mlp",
+    "transpose", "rope", "swiglu", "mamba", "adam",
 )
 
 

@@ -122,6 +122,9 @@ SWEPT = {
     "flash_attention": Case(
         {"heads": 1, "kv_heads": 1, "S_q": 256, "S_k": 640, "D": 32}, "float32", {"causal": True}
     ),
+    "decode_attention": Case(
+        {"heads": 4, "kv_heads": 2, "room": 1024, "length": 700, "D": 32}, "float32"
+    ),
     "mlp": Case({"tokens": 140, "H": 640, "F": 256}, "float32"),
     "sparse_mlp": Case({"tokens": 130, "H": 256, "F": 256, "ratio": 2}, "float32"),
     "transpose": Case({"M": 300, "N": 270}, "float32"),

@@ -105,6 +105,10 @@ def _attention(S_q=128, S_k=128, D=64, heads=1, kv_heads=1, dtype="float32"):
     return tuple(make(size, dtype) for size in sizes)
 
 
+def _decode(heads=2, room=1024, D=64):
+    return *_four((heads, D), (2, room, D), (2, room, D)), np.array([[5]], np.int32)
+
+
 def _mlp(H=128, F=128, H2=None):
     return tuple(make(size, "float32") for size in ((4, H), (H2 or H, F), (H2 or H, F), (F, H2 or H)))
 
@@ -132,6 +136,10 @@ REFUSALS = [
     ("flash_attention", _attention(S_q=256), {"causal": True}, "needs S_k >= S_q"),
     ("flash_attention", _attention(), {"scale": -1.0}, "scale=-1.0 must be positive"),
     ("flash_attention", _attention(dtype="float16"), {}, "needs the range of float32 or bfloat16"),
+    ("decode_attention", _decode(room=200), {}, "room=200 must be a multiple of the 256 keys in a block"),
+    ("decode_attention", _decode(D=256), {}, "D=256 must not exceed 128"),
+    ("decode_attention", _decode(heads=3), {}, "3 query heads cannot share 2"),
+    ("decode_attention", _decode(), {"KEY_TILES_IN_BLOCK": 8}, "a block of 1024 keys must not exceed the 512 scores"),
     ("mlp", _mlp(H=100), {}, "H=100 and F=128 must be multiples of 128"),
     ("mlp", _mlp(H2=256), {}, r"must be \[tokens, H\]"),
     ("mlp", _mlp(), {"act": "relu6"}, "act='relu6' is not one of"),
