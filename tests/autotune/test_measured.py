@@ -166,27 +166,6 @@ def test_a_crash_of_a_closure_costs_one_trial(objective, monkeypatch) -> None:
     assert outcomes[-1].accepted, outcomes
 
 
-def test_kernels_of_notebooks_are_measured(objective, tmp_path) -> None:
-    cell = tmp_path / "1234.py"  # as a notebook names its cells: there is no such file
-    source = """
-import nkilite as nki, nkilite.isa as nisa, nkilite.language as nl
-
-@nki.jit
-def kernel(x, PASSES=1):
-    tile = nl.load(x)
-    for _ in range(PASSES):
-        nisa.tensor_scalar(tile, tile, nl.add, 0.0)
-    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
-    nl.store(out, tile)
-    return out
-"""
-    namespace = {"__name__": "__main__"}
-    exec(compile(source, str(cell), "exec"), namespace)
-    result = search(namespace["kernel"], (subjects.X,), objective=objective, space={"PASSES": [1, 2]})
-    assert result.label == "cpu-measured"
-    assert len(result.ranking) + result.rejections.total == 2
-
-
 def test_database_keeps_cpu_and_level(objective) -> None:
     database = Database(None)
     search(subjects.doubled, (subjects.X,), objective=objective, space={"PASSES": [1]}, database=database)
