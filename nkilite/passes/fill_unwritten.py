@@ -18,6 +18,7 @@ from nkilite.ir.loops import Loop, carrying, enclosing, loops
 from nkilite.ir.program import IMMEDIATE, Program
 from nkilite.ir.types import FRESH, Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.passes.histories import Access, Histories
+from nkilite.passes.plain_writes import first_writes
 from nkilite.passes.splice import splice
 
 _FILLED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
@@ -61,31 +62,20 @@ class FillUnwritten:
 def _doubtful(program: Program) -> np.ndarray:
     """Of every buffer, whether it is read or returned, and its first access is no write of the whole."""
     columns, buffers = Columns.of(program), BufferColumns.of(program)
-    never = program.count
-    first, whole = np.full((2, len(program.buffers)), never)
     read = buffers.chosen({b.id for b in program.outputs})
-    touched = []
-    for signature, rows, starts in columns.uses():
+    for signature, _, starts in columns.uses():
         for operand in signature.operands:
-            ids, kind = columns.code[starts + operand.word], operand.type
-            touched.append((operand, rows, ids))
-            np.minimum.at(first, ids, rows)
             if operand.reads:
-                read[ids] = True
-            elif kind.indirection is None and 0 not in kind.strides:
-                complete = buffers.size_bytes[ids] == kind.size * kind.dtype.itemsize
-                np.minimum.at(whole, ids[complete], rows[complete])
-    for operand, rows, ids in touched:
-        if operand.reads:
-            whole[ids[whole[ids] == rows]] = never  # it writes what it reads
-    optional = np.zeros(never + 1, bool)  # instructions that may not run at all
+                read[columns.code[starts + operand.word]] = True
+    optional = np.zeros(program.count + 1, bool)  # instructions that may not run at all
     for loop in loops(program):
         if not loop.trips:
             optional[loop.begin + 1 : loop.end + 1] = True
     eligible = buffers.internal & buffers.within(*_FILLED)
     if program.cores > 1:
         eligible &= ~buffers.within(MemoryRegion.shared_hbm)
-    return eligible & read & ((whole != first) | (whole == never) | optional[first])
+    first, whole = first_writes(program)
+    return eligible & read & (~whole | optional[first])
 
 
 def _needs_fill(buffer: Buffer, accesses: list[Access], returned: bool, all_loops: list[Loop]) -> bool:

@@ -115,9 +115,9 @@ class _Grouping:
                 begin, until, passing = position + 1, -1, set()
 
     def _group(self, unit: list[_Member], passing: set[int]) -> Group | None:
-        if len(unit) > _LONGEST or not any(m.shape.turns for m in unit):
+        if len(unit) > _LONGEST or not (passing or (len(unit) == 1 and _large_alone(unit[0].shape))):
             return None
-        if not passing and not (len(unit) == 1 and _large_alone(unit[0].shape)):
+        if not any(m.shape.turns for m in unit):
             return None
         if any(self._lives.last[b] > unit[-1].number for b in passing):
             return None

@@ -36,7 +36,7 @@ class Patterns:
         self._kinds = _kinds(program, spaces)[self.touched]
         self._back = _back(self.touched)
         self._near, self._shift = self._back, line
-        if not np.array_equal(spaces.space, np.arange(len(program.buffers))):
+        if not np.array_equal(spaces.space[self.touched], self.touched):
             self._near = _back(spaces.space[self.touched])
         again = np.flatnonzero(self._near < _NEVER)
         self._shift = np.zeros(len(line), np.int64)
@@ -50,10 +50,13 @@ class Patterns:
     def of(self, first: int, size: int) -> Hashable:
         """The pattern of so many instructions of known signatures."""
         where = self.accesses(first, size)
-        back, near, position = self._back[where], self._near[where], self._count[: where.stop - where.start]
-        known, inside = back <= position, near <= position
-        alike = (back * known, near * inside, self._shift[where] * inside, self._kinds[where])
-        return b"".join([a.tobytes() for a in alike])
+        near, position = self._near[where], self._count[: where.stop - where.start]
+        inside = near <= position
+        found = (near * inside).tobytes() + (self._shift[where] * inside).tobytes() + self._kinds[where].tobytes()
+        if self._back is not self._near:
+            back = self._back[where]
+            found += (back * (back <= position)).tobytes()
+        return found
 
 
 def _operands(shape: RowShape | None) -> list[int]:

@@ -59,6 +59,22 @@ def plain_writes(program: Program) -> PlainWrites:
     return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | (summed < never))
 
 
+def first_writes(program: Program) -> tuple[np.ndarray, np.ndarray]:
+    """Of every buffer, the first instruction that touches it, and whether that writes it whole without reading it."""
+    columns, buffers = Columns.of(program), BufferColumns.of(program)
+    first, whole, read = np.full((3, len(program.buffers)), program.count)
+    for signature, rows, starts in columns.uses():
+        for operand in signature.operands:
+            used, kind = columns.code[starts + operand.word], operand.type
+            np.minimum.at(first, used, rows)
+            if operand.reads:
+                np.minimum.at(read, used, rows)
+            elif kind.indirection is None and 0 not in kind.strides:
+                complete = buffers.size_bytes[used] == kind.size * kind.dtype.itemsize
+                np.minimum.at(whole, used[complete], rows[complete])
+    return first, (whole == first) & (read > whole)
+
+
 def inferred(signature: Signature) -> Operand | None:
     """The operand with accumulate=None, which adds up where something was written before."""
     return signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None

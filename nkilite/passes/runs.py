@@ -32,6 +32,7 @@ class Run:
     signatures: tuple[int, ...]
     starts: tuple[int, ...]
     finder: Finder
+    pattern: Hashable  # equal for runs that are legal alike
 
     @property
     def rows(self) -> int:
@@ -56,13 +57,8 @@ class Run:
         patterns = self.finder.patterns
         return patterns.touched[patterns.accesses(self.first, len(self.signatures))]
 
-    @cached_property
-    def pattern(self) -> Hashable:
-        """Equal for runs that are legal alike."""
-        return self.signatures, self.finder.patterns.of(self.first, len(self.signatures))
-
     def part(self, begin: int, end: int) -> Run:
-        return Run(self.first + begin, self.signatures[begin:end], self.starts[begin:end], self.finder)
+        return self.finder.run(self.first + begin, self.first + end)
 
 
 class Finder:
@@ -110,7 +106,7 @@ class Finder:
                 continue
             known = legal.get(self.patterns.of(index, len(signatures)))
             if known is not None and (known.size < len(signatures) or self._ends(end, known.stored)):
-                return self._slice(index, index + known.size)
+                return self.run(index, index + known.size, known.pattern)
         return None
 
     def _longest(self, similar: _Similar, index: int) -> Run | None:
@@ -125,8 +121,10 @@ class Finder:
         signatures = tuple(self._signatures[index:end])
         if signatures not in similar and len(similar) == _REMEMBERED:
             del similar[next(iter(similar))]
-        similar.setdefault(signatures, {})[self.patterns.of(index, end - index)] = _Known(at - index, growing.stored)
-        return self._slice(index, at)
+        found = self.run(index, at)
+        known = _Known(at - index, growing.stored, found.pattern)
+        similar.setdefault(signatures, {})[self.patterns.of(index, end - index)] = known
+        return found
 
     def _ends(self, index: int, stored: bool) -> bool:
         """Whether no run goes on with an instruction, whatever it touches."""
@@ -144,15 +142,19 @@ class Finder:
         growing.add(shape, accesses, self._stores[signature])
         return True
 
-    def _slice(self, begin: int, end: int) -> Run:
-        return Run(begin, tuple(self._signatures[begin:end]), tuple(self._starts[begin:end]), self)
+    def run(self, begin: int, end: int, pattern: Hashable = None) -> Run:
+        """The run of some instructions, whose pattern may be known."""
+        signatures = tuple(self._signatures[begin:end])
+        pattern = pattern or (signatures, self.patterns.of(begin, end - begin))
+        return Run(begin, signatures, tuple(self._starts[begin:end]), self, pattern)
 
 
 class _Known(NamedTuple):
-    """How many of some instructions, all or all but the last, are a run, and whether they store to HBM."""
+    """How many of some instructions, all or all but the last, are a run, whether they store to HBM, and its pattern."""
 
     size: int
     stored: bool
+    pattern: Hashable
 
 
 # What is known of instructions by their signatures and their pattern.

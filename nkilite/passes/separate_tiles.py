@@ -16,8 +16,7 @@ from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, MemoryRegion
 from nkilite.passes.histories import Access, Histories
 from nkilite.passes.liveness import lifetimes
-
-_FIELDS = 6  # of a box: first and last instruction, first and last partition, first and last byte in a partition
+from nkilite.passes.plain_writes import first_writes
 
 
 class SeparateTiles:
@@ -50,7 +49,13 @@ class SeparateTiles:
 
 @compiled
 def _meet(boxes: Ints, active: Ints, shared: Ints, count: int) -> None:
-    """Note the boxes, in the order of their first instruction, that have a byte and an instruction in common."""
+    """Note the boxes, in the order of their first instruction, that have a byte and an instruction in common.
+
+    Args:
+        boxes: rows of six: first and last instruction, first and last partition, first and last byte in a partition.
+        active: room for `count` numbers.
+        shared: a 1 is written for each such box.
+    """
     used = 0
     for i in range(count):
         kept = 0
@@ -69,7 +74,7 @@ def _meet(boxes: Ints, active: Ints, shared: Ints, count: int) -> None:
 
 def _borrowing(program: Program, fixed: np.ndarray) -> np.ndarray:
     """Whether an instruction may take from a tile what was written at its address under another name."""
-    histories = Histories(program, fixed)
+    histories = Histories(program, fixed & ~first_writes(program)[1])
     found = np.zeros(len(fixed), bool)
     for same in histories.alike():
         found[same] = _borrows(program.buffers[same[0]], histories.of(same[0]))
