@@ -156,3 +156,9 @@ def test_no_file_is_a_dumping_ground() -> None:
         if (count := len(path.read_text().splitlines())) > 700
     ]
     assert not long
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Two of one name, in folders that are no packages, keep pytest from collecting any."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
