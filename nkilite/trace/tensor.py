@@ -92,6 +92,11 @@ class NkiTensor(Refusals):
         return self
 
     @property
+    def base_tensor(self) -> NkiTensor:
+        """The tensor that this one is a view of, itself if it is none; nki-library 2.29 asks arguments for it."""
+        return NkiTensor(self.storage, self.storage.type, 0)
+
+    @property
     def ndim(self) -> int:
         return self.type.ndim
 
