@@ -207,7 +207,9 @@ class _MethodDefinition(ctypes.Structure):
 def _definition(host: Host, source: Source) -> _MethodDefinition:
     """The same for all entries of a kind, which refer to it as long as they live."""
     function = library(host).addresses([source])[source.name]
-    return _MethodDefinition(b"entry", function, _METH_FASTCALL, None)
+    made = _MethodDefinition(b"entry", function, _METH_FASTCALL, None)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))  # for ever: of two that threads make at once, one is forgotten
+    return made
 
 
 @functools.cache

@@ -127,8 +127,8 @@ _libraries: dict[str, Library] = {}
 def library(host: Host) -> Library:
     """The process-wide library of a host level."""
     found = _libraries.get(host.level)
-    if found is None:
-        found = _libraries[host.level] = stack.with_room(stack.COMPILER, Library, host)
+    if found is None:  # threads may make one each: all of them use the first
+        found = _libraries.setdefault(host.level, stack.with_room(stack.COMPILER, Library, host))
     return found
 
 
