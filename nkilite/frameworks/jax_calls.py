@@ -51,7 +51,7 @@ def calls(kernel: Kernel, taken: Call, does: Traced, shapes: Sequence[Any], line
     """
     jax = sys.modules["jax"]
     guard = _guard()
-    if _native(jax):
+    if _native(jax) and _plain(does):
         program = xla.Program(functools.partial(_compiled, kernel.__name__, does), does.order)
         run = jax.ffi.ffi_call(_TARGET, shapes, vmap_method="sequential")
         attributes = {"number": np.int64(program.number), "process": np.int64(xla.process())}
@@ -73,6 +73,11 @@ class _Host:
     def __call__(self, *arrays: Any) -> list[np.ndarray]:
         args, kwargs = self._call.of([np.asarray(a) for a in arrays], ()).arguments()
         return self._kernel.outputs(*args, **kwargs)
+
+
+def _plain(does: Traced) -> bool:
+    """Whether a program takes the arrays of the call alone, and nobody looks at what it has found when it ends."""
+    return all(len(p.inputs) == len(does.order) and not p.watch for p in does.programs)
 
 
 def _native(jax: Any) -> bool:

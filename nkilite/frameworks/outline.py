@@ -53,12 +53,15 @@ def traced(kernel: Kernel, call: Call) -> Traced:
     arguments = bind(kernel, args, kwargs)
     programs, returned = trace(kernel, arguments)
     order = [next(i for i, t in enumerate(call.tensors) if t is a.original) for a in arguments.given]
+    ours = len(arguments.arrays) - len(order)
     written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
 
     def leaf(value: Any, _: str) -> Any:
-        if isinstance(value, Result) and value.array < len(order):  # the call may have them in another order
-            return Result(order[value.array], value.shape, value.dtype, value.strides, value.offset)
-        return value
+        if not isinstance(value, Result):
+            return value
+        # The call may have its tensors in another order, and has none for what is ours between them and the results.
+        array = order[value.array] if value.array < len(order) else value.array - ours
+        return Result(array, value.shape, value.dtype, value.strides, value.offset)
 
     return Traced(programs, order, Outline(
         map_leaves(results_of(returned[0], programs[0]), leaf, records=False),

@@ -13,8 +13,8 @@ from nkilite.ir.program import Program
 from nkilite.ir.shared_writes import follow_shared
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.ir.unwritten import check_written, report
-from nkilite.isa import numbers as numbers  # instructions of the compiler's own
-from nkilite.isa.rounding import set_rounding
+from nkilite.isa import numbers as numbers  # instructions of our own, that builders and passes know by name
+from nkilite.isa import rounding as rounding
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
@@ -131,9 +131,7 @@ def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -
         with active.activate(builder):
             builder.program.watch, builder.program.fatal = arguments.watch
             if arguments.rounding is not None:
-                state = builder.registers("rounding")
-                set_rounding(state, tensors[id(arguments.rounding)], core=builder.core.number)
-                builder.round_stochastically(state)
+                builder.round_stochastically(tensors[id(arguments.rounding)], where)
             returned = kernel.call(arguments, tensors)
         if builder.left is not None:
             raise builder.left

@@ -20,7 +20,7 @@ from nkilite.errors import (
     describe,
 )
 from nkilite.ir import limits
-from nkilite.ir.definition import Definition, Parameter, Role
+from nkilite.ir.definition import REGISTRY, Definition, Parameter, Role
 from nkilite.ir.meeting import ALONE, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
@@ -146,8 +146,12 @@ class Builder:
     def _allocated(self, buffer: Buffer) -> None:
         """Called for every new buffer."""
 
-    def round_stochastically(self, state: NkiTensor) -> None:
-        """The engines' registers `state` have just been set, and decide how all that follows is rounded."""
+    def round_stochastically(self, source: NkiTensor, location: Location) -> None:
+        """Set the engines' registers that decide how all that follows is rounded, at a line of the kernel."""
+        state = self.registers("rounding")
+        signature = self.specialize(REGISTRY["set_rounding"], (state, source, self.core.number))
+        tensors = (word for t in (state, source) for word in (t.storage.id, t.byte_offset))
+        self.record([signature.id, self.program.location_id(location), *tensors], None)
 
     # --- instructions ---------------------------------------------------------------------------------------------
 

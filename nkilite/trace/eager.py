@@ -63,7 +63,10 @@ class EagerBuilder(Builder):
         self.watch: Watch | None = None
         self._ran = 0  # instructions it was told of
 
-    def round_stochastically(self, state: NkiTensor) -> None:
+    def round_stochastically(self, source: NkiTensor, location: Location) -> None:
+        super().round_stochastically(source, location)
+        state = self.registers("rounding")
+        storage.write(state, storage.read(source))
         self._rounder = Rounder(state, self.core.number)
 
     def _allocated(self, buffer: Buffer) -> None:

@@ -13,6 +13,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import dtypes, errors
 from nkilite.codegen.host import available
+from nkilite.ir.digest import digest
 from nkilite.rounding import STOCHASTIC, random_bits, round_to
 from nkilite.rounding import launch_state as state_of
 
@@ -326,6 +327,24 @@ def test_torch():
     kernel = nki.jit(scaled, **rounds)
     found = kernel(torch.from_numpy(X))
     assert np.array_equal(found.view(torch.int16).numpy(), expected.view(np.int16))
+
+
+def test_jax():
+    jax = pytest.importorskip("jax", reason="the extra jax is not installed")
+    rounds = {"stochastic_rounding": True, "rounding_seed": 6}
+    expected = nki.jit(scaled, **rounds)(X)
+    found = jax.jit(nki.jit(scaled, **rounds))(jax.numpy.asarray(X))
+    assert np.array_equal(np.asarray(found).view(np.int16), expected.view(np.int16))
+
+
+def test_who_calls_is_no_part_of_the_program():
+    """So that the disk cache has a program once, whatever lines it is launched from."""
+    kernel = nki.jit(scaled, stochastic_rounding=True)
+    first = digest(kernel.trace(X))
+    second = digest(kernel.trace(X))
+    assert first == second
+    assert {where.file for where in kernel.trace(X).locations} == {__file__}
+    assert kernel.trace(X).locations[0] == kernel.location
 
 
 def test_options_have_types():
