@@ -58,8 +58,13 @@ def _(call: Signature) -> None:
 def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
     rows = src.reshape(src.shape[0], -1).astype(np.float32)
     rows = np.where(np.isnan(rows), np.float32("-inf"), rows)
-    order = np.argsort(-rows, axis=1, kind="stable")[:, : search.SLOTS]
-    return np.take_along_axis(rows, order, axis=1)
+    # Sorting all of a row takes six times as long: first those that are not less than the last one wanted.
+    least = np.partition(rows, -search.SLOTS, axis=1)[:, -search.SLOTS, None]
+    large = rows >= least
+    columns = np.argsort(~large, axis=1, kind="stable")[:, : large.sum(axis=1).max()]
+    candidates = np.take_along_axis(np.where(large, rows, np.float32("-inf")), columns, axis=1)
+    order = np.argsort(-candidates, axis=1, kind="stable")[:, : search.SLOTS]
+    return np.take_along_axis(candidates, order, axis=1)
 
 
 @max8.cost
