@@ -96,6 +96,11 @@ TESTS = """
         pytest.skip("too large")
 
     @pytest.mark.fast
+    @pytest.mark.skip(reason="slow")
+    def test_is_not_to_run():
+        os._exit(5)
+
+    @pytest.mark.fast
     def test_wrong():
         with open(os.environ["RAN"], "a") as ran:
             ran.write("wrong ")
@@ -128,6 +133,7 @@ def test_outcomes_are_kept_and_runs_go_on(library, tmp_path):
     assert {test.partition("::")[2]: t.outcome for test, t in found.tests.items()} == {
         "test_copies[1]": "passed", "test_copies[2]": "passed", "test_copies[3]": "passed", "test_packed": "passed",
         "test_never_ends": "failed", "test_kills_the_process": "failed", "test_is_skipped": "skipped",
+        "test_is_not_to_run": "skipped",
         "test_wrong": "failed",
     }
     why = {test.partition("::")[2]: t.why for test, t in found.tests.items()}
@@ -140,7 +146,7 @@ def test_outcomes_are_kept_and_runs_go_on(library, tmp_path):
     assert outcomes.read(library.results, file).count(outcomes.PASSED) == 4
     assert len(outcomes.read(library.results, file).left) == 3
     text = table.markdown({"trn3 simulate": {file: found}})
-    assert "| core/copy | 4, 3 failed, 1 skipped |" in text
+    assert "| core/copy | 4, 3 failed, 2 skipped |" in text
     assert "`test_wrong` (1): AssertionError: not equal" in text
 
 

@@ -150,6 +150,11 @@ class _Keeper:
         self._write(collected=[item.nodeid for item in items])
         records = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
         done = {r["test"]: r["outcome"] for r in records if "test" in r}
+        for item in items:
+            skipped = item.get_closest_marker("skip")
+            if skipped is not None and item.nodeid not in done:
+                done[item.nodeid] = "skipped"
+                self._write(test=item.nodeid, outcome="skipped", why=skipped.kwargs.get("reason", ""))
         chosen = _sample([i for i in items if config.getoption("only") in i.nodeid], config.getoption("sample"))
         left = [item for item in chosen if done.get(item.nodeid) not in _DONE]
         config.hook.pytest_deselected(items=[item for item in items if item not in left])
