@@ -13,7 +13,7 @@ from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
 from nkilite.ir.phases import Phase, phases
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import Buffer
-from nkilite.ir.values import Wrote, written
+from nkilite.ir.values import Place, Wrote, written
 
 
 class Side(NamedTuple):
@@ -95,9 +95,21 @@ class _Same:
     @cached_property
     def _read(self) -> list[set[tuple[int, int]]]:
         """By core, which instructions read which shared tensors."""
-        return [
-            set(zip(t.instruction[t.reads].tolist(), t.space[t.reads].tolist(), strict=True)) for t in self._touched
-        ]
+        return [_pairs(touched, touched.reads) for touched in self._touched]
+
+    @cached_property
+    def _wrote(self) -> list[set[tuple[int, int]]]:
+        """The same of those that write."""
+        return [_pairs(touched, touched.writes) for touched in self._touched]
+
+    def _writes(self, core: int, phase: Phase, space: int, place: set[Place]) -> set[int]:
+        """The instructions of a phase that write just that place."""
+        touched, ((low, pattern),) = self._touched[core], place
+        same = touched.writes & (touched.space == space) & (touched.low == low)
+        return {
+            int(touched.instruction[i]) for i in np.flatnonzero(same)
+            if touched.patterns[touched.pattern[i]] == pattern and _in(phase, touched.instruction[i])
+        }
 
     def culprits(self, overlap: Overlap, phases: Sequence[Phase]) -> tuple[int, int] | None:
         """The instructions of both cores that race, or None: both write the same, or read it after having done so.
@@ -112,18 +124,32 @@ class _Same:
         ]
         if len(place := places[0] | places[1]) != 1:
             return at
+        for core in (0, 1):
+            if not places[core] and (at[core], overlap.space) in self._wrote[core]:
+                return at  # nothing is known of what it writes
         there = [
-            [w for w in self._written[core] if begin <= w.instruction < end and w.space == overlap.space
+            [w for w in self._written[core] if _in(phase, w.instruction) and w.space == overlap.space
              and w.place in place]
-            for core, ((begin, end), *_) in enumerate(phases)
+            for core, phase in enumerate(phases)
         ]
         for core in (0, 1):
+            if self._writes(core, phases[core], overlap.space, place) != {w.instruction for w in there[core]}:
+                return at  # nothing is known of some
             reads = (at[core], overlap.space) in self._read[core]
             if reads and (places[core] or not there[core] or there[core][0].instruction > at[core]):
                 return at
         return next(
             ((one.instruction, other.instruction) for one, other in product(*there) if one.number != other.number), None
         )
+
+
+def _pairs(touched: Accesses, chosen: np.ndarray) -> set[tuple[int, int]]:
+    """Instructions and spaces of some accesses."""
+    return set(zip(touched.instruction[chosen].tolist(), touched.space[chosen].tolist(), strict=True))
+
+
+def _in(phase: Phase, instruction: int) -> bool:
+    return any(begin <= instruction < end for begin, end in phase)
 
 
 def _side(instruction: Instruction, buffer: Buffer) -> Side:

@@ -47,11 +47,9 @@ class Wrote(NamedTuple):
 def written(programs: Sequence[Program]) -> list[list[Wrote]]:
     """What the instructions of each of two cores write in shared memory, in order.
 
-    The spaces of shared memory are the positions of inputs and outputs. Nothing is found where there are loops, or
-    where it would take long.
+    The spaces of shared memory are the positions of inputs and outputs. It is known up to the first loop that the
+    device runs; nothing is where it would take long.
     """
-    if any(s.definition.control for p in programs for s in p.signatures):
-        return [[] for _ in programs]
     try:
         return _run(programs)
     except _TakesLong:
@@ -62,13 +60,14 @@ def _run(programs: Sequence[Program]) -> list[list[Wrote]]:
     numbers = _Numbers()
     shared = _Memory(numbers)
     cores = [_Core(number, program, numbers, shared) for number, program in enumerate(programs)]
-    for met in zip(*(core.run() for core in cores), strict=True):
+    for met in zip(*(core.run() for core in cores), strict=False):
+        if None in met:
+            break
         for core in cores:
             core.publish()
         brought = [core.brings(instruction) for core, instruction in zip(cores, met, strict=True)]
         for core, instruction, mine, theirs in zip(cores, met, brought, reversed(brought), strict=True):
-            if instruction is not None:
-                core.meets(instruction, mine, theirs)
+            core.meets(instruction, mine, theirs)
     return [core.log for core in cores]
 
 
@@ -253,8 +252,10 @@ class _Core:
         self._pattern = self._touched.pattern.tolist()
 
     def run(self) -> Iterator[Instruction | None]:
-        """Stops at meetings; the last stop, at none, is the end."""
+        """Stops at meetings; the last stop, at none, is the end, or a loop."""
         for instruction in self._program:
+            if instruction.signature.definition.control is not None:
+                break
             if instruction.signature.definition.meets not in (None, Meets.nobody):
                 yield instruction
             else:
@@ -268,19 +269,15 @@ class _Core:
         self._published = len(self.log)
         self._recent = _Memory(self._numbers)
 
-    def reads(self, instruction: Instruction | None) -> dict[str, int]:
+    def reads(self, instruction: Instruction) -> dict[str, int]:
         """The numbers of what an instruction reads, by operand."""
-        if instruction is None:
-            return {}
         return {
             operand.name: self._read(space, place)
             for operand, space, place in self._operands(instruction) if operand.reads
         }
 
-    def brings(self, instruction: Instruction | None) -> _Brought:
+    def brings(self, instruction: Instruction) -> _Brought:
         """What this core brings to a meeting."""
-        if instruction is None:
-            return _Brought({}, {})
         reads = self.reads(instruction)
         return _Brought(reads, {
             reads[operand.name]: self._own.parts(space, place)

@@ -288,6 +288,21 @@ def the_same_parts_of_tiles_that_differ(core, x, out, tile):
     nisa.dma_copy(out, tile)  # one # other
 
 
+@race("core 0 writes", "core 1 writes")
+def zeros_that_a_loop_writes_over(core, x, out, tile):
+    zeros = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+    nisa.memset(zeros, 0.0)
+    nisa.dma_copy(out, zeros)  # one # other
+
+    def turn(i):
+        nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+        nisa.dma_copy(out, tile)
+
+    if core == 0:
+        nisa.dma_copy(tile, tile)  # the cores differ
+    nl.fori_loop(0, 2, turn)
+
+
 # --- in order, or apart -----------------------------------------------------------------------------------------------
 
 
@@ -399,6 +414,20 @@ def zeros_that_both_write(core, x, out, tile):
     nisa.dma_copy(out, zeros)
     nisa.core_barrier(out, BOTH)
     nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@clean
+def zeros_before_a_loop(core, x, out, tile):
+    zeros = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.sbuf)
+    nisa.memset(zeros, 0.0)
+    nisa.dma_copy(out, zeros)
+    nisa.core_barrier(out, BOTH)
+
+    def turn(i):
+        nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+        nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+    nl.fori_loop(0, 2, turn)
 
 
 @clean
