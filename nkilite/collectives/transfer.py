@@ -67,7 +67,7 @@ def collective(
 
 
 @collective.check
-def _(call: Signature) -> None:
+def _collective_check(call: Signature) -> None:
     for operand in rules.tensors(call):
         rules.require_memory(call, operand, rules.SBUF, *rules.HBM)
         if call.arguments[operand].region.on_chip:
@@ -75,13 +75,13 @@ def _(call: Signature) -> None:
 
 
 @collective.reference
-def _(call: Signature, **given: Any) -> tuple:
+def _collective_reference(call: Signature, **given: Any) -> tuple:
     """Of a rank that is alone in its group, on whose ring it follows itself."""
     return tuple(None for o in call.operands if o.writes)
 
 
 @collective.exchange
-def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
+def _collective_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     first = arrivals[0]
     # Cores issue a transfer of shared tensors together, and it happens once; of tensors of its own, each does one.
     once = len(arrivals) > 1 and "dsts_0" in first.shared
@@ -112,7 +112,7 @@ def _by_pairs(call: Arrival) -> bool:
 
 
 @collective.cost
-def _(call: Signature) -> Cost:
+def _collective_cost(call: Signature) -> Cost:
     kinds = [kind for name, kind in rules.tensors(call).items() if name.startswith("srcs")]
     moved = sum(kind.size * kind.dtype.itemsize for kind in kinds)
     return costs.dma(call.target, call.target.dma_engines, moved / call.target.dma_engines)
@@ -133,22 +133,22 @@ def rank_number(
 
 
 @rank_number.check
-def _(call: Signature) -> None:
+def _rank_number_check(call: Signature) -> None:
     require_registers(call, "dst", "iteration")
 
 
 @rank_number.check_immediates
-def _(call: Signature, iteration: Any = 0) -> None:
+def _rank_number_check_immediates(call: Signature, iteration: Any = 0) -> None:
     require_int32("nki.collectives.collective_permute_implicit_current_processing_rank_id", "iteration_id", iteration)
 
 
 @rank_number.reference
-def _(call: Signature, dst: np.ndarray, **_: Any) -> np.ndarray:
+def _rank_number_reference(call: Signature, dst: np.ndarray, **_: Any) -> np.ndarray:
     return np.zeros((1, 1), np.int32)
 
 
 @rank_number.exchange
-def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
+def _rank_number_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     (call,) = arrivals
     number = rank.number
     if call.replica_group is not None:
@@ -164,13 +164,13 @@ def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
 
 
 @rank_number.cost
-def _(call: Signature) -> Cost:
+def _rank_number_cost(call: Signature) -> Cost:
     return costs.sequencer(call.target, Engine.gpsimd)
 
 
 @collective.lower
 @rank_number.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _collective_lower(call: Signature, kernel: MicroKernel) -> None:
     kernel.pause()
 
 

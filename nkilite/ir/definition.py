@@ -31,7 +31,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, overload
+
+from nkilite.ir.rules import CheckRule, CostRule, LowerRule, ReferenceRule
 
 
 class Role(Enum):
@@ -104,7 +106,18 @@ class Definition:
     meets: Meets | None = None
     rules: dict[str, Rule] = field(default_factory=dict)
 
+    @overload
+    def rule(self, kind: Literal["check"]) -> CheckRule: ...
+    @overload
+    def rule(self, kind: Literal["reference"]) -> ReferenceRule: ...
+    @overload
+    def rule(self, kind: Literal["cost"]) -> CostRule: ...
+    @overload
+    def rule(self, kind: Literal["lower"]) -> LowerRule: ...
+    @overload
+    def rule(self, kind: str) -> Rule: ...
     def rule(self, kind: str) -> Rule:
+        """A rule that the instruction has."""
         try:
             return self.rules[kind]
         except KeyError:

@@ -48,13 +48,13 @@ def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -
 
 
 @tensor_copy.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_copy_normalize(arguments: dict[str, Any], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = Engine.vector
 
 
 @tensor_copy.check
-def _(call: Signature) -> None:
+def _tensor_copy_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "src")
     rules.require_engine(call, Engine.vector, Engine.scalar, Engine.gpsimd)
@@ -66,12 +66,12 @@ def _(call: Signature) -> None:
 
 
 @tensor_copy.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
+def _tensor_copy_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
     return Elements(src.reshape(dst.shape), call.src.dtype)
 
 
 @tensor_copy.cost
-def _(call: Signature) -> Cost:
+def _tensor_copy_cost(call: Signature) -> Cost:
     n, src, dst = call.dst.free_size, rules.cost_operand(call.src), rules.cost_operand(call.dst)
     if call.engine is Engine.vector:
         return costs.vector_copy(call.target, n, src, dst)
@@ -81,7 +81,7 @@ def _(call: Signature) -> Cost:
 
 
 @tensor_copy.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_copy_lower(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src")
 
 
@@ -108,12 +108,12 @@ def tensor_copy_predicated(
 
 
 @tensor_copy_predicated.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_copy_predicated_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["reverse_pred"] = bool(arguments["reverse_pred"])
 
 
 @tensor_copy_predicated.check
-def _(call: Signature) -> None:
+def _tensor_copy_predicated_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "src", "predicate")
     rules.require_dtype(call, "predicate", _PREDICATES)
@@ -134,7 +134,9 @@ def _(call: Signature) -> None:
 
 
 @tensor_copy_predicated.reference
-def _(call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: Any) -> Elements:
+def _tensor_copy_predicated_reference(
+    call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: Any
+) -> Elements:
     chosen = (predicate.reshape(dst.shape) != 0) != call.reverse_pred
     if call.is_tensor("src"):
         copied = src.reshape(dst.shape)
@@ -144,14 +146,14 @@ def _(call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: An
 
 
 @tensor_copy_predicated.cost
-def _(call: Signature) -> Cost:
+def _tensor_copy_predicated_cost(call: Signature) -> Cost:
     src = rules.cost_operand(call.src if call.is_tensor("src") else call.dst)
     predicate, dst = rules.cost_operand(call.predicate), rules.cost_operand(call.dst)
     return costs.vector_copy_predicated(call.target, call.dst.free_size, src, predicate, dst)
 
 
 @tensor_copy_predicated.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_copy_predicated_lower(call: Signature, kernel: MicroKernel) -> None:
     copy.move_where(kernel, "dst", "src", "predicate", call.reverse_pred)
 
 
@@ -175,20 +177,20 @@ def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
 
 
 @memset.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _memset_normalize(arguments: dict[str, Any], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = Engine.vector
 
 
 @memset.check
-def _(call: Signature) -> None:
+def _memset_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_engine(call, Engine.vector, Engine.gpsimd)
     rules.require_no_gpsimd_psum(call)
 
 
 @memset.check_immediates
-def _(call: Signature, value: float) -> None:
+def _memset_check_immediates(call: Signature, value: float) -> None:
     if call.dst.dtype.kind == "x" and value != 0:
         raise InvalidOperand(
             instruction="nisa.memset", operand="value", found=value,
@@ -202,7 +204,7 @@ def _(call: Signature, value: float) -> None:
 
 
 @memset.reference
-def _(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
+def _memset_reference(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
     return np.full(dst.shape, constant(value, call.dst.dtype))
 
 
@@ -216,7 +218,7 @@ def constant(value: float, dtype: DType) -> np.generic:
 
 
 @memset.cost
-def _(call: Signature) -> Cost:
+def _memset_cost(call: Signature) -> Cost:
     n, dst = call.dst.free_size, rules.cost_operand(call.dst)
     if call.engine is Engine.gpsimd:
         return costs.gpsimd_stream(call.target, n, (dst,))
@@ -224,5 +226,5 @@ def _(call: Signature) -> Cost:
 
 
 @memset.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _memset_lower(call: Signature, kernel: MicroKernel) -> None:
     copy.fill(kernel, "dst", "value")

@@ -73,7 +73,7 @@ def _arguments(call: Signature, tensors: dict[str, Any]) -> list[Any]:
 
 
 @custom_operator.check
-def _(call: Signature) -> None:
+def _custom_operator_check(call: Signature) -> None:
     title = _function(call).title
     rules.require_sbuf(call)
     for operand, kind in rules.tensors(call).items():
@@ -85,7 +85,7 @@ def _(call: Signature) -> None:
 
 
 @custom_operator.reference
-def _(call: Signature, **given: Any) -> tuple[Elements, ...]:
+def _custom_operator_reference(call: Signature, **given: Any) -> tuple[Elements, ...]:
     tensors = {name: given[name] for name in rules.tensors(call)}
     written = {n: np.array(a, order="C") for n, a in tensors.items() if n.startswith("dsts_")}
     if not call.updates:
@@ -98,7 +98,7 @@ def _(call: Signature, **given: Any) -> tuple[Elements, ...]:
 
 
 @custom_operator.cost
-def _(call: Signature) -> Cost:
+def _custom_operator_cost(call: Signature) -> Cost:
     """Cores take 16 partitions each, one core all of them.
 
     Declared: cycles per element. By default the tiles move through the port of a core, 32 bits per partition and cycle
@@ -121,7 +121,7 @@ def _(call: Signature) -> Cost:
 
 
 @custom_operator.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _custom_operator_lower(call: Signature, kernel: MicroKernel) -> None:
     e, tensors = kernel.e, {}
     for name in rules.tensors(call):
         operand, pointer = kernel.operands[name], kernel.pointer(name)

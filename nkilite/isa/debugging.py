@@ -31,7 +31,7 @@ def device_print(prefix, tensor: NkiTensor, name=None) -> None:
 
 
 @device_print.check
-def _(call: Signature) -> None:
+def _device_print_check(call: Signature) -> None:
     if not isinstance(call.prefix, str):
         raise InvalidOperand(
             instruction="nl.device_print", operand="print_prefix", found=repr(call.prefix), expected="a string"
@@ -45,16 +45,16 @@ def _(call: Signature) -> None:
 
 
 @device_print.reference
-def _(call: Signature, prefix: str, tensor: np.ndarray) -> tuple:
+def _device_print_reference(call: Signature, prefix: str, tensor: np.ndarray) -> tuple:
     print(prefix, tensor)
     return ()
 
 
 @device_print.cost
-def _(call: Signature) -> Cost:
+def _device_print_cost(call: Signature) -> Cost:
     return costs.sequencer(call.target, Engine.sync)
 
 
 @device_print.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _device_print_lower(call: Signature, kernel: MicroKernel) -> None:
     kernel.pause()

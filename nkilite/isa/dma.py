@@ -77,12 +77,12 @@ def dma_copy(
 
 
 @dma_copy.normalize
-def _(arguments: dict[str, Any], target: Any) -> None:
+def _dma_copy_normalize(arguments: dict[str, Any], target: Any) -> None:
     _name_mode(arguments)
 
 
 @dma_copy.check
-def _(call: Signature) -> None:
+def _dma_copy_check(call: Signature) -> None:
     for operand in ("dst", "src"):
         require_reachable(call, operand)
     if call.dst.size != call.src.size:
@@ -106,7 +106,7 @@ def _(call: Signature) -> None:
 
 
 @dma_copy.reference
-def _(
+def _dma_copy_reference(
     call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: Any
 ) -> Elements:
     return _keep_absent(call, dst, src.reshape(dst.shape), src, src_present)
@@ -126,7 +126,7 @@ def _keep_absent(
 
 
 @dma_copy.cost
-def _(call: Signature) -> Cost:
+def _dma_copy_cost(call: Signature) -> Cost:
     pieces = max(runs(call.dst), runs(call.src))
     wider = max(call.dst.dtype.itemsize, call.src.dtype.itemsize)
     partitions = [o.partitions for o in (call.dst, call.src) if o.region.on_chip]
@@ -161,13 +161,13 @@ def by_vector(kind: ViewType) -> bool:
 
 
 @dma_copy.access
-def _(call: Signature) -> str:
+def _dma_copy_access(call: Signature) -> str:
     loops = row_major(call.dst, call.src)
     return f"{loops}: dst[{loops}] = src[{loops}]"
 
 
 @dma_copy.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _dma_copy_lower(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src")
 
 
@@ -208,14 +208,14 @@ def dma_transpose(
 
 
 @dma_transpose.normalize
-def _(arguments: dict[str, Any], target: Any) -> None:
+def _dma_transpose_normalize(arguments: dict[str, Any], target: Any) -> None:
     _name_mode(arguments)
     if arguments["axes"] is None and isinstance(arguments["src"], ViewType):
         arguments["axes"] = _ORDERS.get(arguments["src"].ndim)
 
 
 @dma_transpose.check
-def _(call: Signature) -> None:
+def _dma_transpose_check(call: Signature) -> None:
     src, dst = call.src, call.dst
     name = rules.instruction_name(call)
     for operand in ("dst", "src"):
@@ -301,14 +301,14 @@ def _require_gather_transpose(call: Signature, src: ViewType) -> None:
 
 
 @dma_transpose.reference
-def _(
+def _dma_transpose_reference(
     call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: Any
 ) -> Elements:
     return _keep_absent(call, dst, src.transpose(call.axes), src, src_present, call.axes)
 
 
 @dma_transpose.cost
-def _(call: Signature) -> Cost:
+def _dma_transpose_cost(call: Signature) -> Cost:
     cost = costs.dma_transpose(
         call.target, call.src.size * call.src.dtype.itemsize, src_in_sbuf=call.src.region.on_chip,
         partitions=min(call.dst.partitions, call.target.num_partitions),
@@ -317,13 +317,13 @@ def _(call: Signature) -> Cost:
 
 
 @dma_transpose.access
-def _(call: Signature) -> str:
+def _dma_transpose_access(call: Signature) -> str:
     loops = [f"d{i}" for i in range(call.src.ndim)]
     return f"{' '.join(loops)}: dst[{' '.join(loops[a] for a in call.axes)}] = src[{' '.join(loops)}]"
 
 
 @dma_transpose.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _dma_transpose_lower(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src", call.axes)
 
 

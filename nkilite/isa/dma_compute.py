@@ -77,7 +77,7 @@ def dma_compute(
 
 
 @dma_compute.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _dma_compute_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.dma_compute", (_ADD,))
 
 
@@ -86,7 +86,7 @@ def _sources(call: Signature) -> dict[str, ViewType]:
 
 
 @dma_compute.check
-def _(call: Signature) -> None:
+def _dma_compute_check(call: Signature) -> None:
     sources = _sources(call)
     if len(sources) < 2:
         raise _invalid(call, "srcs", f"a list of {len(sources)}", f"2 to {_MOST} tensors (dst too, to add to it)")
@@ -140,7 +140,7 @@ def _invalid(call: Signature, operand: str, found: str, expected: str) -> Invali
 
 
 @dma_compute.reference
-def _(call: Signature, dst: np.ndarray, **given: Any) -> np.ndarray:
+def _dma_compute_reference(call: Signature, dst: np.ndarray, **given: Any) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         total = reduce(np.add, (given[name].astype(np.float32).reshape(dst.shape) for name in _sources(call)))
     for name in _sources(call):
@@ -151,13 +151,13 @@ def _(call: Signature, dst: np.ndarray, **given: Any) -> np.ndarray:
 
 
 @dma_compute.access
-def _(call: Signature) -> str:
+def _dma_compute_access(call: Signature) -> str:
     loops = row_major(*rules.tensors(call).values())
     return f"{loops}: dst[{loops}] {' '.join(f'{name}[{loops}]' for name in _sources(call))}"
 
 
 @dma_compute.cost
-def _(call: Signature) -> Cost:
+def _dma_compute_cost(call: Signature) -> Cost:
     pieces, moved = 0, 0
     for kind in _sources(call).values():
         pieces += max(runs(call.dst), runs(kind))
@@ -171,5 +171,5 @@ def _(call: Signature) -> Cost:
 
 
 @dma_compute.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _dma_compute_lower(call: Signature, kernel: MicroKernel) -> None:
     row_map.map(kernel, "dst", list(_sources(call)), lambda e, *values: reduce(e.add, values))

@@ -49,7 +49,7 @@ def nc_n_gather(dst: NkiTensor, data: NkiTensor, indices: NkiTensor, name=None) 
 
 
 @nc_n_gather.check
-def _(call: Signature) -> None:
+def _nc_n_gather_check(call: Signature) -> None:
     rules.require_sbuf(call)
     _require_same_dtype(call, "data")
     rules.require_dtype(call, "indices", (dtypes.uint32,))
@@ -58,19 +58,19 @@ def _(call: Signature) -> None:
 
 
 @nc_n_gather.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, indices: np.ndarray) -> Elements:
+def _nc_n_gather_reference(call: Signature, dst: np.ndarray, data: np.ndarray, indices: np.ndarray) -> Elements:
     rows, positions = data.reshape(data.shape[0], -1), indices.reshape(indices.shape[0], -1).astype(np.int64)
     _require_inside(call, positions, rows.shape[1])
     return Elements(np.take_along_axis(rows, positions, axis=1).reshape(dst.shape), call.dst.dtype)
 
 
 @nc_n_gather.cost
-def _(call: Signature) -> Cost:
+def _nc_n_gather_cost(call: Signature) -> Cost:
     return costs.gpsimd_gather(call.target, call.dst.free_size, [rules.cost_operand(call.indices)])
 
 
 @nc_n_gather.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_n_gather_lower(call: Signature, kernel: MicroKernel) -> None:
     gather.by_element(kernel, "dst", "data", "indices")
 
 
@@ -108,7 +108,7 @@ def local_gather(
 
 
 @local_gather.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _local_gather_normalize(arguments: dict[str, Any], target: Target) -> None:
     if arguments["num_valid_indices"] is None:
         arguments["num_valid_indices"] = arguments["index"].free_size * target.partitions_per_gpsimd_core
     for name in ("num_elem_per_idx", "num_valid_indices"):
@@ -117,7 +117,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @local_gather.check
-def _(call: Signature) -> None:
+def _local_gather_check(call: Signature) -> None:
     rules.require_sbuf(call)
     _require_same_dtype(call, "src_buffer")
     rules.require_dtype(call, "index", (dtypes.uint16,))
@@ -150,7 +150,9 @@ def _(call: Signature) -> None:
 
 
 @local_gather.reference
-def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: Any) -> Elements:
+def _local_gather_reference(
+    call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: Any
+) -> Elements:
     rows, indices = src_buffer.reshape(src_buffer.shape[0], -1), index.reshape(index.shape[0], -1)
     core, width = call.target.partitions_per_gpsimd_core, call.num_elem_per_idx
     result = np.empty((rows.shape[0], call.num_valid_indices * width), rows.dtype)
@@ -163,20 +165,20 @@ def _(call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarra
 
 
 @local_gather.access
-def _(call: Signature) -> str:
+def _local_gather_access(call: Signature) -> str:
     core = call.target.partitions_per_gpsimd_core
     return f"g: dst[(g {core}) f] src_buffer[(g {core}) e] index[(g {core}) i]"
 
 
 @local_gather.cost
-def _(call: Signature) -> Cost:
+def _local_gather_cost(call: Signature) -> Cost:
     return costs.gpsimd_local_gather(
         call.target, call.num_valid_indices, call.num_elem_per_idx, call.dst.dtype.itemsize
     )
 
 
 @local_gather.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _local_gather_lower(call: Signature, kernel: MicroKernel) -> None:
     core = call.target.partitions_per_gpsimd_core
     gather.by_group(
         kernel, "dst", "src_buffer", "index", core, call.num_valid_indices, call.num_elem_per_idx
@@ -198,7 +200,7 @@ def tensor_indirection(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count,
 
 
 @tensor_indirection.check
-def _(call: Signature) -> None:
+def _tensor_indirection_check(call: Signature) -> None:
     rules.require_memory(call, "dst", MemoryRegion.sbuf)
     rules.require_memory(call, "data", MemoryRegion.sbuf, MemoryRegion.psum)
     rules.require_memory(call, "index", MemoryRegion.sbuf)
@@ -214,7 +216,9 @@ def _(call: Signature) -> None:
 
 
 @tensor_indirection.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any) -> Elements:
+def _tensor_indirection_reference(
+    call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any
+) -> Elements:
     rows, offsets = data.reshape(data.shape[0], -1), index.reshape(index.shape[0], -1).astype(np.uint32)
     core = call.target.partitions_per_gpsimd_core
     result = np.empty((rows.shape[0], call.count), rows.dtype)
@@ -227,18 +231,18 @@ def _(call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_
 
 
 @tensor_indirection.access
-def _(call: Signature) -> str:
+def _tensor_indirection_access(call: Signature) -> str:
     core = call.target.partitions_per_gpsimd_core
     return f"g: dst[(g {core}) f] data[(g {core}) e] index[(g {core}) i]"
 
 
 @tensor_indirection.cost
-def _(call: Signature) -> Cost:
+def _tensor_indirection_cost(call: Signature) -> Cost:
     return costs.gpsimd_local_gather(call.target, call.count, 1, call.dst.dtype.itemsize)
 
 
 @tensor_indirection.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_indirection_lower(call: Signature, kernel: MicroKernel) -> None:
     gather.by_group(kernel, "dst", "data", "index", call.target.partitions_per_gpsimd_core, call.count, 1)
 
 

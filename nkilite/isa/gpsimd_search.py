@@ -53,13 +53,13 @@ def topk(val_dst: NkiTensor, idx_dst: NkiTensor, src: NkiTensor, n, sorted=False
 
 
 @topk.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _topk_normalize(arguments: dict[str, Any], target: Target) -> None:
     if isinstance(arguments["n"], np.integer):
         arguments["n"] = int(arguments["n"])
 
 
 @topk.check
-def _(call: Signature) -> None:
+def _topk_check(call: Signature) -> None:
     rules.require_sbuf(call)
     for operand, dtype in (("val_dst", dtypes.bfloat16), ("idx_dst", dtypes.uint32), ("src", dtypes.bfloat16)):
         rules.require_dtype(call, operand, (dtype,))
@@ -86,7 +86,7 @@ def _(call: Signature) -> None:
 
 
 @topk.reference
-def _(
+def _topk_reference(
     call: Signature, val_dst: np.ndarray, idx_dst: np.ndarray, src: np.ndarray, **_: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     core, k = call.target.partitions_per_gpsimd_core, call.val_dst.free_size
@@ -103,18 +103,18 @@ def _(
 
 
 @topk.access
-def _(call: Signature) -> str:
+def _topk_access(call: Signature) -> str:
     core = call.target.partitions_per_gpsimd_core
     return f"g: val_dst[(g {core}) k] idx_dst[(g {core}) k] src[(g {core}) f]"
 
 
 @topk.cost
-def _(call: Signature) -> Cost:
+def _topk_cost(call: Signature) -> Cost:
     return costs.gpsimd_topk(call.target, call.n, call.val_dst.free_size)
 
 
 @topk.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _topk_lower(call: Signature, kernel: MicroKernel) -> None:
     core = call.target.partitions_per_gpsimd_core
     radix.largest(kernel, "val_dst", "idx_dst", "src", call.n, call.val_dst.free_size, core)
 
@@ -147,7 +147,7 @@ def nonzero_with_count(
 
 
 @nonzero_with_count.check
-def _(call: Signature) -> None:
+def _nonzero_with_count_check(call: Signature) -> None:
     rules.require_sbuf(call)
     rules.require_dtype(call, "src", _COUNTABLE)
     rules.require_dtype(call, "dst", (dtypes.int32,))
@@ -161,13 +161,13 @@ def _(call: Signature) -> None:
 
 
 @nonzero_with_count.check_immediates
-def _(call: Signature, index_offset: float, padding_val: float) -> None:
+def _nonzero_with_count_check_immediates(call: Signature, index_offset: float, padding_val: float) -> None:
     rules.require_int32(call, "index_offset", index_offset)
     rules.require_int32(call, "padding_val", padding_val)
 
 
 @nonzero_with_count.reference
-def _(
+def _nonzero_with_count_reference(
     call: Signature, dst: np.ndarray, src: np.ndarray, index_offset: float, padding_val: float
 ) -> np.ndarray:
     result = dst.copy().reshape(dst.shape[0], -1)
@@ -181,13 +181,13 @@ def _(
 
 
 @nonzero_with_count.cost
-def _(call: Signature) -> Cost:
+def _nonzero_with_count_cost(call: Signature) -> Cost:
     operands = rules.cost_operand(call.src), rules.cost_operand(call.dst)
     return costs.gpsimd_stream(call.target, call.dst.free_size, operands)
 
 
 @nonzero_with_count.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nonzero_with_count_lower(call: Signature, kernel: MicroKernel) -> None:
     every = call.target.partitions_per_gpsimd_core
     sequences.nonzero(kernel, "dst", "src", "index_offset", "padding_val", every)
 
@@ -214,7 +214,7 @@ def sequence_bounds(dst: NkiTensor, segment_ids: NkiTensor, name=None) -> None:
 
 
 @sequence_bounds.check
-def _(call: Signature) -> None:
+def _sequence_bounds_check(call: Signature) -> None:
     rules.require_sbuf(call)
     for operand in ("dst", "segment_ids"):
         rules.require_dtype(call, operand, _COUNTABLE)
@@ -232,7 +232,7 @@ def _(call: Signature) -> None:
 
 
 @sequence_bounds.reference
-def _(call: Signature, dst: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
+def _sequence_bounds_reference(call: Signature, dst: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
     ids = segment_ids.reshape(-1)
     n = ids.size
     borders = np.flatnonzero(ids[1:] != ids[:-1]) + 1
@@ -242,11 +242,11 @@ def _(call: Signature, dst: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
 
 
 @sequence_bounds.cost
-def _(call: Signature) -> Cost:
+def _sequence_bounds_cost(call: Signature) -> Cost:
     operands = rules.cost_operand(call.segment_ids), rules.cost_operand(call.dst)
     return costs.gpsimd_stream(call.target, call.dst.free_size, operands)
 
 
 @sequence_bounds.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _sequence_bounds_lower(call: Signature, kernel: MicroKernel) -> None:
     sequences.bounds(kernel, "dst", "segment_ids")

@@ -46,25 +46,29 @@ def for_begin(
 
 
 @for_begin.check
-def _(call: Signature) -> None:
+def _for_begin_check(call: Signature) -> None:
     require_registers(call, "index", "counter", "lower", "upper")
 
 
 @for_begin.check_immediates
-def _(call: Signature, **numbers: Any) -> None:
+def _for_begin_check_immediates(call: Signature, **numbers: Any) -> None:
     for name, value in numbers.items():
         require_int32("nl.fori_loop", name, value)
 
 
 @for_begin.trips
-def _(call: Signature, step: float, lower: float | None = None, upper: float | None = None) -> int | None:
+def _for_begin_trips(
+    call: Signature, step: float, lower: float | None = None, upper: float | None = None,
+) -> int | None:
     if lower is None or upper is None:
         return None
     return len(range(int(lower), int(upper), int(step)))
 
 
 @for_begin.reference
-def _(call: Signature, index: np.ndarray, counter: np.ndarray, lower: Any, upper: Any, step: float) -> tuple:
+def _for_begin_reference(
+    call: Signature, index: np.ndarray, counter: np.ndarray, lower: Any, upper: Any, step: float,
+) -> tuple:
     first, bound = register_value(lower), register_value(upper)
     if first >= bound:
         return None, None, False
@@ -72,7 +76,7 @@ def _(call: Signature, index: np.ndarray, counter: np.ndarray, lower: Any, upper
 
 
 @for_begin.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _for_begin_lower(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
     index, counter = kernel.pointer("index"), kernel.pointer("counter")
     first, bound = kernel.register("lower"), kernel.register("upper")
@@ -96,12 +100,12 @@ def for_end(index: VirtualRegister, counter: NkiTensor, step: int) -> None:
 
 
 @for_end.check
-def _(call: Signature) -> None:
+def _for_end_check(call: Signature) -> None:
     require_registers(call, "index", "counter")
 
 
 @for_end.reference
-def _(call: Signature, index: np.ndarray, counter: np.ndarray, step: float) -> tuple:
+def _for_end_reference(call: Signature, index: np.ndarray, counter: np.ndarray, step: float) -> tuple:
     following, bound = int(counter[0, 0]) + int(step), int(counter[0, 1])
     if following >= bound:
         return None, None, False
@@ -109,7 +113,7 @@ def _(call: Signature, index: np.ndarray, counter: np.ndarray, step: float) -> t
 
 
 @for_end.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _for_end_lower(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
     index, counter = kernel.pointer("index"), kernel.pointer("counter")
     # In 64 bits, for the index may step over the largest int32; below the bound, it is one again.
@@ -151,18 +155,18 @@ def while_end(value: VirtualRegister, condition: VirtualRegister) -> None:
 
 @while_begin.check
 @while_end.check
-def _(call: Signature) -> None:
+def _while_begin_check(call: Signature) -> None:
     require_registers(call, "value", "condition")
 
 
 @while_begin.reference
 @while_end.reference
-def _(call: Signature, value: np.ndarray, condition: np.ndarray) -> tuple:
+def _while_begin_reference(call: Signature, value: np.ndarray, condition: np.ndarray) -> tuple:
     return condition, bool(condition[0, 0] != 0)
 
 
 @while_begin.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _while_begin_lower(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
     condition = kernel.register("condition")
     e.store(condition, kernel.pointer("value"), align=4)
@@ -170,7 +174,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 
 
 @while_end.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _while_end_lower(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
     condition = kernel.register("condition")
     e.store(condition, kernel.pointer("value"), align=4)
@@ -181,5 +185,5 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 @for_end.cost
 @while_begin.cost
 @while_end.cost
-def _(call: Signature) -> Cost:
+def _for_begin_cost(call: Signature) -> Cost:
     return costs.sequencer(call.target, Engine.sync)

@@ -73,7 +73,7 @@ def core_barrier(data: NkiTensor, cores, engine=Engine.gpsimd, name=None) -> Non
 
 
 @core_barrier.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _core_barrier_normalize(arguments: dict[str, Any], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = Engine.gpsimd
     found, here = arguments["cores"], _core()
@@ -87,22 +87,22 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @core_barrier.check
-def _(call: Signature) -> None:
+def _core_barrier_check(call: Signature) -> None:
     rules.require_engine(call, *_ENGINES)
 
 
 @core_barrier.reference
-def _(call: Signature, **_: Any) -> tuple:
+def _core_barrier_reference(call: Signature, **_: Any) -> tuple:
     return ()
 
 
 @core_barrier.exchange
-def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
+def _core_barrier_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     return [{} for _ in arrivals]
 
 
 @core_barrier.cost
-def _(call: Signature) -> Cost:
+def _core_barrier_cost(call: Signature) -> Cost:
     return costs.sequencer(call.target, call.engine)
 
 
@@ -157,7 +157,7 @@ def sendrecv_compute(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_ran
 
 
 @sendrecv.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _sendrecv_normalize(arguments: dict[str, Any], target: Target) -> None:
     _require_partner("nisa.sendrecv", arguments, target)
     pipe, engine = arguments["pipe_id"], arguments["dma_engine"]
     if isinstance(pipe, bool) or not isinstance(pipe, (int, np.integer)) or pipe < 0:
@@ -172,7 +172,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @sendrecv_compute.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _sendrecv_compute_normalize(arguments: dict[str, Any], target: Target) -> None:
     _require_partner("nisa.sendrecv_compute", arguments, target)
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.sendrecv_compute", _REDUCTIONS).name
 
@@ -215,7 +215,7 @@ def _require_alike(call: Signature) -> None:
 
 
 @sendrecv.check
-def _(call: Signature) -> None:
+def _sendrecv_check(call: Signature) -> None:
     rules.require_memory(call, "src", rules.SBUF)
     rules.require_memory(call, "dst", rules.SBUF)
     _require_alike(call)
@@ -228,7 +228,7 @@ def _(call: Signature) -> None:
 
 
 @sendrecv_compute.check
-def _(call: Signature) -> None:
+def _sendrecv_compute_check(call: Signature) -> None:
     allowed = (rules.SBUF, MemoryRegion.private_hbm)
     for operand in ("src", "dst"):
         kind: ViewType = call.arguments[operand]
@@ -243,12 +243,12 @@ def _(call: Signature) -> None:
 
 
 @sendrecv.reference
-def _(call: Signature, src: np.ndarray, **_: Any) -> np.ndarray:
+def _sendrecv_reference(call: Signature, src: np.ndarray, **_: Any) -> np.ndarray:
     return src  # as between cores that hold the same; the exchange rule is for all others
 
 
 @sendrecv_compute.reference
-def _(call: Signature, src: np.ndarray, reduce_op: str, **_: Any) -> np.ndarray:
+def _sendrecv_compute_reference(call: Signature, src: np.ndarray, reduce_op: str, **_: Any) -> np.ndarray:
     return _reduced(reduce_op, src, src)
 
 
@@ -258,23 +258,23 @@ def _reduced(op: str, one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @sendrecv.exchange
-def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
+def _sendrecv_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     return [{"dst": Elements(other.src.copy(), other.dtypes["src"])} for other in reversed(arrivals)]
 
 
 @sendrecv_compute.exchange
-def _(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
+def _sendrecv_compute_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Written]:
     (one, other), op = (a.src for a in arrivals), arrivals[0].reduce_op
     return [{"dst": _reduced(op, one, other)}, {"dst": _reduced(op, other, one)}]
 
 
 @sendrecv.equals
-def _(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
+def _sendrecv_equals(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
     return theirs["src"] if call.src.strides[1:] == call.dst.strides[1:] else (*_layout(call), theirs["src"])
 
 
 @sendrecv_compute.equals
-def _(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
+def _sendrecv_compute_equals(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
     return call.reduce_op, *_layout(call), frozenset({reads["src"], theirs["src"]})  # all of them are commutative
 
 
@@ -284,12 +284,12 @@ def _layout(call: Signature) -> tuple[Hashable, ...]:
 
 @sendrecv.cost
 @sendrecv_compute.cost
-def _(call: Signature) -> Cost:
+def _sendrecv_cost(call: Signature) -> Cost:
     return costs.dma(call.target, call.src.partitions, call.src.free_bytes, partitions=call.src.partitions)
 
 
 @core_barrier.lower
 @sendrecv.lower
 @sendrecv_compute.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _core_barrier_lower(call: Signature, kernel: MicroKernel) -> None:
     kernel.pause()

@@ -68,7 +68,7 @@ def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None)
 
 
 @quantize_mx.check
-def _(call: Signature) -> None:
+def _quantize_mx_check(call: Signature) -> None:
     rules.require_on_chip(call)
     for operand in ("dst", "src", "dst_scale"):
         rules.require_memory(call, operand, rules.SBUF)
@@ -85,12 +85,14 @@ def _(call: Signature) -> None:
 
 
 @quantize_mx.starts
-def _(call: Signature) -> dict[str, tuple[int, ...]]:
+def _quantize_mx_starts(call: Signature) -> dict[str, tuple[int, ...]]:
     return {"dst_scale": _scale_starts(call, "dst")}
 
 
 @quantize_mx.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray, dst_scale: np.ndarray, **_: Any) -> tuple[np.ndarray, ...]:
+def _quantize_mx_reference(
+    call: Signature, dst: np.ndarray, src: np.ndarray, dst_scale: np.ndarray, **_: Any
+) -> tuple[np.ndarray, ...]:
     element = dtypes.ELEMENTS[call.dst.dtype]
     largest = mx.largest(call.dst.dtype)
     groups = src.astype(np.float32).reshape(src.shape[0] // 8, 8, -1, 4)
@@ -105,7 +107,7 @@ def _(call: Signature, dst: np.ndarray, src: np.ndarray, dst_scale: np.ndarray, 
 
 
 @quantize_mx.cost
-def _(call: Signature) -> Cost:
+def _quantize_mx_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.src), rules.cost_operand(call.dst))
     return costs.vector_stream(
         call.target, call.src.free_size, operands, cycles_per_element=costs.QUANTIZE_MX_CYCLES
@@ -113,7 +115,7 @@ def _(call: Signature) -> Cost:
 
 
 @quantize_mx.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _quantize_mx_lower(call: Signature, kernel: MicroKernel) -> None:
     mx.quantize(kernel, "dst", "src", "dst_scale", call.target.quantize_mx_spare_exponent)
 
 
@@ -167,14 +169,14 @@ def nc_matmul_mx(
 
 
 @nc_matmul_mx.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _nc_matmul_mx_normalize(arguments: dict[str, Any], target: Target) -> None:
     processing_array.normalize_tile(arguments)
     if arguments["accumulate"] is not None:
         arguments["accumulate"] = bool(arguments["accumulate"])
 
 
 @nc_matmul_mx.check
-def _(call: Signature) -> None:
+def _nc_matmul_mx_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_memory(call, "dst", rules.PSUM)
     for operand in ("stationary", "moving", "stationary_scale", "moving_scale"):
@@ -197,12 +199,12 @@ def _(call: Signature) -> None:
 
 
 @nc_matmul_mx.starts
-def _(call: Signature) -> dict[str, tuple[int, ...]]:
+def _nc_matmul_mx_starts(call: Signature) -> dict[str, tuple[int, ...]]:
     return {f"{operand}_scale": _scale_starts(call, operand) for operand in ("stationary", "moving")}
 
 
 @nc_matmul_mx.reference
-def _(
+def _nc_matmul_mx_reference(
     call: Signature, dst: np.ndarray, stationary: np.ndarray, moving: np.ndarray, stationary_scale: np.ndarray,
     moving_scale: np.ndarray, accumulate: bool, **_: Any,
 ) -> np.ndarray:
@@ -214,12 +216,12 @@ def _(
 
 
 @nc_matmul_mx.cost
-def _(call: Signature) -> Cost:
+def _nc_matmul_mx_cost(call: Signature) -> Cost:
     return costs.matmul_mx(call.target, call.stationary.free_size, call.moving.free_size)
 
 
 @nc_matmul_mx.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_matmul_mx_lower(call: Signature, kernel: MicroKernel) -> None:
     mx.matmul(kernel, "dst", "stationary", "moving", bool(call.accumulate))
 
 

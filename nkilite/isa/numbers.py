@@ -31,24 +31,24 @@ def advance_counters(dst: NkiTensor, step: NkiTensor) -> None:
 
 
 @advance_counters.check
-def _(call: Signature) -> None:
+def _advance_counters_check(call: Signature) -> None:
     for operand in ("dst", "step"):
         rules.require_dtype(call, operand, (dtypes.uint32,))
     rules.require_same_elements(call, "dst", "step")
 
 
 @advance_counters.reference
-def _(call: Signature, dst: np.ndarray, step: np.ndarray, **_: Any) -> np.ndarray:
+def _advance_counters_reference(call: Signature, dst: np.ndarray, step: np.ndarray, **_: Any) -> np.ndarray:
     return dst + step
 
 
 @advance_counters.cost
-def _(call: Signature) -> Cost:
+def _advance_counters_cost(call: Signature) -> Cost:
     return _NO_TIME
 
 
 @advance_counters.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _advance_counters_lower(call: Signature, kernel: MicroKernel) -> None:
     elementwise.map(kernel, "dst", ["dst", "step"], lambda e, a, b: e.add(a, b), "i32")
 
 
@@ -65,7 +65,7 @@ def find_special(data: NkiTensor, state: NkiTensor, number: int, what="nan") -> 
 
 
 @find_special.check
-def _(call: Signature) -> None:
+def _find_special_check(call: Signature) -> None:
     rules.require_dtype(call, "data", rules.FLOATS)
     rules.require_dtype(call, "state", (dtypes.uint32,))
     rules.require_same_partitions(call, "data", "state")
@@ -73,7 +73,9 @@ def _(call: Signature) -> None:
 
 
 @find_special.reference
-def _(call: Signature, data: np.ndarray, state: np.ndarray, number: float, **_: Any) -> np.ndarray:
+def _find_special_reference(
+    call: Signature, data: np.ndarray, state: np.ndarray, number: float, **_: Any
+) -> np.ndarray:
     single = data.astype(np.float32).reshape(len(data), -1)
     special = np.isnan(single) if call.what == NAN else ~np.isfinite(single)
     rows = np.flatnonzero(special.any(axis=1) & (state[:, NUMBER] == 0))
@@ -87,10 +89,10 @@ def _(call: Signature, data: np.ndarray, state: np.ndarray, number: float, **_: 
 
 
 @find_special.cost
-def _(call: Signature) -> Cost:
+def _find_special_cost(call: Signature) -> Cost:
     return _NO_TIME
 
 
 @find_special.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _find_special_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.find(kernel, "data", "state", "number", call.what)

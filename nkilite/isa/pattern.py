@@ -54,12 +54,12 @@ def iota(dst: NkiTensor, pattern, offset: int = 0, channel_multiplier=0, name=No
 
 
 @iota.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _iota_normalize(arguments: dict[str, Any], target: Target) -> None:
     _normalize_pattern(arguments, "nisa.iota")
 
 
 @iota.check
-def _(call: Signature) -> None:
+def _iota_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_memory(call, "dst", rules.SBUF)
     rules.require_dtype(call, "dst", rules.UNPACKED)
@@ -67,22 +67,22 @@ def _(call: Signature) -> None:
 
 
 @iota.check_immediates
-def _(call: Signature, offset: float) -> None:
+def _iota_check_immediates(call: Signature, offset: float) -> None:
     rules.require_int32(call, "offset", offset)
 
 
 @iota.reference
-def _(call: Signature, dst: np.ndarray, offset: float, **_: Any) -> np.ndarray:
+def _iota_reference(call: Signature, dst: np.ndarray, offset: float, **_: Any) -> np.ndarray:
     return _integers_as(_affine(call, dst.shape[0], offset).reshape(dst.shape), call.dst.dtype)
 
 
 @iota.cost
-def _(call: Signature) -> Cost:
+def _iota_cost(call: Signature) -> Cost:
     return costs.gpsimd_stream(call.target, call.dst.free_size, (rules.cost_operand(call.dst),))
 
 
 @iota.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _iota_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.iota(kernel, "dst", call.pattern, call.channel_multiplier, "offset")
 
 
@@ -123,13 +123,13 @@ def affine_select(
 
 
 @affine_select.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _affine_select_normalize(arguments: dict[str, Any], target: Target) -> None:
     _normalize_pattern(arguments, "nisa.affine_select")
     arguments["cmp_op"] = alu.lookup(arguments["cmp_op"], "nisa.affine_select", _COMPARISONS)
 
 
 @affine_select.check
-def _(call: Signature) -> None:
+def _affine_select_check(call: Signature) -> None:
     rules.require_on_chip(call)
     for operand in ("dst", "on_true_tile"):
         rules.require_memory(call, operand, rules.SBUF)
@@ -139,12 +139,12 @@ def _(call: Signature) -> None:
 
 
 @affine_select.check_immediates
-def _(call: Signature, on_false_value: float, offset: float) -> None:
+def _affine_select_check_immediates(call: Signature, on_false_value: float, offset: float) -> None:
     rules.require_int32(call, "offset", offset)
 
 
 @affine_select.reference
-def _(
+def _affine_select_reference(
     call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, on_false_value: float, offset: float, **_: Any
 ) -> np.ndarray | Elements:
     values = _affine(call, dst.shape[0], offset).reshape(dst.shape)
@@ -156,13 +156,13 @@ def _(
 
 
 @affine_select.cost
-def _(call: Signature) -> Cost:
+def _affine_select_cost(call: Signature) -> Cost:
     operands = rules.cost_operand(call.on_true_tile), rules.cost_operand(call.dst)
     return costs.gpsimd_stream(call.target, call.dst.free_size, operands)
 
 
 @affine_select.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _affine_select_lower(call: Signature, kernel: MicroKernel) -> None:
     def holds(e: Emitter, values: Value) -> Value:
         zero = e.i32(0, values.lanes)
         return e.compare("ne", call.cmp_op.emit(e, values, zero), zero)

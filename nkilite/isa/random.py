@@ -69,12 +69,12 @@ def rng(dst: NkiTensor, engine=_vector_engine, name=None) -> None:
 
 
 @rng.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _rng_normalize(arguments: dict[str, Any], target: Target) -> None:
     _choose(arguments, Engine.vector)
 
 
 @rng.check
-def _(call: Signature) -> None:
+def _rng_check(call: Signature) -> None:
     _require_generator(call, lambda t: t.random_engines)
     rules.require_on_chip(call)
     rules.require_no_gpsimd_psum(call)
@@ -82,13 +82,13 @@ def _(call: Signature) -> None:
 
 
 @rng.reference
-def _(call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any) -> tuple[np.ndarray, np.ndarray]:
+def _rng_reference(call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any) -> tuple[np.ndarray, np.ndarray]:
     drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     return drawn.astype(dst.dtype).reshape(dst.shape), registers
 
 
 @rng.cost
-def _(call: Signature) -> Cost:
+def _rng_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.dst),)
     if call.engine is Engine.gpsimd:
         return costs.gpsimd_stream(call.target, call.dst.free_size, operands)
@@ -96,7 +96,7 @@ def _(call: Signature) -> Cost:
 
 
 @rng.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _rng_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.integers(kernel, "dst", _source(call))
 
 
@@ -124,7 +124,7 @@ def rand2(dst: NkiTensor, min: float | NkiTensor, max: float | NkiTensor, name=N
 
 
 @rand2.check
-def _(call: Signature) -> None:
+def _rand2_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_dtype(call, "dst", _DRAWN)
     for end in ("min", "max"):
@@ -132,7 +132,7 @@ def _(call: Signature) -> None:
 
 
 @rand2.check_immediates
-def _(call: Signature, **ends: float) -> None:
+def _rand2_check_immediates(call: Signature, **ends: float) -> None:
     if len(ends) == 2 and not ends["min"] < ends["max"]:
         raise InvalidOperand(
             instruction="nisa.rand2", operand="min", found=ends["min"],
@@ -141,7 +141,7 @@ def _(call: Signature, **ends: float) -> None:
 
 
 @rand2.reference
-def _(
+def _rand2_reference(
     call: Signature, dst: np.ndarray, min: Any, max: Any, registers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
@@ -151,12 +151,12 @@ def _(
 
 
 @rand2.cost
-def _(call: Signature) -> Cost:
+def _rand2_cost(call: Signature) -> Cost:
     return _vector_cost(call)
 
 
 @rand2.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _rand2_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.interval(kernel, "dst", "min", "max", _source(call))
 
 
@@ -185,7 +185,7 @@ def dropout(dst: NkiTensor, data: NkiTensor, prob: float | NkiTensor, name=None)
 
 
 @dropout.check
-def _(call: Signature) -> None:
+def _dropout_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "data")
     if call.dst.dtype != call.data.dtype:
@@ -197,13 +197,13 @@ def _(call: Signature) -> None:
 
 
 @dropout.check_immediates
-def _(call: Signature, prob: float = 0) -> None:
+def _dropout_check_immediates(call: Signature, prob: float = 0) -> None:
     if not 0 <= prob <= 1:
         raise InvalidOperand(instruction="nisa.dropout", operand="prob", found=prob, expected="a number from 0 to 1")
 
 
 @dropout.reference
-def _(
+def _dropout_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, prob: Any, registers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
@@ -212,13 +212,13 @@ def _(
 
 
 @dropout.cost
-def _(call: Signature) -> Cost:
+def _dropout_cost(call: Signature) -> Cost:
     operands = rules.cost_operand(call.data), rules.cost_operand(call.dst)
     return costs.vector_stream(call.target, call.dst.free_size, operands)
 
 
 @dropout.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _dropout_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.drop(kernel, "dst", "data", "prob", _source(call))
 
 
@@ -244,7 +244,7 @@ def set_rng_seed(src_seeds: NkiTensor, name=None) -> None:
 
 
 @set_rng_seed.check
-def _(call: Signature) -> None:
+def _set_rng_seed_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_dtype(call, "src_seeds", _WORDS)
     if call.src_seeds.size != 1:
@@ -254,18 +254,18 @@ def _(call: Signature) -> None:
 
 
 @set_rng_seed.reference
-def _(call: Signature, src_seeds: np.ndarray, registers: np.ndarray) -> np.ndarray:
+def _set_rng_seed_reference(call: Signature, src_seeds: np.ndarray, registers: np.ndarray) -> np.ndarray:
     seed = int(src_seeds.reshape(-1)[:1].copy().view(np.uint32)[0])
     return xorwow.seeded(seed, registers.shape[0], _source(call).streams).reshape(registers.shape)
 
 
 @set_rng_seed.cost
-def _(call: Signature) -> Cost:
+def _set_rng_seed_cost(call: Signature) -> Cost:
     return costs.vector_stream(call.target, 1, (rules.cost_operand(call.src_seeds),))
 
 
 @set_rng_seed.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _set_rng_seed_lower(call: Signature, kernel: MicroKernel) -> None:
     generator.seed_state(kernel, "src_seeds", _source(call).streams)
 
 
@@ -293,31 +293,31 @@ def rand_set_state(src_seeds: NkiTensor, engine=_gpsimd_engine, name=None) -> No
 
 
 @rand_set_state.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _rand_set_state_normalize(arguments: dict[str, Any], target: Target) -> None:
     _choose(arguments, Engine.gpsimd)
 
 
 @rand_set_state.check
-def _(call: Signature) -> None:
+def _rand_set_state_check(call: Signature) -> None:
     _require_generator(call, lambda t: t.random_state_engines)
     rules.require_sbuf(call)
     _require_state(call, "src_seeds")
 
 
 @rand_set_state.reference
-def _(call: Signature, src_seeds: np.ndarray, registers: np.ndarray, **_: Any) -> np.ndarray:
+def _rand_set_state_reference(call: Signature, src_seeds: np.ndarray, registers: np.ndarray, **_: Any) -> np.ndarray:
     after = registers.copy()
     after[: src_seeds.shape[0]] = src_seeds.reshape(src_seeds.shape[0], -1)
     return after
 
 
 @rand_set_state.cost
-def _(call: Signature) -> Cost:
+def _rand_set_state_cost(call: Signature) -> Cost:
     return _state_cost(call, "src_seeds")
 
 
 @rand_set_state.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _rand_set_state_lower(call: Signature, kernel: MicroKernel) -> None:
     generator.write_state(kernel, "src_seeds")
 
 
@@ -343,12 +343,12 @@ def rand_get_state(dst: NkiTensor, engine=_gpsimd_engine, name=None) -> None:
 
 
 @rand_get_state.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _rand_get_state_normalize(arguments: dict[str, Any], target: Target) -> None:
     _choose(arguments, Engine.gpsimd)
 
 
 @rand_get_state.check
-def _(call: Signature) -> None:
+def _rand_get_state_check(call: Signature) -> None:
     _require_generator(call, lambda t: t.random_state_engines)
     rules.require_on_chip(call)
     rules.require_no_gpsimd_psum(call)
@@ -356,17 +356,19 @@ def _(call: Signature) -> None:
 
 
 @rand_get_state.reference
-def _(call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any) -> tuple[np.ndarray, np.ndarray]:
+def _rand_get_state_reference(
+    call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any
+) -> tuple[np.ndarray, np.ndarray]:
     return xorwow.states(registers, _source(call).seed)[: dst.shape[0]].reshape(dst.shape), registers
 
 
 @rand_get_state.cost
-def _(call: Signature) -> Cost:
+def _rand_get_state_cost(call: Signature) -> Cost:
     return _state_cost(call, "dst")
 
 
 @rand_get_state.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _rand_get_state_lower(call: Signature, kernel: MicroKernel) -> None:
     generator.read_state(kernel, "dst", _source(call))
 
 

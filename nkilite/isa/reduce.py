@@ -112,7 +112,7 @@ def tensor_reduce(dst: NkiTensor, op, data: NkiTensor, axis, negate=False, keepd
 
 
 @tensor_reduce.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["op"] = alu.lookup(arguments["op"], "nisa.tensor_reduce", arithmetic.REDUCTIONS)
     arguments["axis"] = _axes(arguments["axis"], arguments["data"].shape)
     arguments["negate"] = bool(arguments["negate"])
@@ -139,7 +139,7 @@ def _axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @tensor_reduce.check
-def _(call: Signature) -> None:
+def _tensor_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call)
     kept = int(np.prod(call.data.shape[1 : call.axis[0]], dtype=np.int64))
     if call.dst.partitions != call.data.partitions or call.dst.free_size != kept:
@@ -157,14 +157,14 @@ def _(call: Signature) -> None:
 
 
 @tensor_reduce.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
+def _tensor_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
     domain = Domain.bits if call.op.bitvec else Domain.float32
     result = combined(call.op, arithmetic.to_domain(data, domain), call.axis).reshape(dst.shape)
     return arithmetic.from_domain(-result if call.negate else result, domain, call.dst.dtype)
 
 
 @tensor_reduce.access
-def _(call: Signature) -> str:
+def _tensor_reduce_access(call: Signature) -> str:
     free = [f"f{i}" for i in range(1, call.data.ndim)]
     into, of = ([n for n in dims if n > 1] for dims in (call.dst.shape[1:], call.data.shape[1 : call.axis[0]]))
     if len(into) > 1 and into != of:
@@ -174,13 +174,13 @@ def _(call: Signature) -> str:
 
 
 @tensor_reduce.cost
-def _(call: Signature) -> Cost:
+def _tensor_reduce_cost(call: Signature) -> Cost:
     data, dst = rules.cost_operand(call.data), rules.cost_operand(call.dst)
     return costs.vector_reduce(call.target, call.data.free_size, data, dst, op=call.op.name)
 
 
 @tensor_reduce.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
     what = _reduction(call.op, call.dst.dtype, call.negate)
     reduction.reduce(kernel, "dst", "data", call.axis, what)
 
@@ -209,12 +209,12 @@ def tensor_partition_reduce(dst: NkiTensor, op, data: NkiTensor, name=None) -> N
 
 
 @tensor_partition_reduce.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_partition_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["op"] = alu.lookup(arguments["op"], "nisa.tensor_partition_reduce", _PARTITION_OPERATORS)
 
 
 @tensor_partition_reduce.check
-def _(call: Signature) -> None:
+def _tensor_partition_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call)
     for operand in ("dst", "data"):
         rules.require_memory(call, operand, rules.SBUF)
@@ -228,7 +228,7 @@ def _(call: Signature) -> None:
 
 
 @tensor_partition_reduce.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
+def _tensor_partition_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
     domain = Domain.bits if call.op.bitvec else Domain.float32
     result = combined(call.op, arithmetic.to_domain(data, domain), (0,)).reshape(dst.shape)
     if call.op is _AVERAGE:
@@ -237,13 +237,13 @@ def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarra
 
 
 @tensor_partition_reduce.cost
-def _(call: Signature) -> Cost:
+def _tensor_partition_reduce_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.data), rules.cost_operand(call.dst))
     return costs.gpsimd_stream(call.target, call.data.free_size, operands)
 
 
 @tensor_partition_reduce.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_partition_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
     scale = 1 / call.data.partitions if call.op is _AVERAGE else 1.0
     reduction.reduce(kernel, "dst", "data", (0,), _reduction(call.op, call.dst.dtype, scale=scale))
 
@@ -298,7 +298,7 @@ def tensor_scalar_reduce(
 
 
 @tensor_scalar_reduce.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_scalar_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
     instruction = "nisa.tensor_scalar_reduce"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], instruction, _REGISTER_OPERATORS)
@@ -307,7 +307,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @tensor_scalar_reduce.check
-def _(call: Signature) -> None:
+def _tensor_scalar_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data")
     rules.require_same_elements(call, "data", "dst")
     arithmetic.require_available(call, "op0")
@@ -329,12 +329,12 @@ def _(call: Signature) -> None:
 
 
 @tensor_scalar_reduce.check_immediates
-def _(call: Signature, operand0: float = 0, **_: float) -> None:
+def _tensor_scalar_reduce_check_immediates(call: Signature, operand0: float = 0, **_: float) -> None:
     arithmetic.require_number(call, "op0", "operand0", operand0)
 
 
 @tensor_scalar_reduce.reference
-def _(
+def _tensor_scalar_reduce_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, registers: np.ndarray,
     reduce_init: Any = None, **_: Any,
 ) -> tuple[np.ndarray, ...]:
@@ -349,7 +349,7 @@ def _(
 
 
 @tensor_scalar_reduce.cost
-def _(call: Signature) -> Cost:
+def _tensor_scalar_reduce_cost(call: Signature) -> Cost:
     data, dst = rules.cost_operand(call.data), rules.cost_operand(call.dst)
     return costs.vector_copy(
         call.target, call.dst.free_size, data, dst, reads_accumulator=call.reduce_res is not None
@@ -357,7 +357,7 @@ def _(call: Signature) -> Cost:
 
 
 @tensor_scalar_reduce.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_scalar_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
     inputs = ("data", "operand0") if arithmetic.takes_operand(call.op0) else ("data",)
 
     def body(e: Emitter, data: Value, operand0: Value | None = None) -> Value:

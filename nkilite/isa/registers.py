@@ -70,22 +70,22 @@ def register_move(dst: VirtualRegister, src: int | VirtualRegister) -> None:
 
 
 @register_move.check
-def _(call: Signature) -> None:
+def _register_move_check(call: Signature) -> None:
     require_registers(call, "dst", "src")
 
 
 @register_move.check_immediates
-def _(call: Signature, src: Any = 0) -> None:
+def _register_move_check_immediates(call: Signature, src: Any = 0) -> None:
     require_int32("nisa.register_move", "src", src)
 
 
 @register_move.reference
-def _(call: Signature, dst: np.ndarray, src: Any) -> np.ndarray:
+def _register_move_reference(call: Signature, dst: np.ndarray, src: Any) -> np.ndarray:
     return np.full((1, 1), register_value(src), np.int32)
 
 
 @register_move.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _register_move_lower(call: Signature, kernel: MicroKernel) -> None:
     kernel.e.store(kernel.register("src"), kernel.pointer("dst"), align=4)
 
 
@@ -110,19 +110,19 @@ def register_load(dst: VirtualRegister, src: NkiTensor) -> None:
 
 
 @register_load.check
-def _(call: Signature) -> None:
+def _register_load_check(call: Signature) -> None:
     require_registers(call, "dst")
     _require_element(call, "src", _LOADED)
 
 
 @register_load.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
+def _register_load_reference(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
     element = src.reshape(1, 1)
     return element.astype(np.int32) if call.src.dtype.is_integer else dtypes.cast(element, dtypes.int32)
 
 
 @register_load.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _register_load_lower(call: Signature, kernel: MicroKernel) -> None:
     e = kernel.e
     raw = e.load(convert.raw_scalar(call.src.dtype), kernel.pointer("src"))
     if call.src.dtype.is_integer:
@@ -151,18 +151,18 @@ def register_store(dst: NkiTensor, src: VirtualRegister) -> None:
 
 
 @register_store.check
-def _(call: Signature) -> None:
+def _register_store_check(call: Signature) -> None:
     require_registers(call, "src")
     _require_element(call, "dst", _INTEGERS)
 
 
 @register_store.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
+def _register_store_reference(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
     return src.astype(call.dst.dtype.numpy)
 
 
 @register_store.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _register_store_lower(call: Signature, kernel: MicroKernel) -> None:
     e, dtype = kernel.e, call.dst.dtype
     value = kernel.register("src")
     if dtype is dtypes.bool_:
@@ -175,7 +175,7 @@ def _(call: Signature, kernel: MicroKernel) -> None:
 @register_move.cost
 @register_load.cost
 @register_store.cost
-def _(call: Signature) -> Cost:
+def _register_move_cost(call: Signature) -> Cost:
     return costs.sequencer(call.target, Engine.sync)
 
 

@@ -37,24 +37,24 @@ def set_rounding(dst: NkiTensor, src: NkiTensor, core=0) -> None:
 
 
 @set_rounding.check
-def _(call: Signature) -> None:
+def _set_rounding_check(call: Signature) -> None:
     for operand in ("dst", "src"):
         rules.require_dtype(call, operand, (dtypes.uint32,))
     rules.require_same_elements(call, "dst", "src")
 
 
 @set_rounding.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
+def _set_rounding_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
     return Elements(src, call.src.dtype)
 
 
 @set_rounding.cost
-def _(call: Signature) -> Cost:
+def _set_rounding_cost(call: Signature) -> Cost:
     return _NO_TIME
 
 
 @set_rounding.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _set_rounding_lower(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src")
 
 
@@ -74,7 +74,7 @@ def round_stochastically(
 
 
 @round_stochastically.check
-def _(call: Signature) -> None:
+def _round_stochastically_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data")
     rules.require_dtype(call, "dst", tuple(STOCHASTIC))
     rules.require_dtype(call, "data", (dtypes.float32,))
@@ -84,7 +84,7 @@ def _(call: Signature) -> None:
 
 
 @round_stochastically.reference
-def _(
+def _round_stochastically_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, low: np.ndarray, high: np.ndarray, columns: np.ndarray,
     site_low: float, site_high: float, **_: Any,
 ) -> np.ndarray:
@@ -94,10 +94,10 @@ def _(
 
 
 @round_stochastically.cost
-def _(call: Signature) -> Cost:
+def _round_stochastically_cost(call: Signature) -> Cost:
     return _NO_TIME
 
 
 @round_stochastically.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _round_stochastically_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.round_stochastically(kernel, "dst", "data", "low", "high", "columns", "site_low", "site_high")

@@ -85,30 +85,32 @@ def activation(
 
 
 @activation.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _activation_normalize(arguments: dict[str, Any], target: Target) -> None:
     _normalize(arguments, "nisa.activation")
 
 
 @activation.check
-def _(call: Signature) -> None:
+def _activation_check(call: Signature) -> None:
     _check(call)
     accumulation.require_command(call, *_COMMANDS)
 
 
 @activation.reference
-def _(call: Signature, registers: np.ndarray | None = None, **arguments: Any) -> tuple[np.ndarray, ...]:
+def _activation_reference(
+    call: Signature, registers: np.ndarray | None = None, **arguments: Any,
+) -> tuple[np.ndarray, ...]:
     return accumulation.reference(
         call, call.reduce_cmd, call.reduce_op, _activated(call, **arguments), registers
     )
 
 
 @activation.cost
-def _(call: Signature) -> Cost:
+def _activation_cost(call: Signature) -> Cost:
     return _cost(call)
 
 
 @activation.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _activation_lower(call: Signature, kernel: MicroKernel) -> None:
     _lower(call, kernel, call.reduce_cmd)
 
 
@@ -144,28 +146,28 @@ def activation_reduce(
 
 
 @activation_reduce.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _activation_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
     _normalize(arguments, "nisa.activation_reduce")
 
 
 @activation_reduce.check
-def _(call: Signature) -> None:
+def _activation_reduce_check(call: Signature) -> None:
     _check(call)
 
 
 @activation_reduce.reference
-def _(call: Signature, registers: np.ndarray, **arguments: Any) -> tuple[np.ndarray, ...]:
+def _activation_reduce_reference(call: Signature, registers: np.ndarray, **arguments: Any) -> tuple[np.ndarray, ...]:
     values = _activated(call, **arguments)
     return accumulation.reference(call, reduce_cmd.reset_reduce, call.reduce_op, values, registers)
 
 
 @activation_reduce.cost
-def _(call: Signature) -> Cost:
+def _activation_reduce_cost(call: Signature) -> Cost:
     return _cost(call)
 
 
 @activation_reduce.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _activation_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
     _lower(call, kernel, reduce_cmd.reset_reduce)
 
 
@@ -301,7 +303,7 @@ def activate2(
 
 
 @activate2.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _activate2_normalize(arguments: dict[str, Any], target: Target) -> None:
     name = "nisa.activate2"
     arguments["op"] = activation_functions.lookup(arguments["op"], name)
     reduction = arguments["reduce_op"]
@@ -314,7 +316,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @activate2.check
-def _(call: Signature) -> None:
+def _activate2_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "data")
     for tile in ("dst", "data"):
@@ -342,7 +344,7 @@ def _(call: Signature) -> None:
 
 
 @activate2.reference
-def _(
+def _activate2_reference(
     call: Signature,
     data: np.ndarray,
     imm0: Any,
@@ -360,12 +362,12 @@ def _(
 
 
 @activate2.cost
-def _(call: Signature) -> Cost:
+def _activate2_cost(call: Signature) -> Cost:
     return _cost(call)
 
 
 @activate2.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _activate2_lower(call: Signature, kernel: MicroKernel) -> None:
     def stage(e: Emitter, op: AluOp, x: Value, operand: Value, reverse: bool) -> Value:
         return op.emit(e, operand, x) if reverse else op.emit(e, x, operand)
 
@@ -440,7 +442,7 @@ def exponential(
 
 
 @exponential.check
-def _(call: Signature) -> None:
+def _exponential_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "src")
     for tile in ("dst", "src"):
@@ -460,7 +462,7 @@ def _(call: Signature) -> None:
 
 
 @exponential.check_immediates
-def _(call: Signature, reduce_init: float = 0, **_: float) -> None:
+def _exponential_check_immediates(call: Signature, reduce_init: float = 0, **_: float) -> None:
     if reduce_init != 0:
         _check_exponential_start(call, str(reduce_init))
 
@@ -474,7 +476,7 @@ def _check_exponential_start(call: Signature, found: str) -> None:
 
 
 @exponential.reference
-def _(
+def _exponential_reference(
     call: Signature,
     src: np.ndarray,
     max_value: Any,
@@ -488,7 +490,7 @@ def _(
 
 
 @exponential.cost
-def _(call: Signature) -> Cost:
+def _exponential_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.src), rules.cost_operand(call.dst))
     return costs.vector_stream(
         call.target, call.dst.free_size, operands, cycles_per_element=costs.EXPONENTIAL_CYCLES,
@@ -497,7 +499,7 @@ def _(call: Signature) -> Cost:
 
 
 @exponential.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _exponential_lower(call: Signature, kernel: MicroKernel) -> None:
     def exponentiate(e: Emitter, x: Value, largest: Value) -> Value:
         return _EXP.emit(e, e.sub(x, largest))
 

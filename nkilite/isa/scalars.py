@@ -132,23 +132,23 @@ def scalar_compute(dst: VirtualRegister, a: int | VirtualRegister, b: int | Virt
 
 
 @scalar_compute.check
-def _(call: Signature) -> None:
+def _scalar_compute_check(call: Signature) -> None:
     require_registers(call, "dst", "a", "b")
 
 
 @scalar_compute.reference
-def _(call: Signature, dst: np.ndarray, a: Any, b: Any, op: str) -> np.ndarray:
+def _scalar_compute_reference(call: Signature, dst: np.ndarray, a: Any, b: Any, op: str) -> np.ndarray:
     left, right = (np.full((1, 1), register_value(x), np.int32) for x in (a, b))
     return _NUMPY[op](left, right)
 
 
 @scalar_compute.cost
-def _(call: Signature) -> Cost:
+def _scalar_compute_cost(call: Signature) -> Cost:
     return costs.sequencer(call.target, Engine.sync)
 
 
 @scalar_compute.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _scalar_compute_lower(call: Signature, kernel: MicroKernel) -> None:
     result = kernel.e.binary(call.op, kernel.register("a"), kernel.register("b"))
     kernel.e.store(result, kernel.pointer("dst"), align=4)
 

@@ -80,14 +80,14 @@ def tensor_tensor_scan(
 
 
 @tensor_tensor_scan.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_tensor_scan_normalize(arguments: dict[str, Any], target: Target) -> None:
     for op, reverse in (("op0", "reverse0"), ("op1", "reverse1")):
         row = alu.lookup(arguments[op], "nisa.tensor_tensor_scan", arithmetic.BINARY_ARITHMETIC)
         arguments[op], arguments[reverse] = row, arithmetic.reverses(row, arguments[reverse])
 
 
 @tensor_tensor_scan.check
-def _(call: Signature) -> None:
+def _tensor_tensor_scan_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "data0", "data1", "dst")
     rules.require_one_psum(call, "data0", "data1")
@@ -97,7 +97,7 @@ def _(call: Signature) -> None:
 
 
 @tensor_tensor_scan.reference
-def _(
+def _tensor_tensor_scan_reference(
     call: Signature, dst: np.ndarray, data0: np.ndarray, data1: np.ndarray, initial: Any, **_: Any
 ) -> np.ndarray:
     a, b = (x.astype(np.float32).reshape(x.shape[0], -1) for x in (data0, data1))
@@ -110,14 +110,14 @@ def _(
 
 
 @tensor_tensor_scan.cost
-def _(call: Signature) -> Cost:
+def _tensor_tensor_scan_cost(call: Signature) -> Cost:
     operands = [rules.cost_operand(call.arguments[o]) for o in ("data0", "data1", "dst")]
     n = call.dst.free_size
     return costs.vector_stream(call.target, n, operands, cycles_per_element=costs.SCAN_CYCLES)
 
 
 @tensor_tensor_scan.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_tensor_scan_lower(call: Signature, kernel: MicroKernel) -> None:
     def step(e: Emitter, state: Value, a: Value, b: Value) -> Value:
         first = arithmetic.emit(e, call.op0, a, state, Domain.float32, call.reverse0)
         return arithmetic.emit(e, call.op1, first, b, Domain.float32, call.reverse1)
@@ -170,14 +170,14 @@ def tensor_scalar_cumulative(
 
 
 @tensor_scalar_cumulative.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_scalar_cumulative_normalize(arguments: dict[str, Any], target: Target) -> None:
     instruction = "nisa.tensor_scalar_cumulative"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["op1"] = alu.lookup(arguments["op1"], instruction, _CUMULATIVE)
 
 
 @tensor_scalar_cumulative.check
-def _(call: Signature) -> None:
+def _tensor_scalar_cumulative_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "src")
     rules.require_same_elements(call, "src", "dst")
     for operand in ("src", "dst"):
@@ -189,12 +189,12 @@ def _(call: Signature) -> None:
 
 
 @tensor_scalar_cumulative.check_immediates
-def _(call: Signature, imm0: float = 0, **_: float) -> None:
+def _tensor_scalar_cumulative_check_immediates(call: Signature, imm0: float = 0, **_: float) -> None:
     arithmetic.require_number(call, "op0", "imm0", imm0)
 
 
 @tensor_scalar_cumulative.reference
-def _(
+def _tensor_scalar_cumulative_reference(
     call: Signature, dst: np.ndarray, src: np.ndarray, imm0: Any, registers: np.ndarray, imm1: Any = None,
     **_: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -215,13 +215,13 @@ def _(
 
 
 @tensor_scalar_cumulative.cost
-def _(call: Signature) -> Cost:
+def _tensor_scalar_cumulative_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.src), rules.cost_operand(call.dst))
     return costs.vector_stream(call.target, call.dst.free_size, operands)
 
 
 @tensor_scalar_cumulative.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_scalar_cumulative_lower(call: Signature, kernel: MicroKernel) -> None:
     def step(e: Emitter, state: Value, x: Value, imm0: Value | None = None) -> Value:
         value = arithmetic.emit(e, call.op0, x, imm0, Domain.float32)
         return arithmetic.emit(e, call.op1, value, state, Domain.float32)

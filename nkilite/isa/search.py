@@ -47,7 +47,7 @@ def max8(dst: NkiTensor, src: NkiTensor, name=None) -> None:
 
 
 @max8.check
-def _(call: Signature) -> None:
+def _max8_check(call: Signature) -> None:
     _check(call, "src", "dst")
     rules.require_dimensions(call, "src", _DIMENSIONS)
     rules.require_dimensions(call, "dst", 2, 2)
@@ -55,7 +55,7 @@ def _(call: Signature) -> None:
 
 
 @max8.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
+def _max8_reference(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
     rows = src.reshape(src.shape[0], -1).astype(np.float32)
     rows = np.where(np.isnan(rows), np.float32("-inf"), rows)
     # Sorting all of a row takes six times as long: first those that are not less than the last one wanted.
@@ -68,12 +68,12 @@ def _(call: Signature, dst: np.ndarray, src: np.ndarray) -> np.ndarray:
 
 
 @max8.cost
-def _(call: Signature) -> Cost:
+def _max8_cost(call: Signature) -> Cost:
     return _cost(call, "src")
 
 
 @max8.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _max8_lower(call: Signature, kernel: MicroKernel) -> None:
     search.largest(kernel, "dst", "src")
 
 
@@ -102,7 +102,7 @@ def nc_find_index8(dst: NkiTensor, data: NkiTensor, vals: NkiTensor, name=None) 
 
 
 @nc_find_index8.check
-def _(call: Signature) -> None:
+def _nc_find_index8_check(call: Signature) -> None:
     _check(call, "data", "vals", "dst")
     for operand in ("data", "vals"):
         rules.require_dimensions(call, operand, _DIMENSIONS)
@@ -111,17 +111,17 @@ def _(call: Signature) -> None:
 
 
 @nc_find_index8.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, vals: np.ndarray) -> np.ndarray:
+def _nc_find_index8_reference(call: Signature, dst: np.ndarray, data: np.ndarray, vals: np.ndarray) -> np.ndarray:
     return _match(data, vals, range(search.SLOTS)).astype(dst.dtype)
 
 
 @nc_find_index8.cost
-def _(call: Signature) -> Cost:
+def _nc_find_index8_cost(call: Signature) -> Cost:
     return _cost(call, "data")
 
 
 @nc_find_index8.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_find_index8_lower(call: Signature, kernel: MicroKernel) -> None:
     search.match(kernel, "data", "vals", "dst")
 
 
@@ -155,7 +155,7 @@ def nc_match_replace8(
 
 
 @nc_match_replace8.check
-def _(call: Signature) -> None:
+def _nc_match_replace8_check(call: Signature) -> None:
     _check(call, "data", "vals", "dst_idx")
     rules.require_same_elements(call, "dst", "data")
     rules.require_dtype(call, "dst", rules.UNPACKED)
@@ -163,7 +163,7 @@ def _(call: Signature) -> None:
 
 
 @nc_match_replace8.reference
-def _(
+def _nc_match_replace8_reference(
     call: Signature,
     dst: np.ndarray,
     data: np.ndarray,
@@ -181,12 +181,12 @@ def _(
 
 
 @nc_match_replace8.cost
-def _(call: Signature) -> Cost:
+def _nc_match_replace8_cost(call: Signature) -> Cost:
     return _cost(call, "data", "dst")
 
 
 @nc_match_replace8.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_match_replace8_lower(call: Signature, kernel: MicroKernel) -> None:
     indices = "dst_idx" if kernel.has("dst_idx") else None
     search.match(kernel, "data", "vals", indices, "dst", "imm", last_slot_first=True)
 

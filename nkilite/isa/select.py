@@ -76,13 +76,13 @@ def select_reduce(
 
 
 @select_reduce.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _select_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.select_reduce", (_MAXIMUM,))
     arguments["reverse_pred"] = bool(arguments["reverse_pred"])
 
 
 @select_reduce.check
-def _(call: Signature) -> None:
+def _select_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "predicate", "on_true")
     rules.require_dtype(call, "predicate", _PREDICATES)
@@ -103,7 +103,7 @@ def _(call: Signature) -> None:
 
 
 @select_reduce.reference
-def _(
+def _select_reduce_reference(
     call: Signature, dst: np.ndarray, predicate: np.ndarray, on_true: np.ndarray, on_false: Any,
     registers: np.ndarray | None = None, **_: Any,
 ) -> tuple[np.ndarray, ...]:
@@ -115,12 +115,12 @@ def _(
 
 
 @select_reduce.cost
-def _(call: Signature) -> Cost:
+def _select_reduce_cost(call: Signature) -> Cost:
     return _cost(call, "dst", "predicate", "on_true")
 
 
 @select_reduce.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _select_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
     def select(e: Emitter, on_true: Value, on_false: Value, predicate: Value) -> Value:
         holds = e.compare("oeq" if call.reverse_pred else "une", predicate, e.f32(0, predicate.lanes))
         return e.select(holds, on_true, on_false)
@@ -181,7 +181,7 @@ def range_select(
 
 
 @range_select.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _range_select_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.range_select", (_MAXIMUM,))
     for operator in ("comp_op0", "comp_op1"):
         arguments[operator] = alu.lookup(arguments[operator], "nisa.range_select", _COMPARISONS)
@@ -197,7 +197,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @range_select.check
-def _(call: Signature) -> None:
+def _range_select_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "on_true_tile")
     rules.require_dtype(call, "on_true_tile", rules.FLOATS)
@@ -212,7 +212,7 @@ def _(call: Signature) -> None:
 
 
 @range_select.check_immediates
-def _(call: Signature, range_start: float) -> None:
+def _range_select_check_immediates(call: Signature, range_start: float) -> None:
     rules.require_int32(call, "range_start", range_start)
     last = range_start + call.on_true_tile.free_size - 1
     if not -_EXACT <= range_start <= last <= _EXACT:
@@ -223,7 +223,7 @@ def _(call: Signature, range_start: float) -> None:
 
 
 @range_select.reference
-def _(
+def _range_select_reference(
     call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, bound0: np.ndarray, bound1: np.ndarray,
     range_start: float, registers: np.ndarray | None = None, **_: Any,
 ) -> tuple[np.ndarray, ...]:
@@ -236,12 +236,12 @@ def _(
 
 
 @range_select.cost
-def _(call: Signature) -> Cost:
+def _range_select_cost(call: Signature) -> Cost:
     return _cost(call, "dst", "on_true_tile")
 
 
 @range_select.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _range_select_lower(call: Signature, kernel: MicroKernel) -> None:
     start = kernel.e.convert("trunc", kernel.immediate_i64("range_start"), "i32")
 
     def select(e: Emitter, index: Value, source: Value, first: Value, second: Value) -> Value:

@@ -45,14 +45,14 @@ def nc_stream_shuffle(dst: NkiTensor, src: NkiTensor, shuffle_mask, name=None) -
 
 
 @nc_stream_shuffle.normalize
-def _(arguments: dict, target: object) -> None:
+def _nc_stream_shuffle_normalize(arguments: dict, target: object) -> None:
     mask = arguments["shuffle_mask"]
     if isinstance(mask, tuple) and all(isinstance(m, (int, np.integer)) for m in mask):
         arguments["shuffle_mask"] = tuple(int(m) for m in mask)
 
 
 @nc_stream_shuffle.check
-def _(call: Signature) -> None:
+def _nc_stream_shuffle_check(call: Signature) -> None:
     rules.require_on_chip(call)
     if call.dst.dtype != call.src.dtype:
         raise DtypeMismatch(
@@ -80,7 +80,7 @@ def _(call: Signature) -> None:
 
 
 @nc_stream_shuffle.starts
-def _(call: Signature) -> dict[str, tuple[int, ...]]:
+def _nc_stream_shuffle_starts(call: Signature) -> dict[str, tuple[int, ...]]:
     """Both operands start where all the quadrants of the larger one can."""
     quadrant = call.target.quadrant_partitions
     active = -(-max(call.dst.partitions, call.src.partitions) // quadrant) * quadrant
@@ -88,7 +88,7 @@ def _(call: Signature) -> dict[str, tuple[int, ...]]:
 
 
 @nc_stream_shuffle.reference
-def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Elements:
+def _nc_stream_shuffle_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Elements:
     result = dst.copy()
     rows = src.reshape(src.shape[0], -1)
     for row, source in _rows(call):
@@ -97,13 +97,13 @@ def _(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Element
 
 
 @nc_stream_shuffle.cost
-def _(call: Signature) -> Cost:
+def _nc_stream_shuffle_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.src), rules.cost_operand(call.dst))
     return costs.vector_stream(call.target, call.dst.free_size, operands)
 
 
 @nc_stream_shuffle.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_stream_shuffle_lower(call: Signature, kernel: MicroKernel) -> None:
     target, source = kernel.operands["dst"], kernel.operands["src"]
     pointers = [kernel.pointer("dst"), kernel.pointer("src")]
     for run in _runs(call):

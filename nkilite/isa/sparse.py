@@ -80,7 +80,7 @@ def nc_matmul_sparse(
 
 
 @nc_matmul_sparse.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _nc_matmul_sparse_normalize(arguments: dict[str, Any], target: Target) -> None:
     if isinstance(arguments["compress_ratio"], np.integer):
         arguments["compress_ratio"] = int(arguments["compress_ratio"])
     if arguments["accumulate"] is not None:
@@ -88,7 +88,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @nc_matmul_sparse.check
-def _(call: Signature) -> None:
+def _nc_matmul_sparse_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_memory(call, "dst", rules.PSUM)
     for operand in ("moving", "stationary", "tag"):
@@ -143,7 +143,7 @@ def _check_shapes(call: Signature) -> None:
 
 
 @nc_matmul_sparse.reference
-def _(
+def _nc_matmul_sparse_reference(
     call: Signature, dst: np.ndarray, moving: np.ndarray, stationary: np.ndarray, tag: np.ndarray, accumulate: bool,
     **_: Any,
 ) -> np.ndarray:
@@ -179,7 +179,7 @@ def unpack(words: np.ndarray) -> np.ndarray:
 
 
 @nc_matmul_sparse.cost
-def _(call: Signature) -> Cost:
+def _nc_matmul_sparse_cost(call: Signature) -> Cost:
     """As long as the dense products of its contraction, over what sparsity gains: its ratio at most."""
     dense = costs.matmul(call.target, call.stationary.free_size, _moving_columns(call), float32=False)
     ratio = call.compress_ratio
@@ -187,5 +187,5 @@ def _(call: Signature) -> Cost:
 
 
 @nc_matmul_sparse.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_matmul_sparse_lower(call: Signature, kernel: MicroKernel) -> None:
     sparse.matmul(kernel, "dst", "stationary", "moving", "tag", call.compress_ratio, bool(call.accumulate))

@@ -47,7 +47,7 @@ def bn_stats(dst: NkiTensor, data: NkiTensor, name=None) -> None:
 
 
 @bn_stats.check
-def _(call: Signature) -> None:
+def _bn_stats_check(call: Signature) -> None:
     rules.require_on_chip(call)
     limit = call.target.bn_stats_fmax
     if call.data.free_size > limit:
@@ -60,7 +60,7 @@ def _(call: Signature) -> None:
 
 
 @bn_stats.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
+def _bn_stats_reference(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
     rows = data.astype(np.float32).reshape(data.shape[0], -1)
     result = np.zeros((data.shape[0], 6), np.float32)
     for half in range(2):
@@ -74,13 +74,13 @@ def _(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
 
 
 @bn_stats.cost
-def _(call: Signature) -> Cost:
+def _bn_stats_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.data), rules.cost_operand(call.dst))
     return costs.vector_stream(call.target, call.data.free_size, operands)
 
 
 @bn_stats.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _bn_stats_lower(call: Signature, kernel: MicroKernel) -> None:
     statistics.even_odd(kernel, "dst", "data")
 
 
@@ -104,7 +104,7 @@ def bn_aggr(dst: NkiTensor, data: NkiTensor, name=None) -> None:
 
 
 @bn_aggr.check
-def _(call: Signature) -> None:
+def _bn_aggr_check(call: Signature) -> None:
     rules.require_on_chip(call)
     if call.data.free_size % 3:
         raise ShapeMismatch(
@@ -117,7 +117,7 @@ def _(call: Signature) -> None:
 
 
 @bn_aggr.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
+def _bn_aggr_reference(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
     samples = data.astype(np.float32).reshape(data.shape[0], -1, 3)
     count, mean, squares = samples[..., 0], samples[..., 1], samples[..., 2]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -129,12 +129,12 @@ def _(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
 
 
 @bn_aggr.cost
-def _(call: Signature) -> Cost:
+def _bn_aggr_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.data), rules.cost_operand(call.dst))
     n = call.data.free_size
     return costs.vector_stream(call.target, n, operands, cycles_per_element=costs.BN_AGGR_CYCLES)
 
 
 @bn_aggr.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _bn_aggr_lower(call: Signature, kernel: MicroKernel) -> None:
     statistics.aggregate(kernel, "dst", "data")

@@ -85,7 +85,7 @@ def nc_matmul(
 
 
 @nc_matmul.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _nc_matmul_normalize(arguments: dict[str, Any], target: Target) -> None:
     for flag in ("is_stationary_onezero", "is_moving_onezero", "is_transpose"):
         arguments[flag] = bool(arguments[flag])
     if arguments["accumulate"] is not None:
@@ -110,7 +110,7 @@ def _moves_bits(call: Signature) -> bool:
 
 
 @nc_matmul.check
-def _(call: Signature) -> None:
+def _nc_matmul_check(call: Signature) -> None:
     rules.require_memory(call, "dst", rules.PSUM)
     rules.require_memory(call, "stationary", rules.SBUF)
     rules.require_memory(call, "moving", rules.SBUF)
@@ -184,7 +184,7 @@ def _check_matmul_dtypes(call: Signature) -> None:
 
 
 @nc_matmul.reference
-def _(
+def _nc_matmul_reference(
     call: Signature, dst: np.ndarray, stationary: np.ndarray, moving: np.ndarray, accumulate: bool, **_: Any
 ) -> np.ndarray | Elements:
     if _moves_bits(call):
@@ -217,13 +217,13 @@ def _selected(stationary: np.ndarray, selector: np.ndarray) -> np.ndarray:
 
 
 @nc_matmul.access
-def _(call: Signature) -> str:
+def _nc_matmul_access(call: Signature) -> str:
     k = "k pair" if _double_row(call) else "k"
     return f"m n: dst[m n] stationary[{k} m] moving[{k} n]"
 
 
 @nc_matmul.cost
-def _(call: Signature) -> Cost:
+def _nc_matmul_cost(call: Signature) -> Cost:
     single = str(call.stationary.dtype) == "float32" or str(call.moving.dtype) == "float32"
     m, n = _free_size(call, "stationary"), _free_size(call, "moving")
     if _moves_bits(call):
@@ -233,12 +233,12 @@ def _(call: Signature) -> Cost:
 
 
 @nc_matmul.panels
-def _(call: Signature) -> tuple[str, ...]:
+def _nc_matmul_panels(call: Signature) -> tuple[str, ...]:
     return () if _moves_bits(call) or _double_row(call) else ("stationary", "moving")
 
 
 @nc_matmul.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_matmul_lower(call: Signature, kernel: MicroKernel) -> None:
     if _moves_bits(call):
         transpose.select_columns(kernel, "dst", "stationary", "moving")
         return
@@ -273,7 +273,7 @@ def nc_transpose(dst: NkiTensor, data: NkiTensor, engine=_any_engine, name=None)
 
 
 @nc_transpose.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _nc_transpose_normalize(arguments: dict[str, Any], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         data = arguments["data"]
         limit = target.vector_transpose_max
@@ -282,7 +282,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @nc_transpose.check
-def _(call: Signature) -> None:
+def _nc_transpose_check(call: Signature) -> None:
     rules.require_engine(call, Engine.tensor, Engine.vector)
     if call.engine is Engine.tensor:
         rules.require_memory(call, "data", rules.SBUF)
@@ -319,12 +319,12 @@ def _multiplies_into_float32(call: Signature) -> bool:
 
 
 @nc_transpose.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> Elements:
+def _nc_transpose_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> Elements:
     return Elements(_as_matrix(data).T.reshape(dst.shape), call.data.dtype)
 
 
 @nc_transpose.cost
-def _(call: Signature) -> Cost:
+def _nc_transpose_cost(call: Signature) -> Cost:
     if call.engine is Engine.tensor:
         single = call.data.dtype.itemsize == 4
         return costs.tensor_transpose(call.target, call.data.partitions, call.data.free_size, float32=single)
@@ -333,5 +333,5 @@ def _(call: Signature) -> Cost:
 
 
 @nc_transpose.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _nc_transpose_lower(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "data", (*range(1, call.data.ndim), 0))

@@ -59,7 +59,7 @@ def tensor_tensor(
 
 
 @tensor_tensor.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_tensor_normalize(arguments: dict[str, Any], target: Target) -> None:
     op = arguments["op"] = alu.lookup(arguments["op"], "nisa.tensor_tensor", arithmetic.BINARY)
     if arguments["engine"] in (None, Engine.unknown):
         exact = _native(arguments) and not rules.in_psum(arguments, *_TILES)
@@ -84,7 +84,7 @@ def _tensor_tensor_domain(call: Signature) -> Domain:
 
 
 @tensor_tensor.check
-def _(call: Signature) -> None:
+def _tensor_tensor_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "data1", "data2", "dst")
     engines = (Engine.gpsimd,) if call.op.name == "power" else (Engine.vector, Engine.gpsimd)
@@ -96,20 +96,22 @@ def _(call: Signature) -> None:
 
 
 @tensor_tensor.reference
-def _(call: Signature, dst: np.ndarray, data1: np.ndarray, data2: np.ndarray, **_: Any) -> np.ndarray:
+def _tensor_tensor_reference(
+    call: Signature, dst: np.ndarray, data1: np.ndarray, data2: np.ndarray, **_: Any
+) -> np.ndarray:
     domain = _tensor_tensor_domain(call)
     a, b = (arithmetic.to_domain(x, domain).reshape(dst.shape) for x in (data1, data2))
     return arithmetic.from_domain(call.op.numpy(a, b), domain, call.dst.dtype)
 
 
 @tensor_tensor.equals
-def _(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
+def _tensor_tensor_equals(call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int]) -> Hashable:
     one, other = ((view.dtype, view.shape, view.strides[1:]) for view in (call.data1, call.data2))
     return frozenset(reads.values()) if call.op.commutative and one == other else tuple(reads.values())
 
 
 @tensor_tensor.cost
-def _(call: Signature) -> Cost:
+def _tensor_tensor_cost(call: Signature) -> Cost:
     n = call.dst.free_size
     data1, data2, dst = (rules.cost_operand(call.arguments[o]) for o in ("data1", "data2", "dst"))
     if call.engine is Engine.gpsimd:
@@ -118,7 +120,7 @@ def _(call: Signature) -> Cost:
 
 
 @tensor_tensor.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_tensor_lower(call: Signature, kernel: MicroKernel) -> None:
     domain = _tensor_tensor_domain(call)
 
     def body(e: Emitter, a: Value, b: Value) -> Value:
@@ -176,7 +178,7 @@ def tensor_scalar(
 
 
 @tensor_scalar.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_scalar_normalize(arguments: dict[str, Any], target: Target) -> None:
     op0 = arguments["op0"] = alu.lookup(arguments["op0"], "nisa.tensor_scalar")
     arguments["reverse0"] = arithmetic.reverses(arguments["op0"], arguments["reverse0"])
     if arguments["op1"] is None:
@@ -190,7 +192,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @tensor_scalar.check
-def _(call: Signature) -> None:
+def _tensor_scalar_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data")
     rules.require_same_elements(call, "data", "dst")
     arithmetic.require_one_kind(call, "op0", "op1")
@@ -224,13 +226,13 @@ def _check_tensor_scalar_engine(call: Signature) -> None:
 
 
 @tensor_scalar.check_immediates
-def _(call: Signature, **operands: float) -> None:
+def _tensor_scalar_check_immediates(call: Signature, **operands: float) -> None:
     for operand, value in operands.items():
         arithmetic.require_number(call, f"op{operand[-1]}", operand, value)
 
 
 @tensor_scalar.reference
-def _(
+def _tensor_scalar_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: Any = None, **_: Any
 ) -> np.ndarray:
     domain = Domain.bits if call.op0.bitvec else Domain.float32
@@ -241,7 +243,7 @@ def _(
 
 
 @tensor_scalar.cost
-def _(call: Signature) -> Cost:
+def _tensor_scalar_cost(call: Signature) -> Cost:
     n, data, dst = call.dst.free_size, rules.cost_operand(call.data), rules.cost_operand(call.dst)
     if call.engine is Engine.scalar:
         return costs.scalar_copy(call.target, n, data, dst)
@@ -252,7 +254,7 @@ def _(call: Signature) -> Cost:
 
 
 @tensor_scalar.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _tensor_scalar_lower(call: Signature, kernel: MicroKernel) -> None:
     domain = Domain.bits if call.op0.bitvec else Domain.float32
     steps = [(call.op0, "operand0", call.reverse0)]
     if call.op1 is not None:
@@ -307,7 +309,7 @@ def scalar_tensor_tensor(
 
 
 @scalar_tensor_tensor.normalize
-def _(arguments: dict[str, Any], target: Target) -> None:
+def _scalar_tensor_tensor_normalize(arguments: dict[str, Any], target: Target) -> None:
     instruction = "nisa.scalar_tensor_tensor"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["op1"] = alu.lookup(arguments["op1"], instruction, arithmetic.BINARY_ARITHMETIC)
@@ -316,7 +318,7 @@ def _(arguments: dict[str, Any], target: Target) -> None:
 
 
 @scalar_tensor_tensor.check
-def _(call: Signature) -> None:
+def _scalar_tensor_tensor_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data", "operand1")
     rules.require_same_elements(call, "data", "operand1", "dst")
     rules.require_one_psum(call, "data", "operand1")
@@ -326,12 +328,12 @@ def _(call: Signature) -> None:
 
 
 @scalar_tensor_tensor.check_immediates
-def _(call: Signature, operand0: float = 0) -> None:
+def _scalar_tensor_tensor_check_immediates(call: Signature, operand0: float = 0) -> None:
     arithmetic.require_number(call, "op0", "operand0", operand0)
 
 
 @scalar_tensor_tensor.reference
-def _(
+def _scalar_tensor_tensor_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: np.ndarray, **_: Any
 ) -> np.ndarray:
     first = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, call.reverse0)
@@ -340,7 +342,7 @@ def _(
 
 
 @scalar_tensor_tensor.cost
-def _(call: Signature) -> Cost:
+def _scalar_tensor_tensor_cost(call: Signature) -> Cost:
     data, operand1, dst = (rules.cost_operand(call.arguments[o]) for o in ("data", "operand1", "dst"))
     return costs.vector_scalar_tensor_tensor(
         call.target, call.dst.free_size, data, operand1, dst, op0=call.op0.name, op1=call.op1.name
@@ -348,7 +350,7 @@ def _(call: Signature) -> Cost:
 
 
 @scalar_tensor_tensor.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _scalar_tensor_tensor_lower(call: Signature, kernel: MicroKernel) -> None:
     binary = arithmetic.takes_operand(call.op0)
 
     def body(e: Emitter, data: Value, operand1: Value, operand0: Value | None = None) -> Value:
@@ -377,20 +379,20 @@ def reciprocal(dst: NkiTensor, data: NkiTensor, name=None) -> None:
 
 
 @reciprocal.check
-def _(call: Signature) -> None:
+def _reciprocal_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "data", "dst")
     arithmetic.require_dtypes(call, Domain.float32, "data", "dst")
 
 
 @reciprocal.reference
-def _(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
+def _reciprocal_reference(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return np.float32(1) / data.astype(np.float32)
 
 
 @reciprocal.cost
-def _(call: Signature) -> Cost:
+def _reciprocal_cost(call: Signature) -> Cost:
     operands = (rules.cost_operand(call.data), rules.cost_operand(call.dst))
     return costs.vector_stream(
         call.target, call.dst.free_size, operands, cycles_per_element=costs.RECIPROCAL_CYCLES
@@ -398,5 +400,5 @@ def _(call: Signature) -> Cost:
 
 
 @reciprocal.lower
-def _(call: Signature, kernel: MicroKernel) -> None:
+def _reciprocal_lower(call: Signature, kernel: MicroKernel) -> None:
     elementwise.map(kernel, "dst", ("data",), lambda e, x: e.div(e.f32(1, x.lanes), x))

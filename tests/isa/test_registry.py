@@ -30,3 +30,10 @@ def test_instruction_is_complete(name: str) -> None:
     doc = inspect.getdoc(function) or ""
     undocumented = [p.name for p in definition.parameters if (p.list or p.name) not in doc]
     assert not undocumented
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_rules_have_names_that_tracebacks_show(name: str) -> None:
+    definition = REGISTRY[name]
+    anonymous = [k for k, rule in definition.rules.items() if k != "access" and rule.__name__ in ("_", "<lambda>")]
+    assert not anonymous, f"name the rules of {name} after it and their kind, as in _{name}_check"
