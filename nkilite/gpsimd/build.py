@@ -25,7 +25,7 @@ from nkilite.native.cache import FORMAT, OPERATORS, store
 INCLUDE = Path(__file__).with_name("include")
 _CHOICES = ("c++", "g++", "clang++")
 _FLAGS = ("-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread")
-_FAST, _DEBUG = ("-O3",), ("-O1", "-g", "-DNKILITE_DEBUG")
+_FAST, _DEBUG = ("-O2",), ("-O1", "-g", "-DNKILITE_DEBUG")
 _ERROR = re.compile(r"^(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)$", re.MULTILINE)
 _SHOWN = 30  # lines of what the compiler says
 _DIGEST_BYTES = 16

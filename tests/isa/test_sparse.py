@@ -73,8 +73,7 @@ def kernel(moving, stationary, tag, ratio=4):
     return outputs(product(tile(moving), tile(stationary), tile(tag), ratio))
 
 
-@pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("shape", [(128, 128, 512), (4, 4, 1), (68, 36, 131), (128, 8, 96)], ids=str)
+@pytest.mark.parametrize(("shape", "ratio"), [((128, 128, 512), 4), ((4, 4, 1), 2), ((68, 36, 131), 3)], ids=str)
 def test_product(level, ratio, shape):
     rng = np.random.default_rng(ratio)
     moving, stationary, positions = operands(rng, *shape, ratio)
@@ -107,7 +106,7 @@ def test_any_shape_and_dtype(data):
     np.testing.assert_array_equal(got, expected(moving, stationary, positions, ratio) * (2 if adds else 1))
 
 
-def test_access_patterns(level):
+def test_access_patterns():
     """Views of larger tiles, reversed columns, several free dimensions, into columns of a larger tile."""
     moving, stationary, positions = operands(np.random.default_rng(5), 64, 48, 2 * 60, 4)
 
@@ -129,7 +128,7 @@ def test_access_patterns(level):
     assert (got[:, ::2] == 7).all()
 
 
-def test_accumulates_beside_dense_products_and_in_loops(level):
+def test_accumulates_beside_dense_products_and_in_loops():
     moving, stationary, positions = operands(np.random.default_rng(1), 32, 64, 96, 3)
 
     def run(m, s, t):
@@ -148,7 +147,7 @@ def test_accumulates_beside_dense_products_and_in_loops(level):
     np.testing.assert_array_equal(got, dense + 3 * expected(moving, stationary, positions, 3))
 
 
-def test_bfloat16_results_on_trn3(level, monkeypatch):
+def test_bfloat16_results_on_trn3(monkeypatch):
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
     moving, stationary, positions = operands(np.random.default_rng(2), 16, 16, 40, 2)
 
@@ -161,7 +160,7 @@ def test_bfloat16_results_on_trn3(level, monkeypatch):
     np.testing.assert_array_equal(got, expected(moving, stationary, positions, 2).astype(BF16))
 
 
-def test_what_no_tag_chooses_is_not_multiplied(level):
+def test_what_no_tag_chooses_is_not_multiplied():
     """Infinities and NaN beside the chosen rows leave no trace, as zeros of a dense operand would."""
     moving = np.full((4, 4, 16), np.nan, BF16)
     moving[1, 2] = 3
@@ -170,7 +169,7 @@ def test_what_no_tag_chooses_is_not_multiplied(level):
 
 
 @pytest.mark.parametrize("run", [nki.simulate, nki.jit], ids=["simulate", "compiled"])
-def test_tag_outside_of_its_group(run, level):
+def test_tag_outside_of_its_group(run):
     moving, stationary, positions = operands(np.random.default_rng(3), 8, 12, 5, 2)
     positions[6, 9], positions[7, 0] = 8, 15
 
