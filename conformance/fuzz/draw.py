@@ -85,7 +85,7 @@ class _Drawing:
         kinds = [
             self._move, self._shift, self._within_hbm, self._add_by_dma, self._elementwise, self._elementwise,
             self._reduce, self._turn, self._multiply, self._largest, self._nonzero, self._chain, self._turned,
-            self._product,
+            self._product, self._multiply_sparse,
         ]
         kinds += [self._quantize, self._multiply_mx] if self._mx else []
         for _ in range(self._random.randint(4, 24)):
@@ -271,6 +271,26 @@ class _Drawing:
                 text = f"nisa.nc_matmul({to}, {left_view}, {right_view}, accumulate={adds})"
                 self._step(text, to, left_view, right_view, exact=False)
                 adds = True
+        self._take_away(to)
+
+    def _multiply_sparse(self) -> None:
+        """A product of a compressed operand, with the bits of what was just loaded for tags."""
+        choose = self._random.choice
+        target, rows, columns = self._choose_tile(48, buffer="psum"), choose((32, 64, 128)), choose((12, 48, 100, 128))
+        if target is None or self._tiles[target].columns < columns:
+            return
+        moving, stationary = (self._choose_tile(n, buffer="sbuf", dtype="bfloat16") for n in (4 * columns, rows))
+        tags = self._loaded("bfloat16", rows // 4)
+        if moving is None or stationary is None or tags is None:
+            return
+        to = self._view(target, columns, (0, rows))
+        left, right = self._view(stationary, rows), self._view(moving, 4 * columns)
+        adds = choose((True, False))
+        text = (
+            f"nisa.nc_matmul_sparse({to}, {right}.reshape_dim(1, (4, {columns})), {left}, {tags}.view(nl.uint16), 4, "
+            f"accumulate={adds})"
+        )
+        self._step(text, to, left, right, tags, exact=False, jumps=True)
         self._take_away(to)
 
     def _take_away(self, source: View) -> None:
