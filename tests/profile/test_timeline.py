@@ -144,6 +144,31 @@ def test_in_compiler_order_a_meeting_waits_for_what_comes_before_it_in_its_queue
     assert line.start[1] == line.start[4] == 80
 
 
+@pytest.mark.parametrize("order", ["compiler", "program"])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_cores_that_come_to_the_same_meetings_never_wait_for_ever(order: str, seed: int) -> None:
+    """Whatever the queues, the operands and how long things take: everything runs, and meetings begin together."""
+    rng = np.random.default_rng(seed)
+    met = int(rng.integers(1, 6))
+    queues, edges, meetings, busy = [], [], [], []
+    for core in range(2):
+        first = len(queues)
+        for meeting in range(met):
+            between = int(rng.integers(0, 4))
+            queues += [3 * core + int(q) for q in rng.integers(0, 3, between + 1)]
+            meetings += [-1] * between + [meeting]
+        for i in range(first + 1, len(queues)):
+            edges += [(int(rng.integers(first, i)), i, int(rng.integers(0, 2))) for _ in range(int(rng.integers(0, 3)))]
+        busy += [float(n) for n in rng.integers(1, 50, len(queues) - first)]
+    line = run(queues, busy, edges, order, meetings=meetings)
+    assert (line.end - line.start == busy).all()
+    assert all(line.start[b] >= line.end[a] for a, b, _ in edges)
+    for meeting in range(met):
+        one, other = np.flatnonzero(np.array(meetings) == meeting)
+        assert line.start[one] == line.start[other] == max(line.arrival[one], line.arrival[other])
+
+
 def test_shared_memory_delays_transfers_that_want_more_than_it_gives() -> None:
     line = run(
         [DMA, DMA + 1], [0, 0], latency=[10, 10], transfer=[20, 20], engines=[(0, 1), (1, 1)], memory_ns=[15, 15]
