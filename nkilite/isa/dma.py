@@ -135,6 +135,7 @@ def _dma_copy_cost(call: Signature) -> Cost:
         pieces = max(pieces, min(call.target.dma_engines, call.dst.size))
     cost = costs.dma(
         call.target, pieces, call.dst.size * wider / pieces, partitions=min(partitions) if partitions else None,
+        to_hbm=not call.dst.region.on_chip,
     )
     return channels.limited(cost, call.target, (call.dst, call.src))
 

@@ -118,6 +118,7 @@ class Target:
     partitions_per_dma_engine: int
     dma_start_ns: float
     dma_descriptor_ns: float
+    dma_store_bytes: int
     dma_trigger_ns: float
     dge_issue_ns: float
     software_dge_ns: float

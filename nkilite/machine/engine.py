@@ -465,19 +465,24 @@ def dma(
     buffer_bytes: float,
     *,
     partitions: int | None = None,
+    to_hbm: bool = False,
 ) -> Cost:
     """A DMA transfer of `buffers` contiguous runs of `buffer_bytes` bytes each.
 
     Each DMA engine serves eight SBUF partitions, so a tile of few partitions uses few engines (dma, example
-    1). A buffer holds its engine for its bytes over the engine's bandwidth plus `Target.dma_descriptor_ns`.
-    Starting takes `Target.dma_start_ns` (dma-bw).
+    1). A buffer holds its engine for its bytes over the engine's bandwidth plus `Target.dma_descriptor_ns`, and for
+    `Target.dma_store_bytes` more where it stores less than these. Starting takes `Target.dma_start_ns` (dma-bw).
 
     Args:
         buffers: contiguous runs on the side that is cut into more of them; at least one per SBUF partition.
         buffer_bytes: bytes of one run (their mean when they differ); with a dtype cast, of the wider side.
         partitions: SBUF partitions touched; None when neither side is in SBUF (runs spread over all engines).
+        to_hbm: whether it stores to HBM.
     """
-    return _dma(target, buffers, buffer_bytes, partitions, efficiency=1.0)
+    held = buffer_bytes + (target.dma_store_bytes if to_hbm and buffer_bytes < target.dma_store_bytes else 0)
+    return replace(
+        _dma(target, buffers, held, partitions, efficiency=1.0), bytes_moved=round(buffers * buffer_bytes)
+    )
 
 
 def dma_transpose(

@@ -31,7 +31,7 @@ _KINDS = {
     "tuple[str, ...]": "a list of strings", "tuple[int, ...]": "a list of ints", "frozenset[str]": "a list of strings",
 }
 _MAY_BE_ZERO = frozenset({
-    "sbuf_reserved_bytes", "dma_start_ns", "dma_descriptor_ns", "launch_ns", "teardown_ns",
+    "sbuf_reserved_bytes", "dma_start_ns", "dma_descriptor_ns", "dma_store_bytes", "launch_ns", "teardown_ns",
     "capture_ns", "dma_trigger_ns", "tensor_warmup_ns",
     "quantize_mx_spare_exponent", "hbm_channels",
 })  # fmt: skip
