@@ -93,7 +93,7 @@ class Trial:
         kernel = nki.jit(getattr(kernel, "function", kernel))
         launcher = kernel.launcher(*args, **options)
         self.launcher = launcher
-        self.executable = launcher._specialization.executable
+        self.executable = launcher._executable
         self._before = [np.array(a) for a in launcher._arrays]
         launcher.run()
         self.expected = _bits(launcher._arrays)

@@ -326,7 +326,7 @@ def test_four_python_threads(monkeypatch, teams):
     kernel = nki.jit(product)
     arguments = [tuple(matrices(seed)) for seed in range(4)]
     expected = [kernel(*a).tobytes() for a in arguments]
-    assert (flags(kernel.launcher(*arguments[0])._specialization.executable) & SPLIT).any()
+    assert (flags(kernel.launcher(*arguments[0])._executable) & SPLIT).any()
     wrong = []
 
     def launch(number: int) -> None:
