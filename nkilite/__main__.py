@@ -10,6 +10,7 @@ from nkilite.cli.debug import debug
 from nkilite.cli.docs import docs
 from nkilite.cli.draw import draw
 from nkilite.cli.failure import run_command
+from nkilite.cli.opt import opt
 from nkilite.cli.profile import profile
 from nkilite.cli.run import run
 from nkilite.cli.targets import targets
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.callback()(version_option("nkilite"))
 app.command()(compile)
+app.command()(opt)
 app.command()(debug)
 app.command()(profile)
 app.command()(draw)

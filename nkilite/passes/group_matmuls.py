@@ -110,9 +110,11 @@ def _runs(program: Program) -> Iterator[tuple[int, int, _Product]]:
 
 
 def _product(signature: Signature) -> _Product | None:
-    if signature.name != "nc_matmul" or signature.dst.indirection is not None:
+    rule = signature.definition.rules.get("panels")
+    factors = rule(signature) if rule is not None else ()
+    if len(factors) != 2 or signature.dst.indirection is not None:
         return None
-    dst, stationary, moving = (signature.operand(name) for name in ("dst", "stationary", "moving"))
+    dst, stationary, moving = (signature.operand(name) for name in ("dst", *factors))
     runs = free_runs(dst.type.shape[1:], dst.type.strides[1:])
     if len(runs) > 1:
         return None

@@ -43,7 +43,10 @@ class SeparateTiles:
             shared = np.zeros(len(ids), np.int64)
             _meet.run(len(ids), boxes.reshape(-1), np.zeros(len(ids), np.int64), shared, len(ids))
             for id in ids[(shared == 0) & ~borrowing[ids]].tolist():
-                program.buffers[id] = _anywhere(program.buffers[id])
+                tile = program.buffers[id]
+                assert tile.address is not None
+                program.addresses[id] = tile.address
+                program.buffers[id] = _anywhere(tile)
         return program
 
 
