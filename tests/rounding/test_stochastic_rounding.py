@@ -7,6 +7,8 @@ import pickle
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nkilite as nki
 import nkilite.isa as nisa
@@ -363,3 +365,28 @@ def test_kernels_of_a_kernel_keep_its_options():
     kernel = nki.jit(stochastic_rounding=True, rounding_seed=8)(scaled)
     assert nki.simulate(kernel).settings == kernel.settings == kernel[1].settings == nki.jit(kernel).settings
     assert nki.jit(kernel, stochastic_rounding=False).settings == (False, 8, None)
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    rows=st.integers(1, 32), columns=st.integers(1, 70), start=st.sampled_from([0, 32, 64]), step=st.integers(1, 3),
+    dtype=st.sampled_from(NARROW), seed=st.integers(0, 2**64), trips=st.integers(0, 3),
+)
+def test_any_view(rows, columns, start, step, dtype, seed, trips):
+    """Shapes, steps, first partitions, dtypes and counts of iterations."""
+
+    def kernel(x, count):
+        tile = nl.zeros((128, 3 * 70), dtype=dtype)
+        view = tile[start : start + rows, 0 : step * columns : step]
+        nisa.tensor_scalar(view, nl.load(x), nl.multiply, 0.3)
+
+        def body(_):
+            nisa.tensor_scalar(view, view, nl.multiply, 0.9)
+
+        nl.fori_loop(0, nisa.register_alloc(count), body)
+        out = nl.ndarray(tile.shape, dtype=dtype, buffer=nl.shared_hbm)
+        nl.store(out, tile)
+        return out
+
+    x = np.random.default_rng(rows).standard_normal((rows, columns)).astype(np.float32)
+    in_both(kernel, x, np.array([[trips]], np.int32), rounding_seed=seed)
