@@ -239,7 +239,7 @@ def _run_command(command: Command, mode: Mode, timeout: float) -> None:
         return
     if command.words[0] == "pytest" and done.returncode == _NOTHING_COLLECTED:
         raise Skipped("nothing collected")
-    raised = list(_RAISED.finditer(report))
+    raised = [found for found in _RAISED.finditer(report) if found["name"] != "ERROR"]  # what pytest says of itself
     message = raised[-1]["line"] if raised else _why(report) or f"exit code {done.returncode}"
     if found := _MISSING_MODULE.search(message):
         raise ModuleNotFoundError(message, name=found[1])

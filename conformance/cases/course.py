@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,15 @@ from .files import Variant, file_cases
 
 SUITE = "asst4-trainium"
 _SIZES = {"naive": 128, "tiled": 2560}  # others take 128 rows of 2, 100, 200, ... columns at a time
+# Files by their checksum: what is said of their kernel by whoever wrote it, or by running it.
+_UNFINISHED = {
+    0x0CCB927C: "the assignment's starting point, which raises",
+    0x5484F4B9: "adds no bias and does not pool",
+    0x879D52B9: "reshapes partitions, and takes 256 of them",
+    0xD0A767A5: "adds no bias; pools with nl.max of two tiles",
+}
+_UNPOOLED = {0xF48ADD64, 0xB340D038, 0xEBB5571D, 0xD35E7E61}  # the result has another shape than the output
+_TOO_MANY = "ROW_CHUNK = 256"  # a step of the assignment, whose lesson is the limit of 128 partitions
 _CONVOLUTION = "fused_conv2d_maxpool"
 # The kernels add up in float32 and in an order of their own, over up to 2304 products of numbers in [0, 1).
 _TOLERANCE = Tolerance(rtol=1e-5, atol=1e-2)
@@ -31,8 +42,13 @@ def cases(root: Path) -> list[Case]:
 
 
 def _cases(path: Path) -> Iterator[Case]:
-    variants = [variant for name in _functions(path) for variant in _variants(name)]
-    yield from file_cases(SUITE, path, variants, TRN2_MODES)
+    text, checksum = path.read_text(encoding="utf-8", errors="replace"), zlib.crc32(path.read_bytes())
+    refused = frozenset({"trn2"}) if _TOO_MANY in text else frozenset()
+    variants = [variant for name in _functions(path) for variant in _variants(name, refused)]
+    for case in file_cases(SUITE, path, variants, TRN2_MODES):
+        pooled = _UNPOOLED if case.label.endswith("pool 2") else frozenset()
+        reason = _UNFINISHED.get(checksum, "does not pool" if checksum in pooled else "")
+        yield replace(case, skip=f"unfinished: {reason}") if reason and _CONVOLUTION in case.label else case
 
 
 def _functions(path: Path) -> list[str]:
@@ -43,7 +59,7 @@ def _functions(path: Path) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 
-def _variants(name: str) -> Iterator[Variant]:
+def _variants(name: str, refused: frozenset[str]) -> Iterator[Variant]:
     if name == _CONVOLUTION:
         for channels, outputs, pool in ((128, 128, 1), (256, 256, 1), (128, 256, 2)):
             yield Variant(_convolution(channels, outputs, pool), f"{channels} to {outputs}, pool {pool}")
@@ -52,7 +68,8 @@ def _variants(name: str) -> Iterator[Variant]:
         yield Variant(launch)
     elif name.startswith("vector_add_") and not name.endswith("_bad"):
         size = _SIZES.get(name.removeprefix("vector_add_"), 256000)
-        yield Variant(Launch(name, ref.arrays(a=(size,), b=(size,)), ref.add, read=lambda out: [out[0].reshape(-1)]))
+        launch = Launch(name, ref.arrays(a=(size,), b=(size,)), ref.add, read=lambda out: [out[0].reshape(-1)])
+        yield Variant(launch, refused_on=refused if name.endswith("tiled") else frozenset())
 
 
 def _convolution(channels: int, outputs: int, pool: int) -> Launch:

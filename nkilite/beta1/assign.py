@@ -42,6 +42,8 @@ def subscript(x: Tile, key: Any) -> Tile:
     """What `x[key]` is for any key; see `Tile.__getitem__`."""
     if isinstance(key, Mask):
         return _masked(x, key)
+    if isinstance(key, (bool, np.bool_)):  # a mask that is the same at every position
+        return x if key else Absent(x.shape, x.dtype, x.buffer)
     keys = key if isinstance(key, tuple) else (key,)
     if any(isinstance(k, (Tile, DynamicIndex)) for k in keys):
         return Gathered(x.nki, keys)

@@ -52,6 +52,8 @@ def load(src: Any, mask: Any = None, dtype: Any = None, mode: Any = None, **_: A
     """
     src = in_hbm(src, "src", "nl.load")
     shape = src.shape
+    if isinstance(src, Absent):
+        mask = False
     shape = shape if len(shape) > 1 else (*shape, 1)
     kind = dtype_or(dtype, src.dtype, "nl.load")
     mask = src.mask if mask is None else mask if src.mask is None else src.mask & mask
@@ -107,6 +109,8 @@ def store(dst: Any, value: Any, mask: Any = None, mode: Any = None, **_: Any) ->
         IndexOutOfBounds: index tensors leave it where the mask does not say otherwise.
     """
     dst = in_hbm(dst, "dst", "nl.store")
+    if isinstance(dst, Absent):
+        return
     mask = dst.mask if mask is None else mask if dst.mask is None else dst.mask & mask
     if mask is not None and not isinstance(mask, Mask):
         if functional.is_false(mask):

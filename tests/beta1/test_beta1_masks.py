@@ -98,6 +98,25 @@ def test_scans_maxima_and_sums_in_place():
     check(kernel, (np.where(LOWER, np.cumsum(x, 1), 0), largest, np.where(LOWER, 2 * x, x)), x)
 
 
+@pytest.mark.parametrize("limit", [0, 5, 12])
+def test_masks_as_subscripts(limit):
+    @nki.jit
+    def kernel(x, y):
+        product = nl.ndarray((x.shape[1], y.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm)
+        stored = nl.zeros(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0 : x.shape[0], 0 : x.shape[1]]
+        acc = nl.zeros((x.shape[1], y.shape[1]), dtype=nl.float32, buffer=nl.psum)
+        tile = nl.load(x)
+        acc += nisa.nc_matmul(tile[i_p, i_f][i_f < limit], nl.load(y))
+        nl.store(product, nl.copy(acc))
+        nl.store(stored[i_p, i_f][i_f < limit], tile)
+        return product, stored
+
+    x, y = random(*SHAPE), random(8, 5, seed=1)
+    kept = np.where(np.arange(12) < limit, x, 0)
+    check(kernel, (kept.T @ y, kept), x, y)
+
+
 def test_scans_that_skip_elements_are_refused():
     @nki.jit
     def kernel(x):
