@@ -14,6 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
+# Open MPI wants to be told that more processes than cores are meant, and that it may run as root.
+OPEN_MPI = {
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+
 _HASH = re.compile("[0-9a-f]{64}")
 
 # Compiled and on two cores, then every collective, on a ring of another order.
@@ -88,8 +94,8 @@ def run(folder: Path, script: str, *command: str, arguments: tuple[str, ...] = (
     paths = [str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [*command, sys.executable, "-m", "nkilite", "run", "script.py", *arguments], cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, timeout=120, check=False,
+        env=os.environ | OPEN_MPI | {"PYTHONPATH": os.pathsep.join(paths)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
     )
     assert (done.returncode != 0) == fails, done.stdout
     return done.stdout
