@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .outcomes import FAILED, PASSED, SKIPPED, FileOutcomes
@@ -29,17 +29,18 @@ def markdown(runs: Mapping[str, Run]) -> str:
 
 
 def cell(outcomes: FileOutcomes) -> str:
-    """Counts of a file, in words: those that passed first, zeros left out."""
-    return _counted([outcomes])
+    """Counts of a file, in words: those that passed first, zeros left out; nothing for one without tests."""
+    if outcomes.broken:
+        return "not collected"
+    return _counted([outcomes]) if outcomes.collected else ""
 
 
-def total(run: Sequence[FileOutcomes] | object) -> str:
-    return _counted(list(run))  # type: ignore[call-overload]
+def total(run: Iterable[FileOutcomes]) -> str:
+    """Counts of all files of a run."""
+    return _counted(list(run))
 
 
 def _counted(several: Sequence[FileOutcomes]) -> str:
-    if any(o.broken for o in several) and len(several) == 1:
-        return "not collected"
     counts = {
         "": sum(o.count(PASSED) for o in several), "failed": sum(o.count(FAILED) for o in several),
         "not run": sum(len(o.left) for o in several), "skipped": sum(o.count(SKIPPED) for o in several),
