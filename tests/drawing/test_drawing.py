@@ -162,7 +162,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
         "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
         "--virtual-time-budget=2000", "--dump-dom", f"{(tmp_path / 'page.html').as_uri()}#2",
     ]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
     assert ">2 / 3</output>" in dom
     assert "data is read" in dom
     assert "dst is written" in dom
@@ -175,6 +175,6 @@ def test_the_command(tmp_path: Path) -> None:
         "import nki\nimport nki.language as nl\n\n@nki.jit\ndef kernel(x):\n    return nl.store(x, nl.load(x))\n"
     )
     command = [sys.executable, "-m", "nkilite", "draw", "mine.py:kernel", "4x8:float32"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == "written: kernel.html (2 of 2 instructions)\n"
     assert "nki.language" in (tmp_path / "kernel.html").read_text()

@@ -38,5 +38,5 @@ def brought_by(package: str, modules: set[str]) -> list[str]:
 
 
 def run(program: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True, timeout=180)
     return done.stdout.split()
