@@ -98,6 +98,11 @@ class Trial:
         launcher.run()
         self.expected = _bits(launcher._arrays)
 
+    @property
+    def loops(self) -> bool:
+        """Whether it has loops of the device, which `slowly` does not follow."""
+        return bool((flags(self.executable) & LEAD).any())
+
     def _reset(self) -> None:
         for array, before in zip(self.launcher._arrays, self._before):
             array[...] = before
