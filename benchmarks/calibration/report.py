@@ -160,7 +160,7 @@ _REMARKS = """## What to make of it
   convolution that gives a product a name before it adds it to its sum is modelled with an addition of the Vector
   Engine, where the chip accumulates in PSUM. Profiles of neuronx-cc 2.21 show transfers whose descriptors were made
   before the launch, where the model lets generators make them: a transpose of 64 small tiles then takes half of what is
-  modelled, which another measurement of the same kernel confirms.
+  modelled; another measurement of nearly the same kernel (89 µs) agrees with the model (86 µs, modelled).
 - neuronx-cc 2.21 reads an identity matrix of float32 as 16,384 bytes, version 2.23 as 65,536; the model follows the
   latter.
 - Left out: a transpose of chenhzhu/asst4-trainium2, whose profile shows other transfers than its kernel has; and
