@@ -62,7 +62,7 @@ class Accuracy(NamedTuple):
         kind: of kernels, or "" where too few like it were held out and the figures are those of all.
         rows: held-out measurements behind the figures.
         median: absolute error of half of them.
-        low_us, high_us: what the measured latency is between, for 8 of 10 of them.
+        low_us, high_us: what the measured latency is between, for 8 of 10 of them, wide enough for the modelled one.
         warnings: what sets the kernel apart from those that were measured.
     """
 
@@ -115,6 +115,6 @@ def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str
     if cores > 1:
         warnings.append(f"no kernel was measured on {cores} cores")
     return Accuracy(
-        kind if rows is same else "", len(rows), median(abs(m.error) for m in rows), latency_us * float(low),
-        latency_us * float(high), tuple(warnings),
+        kind if rows is same else "", len(rows), median(abs(m.error) for m in rows), latency_us * min(float(low), 1.0),
+        latency_us * max(float(high), 1.0), tuple(warnings),
     )
