@@ -146,7 +146,7 @@ def test_the_environment_names_an_export(tmp_path) -> None:
 def test_the_environment_names_a_file_that_nothing_reads(kernel, x, monkeypatch) -> None:
     monkeypatch.setenv("NKILITE_TUNED", "best.json")
     monkeypatch.setattr("nkilite.runtime.configurations._lookup", configurations._NOT_LOADED)
-    monkeypatch.setattr("nkilite.runtime.configurations.entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
     for _ in range(2):
         with pytest.raises(NoTuner, match=r"(?s)NKILITE_TUNED names best.json.*autotune.use\('best.json'\)"):
             kernel(x)
