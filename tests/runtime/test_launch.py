@@ -38,12 +38,13 @@ def scaled(x, factor=1.0):
 
 @pytest.fixture
 def slow(monkeypatch) -> list[str]:
-    """The kernels that were launched the slow way."""
+    """The kernels that this thread launched the slow way, and what the calls looked like."""
     found: list[str] = []
     original = kernels.Kernel._run
 
     def run(self, args, kwargs, key):
-        found.append(self.__name__)
+        if threading.current_thread() is threading.main_thread():
+            found.append(f"{self.__name__}: {key}")
         return original(self, args, kwargs, key)
 
     monkeypatch.setattr(kernels.Kernel, "_run", run)
