@@ -53,9 +53,9 @@ __all__ = [
 
 if _typing.TYPE_CHECKING:
     from nkilite.profiling.benchmark import benchmark
-    from nkilite.profiling.model import profile
+    from nkilite.profiling.profile import profile
 else:  # a checker that sees it believes that every name exists
-    _ON_FIRST_USE = {"benchmark": "nkilite.profiling.benchmark", "profile": "nkilite.profiling.model"}
+    _ON_FIRST_USE = {"benchmark": "nkilite.profiling.benchmark", "profile": "nkilite.profiling.profile"}
 
     def __getattr__(name: str) -> _Any:
         if name in _ON_FIRST_USE:  # what launches do not need

@@ -164,13 +164,13 @@ def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
     Args:
         dst: SBUF or PSUM tile of any dtype.
         value: a number, rounded to dst's dtype; 0 for packed x4 dtypes. For integer dtypes, which saturate, an int, or
-            a float that is one: nki-library passes 0.0.
+            0.0, whose bits are the same: nki-library passes it.
         engine: `nisa.engine.vector` (default) or `gpsimd` (SBUF only).
 
     Raises:
         WrongMemory: dst is in HBM, or in PSUM with the GpSimd engine.
         UnsupportedEngine: another engine.
-        InvalidOperand: a packed dtype and a value other than 0, or an integer dtype and a fraction.
+        InvalidOperand: a packed dtype and a value other than 0, or an integer dtype and another float than 0.
 
     Source: nki.isa.memset.
     """
@@ -196,10 +196,11 @@ def _memset_check_immediates(call: Signature, value: float) -> None:
             instruction="nisa.memset", operand="value", found=value,
             expected=f"0 for the packed dtype {call.dst.dtype}; load other constants with nisa.dma_copy",
         )
-    if call.dst.dtype.is_integer and not isinstance(value, (int, np.integer, np.bool_)) and value != np.rint(value):
+    if call.dst.dtype.is_integer and not isinstance(value, (int, np.integer, np.bool_)) and value != 0:
         raise InvalidOperand(
             instruction="nisa.memset", operand="value", found=f"the {type(value).__name__} {value}",
-            expected=f"an int, as dst is {call.dst.dtype}",
+            expected=f"an int, as dst is {call.dst.dtype}", fix=f"write {value:g} without a fraction: {int(value)}"
+            if np.isfinite(value) and value == int(value) else "",
         )
 
 

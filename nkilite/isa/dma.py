@@ -190,9 +190,9 @@ def dma_transpose(
             gathered first: row i is the one named by entry i of the index tile read column by column.
         axes: (1, 0), (2, 1, 0) or (3, 1, 2, 0) for 2, 3 and 4 dimensions, which is also what None means.
         priority: quality-of-service class 0 (highest) to 3, trn3 only; has no effect on results.
-        dge_mode: `unknown`; `hwdge` or `none` for a src without vector offset; `swdge` with one. hwdge needs
-            trn2, a 2-byte dtype, at most 128 columns and 16 rows (or, in 3-D and 4-D, 1, 2, 4, 8 or 16 rows,
-            whose product with the second-to-last dimension is a multiple of 16).
+        dge_mode: `unknown`; `hwdge` for a src without vector offset, `none` too in 3-D and 4-D, as nki-library
+            passes it; `swdge` with one. hwdge needs trn2, a 2-byte dtype, at most 128 columns and 16 rows (or, in 3-D
+            and 4-D, 1, 2, 4, 8 or 16 rows, whose product with the second-to-last dimension is a multiple of 16).
         oob_mode: as for dma_copy; `skip` applies to an indirect src alone.
 
     An indirect transpose needs trn2; a 2-byte dtype; at most 128 columns; rows in multiples of 16; in 4-D, a
@@ -245,8 +245,10 @@ def _dma_transpose_check(call: Signature) -> None:
         raise _invalid(call, "oob_mode", "skip", "error, for src has no runtime index")
     if by_vector(src):
         _require_gather_transpose(call, src)
-    elif call.dge_mode is _DgeMode.swdge and src.indirection is None:
-        raise _invalid(call, "dge_mode", "swdge", "unknown, none or hwdge, for src has no vector_offset")
+    elif (call.dge_mode is _DgeMode.none and len(src.shape) == 2) or (
+        call.dge_mode is _DgeMode.swdge and src.indirection is None
+    ):
+        raise _invalid(call, "dge_mode", call.dge_mode.name, "unknown or hwdge, for src has no vector_offset")
     elif call.dge_mode is _DgeMode.hwdge:
         _require_hardware_transpose(call, src)
 

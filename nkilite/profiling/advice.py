@@ -18,8 +18,8 @@ from nkilite.location import Location
 from nkilite.machine.engine import Engine
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.overlap import communication, exposed_us
-from nkilite.profiling.profile import Profile, matmul_flops
 from nkilite.profiling.queues import without_core
+from nkilite.profiling.result import Profile, matmul_flops
 from nkilite.profiling.summary import hbm_bytes
 
 __all__ = ["Advice", "advise"]

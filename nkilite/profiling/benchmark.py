@@ -14,7 +14,7 @@ import numpy as np
 
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidOperand, NoBenchmark, describe
-from nkilite.profiling.model import profile
+from nkilite.profiling.profile import profile
 from nkilite.runtime.kernel import Kernel, jit
 
 __all__ = ["Benchmark", "BenchmarkResult", "Latency", "Shaped", "benchmark"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from nkilite.profiling.profile import LineCost, Profile
+from nkilite.profiling.result import LineCost, Profile
 from nkilite.profiling.text import time_text
 
 __all__ = ["LineChange", "changes", "difference_table"]

@@ -27,8 +27,8 @@ from nkilite.profiling.advice import advise
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.occupancy import occupancy
 from nkilite.profiling.overlap import communication, exposed_us
-from nkilite.profiling.profile import Profile, matmul_flops, public_opcode
 from nkilite.profiling.queues import named_on, queue_name
+from nkilite.profiling.result import Profile, matmul_flops, public_opcode
 from nkilite.profiling.text import size_text, time_text
 
 __all__ = ["page", "show_page", "write_page"]

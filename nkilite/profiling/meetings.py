@@ -10,7 +10,7 @@ import numpy as np
 
 from nkilite.location import Location
 from nkilite.machine.timeline import Timeline
-from nkilite.profiling.profile import Profile, union_ns
+from nkilite.profiling.result import Profile, union_ns
 
 __all__ = ["MeetingWait", "active_us", "meeting_waits", "waiting_us"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nkilite.ir.types import MemoryRegion
-from nkilite.profiling.profile import Profile
+from nkilite.profiling.result import Profile
 
 __all__ = ["occupancy"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nkilite.location import Location
 from nkilite.profiling.communication import Collective
-from nkilite.profiling.profile import Profile
+from nkilite.profiling.result import Profile
 
 __all__ = ["Communication", "communication", "exposed_us"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from nkilite.ir.types import MemoryRegion
 from nkilite.plain import plain_json
 from nkilite.profiling.occupancy import occupancy
-from nkilite.profiling.profile import Profile
 from nkilite.profiling.queues import named_on, queue_name
+from nkilite.profiling.result import Profile
 
 __all__ = ["trace_events", "write_trace"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from nkilite.plain import plain_json
 from nkilite.profiling.meetings import MeetingWait, meeting_waits
 from nkilite.profiling.overlap import Communication, communication
-from nkilite.profiling.profile import LineCost, Profile
+from nkilite.profiling.result import LineCost, Profile
 
 __all__ = ["SCHEMA", "record", "write_record"]
 

@@ -12,8 +12,8 @@ from nkilite.plain import plain
 from nkilite.profiling.advice import advise
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
 from nkilite.profiling.overlap import communication, exposed_us
-from nkilite.profiling.profile import Profile
 from nkilite.profiling.queues import named_on
+from nkilite.profiling.result import Profile
 
 __all__ = [
     "advice_text",

@@ -105,10 +105,10 @@ def too_many_elements(x):
 # --- values and modes -----------------------------------------------------------------------------------------
 
 
-@mistake(InvalidOperand, "value is the float 3.5", "an int, as dst is uint8")
+@mistake(InvalidOperand, "value is the float 3.0", "an int, as dst is uint8", "write 3 without a fraction: 3")
 def float_for_integers(x):
     tile = nl.ndarray((4, 4), nl.uint8)
-    nisa.memset(tile, 3.5)  # here
+    nisa.memset(tile, 3.0)  # here
 
 
 @mistake(UnsupportedOnTarget, "nisa.tensor_scalar with op0=relu needs trn3", "the target is trn2")
@@ -129,10 +129,10 @@ def number_for_a_unary_operator(x):
     nisa.tensor_scalar(tile, tile, nl.add, 1.0, op1=nl.abs, operand1=2.0)  # here
 
 
-@mistake(InvalidOperand, "dge_mode is swdge; expected unknown, none or hwdge")
+@mistake(InvalidOperand, "dge_mode is none; expected unknown or hwdge")
 def descriptors_of_a_transpose(x):
     data, result = sbuf((16, 32), nl.bfloat16), sbuf((32, 16), nl.bfloat16)
-    nisa.dma_transpose(result, data, dge_mode=nisa.dge_mode.swdge)  # here
+    nisa.dma_transpose(result, data, dge_mode=nisa.dge_mode.none)  # here
 
 
 @mistake(InvalidOperand, "reduce_init is 0.5", "unless reduce_cmd is nisa.reduce_cmd.load_reduce", target="trn3")

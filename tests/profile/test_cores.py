@@ -22,8 +22,8 @@ from nkilite.machine.timeline import simulate
 from nkilite.profiling import advise
 from nkilite.profiling.html import write_page
 from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
-from nkilite.profiling.model import profile_programs
 from nkilite.profiling.perfetto import trace_events
+from nkilite.profiling.profile import profile_programs
 from nkilite.profiling.record import SCHEMA, record
 from nkilite.profiling.text import comparison, meeting_table
 

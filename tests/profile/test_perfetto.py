@@ -15,7 +15,7 @@ from kernels.matmul import matmul
 from nkilite.ir.types import MemoryRegion
 from nkilite.profiling.occupancy import occupancy
 from nkilite.profiling.perfetto import trace_events, write_trace
-from nkilite.profiling.profile import Profile
+from nkilite.profiling.result import Profile
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.errors import InvalidSchedule, UnknownTarget
 from nkilite.machine.target import get_target
-from nkilite.profiling.model import profile_programs
+from nkilite.profiling.profile import profile_program
 
 X = np.zeros((128, 512), np.float32)
 HALF = np.zeros((128, 512), np.float16)
@@ -285,7 +285,7 @@ def test_the_cost_of_a_profile_is_linear() -> None:
 
         sys.setprofile(called)
         try:
-            profile_programs([program])
+            profile_program(program)
         finally:
             sys.setprofile(None)
         return count / instructions

@@ -16,7 +16,7 @@ import nkilite as nki
 from kernels.matmul import matmul, matmul_tiled
 from nkilite.__main__ import app
 from nkilite.profiling.html import write_page
-from nkilite.profiling.profile import Profile
+from nkilite.profiling.result import Profile
 
 BROWSER = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome on the PATH")
