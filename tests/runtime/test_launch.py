@@ -171,6 +171,8 @@ def test_changed_settings_are_seen(monkeypatch, slow) -> None:
         return scaled(x, 2.0 if nisa.get_nc_version() is nisa.nc_version.gen2 else 3.0)
 
     settings = {"NEURON_PLATFORM_TARGET_OVERRIDE": "trn1", "NKILITE_CPU": "vector128", "NKI_SIMULATOR": "1"}
+    for name in settings:
+        monkeypatch.delenv(name, raising=False)
     np.testing.assert_array_equal(kernel(X), 3 * X)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
