@@ -144,9 +144,12 @@ class Planner:
             return None
         if any(a.low < load.low or a.high > load.high for a in accesses):
             return None
-        for later in run.accesses[load.member + 1 : accesses[-1].member + 1]:
+        for later in run.accesses[load.member + 1 :]:
             for other in later:
-                if other.operand.writes and other.space == source.space and meet(source, other, run.rows):
+                if not (other.operand.writes and other.space == source.space and meet(source, other, run.rows)):
+                    continue
+                # What follows the last reader may share its register loop, and write before the loop has read all.
+                if other.member <= accesses[-1].member or not _same_place(source, other):
                     return None
         return load.member
 
@@ -225,6 +228,15 @@ def _extent(accesses: list[Access]) -> tuple[int, int]:
     low = min(a.low for a in accesses)
     low -= low % _ALIGN
     return low, max(a.high for a in accesses) - low
+
+
+def _same_place(one: Access, other: Access) -> bool:
+    """Whether two operands go through the same bytes in the same order."""
+    return (
+        one.operand.dense and other.operand.dense
+        and (one.buffer, one.first, one.step, one.low, one.high)
+        == (other.buffer, other.first, other.step, other.low, other.high)
+    )
 
 
 def _written(accesses: list[Access]) -> Access:
