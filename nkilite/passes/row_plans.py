@@ -72,7 +72,7 @@ class Planner:
         forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
         rows = _rows_per_block(run, touched, forwarded)
         skipped = idle | set(forwarded.values())
-        segments = find_segments(self._program, run, skipped)
+        segments = find_segments(self._program, run, skipped, forwarded)
         slots: list[int] = []
         homes: dict[int, Scratch | Held] = {}  # scratch of the byte at which a partition of the buffer begins
         space = _SCRATCH_BYTES
@@ -144,12 +144,9 @@ class Planner:
             return None
         if any(a.low < load.low or a.high > load.high for a in accesses):
             return None
-        for later in run.accesses[load.member + 1 :]:
+        for later in run.accesses[load.member + 1 : accesses[-1].member + 1]:
             for other in later:
-                if not (other.operand.writes and other.space == source.space and meet(source, other, run.rows)):
-                    continue
-                # What follows the last reader may share its register loop, and write before the loop has read all.
-                if other.member <= accesses[-1].member or not _same_place(source, other):
+                if other.operand.writes and other.space == source.space and meet(source, other, run.rows):
                     return None
         return load.member
 
@@ -228,15 +225,6 @@ def _extent(accesses: list[Access]) -> tuple[int, int]:
     low = min(a.low for a in accesses)
     low -= low % _ALIGN
     return low, max(a.high for a in accesses) - low
-
-
-def _same_place(one: Access, other: Access) -> bool:
-    """Whether two operands go through the same bytes in the same order."""
-    return (
-        one.operand.dense and other.operand.dense
-        and (one.buffer, one.first, one.step, one.low, one.high)
-        == (other.buffer, other.first, other.step, other.low, other.high)
-    )
 
 
 def _written(accesses: list[Access]) -> Access:

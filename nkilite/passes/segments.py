@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nkilite.ir.group import Segment
 from nkilite.ir.program import Program, Signature
@@ -12,8 +12,15 @@ from nkilite.passes.runs import Run
 _LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
 
 
-def find_segments(program: Program, run: Run, skipped: Collection[int]) -> list[Segment]:
-    """The elementwise members that follow each other in step."""
+def find_segments(
+    program: Program, run: Run, skipped: Collection[int], forwarded: Mapping[int, int]
+) -> list[Segment]:
+    """The elementwise members that follow each other in step.
+
+    Args:
+        skipped: members that are left out.
+        forwarded: tiles whose readers read what a load, one of these members, would have copied.
+    """
     found: list[Segment] = []
     members: list[int] = []
     columns = 0
@@ -21,7 +28,7 @@ def find_segments(program: Program, run: Run, skipped: Collection[int]) -> list[
         if m in skipped:
             continue
         own = _columns(program.signatures[run.signatures[m]], run.accesses[m]) if m < len(run.shapes) else 0
-        if members and (own != columns or not _in_step(run, members, m)):
+        if members and (own != columns or not _in_step(run, members, m, forwarded)):
             if len(members) > 1:
                 found.append(_segment(run, members, columns))
             members = []
@@ -43,16 +50,31 @@ def _elements(access: Access) -> tuple[int, ...]:
     return memory, access.low, access.high, access.first, access.step
 
 
-def _in_step(run: Run, members: list[int], new: int) -> bool:
+def _in_step(run: Run, members: list[int], new: int, forwarded: Mapping[int, int]) -> bool:
     """Whether a column of one more member only meets the same column of the others, at a known address."""
-    for access in run.accesses[new]:
+    for access in _accesses(run, new, forwarded):
         for m in members:
-            for other in run.accesses[m]:
+            for other in _accesses(run, m, forwarded):
                 if access.space != other.space or not (access.operand.writes or other.operand.writes):
                     continue
                 if _elements(access) != _elements(other) and meet(access, other, run.rows):
                     return False
     return True
+
+
+def _accesses(run: Run, member: int, forwarded: Mapping[int, int]) -> list[Access]:
+    """What a member touches, with the memory that a load copies in the place of its tile."""
+    return [_at_source(run, a, forwarded[a.buffer]) if a.buffer in forwarded else a for a in run.accesses[member]]
+
+
+def _at_source(run: Run, access: Access, load: int) -> Access:
+    """A read of a tile as one of what is loaded to it: both are dense, of one dtype."""
+    target, source = sorted(run.accesses[load], key=lambda a: not a.operand.writes)
+    shift = source.low - target.low
+    return access._replace(
+        operand=access.operand._replace(on_chip=source.operand.on_chip), buffer=source.buffer, space=source.space,
+        first=source.first, step=source.step, low=access.low + shift, high=access.high + shift,
+    )
 
 
 def _segment(run: Run, members: list[int], columns: int) -> Segment:
