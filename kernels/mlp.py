@@ -33,7 +33,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import Case
-from kernels.tiles import BANK, P, load_stacked, tiles, transpose_chunks
+from kernels.tiles import BANK, P, load_stacked, load_transposed, tiles
 from nkilite.testing import make
 
 ACTIVATIONS = {"silu": nl.silu, "gelu": nl.gelu, "gelu_tanh": nl.gelu_apprx_tanh}
@@ -75,7 +75,7 @@ def feed_forward(out, x, w_gate, w_up, w_down, act, F_TILES_IN_BLOCK, H_TILES_IN
     """Write one block of tokens, of which there are at most 512, to `out`, HBM [tokens, H]."""
     count, H = x.shape
     hidden = w_gate.shape[1]
-    x_T = _load_transposed(x)
+    x_T = load_transposed(x, x.dtype)
     h_T = nl.ndarray((P, hidden // P, count), dtype=x.dtype, buffer=nl.sbuf)
     for i, units in tiles(hidden, P * F_TILES_IN_BLOCK):
         gate_panel = load_stacked(w_gate[:, i : i + units])
@@ -103,17 +103,6 @@ def _contract(stationary, moving):
     for j in range(stationary.shape[1]):
         nisa.nc_matmul(dst=product, stationary=stationary[:, j, :], moving=moving[:, j, :], accumulate=j > 0)
     return product
-
-
-def _load_transposed(x):
-    """HBM [tokens, H] as an SBUF tile [128, H/128, tokens]; tile[:, j] holds features j * 128 onwards."""
-    tokens, H = x.shape
-    transposed = nl.ndarray((P, H // P, tokens), dtype=x.dtype, buffer=nl.sbuf)
-    for t, rows in tiles(tokens, P):
-        tile = nl.ndarray((rows, H), dtype=x.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=tile, src=x[t : t + rows, :])
-        transpose_chunks(transposed[:, :, t : t + rows], [tile[:, h : h + P] for h in range(0, H, P)])
-    return transposed
 
 
 def validate(x, w_gate, w_up, w_down, act, TOKENS_IN_BLOCK):

@@ -35,7 +35,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import Case
-from kernels.tiles import BANK, P, tiles, transpose_chunks
+from kernels.tiles import BANK, P, load_transposed, tiles, transpose_chunks
 from nkilite.sparsity import compress, expand
 from nkilite.testing import make
 
@@ -74,7 +74,7 @@ def sparse_mlp(
     out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
     width = P * TILES_IN_PANEL
     for t, count in tiles(tokens, TOKENS_IN_BLOCK):
-        x_T = _load_transposed(x[t : t + count, :], operand)
+        x_T = load_transposed(x[t : t + count, :], operand)
         h_T = nl.ndarray((P, hidden // P, count), dtype=operand, buffer=nl.sbuf)
         for i, units in tiles(hidden, width):
             columns = slice(i, i + units)
@@ -123,17 +123,6 @@ def _contract(panel, column, moving, ratio):
             compress_ratio=ratio, accumulate=j > 0,
         )
     return product
-
-
-def _load_transposed(x, operand):
-    """HBM [tokens, H] as an SBUF tile [128, H / 128, tokens]; tile[:, j] holds features j * 128 onwards."""
-    tokens, H = x.shape
-    transposed = nl.ndarray((P, H // P, tokens), dtype=operand, buffer=nl.sbuf)
-    for t, rows in tiles(tokens, P):
-        tile = nl.ndarray((rows, H), dtype=x.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=tile, src=x[t : t + rows, :])
-        transpose_chunks(transposed[:, :, t : t + rows], [tile[:, h : h + P] for h in range(0, H, P)])
-    return transposed
 
 
 def _validate(x, gate, up, down, act, TOKENS_IN_BLOCK):

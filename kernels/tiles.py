@@ -90,6 +90,17 @@ def load_stacked(matrix: nl.NkiTensor) -> nl.NkiTensor:
     return tile
 
 
+def load_transposed(x: nl.NkiTensor, dtype: Any) -> nl.NkiTensor:
+    """HBM [tokens, H] as an SBUF tile [128, H / 128, tokens]; tile[:, j] holds features j * 128 onwards."""
+    tokens, H = x.shape
+    transposed = nl.ndarray((P, H // P, tokens), dtype=dtype, buffer=nl.sbuf)
+    for t, rows in tiles(tokens, P):
+        tile = nl.ndarray((rows, H), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x[t : t + rows, :])
+        transpose_chunks(transposed[:, :, t : t + rows], [tile[:, h : h + P] for h in range(0, H, P)])
+    return transposed
+
+
 def transpose_chunks(
     dst: nl.NkiTensor, chunks: list[nl.NkiTensor], per_copy: int | None = None, on: str = "vector"
 ) -> None:

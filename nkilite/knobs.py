@@ -47,6 +47,12 @@ def check_nan() -> str:
     return os.environ.get(_NAN) or "off"
 
 
+def use_target(name: str | None) -> None:
+    """Make `name`, if any, the target of this process, as a command's option says."""
+    if name:
+        os.environ[_TARGET] = name
+
+
 @contextmanager
 def overridden_target(name: str) -> Iterator[None]:
     """Make `name` the target inside a `with` block."""

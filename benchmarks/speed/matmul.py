@@ -25,6 +25,11 @@ def resident_matmul(stationary, moving):
     product = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.psum)
     for i in range(RESIDENT):
         nisa.nc_matmul(dst=product, stationary=left, moving=right, accumulate=i > 0)
+    return stored(product)
+
+
+def stored(product):
+    """In a kernel: a PSUM tile as a result."""
     result = nl.ndarray(product.shape, dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_copy(dst=result, src=product)
     out = nl.ndarray(product.shape, dtype=nl.float32, buffer=nl.shared_hbm)

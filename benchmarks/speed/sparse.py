@@ -11,6 +11,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from benchmarks.speed.match import Match
+from benchmarks.speed.matmul import stored
 from nkilite.sparsity import compress, expand
 
 REPEATS = 32  # products per launch: the load of the operands disappears in them
@@ -24,7 +25,7 @@ def resident_sparse(moving, values, tags, ratio):
     product = nl.ndarray((values.shape[1], moving.shape[2]), dtype=nl.float32, buffer=nl.psum)
     for i in range(REPEATS):
         nisa.nc_matmul_sparse(product, x, stationary, tag, ratio, accumulate=i > 0)
-    return _stored(product)
+    return stored(product)
 
 
 @nki.jit
@@ -35,15 +36,7 @@ def resident_dense(moving, weight):
     for i in range(REPEATS):
         for j, (left, right) in enumerate(zip(stationary, x, strict=True)):
             nisa.nc_matmul(dst=product, stationary=left, moving=right, accumulate=i + j > 0)
-    return _stored(product)
-
-
-def _stored(product):
-    result = nl.ndarray(product.shape, dtype=nl.float32, buffer=nl.sbuf)
-    nisa.tensor_copy(dst=result, src=product)
-    out = nl.ndarray(product.shape, dtype=nl.float32, buffer=nl.shared_hbm)
-    nl.store(out, result)
-    return out
+    return stored(product)
 
 
 def matches(threads: int) -> Iterator[Match]:

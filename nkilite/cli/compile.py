@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from nkilite import knobs
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
 from nkilite.cli.terminal import say, terminal
@@ -49,8 +50,7 @@ def compile(
     target: Annotated[str | None, typer.Option(help=HELP)] = None,
 ) -> None:
     """Trace and compile a kernel; dump the IR, LLVM IR or assembly; time the stages."""
-    if target:
-        os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = target
+    knobs.use_target(target)
     os.environ["NKILITE_CACHE"] = "0"  # every stage is to be seen at work
     found = load_kernel(kernel)
     positional, named = parse_arguments(arguments or [])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nkilite import knobs
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
 from nkilite.cli.terminal import say
@@ -29,8 +29,7 @@ def debug(
     target: Annotated[str | None, typer.Option(help=HELP)] = None,
 ) -> None:
     """Simulate a kernel, stopping where you say; `help` lists the commands."""
-    if target:
-        os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = target
+    knobs.use_target(target)
     scripted = [] if commands is None else commands.read_text(encoding="utf-8").splitlines()
     scripted += command or []
     found = load_kernel(kernel)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nkilite import knobs
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
 from nkilite.cli.terminal import say
@@ -25,8 +25,7 @@ def draw(
     target: Annotated[str | None, typer.Option(help=HELP)] = None,
 ) -> None:
     """Simulate a kernel and draw its tiles in HBM, SBUF and PSUM, instruction by instruction, as one HTML page."""
-    if target:
-        os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = target
+    knobs.use_target(target)
     found = load_kernel(kernel)
     positional, named = parse_arguments(arguments or [])
     drawing = drawn(found, *positional, steps=steps, **named)

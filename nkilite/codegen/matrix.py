@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from math import prod
 from typing import NamedTuple
 
@@ -107,6 +108,25 @@ def spread(kernel: MicroKernel, staged: Matrix, name: str, accumulate: bool = Fa
         elementwise.store(e, target.dtype, value, at[0], strides[0], compute)
 
     elementwise.visit(kernel, [target, dense], [kernel.pointer(name), staged.pointer], element)
+
+
+def in_pieces(
+    kernel: MicroKernel, name: str, columns: int, width: int, alone: bool, piece: Callable[[Value, int], None]
+) -> None:
+    """Write the columns of an operand some at a time, shared among threads unless `alone`.
+
+    Args:
+        piece: called with the first column and the number of columns, `width` but for the last piece.
+    """
+    e = kernel.e
+    whole, pieces = columns // width, -(-columns // width)
+    share = None if alone or pieces == 1 else kernel.share(pieces, of=(name,), columns=width)
+    start, end = (share[0], e.minimum(share[1], e.i64(whole))) if share else (0, whole)
+    with e.loop(end, start=start) as loop:
+        piece(e.mul(loop.index, e.i64(width)), width)
+    if whole < pieces:
+        with e.when(e.compare("eq", share[1], e.i64(pieces))) if share else nullcontext():
+            piece(e.i64(whole * width), columns - whole * width)
 
 
 def _matrix(operand: CpuOperand, pointer: Value) -> Matrix | None:

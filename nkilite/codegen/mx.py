@@ -8,7 +8,6 @@ which is exact too unless it is a subnormal one.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import ml_dtypes
@@ -61,14 +60,7 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
         sums = out._replace(pointer=e.step(out.pointer, first, out.column_stride), columns=count)
         _multiply(e, rows, some, sums, accumulate and not staged)
 
-    whole, pieces = right.columns // width, -(-right.columns // width)
-    share = None if staged or pieces == 1 else kernel.share(pieces, of=(dst,), columns=width)
-    start, end = (share[0], e.minimum(share[1], e.i64(whole))) if share else (0, whole)
-    with e.loop(end, start=start) as loop:
-        piece(e.mul(loop.index, e.i64(width)), width)
-    if whole < pieces:
-        with e.when(e.compare("eq", share[1], e.i64(pieces))) if share else nullcontext():
-            piece(e.i64(whole * width), right.columns - whole * width)
+    matrix.in_pieces(kernel, dst, right.columns, width, staged, piece)
     if staged:
         matrix.spread(kernel, out, dst, accumulate)
 

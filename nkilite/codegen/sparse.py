@@ -7,7 +7,6 @@ vector of a row and stored element, where the dense product has `ratio` of them.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
@@ -90,14 +89,7 @@ def matmul(
         sums = out._replace(pointer=e.step(out.pointer, first, 4), columns=-(-count // lanes) * lanes)
         _multiply(e, left, offsets, strip, first, count, sums, accumulate and not staged)
 
-    whole, pieces = columns // width, -(-columns // width)
-    share = None if staged or pieces == 1 else kernel.share(pieces, of=(dst,), columns=width)
-    start, end = (share[0], e.minimum(share[1], e.i64(whole))) if share else (0, whole)
-    with e.loop(end, start=start) as loop:
-        piece(e.mul(loop.index, e.i64(width)), width)
-    if whole < pieces:
-        with e.when(e.compare("eq", share[1], e.i64(pieces))) if share else nullcontext():
-            piece(e.i64(whole * width), columns - whole * width)
+    matrix.in_pieces(kernel, dst, columns, width, staged, piece)
     if staged:
         matrix.spread(kernel, out, dst, accumulate)
 

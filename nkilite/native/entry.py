@@ -106,6 +106,25 @@ _INTEGER_FITS = f"""{_of_record("uneven", "%i", _UNEVEN)}
 """
 
 
+#: Goes from block `zeroing` to `run`, clearing the memory of the %zeroed pairs of address and bytes at %ranges.
+ZERO_RANGES = """\
+  br label %range
+range:
+  %r = phi i64 [ 0, %zeroing ], [ %r_next, %zero ]
+  %ranged = icmp ult i64 %r, %zeroed
+  br i1 %ranged, label %zero, label %run
+zero:
+  %r_row = shl i64 %r, 1
+  %range_ptr = getelementptr i64, ptr %ranges, i64 %r_row
+  %range_start = load ptr, ptr %range_ptr, align 8
+  %size_ptr = getelementptr i8, ptr %range_ptr, i64 8
+  %range_size = load i64, ptr %size_ptr, align 8
+  call void @llvm.memset.p0.i64(ptr %range_start, i8 0, i64 %range_size, i1 false)
+  %r_next = add i64 %r, 1
+  br label %range
+"""
+
+
 def _entry(name: str, data_of: Callable[[str, str], str], fits: str) -> Source:
     return Source(name, f"""
 define ptr @{name}(ptr %self, ptr %args, i64 %given) {{
@@ -153,23 +172,9 @@ accepted:
   br label %array
 zeroing:
   %records = mul i64 %arrays, {_RECORD}
-  %ranges = getelementptr i64, ptr %words, i64 %records
-  br label %range
-range:
-  %r = phi i64 [ 0, %zeroing ], [ %r_next, %zero ]
-  %ranged = icmp ult i64 %r, %zeroed
-  br i1 %ranged, label %zero, label %run
-zero:
-  %r_row = shl i64 %r, 1
-  %r_at = add i64 %r_row, {_RECORDS}
-  %range_ptr = getelementptr i64, ptr %ranges, i64 %r_at
-  %range_start = load ptr, ptr %range_ptr, align 8
-  %size_ptr = getelementptr i8, ptr %range_ptr, i64 8
-  %range_size = load i64, ptr %size_ptr, align 8
-  call void @llvm.memset.p0.i64(ptr %range_start, i8 0, i64 %range_size, i1 false)
-  %r_next = add i64 %r, 1
-  br label %range
-run:
+  %behind = add i64 %records, {_RECORDS}
+  %ranges = getelementptr i64, ptr %words, i64 %behind
+{ZERO_RANGES}run:
   %state = call ptr %save()
   %stopped = call i64 %walk(ptr %table, i64 0, i64 %count, ptr %bases)
   call void %restore(ptr %state)

@@ -13,6 +13,7 @@ import os
 import platform
 
 from nkilite.codegen.kernel import STATUS_TOLD
+from nkilite.native.entry import ZERO_RANGES
 from nkilite.native.library import Source
 
 MAJOR = 0  # of the interface
@@ -155,21 +156,7 @@ outputs_first:
 {_buffers("outputs", RESULT_COUNT, RESULTS, "%slots_behind", "outputs_first", "zeroing")}
 zeroing:
   %ranges = getelementptr i64, ptr %place, i64 {_RANGES}
-  br label %range
-range:
-  %r = phi i64 [ 0, %zeroing ], [ %r_next, %zero ]
-  %ranged = icmp ult i64 %r, %zeroed
-  br i1 %ranged, label %zero, label %run
-zero:
-  %r_row = shl i64 %r, 1
-  %range_ptr = getelementptr i64, ptr %ranges, i64 %r_row
-  %range_start = load ptr, ptr %range_ptr, align 8
-  %size_ptr = getelementptr i8, ptr %range_ptr, i64 8
-  %range_size = load i64, ptr %size_ptr, align 8
-  call void @llvm.memset.p0.i64(ptr %range_start, i8 0, i64 %range_size, i1 false)
-  %r_next = add i64 %r, 1
-  br label %range
-run:
+{ZERO_RANGES}run:
 {_item("walk", "%record", str(_WALK))}{_item("table", "%record", str(_TABLE))}\
 {_item("words", "%record", str(_WORDS), "i64")}
   %stopped = call i64 %walk(ptr %table, i64 0, i64 %words, ptr %bases)
