@@ -104,7 +104,15 @@ def available() -> dict[str, Host]:
     if has.get("avx2") and has.get("fma") and has.get("f16c"):
         found["avx2"] = levels()["avx2"]
     found["vector128"] = levels()["vector128"]
-    return found
+    return {level: _without(host, [f for f, there in has.items() if not there]) for level, host in found.items()}
+
+
+def _without(host: Host, features: list[str]) -> Host:
+    """A level without features that its processor has in LLVM's tables, and this machine has not.
+
+    Zen 4 has bfloat16 like Sapphire Rapids, whose float16 instructions it does not have.
+    """
+    return replace(host, features=",".join([host.features, *(f"-{f}" for f in sorted(features))]))
 
 
 def host() -> Host:
