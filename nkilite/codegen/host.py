@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nkilite import knobs
@@ -27,6 +28,7 @@ class Host:
         level: "amx", "avx512", "avx2", "vector128" or "neon".
         cpu: LLVM processor name.
         features: LLVM feature string.
+        tune: LLVM processor name whose instruction timings decide the order of instructions; "" for that of cpu.
         vector_bits: width of a native vector register.
         registers: number of vector registers.
         fma: fused multiply-add instructions exist.
@@ -42,6 +44,7 @@ class Host:
     fma: bool
     f16c: bool
     amx_bf16: bool = False
+    tune: str = ""
 
     @property
     def lanes(self) -> int:
@@ -54,10 +57,16 @@ def _initialize() -> None:
     llvm.initialize_native_asmprinter()
 
 
-_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
 _V2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
 _V3 = _V2 + ",+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
-_V4 = _V3 + "".join(f",+{f}" for f in _AVX512)
+# Without the last, LLVM prefers 256-bit vectors on several parts.
+_V4 = _V3 + ",+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,-prefer-256-bit"
+# What some parts with AVX-512 have beside it, no two makers the same: asked for one by one, because the name of a
+# processor stands for all that it has.
+_BESIDE_AVX512 = (
+    "avx512bf16", "avx512bitalg", "avx512fp16", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni",
+    "avx512vpopcntdq", "gfni", "prfchw",
+)
 
 
 _ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18  # x86-64 Linux
@@ -70,14 +79,22 @@ def _tile_registers_permitted() -> bool:
     return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA) == 0
 
 
+def _with(features: str, more: Iterable[str]) -> str:
+    return features + "".join(f",+{name}" for name in more)
+
+
+def _runs(features: str, has: Mapping[str, bool]) -> bool:
+    return all(has.get(name[1:]) for name in features.split(",") if name[0] == "+")
+
+
 @functools.cache
 def levels() -> dict[str, Host]:
     """Every feature level there is code for, best first of each architecture: this machine need not run it."""
-    v4 = _V4 + ",-prefer-256-bit"
-    # Tuned as Sapphire Rapids: without it LLVM prefers 256-bit vectors on several AVX-512 parts.
+    widest = Host("avx512", "x86-64-v4", _with(_V4, _BESIDE_AVX512), 512, 32, True, True, tune="sapphirerapids")
+    tiles = _with(widest.features, ("amx-tile", "amx-bf16"))
     return {
-        "amx": Host("amx", "sapphirerapids", v4 + ",+amx-tile,+amx-bf16", 512, 32, True, True, amx_bf16=True),
-        "avx512": Host("avx512", "sapphirerapids", v4, 512, 32, True, True),
+        "amx": replace(widest, level="amx", features=tiles, amx_bf16=True),
+        "avx512": widest,
         "avx2": Host("avx2", "x86-64-v3", _V3, 256, 16, True, True),
         "vector128": Host("vector128", "x86-64-v2", _V2, 128, 16, False, False),
         "neon": Host("neon", "generic", "+neon", 128, 32, True, True),
@@ -96,12 +113,12 @@ def available() -> dict[str, Host]:
         return {"vector128": Host("vector128", llvm.get_host_cpu_name(), "", 128, 16, False, False)}
     has = llvm.get_host_cpu_features()
     found = {}
-    if all(has.get(f) for f in _AVX512):
-        cpu = levels()["avx512"].cpu if has.get("avx512bf16") else "skylake-avx512"
+    if _runs(_V4, has):
+        beside = [f for f in _BESIDE_AVX512 if has.get(f)]
         if has.get("amx-tile") and has.get("amx-bf16") and _tile_registers_permitted():
-            found["amx"] = replace(levels()["amx"], cpu=cpu)
-        found["avx512"] = replace(levels()["avx512"], cpu=cpu)
-    if has.get("avx2") and has.get("fma") and has.get("f16c"):
+            found["amx"] = replace(levels()["amx"], features=_with(_V4, (*beside, "amx-tile", "amx-bf16")))
+        found["avx512"] = replace(levels()["avx512"], features=_with(_V4, beside))
+    if _runs(_V3, has):
         found["avx2"] = levels()["avx2"]
     found["vector128"] = levels()["vector128"]
     return {level: _without(host, [f for f, there in has.items() if not there]) for level, host in found.items()}

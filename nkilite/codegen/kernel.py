@@ -342,7 +342,8 @@ class MicroKernel:
     def text(self, name: str) -> str:
         """The LLVM function, complete."""
         self.e.ret(STATUS_OK)
-        return f"define i32 @{name}({_PARAMETERS}) {{\nentry:\n{self.e.body()}\n}}\n"
+        tune = self.e.host.tune and f' "tune-cpu"="{self.e.host.tune}"'
+        return f"define i32 @{name}({_PARAMETERS}){tune} {{\nentry:\n{self.e.body()}\n}}\n"
 
 
 def _column_order(values: tuple[int, ...]) -> tuple[int, ...]:
