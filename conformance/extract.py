@@ -6,6 +6,8 @@ Nothing extracted here is stored in this repository: blocks are read from the us
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator
@@ -50,7 +52,7 @@ def python_blocks(lines: list[str]) -> Iterator[tuple[int, str]]:
         while row < len(lines) and _OPTION.match(lines[row]):
             row += 1
         first = row
-        while row < len(lines) and (not lines[row].strip() or _indent(lines[row]) > margin):
+        while row < len(lines) and _within(margin, lines[row]):
             row += 1
         body = lines[first:row]
         leading = 0
@@ -66,6 +68,18 @@ def blocks_of_page(path: Path) -> list[CodeBlock]:
     page = path.read_text(encoding="utf-8")
     found = python_blocks([line.expandtabs() for line in page.splitlines()])
     return [CodeBlock(path, row + 1, "", index, text) for index, (row, text) in enumerate(found)]
+
+
+def literal_blocks(text: str) -> Iterator[str]:
+    """The dedented literal blocks of reStructuredText: what is indented after a paragraph that ends in two colons."""
+    lines = text.expandtabs().splitlines()
+    for row, line in enumerate(lines):
+        if not line.rstrip().endswith("::") or line.lstrip().startswith(".. "):
+            continue
+        inside = functools.partial(_within, _indent(line))
+        body = list(itertools.takewhile(inside, lines[row + 1 :]))
+        if block := textwrap.dedent("\n".join(body)).strip("\n"):
+            yield block + "\n"
 
 
 def blocks_of_docstrings(path: Path) -> list[CodeBlock]:
@@ -95,3 +109,8 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def _within(margin: int, line: str) -> bool:
+    """Whether a line belongs to the block that a paragraph with this margin introduces."""
+    return not line.strip() or _indent(line) > margin

@@ -9,7 +9,7 @@ from ..blocks import Analysis, Kind, analyse, call_text, continued, kernel_text,
 from ..case import TARGET_MODES, Case, Launch, Mode
 from ..extract import CodeBlock, blocks_of_docstrings, blocks_of_page
 from ..sources import GeneratedSource
-from . import api_examples, guide_examples
+from . import api_examples, framework_guide, guide_examples
 from . import references as ref
 from .files import file_cases
 from .mx import mx_variants
@@ -44,6 +44,7 @@ def cases(root: Path) -> list[Case]:
     return [
         *example_cases(SUITE, root / "examples"),
         *_tutorial(root),
+        *framework_guide.cases(SUITE, root),
         *(case for page in PAGES if (root / page).is_file() for case in _page(root / page)),
         *(case for module in _STUB_MODULES for case in _stubs(root, module)),
         *_microscaling(root / MICROSCALING),

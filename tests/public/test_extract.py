@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
 
-from conformance.extract import blocks_of_docstrings, blocks_of_page, python_blocks
+from conformance.extract import blocks_of_docstrings, blocks_of_page, literal_blocks, python_blocks
 
 PAGE = """\
 Title
@@ -70,3 +70,26 @@ def test_docstring_blocks_know_their_owner_and_line(tmp_path: Path) -> None:
 
 def test_empty_block_is_no_block() -> None:
     assert list(python_blocks([".. code-block:: python", "", "text"])) == []
+
+
+def test_literal_blocks() -> None:
+    page = """\
+Text that introduces::
+
+    first = 1
+
+    second = 2
+
+More text, with a directive that is none:
+
+.. note::
+
+   told ::
+
+      third
+::
+
+  fourth
+"""
+    assert list(literal_blocks(page)) == ["first = 1\n\nsecond = 2\n", "third\n", "fourth\n"]
+    assert list(literal_blocks("nothing follows ::\n\nleft again")) == []
