@@ -12,8 +12,7 @@ too many costs half a microsecond.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
 from nkilite.ir.panels import WIDTH, Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
 from nkilite.machine.engine import Engine
+from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
 
 # Rough single-thread cost of work, to tell programs that threads make faster from those they do not.
@@ -45,13 +45,6 @@ class Stripe(NamedTuple):
     period: int
     low: int
     high: int
-
-    def at(self, address: int) -> Stripe:
-        """The stripe of an operand at an address, in bytes of its base or of a period."""
-        shift = address + self.low
-        if self.period:
-            shift %= self.period
-        return self._replace(low=shift, high=shift + self.high - self.low)
 
 
 class Access(NamedTuple):
@@ -173,171 +166,63 @@ def meetings(table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footpr
     shared = float((np.array([f.ns for f in footprints])[number] * (flags & SPLIT != 0)).sum())
     if shared < 2 * WAKE_NS:
         return flags, 1
-    met = _scan(flags, _Touches(table, entries, number, footprints))
+    met = scan(flags, *_touches(table, entries, number, footprints))
     flags[met] |= MEET
     count = len(met) + int(np.count_nonzero(flags & LEAD))  # all meet again once a leader's status is known
     return flags, max(1, int(shared // max(1, WAKE_NS + MEETING_NS * count)))
 
 
-def _scan(flags: np.ndarray, touches: _Touches) -> list[int]:
-    """The entries before which threads meet."""
-    first, last, writes, owner = touches.first, touches.last, touches.writes, touches.owner
-    joined = touches.owners.joined
-    # Of every atom: the meeting since which its state holds, whether it was written, and by whom it was touched.
-    since, written, toucher = [-1] * touches.atoms, [False] * touches.atoms, [0] * touches.atoms
-
-    def meets(begin: int, end: int, now: int) -> bool:
-        """Whether touches need what another thread may have touched since the last meeting."""
-        for i in range(begin, end):
-            own, writing = owner[i], writes[i]
-            for atom in range(first[i], last[i]):
-                if since[atom] == now and (writing or written[atom]):
-                    other = toucher[atom]
-                    if (own if own == other else joined[other, own]) == _ANYBODY:
-                        return True
-        return False
-
-    met: list[int] = []
-    begin = 0
-    for entry, (end, flag) in enumerate(zip(touches.ends, flags.tolist(), strict=True)):
-        if flag & LEAD:
-            met.append(entry)
-            begin = end
-            continue
-        if meets(begin, end, len(met)):
-            met.append(entry)
-        now = len(met)
-        for i in range(begin, end):
-            own, writing = owner[i], writes[i]
-            for atom in range(first[i], last[i]):
-                if since[atom] != now:
-                    since[atom], written[atom], toucher[atom] = now, writing, own
-                else:
-                    written[atom] |= writing
-                    if toucher[atom] != own:
-                        toucher[atom] = joined[toucher[atom], own]
-        begin = end
-    return met
-
-
-_ANYBODY = -1  # the owner of memory of which any thread may touch any part
-_ALONE = 0  # entries that do not split: part 0 does them
-
-
-_MOST_STRIPES = 8  # that own memory together
-
-
-class _Owners:
-    """Stripes at addresses that leave every thread its own bytes, alone or several together, by number.
-
-    Attributes:
-        joined: the owner of the bytes of two, _ANYBODY if there is none.
-    """
-
-    def __init__(self) -> None:
-        self._stripes: list[tuple[Stripe, ...]] = [()]
-        self._numbers: dict[tuple[Stripe, ...], int] = {}
-        self.joined = _Joined(self._join)
-
-    def number(self, *stripes: Stripe) -> int:
-        found = self._numbers.get(stripes)
-        if found is None:
-            found = self._numbers[stripes] = len(self._stripes)
-            self._stripes.append(stripes)
-        return found
-
-    def _join(self, one: int, other: int) -> int:
-        """The owner of the bytes of both, _ANYBODY if there is none."""
-        if one == other or _ANYBODY in (one, other):
-            return one if one == other else _ANYBODY
-        if _ALONE in (one, other):
-            return _ANYBODY
-        together = self._stripes[one]
-        for stripe in self._stripes[other]:
-            others = []
-            for known in together:
-                low, high = min(known.low, stripe.low), max(known.high, stripe.high)
-                if known[:3] == stripe[:3] and high - low <= stripe.step:
-                    stripe = stripe._replace(low=low, high=high)
-                else:
-                    others.append(known)
-            together = (*others, stripe)
-        if len(together) > _MOST_STRIPES or not all(_apart(a, b) for a, b in combinations(together, 2)):
-            return _ANYBODY
-        return self.number(*sorted(together))
-
-
-class _Joined(dict[tuple[int, int], int]):
-    """What two owners are together, found when it is first asked for."""
-
-    def __init__(self, join: Callable[[int, int], int]) -> None:
-        self._join = join
-
-    def __missing__(self, pair: tuple[int, int]) -> int:
-        found = self[pair] = self._join(*pair)
-        return found
-
-
-def _apart(one: Stripe, other: Stripe) -> bool:
-    """Whether two stripes are different columns of the same rows."""
-    period = one.period
-    if not period or period != other.period:
-        return False
-    widths = [(s.pieces - 1) * s.step + s.high - s.low for s in (one, other)]
-    return (other.low - one.low) % period >= widths[0] and (one.low - other.low) % period >= widths[1]
-
-
-class _Touches:
+class _Touches(NamedTuple):
     """What the entries touch of memory that some entry writes, in order, as intervals of numbered *atoms*: stretches
-    of memory that no operand begins or ends in.
+    of memory that no operand begins or ends in. Fields as the scan takes them."""
 
-    Attributes:
-        first, last: atoms [first, last) of every touch.
-        ends: for every entry, the number of touches by it and the entries before it.
-        atoms: how many there are.
-    """
-
-    def __init__(
-        self, table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
-    ) -> None:
-        self.owners = _Owners()
-        order = np.argsort(number, kind="stable")
-        bounds = np.searchsorted(number[order], np.arange(len(footprints) + 1)).tolist()
-        columns: list[np.ndarray] = []
-        for i, footprint in enumerate(footprints):
-            mine = order[bounds[i] : bounds[i + 1]]
-            for access in footprint.accesses:
-                word = entries[mine] + 2 + access.word
-                base, offset = table[word], table[word + 1]
-                owner = np.full(len(mine), _ALONE if not footprint.flags & SPLIT else _ANYBODY)
-                if footprint.flags & SPLIT and access.stripe is not None:
-                    owner = self._numbers(access.stripe, offset)
-                writes = np.full(len(mine), access.writes)
-                columns.append(np.stack([mine, base, offset + access.low, offset + access.high, writes, owner]))
-        entry, base, start, end, writes, owner = _kept(np.concatenate(columns, axis=1))
-        first, last = np.empty_like(start), np.empty_like(end)
-        self.atoms = 0
-        for one in np.unique(base):
-            there = base == one
-            edges = _edges(start[there], end[there])
-            first[there] = self.atoms + np.searchsorted(edges, start[there], "right") - 1
-            last[there] = self.atoms + np.searchsorted(edges, end[there], "left")
-            self.atoms += len(edges)
-        self.first, self.last, self.owner = first.tolist(), last.tolist(), owner.tolist()
-        self.writes: list[bool] = writes.astype(bool).tolist()
-        self.ends: list[int] = np.searchsorted(entry, np.arange(len(entries)), "right").tolist()
-
-    def _numbers(self, stripe: Stripe, offset: np.ndarray) -> np.ndarray:
-        """The owners of a stripe at addresses."""
-        distinct, which = np.unique(offset, return_inverse=True)
-        return np.array([self.owners.number(stripe.at(o)) for o in distinct.tolist()])[which.reshape(-1)]
+    ends: np.ndarray
+    touches: np.ndarray
+    owners: np.ndarray
+    atoms: int
 
 
-def _kept(touches: np.ndarray) -> np.ndarray:
-    """The touches of bases that are written, in the order of entries; what is only read needs no care."""
-    base, writes = touches[1], touches[4]
-    touches = touches[:, np.isin(base, np.unique(base[writes != 0]))]
-    return touches[:, np.argsort(touches[0], kind="stable")]
+def _touches(
+    table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
+) -> _Touches:
+    ends = np.cumsum(np.array([len(f.accesses) for f in footprints], np.int64)[number])
+    base, start, end, what, low = np.zeros((5, int(ends[-1]) if len(ends) else 0), np.int64)
+    owners = [ALONE, ANYBODY]
+    order = np.argsort(number.astype(np.int32), kind="stable")
+    bounds = np.searchsorted(number[order], np.arange(len(footprints) + 1)).tolist()
+    for i, footprint in enumerate(footprints):
+        mine = order[bounds[i] : bounds[i + 1]]
+        first = ends[mine] - len(footprint.accesses)
+        for place, access in enumerate(footprint.accesses):
+            word, at = entries[mine] + 2 + access.word, first + place
+            offset = table[word + 1]
+            base[at], start[at], end[at] = table[word], offset + access.low, offset + access.high
+            owner = 1 if footprint.flags & SPLIT else 0
+            if owner and access.stripe is not None:
+                owner, begins = len(owners), offset + access.stripe.low
+                low[at] = begins % access.stripe.period if access.stripe.period else begins
+                owners.append((*access.stripe[:3], access.stripe.high - access.stripe.low))
+            what[at] = 2 * owner + access.writes
+    written = np.zeros(int(base.max()) + 1 if len(base) else 0, bool)
+    written[base[what & 1 != 0]] = True
+    kept = written[base]  # what is only read needs no care
+    ends = np.concatenate([[0], np.cumsum(kept)])[ends]
+    base, start, end, what, low = (column[kept] for column in (base, start, end, what, low))
+    first, last, atoms = _atoms(base, start, end)
+    return _Touches(ends, np.stack([first, last, what, low], axis=1), np.array(owners, np.int64), atoms)
+
+
+def _atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The first atom of every touch, the one after its last, and how many there are."""
+    first, last = np.empty_like(start), np.empty_like(end)
+    atoms = 0
+    for one in np.flatnonzero(np.bincount(base)).tolist():
+        there = base == one
+        edges = _edges(start[there], end[there])
+        first[there] = atoms + np.searchsorted(edges, start[there], "right") - 1
+        last[there] = atoms + np.searchsorted(edges, end[there], "left")
+        atoms += len(edges)
+    return first, last, atoms
 
 
 def _edges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
