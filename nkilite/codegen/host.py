@@ -121,15 +121,7 @@ def available() -> dict[str, Host]:
     if _runs(_V3, has):
         found["avx2"] = levels()["avx2"]
     found["vector128"] = levels()["vector128"]
-    return {level: _without(host, [f for f, there in has.items() if not there]) for level, host in found.items()}
-
-
-def _without(host: Host, features: list[str]) -> Host:
-    """A level without features that its processor has in LLVM's tables, and this machine has not.
-
-    Zen 4 has bfloat16 like Sapphire Rapids, whose float16 instructions it does not have.
-    """
-    return replace(host, features=",".join([host.features, *(f"-{f}" for f in sorted(features))]))
+    return found
 
 
 def host() -> Host:

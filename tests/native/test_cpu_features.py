@@ -17,10 +17,6 @@ from nkilite.native.lower import lower
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.passes.place import place
 
-ZEN4 = dict.fromkeys(
-    ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512bf16"), True
-)
-
 
 @nki.jit
 def widen(x):
@@ -42,10 +38,25 @@ def assembly(level: Host) -> str:
     return target.create_target_machine(cpu=level.cpu, features=level.features, opt=2).emit_assembly(module)
 
 
-def test_a_machine_with_bfloat16_instructions_need_not_have_those_of_float16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(ours, "get_host_cpu_features", lambda: {**ZEN4, "avx512fp16": False, "amx-tile": False})
-    found = host.available.__wrapped__()["avx512"]
-    assert found.cpu == "sapphirerapids"
+def of_a_part_without(feature: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Host]:
+    everything = {f.strip("+-"): True for level in host.levels().values() for f in level.features.split(",")}
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(ours, "get_host_cpu_features", lambda: everything | {feature: False}, raising=False)
+    monkeypatch.setattr(host, "_tile_registers_permitted", lambda: True)
+    found: dict[str, Host] = host.available.__wrapped__()
+    return found
+
+
+@pytest.mark.parametrize("lacking", ["avx512fp16", "avx512bf16", "avx512vnni", "amx-tile", "avx512vl", "f16c"])
+def test_a_part_is_asked_for_nothing_that_it_lacks(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = of_a_part_without(lacking, monkeypatch)
+    assert all(f"+{lacking}" not in level.features.split(",") for level in found.values())
+    assert all(level.cpu.startswith("x86-64-v") for level in found.values())
+    assert ("amx" in found) == (lacking not in ("amx-tile", "avx512vl", "f16c"))
+    assert ("avx2" in found) == (lacking != "f16c")
+
+
+def test_bfloat16_instructions_without_those_of_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zen 4 has the ones and not the others, Sapphire Rapids both."""
     assert "vcvtph2psx" in assembly(host.levels()["avx512"])
-    assert "vcvtph2psx" not in assembly(found)
+    assert "vcvtph2psx" not in assembly(of_a_part_without("avx512fp16", monkeypatch)["avx512"])

@@ -12,8 +12,6 @@ import pytest
 import nkilite as nki
 from conformance.fuzz.draw import draw
 from kernels import GALLERY
-from nkilite.codegen import host as hosts
-from nkilite.codegen import llvm as lazy_llvm
 from nkilite.codegen.host import Host, available, levels
 from nkilite.errors import NkiError
 from nkilite.ir.program import Program
@@ -64,17 +62,3 @@ def test_random_programs(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assemble(nki.jit(program.function()).trace(*program.arguments()), levels()[level])
             traced += 1
     assert traced > 2
-
-
-@pytest.mark.parametrize("lacking", ["avx512fp16", "avx512bf16", "avx512vnni", "amx-tile", "avx512vl", "f16c"])
-def test_a_part_is_asked_for_nothing_that_it_lacks(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Zen 4 has bfloat16 instructions of AVX-512, as Sapphire Rapids, and no float16 ones."""
-    everything = {f.strip("+-"): True for host in levels().values() for f in host.features.split(",")}
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(lazy_llvm, "get_host_cpu_features", lambda: everything | {lacking: False}, raising=False)
-    monkeypatch.setattr(hosts, "_tile_registers_permitted", lambda: True)
-    found = hosts.available.__wrapped__()
-    assert all(f"+{lacking}" not in host.features.split(",") for host in found.values())
-    assert all(host.cpu.startswith("x86-64-v") for host in found.values())
-    assert ("amx" in found) == (lacking not in ("amx-tile", "avx512vl", "f16c"))
-    assert ("avx2" in found) == (lacking != "f16c")
