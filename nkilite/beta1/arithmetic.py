@@ -19,6 +19,7 @@ from nkilite.beta1 import tile as tiles
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, beside, dtype_or, fresh, on_chip, pointwise
 from nkilite.beta1.mask import Mask
+from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import limited
 from nkilite.beta1.tile import Tile, tile
 from nkilite.dtypes import DType, bool_, float32
@@ -71,7 +72,7 @@ def join(op: Any, dst: NkiTensor, a: NkiTensor, b: NkiTensor) -> None:
     elif b.type.shape == shape and _is_vector(a, shape):
         nisa.tensor_scalar(dst, b, op, _column(a), reverse0=True)
     else:
-        nisa.tensor_tensor(dst, broadcasting.repeat(a, shape), broadcasting.repeat(beside(a, b), shape), op)
+        nisa.tensor_tensor(dst, repeated(a, shape), repeated(beside(a, b), shape), op)
 
 
 def _column(x: NkiTensor) -> NkiTensor:

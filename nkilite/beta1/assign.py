@@ -21,13 +21,13 @@ from nkilite.beta1.functional import Absent, allocated
 from nkilite.beta1.index import Index
 from nkilite.beta1.indirect import DynamicIndex
 from nkilite.beta1.mask import Mask, boxes
+from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import predicate
 from nkilite.beta1.tile import IN_IADD, Beyond, Gathered, Tile, cut, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.types import MemoryRegion
-from nkilite.language.broadcasting import repeat
 from nkilite.language.creation import fill
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
@@ -163,7 +163,7 @@ def _fitted(source: NkiTensor, dst: NkiTensor) -> NkiTensor:
         raise ShapeMismatch(
             instruction="assignment", detail=f"a tile of shape {one.shape} does not fit a view of shape {shape}"
         )
-    return repeat(source, shape) if one.region.on_chip else source
+    return repeated(source, shape) if one.region.on_chip else source
 
 
 def _assign_masked(dst: Tile, value: Tile) -> None:

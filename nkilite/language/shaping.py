@@ -9,7 +9,7 @@ from nkilite import isa as nisa
 from nkilite.deprecation import deprecated
 from nkilite.dtypes import DType, bfloat16, float16, float32
 from nkilite.errors import ShapeMismatch
-from nkilite.language.broadcasting import repeat, require_tile
+from nkilite.language.broadcasting import repeat, require_tile, to_partitions
 from nkilite.language.creation import as_shape, element_type, ndarray, require_tensor
 from nkilite.language.memory import copy
 from nkilite.language.regions import psum, sbuf
@@ -17,7 +17,7 @@ from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 from nkilite.trace.view_arguments import require_ints
 
-__all__ = ["broadcast_to", "expand_dims", "par_dim"]
+__all__ = ["across_partitions", "broadcast_to", "expand_dims", "par_dim"]
 
 #: Names the instructions that move a broadcast out of PSUM; the timing model lets consumers read it there.
 BROADCAST = "nl.broadcast_to"
@@ -51,14 +51,24 @@ def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTe
         raise ShapeMismatch(
             instruction="nl.broadcast_to", detail=f"x of shape {x.shape} does not broadcast to {sizes}"
         )
-    if x.shape[0] != sizes[0] and x.buffer is sbuf and x.dtype in _PRODUCTS and converted in _PRODUCTS:
-        x = _across_partitions(x, sizes[0], converted)
+    if x.shape[0] != sizes[0] and converted in _PRODUCTS and _is_carried(x):
+        x = _product_with_ones(x, sizes[0], converted)
         if x.shape == sizes:
             return x
     return copy(repeat(x, sizes), converted)
 
 
-def _across_partitions(x: NkiTensor, partitions: int, dtype: DType) -> NkiTensor:
+def across_partitions(x: NkiTensor, partitions: int) -> NkiTensor:
+    """A new SBUF tile with the only partition of `x` in each of its partitions: by the Tensor Engine where that carries
+    the values exactly, as the vendor's compiler does it, else by shuffles of the Vector Engine."""
+    return _product_with_ones(x, partitions, x.dtype) if _is_carried(x) else to_partitions(x, partitions)
+
+
+def _is_carried(x: NkiTensor) -> bool:
+    return x.buffer is sbuf and x.dtype in _PRODUCTS
+
+
+def _product_with_ones(x: NkiTensor, partitions: int, dtype: DType) -> NkiTensor:
     """The only partition of `x` in all of a new SBUF tile: a product with a column of ones, which the Tensor Engine
     makes a PSUM bank at a time (public tutorial fused_mamba, step 3)."""
     result = ndarray((partitions, *x.shape[1:]), dtype)

@@ -25,6 +25,7 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.operators import operator
+from nkilite.beta1.repeated import repeated
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import uint8
 from nkilite.isa.constants import dge_mode as dge_mode
@@ -51,7 +52,7 @@ def tensor_tensor(
 
     def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
         if x.type.shape != y.type.shape:
-            x, y = broadcasting.repeat(x, dst.type.shape), broadcasting.repeat(y, dst.type.shape)
+            x, y = repeated(x, dst.type.shape), repeated(y, dst.type.shape)
         nisa.tensor_tensor(dst, x, beside(x, y), chosen, engine)
 
     return pointwise(emit, shape, kind, mask, (data1, data2))
@@ -96,7 +97,7 @@ def scalar_tensor_tensor(
     x0 = alu_operand(operand0, first, data)
 
     def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
-        y = beside(x, broadcasting.repeat(y, x.type.shape) if y.type.size != x.type.size else y)
+        y = beside(x, repeated(y, x.type.shape) if y.type.size != x.type.size else y)
         nisa.scalar_tensor_tensor(dst, x, first, rows_of(x0, x.type.shape[0]), second, y, reverse0, reverse1)
 
     return pointwise(emit, data.shape, kind, mask, (data, operand1))

@@ -28,6 +28,7 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
+from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import filled, limited
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import DType, uint32
@@ -90,7 +91,7 @@ def tensor_tensor_scan(
     def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
         if y.type.size != x.type.size:
             whole = broadcasting.common_shape(x.type.shape, y.type.shape, name)
-            x, y = broadcasting.repeat(x, whole), broadcasting.repeat(y, whole)
+            x, y = repeated(x, whole), repeated(y, whole)
         nisa.tensor_tensor_scan(
             dst, x, beside(x, y), rows_of(start, x.type.shape[0]), operator(op0), operator(op1), reverse0, reverse1
         )
