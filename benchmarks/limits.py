@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import Host, host
 from nkilite.codegen.tiles import configure
+from nkilite.host.cpu import Host, host
 from nkilite.native.library import Source, library
 
 _CHAINS = 24  # independent accumulators: enough to hide the latency of two units, few enough to stay in registers

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from benchmarks.peers import cores
-from nkilite.codegen.host import host
+from nkilite.host.cpu import host
 
 _LIBRARIES = ("nkilite", "llvmlite", "numpy", "torch", "numba", "jax")
 

@@ -20,7 +20,7 @@ PLACES = {
     ("nkilite/isa/alu.py", "a row of TABLE"): '    "ALU operator",\n    (\n',
     ("nkilite/isa/activation_functions.py", "a row of TABLE"): '    "activation function",\n    (\n',
     ("nkilite/isa/__init__.py", "an import"): "from nkilite.isa.gather import local_gather, nc_n_gather\n",
-    ("nkilite/passes/pipeline.py", "an import"): "from nkilite.passes.infer_panels import InferPanels\n",
+    ("nkilite/schedule/pipeline.py", "an import"): "from nkilite.schedule.infer_panels import InferPanels\n",
     ("nkilite/__main__.py", "an import"): "from nkilite.cli.run import run\n",
     ("nkilite/__main__.py", "with the other commands"): "app.command()(profile)\n",
 }
@@ -32,7 +32,7 @@ NAMES = [
     ("nkilite/language/__init__.py", "from nkilite.language.elementwise import (\n", "    distance,\n"),
     ("nkilite/language/__init__.py", "from nkilite.language.activations import (\n", "    softsign,\n"),
     ("nkilite/isa/__init__.py", "__all__ = [\n", '    "tensor_lerp",\n'),
-    ("nkilite/passes/pipeline.py", "\n    InferPanels,\n", "    RowsOnly,\n"),
+    ("nkilite/schedule/pipeline.py", "\n    InferPanels,\n", "    RowsOnly,\n"),
     ("kernels/__init__.py", "GALLERY = (\n", '    "doubled",\n'),
 ]
 
@@ -41,8 +41,8 @@ import contextlib, io, runpy, sys
 import numpy as np
 import kernels, kernels.__main__ as gallery
 import nkilite as nki, nkilite.isa as nisa, nkilite.language as nl
-from nkilite.passes.pipeline import run_pipeline
-from nkilite.ir.group import RowPlan
+from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.group import RowPlan
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
 
@@ -65,11 +65,10 @@ wanted = wanted / (1 + abs(wanted))
 for run in (kernel, nki.simulate(kernel)):
     np.testing.assert_allclose(run(x, y), wanted, rtol=1e-5, atol=1e-6)
 passes = []
-program = kernel.trace(x, y)
-run_pipeline(program, observe=lambda name, after: passes.append(name))
+schedule = scheduled(kernel.trace(x, y), observe=lambda name, after: passes.append(name))
 assert passes.index("RowsOnly") == passes.index("InferPanels") + 1
-(group,) = program.groups
-assert isinstance(group.plan, RowPlan) and group.size == program.count, "what is new is fused with the rest"
+(group,) = schedule.groups
+assert isinstance(group.plan, RowPlan) and group.size == schedule.program.count, "what is new is fused with the rest"
 assert set(RULE_KINDS) <= REGISTRY["tensor_lerp"].rules.keys()
 assert nki.profile(kernel, x, y, target="gen9").target.name == "trn9"
 gallery.GALLERY = ("doubled",)

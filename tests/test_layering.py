@@ -19,7 +19,10 @@ LAYERS = [
     ["rounding"],
     ["machine"],
     ["ir"],
-    ["codegen", "passes", "trace"],
+    ["passes", "trace"],
+    ["host"],  # what is above knows no CPU
+    ["schedule"],
+    ["codegen"],
     ["isa"],
     ["collectives", "language", "sparsity"],
     ["native"],

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import nkilite as nki
-from nkilite.codegen.host import available
 from nkilite.errors import InternalError, NkiError
+from nkilite.host.cpu import available
 from nkilite.native import meetings
 
 from .program import Program, Trust

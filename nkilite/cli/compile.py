@@ -14,12 +14,15 @@ from nkilite import knobs
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
 from nkilite.cli.terminal import say, terminal
-from nkilite.codegen.host import host
+from nkilite.host.cpu import host
 from nkilite.ir.printer import print_program
 from nkilite.ir.program import Program
 from nkilite.native.compile import compile_program
 from nkilite.native.library import assembly, module_text
-from nkilite.passes.pipeline import PIPELINE
+from nkilite.passes import pipeline as passes
+from nkilite.schedule import pipeline as schedule
+from nkilite.schedule.printer import print_schedule
+from nkilite.schedule.schedule import Schedule
 
 
 class Stage(str, Enum):
@@ -67,7 +70,7 @@ def compile(
         return
     compiled = compile_program(program)
     if dump is Stage.final:
-        say(print_program(compiled.program).rstrip())
+        say(print_schedule(compiled.schedule).rstrip())
     elif dump is Stage.llvm:
         say(module_text(compiled.lowered.sources))
     else:
@@ -75,16 +78,16 @@ def compile(
 
 
 def _dump_passes(program: Program, only: str | None) -> None:
-    names = [p.__name__ for p in PIPELINE]
+    names = [p.__name__ for p in (*passes.PIPELINE, *schedule.PIPELINE)]
     if only is not None and only not in names:
         raise typer.BadParameter(f"no pass {only!r}; passes: {', '.join(names)}", param_hint="--pass")
     before = print_program(program)
     if only is None:
         say(f"// as traced\n{before}")
 
-    def show(name: str, after: Program) -> None:
+    def show(name: str, after: Program | Schedule) -> None:
         nonlocal before
-        text = print_program(after)
+        text = print_schedule(after) if isinstance(after, Schedule) else print_program(after)
         if only == name:
             say(f"// before {name}\n{before}")
         if only in (None, name):

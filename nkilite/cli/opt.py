@@ -10,11 +10,15 @@ import typer
 
 from nkilite.cli.terminal import say
 from nkilite.ir.parser import parse_program
-from nkilite.ir.printer import print_program
-from nkilite.ir.verifier import verify
-from nkilite.passes.pipeline import PIPELINE
+from nkilite.passes import pipeline as passes_of_programs
+from nkilite.schedule import pipeline as passes_of_schedules
+from nkilite.schedule.printer import print_schedule
+from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.verifier import verify_schedule
 
-_PASSES = {kind.__name__: kind for kind in PIPELINE}
+_OF_PROGRAMS = {kind.__name__: kind for kind in passes_of_programs.PIPELINE}
+_OF_SCHEDULES = {kind.__name__: kind for kind in passes_of_schedules.PIPELINE}
+_PASSES = [*_OF_PROGRAMS, *_OF_SCHEDULES]
 
 
 def opt(
@@ -27,7 +31,7 @@ def opt(
 
     What FindUniform and the passes after it decide is printed in comments, which are not read back: name them together.
     """
-    chosen = list(_PASSES) if passes is None else passes
+    chosen = _PASSES if passes is None else passes
     for name in chosen:
         if name not in _PASSES:
             raise typer.BadParameter(f"no pass {name!r}; passes: {', '.join(_PASSES)}", param_hint="--pass")
@@ -35,9 +39,14 @@ def opt(
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="FILE") from None
-    program = parse_program(text)
-    verify(program)
+    schedule = Schedule(parse_program(text))
+    verify_schedule(schedule)
     for name in chosen:
-        program = _PASSES[name]().run(program)
-        verify(program, after=name)
-    say(print_program(program).rstrip())
+        if name in _OF_SCHEDULES:
+            schedule = _OF_SCHEDULES[name]().run(schedule)
+        elif schedule.decided:
+            raise typer.BadParameter(f"{name} changes instructions of which a schedule is made", param_hint="--pass")
+        else:
+            schedule = Schedule(_OF_PROGRAMS[name]().run(schedule.program))
+        verify_schedule(schedule, after=name)
+    say(print_schedule(schedule).rstrip())

@@ -18,8 +18,9 @@ from nkilite.codegen.followers import Followers
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.codegen.register_block import Ahead, Broadcast, lines, multiply, register_block
-from nkilite.ir.group import Accumulation
-from nkilite.ir.panels import LINE, WIDTH
+from nkilite.host.memory import LINE
+from nkilite.schedule.group import Accumulation
+from nkilite.schedule.panels import WIDTH
 
 _PIECE = 2 * WIDTH  # columns by which threads share the work
 _POINTER = 8  # bytes

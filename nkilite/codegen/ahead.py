@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import LINE
-from nkilite.ir.group import PARTS
+from nkilite.host.memory import LINE
+from nkilite.schedule.group import PARTS
 
 
 class Ahead(NamedTuple):

@@ -3,8 +3,8 @@
 `dst[m, n] (+)= sum over k of stationary[k, m] * moving[k, n]`, with k along the partitions of both operands.
 One operand is broadcast element by element (the rows of a register block), the other is read in vectors (its
 columns). A panel of the vector side, all of k by one block width, stays in the L1 cache while all of the broadcast
-side streams past it. Operands that lie in panels (nkilite/ir/panels.py) are read where they are; of others a panel is
-packed into scratch.
+side streams past it. Operands that lie in panels (nkilite/schedule/panels.py) are read where they are; of others a
+panel is packed into scratch.
 """
 
 from __future__ import annotations

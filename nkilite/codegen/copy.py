@@ -8,9 +8,9 @@ from nkilite import dtypes
 from nkilite.codegen import convert, elementwise, loops, nest, transpose
 from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
+from nkilite.host.memory import LINE
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy

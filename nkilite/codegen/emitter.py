@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from nkilite.codegen.host import Host
+from nkilite.host.cpu import Host
 
 
 class Value(NamedTuple):

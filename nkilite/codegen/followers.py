@@ -8,7 +8,8 @@ from nkilite.codegen import matrix, pack
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.matrix import Matrix
-from nkilite.ir.panels import LINE, WIDTH, Panels
+from nkilite.host.memory import LINE
+from nkilite.schedule.panels import WIDTH, Panels
 
 
 class Followers:

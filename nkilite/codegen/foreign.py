@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import llvm
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import STATUS_FOREIGN, CpuOperand
 from nkilite.dtypes import DType
 from nkilite.errors import OperatorNotLoaded
+from nkilite.host import llvm
 
 DIMENSIONS = 8
 # Numbers of dtypes, in the order of nkilite::DType.

@@ -19,11 +19,11 @@ from nkilite import dtypes
 from nkilite.codegen import convert
 from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import Host
 from nkilite.dtypes import DType
-from nkilite.ir.panels import Panels
+from nkilite.host.cpu import Host
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.types import Indirection, IndirectKind, MemoryRegion, ViewType
+from nkilite.schedule.panels import Panels
 
 STATUS_OK = 0
 STATUS_OUT_OF_BOUNDS = 1

@@ -8,14 +8,13 @@ from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.codegen.nest import Dim
 from nkilite.codegen.watch import end_if_told
+from nkilite.host.memory import LARGE, LINE
 
 ROWS = 16  # of a tile that a thread does at once: a register block, and a block of most row groups
 BAND = 128  # bytes of a row in HBM that are gone through at once: lines come in pairs
-LARGE = 4 << 20  # results of a copy that do not stay in the caches; a smaller one is likely to be read next
 
 Body = Callable[[list[Dim], list[Value]], None]
 

@@ -11,8 +11,8 @@ from nkilite.codegen import elementwise, nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
-from nkilite.ir.panels import WIDTH, Panels
 from nkilite.ir.types import contiguous_strides
+from nkilite.schedule.panels import WIDTH, Panels
 
 
 class Matrix(NamedTuple):

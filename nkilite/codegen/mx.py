@@ -1,6 +1,6 @@
 """Microscaling (MX) formats: groups of elements quantized with a common power of two, and their matrix products.
 
-A product dequantizes its operands, which is exact in float32, into panels (nkilite/ir/panels.py): all stationary
+A product dequantizes its operands, which is exact in float32, into panels (nkilite/schedule/panels.py): all stationary
 columns, then some moving columns at a time, which stay in the cache until the micro-kernel of all matrix products has
 read them. Row 4 p + i of the contraction is element i of partition p. For the CPU's tile unit values become bfloat16,
 which is exact too unless it is a subnormal one.
@@ -19,7 +19,8 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.dtypes import DType
-from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Feed, Panels, panels
+from nkilite.host.memory import LINE
+from nkilite.schedule.panels import TILE_ROWS, WIDTH, Feed, Panels, panels
 
 SHARED = 8  # partitions that share a scale
 QUADRANT = 32  # partitions whose scales lie together

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nkilite.codegen import pack
 from nkilite.codegen.followers import Followers
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.ir.panels import WIDTH
+from nkilite.schedule.panels import WIDTH
 
 _STRIP = 4 * WIDTH  # columns
 

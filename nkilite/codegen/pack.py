@@ -1,4 +1,4 @@
-"""Fill tiles that lie in panels (nkilite/ir/panels.py) from tensors in rows."""
+"""Fill tiles that lie in panels (nkilite/schedule/panels.py) from tensors in rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.matrix import Matrix
 from nkilite.dtypes import DType
-from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Panels
+from nkilite.host.memory import LINE
 from nkilite.ir.types import contiguous_strides
+from nkilite.schedule.panels import TILE_ROWS, WIDTH, Panels
 
 _RUN = 1024  # bytes of a row read at once, and then of the next row: lines enough for the hardware to fetch ahead
 _SIDE_BY_SIDE = 4  # panels filled by one step

@@ -1,11 +1,12 @@
-"""Fill panels (nkilite/ir/panels.py) from rows that become their columns."""
+"""Fill panels (nkilite/schedule/panels.py) from rows that become their columns."""
 
 from __future__ import annotations
 
 from nkilite.codegen import copy, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.dtypes import DType
-from nkilite.ir.panels import LINE, TILE_ROWS, WIDTH, Panels
+from nkilite.host.memory import LINE
+from nkilite.schedule.panels import TILE_ROWS, WIDTH, Panels
 
 
 def panel(e: Emitter, panels: Panels, to: Value, dtype: DType, at: Value, stride: int, count: int) -> None:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 from nkilite import dtypes
 from nkilite.codegen import convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import Host
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.dtypes import DType
-from nkilite.ir.panels import LINE, WIDTH
+from nkilite.host.cpu import Host
+from nkilite.host.memory import LINE
+from nkilite.schedule.panels import WIDTH
 
 Parts = tuple[Matrix, ...]  # matrices whose rows follow each other along the contraction
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from nkilite.codegen import convert, elementwise, nest
 from nkilite.codegen.ahead import Ahead, fetch, fetch_to_write
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import CpuOperand
+from nkilite.host.memory import LINE
 
 _AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
 

@@ -9,8 +9,8 @@ from nkilite.codegen import copy, loops, pack_transposed
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.nest import Dim
-from nkilite.ir.group import Piece, Relocation
-from nkilite.ir.panels import WIDTH
+from nkilite.schedule.group import Piece, Relocation
+from nkilite.schedule.panels import WIDTH
 
 
 def write(members: Sequence[MicroKernel], plan: Relocation) -> None:

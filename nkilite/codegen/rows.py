@@ -10,7 +10,7 @@ from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
 from nkilite.codegen.watch import end_if_told
-from nkilite.ir.group import Forwarded, Held, RowPlan, Scratch, Segment
+from nkilite.schedule.group import Forwarded, Held, RowPlan, Scratch, Segment
 
 
 def write(members: Sequence[MicroKernel], plan: RowPlan) -> None:

@@ -2,7 +2,7 @@
 
 A tile register holds 16 rows of 64 bytes. The unit multiplies a tile of 16 rows by 32 bfloat16 along the
 contraction with one of 16 pairs along the contraction by 16 columns. Operands that lie in panels
-(nkilite/ir/panels.py) consist of such tiles; others are packed into them first, zero-padded: pairs of rows are
+(nkilite/schedule/panels.py) consist of such tiles; others are packed into them first, zero-padded: pairs of rows are
 interleaved, which is the layout of the second kind and, transposed as 32-bit words, of the first. Subnormal bfloat16
 operands count as zero, as the unit takes them.
 """
@@ -19,7 +19,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.followers import Followers
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
-from nkilite.ir.panels import TILE_DTYPES, TILE_ROWS
+from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS
 
 SIDE = 16  # rows of a tile register, and columns of sums in one
 _ROW = 64  # bytes

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, loops, matrix, nest
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import LINE
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
+from nkilite.host.memory import LINE
 
 _BITS = {1: "i8", 2: "i16", 4: "i32"}
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen.host import host
 from nkilite.errors import ArgumentError
 from nkilite.frameworks.calls import Call
 from nkilite.frameworks.outline import Traced
+from nkilite.host.cpu import host
 from nkilite.ir.digest import digest
 from nkilite.ir.rank import current
 from nkilite.location import Location

@@ -13,7 +13,7 @@ Six rules are optional. normalize(arguments, target) rewrites the argument dict 
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
-knows. panels(call) names the operands that the lower rule also reads in panels (nkilite/ir/panels.py).
+knows. panels(call) names the operands that the lower rule also reads in panels (nkilite/schedule/panels.py).
 exchange(arrivals, rank), of an instruction at which cores meet (nkilite/ir/meeting.py), says what each of them writes.
 starts(call) maps operands to the partitions at which they may start, where how many they cover does not tell.
 equals(call, reads, theirs) says, where it is not simply what it reads, what tells the values that it writes

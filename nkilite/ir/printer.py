@@ -15,12 +15,6 @@ The body of a loop is indented, and buffers made in it say which loop that is ("
       dma     dma_copy(dst=%sb5, src=%a [[512, 128], [1, 512]] scalar(%reg3) * 512 < 897)  ; add.py:21
     sync    for_end(index=%reg3, counter=%reg4, step=1.0)  ; add.py:24
 
-What the CPU's code does differently is said in comments: which tiles it keeps one partition of, for all hold the same,
-and which instructions form a group, with its plan:
-
-    // one partition for all: %sb4
-    // group of 3: 8 of 128 rows at a time; 0 is read in place
-
 An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
 and its access pattern as [[stride, count], ...].
 """
@@ -29,7 +23,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from nkilite.ir import attributes
 from nkilite.ir.definition import Control
@@ -37,13 +32,23 @@ from nkilite.ir.program import IMMEDIATE, Instruction, Operand, Program, Signatu
 from nkilite.ir.types import Buffer, BufferKind, ViewType
 from nkilite.location import Location
 
-
-def print_program(program: Program) -> str:
-    """The whole program as text."""
-    return "\n".join(_lines(program)) + "\n"
+#: A line that ends with buffers.
+About = tuple[str, Sequence[Buffer]]
 
 
-def _lines(program: Program) -> Iterator[str]:
+def print_program(
+    program: Program, about: Sequence[About] = (), before: Mapping[int, Sequence[str]] = MappingProxyType({})
+) -> str:
+    """The whole program as text.
+
+    Args:
+        about: more lines in front of the instructions.
+        before: more lines, by the index of the instruction that they precede.
+    """
+    return "\n".join(_lines(program, about, before)) + "\n"
+
+
+def _lines(program: Program, about: Sequence[About], before: Mapping[int, Sequence[str]]) -> Iterator[str]:
     printer = _Printer(program)
     yield f"program {program.name} on {program.target.name}"
     for short, file in printer.files.items():
@@ -55,17 +60,14 @@ def _lines(program: Program) -> Iterator[str]:
     after: dict[int, list[int]] = {}
     for consumer, producer in program.dependencies:
         after.setdefault(consumer, []).append(producer)
-    if program.uniform:
-        tiles = " ".join(printer.reference(program.buffers[id]) for id in sorted(program.uniform))
-        yield f"// one partition for all: {tiles}"
-    groups = {g.first: g for g in program.groups}
+    for said, buffers in about:
+        yield " ".join([said, *map(printer.reference, buffers)])
     depth = 0
     for instruction in program:
         control = instruction.signature.definition.control
         depth -= control is Control.end
-        group = groups.get(instruction.index)
-        if group is not None:
-            yield "  " * depth + f"// group of {group.size}: {group.plan}"
+        for said in before.get(instruction.index, ()):
+            yield "  " * depth + said
         yield "  " * depth + printer.instruction(instruction, after.get(instruction.index, []))
         depth += control is Control.begin
 

@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 from nkilite.dtypes import DType
 from nkilite.ir.access import AccessMap, resolve
 from nkilite.ir.definition import Definition, Role
-from nkilite.ir.group import Group
-from nkilite.ir.panels import Feed
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
@@ -201,9 +199,6 @@ class Program:
         self.inputs: list[Buffer] = []
         self.outputs: list[Buffer] = []
         self.fresh: frozenset[int] = frozenset()  # outputs, by place, that a launch on several cores fills first
-        self.panels: dict[int, Feed] = {}  # by buffer id, for tiles that can lie in panels on the CPU
-        self.groups: list[Group] = []  # disjoint and in order, set by the last passes
-        self.uniform: frozenset[int] = frozenset()  # ids of tiles whose partitions all hold the same
         self.watch = ""  # what is looked for in results: nothing, or NAN or SPECIAL of nkilite/ir/numbers.py
         self.fatal = False  # whether it is an error where it is found
         self.checks: list[Check] = []  # made by the pass that looks for it, which notes what it finds in

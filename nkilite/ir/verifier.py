@@ -6,12 +6,10 @@ from nkilite.errors import IrError
 from nkilite.ir.loops import Loop, enclosing, loops
 from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import Buffer, BufferKind
-from nkilite.ir.verify_groups import verify_groups
-from nkilite.ir.verify_tiles import verify_tiles
 
 
 def verify(program: Program, after: str = "") -> None:
-    """Check tables, loops, operand bounds, every distinct signature's hardware rules, and what passes have decided.
+    """Check tables, loops, operand bounds, every distinct signature's hardware rules.
 
     Args:
         after: what produced the program, for the message.
@@ -45,8 +43,6 @@ def verify(program: Program, after: str = "") -> None:
             raise IrError(f"dependency of instruction {consumer} on {producer} does not point back{where}",
                           location=program.locations[0])
     _check_loops(program, where)
-    verify_tiles(program, where)
-    verify_groups(program, where)
 
 
 def _check_loops(program: Program, where: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from nkilite.codegen.host import Host, host
+from nkilite.host.cpu import Host, host
 from nkilite.ir.program import Program
 from nkilite.native.executable import Executable
 from nkilite.native.image import Image, image_of
 from nkilite.native.lower import Lowered, lower
-from nkilite.passes.pipeline import Observer, run_pipeline
-from nkilite.passes.place import place
+from nkilite.schedule.pipeline import Observer, scheduled
+from nkilite.schedule.place import place
+from nkilite.schedule.schedule import Schedule
 
 
 @dataclass(repr=False)
@@ -22,11 +23,16 @@ class Compilation:
         seconds: cpu-measured time per stage.
     """
 
-    program: Program
+    schedule: Schedule
     lowered: Lowered
     executable: Executable
     host: Host
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        """The program as passes left it."""
+        return self.schedule.program
 
     def __repr__(self) -> str:
         return f"<nki compilation of {self.program.name} for {self.host.level}: {sum(self.seconds.values()):.3f} s>"
@@ -44,20 +50,20 @@ def compile_program(program: Program, observe: Observer | None = None) -> Compil
         seconds[name] = now - started
         started = now
 
-    program = run_pipeline(program, observe)
+    schedule = scheduled(program, observe)
     stage("passes")
-    placement = place(program, level.amx_bf16)
+    placement = place(schedule, level.amx_bf16)
     stage("place")
-    lowered = lower(program, placement, level)
+    lowered = lower(schedule, placement, level)
     stage("lower")
-    executable = Executable(image_of(program, placement, lowered, level.level), level)
+    executable = Executable(image_of(schedule.program, placement, lowered, level.level), level)
     stage("native code")
-    program.derived.clear()
-    return Compilation(program, lowered, executable, level, seconds)
+    schedule.program.derived.clear()
+    return Compilation(schedule, lowered, executable, level, seconds)
 
 
 def image_for(program: Program, level: Host) -> Image:
     """The image of a program, with the text of its micro-kernels; nothing is compiled to native code."""
-    program = run_pipeline(program)
-    placement = place(program, level.amx_bf16)
-    return image_of(program, placement, lower(program, placement, level), level.level)
+    schedule = scheduled(program)
+    placement = place(schedule, level.amx_bf16)
+    return image_of(schedule.program, placement, lower(schedule, placement, level), level.level)

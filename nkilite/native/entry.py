@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen.host import Host
 from nkilite.codegen.watch import STOP, WATCH
+from nkilite.host.cpu import Host
 from nkilite.native.interrupts import python_function
 from nkilite.native.library import Source, library
 

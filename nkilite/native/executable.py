@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from nkilite.codegen import foreign
-from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_FOREIGN, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
 from nkilite.dtypes import as_dtype, cast, elements
 from nkilite.errors import IndirectOutOfBounds, OperatorFailed
+from nkilite.host.cpu import Host
 from nkilite.ir.meeting import Arrival, Written, exchange
 from nkilite.ir.rank import current
 from nkilite.native import entry, stack

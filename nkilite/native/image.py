@@ -22,7 +22,7 @@ from nkilite.location import Location
 from nkilite.native.lower import Lowered, cpu_strides
 from nkilite.native.numbers import Numbers
 from nkilite.native.operands import HEADER_WORDS
-from nkilite.passes.place import CpuPlacement
+from nkilite.schedule.place import CpuPlacement
 
 
 class HbmArray(NamedTuple):

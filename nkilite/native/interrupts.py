@@ -16,9 +16,9 @@ import threading
 
 import numpy as np
 
-from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import STATUS_TOLD
 from nkilite.codegen.watch import DUE, LOOK, STOP
+from nkilite.host.cpu import Host
 from nkilite.native.library import Source, library
 
 _MAIN, _IDENTITY, _ENSURE, _CHECK, _RELEASE = range(24, 64, 8)  # bytes in a watch, behind those codegen knows

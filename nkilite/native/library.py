@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from nkilite.codegen import llvm
-from nkilite.codegen.host import Host
+from nkilite.host import llvm
+from nkilite.host.cpu import Host
 from nkilite.native import stack
 from nkilite.native.cache import FORMAT, OBJECTS, Store, store
 

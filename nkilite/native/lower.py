@@ -10,17 +10,18 @@ import numpy as np
 
 from nkilite.codegen import accumulation, onto_panels, relocation, rows
 from nkilite.codegen.emitter import Emitter
-from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.ir.group import Accumulation, Relocation, RowPlan
-from nkilite.ir.panels import Panels
-from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
+from nkilite.host.cpu import Host
+from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.types import ViewType
 from nkilite.native.library import Source
 from nkilite.native.meetings import Footprint, footprint, meetings
 from nkilite.native.operands import Encoded, Member, Pitches, encode, entries
 from nkilite.native.walker import HEAVIEST, WEIGHT_SHIFT
-from nkilite.passes.place import CpuPlacement
+from nkilite.schedule.group import Accumulation, Relocation, RowPlan
+from nkilite.schedule.panels import Panels
+from nkilite.schedule.place import CpuPlacement
+from nkilite.schedule.schedule import Schedule
 
 
 class Lowered(NamedTuple):
@@ -53,15 +54,15 @@ WRITERS: dict[type, Writer] = {
 }
 
 
-def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
+def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
     """Write a micro-kernel per distinct group and translate every group to a table entry.
 
     An instruction in no group is distinct by its signature and row pitches, a group by those of its members and its
     plan.
     """
-    encoded = encode(program, placement)
-    table, starts, firsts = entries(program, encoded.code)
-    made_of, numbers = _distinct(program, encoded, firsts)
+    encoded = encode(schedule.program, placement)
+    table, starts, firsts = entries(schedule, encoded.code)
+    made_of, numbers = _distinct(schedule, encoded, firsts)
     sources: list[Source] = []
     footprints: list[Footprint] = []
     by_text: dict[tuple[str, Footprint], int] = {}
@@ -82,7 +83,7 @@ def lower(program: Program, placement: CpuPlacement, host: Host) -> Lowered:
 
 
 def _distinct(
-    program: Program, encoded: Encoded, firsts: np.ndarray
+    schedule: Schedule, encoded: Encoded, firsts: np.ndarray
 ) -> tuple[list[tuple[list[Member], Any]], np.ndarray]:
     """What distinct entries are made of, members and plan, as they are met first; and the number of each entry's."""
     labels = encoded.kinds[firsts]
@@ -90,7 +91,7 @@ def _distinct(
     plans: dict[Any, int] = {}
     identities: dict[int, int] = {}  # equal plans are mostly the same object, and long to compare
     known: dict[tuple[int, bytes], int] = {}
-    for group, entry in zip(program.groups, np.searchsorted(firsts, [g.first for g in program.groups]), strict=True):
+    for group, entry in zip(schedule.groups, np.searchsorted(firsts, [g.first for g in schedule.groups]), strict=True):
         if id(group.plan) not in identities:
             identities[id(group.plan)] = plans.setdefault(group.plan, len(plans))
         kinds = encoded.kinds[group.first : group.first + group.size]

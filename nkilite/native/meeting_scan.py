@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.codegen.host import host
+from nkilite.host.cpu import host
 from nkilite.native.library import Source, library
 from nkilite.native.walker import LEAD
 

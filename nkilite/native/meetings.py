@@ -19,11 +19,11 @@ import numpy as np
 
 from nkilite.codegen import nest
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
-from nkilite.ir.panels import WIDTH, Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
 from nkilite.machine.engine import Engine
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
+from nkilite.schedule.panels import WIDTH, Panels
 
 # Rough single-thread cost of work, to tell programs that threads make faster from those they do not.
 _ELEMENTS_PER_NS = 10

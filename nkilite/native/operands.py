@@ -8,9 +8,10 @@ import numpy as np
 
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.definition import Control
-from nkilite.ir.panels import Panels
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
-from nkilite.passes.place import CpuPlacement
+from nkilite.schedule.panels import Panels
+from nkilite.schedule.place import CpuPlacement
+from nkilite.schedule.schedule import Schedule
 
 HEADER_WORDS = 2  # of an entry: function address, words in the entry
 
@@ -117,11 +118,12 @@ class Entries(NamedTuple):
     firsts: np.ndarray
 
 
-def entries(program: Program, code: np.ndarray) -> Entries:
+def entries(schedule: Schedule, code: np.ndarray) -> Entries:
     """The entries of a program's instructions, a group being one, and where loops jump to."""
+    program = schedule.program
     columns = Columns.of(program)
     heads = np.ones(program.count, bool)
-    for group in program.groups:
+    for group in schedule.groups:
         heads[group.first + 1 : group.first + group.size] = False
     control = np.array([s.definition.control is not None for s in program.signatures], bool)[columns.ids]
     widths = np.diff(np.append(columns.starts, len(code))) + control  # the distance of its jump comes last

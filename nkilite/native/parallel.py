@@ -6,8 +6,8 @@ import ctypes
 
 import numpy as np
 
-from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS
+from nkilite.host.cpu import Host
 from nkilite.native import threads
 from nkilite.native.interrupts import Apart
 from nkilite.native.library import library

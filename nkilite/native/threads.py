@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from nkilite import knobs
-from nkilite.codegen.host import available
 from nkilite.errors import ArgumentError
+from nkilite.host.cpu import available
 from nkilite.native import sharing, stack
 from nkilite.native.interrupts import Apart
 from nkilite.native.library import library

@@ -11,7 +11,7 @@ import time
 import ml_dtypes
 import numpy as np
 
-from nkilite.codegen import llvm
+from nkilite.host import llvm
 
 _IMPORTED = time.time_ns()
 _MARGIN = 10**9  # nanoseconds that importing nkilite takes at most

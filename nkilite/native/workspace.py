@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from nkilite.codegen.host import Host
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS
 from nkilite.codegen.watch import STOP
+from nkilite.host.cpu import Host
 from nkilite.ir.types import FRESH
 from nkilite.native.entry import Entries
 from nkilite.native.image import Image
 from nkilite.native.interrupts import new_watch
-from nkilite.passes.place import ARENA
+from nkilite.schedule.place import ARENA
 
 _ALIGN = 64
 

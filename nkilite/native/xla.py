@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
+from nkilite.host.cpu import host
 from nkilite.native import xla_handler as layout
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable

@@ -1,4 +1,4 @@
-"""The passes between a traced Program and code generation, in order."""
+"""The passes over a traced Program, in order; what they leave is still for the chip, and for no CPU."""
 
 from __future__ import annotations
 
@@ -13,14 +13,8 @@ from nkilite.passes.check_destinations import CheckDestinations
 from nkilite.passes.check_partitions import CheckPartitions
 from nkilite.passes.fill_unwritten import FillUnwritten
 from nkilite.passes.follow_writes import FollowWrites
-from nkilite.passes.fuse import Fuse
-from nkilite.passes.group_matmuls import GroupMatmuls
-from nkilite.passes.group_moves import GroupMoves
-from nkilite.passes.infer_panels import InferPanels
 from nkilite.passes.round_stochastically import RoundStochastically
 from nkilite.passes.separate_tiles import SeparateTiles
-from nkilite.passes.stage_overlaps import StageOverlaps
-from nkilite.passes.uniform import FindUniform
 from nkilite.passes.watch_numbers import WatchNumbers
 
 
@@ -39,12 +33,6 @@ PIPELINE: tuple[type[Pass], ...] = (
     SeparateTiles,
     RoundStochastically,
     WatchNumbers,
-    StageOverlaps,
-    FindUniform,
-    InferPanels,
-    GroupMatmuls,
-    GroupMoves,
-    Fuse,
 )
 
 Observer = Callable[[str, Program], None]

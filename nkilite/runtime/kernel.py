@@ -15,9 +15,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from nkilite import knobs
-from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
 from nkilite.errors import InvalidOperand, InvalidSetting, NkiError, describe
+from nkilite.host.cpu import host
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
 from nkilite.ir.rank import current

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nkilite.codegen.host import host
 from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
+from nkilite.host.cpu import host
 from nkilite.native.compile import image_for
 from nkilite.native.cores import launchable
 from nkilite.native.encoding import NotData, decode, encode

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nkilite.codegen.host import Host, host
 from nkilite.dtypes import as_dtype
+from nkilite.host.cpu import Host, host
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
 from nkilite.native.compile import Compilation, compile_program

@@ -12,7 +12,7 @@ import os
 from typing import NamedTuple
 
 from nkilite import knobs
-from nkilite.codegen.host import Host
+from nkilite.host.cpu import Host
 from nkilite.native.cache import KERNELS, store
 from nkilite.native.encoding import NotData, decode, encode
 from nkilite.native.image import Image

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.host import Host, available
+from nkilite.host.cpu import Host, available
 from nkilite.native.library import target_machine
 
 _SIZES = {"float": 4, "i32": 4, "i16": 2, "i8": 1}

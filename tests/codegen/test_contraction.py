@@ -16,8 +16,8 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.machine.target import get_target
 from nkilite.native.library import Source, library, module_text, target_machine
 from nkilite.native.lower import lower
-from nkilite.passes.pipeline import run_pipeline
-from nkilite.passes.place import place
+from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.place import place
 from nkilite.trace import active
 from nkilite.trace.builder import TraceBuilder
 
@@ -32,8 +32,8 @@ def micro_kernel(host, k: int, m: int, n: int, dtype: str = "float32", **options
         nisa.memset(right, 0)
         nisa.nc_matmul(nl.ndarray((m, n), nl.float32, buffer=nl.psum), left, right, **options)
     builder.close()
-    program = run_pipeline(builder.program)
-    (source,) = (s for s in lower(program, place(program), host).sources if s.name.startswith("nc_matmul"))
+    schedule = scheduled(builder.program)
+    (source,) = (s for s in lower(schedule, place(schedule), host).sources if s.name.startswith("nc_matmul"))
     return source
 
 

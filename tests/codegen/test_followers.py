@@ -9,9 +9,9 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.codegen.host import available
-from nkilite.ir.group import Accumulation
-from nkilite.passes.pipeline import run_pipeline
+from nkilite.host.cpu import available
+from nkilite.schedule.group import Accumulation
+from nkilite.schedule.pipeline import scheduled
 
 BF16 = ml_dtypes.bfloat16
 
@@ -130,8 +130,8 @@ def operands(products: int, m: int, n: int, dtype) -> list[np.ndarray]:
 
 def group_of(kernel, *arrays):
     """The last group of matmuls."""
-    program = run_pipeline(nki.jit(kernel).trace(*arrays))
-    return [g for g in program.groups if isinstance(g.plan, Accumulation)][-1:]
+    schedule = scheduled(nki.jit(kernel).trace(*arrays))
+    return [g for g in schedule.groups if isinstance(g.plan, Accumulation)][-1:]
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -9,10 +9,10 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.codegen.host import available
-from nkilite.ir.group import Accumulation, Relocation
-from nkilite.ir.panels import Feed, panels
-from nkilite.passes.pipeline import run_pipeline
+from nkilite.host.cpu import available
+from nkilite.schedule.group import Accumulation, Relocation
+from nkilite.schedule.panels import Feed, panels
+from nkilite.schedule.pipeline import scheduled
 
 BF16, E5M2 = ml_dtypes.bfloat16, ml_dtypes.float8_e5m2
 DTYPES = [np.float32, np.float16, BF16, E5M2]
@@ -30,8 +30,8 @@ def integers(shape, dtype, seed=0) -> np.ndarray:
 
 
 def passed(kernel, *arrays):
-    """The program after all passes."""
-    return run_pipeline(nki.jit(kernel).trace(*arrays))
+    """The schedule after all passes."""
+    return scheduled(nki.jit(kernel).trace(*arrays))
 
 
 def run_both(kernel, *arrays) -> np.ndarray:
@@ -130,8 +130,8 @@ def keeps(reason):
 def test_other_accesses_keep_a_tile_in_rows(level, reason, dtype):
     a, b = integers((64, 64), dtype), integers((64, 48), dtype, 1)
     kernel = keeps(reason)
-    program = passed(kernel, a, b)
-    assert len(program.panels) == (2 if reason == "written" else 1)
+    schedule = passed(kernel, a, b)
+    assert len(schedule.panels) == (2 if reason == "written" else 1)
     expected, found = nki.simulate(kernel)(a, b), nki.jit(kernel)(a, b)
     for left, right in zip(found, expected, strict=True):
         np.testing.assert_array_equal(left.astype(np.float32), right.astype(np.float32))
@@ -144,8 +144,8 @@ def test_an_operand_of_mixed_products_stays_in_rows():
         tile = load(a)
         return store(product(tile, load(b))), store(product(tile, load(c)))
 
-    program = passed(kernel, integers((64, 64), BF16), integers((64, 64), BF16), integers((64, 64), np.float16))
-    assert sorted(f.name for f in program.panels.values()) == ["moving", "vectors"]
+    schedule = passed(kernel, integers((64, 64), BF16), integers((64, 64), BF16), integers((64, 64), np.float16))
+    assert sorted(f.name for f in schedule.panels.values()) == ["moving", "vectors"]
 
 
 # --- values -------------------------------------------------------------------------------------------------
@@ -186,9 +186,9 @@ def test_slices_of_stacked_tiles(level, dtype):
         return store(dst)
 
     a, b = integers((384, 64), dtype), integers((384, 96), dtype, 1)
-    program = passed(kernel, a, b)
-    assert len(program.panels) == 2
-    assert [g.plan.products for g in program.groups if isinstance(g.plan, Accumulation)] == [3]
+    schedule = passed(kernel, a, b)
+    assert len(schedule.panels) == 2
+    assert [g.plan.products for g in schedule.groups if isinstance(g.plan, Accumulation)] == [3]
     found = run_both(kernel, a, b)
     np.testing.assert_array_equal(found, (a.astype(np.float64).T @ b.astype(np.float64))[16:48, 16:])
 
@@ -209,8 +209,8 @@ def test_tiles_filled_piece_by_piece(level, dtype):
 
     a, b = integers((64, 96), dtype), integers((64, 128), dtype, 1)
     wide = np.random.default_rng(2).normal(size=(64, 48)).astype(np.float32)
-    program = passed(kernel, a, b, wide)
-    assert len(program.panels) == 2
+    schedule = passed(kernel, a, b, wide)
+    assert len(schedule.panels) == 2
     expected, found = np.asarray(nki.simulate(kernel)(a, b, wide)), np.asarray(nki.jit(kernel)(a, b, wide))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
@@ -315,9 +315,9 @@ def test_followers_write_panels(level, write, width, dtype, monkeypatch):
     source = np.float32 if dtype is nl.float32 else BF16
     a, b, c = (integers((64, n), source, seed) // 2 for seed, n in enumerate((64, width, 80)))
     kernel = layers(write, dtype)
-    program = passed(kernel, a, b, c)
-    assert len(program.panels) == 4
-    sizes = [(g.plan.products, g.size) for g in program.groups if isinstance(g.plan, Accumulation)]
+    schedule = passed(kernel, a, b, c)
+    assert len(schedule.panels) == 4
+    sizes = [(g.plan.products, g.size) for g in schedule.groups if isinstance(g.plan, Accumulation)]
     assert sizes == [(1, 2), (1, 2), (2, 3)]
     run_both(kernel, a, b, c)
 
@@ -326,9 +326,9 @@ def test_followers_write_panels(level, write, width, dtype, monkeypatch):
 def test_what_the_matmuls_read_is_not_written_before_they_are_done(level, dtype):
     kernel = layers(scaled, nl.float32 if dtype is np.float32 else nl.bfloat16, again=True)
     a, b, c = (integers((64, 64), dtype, seed) // 3 for seed in range(3))
-    program = passed(kernel, a, b, c)
-    sizes = [(g.plan.products, g.size) for g in program.groups if isinstance(g.plan, Accumulation)]
-    assert len(program.panels) == 4 and sizes == [(1, 2), (1, 2), (2, 2), (1, 2)]
+    schedule = passed(kernel, a, b, c)
+    sizes = [(g.plan.products, g.size) for g in schedule.groups if isinstance(g.plan, Accumulation)]
+    assert len(schedule.panels) == 4 and sizes == [(1, 2), (1, 2), (2, 2), (1, 2)]
     run_both(kernel, a, b, c)
 
 
@@ -374,8 +374,8 @@ GROUPS = {
 def test_groups(level, case, dtype):
     kernel, sizes = GROUPS[case]
     a, b = integers((11, 96, 64), dtype), integers((11, 96, 64), dtype, 1)
-    program = passed(kernel, a, b)
-    found = [g.plan.products for g in program.groups if isinstance(g.plan, Accumulation) and g.size > 1]
+    schedule = passed(kernel, a, b)
+    found = [g.plan.products for g in schedule.groups if isinstance(g.plan, Accumulation) and g.size > 1]
     assert found == sizes
     run_both(kernel, a, b)
 

@@ -15,9 +15,9 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY
-from nkilite.codegen.host import available
-from nkilite.ir.group import RowPlan
-from nkilite.passes import hbm, row_plans, segments
+from nkilite.host.cpu import available
+from nkilite.schedule import hbm, row_plans, segments
+from nkilite.schedule.group import RowPlan
 from nkilite.testing import make
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -28,9 +28,9 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fuse small tiles too, in small blocks and pieces, and treat every HBM tensor as a large one."""
     monkeypatch.setattr(row_plans, "_LEAST_BYTES", 0)
     monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
-    monkeypatch.setattr(row_plans, "_BLOCK_BYTES", 2 << 10)
+    monkeypatch.setattr(row_plans, "NEAR", 2 << 10)
     monkeypatch.setattr(segments, "_LEAST_COLUMNS", 2)
-    monkeypatch.setattr(hbm, "_LARGE", 0)
+    monkeypatch.setattr(hbm, "LARGE", 0)
 
 
 def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: int = 1, **options: Any) -> list[Any]:
@@ -46,7 +46,7 @@ def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: in
 def groups(kernel: Any, *arrays: np.ndarray, **options: Any) -> list[RowPlan]:
     """The plans of a kernel's row groups."""
     compiled = nki.jit(getattr(kernel, "__wrapped__", kernel)).compile(*arrays, **options)
-    return [g.plan for g in compiled.program.groups if isinstance(g.plan, RowPlan)]
+    return [g.plan for g in compiled.schedule.groups if isinstance(g.plan, RowPlan)]
 
 
 def equal(one: list[Any], other: list[Any], what: str) -> None:
@@ -198,7 +198,7 @@ def test_stores_beside_the_next_rows(
     width: int, block: int, level: str, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NKILITE_CPU", level)
-    monkeypatch.setattr(row_plans, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(row_plans, "NEAR", block)
     module = MODULES["softmax"]
     x = module.inputs(rows=128, D=width)
     options = {"ROWS_PER_PARTITION": 1}

@@ -11,10 +11,10 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.codegen.emitter import Emitter
-from nkilite.codegen.host import available, host
-from nkilite.ir.group import Held, RowPlan
-from nkilite.passes import hbm, row_plans
+from nkilite.host.cpu import available, host
 from nkilite.runtime import recycler
+from nkilite.schedule import hbm, row_plans
+from nkilite.schedule.group import Held, RowPlan
 from nkilite.testing import make
 
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3", "int8", "uint8", "int32")
@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(kernel: Any, *arrays: np.ndarray) -> RowPlan:
-    (plan,) = (g.plan for g in nki.jit(kernel).compile(*arrays).program.groups if isinstance(g.plan, RowPlan))
+    (plan,) = (g.plan for g in nki.jit(kernel).compile(*arrays).schedule.groups if isinstance(g.plan, RowPlan))
     return plan
 
 
@@ -85,7 +85,7 @@ def test_mixed(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("pages", [False, True])
 def test_stored_past_the_caches(width: int, pages: bool, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NKILITE_CPU", level)
-    monkeypatch.setattr(hbm, "_LARGE", 0)
+    monkeypatch.setattr(hbm, "LARGE", 0)
     monkeypatch.setattr(recycler, "RECYCLED", 0 if pages else 1 << 30)  # results begin with a page, or anywhere
 
     def kernel(x: Any, y: Any) -> Any:

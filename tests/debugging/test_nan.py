@@ -11,7 +11,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
-from nkilite.codegen.host import available
+from nkilite.host.cpu import available
 from nkilite.ir.numbers import NotANumberWarning
 
 

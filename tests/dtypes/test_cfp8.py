@@ -14,8 +14,8 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import dtypes, errors
-from nkilite.codegen.host import available
 from nkilite.dtypes import BIASABLE, as_dtype
+from nkilite.host.cpu import available
 from nkilite.ir import parse_program
 from nkilite.testing import first_difference
 

@@ -11,7 +11,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.codegen.host import available
+from nkilite.host.cpu import available
 
 CPU_LEVELS = list(available())
 

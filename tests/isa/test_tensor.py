@@ -12,7 +12,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.codegen.host import available
+from nkilite.host.cpu import available
 
 LEVELS = list(available())
 BF16, E4M3, E5M2 = ml_dtypes.bfloat16, ml_dtypes.float8_e4m3, ml_dtypes.float8_e5m2

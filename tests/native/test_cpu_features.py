@@ -9,13 +9,13 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.codegen import host
-from nkilite.codegen import llvm as ours
-from nkilite.codegen.host import Host
+from nkilite.host import cpu as host
+from nkilite.host import llvm as ours
+from nkilite.host.cpu import Host
 from nkilite.native.library import module_text
 from nkilite.native.lower import lower
-from nkilite.passes.pipeline import run_pipeline
-from nkilite.passes.place import place
+from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.place import place
 
 
 @nki.jit
@@ -31,8 +31,8 @@ def widen(x):
 def assembly(level: Host) -> str:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    program = run_pipeline(widen.trace(np.zeros((128, 512), np.float16)))
-    module = llvm.parse_assembly(module_text(lower(program, place(program, False), level).sources))
+    schedule = scheduled(widen.trace(np.zeros((128, 512), np.float16)))
+    module = llvm.parse_assembly(module_text(lower(schedule, place(schedule, False), level).sources))
     target = llvm.Target.from_triple("x86_64-unknown-linux-gnu")
     module.triple = "x86_64-unknown-linux-gnu"
     return target.create_target_machine(cpu=level.cpu, features=level.features, opt=2).emit_assembly(module)

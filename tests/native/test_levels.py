@@ -12,13 +12,13 @@ import pytest
 import nkilite as nki
 from conformance.fuzz.draw import draw
 from kernels import GALLERY
-from nkilite.codegen.host import Host, available, levels
 from nkilite.errors import NkiError
+from nkilite.host.cpu import Host, available, levels
 from nkilite.ir.program import Program
 from nkilite.native.library import module_text
 from nkilite.native.lower import lower
-from nkilite.passes.pipeline import run_pipeline
-from nkilite.passes.place import place
+from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.place import place
 
 ELSEWHERE = sorted(levels().keys() - available().keys())
 TRIPLES = {"neon": "aarch64-unknown-linux-gnu"}
@@ -35,8 +35,8 @@ def machine(level: str) -> llvm.TargetMachine:
 
 def assemble(program: Program, host: Host) -> None:
     """Write every micro-kernel of a program for a level, and have LLVM verify and assemble it."""
-    program = run_pipeline(program)
-    for source in lower(program, place(program, host.amx_bf16), host).sources:
+    schedule = scheduled(program)
+    for source in lower(schedule, place(schedule, host.amx_bf16), host).sources:
         module = llvm.parse_assembly(module_text([source]))
         module.verify()
         module.triple = machine(host.level).triple

@@ -7,7 +7,7 @@ from team_testing import SCHEDULES, Trial, every_program_has_a_team
 
 from conformance.fuzz.differ import Way, differences
 from conformance.fuzz.draw import draw
-from nkilite.codegen.host import available
+from nkilite.host.cpu import available
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -18,8 +18,8 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
-from nkilite.codegen.host import host
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
+from nkilite.host.cpu import host
 from nkilite.native import meetings, threads
 from nkilite.native.interrupts import new_watch
 from nkilite.native.library import Source, library

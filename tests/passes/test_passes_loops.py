@@ -13,8 +13,8 @@ from nkilite.ir.loops import loops
 from nkilite.machine.engine import Engine
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.passes.liveness import lifetimes
-from nkilite.passes.place import place
 from nkilite.profiling.summary import summarize
+from nkilite.schedule.place import place
 
 X = np.arange(128 * 64, dtype=np.float32).reshape(128, 64)
 MODES = [pytest.param(nki.jit, id="compiled"), pytest.param(nki.simulate, id="simulate")]
@@ -63,8 +63,8 @@ def test_what_is_read_in_later_iterations_is_not_overwritten() -> None:
     """`constant` is read at the top of the body alone; tiles made later in the body may not take its place."""
     np.testing.assert_array_equal(kernel(X), X + 4 * 3 * 2 * X)
     np.testing.assert_array_equal(nki.simulate(kernel)(X), X + 4 * 3 * 2 * X)
-    program = kernel.compile(X).program
-    placed = place(program)
+    schedule = kernel.compile(X).schedule
+    program, placed = schedule.program, place(schedule)
     constant = next(b for b in program.buffers if b.name == "constant")
     where = placed.of(constant.id)
     low, high = where.offset, where.offset + 128 * where.pitch

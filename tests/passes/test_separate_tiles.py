@@ -10,6 +10,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.passes import separate_tiles
 from nkilite.passes.pipeline import run_pipeline
+from nkilite.schedule.pipeline import scheduled
 from nkilite.testing import make
 
 X = make((128, 64), "float32")
@@ -46,7 +47,7 @@ def test_a_memory_used_in_turns_is_as_fast_as_tiles_without_addresses() -> None:
         return result
 
     arrays = make((4, 128, 64), "float32")
-    fixed, free = (run_pipeline(nki.jit(kernel).trace(arrays, addresses)) for addresses in (True, False))
+    fixed, free = (scheduled(nki.jit(kernel).trace(arrays, addresses)) for addresses in (True, False))
     assert fixed.groups == free.groups and fixed.groups
     np.testing.assert_array_equal(nki.jit(kernel)(arrays, True), nki.jit(kernel)(arrays, False))
 

@@ -14,7 +14,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import dtypes, errors
-from nkilite.codegen.host import available
+from nkilite.host.cpu import available
 from nkilite.ir.digest import digest
 from nkilite.rounding import STOCHASTIC, random_bits, round_to
 from nkilite.rounding import launch_state as state_of

@@ -1,0 +1,133 @@
+"""Which instructions can take the sums of matmuls away a few columns at a time: elementwise ones that follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from nkilite.ir.program import Operand
+from nkilite.ir.types import BufferKind
+from nkilite.passes.liveness import lifetimes
+from nkilite.schedule.rows import Access, Rows, meet
+from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.strips import strip_shape
+
+_MOST = 4  # their code is written for strips of several widths
+
+
+class Found(NamedTuple):
+    """The followers of some matmuls.
+
+    Attributes:
+        members: how many.
+        sums: (follower, operand) pairs that are what the matmuls write, if only they need it; else empty.
+        private: the buffer that then needs no memory.
+    """
+
+    members: int
+    sums: tuple[tuple[int, int], ...] = ()
+    private: tuple[int, ...] = ()
+
+
+class _Candidate(NamedTuple):
+    """An instruction that may follow: what it touches, and which of its operands are what the matmuls write."""
+
+    operands: Sequence[Operand]
+    accesses: tuple[Access, ...]
+    reads: list[int]
+
+
+class Followers:
+    """Looks for followers in a program."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule, self._program = schedule, schedule.program
+        self._rows = Rows(schedule)
+        program = self._program
+        self._lives = lifetimes(program)
+        self._starts = program.starts()
+        self._shapes = [strip_shape(s) for s in program.signatures]
+
+    def of(
+        self, matmuls: Sequence[int], first: int, dst: Operand, fresh: bool, sources: Collection[int]
+    ) -> Found:
+        """The followers of matmuls that begin at some words, the first of them at instruction `first`.
+
+        Args:
+            dst: of the matmuls.
+            fresh: they overwrite it.
+            sources: buffers that they read.
+        """
+        code = self._program.code
+        view = code[matmuls[0] + dst.word], code[matmuls[0] + dst.word + 1]
+        end = first + len(matmuls)
+        seen: list[_Candidate] = []
+        for start in self._starts[end : end + _MOST]:
+            shape = self._shapes[code[start]]
+            if shape is None or shape.rows != dst.type.shape[0]:
+                break
+            signature = self._program.signatures[code[start]]
+            reads = [
+                i for i, o in enumerate(signature.operands)
+                if (code[start + o.word], code[start + o.word + 1]) == view and not o.writes
+                and o.type.dtype == dst.type.dtype and o.type.free_size == dst.type.free_size
+                and o.type.strides[0] == dst.type.strides[0]
+            ]
+            accesses = tuple(self._rows.accesses(shape, len(seen), start))
+            seen.append(_Candidate(signature.operands, accesses, reads))
+        target = next((c.accesses[c.reads[0]] for c in seen if c.reads), None)
+        if target is None:
+            return Found(0)
+        taken: list[tuple[Access, ...]] = []
+        made = [target]
+        last = 0  # those after it have nothing to do with the sums
+        for candidate in seen:
+            if not self._takes(candidate, dst, target, taken, sources):
+                break
+            taken.append(candidate.accesses)
+            if any(_same(a, b) for a in candidate.accesses if a.operand.reads for b in made):
+                made += [a for a in candidate.accesses if a.operand.writes]
+                last = len(taken)
+        del taken[last:]
+        sums = [(number, i) for number, candidate in enumerate(seen[:last]) for i in candidate.reads]
+        if not taken or not fresh or not self._dies(view[0], first, end + len(taken), taken, sums):
+            return Found(len(taken))
+        return Found(len(taken), tuple(sums), (view[0],))
+
+    def _takes(
+        self, candidate: _Candidate, dst: Operand, target: Access, taken: Sequence[Sequence[Access]],
+        sources: Collection[int],
+    ) -> bool:
+        """Whether columns of an instruction meet the same columns of the matmuls and of other followers alone."""
+        columns = dst.type.free_size
+        for operand, access in zip(candidate.operands, candidate.accesses, strict=True):
+            if access.buffer in sources or operand.type.free_size not in (1, columns):
+                return False
+            if operand.writes and (operand.type.free_size == 1 or access.buffer in self._schedule.uniform):
+                return False
+        rows = dst.type.shape[0]
+        known = [target, *(a for one in taken for a in one)]
+        for access in candidate.accesses:
+            for other in known:
+                writes = access.operand.writes or other.operand.writes or other is target
+                if writes and access.space == other.space and not _same(access, other) and meet(access, other, rows):
+                    return False
+        return True
+
+    def _dies(
+        self, buffer: int, first: int, end: int, taken: Sequence[Sequence[Access]], sums: Sequence[tuple[int, int]]
+    ) -> bool:
+        """Whether nothing but `sums` needs what the matmuls write."""
+        found = self._program.buffers[buffer]
+        uses = {(m, i) for m, accesses in enumerate(taken) for i, a in enumerate(accesses) if a.buffer == buffer}
+        return (
+            found.address is None and found.kind is BufferKind.internal and uses == set(sums)
+            and self._lives.first[buffer] >= first and self._lives.last[buffer] < end
+        )
+
+
+def _same(one: Access, other: Access) -> bool:
+    """Whether two accesses touch the same elements in the same order."""
+    return (one.space, one.first, one.step, one.low, one.high) == (
+        other.space, other.first, other.step, other.low, other.high
+    )

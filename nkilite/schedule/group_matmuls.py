@@ -1,0 +1,126 @@
+"""Group matmuls that add up in one PSUM view with the instructions that take their sums away.
+
+The CPU then keeps sums in registers or the nearest cache, and fetches operands and results ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from nkilite import knobs
+from nkilite.ir.program import Operand, Signature
+from nkilite.schedule.followers import Followers, Found
+from nkilite.schedule.group import Accumulation, Group
+from nkilite.schedule.infer_panels import free_runs
+from nkilite.schedule.panels import WIDTH, Feed
+from nkilite.schedule.rows import row_shape
+from nkilite.schedule.schedule import Schedule
+
+_LONGEST = 8  # matmuls of a group: operands of more leave the cache before they are used again
+
+
+class GroupMatmuls:
+    """Make groups of consecutive matmuls onto the same view, of operands in panels, all but the first accumulating.
+
+    Those on their own too, if something follows them.
+    """
+
+    def run(self, schedule: Schedule) -> Schedule:
+        program = schedule.program
+        groups: list[Group] = []
+        followers = Followers(schedule) if knobs.fuse() else None
+        starts = program.starts()
+        for first, end, product in _runs(schedule):
+            members = starts[first:end]
+            found = Found(0)
+            if followers is not None and product.dense:
+                sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
+                found = followers.of(members, first, product.dst, not product.accumulates, sources)
+            size = end - first + found.members
+            by_rows = followers is not None and _by_rows(schedule, product, starts[first : first + size + 1])
+            if size > 1 or by_rows:
+                groups.append(Group(first, size, Accumulation(end - first, found.sums, by_rows), found.private))
+        schedule.groups = sorted([*schedule.groups, *groups])
+        return schedule
+
+
+def _by_rows(schedule: Schedule, product: _Product, starts: Sequence[int]) -> bool:
+    """Whether threads should share rows of a group's result, that of the instructions at `starts` but the last.
+
+    So they do where the next instruction takes the sums up by row. Else they share the longer side, for each reads all
+    of the other one.
+    """
+    rows, columns = product.dst.type.shape[0], product.dst.type.free_size
+    if rows % WIDTH or rows == WIDTH or columns < WIDTH:
+        return False
+    program = schedule.program
+    code, last = program.code, starts[-1]
+    for start in starts[:-1]:
+        signature = program.signatures[code[start]]
+        if any(o.writes and code[start + o.word] in schedule.panels for o in signature.operands):
+            return False  # these panels are filled by columns
+    if rows >= columns:
+        return True
+    if len(starts) == 1:
+        return False
+    signature = program.signatures[code[last]]
+    return row_shape(signature) is not None and any(
+        o.reads and code[last + o.word] == code[starts[0] + product.dst.word] for o in signature.operands
+    )
+
+
+class _Product(NamedTuple):
+    """A matmul without runtime indices: its operands, and what those of a group have in common.
+
+    Attributes:
+        left, right: words of the stationary and the moving operand.
+        dense: free elements of dst follow each other without gaps.
+    """
+
+    dst: Operand
+    left: int
+    right: int
+    accumulates: bool
+    dense: bool
+    kinds: tuple
+
+
+def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
+    """First and end of matmuls that add up, and what is known of the first."""
+    program = schedule.program
+    code, packed = program.code, schedule.panels
+    products = [_product(s) for s in program.signatures]
+    widths = [s.n_words for s in program.signatures]
+    run: tuple | None = None  # what the members have in common
+    leader: _Product | None = None
+    first = start = 0
+    for index in range(program.count):
+        number = code[start]
+        product = products[number]
+        key = None
+        if product and all(
+            packed.get(code[start + word], Feed.tiles) is not Feed.tiles for word in (product.left, product.right)
+        ):
+            key = code[start + product.dst.word], code[start + product.dst.word + 1], product.kinds
+        adds = product is not None and product.accumulates
+        if key is None or key != run or not adds or index - first == _LONGEST:
+            if leader is not None:
+                yield first, index, leader
+            first, run, leader = index, key, product if key is not None else None
+        start += widths[number]
+    if leader is not None:
+        yield first, program.count, leader
+
+
+def _product(signature: Signature) -> _Product | None:
+    rule = signature.definition.rules.get("panels")
+    factors = rule(signature) if rule is not None else ()
+    if len(factors) != 2 or signature.dst.indirection is not None:
+        return None
+    dst, stationary, moving = (signature.operand(name) for name in ("dst", *factors))
+    runs = free_runs(dst.type.shape[1:], dst.type.strides[1:])
+    if len(runs) > 1:
+        return None
+    kinds = dst.type, stationary.type.shape, moving.type.shape
+    return _Product(dst, stationary.word, moving.word, bool(signature.accumulate), runs[0][1] == 1, kinds)

@@ -1,0 +1,294 @@
+"""Group copies and transposes that follow each other: elements go straight to where the last of them leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nkilite import dtypes
+from nkilite.ir.columns import Columns
+from nkilite.ir.types import BufferKind
+from nkilite.passes.liveness import lifetimes
+from nkilite.schedule import hbm
+from nkilite.schedule.group import Group, Piece, Relocation, Spot, Steps
+from nkilite.schedule.moves import Axis, Move, Shape, behind, box, shape_of
+from nkilite.schedule.panels import TILE_ROWS, WIDTH, Feed
+from nkilite.schedule.schedule import Schedule
+
+_DTYPES = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # of tiles in panels
+_LEAST_ALONE = 256 << 10  # bytes of a transposing DMA that pays for a group of its own, which threads share
+_LONGEST = 1024  # members
+
+
+class GroupMoves:
+    """Make groups of moves, transposes among them, between which tiles are only filled to be read by the next one.
+
+    Such tiles need no memory. A group ends where none is left that a later move reads.
+    """
+
+    def run(self, schedule: Schedule) -> Schedule:
+        program = schedule.program
+        shapes = [shape_of(s) for s in program.signatures]
+        if any(shape is not None and shape.turns for shape in shapes):
+            groups = _Grouping(schedule, shapes).groups()
+            schedule.groups = sorted([*schedule.groups, *groups])
+        return schedule
+
+
+class _Member(NamedTuple):
+    """A move of a program: number of the instruction, word position, operands as (buffer, byte in its storage)."""
+
+    number: int
+    start: int
+    shape: Shape
+    target: tuple[int, int]
+    source: tuple[int, int]
+
+
+class _Grouping:
+    """The groups of one program."""
+
+    def __init__(self, schedule: Schedule, shapes: list[Shape | None]) -> None:
+        self._schedule, self._program = schedule, schedule.program
+        program = self._program
+        self._shapes = shapes
+        columns = Columns.of(program)
+        self._lives = lifetimes(program, columns)
+        self._streams = hbm.never_read(program, columns)
+        self._rows = [max(1, b.partition_bytes) for b in program.buffers]
+        self._plain = [
+            b.kind is BufferKind.internal and b.address is None and b.id not in schedule.uniform
+            for b in program.buffers
+        ]
+        self._passing = [
+            plain and b.region.on_chip and b.id not in schedule.panels
+            for plain, b in zip(self._plain, program.buffers, strict=True)
+        ]
+        self._plans: dict[tuple, Relocation | None] = {}
+
+    def groups(self) -> Iterator[Group]:
+        for run in self._runs():
+            for forward in (True, False):
+                left: list[list[_Member]] = []
+                for unit, passing in self._units(run, forward):
+                    group = self._group(unit, passing)
+                    if group is not None:
+                        yield group
+                    elif forward:
+                        left.append(unit)
+                if not forward or not left:
+                    break
+                run = [member for unit in left for member in unit]
+
+    def _runs(self) -> Iterator[list[_Member]]:
+        """Moves that follow each other, outside of other groups."""
+        program, code = self._program, self._program.code
+        taken = {i for g in self._schedule.groups for i in range(g.first, g.first + g.size)}
+        run: list[_Member] = []
+        for index, start in enumerate(program.starts()):
+            shape = self._shapes[code[start]]
+            if shape is not None and index not in taken and self._plain[code[start + shape.target.word]]:
+                target, source = ((code[start + o.word], code[start + o.word + 1]) for o in shape[:2])
+                run.append(_Member(index, start, shape, target, source))
+            elif run:
+                yield run
+                run = []
+        if run:
+            yield run
+
+    def _units(self, run: list[_Member], forward: bool) -> Iterator[tuple[list[_Member], set[int]]]:
+        """The shortest parts of a run that share no tile, and the tiles that pass elements on within each.
+
+        Args:
+            forward: whether tiles that are loaded from HBM are among them.
+        """
+        first, last = self._lives
+        begin, until = 0, -1
+        passing: set[int] = set()
+        for position, member in enumerate(run):
+            buffer = member.target[0]
+            loaded = not member.shape.source.type.region.on_chip
+            begins = first[buffer] == member.number and last[buffer] <= run[-1].number
+            if self._passing[buffer] and begins and (forward or not loaded):
+                until = max(until, last[buffer])
+                passing.add(buffer)
+            if until <= member.number or position == len(run) - 1 or run[position + 1].number != member.number + 1:
+                yield run[begin : position + 1], passing
+                begin, until, passing = position + 1, -1, set()
+
+    def _group(self, unit: list[_Member], passing: set[int]) -> Group | None:
+        if len(unit) > _LONGEST or not (passing or (len(unit) == 1 and _large_alone(unit[0].shape))):
+            return None
+        if not any(m.shape.turns for m in unit):
+            return None
+        if any(self._lives.last[b] > unit[-1].number for b in passing):
+            return None
+        order: dict[int, int] = {}  # buffers as the unit meets them, and what units of the same plan have in common
+        origins: list[int] = []
+        key: list[object] = []
+        for member in unit:
+            key.append(self._program.code[member.start])
+            for buffer, byte in (member.target, member.source):
+                number = order.setdefault(buffer, len(order))
+                if number == len(origins):
+                    origins.append(byte)
+                    key += (byte - self._base(buffer, byte), buffer in passing, self._streams[buffer],
+                            self._schedule.panels.get(buffer), self._rows[buffer])
+                key += (number, byte - origins[number])
+        found = tuple(key)
+        if found not in self._plans:
+            self._plans[found] = self._plan(unit, passing)
+        plan = self._plans[found]
+        return Group(unit[0].number, len(unit), plan, tuple(sorted(passing))) if plan is not None else None
+
+    def _plan(self, unit: list[_Member], passing: set[int]) -> Relocation | None:
+        """From where to where elements go; None if that is hard to say, or takes more than a plan can."""
+        known: dict[int, list[Move]] = {}  # what has been moved to each buffer
+        bases: dict[int, int] = {}
+        for member in unit:
+            shape = member.shape
+            (into, to), (source, origin) = member.target, member.source
+            move = Move(source, origin, to, shape.size, shape.axes)
+            moves = [move] if source not in known else behind(move, known[source])
+            base = bases.setdefault(into, self._base(into, to))
+            if moves is None or not _record(known.setdefault(into, []), moves, base, self._rows[into]):
+                return None
+        finals = {buffer: moves for buffer, moves in known.items() if buffer not in passing}
+        if any(move.source in finals or move.source in passing for moves in finals.values() for move in moves):
+            return None
+        writers: dict[int, tuple[int, int]] = {}
+        readers: dict[int, tuple[int, int]] = {}
+        for number, member in enumerate(unit):
+            writers.setdefault(member.target[0], (number, member.target[1]))
+            readers.setdefault(member.source[0], (number, member.source[1]))
+        pieces = []
+        for buffer, moves in finals.items():
+            for piece in self._pieces(buffer, moves, writers[buffer], readers):
+                if not self._writable(buffer, piece, moves[0].size):
+                    return None
+                pieces.append(piece)
+        private = [
+            (number, operand.name)
+            for number, m in enumerate(unit)
+            for operand, (buffer, _) in ((m.shape.target, m.target), (m.shape.source, m.source)) if buffer in passing
+        ]
+        return Relocation(tuple(pieces), tuple(private))
+
+    def _base(self, buffer: int, byte: int) -> int:
+        """Where to count from so that equal units look the same: on chip partitions tell, in HBM only distances."""
+        return 0 if self._program.buffers[buffer].region.on_chip else byte
+
+    def _pieces(
+        self, buffer: int, moves: list[Move], writer: tuple[int, int], readers: dict[int, tuple[int, int]]
+    ) -> Iterator[Piece]:
+        for move in _joined(moves):
+            reader = readers[move.source]
+            yield Piece(
+                Spot(writer[0], *self._apart(buffer, move.to, writer[1])),
+                Spot(reader[0], *self._apart(move.source, move.origin, reader[1])),
+                tuple(
+                    Steps(n, self._apart(buffer, to), self._apart(move.source, origin))
+                    for n, to, origin in self._loops(buffer, move)
+                ),
+                self._streams[buffer],
+            )
+
+    def _apart(self, buffer: int, byte: int, start: int = 0) -> tuple[int, int]:
+        """The way from one place in a buffer to another in partitions and bytes."""
+        if not self._program.buffers[buffer].region.on_chip:
+            return 0, byte - start
+        (partition, column), (first, left) = divmod(byte, self._rows[buffer]), divmod(start, self._rows[buffer])
+        return partition - first, column - left
+
+    def _loops(self, buffer: int, move: Move) -> list[Axis]:
+        """The loops of a move, those that continue others joined with them; partitions stay apart."""
+        loops: list[Axis] = []
+        for axis in sorted(move.axes, key=lambda a: (a.to, a.origin)):
+            inner = next(
+                (
+                    i for i, loop in enumerate(loops)
+                    if all(
+                        outer == loop.count * step and self._continues(id, outer, step)
+                        for id, outer, step in ((buffer, axis.to, loop.to), (move.source, axis.origin, loop.origin))
+                    )
+                ),
+                None,
+            )
+            if inner is None:
+                loops.append(axis)
+            else:
+                loops[inner] = loops[inner]._replace(count=loops[inner].count * axis.count)
+        return loops
+
+    def _continues(self, buffer: int, outer: int, inner: int) -> bool:
+        """Whether two steps both stay in a partition, or both go to other ones."""
+        if not self._program.buffers[buffer].region.on_chip:
+            return True
+        row = self._rows[buffer]
+        return (outer % row == 0) == (inner % row == 0)
+
+    def _writable(self, buffer: int, piece: Piece, size: int) -> bool:
+        """Whether a tile in panels can be filled so: rows become whole panels, and groups of partitions."""
+        feed = self._schedule.panels.get(buffer)
+        if feed is None:
+            return True
+        if self._program.buffers[buffer].dtype not in _DTYPES:
+            return False
+        depth = TILE_ROWS if feed in (Feed.stationary, Feed.moving) else 1
+        down = [s for s in piece.loops if s.to[0]]
+        along = [s for s in piece.loops if s.to == (0, size)]
+        others = [s for s in piece.loops if s not in down and s not in along]
+        starts = piece.to.bytes // size, piece.to.partitions
+        return (
+            len(down) == len(along) == 1
+            and (down[0].to, down[0].origin) == ((1, 0), (0, size))
+            and (down[0].count % depth, along[0].count % WIDTH) == (0, 0)
+            and (starts[0] % WIDTH, starts[1] % depth) == (0, 0)
+            and all(s.to[1] % (WIDTH * size) == 0 for s in others)
+        )
+
+
+def _large_alone(shape: Shape) -> bool:
+    """Whether a transpose from or to HBM is worth sharing among threads."""
+    kind = shape.target.type
+    on_chip = kind.region.on_chip and shape.source.type.region.on_chip
+    return not on_chip and kind.size * shape.size >= _LEAST_ALONE
+
+
+def _record(before: list[Move], moves: list[Move], base: int, row: int) -> bool:
+    """Take note of moves to a buffer; False if they write over parts of others there."""
+    again = {move.place for move in moves}
+    before[:] = [move for move in before if move.place not in again]
+    boxes = [box(move, base, row) for move in before]
+    for move in moves:
+        here = box(move, base, row)
+        if any(here.meets(other) for other in boxes):
+            return False
+        boxes.append(here)
+    before += moves
+    return True
+
+
+def _joined(moves: list[Move]) -> list[Move]:
+    """Moves that follow each other at equal distances on both sides as one with one more loop."""
+    while True:
+        result: list[Move] = []
+        at = 0
+        while at < len(moves):
+            first, end = moves[at], at + 1
+            alike = [first]
+            step = None
+            while end < len(moves) and moves[end]._replace(to=0, origin=0) == first._replace(to=0, origin=0):
+                here = moves[end].to - alike[-1].to, moves[end].origin - alike[-1].origin
+                if min(here) < 0 or (step is not None and here != step):
+                    break
+                step = here
+                alike.append(moves[end])
+                end += 1
+            if step is not None:
+                first = first._replace(axes=(Axis(len(alike), *step), *first.axes))
+            result.append(first)
+            at = end
+        if len(result) == len(moves):
+            return moves
+        moves = result

@@ -1,0 +1,75 @@
+"""Panels: how tiles that only feed the Tensor Engine lie in the CPU's memory, the order in which a matmul reads them.
+
+A panel holds WIDTH columns (free elements) of all partitions. One 64-byte line of it is a partition's share of the
+panel as float32, or a slice of a tile register of the CPU's matrix unit. An instruction says with its `panels` rule
+which operands it can read or write in panels; elementwise ones without the rule can write what they make of PSUM. A
+buffer gets them if every access to it can.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from nkilite import dtypes
+from nkilite.dtypes import DType
+from nkilite.host.memory import LINE
+
+WIDTH = 16  # columns of a panel: float32 elements of a cache line, columns of a tile register
+TILE_ROWS = 32  # partitions a tile register spans along the contraction
+
+# Formats whose every value is a bfloat16 value, which is what the tile unit multiplies.
+TILE_DTYPES = frozenset({dtypes.bfloat16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2})
+
+
+class Feed(Enum):
+    """What the matmuls that read a buffer in panels make of it."""
+
+    vectors = "vectors"  # float32 operands of multiply-adds
+    stationary = "stationary"  # left operands of the tile unit, if the CPU has one
+    moving = "moving"  # right operands of the tile unit, if the CPU has one
+    tiles = "tiles"  # operands for the tile unit that are in no order for it
+
+
+class Panels(NamedTuple):
+    """Where the elements of a buffer are: byte strides along its columns and along its partitions.
+
+    Attributes:
+        dtype: what is stored; exact for every value of the buffer's dtype.
+        depth: partitions of a group.
+        group: bytes between groups.
+        row: bytes between partitions of a group.
+        column: bytes between columns of a panel.
+        panel: bytes between panels.
+    """
+
+    dtype: DType
+    depth: int
+    group: int
+    row: int
+    column: int
+    panel: int
+
+    def offset(self, partition: int, column: int) -> int:
+        """Byte position of an element."""
+        group, inner = divmod(partition, self.depth)
+        panel, within = divmod(column, WIDTH)
+        return group * self.group + inner * self.row + panel * self.panel + within * self.column
+
+    def size(self, columns: int) -> int:
+        """Bytes of a buffer with so many columns."""
+        return -(-columns // WIDTH) * self.panel
+
+
+def panels(feed: Feed, partitions: int, tile_unit: bool) -> Panels | None:
+    """The panels of a buffer on a CPU with or without a tile unit; None to leave it in rows.
+
+    A line between panels keeps their equal rows out of one cache set.
+    """
+    if feed is Feed.vectors or not tile_unit:
+        return Panels(dtypes.float32, 1, LINE, 0, 4, partitions * LINE + LINE)
+    if feed is Feed.stationary:
+        return Panels(dtypes.bfloat16, TILE_ROWS, LINE * WIDTH, 2, LINE, partitions // 2 * LINE + LINE)
+    if feed is Feed.moving:
+        return Panels(dtypes.bfloat16, 2, LINE, 2, 4, partitions // 2 * LINE + LINE)
+    return None

@@ -1,0 +1,52 @@
+"""From a traced Program to a Schedule: the passes over the program, then those that decide how a CPU runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from nkilite import knobs
+from nkilite.ir.program import Program
+from nkilite.passes.pipeline import run_pipeline
+from nkilite.schedule.fuse import Fuse
+from nkilite.schedule.group_matmuls import GroupMatmuls
+from nkilite.schedule.group_moves import GroupMoves
+from nkilite.schedule.infer_panels import InferPanels
+from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.stage_overlaps import StageOverlaps
+from nkilite.schedule.uniform import FindUniform
+from nkilite.schedule.verifier import verify_schedule
+
+
+class SchedulePass(Protocol):
+    """A valid schedule in, a valid one out; a pass may change the one that it is given."""
+
+    def run(self, schedule: Schedule) -> Schedule: ...
+
+
+PIPELINE: tuple[type[SchedulePass], ...] = (
+    StageOverlaps,
+    FindUniform,
+    InferPanels,
+    GroupMatmuls,
+    GroupMoves,
+    Fuse,
+)
+
+Observer = Callable[[str, Program | Schedule], None]
+
+
+def scheduled(program: Program, observe: Observer | None = None) -> Schedule:
+    """The schedule of a traced program.
+
+    `observe(pass name, program or schedule)` is called after each pass, and NKILITE_VERIFY=1 verifies in between.
+    """
+    schedule = Schedule(run_pipeline(program, observe))
+    check = knobs.verify_passes()
+    for kind in PIPELINE:
+        schedule = kind().run(schedule)
+        if check:
+            verify_schedule(schedule, after=kind.__name__)
+        if observe is not None:
+            observe(kind.__name__, schedule)
+    return schedule

@@ -1,0 +1,115 @@
+"""Put every on-chip buffer into the CPU arena: a compact region reused by liveness, or the window of fixed addresses.
+
+Chip addresses decide what fits and what waits for what on the chip; on the CPU, tiles are compact and the memory
+freed last is used next, because it is still in the cache. Tiles that still have an explicit address alias each other,
+so they live together in one window per memory that mirrors the chip's addresses.
+
+The instructions of a group may run in another order than they are written in, so whatever one of them uses is taken
+to be in use throughout the group.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.host.memory import ALIASING, LINE
+from nkilite.ir.columns import BufferColumns
+from nkilite.ir.types import Buffer, MemoryRegion
+from nkilite.machine.memory import Plan, Request, plan
+from nkilite.passes.liveness import Lifetimes, lifetimes
+from nkilite.schedule.panels import Panels, panels
+from nkilite.schedule.schedule import Schedule
+
+ARENA = 0  # index of the arena among an executable's bases
+
+
+class CpuBuffer(NamedTuple):
+    """Where a buffer is: `bases[base] + offset`, in panels or in rows, one per partition, `pitch` bytes apart.
+
+    A pitch of 0 says that all partitions are the same row.
+    """
+
+    base: int
+    offset: int
+    pitch: int
+    panels: Panels | None = None
+
+
+class CpuPlacement(NamedTuple):
+    """Where all buffers are: arrays over their ids, and the panels of those that lie in panels.
+
+    Attributes:
+        external: the buffers that are bases of their own, in base order.
+    """
+
+    base: np.ndarray
+    offset: np.ndarray
+    pitch: np.ndarray
+    panels: dict[int, Panels]
+    arena_bytes: int
+    external: list[Buffer]
+
+    def of(self, buffer: int) -> CpuBuffer:
+        """Where one buffer is."""
+        base, offset, pitch = (int(of[buffer]) for of in (self.base, self.offset, self.pitch))
+        return CpuBuffer(base, offset, pitch, self.panels.get(buffer))
+
+
+def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
+    """Lay out all buffers of a program for a CPU with or without a unit that multiplies tiles."""
+    program = schedule.program
+    facts = BufferColumns.of(program)
+    first, last = _by_group(schedule, lifetimes(program))
+    base, offset, pitch = np.zeros((3, len(program.buffers)), np.int64)
+    external = np.flatnonzero(~facts.on_chip)
+    base[external] = np.arange(1, len(external) + 1)
+    pitch[external] = facts.row_bytes[external]
+    private = facts.chosen({id for group in schedule.groups for id in group.private})
+    chosen = np.flatnonzero(facts.on_chip & ~facts.fixed & (first >= 0) & ~private)
+    automatic = chosen[np.argsort(first[chosen], kind="stable")]
+    pitch[automatic] = _pitch(facts.row_bytes, facts.partitions)[automatic]
+    pitch[list(schedule.uniform)] = 0
+    sizes = np.maximum(facts.partitions * pitch, facts.row_bytes)
+    placed = set(automatic.tolist())
+    packed: dict[int, Panels] = {}
+    for id, feed in schedule.panels.items():
+        buffer = program.buffers[id]
+        found = panels(feed, buffer.partitions, tile_unit)
+        if found is not None and id in placed:
+            packed[id] = found
+            sizes[id] = found.size(buffer.partition_bytes // buffer.dtype.itemsize)
+    # What engines remember outlives everything.
+    registers = facts.within(MemoryRegion.registers) & ~facts.internal
+    begins, ends = np.where(registers, 0, first), np.where(registers, program.count, last)
+    table = np.stack([sizes, begins, ends])[:, automatic].T.tolist()
+    result = plan([Request(*row) for row in table], capacity=None, align=LINE, policy="reuse")
+    assert isinstance(result, Plan)
+    offset[automatic] = result.offsets
+    end = -(-result.extent // LINE) * LINE
+    for region in (MemoryRegion.sbuf, MemoryRegion.psum):
+        fixed = facts.fixed & facts.within(region)
+        if fixed.any():
+            width = int((facts.byte + facts.row_bytes)[fixed].max())
+            pitch[fixed] = _pitch(np.array(-(-width // LINE) * LINE), np.array(program.target.num_partitions))
+            offset[fixed] = (end + facts.partition * pitch + facts.byte)[fixed]
+            end += program.target.num_partitions * int(pitch[fixed][0])
+    return CpuPlacement(base, offset, pitch, packed, end, [program.buffers[id] for id in external.tolist()])
+
+
+def _by_group(schedule: Schedule, found: Lifetimes) -> tuple[np.ndarray, np.ndarray]:
+    """First and last accesses of buffers, by groups: they begin and end with the groups they begin and end in."""
+    firsts = np.arange(schedule.program.count + 1)
+    lasts = firsts.copy()
+    for group in schedule.groups:
+        firsts[group.first : group.first + group.size] = group.first
+        lasts[group.first : group.first + group.size] = group.first + group.size - 1
+    first, last = np.array(found.first, np.int64), np.array(found.last, np.int64)
+    return np.where(first < 0, first, firsts[first]), np.where(last < 0, last, lasts[last])
+
+
+def _pitch(row_bytes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Row pitches: compact, but never a multiple of the cache's aliasing distance."""
+    aliasing = (rows > 1) & (row_bytes > 0) & (row_bytes % ALIASING == 0)
+    return row_bytes + LINE * aliasing

@@ -1,0 +1,252 @@
+"""How a run of instructions becomes a row group: blocks, scratch, what is read in place and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+from nkilite.host.memory import ALIASING, LINE, NEAR
+from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.passes.liveness import Lifetimes, lifetimes
+from nkilite.schedule import hbm
+from nkilite.schedule.group import PARTS, Accumulation, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
+from nkilite.schedule.panels import WIDTH
+from nkilite.schedule.rows import Access, meet
+from nkilite.schedule.runs import Run, moves
+from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.segments import find_segments, held, row_bytes
+
+_SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
+_LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
+_LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for threads
+_PARTS = 8  # blocks at least, for as many threads
+_STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
+_EARLY = 1  # of `PARTS`, what the first readers of an HBM tensor fetch of the next block
+
+
+class Planner:
+    """Decides how runs are written."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._program = program = schedule.program
+        columns = Columns.of(program)
+        self._lifetimes: Lifetimes = lifetimes(program, columns)
+        self._large, self._never_read = hbm.large(program), hbm.never_read(program, columns)
+        buffers = BufferColumns.of(program)
+        self._scratchable = (buffers.on_chip & ~buffers.fixed & buffers.internal).tolist()
+        # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
+        self._panels = any(isinstance(g.plan, Accumulation) and g.plan.by_rows for g in schedule.groups)
+        first, last = (np.array(times, np.int64) for times in self._lifetimes)
+        self._first, self._last = np.where(self._scratchable, first, -1), last
+        self._hbm = np.array(self._large) + 2 * np.array(self._never_read)
+        # Private buffers are known by an access of the run that touches them.
+        self._plans: dict[Hashable, tuple[RowPlan, list[int]] | None] = {}
+
+    def group(self, run: Run) -> Group | None:
+        """The group of a run, or None if its instructions are better off on their own."""
+        touched = run.touched
+        key = run.pattern, self._fates(touched, run)
+        if key not in self._plans:
+            self._plans[key] = None
+            if sum(s.bytes for s in run.shapes) * run.rows >= (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
+                plan, private = self._plan(run)
+                self._plans[key] = plan, [touched.tolist().index(b) for b in private]
+        found = self._plans[key]
+        if found is None:
+            return None
+        plan, numbers = found
+        return Group(run.first, len(run.signatures), plan, tuple(touched[numbers].tolist()))
+
+    def _fates(self, touched: np.ndarray, run: Run) -> bytes:
+        """What a plan depends on beside the pattern of the run."""
+        inside = (self._first[touched] >= run.first) & (self._last[touched] < run.first + len(run.signatures))
+        return (self._hbm[touched] + 4 * inside).tobytes()
+
+    def _plan(self, run: Run) -> tuple[RowPlan, tuple[int, ...]]:
+        """How a run is written, and the buffers that need no memory."""
+        dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
+        idle = _idle(run, dead)
+        touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
+        forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
+        rows = _rows_per_block(run, touched, forwarded)
+        skipped = idle | set(forwarded.values())
+        segments = find_segments(self._program, run, skipped, forwarded)
+        slots: list[int] = []
+        homes: dict[int, Scratch | Held] = {}  # scratch of the byte at which a partition of the buffer begins
+        space = _SCRATCH_BYTES
+        for buffer in dead:
+            if buffer not in touched or buffer in forwarded:
+                continue
+            if held(touched[buffer], segments):
+                homes[buffer] = Held()
+            else:
+                low, width = _extent(touched[buffer])
+                pitch = _pitch(width)
+                if rows * pitch <= space:
+                    space -= rows * pitch
+                    homes[buffer] = Scratch(len(slots), -low)
+                    slots.append(pitch)
+        places = tuple(
+            tuple(self._place(a, homes, forwarded, touched) if m not in skipped else None for a in accesses)
+            for m, accesses in enumerate(run.accesses)
+        )
+        streams = tuple(
+            m for m, accesses in enumerate(run.accesses)
+            if m not in skipped
+            and any(a.operand.writes and self._never_read[a.buffer] and _streamable(a) for a in accesses)
+        )
+        unread = tuple(
+            (m, i) for m, accesses in enumerate(run.accesses) for i, a in enumerate(accesses)
+            if m not in skipped and a.buffer in homes and not any(o.operand.reads for o in touched[a.buffer])
+        )
+        ahead = self._ahead(run, places, skipped, segments)
+        plan = RowPlan(
+            rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
+            ahead, unread, self._carrier(run, segments, streams, ahead, skipped, rows),
+            WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1,
+        )
+        return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
+
+    def _place(
+        self, access: Access, homes: dict[int, Scratch | Held], forwarded: dict[int, int],
+        touched: dict[int, list[Access]],
+    ) -> Place | None:
+        """Where an operand is, if not where its buffer is."""
+        start = access.low - access.operand.low
+        if access.buffer in homes:
+            home = homes[access.buffer]
+            return home._replace(byte=home.byte + start) if isinstance(home, Scratch) else home
+        if access.buffer in forwarded:
+            return Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
+        return None
+
+    def _dies(self, buffer: int, accesses: list[Access], run: Run) -> bool:
+        """Whether nothing outside the run needs a tile, and its rows are those of the run."""
+        return (
+            self._scratchable[buffer]
+            and self._lifetimes.first[buffer] >= run.first
+            and self._lifetimes.last[buffer] < run.first + len(run.signatures)
+            and len({(a.first, a.step) for a in accesses}) == 1
+        )
+
+    def _load(self, accesses: Sequence[Access], run: Run) -> int | None:
+        """The DMA load in whose place a tile's readers can read HBM; None if there is no such load."""
+        load = accesses[0]
+        signature = self._program.signatures[run.signatures[load.member]]
+        if not load.operand.writes or load.operand.reads or sum(a.operand.writes for a in accesses) > 1:
+            return None
+        if not moves(run.shapes[load.member], True) or not signature.access.copies:
+            return None
+        (source,) = (a for a in run.accesses[load.member] if not a.operand.writes)
+        if not (load.operand.dense and source.operand.dense):
+            return None
+        if any(a.low < load.low or a.high > load.high for a in accesses):
+            return None
+        for later in run.accesses[load.member + 1 : accesses[-1].member + 1]:
+            for other in later:
+                if other.operand.writes and other.space == source.space and meet(source, other, run.rows):
+                    return None
+        return load.member
+
+    def _ahead(
+        self, run: Run, places: tuple, skipped: set[int], segments: Sequence[Segment]
+    ) -> tuple[Fetch, ...]:
+        """Who fetches the next block of large HBM tensors: their last reader, and a little of it those before."""
+        readers: dict[tuple[int, int], list[tuple[Access, int, int]]] = {}  # by the operand that is in HBM
+        for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
+            for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
+                origin = access
+                if isinstance(place, Forwarded):
+                    (origin,) = (a for a in run.accesses[place.member] if not a.operand.writes)
+                elif access.operand.on_chip or access.operand.writes or member in skipped:
+                    continue
+                if self._large[origin.buffer] and origin.step:
+                    readers.setdefault((origin.member, origin.operand.operand), []).append((access, member, position))
+        found: list[Fetch] = []
+        for *earlier, (late, last, position) in readers.values():
+            at = late.low
+            for early, first, operand in earlier:
+                together = first == last or any(s.first <= first and last < s.end for s in segments)  # read once
+                if together or not early.operand.dense or early.low != at or early.high > late.high:
+                    continue
+                at = early.high
+                found.append(Fetch(first, operand, 0, _EARLY, (late.low - early.low) * (PARTS - _EARLY) // PARTS))
+            found.append(Fetch(last, position, _EARLY, PARTS - _EARLY) if at > late.low else Fetch(last, position))
+        return tuple(sorted(found))
+
+    def _carrier(
+        self, run: Run, segments: Sequence[Segment], streams: Sequence[int], ahead: Sequence[Fetch],
+        skipped: set[int], rows: int,
+    ) -> int | None:
+        """The member that fetches from HBM, if the last segment stores there afterwards: memory can do both at once."""
+        if not segments or not ahead or rows == run.rows:
+            return None
+        last, (member, operand, *_) = segments[-1], ahead[-1]
+        ends = all(m < last.end or m in skipped for m in range(len(run.shapes)))
+        if not ends or member >= last.first or sum(m in range(last.first, last.end) for m in streams) != 1:
+            return None
+        if any(s.first <= member < s.end for s in segments):
+            return None
+        kind = self._program.signatures[run.signatures[member]].operands[operand].type
+        alike = kind.free_size == last.columns and run.accesses[member][operand].operand.dense
+        return member if alike else None
+
+
+def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:
+    """Accesses by buffer, in order."""
+    found: dict[int, list[Access]] = {}
+    for accesses in members:
+        for access in accesses:
+            found.setdefault(access.buffer, []).append(access)
+    return found
+
+
+def _idle(run: Run, dead: dict[int, list[Access]]) -> set[int]:
+    """Members that write nothing that anything reads."""
+    idle: set[int] = set()
+    changed = True
+    while changed:
+        read = {
+            a.buffer for m, accesses in enumerate(run.accesses) if m not in idle for a in accesses if a.operand.reads
+        }
+        found = {
+            m for m, accesses in enumerate(run.accesses)
+            if all(a.buffer in dead and a.buffer not in read for a in accesses if a.operand.writes)
+        }
+        changed = found != idle
+        idle = found
+    return idle
+
+
+def _extent(accesses: list[Access]) -> tuple[int, int]:
+    """First byte and bytes of a row of scratch that holds a tile."""
+    low = min(a.low for a in accesses)
+    low -= low % LINE
+    return low, max(a.high for a in accesses) - low
+
+
+def _written(accesses: list[Access]) -> Access:
+    return next(a for a in accesses if a.operand.writes)
+
+
+def _streamable(access: Access) -> bool:
+    """Whether the rows an operand writes are long runs in HBM."""
+    operand = access.operand
+    return not operand.on_chip and operand.dense and operand.high - operand.low >= _STREAMED_ROW
+
+
+def _rows_per_block(run: Run, touched: dict[int, list[Access]], forwarded: dict[int, int]) -> int:
+    """The largest divisor of the rows with which a block stays in the cache."""
+    least = max(s.least for s in run.shapes)
+    most = max(least, min(NEAR // row_bytes(touched, forwarded), -(-run.rows // _PARTS)))
+    if run.rows <= most:
+        return run.rows
+    rows = next(n for n in range(most, 0, -1) if run.rows % n == 0)
+    return rows if rows >= least else run.rows
+
+
+def _pitch(row_bytes: int) -> int:
+    """Row pitch of scratch: whole cache lines, but never a multiple of the distance at which rows compete for them."""
+    pitch = -(-row_bytes // LINE) * LINE
+    return pitch + LINE if pitch % ALIASING == 0 else pitch

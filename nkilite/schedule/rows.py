@@ -1,0 +1,174 @@
+"""What instructions touch row by row, and whether their order may change from row to row.
+
+A row is what position i of dimension 0 reaches: a partition on chip, a stretch of addresses in HBM.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.ir import regions
+from nkilite.ir.accesses import Spaces
+from nkilite.ir.columns import BufferColumns
+from nkilite.ir.program import Operand, Signature
+from nkilite.ir.regions import all_apart, distinct, in_step
+from nkilite.ir.types import extent
+from nkilite.schedule.schedule import Schedule
+
+
+class RowOperand(NamedTuple):
+    """A tensor argument of a signature that works by row.
+
+    Attributes:
+        operand: its position among the signature's operands.
+        stride: bytes from row to row, in the buffer's row-major storage; 0 for one row that serves all.
+        low, high: the bytes of a row that it spans, from its first element on.
+        bytes: of its elements in a row.
+        row: which bytes they are.
+        dense: the elements of a row follow each other without gaps.
+    """
+
+    operand: int
+    word: int
+    stride: int
+    low: int
+    high: int
+    bytes: int
+    row: regions.Pattern
+    dense: bool
+    reads: bool
+    writes: bool
+    on_chip: bool
+
+
+class RowShape(NamedTuple):
+    """A signature that works by row, on `rows` of them and well on `least` or more."""
+
+    rows: int
+    least: int
+    operands: tuple[RowOperand, ...]
+    bytes: int  # that one row of it touches
+
+
+def row_shape(signature: Signature) -> RowShape | None:
+    """How a signature works by row; None if it does not, or not efficiently."""
+    access, definition = signature.access, signature.definition
+    if access.rows is None or definition.indexed:  # an error has the line of its instruction, and a group has one line
+        return None
+    rows = access.extents[access.rows]
+    repeated = [not access.runs_over(o.name, access.rows) for o in signature.operands]
+    if rows < 2 or any(o.type.indirection is not None for o in signature.operands):
+        return None
+    if any(o.type.shape[0] != 1 for o, all_rows in zip(signature.operands, repeated, strict=True) if all_rows):
+        return None  # rows of an operand that is needed whole
+    operands = tuple(_row_operand(i, o, repeated[i]) for i, o in enumerate(signature.operands))
+    for operand, known in zip(operands, signature.operands, strict=True):
+        kind = known.type
+        if operand.writes and not (operand.stride if operand.on_chip else distinct(kind.shape, kind.strides)):
+            return None  # rows are written over each other
+        if not operand.on_chip and operand.stride and _transposed(known):
+            return None  # blocks of rows and columns at once are faster
+    return RowShape(rows, definition.least_rows, operands, sum(o.bytes for o in operands))
+
+
+def _transposed(operand: Operand) -> bool:
+    """Whether rows are closer to each other than the elements of a row."""
+    kind = operand.type
+    free = [abs(s) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True) if n > 1]
+    return bool(free) and 0 < abs(kind.strides[0]) < min(free)
+
+
+def _row_operand(position: int, operand: Operand, repeated: bool) -> RowOperand:
+    kind = operand.type
+    size = kind.dtype.itemsize
+    low, high = extent(kind.shape[1:], kind.strides[1:])
+    row = regions.pattern(size, [(n, s * size) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True)])
+    step, dense = 1, True
+    for n, stride in zip(reversed(kind.shape[1:]), reversed(kind.strides[1:]), strict=True):
+        if n != 1:
+            dense &= stride == step
+            step *= n
+    return RowOperand(
+        position, operand.word, 0 if repeated else kind.strides[0] * size, low * size, (high + 1) * size,
+        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip,
+    )
+
+
+class Access(NamedTuple):
+    """The memory an operand of one instruction touches.
+
+    Attributes:
+        member: position of the instruction in its group.
+        space: accesses in different spaces are apart.
+        first: partition of row 0; 0 off chip.
+        step: from row to row: partitions on chip (0 if they all hold the same), bytes off chip.
+        low, high: bytes of row 0: in its partition on chip, in the buffer off chip.
+    """
+
+    member: int
+    operand: RowOperand
+    buffer: int
+    space: int
+    first: int
+    step: int
+    low: int
+    high: int
+
+    @property
+    def rows(self) -> regions.Rows:
+        """All of it, on the line of its space."""
+        return regions.Rows(self.operand.row, self.step * regions.PARTITION if self.operand.on_chip else self.step)
+
+    @property
+    def place(self) -> int:
+        """Where row 0 begins on that line."""
+        return self.first * regions.PARTITION + self.low
+
+
+class Rows:
+    """Reads accesses off the words of a program."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        program = schedule.program
+        self._code = program.code
+        self._uniform = schedule.uniform
+        buffers = BufferColumns.of(program)
+        self._bytes = np.maximum(buffers.row_bytes, 1).tolist()
+        self._spaces = Spaces(program).space.tolist()
+        self._addresses = list(zip(buffers.partition.tolist(), buffers.byte.tolist(), strict=True))
+
+    def accesses(self, shape: RowShape, member: int, start: int) -> list[Access]:
+        """What the instruction at a word position touches, as a member of a group."""
+        found = []
+        code = self._code
+        for operand in shape.operands:
+            buffer, offset = code[start + operand.word], code[start + operand.word + 1]
+            if operand.on_chip:
+                row = self._bytes[buffer]
+                partition, byte = self._addresses[buffer]
+                partition += offset // row
+                byte += offset % row
+                step = 0 if buffer in self._uniform else operand.stride // row
+            else:
+                partition, byte, step = 0, offset, operand.stride
+            found.append(Access(
+                member, operand, buffer, self._spaces[buffer], partition, step, byte + operand.low,
+                byte + operand.high,
+            ))
+        return found
+
+    def writes_uniform(self, accesses: list[Access]) -> bool:
+        """Whether an instruction writes a tile whose partitions are one in memory: it must not run row by row."""
+        return bool(self._uniform) and any(a.operand.writes and a.buffer in self._uniform for a in accesses)
+
+
+def keep_to_rows(one: Access, other: Access, rows: int) -> bool:
+    """Whether row i of one access and row j of another, in the same space, are apart for all different i and j."""
+    return in_step(one.rows, other.rows, rows, other.place - one.place)
+
+
+def meet(one: Access, other: Access, rows: int) -> bool:
+    """Whether two accesses in the same space may touch the same memory; True where that is hard to tell."""
+    return not all_apart(one.rows, other.rows, rows, other.place - one.place)

@@ -1,0 +1,34 @@
+"""A schedule: a program, and what has been decided about how a CPU runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nkilite.ir.program import Program
+from nkilite.schedule.group import Group
+from nkilite.schedule.panels import Feed
+
+
+@dataclass
+class Schedule:
+    """How a CPU runs a program. A pass may change it, and the program in it.
+
+    Attributes:
+        program: the instructions, valid on their own.
+        uniform: ids of tiles whose partitions all hold the same, so that one of them is kept for all.
+        panels: by buffer id, what the matmuls that read a tile make of it, for tiles that can lie in panels.
+        groups: instructions that are compiled together; disjoint and in order.
+    """
+
+    program: Program
+    uniform: frozenset[int] = frozenset()
+    panels: dict[int, Feed] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def decided(self) -> bool:
+        """Whether anything has been, so that the program's instructions must stay as they are."""
+        return bool(self.uniform or self.panels or self.groups)
+
+    def __repr__(self) -> str:
+        return f"<nki schedule of {self.program.name}: {len(self.program):,} instructions, {len(self.groups):,} groups>"

@@ -1,0 +1,107 @@
+"""Segments of a row group: elementwise members that a few columns at a time go through in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from nkilite.ir.program import Program, Signature
+from nkilite.schedule.group import Segment
+from nkilite.schedule.rows import Access, meet
+from nkilite.schedule.runs import Run
+
+_LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
+
+
+def find_segments(
+    program: Program, run: Run, skipped: Collection[int], forwarded: Mapping[int, int]
+) -> list[Segment]:
+    """The elementwise members that follow each other in step.
+
+    Args:
+        skipped: members that are left out.
+        forwarded: tiles whose readers read what a load, one of these members, would have copied.
+    """
+    found: list[Segment] = []
+    members: list[int] = []
+    columns = 0
+    for m in range(len(run.shapes) + 1):
+        if m in skipped:
+            continue
+        own = _columns(program.signatures[run.signatures[m]], run.accesses[m]) if m < len(run.shapes) else 0
+        if members and (own != columns or not _in_step(run, members, m, forwarded)):
+            if len(members) > 1:
+                found.append(_segment(run, members, columns))
+            members = []
+        if own:
+            members.append(m)
+            columns = own
+    return found
+
+
+def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
+    """The number of elements per row of an elementwise instruction whose operands are dense; 0 for any other."""
+    columns = signature.access.columns
+    return columns if columns >= _LEAST_COLUMNS and all(a.operand.dense for a in accesses) else 0
+
+
+def _elements(access: Access) -> tuple[int, ...]:
+    """What tells accesses in step apart: equal ones are the same elements, others have none in common."""
+    memory = access.space if access.operand.on_chip else access.buffer
+    return memory, access.low, access.high, access.first, access.step
+
+
+def _in_step(run: Run, members: list[int], new: int, forwarded: Mapping[int, int]) -> bool:
+    """Whether a column of one more member only meets the same column of the others, at a known address."""
+    for access in _accesses(run, new, forwarded):
+        for m in members:
+            for other in _accesses(run, m, forwarded):
+                if access.space != other.space or not (access.operand.writes or other.operand.writes):
+                    continue
+                if _elements(access) != _elements(other) and meet(access, other, run.rows):
+                    return False
+    return True
+
+
+def _accesses(run: Run, member: int, forwarded: Mapping[int, int]) -> list[Access]:
+    """What a member touches, with the memory that a load copies in the place of its tile."""
+    return [_at_source(run, a, forwarded[a.buffer]) if a.buffer in forwarded else a for a in run.accesses[member]]
+
+
+def _at_source(run: Run, access: Access, load: int) -> Access:
+    """A read of a tile as one of what is loaded to it: both are dense, of one dtype."""
+    target, source = sorted(run.accesses[load], key=lambda a: not a.operand.writes)
+    shift = source.low - target.low
+    return access._replace(
+        operand=access.operand._replace(on_chip=source.operand.on_chip), buffer=source.buffer, space=source.space,
+        first=source.first, step=source.step, low=access.low + shift, high=access.high + shift,
+    )
+
+
+def _segment(run: Run, members: list[int], columns: int) -> Segment:
+    first, end = members[0], members[-1] + 1
+    numbers: dict[tuple, int] = {}
+    values = tuple(
+        tuple(numbers.setdefault(_elements(a), len(numbers)) for a in run.accesses[m] if m in members)
+        for m in range(first, end)
+    )
+    return Segment(first, end, columns, values)
+
+
+def held(accesses: Sequence[Access], segments: Sequence[Segment]) -> bool:
+    """Whether a tile that dies in a run is but a value of a segment, given all that touches it, in order."""
+    written: set[tuple[int, ...]] = set()
+    for access in sorted(accesses, key=lambda a: (a.member, not a.operand.reads)):  # a member reads before it writes
+        elements = _elements(access)
+        if elements not in written and access.operand.reads:
+            return False
+        written.add(elements)
+    return any(all(s.first <= a.member < s.end for a in accesses) for s in segments)
+
+
+def row_bytes(touched: dict[int, list[Access]], apart: Collection[int] = ()) -> int:
+    """About the bytes of all buffers but some that a row touches."""
+    return 1 + sum(
+        min(max(a.high for a in accesses) - min(a.low for a in accesses), sum(a.operand.bytes for a in accesses))
+        for buffer, accesses in touched.items()
+        if buffer not in apart
+    )

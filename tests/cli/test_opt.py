@@ -1,0 +1,74 @@
+"""`nkilite opt`: passes that run on the text of a program decide as they do in the compiler."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.__main__ import app
+from nkilite.ir import print_program
+from nkilite.passes import pipeline as passes
+from nkilite.schedule.pipeline import PIPELINE, scheduled
+from nkilite.schedule.printer import print_schedule
+
+A, B = (np.zeros((64, 32), np.float32) for _ in range(2))
+
+
+@nki.jit
+def add(a, b):
+    out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm, name="out")
+    one, other = nl.ndarray((64, 32), dtype=a.dtype), nl.ndarray((64, 32), dtype=a.dtype, name="other")
+    sums = nl.ndarray((32, 32), dtype=nl.float32, buffer=nl.psum, address=(0, 0))
+    nisa.dma_copy(dst=one, src=a)
+    nisa.dma_copy(dst=other, src=b)
+    nisa.nc_matmul(sums, one, other)
+    nisa.nc_matmul(sums, other, one)
+    nisa.tensor_copy(dst=one[0:32, :], src=sums)
+    nisa.tensor_copy(dst=one[:, 0:16], src=one[:, 8:24])
+    nisa.dma_copy(dst=out, src=one)
+    return out
+
+
+def opt(*arguments: str, text: str | None = None):
+    return CliRunner().invoke(app, ["opt", *arguments], input=text)
+
+
+def test_passes_run_on_text(tmp_path) -> None:
+    """All of them decide what they decide of the program itself, and one by one they do what they do together."""
+    program = add.trace(A, B)
+    file = tmp_path / "add.txt"
+    file.write_text(print_program(program))
+    together = opt(str(file))
+    assert together.stdout == print_schedule(scheduled(add.trace(A, B))), together.output
+    text = file.read_text()
+    early, late = ([kind.__name__ for kind in kinds] for kinds in (passes.PIPELINE, PIPELINE))
+    for name in early:
+        text = opt("-", "--pass", name, text=text).stdout
+    assert opt("-", *(part for name in late for part in ("--pass", name)), text=text).stdout == together.stdout
+
+
+def test_one_pass_on_text() -> None:
+    text = print_program(add.trace(A, B))
+    assert "planned" not in text
+    planned = opt("-", "--pass", "Allocate", text=text).stdout
+    assert "internal sbuf float32[64, 32] planned (0, 0)" in planned
+    assert "accumulate" not in planned
+    assert "accumulate=True" in opt("-", "--pass", "FollowWrites", text=text).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "said"),
+    [
+        (("-", "--pass", "Alocate"), "program add on trn2\n", "no pass 'Alocate'; passes: CheckDestinations,"),
+        (("nowhere.txt",), None, "cannot read nowhere.txt"),
+        (("-",), "program add on trn2\nbuffer %a\n", "line 2 of the program text"),
+    ],
+)
+def test_what_opt_refuses(arguments, text, said) -> None:
+    result = opt(*arguments, text=text)
+    assert result.exit_code
+    assert said in " ".join(f"{result.output} {result.exception}".replace("│", " ").split())
