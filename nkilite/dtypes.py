@@ -6,6 +6,8 @@ nearest even and saturating, NaN becomes 0; bfloat16 and float8 follow ml_dtypes
 
 A float8 dtype can have another exponent bias (`biased`). NumPy has no type for it: arrays hold bytes, and who computes
 with the elements takes the float32 that `elements` makes of them.
+
+int64 and uint64 are dtypes of what DMA moves and of scalars: no engine computes with them (`is_wide`).
 """
 
 from __future__ import annotations
@@ -64,6 +66,11 @@ class DType(str, metaclass=_Namespace):
         return self.kind in "iub"
 
     @property
+    def is_wide(self) -> bool:
+        """Whether elements have 64 bits, twice what engines compute with."""
+        return self.itemsize == 8
+
+    @property
     def is_biased(self) -> bool:
         """Whether the exponent bias is another than the usual one, so that NumPy has no such type."""
         return self.base is not self
@@ -102,9 +109,11 @@ bool_ = DType("bool", "b", np.bool_)
 int8 = DType("int8", "i", np.int8)
 int16 = DType("int16", "i", np.int16)
 int32 = DType("int32", "i", np.int32)
+int64 = DType("int64", "i", np.int64)
 uint8 = DType("uint8", "u", np.uint8)
 uint16 = DType("uint16", "u", np.uint16)
 uint32 = DType("uint32", "u", np.uint32)
+uint64 = DType("uint64", "u", np.uint64)
 float16 = DType("float16", "f", np.float16)
 float32 = DType("float32", "f", np.float32)
 bfloat16 = DType("bfloat16", "f", ml_dtypes.bfloat16)
@@ -149,7 +158,7 @@ def from_numpy(dtype: np.dtype) -> DType:
     """The DType that stores a NumPy dtype; packed ones go by their names, for NumPy and ml_dtypes have none.
 
     Raises:
-        KeyError: the chip has no such type (float64, int64, complex, ...).
+        KeyError: the chip has no such type (float64, complex, ...).
     """
     packed = ALL.get(dtype.name)
     if packed is not None and packed.kind == "x" and packed.itemsize == dtype.itemsize:

@@ -12,7 +12,7 @@ from nkilite import dtypes
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.dtypes import FORMS, DType, Form
 
-_INTEGERS = {1: "i8", 2: "i16", 4: "i32"}
+_INTEGERS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _ELEMENTS = {
     dtypes.float8_e4m3fn_x4: FORMS[dtypes.float8_e4m3fn],
     dtypes.float8_e5m2_x4: FORMS[dtypes.float8_e5m2],

@@ -12,7 +12,7 @@ from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 
-_BITS = {1: "i8", 2: "i16", 4: "i32"}
+_BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
 _LONG_RUN = 8 << 10  # what a run must reach for non-temporal stores to pay
 _STREAMED_RUN = 512  # the same where nothing will read it soon
@@ -203,6 +203,9 @@ def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
         return e.const(_BITS[dtype.itemsize], 0)
     if dtype is dtypes.bool_:
         return e.convert("zext", e.compare("une", value, e.const("double", 0)), "i8")
+    if dtype.is_wide:
+        sign = "s" if dtype.kind == "i" else "u"
+        return e.call(f"llvm.fpto{sign}i.sat.i64.f64", "i64", 0, e.intrinsic("llvm.rint", value))
     if dtype.is_integer:
         bits = 8 * dtype.itemsize
         low, high = (0, (1 << bits) - 1) if dtype.kind == "u" else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)

@@ -228,6 +228,8 @@ class MicroKernel:
                 at = e.step(at, e.binary("urem", rest, e.i64(n)), stride)
                 rest = e.binary("udiv", rest, e.i64(n))
         raw = e.load(convert.raw_scalar(operand.dtype), at)
+        if operand.dtype.is_wide:
+            return raw
         if operand.dtype is dtypes.bool_:
             raw = convert.truth(e, raw)
         return e.convert("sext" if operand.dtype.kind == "i" else "zext", raw, "i64")
@@ -277,11 +279,12 @@ class MicroKernel:
 
     # --- registers and loops --------------------------------------------------------------------------------
 
-    def register(self, name: str) -> Value:
-        """The value of a register, or of an immediate in its place, as an i32."""
+    def register(self, name: str, dtype: DType = dtypes.int32) -> Value:
+        """The value of a register of a dtype, or of an immediate in its place."""
         if self.has(name):
-            return self.e.load("i32", self.pointer(name), align=4)
-        return self.e.convert("trunc", self.immediate_i64(name), "i32")
+            return self.e.load(convert.raw_scalar(dtype), self.pointer(name), align=dtype.itemsize)
+        value = self.immediate_i64(name)
+        return value if dtype.is_wide else self.e.convert("trunc", value, "i32")
 
     def jump_if(self, condition: Value) -> None:
         """End the micro-kernel and go on at the other end of the loop."""

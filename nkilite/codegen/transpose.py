@@ -11,7 +11,8 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 
-_BITS = {1: "i8", 2: "i16", 4: "i32"}
+_BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
+_WORD = 4  # bytes of what blocks are made of
 
 
 class _Rows(NamedTuple):
@@ -152,13 +153,13 @@ def registers(e: Emitter, rows: list[Value]) -> list[Value]:
 def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, streams: bool = False) -> None:
     """to[j, i] = rows[i, j] for i < across and j < down: whole register blocks, then what is left of either side.
 
-    A block is a square of 32-bit words. Bands of a few rows are gone through one after the other: the lines read next
-    to each other are in few pages, and those written are whole.
+    A block is a square of 32-bit words; wider elements are moved in smaller ones. Bands of a few rows are gone through
+    one after the other: the lines read next to each other are in few pages, and those written are whole.
     """
     block = e.host.vector_bits // 8 // to.size
     wide, tall = across // block * block, down // block * block
     band = max(block, loops.BAND // to.size)
-    if wide and tall:
+    if wide and tall and to.size <= _WORD:
         whole = wide // band * band
         if whole and streams and to.stride % LINE == 0:
             aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(LINE - 1)), e.i64(0))

@@ -17,7 +17,7 @@ from nkilite.ir.meeting import Arrival, Written
 from nkilite.ir.program import Signature
 from nkilite.ir.rank import Rank
 from nkilite.isa import rules
-from nkilite.isa.registers import require_int32, require_registers
+from nkilite.isa.registers import require_int, require_registers
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
 from nkilite.trace.instruction import instruction
@@ -139,7 +139,8 @@ def _rank_number_check(call: Signature) -> None:
 
 @rank_number.check_immediates
 def _rank_number_check_immediates(call: Signature, iteration: Any = 0) -> None:
-    require_int32("nki.collectives.collective_permute_implicit_current_processing_rank_id", "iteration_id", iteration)
+    name = "nki.collectives.collective_permute_implicit_current_processing_rank_id"
+    require_int(name, "iteration_id", iteration, call.dst.dtype)
 
 
 @rank_number.reference

@@ -91,7 +91,8 @@ class Definition:
     written operands whose old content matters too (accumulation, predicated copies). Where the access rule has rows,
     the lower rule works well on `least_rows` of them or more. `indexed` says that it ends with an error at an element
     of an operand that is no position in another. `control` marks the instructions that enclose the body of a loop, and
-    `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter.
+    `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter. Only a
+    `wide` instruction takes operands of 64-bit elements.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Definition:
     indexed: bool = False
     partly_read: tuple[str, ...] = ()
     meets: Meets | None = None
+    wide: bool = False
     rules: dict[str, Rule] = field(default_factory=dict)
 
     @overload
@@ -151,6 +153,7 @@ def define(
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
     meets: Meets | None = None,
+    wide: bool = False,
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -174,7 +177,7 @@ def define(
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
         function.__name__, function, tuple(parameters), registers, updates, control, least_rows, indexed, partly_read,
-        meets,
+        meets, wide,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

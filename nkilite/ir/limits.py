@@ -15,6 +15,7 @@ from nkilite.errors import (
     OverlappingDestination,
     PartitionsNotAdjacent,
     PartitionStartMisplaced,
+    UnsupportedDtype,
     UnsupportedError,
     UnsupportedOnTarget,
 )
@@ -35,6 +36,27 @@ def require_instruction(definition: Definition, target: Target) -> None:
     if definition.name in target.missing_instructions:
         needs = first_with(lambda t: definition.name not in t.missing_instructions)
         raise UnsupportedOnTarget(feature=f"nisa.{definition.name}", needs=needs, target=target.name)
+
+
+def require_widths(call: Signature) -> None:
+    """Raise UnsupportedDtype for 64-bit elements: engines compute with 32 bits, and nobody extends an instruction's.
+
+    What tells where a view begins is checked where the view is made.
+    """
+    if call.definition.wide:
+        return
+    for operand in call.operands:
+        if operand.type.dtype.is_wide and not operand.name.endswith(".index"):
+            raise UnsupportedDtype(
+                instruction=f"nisa.{call.name}", operand=operand.name, found=operand.type.dtype,
+                target=call.target.name, allowed="dtypes of at most 32 bits", hint=_NARROWER,
+            )
+
+
+_NARROWER = (
+    "64-bit elements are moved by nisa.dma_copy and set by nisa.memset, and nisa.scalar_load reads one; reinterpret "
+    "them with .view(nl.int32) to reach their low words."
+)
 
 
 def require_biases(call: Signature) -> None:

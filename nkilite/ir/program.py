@@ -111,6 +111,14 @@ class Signature:
             self._access = self._resolve_access()
         return self._access
 
+    @property
+    def columns(self) -> int:
+        """Elements of a row that can go through registers a few at a time, as `access` has it; 0 if none can.
+
+        Steps of 64-bit elements would have more bytes than copies move in one go.
+        """
+        return 0 if any(o.type.dtype.is_wide for o in self.operands) else self.access.columns
+
     def _resolve_access(self) -> AccessMap:
         rule = self.definition.rules.get("access")
         kinds = {o.name: o.type for o in self.operands if o.name in self.arguments}  # not the runtime indices

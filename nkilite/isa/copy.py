@@ -157,20 +157,22 @@ def _tensor_copy_predicated_lower(call: Signature, kernel: MicroKernel) -> None:
     copy.move_where(kernel, "dst", "src", "predicate", call.reverse_pred)
 
 
-@instruction(writes=("dst",), access="p f: dst[p f]")
+@instruction(writes=("dst",), access="p f: dst[p f]", wide=True)
 def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
     """Fill `dst` with a compile-time constant.
 
     Args:
         dst: SBUF or PSUM tile of any dtype.
         value: a number, rounded to dst's dtype; 0 for packed x4 dtypes. For integer dtypes, which saturate, an int, or
-            0.0, whose bits are the same: nki-library passes it.
+            0.0, whose bits are the same: nki-library passes it. For 64-bit ones it has at most 53 bits, like all
+            numbers in instructions.
         engine: `nisa.engine.vector` (default) or `gpsimd` (SBUF only).
 
     Raises:
         WrongMemory: dst is in HBM, or in PSUM with the GpSimd engine.
         UnsupportedEngine: another engine.
-        InvalidOperand: a packed dtype and a value other than 0, or an integer dtype and another float than 0.
+        InvalidOperand: a packed dtype and a value other than 0, an integer dtype and another float than 0, or a 64-bit
+            dtype and an int that takes more bits.
 
     Source: nki.isa.memset.
     """
@@ -202,6 +204,8 @@ def _memset_check_immediates(call: Signature, value: float) -> None:
             expected=f"an int, as dst is {call.dst.dtype}", fix=f"write {value:g} without a fraction: {int(value)}"
             if np.isfinite(value) and value == int(value) else "",
         )
+    if call.dst.dtype.is_wide:
+        rules.require_exact(call, "value", value)
 
 
 @memset.reference
@@ -214,7 +218,7 @@ def constant(value: float, dtype: DType) -> np.generic:
     if not dtype.is_integer or dtype.kind == "b":
         return np.float32(value) if dtype.kind != "x" else dtype.numpy.type(0)
     limits = np.iinfo(dtype.numpy)
-    whole = 0.0 if np.isnan(value) else np.rint(np.float64(value))
+    whole = 0.0 if np.isnan(value) else float(np.rint(np.float64(value)))  # which Python compares with ints exactly
     return dtype.numpy.type(int(min(max(whole, limits.min), limits.max)))
 
 

@@ -15,7 +15,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
 
-@instruction(writes=(), access=Opaque("the host shows the tensor as it is then"))
+@instruction(writes=(), wide=True, access=Opaque("the host shows the tensor as it is then"))
 def device_print(prefix, tensor: NkiTensor, name=None) -> None:
     """Print `prefix` and the values of `tensor` each time the kernel gets here; written by nl.device_print.
 

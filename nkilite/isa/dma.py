@@ -36,7 +36,7 @@ def _skips_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
     return ("dst",) if arguments["oob_mode"] is OobMode.skip and src.indirection is not None else ()
 
 
-@instruction(writes=("dst",), updates=_skips_rows)
+@instruction(writes=("dst",), updates=_skips_rows, wide=True)
 def dma_copy(
     dst: NkiTensor,
     src: NkiTensor,
@@ -49,7 +49,8 @@ def dma_copy(
     """Copy `src` to `dst` with the DMA engines: between HBM and SBUF in either direction, or within either.
 
     Elements are taken in row-major order of both shapes, which may differ (also in partitions) as long as the
-    element counts agree. Equal dtypes are copied bit by bit, different ones through float32.
+    element counts agree. Equal dtypes are copied bit by bit, different ones through float32, to which 64-bit integers
+    are not converted.
 
     A view with a runtime index gathers (as `src`) or scatters (as `dst`): `.ap(vector_offset=)` and
     `.vector_select` give every position of dimension 0 its own index, `.ap(scalar_offset=)` and `.select`
@@ -69,7 +70,7 @@ def dma_copy(
     Raises:
         WrongMemory: an operand is in PSUM, which DMA engines do not reach.
         ShapeMismatch: the element counts differ.
-        DtypeMismatch: a conversion of packed x4 elements, or any conversion with hwdge.
+        DtypeMismatch: a conversion of packed x4 elements or 64-bit integers, or any conversion with hwdge.
         InvalidOperand, UnsupportedEngine, UnsupportedOnTarget: an option that does not apply.
 
     Source: nki.isa.dma_copy; the DGE reference; NKI Access Patterns.

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.codegen.emitter import Value
+from nkilite.codegen import convert
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.ir.access import Opaque
 from nkilite.ir.definition import Control
 from nkilite.ir.program import Signature
-from nkilite.isa.registers import register_value, require_int32, require_registers
+from nkilite.isa import rules
+from nkilite.isa.registers import register_value, require_int, require_registers
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
 from nkilite.trace.instruction import instruction
@@ -24,10 +25,8 @@ from nkilite.trace.tensor import NkiTensor
 
 _CONTROL = Opaque("what runs next depends on it")
 
-_BOUND = 4  # byte offset of the upper bound in a counter
 
-
-@instruction(writes=("index", "counter"), control=Control.begin, access=_CONTROL)
+@instruction(writes=("index", "counter"), control=Control.begin, access=_CONTROL, wide=True)
 def for_begin(
     index: VirtualRegister, counter: NkiTensor, lower: int | VirtualRegister, upper: int | VirtualRegister, step: int
 ) -> None:
@@ -35,13 +34,14 @@ def for_begin(
 
     Args:
         index: the register the body reads.
-        counter: int32 (1, 2) in registers: the loop's own index, and the upper bound, read once.
+        counter: (1, 2) in registers, of the index's dtype: the loop's own index, and the upper bound, read once.
         lower: first value.
         upper: end, exclusive.
         step: at least 1; that of for_end.
 
     Raises:
         InvalidOperand: a number does not fit into a register.
+        DtypeMismatch: the registers have different widths.
     """
 
 
@@ -53,7 +53,8 @@ def _for_begin_check(call: Signature) -> None:
 @for_begin.check_immediates
 def _for_begin_check_immediates(call: Signature, **numbers: Any) -> None:
     for name, value in numbers.items():
-        require_int32("nl.fori_loop", name, value)
+        require_int("nl.fori_loop", name, value, call.index.dtype)
+        rules.require_exact(call, name, value)
 
 
 @for_begin.trips
@@ -72,22 +73,23 @@ def _for_begin_reference(
     first, bound = register_value(lower), register_value(upper)
     if first >= bound:
         return None, None, False
-    return np.array([[first]], np.int32), np.array([[first, bound]], np.int32), True
+    return *_counted(call, first, bound), True
 
 
 @for_begin.lower
 def _for_begin_lower(call: Signature, kernel: MicroKernel) -> None:
-    e = kernel.e
+    e, dtype = kernel.e, call.index.dtype
     index, counter = kernel.pointer("index"), kernel.pointer("counter")
-    first, bound = kernel.register("lower"), kernel.register("upper")
+    first, bound = kernel.register("lower", dtype), kernel.register("upper", dtype)
     kernel.jump_if(e.compare("sge", first, bound))
-    e.store(first, index, align=4)
-    e.store(first, counter, align=4)
-    e.store(bound, e.offset(counter, _BOUND), align=4)
+    e.store(first, index, align=dtype.itemsize)
+    e.store(first, counter, align=dtype.itemsize)
+    e.store(bound, e.offset(counter, dtype.itemsize), align=dtype.itemsize)
 
 
 @instruction(
-    writes=("index", "counter"), updates=lambda arguments: ("index", "counter"), control=Control.end, access=_CONTROL
+    writes=("index", "counter"), updates=lambda arguments: ("index", "counter"), control=Control.end, access=_CONTROL,
+    wide=True,
 )
 def for_end(index: VirtualRegister, counter: NkiTensor, step: int) -> None:
     """End the body of a counted loop: go on with the next index, if it is below the upper bound.
@@ -109,31 +111,35 @@ def _for_end_reference(call: Signature, index: np.ndarray, counter: np.ndarray, 
     following, bound = int(counter[0, 0]) + int(step), int(counter[0, 1])
     if following >= bound:
         return None, None, False
-    return np.array([[following]], np.int32), np.array([[following, bound]], np.int32), True
+    return *_counted(call, following, bound), True
+
+
+def _counted(call: Signature, index: int, bound: int) -> tuple[np.ndarray, np.ndarray]:
+    """What index and counter hold."""
+    dtype = call.index.dtype.numpy
+    return np.array([[index]], dtype), np.array([[index, bound]], dtype)
 
 
 @for_end.lower
 def _for_end_lower(call: Signature, kernel: MicroKernel) -> None:
-    e = kernel.e
+    e, dtype = kernel.e, call.index.dtype
     index, counter = kernel.pointer("index"), kernel.pointer("counter")
-    # In 64 bits, for the index may step over the largest int32; below the bound, it is one again.
-    following = e.add(_wide(kernel, counter), kernel.immediate_i64("step"))
+    at, bound = (
+        e.load(convert.raw_scalar(dtype), p, align=dtype.itemsize) for p in (counter, e.offset(counter, dtype.itemsize))
+    )
+    step = kernel.immediate_i64("step")
+    # What steps over the largest integer stays there, which is not below any bound.
+    following = e.intrinsic("llvm.sadd.sat", at, step if dtype.is_wide else e.convert("trunc", step, at.scalar))
     go_on, leave = e.label("next"), e.label("leave")
-    below = e.compare("slt", following, _wide(kernel, e.offset(counter, _BOUND)))
-    e.line(f"br {below}, label %{go_on}, label %{leave}")
+    e.line(f"br {e.compare('slt', following, bound)}, label %{go_on}, label %{leave}")
     e.start_block(go_on)
-    narrow = e.convert("trunc", following, "i32")
-    e.store(narrow, index, align=4)
-    e.store(narrow, counter, align=4)
+    e.store(following, index, align=dtype.itemsize)
+    e.store(following, counter, align=dtype.itemsize)
     kernel.jump()
     e.start_block(leave)
 
 
-def _wide(kernel: MicroKernel, pointer: Value) -> Value:
-    return kernel.e.convert("sext", kernel.e.load("i32", pointer, align=4), "i64")
-
-
-@instruction(writes=("value",), control=Control.begin, access=_CONTROL)
+@instruction(writes=("value",), control=Control.begin, access=_CONTROL, wide=True)
 def while_begin(value: VirtualRegister, condition: VirtualRegister) -> None:
     """Begin a loop that runs while a condition is not zero.
 
@@ -143,7 +149,7 @@ def while_begin(value: VirtualRegister, condition: VirtualRegister) -> None:
     """
 
 
-@instruction(writes=("value",), control=Control.end, access=_CONTROL)
+@instruction(writes=("value",), control=Control.end, access=_CONTROL, wide=True)
 def while_end(value: VirtualRegister, condition: VirtualRegister) -> None:
     """End the body of a while loop: run it again if the condition is not zero.
 
@@ -167,18 +173,20 @@ def _while_begin_reference(call: Signature, value: np.ndarray, condition: np.nda
 
 @while_begin.lower
 def _while_begin_lower(call: Signature, kernel: MicroKernel) -> None:
-    e = kernel.e
-    condition = kernel.register("condition")
-    e.store(condition, kernel.pointer("value"), align=4)
-    kernel.jump_if(e.compare("eq", condition, e.i32(0)))
+    _again(kernel, call, "eq")
 
 
 @while_end.lower
 def _while_end_lower(call: Signature, kernel: MicroKernel) -> None:
-    e = kernel.e
-    condition = kernel.register("condition")
-    e.store(condition, kernel.pointer("value"), align=4)
-    kernel.jump_if(e.compare("ne", condition, e.i32(0)))
+    _again(kernel, call, "ne")
+
+
+def _again(kernel: MicroKernel, call: Signature, compared: str) -> None:
+    """Hand on a condition, and jump where it compares with 0 so."""
+    e, dtype = kernel.e, call.value.dtype
+    condition = kernel.register("condition", dtype)
+    e.store(condition, kernel.pointer("value"), align=dtype.itemsize)
+    kernel.jump_if(e.compare(compared, condition, e.const(condition.scalar, 0)))
 
 
 @for_begin.cost

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from nkilite.dtypes import ALL, DType
 from nkilite.errors import (
     DtypeMismatch,
@@ -28,7 +30,7 @@ PSUM = MemoryRegion.psum
 ON_CHIP = (MemoryRegion.sbuf, MemoryRegion.psum)
 HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 FLOATS = tuple(d for d in ALL.values() if d.is_float)
-UNPACKED = tuple(d for d in ALL.values() if d.kind != "x")
+UNPACKED = tuple(d for d in ALL.values() if d.kind != "x" and not d.is_wide)
 TWO_BYTES = tuple(d for d in ALL.values() if d.itemsize == 2)
 
 
@@ -152,6 +154,16 @@ def require_bits(call: Signature, operand: str, value: float) -> None:
         )
 
 
+def require_exact(call: Signature, operand: str, value: float) -> None:
+    """Raise InvalidOperand for an int that a number in an instruction, a float64, does not hold exactly."""
+    if isinstance(value, (int, np.integer)) and int(float(value)) != value:
+        raise InvalidOperand(
+            instruction=instruction_name(call), operand=operand, found=value,
+            expected="an int of at most 53 bits, as all numbers in instructions are",
+            fix="compute it: a scalar of 64 bits takes any int as an operand",
+        )
+
+
 def require_integers(call: Signature, *operands: str) -> None:
     """Raise DtypeMismatch unless all tensor arguments are integers, as bit operations need."""
     for operand in operands:
@@ -165,13 +177,22 @@ def require_integers(call: Signature, *operands: str) -> None:
 
 
 def require_convertible(call: Signature, dst: str, src: str) -> None:
-    """Raise DtypeMismatch when the dtypes differ and one is packed, for packed elements have no single value."""
+    """Raise DtypeMismatch when the dtypes differ and elements of one do not go through float32 on their way.
+
+    Packed elements have no single value, and 64-bit integers too many bits.
+    """
     to, source = call.arguments[dst].dtype, call.arguments[src].dtype
     if to != source and "x" in (to.kind, source.kind):
         raise DtypeMismatch(
             instruction=instruction_name(call),
             detail=f"{src} is {source} and {dst} is {to}, and packed x4 elements cannot be converted",
             hint="reinterpret one side with .view(dtype) to move the bits.",
+        )
+    if to != source and (to.is_wide or source.is_wide):
+        raise DtypeMismatch(
+            instruction=instruction_name(call),
+            detail=f"{src} is {source} and {dst} is {to}, and 64-bit integers are not converted",
+            hint="move the bits: give both sides one dtype, or take the low words with .view(nl.int32).",
         )
 
 

@@ -8,11 +8,18 @@ import numpy as np
 
 from nkilite import dtypes
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import InvalidOperand, RegisterInControlFlow, UnsupportedDtype, describe
+from nkilite.errors import (
+    DtypeMismatch,
+    InvalidOperand,
+    RegisterInControlFlow,
+    UnsupportedDtype,
+    UnsupportedError,
+    describe,
+)
 from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import MemoryRegion
-from nkilite.isa.registers import register_load, register_store, register_value, require_int32, require_registers
+from nkilite.isa.registers import register_load, register_store, register_value, require_int, require_registers
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
 from nkilite.trace import active
@@ -23,21 +30,28 @@ from nkilite.trace.tensor import NkiTensor
 _NUMPY = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
 
 
+_DTYPES = (dtypes.int32, dtypes.int64)
+_HALF = 32  # bits of an int that one instruction's number brings into a scalar of 64
+
+
 class NkiScalar(VirtualRegister):
-    """A 32-bit signed integer on the device that can be computed with.
+    """A signed integer of 32 or 64 bits on the device that can be computed with.
 
-    ``+``, ``-`` and ``*`` with ints and other scalars record an instruction and give a new scalar; results wrap
-    around at 32 bits. It serves wherever a register does. nisa.scalar_load makes one, and nl.fori_loop passes one to
-    its body.
+    ``+``, ``-`` and ``*`` with ints and other scalars record an instruction and give a new scalar of the same width;
+    results wrap around, and nothing is widened: both operands have one dtype. It serves wherever a register does.
+    nisa.scalar_load makes one of its tile's width, and nl.fori_loop passes one to its body.
 
-    Source: nki.isa.NkiScalar. 64-bit scalars are not supported: there are no 64-bit tensors to load them from.
+    With 64 bits it is a loop bound, too, which the hardware has no comparison for, and it indexes tensors in HBM, not
+    tiles; it cannot be compared.
+
+    Source: nki.isa.NkiScalar; NKI Scalar Values.
     """
 
     __slots__ = ()
 
     @property
     def dtype(self) -> dtypes.DType:
-        return dtypes.int32
+        return self.register_tensor.dtype
 
     def __add__(self, other: int | NkiScalar) -> NkiScalar:
         return _computed("add", self, other)
@@ -61,7 +75,9 @@ class NkiScalar(VirtualRegister):
         return _computed("sub", 0, self)
 
     def _compare(self, other: Any) -> Comparison:
-        _require_operand(other)
+        dtype = _common_dtype(self, other)
+        if dtype.is_wide:
+            raise UnsupportedError(feature=f"comparing scalars of {dtype}")
         return Comparison()
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare
@@ -81,24 +97,24 @@ class Comparison:
         raise RegisterInControlFlow(use="an int")
 
 
-def new_scalar() -> NkiScalar:
+def new_scalar(dtype: dtypes.DType = dtypes.int32) -> NkiScalar:
     """A scalar without a value, for an instruction to write."""
-    return NkiScalar(active.builder("a scalar").allocate(MemoryRegion.registers, (1, 1), dtypes.int32))
+    return NkiScalar(active.builder("a scalar").allocate(MemoryRegion.registers, (1, 1), dtype))
 
 
 def scalar_load(src: NkiTensor) -> NkiScalar:
     """Read one element of memory as a scalar.
 
     Args:
-        src: an int32 tensor of one element in SBUF or HBM; see nisa.register_load.
+        src: an int32 or int64 tensor of one element in SBUF or HBM; see nisa.register_load. The scalar has its dtype.
 
     Raises:
         UnsupportedDtype: src has another dtype.
 
     Source: nki.isa.scalar_load.
     """
-    _require_int32(src, "nisa.scalar_load", "src")
-    scalar = new_scalar()
+    _require_dtype(src, "nisa.scalar_load", "src", _DTYPES)
+    scalar = new_scalar(src.dtype if isinstance(src, NkiTensor) else dtypes.int32)
     register_load(scalar, src)
     return scalar
 
@@ -107,7 +123,7 @@ def scalar_store(dst: NkiTensor, value: NkiScalar) -> None:
     """Write a scalar to one element of memory.
 
     Args:
-        dst: an int32 tensor of one element in SBUF or HBM; see nisa.register_store.
+        dst: a tensor of one element and of the scalar's dtype in SBUF or HBM; see nisa.register_store.
         value: the scalar.
 
     Raises:
@@ -115,13 +131,13 @@ def scalar_store(dst: NkiTensor, value: NkiScalar) -> None:
 
     Source: nki.isa.scalar_store.
     """
-    _require_int32(dst, "nisa.scalar_store", "dst")
+    _require_dtype(dst, "nisa.scalar_store", "dst", (value.dtype,) if isinstance(value, NkiScalar) else _DTYPES)
     register_store(dst, value)
 
 
-@instruction(writes=("dst",), access=Opaque("registers are read and written one after another"))
+@instruction(writes=("dst",), access=Opaque("registers are read and written one after another"), wide=True)
 def scalar_compute(dst: VirtualRegister, a: int | VirtualRegister, b: int | VirtualRegister, op) -> None:
-    """One operator of NkiScalar: dst = a op b, modulo 2 to the 32.
+    """One operator of NkiScalar: dst = a op b, modulo 2 to the number of its bits.
 
     Args:
         dst: the result.
@@ -138,7 +154,7 @@ def _scalar_compute_check(call: Signature) -> None:
 
 @scalar_compute.reference
 def _scalar_compute_reference(call: Signature, dst: np.ndarray, a: Any, b: Any, op: str) -> np.ndarray:
-    left, right = (np.full((1, 1), register_value(x), np.int32) for x in (a, b))
+    left, right = (np.full((1, 1), register_value(x), call.dst.dtype.numpy) for x in (a, b))
     return _NUMPY[op](left, right)
 
 
@@ -149,34 +165,61 @@ def _scalar_compute_cost(call: Signature) -> Cost:
 
 @scalar_compute.lower
 def _scalar_compute_lower(call: Signature, kernel: MicroKernel) -> None:
-    result = kernel.e.binary(call.op, kernel.register("a"), kernel.register("b"))
-    kernel.e.store(result, kernel.pointer("dst"), align=4)
+    dtype = call.dst.dtype
+    result = kernel.e.binary(call.op, kernel.register("a", dtype), kernel.register("b", dtype))
+    kernel.e.store(result, kernel.pointer("dst"), align=dtype.itemsize)
 
 
 def _computed(op: str, a: Any, b: Any) -> NkiScalar:
-    for operand in (a, b):
-        _require_operand(operand)
-    result = new_scalar()
-    scalar_compute(result, a, b, op)
+    dtype = _common_dtype(a, b)
+    result = new_scalar(dtype)
+    left, right = (x if isinstance(x, NkiScalar) else _number(x, dtype) for x in (a, b))
+    scalar_compute(result, left, right, op)
     return result
 
 
-def _require_operand(operand: Any) -> None:
-    """Raise InvalidOperand unless something is an int of 32 bits or a scalar."""
-    if isinstance(operand, NkiScalar):
-        return
-    if isinstance(operand, (NkiTensor, VirtualRegister, Comparison)):
-        raise InvalidOperand(
-            instruction="a scalar operator", operand="an operand", found=describe(operand),
-            expected="an int or a scalar (nisa.scalar_load reads one from a tile)",
+def _number(value: int, dtype: dtypes.DType) -> int | NkiScalar:
+    """An int as an operand: itself, or a scalar made of its halves, for numbers in instructions have 53 bits."""
+    if int(float(value)) == value:
+        return value
+    high, low = divmod(int(value), 1 << _HALF)
+    upper, shifted, whole = (new_scalar(dtype) for _ in range(3))
+    scalar_compute(upper, high, 0, "add")
+    scalar_compute(shifted, upper, 1 << _HALF, "mul")
+    scalar_compute(whole, shifted, low, "add")
+    return whole
+
+
+def _common_dtype(a: Any, b: Any) -> dtypes.DType:
+    """The dtype of an operator on scalars, and on ints that it holds.
+
+    Raises:
+        InvalidOperand: an operand is something else, or too large.
+        DtypeMismatch: the scalars have different widths.
+    """
+    scalars = [x for x in (a, b) if isinstance(x, NkiScalar)]
+    dtype = scalars[0].dtype
+    if scalars[-1].dtype != dtype:
+        raise DtypeMismatch(
+            instruction="a scalar operator", detail=f"one scalar is {dtype} and the other {scalars[-1].dtype}",
+            hint="scalars are not widened: load both from tiles of one dtype.",
         )
-    require_int32("a scalar operator", "an operand", operand)
+    for operand in (a, b):
+        if isinstance(operand, (NkiTensor, Comparison)) or type(operand) is VirtualRegister:
+            raise InvalidOperand(
+                instruction="a scalar operator", operand="an operand", found=describe(operand),
+                expected="an int or a scalar (nisa.scalar_load reads one from a tile)",
+            )
+        if not isinstance(operand, NkiScalar):
+            require_int("a scalar operator", "an operand", operand, dtype)
+    return dtype
 
 
-def _require_int32(tensor: Any, instruction: str, operand: str) -> None:
+def _require_dtype(tensor: Any, instruction: str, operand: str, allowed: tuple[dtypes.DType, ...]) -> None:
     """Raise UnsupportedDtype for a tensor of another dtype; what is no tensor is left to the instruction."""
-    if isinstance(tensor, NkiTensor) and tensor.dtype is not dtypes.int32:
+    if isinstance(tensor, NkiTensor) and tensor.dtype not in allowed:
         target = active.builder(instruction).target.name
         raise UnsupportedDtype(
-            instruction=instruction, operand=operand, found=tensor.dtype, target=target, allowed="int32"
+            instruction=instruction, operand=operand, found=tensor.dtype, target=target,
+            allowed=" or ".join(allowed),
         )

@@ -28,10 +28,12 @@ from nkilite.dtypes import (
     int8,
     int16,
     int32,
+    int64,
     tfloat32,
     uint8,
     uint16,
     uint32,
+    uint64,
 )
 from nkilite.dtypes import bool_ as bool
 from nkilite.language.activations import (
@@ -200,6 +202,7 @@ __all__ = [
     "int8",
     "int16",
     "int32",
+    "int64",
     "invert",
     "is_hbm",
     "is_on_chip",
@@ -275,6 +278,7 @@ __all__ = [
     "uint8",
     "uint16",
     "uint32",
+    "uint64",
     "var",
     "where",
     "while_loop",

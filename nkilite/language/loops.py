@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from nkilite.deprecation import deprecated
-from nkilite.dtypes import int32
+from nkilite.dtypes import DType, int32
 from nkilite.errors import InvalidOperand, LoopLeft, RegisterInControlFlow, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa.loops import for_begin, for_end, while_begin, while_end
-from nkilite.isa.registers import register_alloc, require_int32
+from nkilite.isa.registers import register_alloc, require_int, require_width
 from nkilite.isa.scalars import NkiScalar, new_scalar
 from nkilite.location import Location, code_of
 from nkilite.trace import active
@@ -138,6 +138,7 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int 
 
     Raises:
         InvalidOperand: a bound or the step is something else, or the body returned a value.
+        DtypeMismatch: one bound has 32 bits and the other 64.
         TensorOfLoop: (by whoever uses it) a tensor made in the body is used after the loop.
 
     Source: nki.language.fori_loop.
@@ -167,8 +168,20 @@ class _Counted:
                 _require_bound(name, operand, bound)
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
             raise InvalidOperand(instruction=name, operand="step", found=describe(step), expected="a positive int")
-        require_int32(name, "step", step)
+        self._dtype = self._common_dtype(lower, upper)
+        for operand, number in (("lower", lower), ("upper", upper), ("step", step)):
+            if not isinstance(number, VirtualRegister):
+                require_int(name, operand, number, self._dtype)
         self._lower, self._upper, self._step = lower, upper, int(step)
+
+    def _common_dtype(self, lower: Any, upper: Any) -> DType:
+        """The dtype of the bounds that are registers, which is that of the index."""
+        bounds = ("lower", lower), ("upper", upper)
+        registers = [(n, b.register_tensor.type) for n, b in bounds if isinstance(b, VirtualRegister)]
+        if not registers:
+            return int32
+        require_width(self.name, *registers[0], *registers[-1])
+        return registers[0][1].dtype
 
     def turns(self) -> Generator[VirtualRegister, None, None]:
         """The index, in every turn of the body; nothing is recorded of a loop that is known to have none."""
@@ -176,8 +189,8 @@ class _Counted:
         if not any(isinstance(bound, VirtualRegister) for bound in bounds) and self._lower >= self._upper:
             return
         plain = any(isinstance(b, VirtualRegister) and not isinstance(b, NkiScalar) for b in bounds)
-        index = register_alloc() if plain else new_scalar()
-        counter = self.builder.allocate(MemoryRegion.registers, (1, 2), int32)
+        index = register_alloc() if plain else new_scalar(self._dtype)
+        counter = self.builder.allocate(MemoryRegion.registers, (1, 2), self._dtype)
         turns = self.builder.loop(lambda: for_begin(index, counter, *bounds, self._step))
         with closing(turns):
             for _ in turns:
@@ -205,7 +218,7 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
     builder = active.builder(name)
     _require_condition(name, "init", init)
     _require_body(name, body_fun)
-    value = new_scalar() if isinstance(init, NkiScalar) else register_alloc()
+    value = new_scalar(init.dtype) if isinstance(init, NkiScalar) else register_alloc()
     with closing(builder.loop(lambda: while_begin(value, init))) as turns:
         for _ in turns:
             condition = body_fun(value)
@@ -222,7 +235,6 @@ def _require_bound(name: str, operand: str, bound: Any) -> None:
             expected="an int, a register or a scalar",
             fix=_LOAD if isinstance(bound, NkiTensor) else "",
         )
-    require_int32(name, operand, bound)
 
 
 def _require_body(name: str, body_fun: Any) -> None:

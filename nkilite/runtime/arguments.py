@@ -16,7 +16,7 @@ from nkilite.errors import UnsupportedArgument, UnsupportedArrayDtype
 from nkilite.runtime.constants import is_number
 from nkilite.runtime.containers import is_record, map_leaves, state_of
 
-_SUGGESTED = {"float64": "float32", "int64": "int32", "uint64": "uint32", "complex64": "float32 pairs"}
+_SUGGESTED = {"float64": "float32", "complex64": "float32 pairs"}
 
 
 class ArrayArgument:
@@ -123,7 +123,12 @@ def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
             return torch.from_numpy(array.view(_TORCH_BITS[name])).view(getattr(torch, name))
         return torch.from_numpy(array)
     if framework == "jax":
-        return sys.modules["jax"].numpy.asarray(array)
+        jax = sys.modules["jax"]
+        if not dtype.is_wide:
+            return jax.numpy.asarray(array)
+        wide = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # of older releases
+        with wide(True):  # or 64-bit integers lose half their bits
+            return jax.numpy.asarray(array)
     return array.view(numpy_known(dtype)) if dtype.kind == "x" else array
 
 

@@ -40,7 +40,7 @@ def find_segments(
 
 def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
     """The number of elements per row of an elementwise instruction whose operands are dense; 0 for any other."""
-    columns = signature.access.columns
+    columns = signature.columns
     return columns if columns >= _LEAST_COLUMNS and all(a.operand.dense for a in accesses) else 0
 
 

@@ -73,7 +73,7 @@ class _Rows:
                     continue
                 touches = self.members.touches[m]
                 self.need(
-                    self.members.signatures[m].access.columns == segment.columns and all(t.dense for t in touches),
+                    self.members.signatures[m].columns == segment.columns and all(t.dense for t in touches),
                     f"member {m} does not work on {segment.columns} columns, each on its own",
                 )
                 self.need(len(values) == len(touches), f"member {m} has {len(values)} values for its operands")

@@ -180,6 +180,7 @@ class Builder:
         if registers is not None:
             arguments["registers"] = self.registers(registers).type
         call = Signature(-1, definition, arguments, self.target, ())
+        limits.require_widths(call)
         definition.rule("check")(call)
         limits.require_biases(call)
         limits.require_destinations(call)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidView
-from nkilite.ir.types import Buffer, extent
+from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, extent
 from nkilite.trace.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -36,6 +36,16 @@ def index_tensor(value: Any, what: str) -> NkiTensor:
     raise InvalidView(
         operation=what, reason=f"the index is {found}", hint="use an int32 or uint32 tile in SBUF."
     )
+
+
+def require_reach(index: NkiTensor, kind: IndirectKind, region: MemoryRegion) -> None:
+    """Raise InvalidView for an index of 64 bits of anything but a view of HBM that moves as a whole."""
+    if index.dtype.is_wide and (region.on_chip or kind is IndirectKind.vector):
+        what = f"a tensor in {str(region).upper()}" if region.on_chip else "rows"
+        raise InvalidView(
+            operation=f"a runtime index of {what}", reason=f"the index is {index.dtype}",
+            hint="use int32: 64 bits are for one offset into HBM.",
+        )
 
 
 def reachable(

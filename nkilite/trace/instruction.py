@@ -69,6 +69,7 @@ def instruction(
     lists: Mapping[str, int] = MappingProxyType({}),
     partly_read: tuple[str, ...] = (),
     meets: Meets | None = None,
+    wide: bool = False,
 ) -> Callable[[Callable[P, None]], Instruction[P]]:
     """Define an instruction.
 
@@ -90,11 +91,13 @@ def instruction(
         lists: parameters that are lists of tensors, with the most they take. Item i of a list `x` is the operand x_i.
         partly_read: parameters of which it reads some elements only, so that the others need not have been written.
         meets: whom a core waits for at it, if anybody.
+        wide: whether its operands may have 64-bit elements.
     """
 
     def decorate(function: Callable[P, None]) -> Instruction[P]:
         definition = define(
-            function, writes, registers, updates, control, by_row or least_rows, indexed, lists, partly_read, meets
+            function, writes, registers, updates, control, by_row or least_rows, indexed, lists, partly_read, meets,
+            wide,
         )
         if access is not None:
             definition.rules["access"] = _constant_access(definition, access)

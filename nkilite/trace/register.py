@@ -1,4 +1,4 @@
-"""Registers: one 32-bit integer that only the device knows, and what Python cannot do with it."""
+"""Registers: an integer that only the device knows, and what Python cannot do with it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from nkilite.trace.tensor import NkiTensor
 
 
 class VirtualRegister:
-    """A 32-bit signed integer register of the engines' sequencers.
+    """A signed integer register of the engines' sequencers: of 32 bits, or of 64 behind a scalar of that width.
 
     nisa.register_alloc makes one; it serves as a loop bound or condition, and as a runtime index of a tensor:
     ``t[reg]``, ``t[nl.ds(reg, n)]``, ``t.select(dim, reg)`` and ``t.ap(..., scalar_offset=reg)``.
 
     Attributes:
-        register_tensor: the one-element int32 tensor in `registers` memory behind it.
+        register_tensor: the one-element int32 or int64 tensor in `registers` memory behind it.
 
     Source: nki.isa.VirtualRegister.
     """

@@ -24,7 +24,7 @@ from nkilite.errors import (
 from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, Problem, ViewType, contiguous_strides
 from nkilite.trace import active, indexing, layout
 from nkilite.trace.indirect import IndirectTensor
-from nkilite.trace.indirection import index_tensor, reachable
+from nkilite.trace.indirection import index_tensor, reachable, require_reach
 from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
 from nkilite.trace.view_arguments import element_type, is_int, pattern_key, pattern_pairs, pattern_problem, require_ints
@@ -492,6 +492,7 @@ class NkiTensor(Refusals):
 
     def _indirect(self, kind: IndirectKind, index: NkiTensor, stride: int, limit: int, shape: tuple[int, ...],
                   strides: tuple[int, ...], byte_offset: int, dtype: DType, problem: Problem | None) -> NkiTensor:
+        require_reach(index, kind, self.type.region)
         if problem is None:
             limit = min(limit, reachable(self.storage, dtype, byte_offset, shape, strides, stride))
         indirection = Indirection.of(kind, index.type, stride, max(limit, 0))

@@ -10,7 +10,7 @@ from nkilite import dtypes
 from nkilite.codegen import convert
 
 LANES = [0, 1, 4, 16, 32]
-ELEMENTS = [d for d in dtypes.ALL.values() if d.kind != "x"] + [dtypes.biased(dtypes.float8_e4m3, 12)]
+ELEMENTS = [d for d in dtypes.ALL.values() if d.kind != "x" and not d.is_wide] + [dtypes.biased(dtypes.float8_e4m3, 12)]
 INTEGERS = [d for d in ELEMENTS if d.is_integer]
 FLOATS = [d for d in ELEMENTS if d.is_float]
 

@@ -56,6 +56,19 @@ def test_jit(x: Any) -> None:
         np.testing.assert_array_equal(function(values), (values + 1) * 6)
 
 
+def test_results_of_64_bits_keep_them(x: Any) -> None:
+    @nki.jit
+    def kernel(x):
+        tile = nl.ndarray((2, 3), dtype=nl.int64)
+        nisa.memset(tile, 1 << 40)
+        out = nl.ndarray((2, 3), dtype=nl.int64, buffer=nl.shared_hbm)
+        nl.store(out, tile)
+        return out
+
+    for function in (kernel, jax.jit(kernel)):
+        assert (np.asarray(function(x)) == 1 << 40).all()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "int32", "float8_e5m2"])
 def test_element_types(dtype: str, x: Any) -> None:
     found = jax.jit(scaled)(x[:2].astype(dtype))

@@ -20,7 +20,7 @@ from nkilite.runtime.arguments import as_array
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-DTYPES = ["float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "int32"]
+DTYPES = ["float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int8", "int32", "int64"]
 
 
 def copied(x, y=None):

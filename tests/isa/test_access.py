@@ -30,7 +30,8 @@ def t(*shape: int, dtype: Any = float32, low: int = 0, below: int = 7) -> Tile:
 
 WIDE, ROW = t(P, F), t(P, 1)
 FREE = t(P, 4, 10)  # the same elements in two free dimensions
-_FORMATS = tuple(d for d in ALL.values() if d.kind != "x")
+_NARROW = tuple(d for d in ALL.values() if not d.is_wide)
+_FORMATS = tuple(d for d in _NARROW if d.kind != "x")
 _ACTIVATION = {"dst": t(P, F, dtype=bfloat16), "op": nl.exp, "data": FREE}
 _SUMMED = {**_ACTIVATION, "bias": ROW, "scale": ROW, "reduce_op": nl.add, "reduce_res": ROW}
 _SCAN = {"dst": WIDE, "data0": WIDE, "data1": FREE, "op0": nl.multiply, "op1": nl.add}
@@ -74,7 +75,7 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     ],
     "reciprocal": [{"dst": t(P, F, dtype=float16), "data": FREE}],
     "tensor_copy": [{"dst": t(P, F, dtype=d), "src": t(P, 4, 10, dtype=s)} for d in (bfloat16, uint8) for s in _FORMATS]
-    + [{"dst": t(P, F, dtype=d), "src": t(P, 4, 10, dtype=d)} for d in ALL.values()],
+    + [{"dst": t(P, F, dtype=d), "src": t(P, 4, 10, dtype=d)} for d in _NARROW],
     "tensor_copy_predicated": [
         {"dst": t(P, F, dtype=d), "src": src, "predicate": t(P, F, dtype=uint16, below=2)}
         for d, src in ((float32, FREE), (uint8, t(P, F, dtype=uint8)), (bfloat16, 0.5))
@@ -184,7 +185,7 @@ CALLS: dict[str, list[dict[str, Any]]] = {
          "moving_scale": t(36, 6, dtype=uint8, low=126, below=129),
          "accumulate": accumulate, "target": "trn3"} for accumulate in (False, True)
     ],
-    "nc_transpose": [{"dst": t(F, P, dtype=d).psum, "data": t(P, 4, 10, dtype=d)} for d in ALL.values()]
+    "nc_transpose": [{"dst": t(F, P, dtype=d).psum, "data": t(P, 4, 10, dtype=d)} for d in _NARROW]
     + [{"dst": t(F, P).psum, "data": t(P, F, dtype=bfloat16), "target": "trn1"}],
     "dma_copy": [
         {"dst": t(*to, dtype=d), "src": t(*shape, dtype=s).hbm}

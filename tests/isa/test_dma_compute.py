@@ -14,7 +14,7 @@ from nkilite import dtypes, errors
 from nkilite.machine import get_target
 
 BF16 = ml_dtypes.bfloat16
-STORED = [d for d in dtypes.ALL.values() if d.kind not in "xb" and d != "tfloat32"]
+STORED = [d for d in dtypes.ALL.values() if d.kind not in "xb" and d != "tfloat32" and not d.is_wide]
 
 
 @pytest.fixture(params=CPU_LEVELS)

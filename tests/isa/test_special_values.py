@@ -22,7 +22,7 @@ FLOATS = np.array([
     -3.4028235e38, np.inf, -np.inf, np.nan,
 ], np.float32)
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")
-UNPACKED = [d for d in ALL.values() if d.kind != "x"]
+UNPACKED = [d for d in ALL.values() if d.kind != "x" and not d.is_wide]
 BITVEC = [op for op in alu.ELEMENTWISE if op.bitvec]
 PATTERNS = np.array([0, 1, 3, 7, 8, 15, 16, 31, 32, 33, 0x80, 0xFF, 0x8000, 0xF0F1, 0x80000000, 0xFFFFFFFF], np.uint32)
 
