@@ -20,7 +20,7 @@ from nkilite.ir import attributes
 from nkilite.ir.program import IMMEDIATE, Check
 from nkilite.location import Location
 from nkilite.native.image import HbmArray, Held, Image, Stop
-from nkilite.native.library import Source
+from nkilite.native.library import Kept, Source
 from nkilite.native.lower import Lowered
 from nkilite.native.numbers import Numbers
 from nkilite.notices import Notice
@@ -29,7 +29,7 @@ UNPACKED_BYTES_AT_MOST = 1 << 28
 _COMPRESSION = 1  # zlib's fastest: tables are repetitive, and reading must be quick
 _RECORDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Image, HbmArray, Held, Stop, Lowered, Source, Location, Notice, Numbers, Check)
+    for kind in (Image, HbmArray, Held, Stop, Lowered, Source, Kept, Location, Notice, Numbers, Check)
 }
 _PLAIN = (int, float, str, bool, type(None))
 

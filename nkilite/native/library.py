@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from nkilite.host import llvm
 from nkilite.host.cpu import Host
 from nkilite.native import stack
-from nkilite.native.cache import FORMAT, OBJECTS, Store, store
+from nkilite.native.cache import FORMAT, Store, store
+from nkilite.native.packs import Packs
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
@@ -23,11 +24,23 @@ class Source(NamedTuple):
     declarations: tuple[str, ...]
 
 
+# Functions that are compiled together whatever else is.
+Unit = tuple[Source, ...]
+
+
+class Kept(NamedTuple):
+    """Functions in the disk cache: the key of a pack, and the names of those that are taken from it."""
+
+    pack: str
+    names: tuple[str, ...]
+
+
 class Library:
     """Compiles functions for one host level and keeps their addresses.
 
     The object code of every function is kept on disk, too, by the text it was made of: programs that share a
-    micro-kernel share it.
+    micro-kernel share it. What has to be compiled for a request is one module, because LLVM takes a millisecond for
+    each.
     """
 
     def __init__(self, host: Host) -> None:
@@ -36,56 +49,84 @@ class Library:
         self._made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
+        self._packs: dict[str, Packs] = {}
 
     def addresses(self, sources: Iterable[Source]) -> dict[str, int]:
-        """Addresses of functions by name, compiling those that are new, each on its own."""
-        wanted = {s.name: s for s in sources}
-        with self._lock:
-            new = [s for name, s in wanted.items() if name not in self._addresses]
-            if new:
-                stack.with_room(stack.COMPILER, lambda: self._load({(s.name,): self._object(s) for s in new}))
-            return {name: self._addresses[name] for name in wanted}
+        """Addresses of functions by name, compiling those that are new."""
+        return self._found([(s,) for s in {s.name: s for s in sources}.values()])
 
     def addresses_together(self, sources: Sequence[Source]) -> dict[str, int]:
         """Addresses of functions that call each other."""
-        names = tuple(s.name for s in sources)
-        with self._lock:
-            if names[0] not in self._addresses:
-                stack.with_room(stack.COMPILER, lambda: self._load({names: self._object(*sources)}))
-            return {name: self._addresses[name] for name in names}
+        return self._found([tuple(sources)])
 
-    def keep(self, sources: Iterable[Source], store: Store) -> list[tuple[str, str]]:
-        """Make sure that the object code of functions is in a disk cache; (name, key) of each, for `recall`."""
-        kept = {s.name: self._key(s) for s in sources}
-        for source in sources:
-            if not store.has(OBJECTS, source.name, kept[source.name]):
-                code = stack.with_room(stack.COMPILER, self._compile, [source])
-                store.put(OBJECTS, source.name, kept[source.name], code)
-        return list(kept.items())
+    def keep(self, sources: Iterable[Source], store: Store) -> list[Kept]:
+        """Make sure that the object code of functions is in a disk cache; where it is, for `recall`."""
+        packs = self._packs_of(store)
+        units = {self._key((s,)): s for s in sources}
+        places = {unit: pack for unit, pack in packs.find(units).items() if packs.has(pack)}
+        missing = [unit for unit in units if unit not in places]
+        if missing:
+            code = stack.with_room(stack.COMPILER, self._compile, [units[unit] for unit in missing])
+            places.update(dict.fromkeys(missing, packs.put(missing, code)))
+        names: dict[str, list[str]] = {}
+        for unit, source in units.items():
+            names.setdefault(places[unit], []).append(source.name)
+        return [Kept(pack, tuple(found)) for pack, found in names.items()]
 
-    def recall(self, kept: Iterable[tuple[str, str]], store: Store) -> bool:
+    def recall(self, kept: Iterable[Kept], store: Store) -> bool:
         """Load functions from a disk cache without their text; whether all were there."""
+        packs = self._packs_of(store)
         with self._lock:
-            objects: dict[tuple[str, ...], bytes] = {}
-            for name, key in kept:
-                if name not in self._addresses:
-                    found = store.get(OBJECTS, name, key)
+            objects: list[tuple[bytes, tuple[str, ...]]] = []
+            for pack, names in kept:
+                missing = tuple(name for name in names if name not in self._addresses)
+                if missing:
+                    found = packs.get(pack)
                     if found is None:
                         return False
-                    objects[(name,)] = found
+                    objects.append((found.code, missing))
             stack.with_room(stack.COMPILER, self._load, objects)
             return True
 
-    def _object(self, *sources: Source) -> bytes:
-        """The object code of functions: from disk, or compiled and put there."""
+    def _found(self, units: Sequence[Unit]) -> dict[str, int]:
+        """The addresses of the functions of units."""
+        with self._lock:
+            new = [unit for unit in units if unit[0].name not in self._addresses]
+            if new:
+                stack.with_room(stack.COMPILER, self._add, new)
+            return {s.name: self._addresses[s.name] for unit in units for s in unit}
+
+    def _add(self, units: Sequence[Unit]) -> None:
+        """Load functions from disk, and those that are not there from modules compiled here and put there."""
         disk = store()
-        if disk is None:
-            return self._compile(sources)
-        label, key = sources[0].name, self._key(*sources)
-        found = disk.get(OBJECTS, label, key)
-        if found is None:
-            found = self._compile(sources)
-            disk.put(OBJECTS, label, key, found)
+        packs = None if disk is None else self._packs_of(disk)
+        wanted = {self._key(unit): unit for unit in units}
+        if packs is not None:
+            wanted = self._take(wanted, packs)
+        if wanted:
+            sources = [s for unit in wanted.values() for s in unit]
+            code = self._compile(sources)
+            if packs is not None:
+                packs.put(list(wanted), code)
+            self._load([(code, tuple(s.name for s in sources))])
+
+    def _take(self, wanted: dict[str, Unit], packs: Packs) -> dict[str, Unit]:
+        """Load units, by key, that are in packs; those that are not."""
+        left = dict(wanted)
+        places = packs.find(wanted)
+        objects = []
+        for pack in dict.fromkeys(places.values()):
+            found = packs.get(pack)
+            if found is not None:
+                units = [left.pop(key) for key, place in places.items() if place == pack and key in found.units]
+                objects.append((found.code, tuple(s.name for unit in units for s in unit)))
+        self._load(objects)
+        return left
+
+    def _packs_of(self, store: Store) -> Packs:
+        found = self._packs.get(store.directory)
+        if found is None or found.store is not store:
+            found = self._packs[store.directory] = Packs(store, self._made_by)
         return found
 
     def _compile(self, sources: Sequence[Source]) -> bytes:
@@ -93,19 +134,21 @@ class Library:
         module.triple = self._machine.triple
         return self._machine.emit_object(module)
 
-    def _load(self, objects: Mapping[tuple[str, ...], bytes]) -> None:
-        """Load object code, given with the names of the functions in it."""
+    def _load(self, objects: Sequence[tuple[bytes, tuple[str, ...]]]) -> None:
+        """Load object code, given with the names of the functions that are wanted of it."""
         if not objects:
             return
-        for content in objects.values():
+        for content, _ in objects:
             self._engine.add_object_file(llvm.ObjectFileRef.from_data(content))
         self._engine.finalize_object()
-        for names in objects:
+        for _, names in objects:
             for name in names:
-                self._addresses[name] = self._engine.get_function_address(name)
+                address = self._engine.get_function_address(name)
+                assert address, name
+                self._addresses[name] = address
 
-    def _key(self, *sources: Source) -> str:
-        return hashlib.blake2b(f"{self._made_by} {module_text(sources)}".encode(), digest_size=20).hexdigest()
+    def _key(self, unit: Unit) -> str:
+        return hashlib.blake2b(f"{self._made_by} {module_text(unit)}".encode(), digest_size=20).hexdigest()
 
 
 def module_text(sources: Iterable[Source]) -> str:

@@ -16,7 +16,7 @@ from nkilite.host.cpu import Host
 from nkilite.native.cache import KERNELS, store
 from nkilite.native.encoding import NotData, decode, encode
 from nkilite.native.image import Image
-from nkilite.native.library import library
+from nkilite.native.library import Kept, library
 from nkilite.native.versions import versions
 from nkilite.notices import Notice
 
@@ -78,11 +78,12 @@ class Place:
         self._store.put(KERNELS, self._name, self._key, content)
 
 
-def _decoded(content: bytes) -> tuple[Stored | None, list[tuple[str, str]]]:
-    """What an entry holds, and the names and keys of its micro-kernels; None of one that holds something else."""
+def _decoded(content: bytes) -> tuple[Stored | None, list[Kept]]:
+    """What an entry holds, and where its micro-kernels are; None of one that holds something else."""
     try:
         images, notices, objects = decode(content)
-        known = all(type(i) is Image for i in images) and all(type(n) is Notice for n in notices)
+        found = ((images, Image), (notices, Notice), (objects, Kept))
+        known = all(type(item) is kind for items, kind in found for item in items)
     except (NotData, TypeError, ValueError):
         return None, []
     return (Stored(images, notices), objects) if known and images else (None, [])
