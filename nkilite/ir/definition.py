@@ -91,8 +91,9 @@ class Definition:
     written operands whose old content matters too (accumulation, predicated copies). Where the access rule has rows,
     the lower rule works well on `least_rows` of them or more. `indexed` says that it ends with an error at an element
     of an operand that is no position in another. `control` marks the instructions that enclose the body of a loop, and
-    `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter. Only a
-    `wide` instruction takes operands of 64-bit elements.
+    `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter; those
+    `zeroed` become 0 where neither it nor anything before has written them. Only a `wide` instruction takes operands of
+    64-bit elements.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Definition:
     partly_read: tuple[str, ...] = ()
     meets: Meets | None = None
     wide: bool = False
+    zeroed: tuple[str, ...] = ()
     rules: dict[str, Rule] = field(default_factory=dict)
 
     @overload
@@ -154,6 +156,7 @@ def define(
     partly_read: tuple[str, ...] = (),
     meets: Meets | None = None,
     wide: bool = False,
+    zeroed: tuple[str, ...] = (),
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -177,7 +180,7 @@ def define(
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
         function.__name__, function, tuple(parameters), registers, updates, control, least_rows, indexed, partly_read,
-        meets, wide,
+        meets, wide, zeroed,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

@@ -13,8 +13,6 @@ from nkilite.dtypes import DType
 from nkilite.errors import ViewError
 from nkilite.location import UNKNOWN, Location, here
 
-FRESH = 0xFF  # the bytes of memory that nothing was written to: NaN in every float dtype
-
 
 class MemoryRegion(Enum):
     """The memories of a NeuronCore that a tensor can live in (public as `nl.sbuf`, `nl.psum`, `nl.hbm`, ...)."""

@@ -20,7 +20,7 @@ from nkilite.notices import Notice, give
 
 
 class PartlyUnwritten(UserWarning):
-    """A kernel returns a tensor of which it never wrote some elements; they hold bytes of 255."""
+    """A kernel returns a tensor of which it never wrote some elements: they are undefined on the chip."""
 
 
 class Suspect(NamedTuple):

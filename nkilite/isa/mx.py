@@ -35,7 +35,10 @@ def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
     return ("dst_scale",) if arguments["dst_scale"].partitions > mx.GROUPS else ()
 
 
-@instruction(writes=("dst", "dst_scale"), updates=_keeps_rows, access="n: dst[p n] src[p (n 4)] dst_scale[s n]")
+@instruction(
+    writes=("dst", "dst_scale"), updates=_keeps_rows, zeroed=("dst_scale",),
+    access="n: dst[p n] src[p (n 4)] dst_scale[s n]",
+)
 def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None) -> None:
     """Quantize `src` to MX elements and scales, as nc_matmul_mx takes them, on the Vector Engine (trn3).
 
@@ -53,8 +56,9 @@ def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None)
         src: SBUF tile of float16 or bfloat16; 32, 64, 96 or 128 partitions of 4 n elements. Four neighbours in
             row-major order of the free dimensions make a word.
         dst_scale: SBUF tile of float8_e8m0fnu or uint8 (the biased exponent) with n elements per partition. Of src in
-            32 partitions, the scales are the first 4 rows; of more, rows 0 to 3 of every 32, and the other rows stay
-            as they are.
+            32 partitions, the scales are the first 4 rows; of more, rows 0 to 3 of every 32. The other rows stay as
+            they are, and become 0 where nothing has written them, unless the tile has an `address`. (The pages do not
+            say so: the references that AWS compares the chip with have 0 there.)
 
     Raises:
         UnsupportedOnTarget: before trn3.

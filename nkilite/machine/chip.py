@@ -91,6 +91,7 @@ class Target:
 
     # --- the same on every generation so far ----------------------------------------------------------------------
     num_partitions: int
+    unwritten_byte: int
     access_dimensions: int
     access_stride_max: int
     access_elements_max: int

@@ -33,7 +33,7 @@ _KINDS = {
 _MAY_BE_ZERO = frozenset({
     "sbuf_reserved_bytes", "dma_start_ns", "dma_descriptor_ns", "dma_store_bytes", "launch_ns", "teardown_ns",
     "capture_ns", "dma_trigger_ns", "tensor_warmup_ns",
-    "quantize_mx_spare_exponent", "hbm_channels",
+    "quantize_mx_spare_exponent", "hbm_channels", "unwritten_byte",
 })  # fmt: skip
 _ENGINES = frozenset({"vector", "gpsimd"})
 _GENERATIONS = range(2, 5)
@@ -179,6 +179,8 @@ def _impossible(target: Target) -> Iterator[tuple[str, str]]:
         yield "generation", "is not from 2 to 4"
     if target.max_logical_core_size not in _CORES:
         yield "max_logical_core_size", "is neither 1 nor 2"
+    if target.unwritten_byte > 0xFF:
+        yield "unwritten_byte", "is no byte"
     if target.sbuf_reserved_bytes >= target.sbuf_partition_bytes:
         yield "sbuf_reserved_bytes", f"leaves nothing of sbuf_partition_bytes = {target.sbuf_partition_bytes}"
     for key, whole in (("quadrant_partitions", "num_partitions"), ("partitions_per_gpsimd_core", "num_partitions")):

@@ -17,7 +17,6 @@ import numpy as np
 
 from nkilite.ir.meeting import Arrival, complete, exchange
 from nkilite.ir.rank import current
-from nkilite.ir.types import FRESH
 from nkilite.location import UNKNOWN
 from nkilite.native import stack, threads
 from nkilite.native.executable import Executable, receive
@@ -133,8 +132,8 @@ class Cores:
             CoresDiffer, Deadlock: loops that only the device counts led the cores to different meetings.
         """
         for output, array in zip(self.image.outputs, arrays[len(self.image.inputs) :], strict=True):
-            if output.fresh:
-                array.reshape(-1).view(np.uint8).fill(FRESH)
+            if output.filled is not None:
+                array.reshape(-1).view(np.uint8).fill(output.filled)
         # As many threads as cores: each has one of its own. More: one core after the other, each with all of them.
         beside = len(self.executables) <= threads.limit() < 2 * len(self.executables)
         runs = [Run(e, arrays, core, alone=beside) for core, e in enumerate(self.executables)]

@@ -32,14 +32,14 @@ class HbmArray(NamedTuple):
         slot: its place among the bases.
         dtype: name of the element type.
         written: for an input, the first line that writes it.
-        fresh: for an output, whether a launch fills it with bytes of 255 before its cores begin.
+        filled: for an output, what a launch fills all its bytes with before its cores begin, if it does.
     """
 
     slot: int
     shape: tuple[int, ...]
     dtype: str
     written: Location | None = None
-    fresh: bool = False
+    filled: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -117,12 +117,13 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
             constants.append((slot, buffer.data))
         elif buffer.kind is BufferKind.internal and buffer.id not in outputs:
             internal.append((slot, buffer.size_bytes))
+    unwritten = program.target.unwritten_byte
     return Image(
         name=program.name, level=level, lowered=lowered, arena_bytes=placement.arena_bytes,
         bases=1 + len(placement.external),
         inputs=tuple(HbmArray(slots[b.id], b.shape, str(b.dtype), written.get(b.id)) for b in program.inputs),
         outputs=tuple(
-            HbmArray(slots[b.id], b.shape, str(b.dtype), fresh=place in program.fresh)
+            HbmArray(slots[b.id], b.shape, str(b.dtype), filled=unwritten if place in program.fresh else None)
             for place, b in enumerate(program.outputs)
         ),
         internal=tuple(internal), constants=tuple(constants),

@@ -7,7 +7,6 @@ import numpy as np
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS
 from nkilite.codegen.watch import STOP
 from nkilite.host.cpu import Host
-from nkilite.ir.types import FRESH
 from nkilite.native.entry import Entries
 from nkilite.native.image import Image
 from nkilite.native.interrupts import new_watch
@@ -69,7 +68,7 @@ def address(array: np.ndarray) -> int:
 
 
 def _aligned(size: int) -> tuple[np.ndarray, int]:
-    """Memory whose returned address is aligned to a cache line, filled like fresh simulated memory."""
-    memory = np.full(size + _ALIGN, FRESH, np.uint8)
+    """Memory whose returned address is aligned to a cache line; every float in it is NaN."""
+    memory = np.full(size + _ALIGN, 0xFF, np.uint8)
     start = address(memory)
     return memory, start + -start % _ALIGN

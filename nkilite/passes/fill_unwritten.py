@@ -1,4 +1,5 @@
-"""Memory that a program reads, or returns, before it has surely written it holds bytes of 255, as when simulated.
+"""Memory that a program reads, or returns, before it has surely written it holds the byte that the
+target says, as when simulated.
 
 Tiles take each other's places on the CPU, and results are memory that somebody had before. What is surely written first
 is not filled, which is nearly everything.
@@ -16,7 +17,7 @@ from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.loops import Loop, carrying, enclosing, loops
 from nkilite.ir.program import IMMEDIATE, Program
-from nkilite.ir.types import FRESH, Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.passes.histories import Access, Histories
 from nkilite.passes.plain_writes import first_writes
 from nkilite.passes.splice import splice
@@ -111,13 +112,14 @@ def _place(buffer: Buffer, accesses: list[Access], all_loops: list[Loop]) -> int
 def _filling(program: Program, buffer: Buffer) -> list[int]:
     """The words of the instruction that fills a buffer."""
     where = program.location_id(buffer.location)
+    unwritten = program.target.unwritten_byte
     if buffer.region.on_chip:
         shape = buffer.partitions, buffer.partition_bytes
         arguments = {"dst": ViewType.dense(buffer.region, dtypes.uint8, shape), "value": IMMEDIATE, "engine": None}
-        return [_signature(program, "memset", arguments), where, buffer.id, 0, program.constant_id(float(FRESH))]
+        return [_signature(program, "memset", arguments), where, buffer.id, 0, program.constant_id(float(unwritten))]
     flat = (buffer.size_bytes,)
     source = program.add_buffer(
-        MemoryRegion.shared_hbm, (1,), dtypes.uint8, kind=BufferKind.constant, data=np.array([FRESH], np.uint8),
+        MemoryRegion.shared_hbm, (1,), dtypes.uint8, kind=BufferKind.constant, data=np.array([unwritten], np.uint8),
     )
     arguments = {
         "dst": ViewType.dense(buffer.region, dtypes.uint8, flat),

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from nkilite import dtypes
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.coverage import (
     Coverage,
@@ -23,7 +24,7 @@ from nkilite.ir.program import IMMEDIATE, Operand, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.ir.unwritten import Suspect, report
 from nkilite.passes.histories import Histories
-from nkilite.passes.plain_writes import PlainWrites, inferred, plain_writes, touching
+from nkilite.passes.plain_writes import PlainWrites, inferred, plain_writes, touching, zeroed
 from nkilite.passes.splice import splice
 
 
@@ -44,7 +45,7 @@ class FollowWrites:
         _settle_plain(program, written)
         walk = _Walk(program)
         chosen = ~written.plain
-        alike = [] if has_loops(program) else Histories(program, chosen & ~written.summed).alike()
+        alike = [] if has_loops(program) else Histories(program, chosen & ~written.asked).alike()
         for same in alike:
             chosen[same[1:]] = False
         walk.follow(chosen)
@@ -107,6 +108,10 @@ class _Walk:
                     self._settle(plan, plan.infers, cover, start, open_loops)
                 if len(plans) < len(program.signatures):
                     plans += [_Plan(s) for s in program.signatures[len(plans):]]
+            for operand in plan.zeroes:
+                id = code[start + operand.word]
+                if followed[id] and buffers[id].address is None:
+                    self._zero(operand, coverage[id], start, open_loops)
             for word, kind, _ in plan.writes:
                 id, offset = code[start + word], code[start + word + 1]
                 if not followed[id]:
@@ -145,18 +150,26 @@ class _Walk:
     ) -> None:
         """Decide accumulate=None of the instruction at a word position, from what is covered of `dst`."""
         program, code = self._program, self._program.code
-        id, offset, where = code[start + dst.word], code[start + dst.word + 1], code[start + 1]
-        buffer = program.buffers[id]
-        covered = cover.covered(dst.type, offset)
-        loop = carrying([loop for loop, _ in open_loops], buffer)
+        covered = cover.covered(dst.type, code[start + dst.word + 1])
+        loop = carrying([loop for loop, _ in open_loops], program.buffers[code[start + dst.word]])
         dynamic = dst.type.indirection is not None
         if covered is Covered.some or (covered is Covered.none and (dynamic or loop is not None)):
-            kind, at = (buffer.type, 0) if dynamic else (dst.type, offset)
-            first = start if loop is None else next(at for outer, at in open_loops if outer is loop)
-            words = _zeroing(program, kind, id, at, cover.unwritten(kind, at), where)
-            self._inserted.setdefault(first, []).extend(words)
+            self._zero(dst, cover, start, open_loops)
             covered = Covered.some
         code[start] = plan.settled(program, covered is not Covered.none)
+
+    def _zero(self, dst: Operand, cover: Coverage, start: int, open_loops: list[tuple[Loop, int]]) -> None:
+        """Zero what nothing has written of an operand of the instruction at a word position, before that runs."""
+        program, code = self._program, self._program.code
+        id, where = code[start + dst.word], code[start + 1]
+        buffer = program.buffers[id]
+        kind, at = (dst.type, code[start + dst.word + 1]) if dst.type.indirection is None else (buffer.type, 0)
+        if cover.covered(kind, at) is Covered.all:
+            return
+        loop = carrying([loop for loop, _ in open_loops], buffer)
+        first = start if loop is None else next(at for outer, at in open_loops if outer is loop)
+        words = _zeroing(program, kind, id, at, cover.unwritten(kind, at), where)
+        self._inserted.setdefault(first, []).extend(words)
 
 
 def _settle_plain(program: Program, written: PlainWrites) -> None:
@@ -201,7 +214,7 @@ class _Each(dict[int, T]):
 class _Plan:
     """What to look at for instructions of one signature."""
 
-    __slots__ = ("_settled", "adds", "control", "infers", "reads", "signature", "tensor_engine", "writes")
+    __slots__ = ("_settled", "adds", "control", "infers", "reads", "signature", "tensor_engine", "writes", "zeroes")
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -210,6 +223,7 @@ class _Plan:
         self.adds = signature.operand("dst") if signature.arguments.get("accumulate", False) is not False else None
         self.reads = [(o.word, o.type, o) for o in signature.operands if o.reads and o is not self.infers]
         self.writes = [(o.word, o.type, o) for o in signature.operands if o.writes]
+        self.zeroes = zeroed(signature)
         self.tensor_engine = runs_on_tensor_engine(signature)
         self._settled: dict[bool, int] = {}
 
@@ -222,12 +236,13 @@ class _Plan:
 
 
 def _zeroing(program: Program, type: ViewType, buffer: int, offset: int, missing: np.ndarray, where: int) -> list[int]:
-    """Words of memset instructions that write 0 to the True elements of `missing`."""
+    """Words of memset instructions that write bytes of 0 to the True elements of `missing`."""
     memset = REGISTRY["memset"]
+    dtype = dtypes.uint8 if type.dtype is dtypes.float8_e8m0fnu else type.dtype  # powers of two have no 0
     words: list[int] = []
     for corner, shape in _boxes(missing):
         at = offset + sum(c * s for c, s in zip(corner, type.strides, strict=True)) * type.dtype.itemsize
-        box = ViewType.of(type.region, type.dtype, shape, type.strides)
+        box = ViewType.of(type.region, dtype, shape, type.strides)
         arguments = {"dst": box, "value": IMMEDIATE, "engine": None}
         normalize = memset.rules.get("normalize")
         if normalize is not None:

@@ -21,12 +21,12 @@ class PlainWrites(NamedTuple):
         plain: whether it holds something from the beginning, or is written whole before it is read. Nothing is to say
             about what is read of it, and whether a matmul with accumulate=None adds up is clear.
         first: the instruction that first writes it whole.
-        summed: whether matmuls ask what was written, or by whom.
+        asked: whether instructions ask what was written, or by whom.
     """
 
     plain: np.ndarray
     first: np.ndarray
-    summed: np.ndarray
+    asked: np.ndarray
 
 
 def plain_writes(program: Program) -> PlainWrites:
@@ -34,10 +34,12 @@ def plain_writes(program: Program) -> PlainWrites:
     columns, buffers = Columns.of(program), BufferColumns.of(program)
     never = program.count
     whole, read, summed, touched = np.full((4, len(program.buffers)), never)  # by which instruction first
-    foreign, added = np.zeros((2, len(program.buffers)), bool)
+    foreign, added, filled = np.zeros((3, len(program.buffers)), bool)
     for signature, rows, starts in columns.uses():
         sum = inferred(signature)
         on_tensor_engine = runs_on_tensor_engine(signature)
+        for operand in zeroed(signature):
+            filled[columns.code[starts + operand.word]] = True
         for operand in signature.operands:
             used, kind = columns.code[starts + operand.word], operand.type
             np.minimum.at(touched, used, rows)
@@ -56,7 +58,7 @@ def plain_writes(program: Program) -> PlainWrites:
     begins_sum = (whole == summed) & (touched == summed) & (not has_loops(program))
     plain = (whole < read) & ((whole < summed) | begins_sum)
     mixed = foreign & added & (not program.target.accumulate_onto_any_write)
-    return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | (summed < never))
+    return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | filled | (summed < never))
 
 
 def first_writes(program: Program) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +80,12 @@ def first_writes(program: Program) -> tuple[np.ndarray, np.ndarray]:
 def inferred(signature: Signature) -> Operand | None:
     """The operand with accumulate=None, which adds up where something was written before."""
     return signature.operand("dst") if signature.arguments.get("accumulate", False) is None else None
+
+
+def zeroed(signature: Signature) -> list[Operand]:
+    """The operands whose elements become 0 that nothing has written, the instruction included."""
+    names = signature.definition.zeroed
+    return [o for o in signature.operands if o.name in names and o.reads] if names else []
 
 
 def touching(program: Program, chosen: np.ndarray, also: Iterable[int]) -> np.ndarray:

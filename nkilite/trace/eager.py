@@ -51,6 +51,7 @@ class EagerBuilder(Builder):
         self._memory = storage.EagerMemory(
             target.num_partitions,
             {MemoryRegion.sbuf: target.sbuf_partition_bytes, MemoryRegion.psum: target.psum_partition_bytes},
+            target.unwritten_byte,
         )
         self._follows = False  # whether the last control instruction is followed by an iteration
         self._repeats = False  # in an iteration after a loop's first, which is the one that is recorded
@@ -255,6 +256,8 @@ class EagerBuilder(Builder):
                     raise found
                 if found is not None:
                     self.suspects.append(Suspect(None if self._repeats else self.program.count - 1, found))
+        for name in signature.definition.zeroed:
+            arguments[name] = self._zeroed(tensors[name], arguments[name])
         for operand in signature.operands:
             if not operand.writes:
                 continue
@@ -269,6 +272,16 @@ class EagerBuilder(Builder):
                 foreign = self._foreign.get(tensor.storage.id)
                 if foreign is not None:
                     foreign.wrote(tensor.type, tensor.byte_offset, runs_on_tensor_engine(signature))
+
+    def _zeroed(self, tensor: NkiTensor, values: np.ndarray) -> np.ndarray:
+        """The values of a tile with bytes of 0 where nothing has written it, as far as only it has its memory."""
+        coverage = self._coverage.get(tensor.storage.id)
+        if coverage is None or tensor.storage.address is not None:
+            return values
+        tensor = storage.located(tensor)
+        patterns = np.array(values).view(f"u{values.dtype.itemsize}")
+        patterns[coverage.unwritten(tensor.type, tensor.byte_offset)] = 0
+        return patterns.view(values.dtype)
 
 
 def _next_given(values: Any) -> Any:

@@ -70,6 +70,7 @@ def instruction(
     partly_read: tuple[str, ...] = (),
     meets: Meets | None = None,
     wide: bool = False,
+    zeroed: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, None]], Instruction[P]]:
     """Define an instruction.
 
@@ -92,12 +93,13 @@ def instruction(
         partly_read: parameters of which it reads some elements only, so that the others need not have been written.
         meets: whom a core waits for at it, if anybody.
         wide: whether its operands may have 64-bit elements.
+        zeroed: written parameters whose elements that it does not write become 0 where nothing has written them.
     """
 
     def decorate(function: Callable[P, None]) -> Instruction[P]:
         definition = define(
             function, writes, registers, updates, control, by_row or least_rows, indexed, lists, partly_read, meets,
-            wide,
+            wide, zeroed,
         )
         if access is not None:
             definition.rules["access"] = _constant_access(definition, access)

@@ -1,7 +1,7 @@
 """NumPy memory behind tensors while a kernel is simulated, and reading and writing views of it.
 
 Tiles with an explicit address share one array per memory, so that tiles aliased by address alias here too; every
-other buffer has an array of its own. Fresh memory is filled with `FRESH` bytes.
+other buffer has an array of its own. Fresh memory is filled with the target's `unwritten_byte`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from nkilite.dtypes import Elements, cast, elements, stored
 from nkilite.errors import IndirectOutOfBounds
-from nkilite.ir.types import FRESH, Buffer, IndirectKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
 
 if TYPE_CHECKING:
     from nkilite.trace.tensor import NkiTensor
@@ -29,19 +29,20 @@ class Placement(NamedTuple):
 class EagerMemory:
     """Allocates the placements of a simulated kernel's buffers."""
 
-    def __init__(self, partitions: int, partition_bytes: dict[MemoryRegion, int]) -> None:
+    def __init__(self, partitions: int, partition_bytes: dict[MemoryRegion, int], unwritten: int) -> None:
         self._partitions = partitions
+        self._unwritten = unwritten
         self._partition_bytes = partition_bytes
         self._physical: dict[MemoryRegion, np.ndarray] = {}
 
     def place(self, buffer: Buffer) -> Placement:
         """Fresh memory for a buffer; explicitly addressed ones share the physical array of their region."""
         if buffer.address is None:
-            return Placement(np.full(buffer.size_bytes, FRESH, np.uint8), 0, buffer.partition_bytes)
+            return Placement(np.full(buffer.size_bytes, self._unwritten, np.uint8), 0, buffer.partition_bytes)
         pitch = self._partition_bytes[buffer.region]
         memory = self._physical.get(buffer.region)
         if memory is None:
-            memory = self._physical[buffer.region] = np.full(self._partitions * pitch, FRESH, np.uint8)
+            memory = self._physical[buffer.region] = np.full(self._partitions * pitch, self._unwritten, np.uint8)
         partition, byte = buffer.address
         return Placement(memory, partition * pitch + byte, pitch)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,8 +73,15 @@ def test_nothing_is_said_of_what_the_other_core_wrote(mode: str) -> None:
     np.testing.assert_array_equal(found, np.stack([X, X]))
 
 
+@pytest.mark.parametrize("byte", [255, 0])
 @pytest.mark.parametrize("mode", ["simulate", "compiled"])
-def test_results_that_are_partly_written(mode: str) -> None:
+def test_results_that_are_partly_written(
+    mode: str, byte: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if byte != 255:
+        (tmp_path / "mine.toml").write_text(f'inherits = "trn2"\nunwritten_byte = {byte}\n')
+        monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", str(tmp_path / "mine.toml"))
+
     def kernel(x):
         out = nl.ndarray((128, 8), dtype=x.dtype, buffer=nl.shared_hbm, name="out")
         tile = nl.ndarray((128, 8), dtype=x.dtype, buffer=nl.sbuf)
@@ -87,7 +95,7 @@ def test_results_that_are_partly_written(mode: str) -> None:
         found = launches(kernel)[mode](X)
     for begin in (0, 64):
         np.testing.assert_array_equal(found[begin : begin + 32], X[begin : begin + 32])
-        assert (found[begin + 32 : begin + 64].view(np.uint8) == 0xFF).all()
+        assert (found[begin + 32 : begin + 64].view(np.uint8) == byte).all()
 
 
 def test_what_a_launch_fills_stands_in_the_text() -> None:

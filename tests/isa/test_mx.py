@@ -181,6 +181,63 @@ def test_quantize_writes_scale_rows_only(level):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("scale_dtype", ["uint8", "float8_e8m0fnu"])
+@pytest.mark.parametrize("order", [(0, 4), (4, 0), (8, 12, 0, 4)], ids=str)
+def test_quantize_zeroes_scale_rows_that_nothing_wrote(scale_dtype, order):
+    """Scales of several tiles share one in any order; rows of none of them are 0."""
+    given = [spread((64, 64), seed=row) for row in order]
+
+    def kernel(*given):
+        scales = new((max(order) + 36, 16), scale_dtype)
+        for row, x in zip(order, given, strict=True):
+            words = new((64, 16), "float8_e4m3fn_x4")
+            nisa.quantize_mx(words, tile(x), scales[row:row + 36])
+        return outputs(scales.view(nl.uint8))
+
+    (found,) = both(kernel, *given)
+    expected = np.zeros((max(order) + 36, 16), np.uint8)
+    for row, x in zip(order, given, strict=True):
+        scales = quantized(x, "float8_e4m3fn_x4")[1]
+        expected[row:row + 4], expected[row + 32:row + 36] = scales[:4], scales[4:]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_quantize_in_a_loop_of_the_device_zeroes_before_it():
+    """A scale tile made before the loop keeps the rows that an earlier iteration wrote."""
+    x = spread((64, 64), seed=3)
+
+    def kernel(x):
+        scales, source, nines = new((64, 16), "uint8"), tile(x), new((4, 16), "uint8")
+        nisa.memset(nines, 9)
+        for _ in nl.dynamic_range(3):
+            words = new((64, 16), "float8_e4m3fn_x4")
+            nisa.quantize_mx(words, source, scales)
+            nisa.dma_copy(scales[4:8], nines)
+        return outputs(scales)
+
+    (found,) = both(kernel, x)
+    scales = quantized(x, "float8_e4m3fn_x4")[1]
+    np.testing.assert_array_equal(found[:4], scales[:4])
+    np.testing.assert_array_equal(found[32:36], scales[4:])
+    assert (found[4:8] == 9).all()
+    assert not found[8:32].any() and not found[36:].any()
+
+
+def test_quantize_keeps_rows_of_a_tile_with_an_address():
+    """Another tile at the same place may have written them."""
+    x = spread((64, 64), seed=3)
+
+    def kernel(x):
+        whole = nl.ndarray((64, 16), dtype=nl.uint8, buffer=nl.sbuf, address=(0, 1024))
+        nisa.memset(whole, 7)
+        scales = nl.ndarray((64, 16), dtype=nl.float8_e8m0fnu, buffer=nl.sbuf, address=(0, 1024))
+        nisa.quantize_mx(new((64, 16), "float8_e4m3fn_x4"), tile(x), scales)
+        return outputs(whole)
+
+    (found,) = both(kernel, x)
+    assert (found[4:32] == 7).all() and (found[36:] == 7).all()
+
+
 def test_quantize_access_patterns(level):
     """Strided sources, and destinations that are windows of larger tiles."""
     x = spread((64, 12 * 40))

@@ -93,6 +93,7 @@ def test_a_file_changes_what_it_names(written):
         ('inherits = "trn2"\nvector_ghz = nan', ("vector_ghz = nan",)),
         ('inherits = "trn2"\nsbuf_reserved_bytes = 300000', ("sbuf_reserved_bytes = 300000 leaves nothing",)),
         ('inherits = "trn2"\nquadrant_partitions = 48', ("quadrant_partitions = 48 does not divide",)),
+        ('inherits = "trn2"\nunwritten_byte = 256', ("unwritten_byte = 256 is no byte",)),
         ('inherits = "trn7"', ("inherits = 'trn7' is no target", "trn2")),
         ('inherits = "mychip.toml"', ("inherits from itself",)),
         ('inherits = "trn2"\nname = "trn1"', ("name = 'trn1' is that of a target of nkilite",)),

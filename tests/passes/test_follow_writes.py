@@ -199,7 +199,7 @@ def test_following_everything_finds_the_same(seed: int, monkeypatch: pytest.Monk
     def nothing_is_plain(program):
         found = plain_writes.plain_writes(program)
         held = ~BufferColumns.of(program).internal
-        return found._replace(plain=held, summed=np.ones_like(held))
+        return found._replace(plain=held, asked=np.ones_like(held))
 
     quick = outcome(scrambled.trace(A, B, seed))
     monkeypatch.setattr(follow_writes, "plain_writes", nothing_is_plain)

@@ -93,9 +93,14 @@ KERNELS = {
 }
 
 
+@pytest.mark.parametrize("byte", [255, 0])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_contents(kernel) -> None:
-    """Bytes of 255, also where another launch, or another tile, has left something; and a warning at a line of it."""
+def test_contents(kernel, byte, monkeypatch, tmp_path) -> None:
+    """The target's bytes, also where another launch, or another tile, has left something; and a warning at a line."""
+    if byte != 255:
+        file = tmp_path / "mine.toml"
+        file.write_text(f'inherits = "trn2"\nunwritten_byte = {byte}\n')
+        monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", str(file))
     want, results, category = None, [], KERNELS[kernel]
     for run in (nki.simulate(kernel), nki.jit(kernel)):
         for launch in range(2):
@@ -109,7 +114,9 @@ def test_contents(kernel) -> None:
                 assert all(w.filename == __file__ for w in caught)
             result.fill(7)
             results.append(result)
-    assert (want.view(np.uint8) == 255).any()
+    words = {b: (want.view(np.uint32) == b * 0x01010101).any() for b in (0, 255)}
+    assert words[byte]
+    assert byte == 255 or not words[255]
 
 
 def test_what_only_dead_instructions_read() -> None:
