@@ -62,6 +62,26 @@ def by_group(kernel: MicroKernel, out: str, data: str, positions: str, partition
                 copy(to, number.index, at, position)
 
 
+def to_group(kernel: MicroKernel, out: str, data: str, positions: str, partitions: int, count: int) -> None:
+    """out[p, position j of p's group] = data[p, j], for j < count in order; groups are those of `by_group`."""
+    e = kernel.e
+    target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
+    pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
+    table = e.scratch(count * _POSITION)
+    first, end = kernel.share(target.shape[0] // partitions, rows=partitions)
+    with e.loop(end, start=first) as group:
+        start = e.mul(group.index, e.i64(partitions))
+        rows = {n: e.step(p, start, kernel.operands[n].strides[0]) for n, p in pointers.items()}
+        _tabulate(kernel, chosen, rows[positions], partitions, count, target.columns, table)
+        with e.loop(partitions) as partition:
+            to = e.step(rows[out], partition.index, target.strides[0])
+            at = e.step(rows[data], partition.index, source.strides[0])
+            with e.loop(count) as number:
+                position = e.convert("zext", e.load("i32", e.step(table, number.index, _POSITION)), "i64")
+                value = e.load(convert.raw_scalar(source.dtype), _element(e, source, at, number.index))
+                e.store(value, _element(e, target, to, position))
+
+
 def _tabulate(
     kernel: MicroKernel, chosen: CpuOperand, row: Value, partitions: int, count: int, limit: int, table: Value
 ) -> None:

@@ -9,7 +9,7 @@ nkilite.isa. The rules are plain functions:
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
     access(call)                  the text of its access rule (nkilite/ir/access.py), or Opaque with a reason
 
-Six rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Seven rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
@@ -18,6 +18,7 @@ exchange(arrivals, rank), of an instruction at which cores meet (nkilite/ir/meet
 starts(call) maps operands to the partitions at which they may start, where how many they cover does not tell.
 equals(call, reads, theirs) says, where it is not simply what it reads, what tells the values that it writes
 (nkilite/ir/values.py): `reads` are numbers for the values of its operands, `theirs` for those of the core it meets.
+indirection(call, indices) checks a call some of whose operands are indirect: `indices` tells their indices apart.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
@@ -93,7 +94,8 @@ class Definition:
     of an operand that is no position in another. `control` marks the instructions that enclose the body of a loop, and
     `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter; those
     `zeroed` become 0 where neither it nor anything before has written them. Only a `wide` instruction takes operands of
-    64-bit elements.
+    64-bit elements. The operands `indirect` may be tensors whose columns an index chooses: what is
+    written first, then the operand whose partitions those of its index follow.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Definition:
     meets: Meets | None = None
     wide: bool = False
     zeroed: tuple[str, ...] = ()
+    indirect: tuple[str, ...] = ()
     rules: dict[str, Rule] = field(default_factory=dict)
 
     @overload
@@ -129,7 +132,9 @@ class Definition:
 
 
 RULE_KINDS = ("check", "reference", "cost", "lower", "access")
-OPTIONAL_RULES = ("normalize", "check_immediates", "trips", "panels", "exchange", "starts", "equals")
+OPTIONAL_RULES = (
+    "normalize", "check_immediates", "trips", "panels", "exchange", "starts", "equals", "indirection",
+)
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"
 
@@ -157,6 +162,7 @@ def define(
     meets: Meets | None = None,
     wide: bool = False,
     zeroed: tuple[str, ...] = (),
+    indirect: tuple[str, ...] = (),
 ) -> Definition:
     """Make and register the definition of a public instruction function."""
     parameters = []
@@ -180,7 +186,7 @@ def define(
         parameters.append(Parameter(parameter.name, role, parameter.default, written, optional, register))
     definition = Definition(
         function.__name__, function, tuple(parameters), registers, updates, control, least_rows, indexed, partly_read,
-        meets, wide, zeroed,
+        meets, wide, zeroed, indirect,
     )
     assert definition.name not in REGISTRY, f"instruction {definition.name} is defined twice"
     REGISTRY[definition.name] = definition

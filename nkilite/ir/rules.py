@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from nkilite.ir.rank import Rank
 
 __all__ = [
-    "AccessRule", "CheckImmediatesRule", "CheckRule", "CostRule", "EqualsRule", "ExchangeRule", "LowerRule",
-    "NormalizeRule", "PanelsRule", "ReferenceRule", "StartsRule", "TripsRule",
+    "AccessRule", "CheckImmediatesRule", "CheckRule", "CostRule", "EqualsRule", "ExchangeRule", "IndirectionRule",
+    "LowerRule", "NormalizeRule", "PanelsRule", "ReferenceRule", "StartsRule", "TripsRule",
 ]
 
 
@@ -86,3 +86,9 @@ class EqualsRule(Protocol):
     """What tells the values that the call writes."""
 
     def __call__(self, call: Signature, reads: Mapping[str, int], theirs: Mapping[str, int], /) -> Hashable: ...
+
+
+class IndirectionRule(Protocol):
+    """Raises an error of nkilite.errors when the call cannot have these operands indirect."""
+
+    def __call__(self, call: Signature, indices: Mapping[str, Hashable], /) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ _any_engine = engine.unknown
 _PREDICATES = (dtypes.uint8, dtypes.uint16, dtypes.uint32)
 
 
-@instruction(writes=("dst",), access="p f: dst[p f] = src[p f]")
+@instruction(writes=("dst",), access="p f: dst[p f] = src[p f]", indirect=("dst", "src"))
 def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -> None:
     """Copy `src` to `dst` within SBUF and PSUM.
 
@@ -65,6 +66,11 @@ def _tensor_copy_check(call: Signature) -> None:
         rules.require_capability(call, lambda t: t.scalar_engine_tensor_copy, feature)
 
 
+@tensor_copy.indirection
+def _tensor_copy_indirection(call: Signature, indices: Mapping[str, Hashable]) -> None:
+    rules.require_engine(call, Engine.vector, Engine.scalar)
+
+
 @tensor_copy.reference
 def _tensor_copy_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
     return Elements(src.reshape(dst.shape), call.src.dtype)
@@ -85,7 +91,10 @@ def _tensor_copy_lower(call: Signature, kernel: MicroKernel) -> None:
     move.move(kernel, "dst", "src")
 
 
-@instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="p f: dst[p f] src[p f] predicate[p f]")
+@instruction(
+    writes=("dst",), updates=lambda arguments: ("dst",), access="p f: dst[p f] src[p f] predicate[p f]",
+    indirect=("dst", "predicate"),
+)
 def tensor_copy_predicated(
     dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred=False, name=None
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from nkilite.ir.program import Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa import rules
 from nkilite.machine import engine as costs
-from nkilite.machine.engine import Cost
+from nkilite.machine.engine import Cost, Engine
 from nkilite.machine.target import Target
-from nkilite.trace import active, indirect
+from nkilite.trace import indirect
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
@@ -186,75 +187,129 @@ def _local_gather_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), indexed=True)
-def tensor_indirection(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count, name=None) -> None:
+def tensor_indirection(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count, group, name=None) -> None:
     """What an operand `data.indirect(index, count)` of an instruction holds.
 
     Args:
-        dst: SBUF tile of data's dtype and partitions, with `count` elements per partition.
-        data: SBUF or PSUM tile of P partitions, P a multiple of 16.
+        dst: SBUF or PSUM tile of data's dtype and partitions, with `count` elements per partition.
+        data: SBUF or PSUM tile of P partitions, P a multiple of `group`.
         index: int32, uint32 or uint16 SBUF tile of P partitions.
         count: offsets that are used.
+        group: partitions whose part of `index`, partition first, has the offsets of all of them.
 
     Source: nki.language.NkiTensor.indirect.
     """
 
 
+@instruction(writes=("dst",), updates=lambda arguments: ("dst",), partly_read=("dst",), indexed=True)
+def tensor_scatter(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count, group, name=None) -> None:
+    """What an instruction writes to `dst.indirect(index, count)`; of equal offsets, the last one counts.
+
+    Args:
+        dst: SBUF or PSUM tile of P partitions, P a multiple of `group`; other elements stay.
+        data: SBUF or PSUM tile of dst's dtype and partitions, with `count` elements per partition.
+        index: int32, uint32 or uint16 SBUF tile of P partitions.
+        count: offsets that are used.
+        group: partitions whose part of `index`, partition first, has the offsets of all of them.
+
+    Source: nki.language.NkiTensor.indirect, which does not say what becomes of equal offsets.
+    """
+
+
 @tensor_indirection.check
+@tensor_scatter.check
 def _tensor_indirection_check(call: Signature) -> None:
-    rules.require_memory(call, "dst", MemoryRegion.sbuf)
-    rules.require_memory(call, "data", MemoryRegion.sbuf, MemoryRegion.psum)
+    rules.require_on_chip(call)
     rules.require_memory(call, "index", MemoryRegion.sbuf)
     rules.require_dtype(call, "index", (dtypes.int32, dtypes.uint32, dtypes.uint16))
     rules.require_same_partitions(call, "data", "index")
-    rules.require_whole_cores(call, "data")
-    available = call.index.free_size * call.target.partitions_per_gpsimd_core
+    rules.require_same_partitions(call, "data", "dst")
+    if call.data.partitions % call.group:
+        raise ShapeMismatch(
+            instruction="NkiTensor.indirect",
+            detail=f"a tile has {call.data.partitions} partitions, of which {call.group} share offsets on this engine",
+        )
+    available = call.index.free_size * call.group
     if call.count > available:
         raise InvalidOperand(
             instruction="NkiTensor.indirect", operand="num_elem", found=call.count,
-            expected=f"1 to {available}, the offsets that 16 partitions of index hold",
+            expected=f"1 to {available}, the offsets that {call.group} partitions of index hold",
         )
+
+
+def _offsets(call: Signature, index: np.ndarray, limit: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """The partitions of every group, and the columns that are chosen in them."""
+    offsets = index.reshape(index.shape[0], -1).astype(np.uint32)
+    for start in range(0, index.shape[0], call.group):
+        served = slice(start, start + call.group)
+        chosen = offsets[served].reshape(-1, order="F")[: call.count].astype(np.int64)
+        _require_inside(call, chosen, limit)
+        yield served, chosen
 
 
 @tensor_indirection.reference
 def _tensor_indirection_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any
 ) -> Elements:
-    rows, offsets = data.reshape(data.shape[0], -1), index.reshape(index.shape[0], -1).astype(np.uint32)
-    core = call.target.partitions_per_gpsimd_core
+    rows = data.reshape(data.shape[0], -1)
     result = np.empty((rows.shape[0], call.count), rows.dtype)
-    for start in range(0, rows.shape[0], core):
-        served = slice(start, start + core)
-        chosen = offsets[served].reshape(-1, order="F")[: call.count].astype(np.int64)
-        _require_inside(call, chosen, rows.shape[1])
+    for served, chosen in _offsets(call, index, rows.shape[1]):
         result[served] = rows[served, chosen]
     return Elements(result.reshape(dst.shape), call.dst.dtype)
 
 
+@tensor_scatter.reference
+def _tensor_scatter_reference(
+    call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any
+) -> Elements:
+    rows, values = dst.reshape(dst.shape[0], -1).copy(), data.reshape(data.shape[0], -1)
+    for served, chosen in _offsets(call, index, rows.shape[1]):
+        for i, column in enumerate(chosen):
+            rows[served, column] = values[served, i]
+    return Elements(rows.reshape(dst.shape), call.dst.dtype)
+
+
 @tensor_indirection.access
 def _tensor_indirection_access(call: Signature) -> str:
-    core = call.target.partitions_per_gpsimd_core
-    return f"g: dst[(g {core}) f] data[(g {core}) e] index[(g {core}) i]"
+    return f"g: dst[(g {call.group}) f] data[(g {call.group}) e] index[(g {call.group}) i]"
+
+
+@tensor_scatter.access
+def _tensor_scatter_access(call: Signature) -> str:
+    return f"g: dst[(g {call.group}) e] data[(g {call.group}) f] index[(g {call.group}) i]"
 
 
 @tensor_indirection.cost
+@tensor_scatter.cost
 def _tensor_indirection_cost(call: Signature) -> Cost:
     return costs.gpsimd_local_gather(call.target, call.count, 1, call.dst.dtype.itemsize)
 
 
 @tensor_indirection.lower
 def _tensor_indirection_lower(call: Signature, kernel: MicroKernel) -> None:
-    gather.by_group(kernel, "dst", "data", "index", call.target.partitions_per_gpsimd_core, call.count, 1)
+    gather.by_group(kernel, "dst", "data", "index", call.group, call.count, 1)
 
 
-def _gathered(operand: indirect.IndirectTensor) -> NkiTensor:
-    """A new tile with what an indirect tensor holds."""
-    builder = active.builder("NkiTensor.indirect")
-    tile = builder.allocate(MemoryRegion.sbuf, operand.shape, operand.dtype)
-    tensor_indirection(tile, operand.tensor, operand.index, operand.count)
-    return tile
+@tensor_scatter.lower
+def _tensor_scatter_lower(call: Signature, kernel: MicroKernel) -> None:
+    gather.to_group(kernel, "dst", "data", "index", call.group, call.count)
 
 
-indirect.gather[0] = _gathered
+def _group(engine: Engine) -> int:
+    """How many partitions share offsets. Source: nki.language.NkiTensor.indirect."""
+    return 32 if engine is Engine.tensor else 16
+
+
+def _gather(operand: indirect.IndirectTensor, tile: NkiTensor, engine: Engine) -> None:
+    tensor_indirection(tile, operand.tensor, operand.index, operand.count, _group(engine))
+
+
+def _scatter(operand: indirect.IndirectTensor, tile: NkiTensor, engine: Engine) -> None:
+    tensor_scatter(operand.tensor, tile, operand.index, operand.count, _group(engine))
+
+
+indirect.gather[0] = _gather
+indirect.scatter[0] = _scatter
 
 
 # --- shared -------------------------------------------------------------------------------------------------

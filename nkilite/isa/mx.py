@@ -8,6 +8,7 @@ rows are not used, and may hold those of other data, when a scale tile is a slic
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen import mx
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import ShapeMismatch
+from nkilite.errors import ShapeMismatch, UnsupportedError
 from nkilite.ir.program import Signature
 from nkilite.isa import processing_array, rules
 from nkilite.machine import engine as costs
@@ -126,6 +127,7 @@ def _quantize_mx_lower(call: Signature, kernel: MicroKernel) -> None:
 @instruction(
     writes=("dst",), updates=lambda a: ("dst",) if a["accumulate"] is not False else (),
     partly_read=("stationary_scale", "moving_scale"),
+    indirect=("dst", "stationary", "moving", "stationary_scale", "moving_scale"),
     access="m n: dst[m n] stationary[k m] moving[k n] stationary_scale[s m] moving_scale[t n]",
 )
 def nc_matmul_mx(
@@ -205,6 +207,14 @@ def _nc_matmul_mx_check(call: Signature) -> None:
 @nc_matmul_mx.starts
 def _nc_matmul_mx_starts(call: Signature) -> dict[str, tuple[int, ...]]:
     return {f"{operand}_scale": _scale_starts(call, operand) for operand in ("stationary", "moving")}
+
+
+@nc_matmul_mx.indirection
+def _nc_matmul_mx_indirection(call: Signature, indices: Mapping[str, Hashable]) -> None:
+    if indices.keys() != {"dst"}:
+        # The page has one index for data and scales, which have other partitions, and does not say how they share it.
+        raise UnsupportedError(feature="nisa.nc_matmul_mx of indirect MX operands")
+    processing_array.require_whole(call)
 
 
 @nc_matmul_mx.reference

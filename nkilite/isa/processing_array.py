@@ -23,6 +23,15 @@ def normalize_tile(arguments: dict[str, Any]) -> None:
         arguments[name] = () if arguments[name] is None else arguments[name]
 
 
+def require_whole(call: Signature) -> None:
+    """Raise InvalidOperand for a call with indirect operands that begins at another place of the array."""
+    if call.tile_position not in ((), (0, 0)):
+        raise InvalidOperand(
+            instruction=rules.instruction_name(call), operand="tile_position", found=call.tile_position,
+            expected="unset or (0, 0) with NkiTensor.indirect",
+        )
+
+
 def require_sizes(call: Signature, stationary: int, moving: int, all_columns: str = "") -> None:
     """Check the sizes of a product of `stationary` columns with `moving` columns, over the partitions of both.
 

@@ -82,7 +82,7 @@ def _reduction(op: AluOp, target: DType, negate: bool = False, scale: float = 1.
 # --- tensor_reduce ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",))
+@instruction(writes=("dst",), indirect=("dst", "data"))
 def tensor_reduce(dst: NkiTensor, op, data: NkiTensor, axis, negate=False, keepdims=False, name=None) -> None:
     """dst = data combined along its last free dimensions, on the Vector Engine.
 
@@ -254,6 +254,7 @@ def _tensor_partition_reduce_lower(call: Signature, kernel: MicroKernel) -> None
 @instruction(
     writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
     access="p f: dst[p f] data[p f] operand0[p] reduce_res[p] reduce_init[p] registers[p]",
+    indirect=("dst", "data"),
 )
 def tensor_scalar_reduce(
     dst: NkiTensor,

@@ -34,6 +34,7 @@ _BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
 @instruction(
     writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"),
     access="p f: dst[p f] data[p f] bias[p] scale[p] reduce_res[p] registers[p]",
+    indirect=("dst", "data"),
 )
 def activation(
     dst: NkiTensor,
@@ -120,6 +121,7 @@ def _activation_lower(call: Signature, kernel: MicroKernel) -> None:
 @instruction(
     writes=("dst", "reduce_res"), registers=lambda arguments: "scalar",
     access="p f: dst[p f] data[p f] reduce_res[p] bias[p] scale[p] registers[p]",
+    indirect=("dst", "data"),
 )
 def activation_reduce(
     dst: NkiTensor,
@@ -254,6 +256,7 @@ _STAGE_OPERATORS = tuple(alu.TABLE[name] for name in ("multiply", "add", "subtra
 @instruction(
     writes=("dst", "reduce_res"), registers=accumulation.uses("scalar"),
     access="p f: dst[p f] data[p f] imm0[p] imm1[p] relu_param[p] reduce_res[p] registers[p]",
+    indirect=("dst", "data"),
 )
 def activate2(
     dst: NkiTensor,
@@ -406,6 +409,7 @@ _EXPONENTIAL_DST = (*(d for d in _EXPONENTIAL_SRC if d is not dtypes.uint32), dt
 @instruction(
     writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
     access="p f: dst[p f] src[p f] max_value[p] reduce_res[p] reduce_init[p] registers[p]",
+    indirect=("dst", "src"),
 )
 def exponential(
     dst: NkiTensor,

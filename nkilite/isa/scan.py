@@ -130,7 +130,7 @@ def _tensor_tensor_scan_lower(call: Signature, kernel: MicroKernel) -> None:
 
 @instruction(
     writes=("dst",), registers=lambda arguments: "vector", least_rows=_LANES,
-    access="p, f in order: dst[p f] src[p f] imm0[p] imm1[p] registers[p]",
+    access="p, f in order: dst[p f] src[p f] imm0[p] imm1[p] registers[p]", indirect=("dst", "src"),
 )
 def tensor_scalar_cumulative(
     dst: NkiTensor,

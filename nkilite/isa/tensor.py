@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from math import prod
 from typing import Any
 
@@ -29,9 +30,13 @@ from nkilite.trace.tensor import NkiTensor
 
 _any_engine, _no_perf_mode = engine.unknown, matmul_perf_mode.none
 _SINGLE = frozenset({"float32", "tfloat32"})
+_INDIRECT = frozenset({"float16", "bfloat16", "float8_e4m3", "float8_e5m2", "float8_e4m3fn"})
 
 
-@instruction(writes=("dst",), updates=lambda a: ("dst",) if a["accumulate"] is not False else ())
+@instruction(
+    writes=("dst",), updates=lambda a: ("dst",) if a["accumulate"] is not False else (),
+    indirect=("dst", "stationary", "moving"),
+)
 def nc_matmul(
     dst: NkiTensor,
     stationary: NkiTensor,
@@ -181,6 +186,18 @@ def _check_matmul_dtypes(call: Signature) -> None:
             detail=f"is_transpose moves bits, and dst is {call.dst.dtype} while stationary is {stationary}",
             hint=f"allocate dst with dtype {stationary}.",
         )
+
+
+@nc_matmul.indirection
+def _nc_matmul_indirection(call: Signature, indices: Mapping[str, Hashable]) -> None:
+    if call.is_transpose and "moving" in indices:
+        raise InvalidOperand(
+            instruction="nisa.nc_matmul", operand="is_transpose", found="True",
+            expected="False where moving is NkiTensor.indirect",
+        )
+    for operand in {"stationary", "moving"} & indices.keys():
+        rules.require_dtype(call, operand, _INDIRECT)
+    processing_array.require_whole(call)
 
 
 @nc_matmul.reference

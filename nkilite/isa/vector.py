@@ -27,7 +27,7 @@ _any_engine = engine.unknown
 # --- tensor_tensor ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), access="p f: dst[p f] data1[p f] data2[p f]")
+@instruction(writes=("dst",), access="p f: dst[p f] data1[p f] data2[p f]", indirect=("dst", "data1"))
 def tensor_tensor(
     dst: NkiTensor, data1: NkiTensor, data2: NkiTensor, op, engine=_any_engine, name=None
 ) -> None:
@@ -132,7 +132,7 @@ def _tensor_tensor_lower(call: Signature, kernel: MicroKernel) -> None:
 # --- tensor_scalar ------------------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), access="p f: dst[p f] data[p f] operand0[p] operand1[p]")
+@instruction(writes=("dst",), access="p f: dst[p f] data[p f] operand0[p] operand1[p]", indirect=("dst", "data"))
 def tensor_scalar(
     dst: NkiTensor,
     data: NkiTensor,

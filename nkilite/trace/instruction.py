@@ -49,6 +49,7 @@ class Instruction(Protocol[P]):
     def exchange(self, rule: rules.ExchangeRule, /) -> rules.ExchangeRule: ...
     def starts(self, rule: rules.StartsRule, /) -> rules.StartsRule: ...
     def equals(self, rule: rules.EqualsRule, /) -> rules.EqualsRule: ...
+    def indirection(self, rule: rules.IndirectionRule, /) -> rules.IndirectionRule: ...
 
 
 _NO_REGISTERS: Callable[[dict[str, Any]], str | None] = lambda arguments: None  # noqa: E731
@@ -71,6 +72,7 @@ def instruction(
     meets: Meets | None = None,
     wide: bool = False,
     zeroed: tuple[str, ...] = (),
+    indirect: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, None]], Instruction[P]]:
     """Define an instruction.
 
@@ -94,12 +96,13 @@ def instruction(
         meets: whom a core waits for at it, if anybody.
         wide: whether its operands may have 64-bit elements.
         zeroed: written parameters whose elements that it does not write become 0 where nothing has written them.
+        indirect: operands that may be `NkiTensor.indirect`, dst first, then the one whose partitions its index follows.
     """
 
     def decorate(function: Callable[P, None]) -> Instruction[P]:
         definition = define(
             function, writes, registers, updates, control, by_row or least_rows, indexed, lists, partly_read, meets,
-            wide, zeroed,
+            wide, zeroed, indirect,
         )
         if access is not None:
             definition.rules["access"] = _constant_access(definition, access)

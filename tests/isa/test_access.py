@@ -146,7 +146,12 @@ CALLS: dict[str, list[dict[str, Any]]] = {
          "num_valid_indices": 10} for n in (1, 4)
     ],
     "tensor_indirection": [
-        {"dst": t(32, 10), "data": t(32, 16), "index": t(32, 1, dtype=int32, below=16), "count": 10}
+        {"dst": t(64, 10), "data": t(64, 16), "index": t(64, 1, dtype=int32, below=16), "count": 10, "group": group}
+        for group in (16, 32)
+    ],
+    "tensor_scatter": [
+        {"dst": t(64, 16), "data": t(64, 10), "index": t(64, 1, dtype=int32, below=16), "count": 10, "group": group}
+        for group in (16, 32)
     ],
     "topk": [{"val_dst": t(32, 5, dtype=bfloat16), "idx_dst": t(32, 5, dtype=uint32),
               "src": t(32, 3, dtype=bfloat16), "n": 41}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from isa_testing import CPU_LEVELS, both, new, outputs, raises, tile
@@ -250,7 +251,7 @@ def test_indirect_operands(monkeypatch):
         result = new((32, 20), x.dtype)
         nisa.tensor_copy(result, data.indirect(chosen, 20))
         nisa.memset(data, 1.0)
-        nisa.tensor_tensor(result, result, data.indirect(chosen, 20), nl.add)  # of what the tile holds now
+        nisa.tensor_tensor(result, data.indirect(chosen, 20), result, nl.add)  # of what the tile holds now
         return outputs(result)
 
     x = make((32, 9), "float32")
@@ -265,11 +266,15 @@ def test_indirect_operands(monkeypatch):
 @pytest.mark.parametrize(
     ("use", "error", "match"),
     [
-        (lambda t, i: nisa.tensor_copy(t.indirect(i, 16), t), errors.UnsupportedError, "indirect as a destination"),
-        (lambda t, i: nisa.dma_copy(t, t.indirect(i)), errors.UnsupportedError, "an operand of nisa.dma_copy"),
+        (lambda t, i: nisa.dma_copy(t, t.indirect(i)), errors.InvalidOperand, "src is NkiTensor.indirect.*a tile"),
+        (lambda t, i: nisa.tensor_tensor(t, t, t.indirect(i), nl.add), errors.InvalidOperand, "dst and data1 may"),
+        (lambda t, i: nisa.reciprocal(t, t.indirect(i)), errors.InvalidOperand, "no operand may be indirect"),
+        (lambda t, i: nisa.tensor_copy(t, t.indirect(i), engine=nisa.engine.gpsimd), errors.UnsupportedEngine, "gps"),
+        (lambda t, i: nisa.tensor_copy(t.indirect(i), t), errors.IndirectOutOfBounds, "99 is not in"),
+        (lambda t, i: nisa.activation(t.indirect(i), nl.exp, t[:, 0:9]), errors.ShapeMismatch, "16 .*9"),
         (lambda t, i: t.indirect(3), errors.InvalidOperand, "index is int 3"),
         (lambda t, i: t.indirect(i, 17), errors.InvalidOperand, "num_elem is int 17.*from 1 to 16"),
-        (lambda t, i: nisa.tensor_copy(t, t.indirect(t, 1)), errors.UnsupportedDtype, "index is float32"),
+        (lambda t, i: nisa.tensor_copy(t[:, 0:1], t.indirect(t, 1)), errors.UnsupportedDtype, "index is float32"),
         (lambda t, i: nisa.tensor_copy(t, t.indirect(i)), errors.IndirectOutOfBounds, "99 is not in"),
     ],
 )
@@ -286,6 +291,144 @@ def test_indirect_operands_that_are_refused(mode, use, error, match, monkeypatch
     with pytest.raises(error, match=match) as caught:
         mode(kernel)(x, index)
     assert caught.value.location.line == use.__code__.co_firstlineno
+
+
+def places(index, count, group):
+    """By partition, the columns that an index chooses."""
+    found = np.empty((index.shape[0], count), int)
+    for start in range(0, index.shape[0], group):
+        found[start : start + group] = index[start : start + group].reshape(-1, order="F")[:count]
+    return found
+
+
+SCATTERS = {
+    "tensor_copy": (lambda d, s, i: nisa.tensor_copy(d.indirect(i, 20), s), lambda d, s: s),
+    "scalar engine": (
+        lambda d, s, i: nisa.tensor_copy(d.indirect(i, 20), s, engine=nisa.engine.scalar), lambda d, s: s,
+    ),
+    "tensor_tensor": (lambda d, s, i: nisa.tensor_tensor(d.indirect(i, 20), s, s, nl.add), lambda d, s: s + s),
+    "in place": (
+        lambda d, s, i: nisa.tensor_scalar(d.indirect(i, 20), d.indirect(i, 20), nl.add, 1.0), lambda d, s: d + 1,
+    ),
+    "both": (
+        lambda d, s, i: nisa.tensor_tensor(d.indirect(i, 20), d.indirect(i, 20), s, nl.subtract), lambda d, s: d - s,
+    ),
+    "activation": (lambda d, s, i: nisa.activation(d.indirect(i, 20), nl.square, s), lambda d, s: s * s),
+    "tensor_scalar_reduce": (
+        lambda d, s, i: nisa.tensor_scalar_reduce(
+            d.indirect(i, 20), s, nl.multiply, 2.0, nl.add, new((32, 1)),
+        ), lambda d, s: s * 2,
+    ),
+    "tensor_copy_predicated": (
+        lambda d, s, i: nisa.tensor_copy_predicated(d.indirect(i, 20), s, s.view(nl.uint32)),
+        lambda d, s: np.where(s != 0, s, d),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCATTERS)
+@pytest.mark.parametrize("buffer", [nl.sbuf, nl.psum])
+def test_indirect_destinations(name, buffer, monkeypatch):
+    """Columns that an instruction writes; the others stay, and of those it reads it takes what they held."""
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+    write, right = SCATTERS[name]
+    if buffer is nl.psum and name in ("scalar engine", "activation"):
+        return
+
+    def kernel(x, values, index):
+        data, source, chosen = tile(x, buffer), tile(values), tile(index)
+        write(data, source, chosen)
+        return outputs(data)
+
+    rng = np.random.default_rng(2)
+    x = rng.integers(-9, 9, (32, 41)).astype(np.float32)
+    values = rng.integers(-1, 2, (32, 20)).astype(np.float32)
+    index = np.stack([rng.permutation(41)[:32] for _ in range(2)]).reshape(2, 2, 16).transpose(0, 2, 1).reshape(32, 2)
+    (got,) = both(kernel, x, values, index.astype(np.int32))
+    at = places(index, 20, 16)
+    want = x.copy()
+    np.put_along_axis(want, at, right(np.take_along_axis(x, at, 1), values), 1)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_of_equal_offsets_the_last_one_counts(monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def kernel(x, index):
+        data = new((16, 4))
+        nisa.memset(data, -1.0)
+        nisa.tensor_copy(data.indirect(tile(index)), tile(x))
+        return outputs(data)
+
+    x = make((16, 16), "float32")
+    (got,) = both(kernel, x, np.array([[0, 1, 2, 3] * 4], np.uint16).T)
+    np.testing.assert_array_equal(got, x[:, 12:])
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_indirect_matmuls(accumulate, monkeypatch):
+    """All operands, whose offsets 32 partitions share."""
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def kernel(left, right, before, index):
+        stationary, moving, chosen = tile(left), tile(right), tile(index)
+        result = new((32, 50), nl.float32, nl.psum)
+        nisa.tensor_copy(result, tile(before))
+        nisa.nc_matmul(
+            result.indirect(chosen, 40), stationary.indirect(chosen, 32), moving.indirect(chosen, 40),
+            accumulate=accumulate,
+        )
+        return outputs(result)
+
+    rng = np.random.default_rng(3)
+    left, right = (rng.integers(-3, 4, (32, 50)).astype(ml_dtypes.bfloat16) for _ in range(2))
+    before = rng.integers(-3, 4, (32, 50)).astype(np.float32)
+    chosen = rng.permutation(50)[:40]
+    index = np.concatenate([chosen, np.zeros(24, int)]).reshape(2, 32).T.astype(np.uint16)
+    (got,) = both(kernel, left, right, before, index)
+    product = left[:, chosen[:32]].astype(np.float32).T @ right[:, chosen].astype(np.float32)
+    want = before.copy()
+    want[:, chosen] = product + (before[:, chosen] if accumulate else 0)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_where_indirect_operands_start(monkeypatch):
+    """Indices start where a quadrant does, and with what they choose."""
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def refused(use, match):
+        def kernel(x, index):
+            data, chosen = tile(x), tile(index)
+            use(data, chosen)
+            return outputs(data)
+
+        with pytest.raises(errors.InvalidOperand, match=match):
+            nki.jit(kernel)(make((64, 16), "float32"), np.zeros((64, 1), np.int32))
+
+    refused(lambda t, i: nisa.tensor_copy(t[0:16], t[16:32].indirect(i[16:32])), "index of src is at partition 16.*32")
+    refused(lambda t, i: nisa.tensor_copy(t[0:32], t[0:32].indirect(i[32:64], 16)), "src is at partition 0.* 32, that")
+    refused(lambda t, i: nisa.tensor_copy(t[0:32].indirect(i[0:32], 16), t[32:64]), "index of dst.*0.*src")
+
+
+def test_indirect_calls_that_the_pages_rule_out(monkeypatch):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def refused(error, match, use, dtype="bfloat16"):
+        def kernel(x, index):
+            use(tile(x), tile(index), new((32, 32), nl.float32, nl.psum))
+            return outputs(tile(x))
+
+        with pytest.raises(error, match=match):
+            nki.jit(kernel)(make((32, 32), dtype), np.zeros((32, 1), np.int32))
+
+    refused(errors.UnsupportedDtype, "moving has dtype float32",
+            lambda t, i, p: nisa.nc_matmul(p, t, t.indirect(i), accumulate=False), "float32")
+    refused(errors.InvalidOperand, "is_transpose",
+            lambda t, i, p: nisa.nc_matmul(p, t, t.indirect(i), is_transpose=True))
+    refused(errors.UnsupportedError, "accumulate=None", lambda t, i, p: nisa.nc_matmul(p.indirect(i), t, t))
+    refused(errors.InvalidOperand, "tile_position", lambda t, i, p: nisa.nc_matmul(
+        p, t, t.indirect(i), accumulate=False, tile_position=(32, 0), tile_size=(32, 128)))
+    refused(errors.WrongMemory, "Scalar Engine", lambda t, i, p: nisa.activation(p.indirect(i), nl.exp, t))
 
 
 def test_indirect_operands_need_trn3():

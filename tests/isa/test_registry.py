@@ -15,7 +15,8 @@ from nkilite.ir.definition import REGISTRY, RULE_KINDS
 INTERNAL = {
     "advance_counters", "collective", "custom_operator", "device_print", "find_special", "for_begin", "for_end",
     "rank_number",
-    "round_stochastically", "scalar_compute", "set_rounding", "tensor_indirection", "while_begin", "while_end",
+    "round_stochastically", "scalar_compute", "set_rounding", "tensor_indirection", "tensor_scatter",
+    "while_begin", "while_end",
 }
 
 
