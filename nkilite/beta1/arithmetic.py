@@ -19,6 +19,7 @@ from nkilite.beta1 import tile as tiles
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, beside, dtype_or, fresh, on_chip, pointwise
 from nkilite.beta1.mask import Mask
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import limited
 from nkilite.beta1.tile import Tile, tile
@@ -89,6 +90,7 @@ def _with_number(dtype: DType, number: Any, op: Any) -> DType:
     return dtype if whole or not dtype.is_integer else float32
 
 
+@remembered
 def divide(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
     """x / y, as x times the reciprocal of y."""
     if isinstance(y, _NUMBERS):
@@ -103,16 +105,19 @@ def divide(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Til
     return multiply(x, inverse, kind, mask)
 
 
+@remembered
 def negative(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
     """-x."""
     return multiply(x, -1, dtype, mask)
 
 
+@remembered
 def logical_not(x: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Tile:
     """1 where x is zero, else 0."""
     return _binary(language.equal, "nl.logical_not", x, 0, dtype, mask)
 
 
+@remembered
 def invert(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
     """~x of an integer tile; of a bool tile, what is false."""
     if on_chip(x, "x", "nl.invert").dtype is bool_:
@@ -220,6 +225,7 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
     return _published(function, name, getattr(language, name).__doc__ or "")
 
 
+@remembered
 def all(x: Any, axis: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Tile:
     """1 where every element along `axis` is nonzero, else 0."""
     x = on_chip(x, "x", "nl.all")
@@ -230,6 +236,7 @@ def all(x: Any, axis: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Ti
     return reduced(emit, language.logical_and, x, axis, dtype_or(dtype, bool_, "nl.all"), mask, False, "nl.all")
 
 
+@remembered
 def mean(x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any) -> Tile:
     """Arithmetic mean along `axis`, summed and divided in float32."""
     x = on_chip(x, "x", "nl.mean")
@@ -251,6 +258,7 @@ def _share(x: Tile, axis: Any, mask: Any, total: Tile, function: str) -> Any:
     return tiles.tile(shares)
 
 
+@remembered
 def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
     """Population variance along `axis`; reduced dimensions are kept."""
     x = on_chip(x, "x", "nl.var")
@@ -260,6 +268,7 @@ def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Til
     return multiply(total, _share(x, axis, mask, total, "nl.var"), dtype_or(dtype, x.dtype, "nl.var"))
 
 
+@remembered
 def softmax(x: Any, axis: Any, dtype: Any = None, compute_dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
     """exp(x) divided by its sum along `axis`, shifted by the maximum against overflow."""
     x = on_chip(x, "x", "nl.softmax")
@@ -269,6 +278,7 @@ def softmax(x: Any, axis: Any, dtype: Any = None, compute_dtype: Any = None, mas
     return multiply(powers, reciprocal(total), dtype_or(dtype, x.dtype, "nl.softmax"), mask)
 
 
+@remembered
 def rms_norm(
     x: Any, w: Any, axis: Any, n: int, epsilon: float = 1e-6, dtype: Any = None, compute_dtype: Any = None,
     mask: Any = None, **_: Any,
@@ -287,7 +297,7 @@ def rms_norm(
 def _published(function: Callable[..., Tile], name: str, doc: str) -> Callable[..., Tile]:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
-    return function
+    return remembered(function)
 
 
 add, subtract, multiply, maximum, minimum, power = (

@@ -97,7 +97,9 @@ def assign(dst: Tile, value: Any) -> None:
     if isinstance(value, Blocks):
         value = functional.on_chip(value, "value", "assignment")
     if isinstance(value, Tile):
-        if value.mask is not None or dst.mask is not None:
+        if value.__class__ is dst.__class__ is Tile and value.mask is dst.mask is None:
+            copy(dst.nki, value)
+        elif value.mask is not None or dst.mask is not None:
             _assign_masked(dst, value)
         elif isinstance(dst, Zeros) and dst.pending() and value.size == dst.size:
             copy(dst.part, value)
@@ -203,9 +205,14 @@ def shape_fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
     """`tile <op>= value`, which changes the tile that all its names see."""
 
+    adds = op is language.add
+
     def operator(self: Tile, other: Any) -> Any:
-        if isinstance(other, Tile) and other.made >= 0 and getrefcount(other) > IN_IADD:
-            other.made = -1
+        if isinstance(other, Tile) and other.made >= 0:
+            if getrefcount(other) > IN_IADD:
+                other.made = -1
+            elif adds and _accumulated(self, other):
+                return self
         if isinstance(other, Blocks):
             other = functional.on_chip(other, "the right side", "an assignment in place")
         if isinstance(other, Absent):
@@ -216,8 +223,6 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
             return self
         if not isinstance(other, Tile):
             return NotImplemented
-        if op is language.add and other.made >= 0 and _accumulated(self, other):
-            return self
         mask = other.mask
         functional.wrote(self.nki)
         if mask is None:
@@ -247,14 +252,14 @@ def _joined_within(op: Callable[..., Any], dst: Tile, value: Tile, mask: Mask) -
 def _accumulated(dst: Tile, value: Tile) -> bool:
     """Let the matmul that has just made `value` add to `dst` in PSUM."""
     builder = active.local.builder
-    if builder is None or builder.program.count != value.made or dst.buffer is not MemoryRegion.psum:
+    if builder is None or builder.program.count != value.made or value.mask is not None:
         return False
-    if value.mask is not None or value.nki.type.dtype is not float32 or dst.dtype is not float32:
-        return False
+    target = dst.part if isinstance(dst, Zeros) and dst.pending() else dst.nki
     made = value.nki
-    zeros = isinstance(dst, Zeros) and dst.pending()
-    target = dst.part if isinstance(dst, Zeros) and zeros else dst.nki
-    if made.type.shape[0] != target.type.shape[0] or made.type.free_size != target.type.free_size:
+    one, other = made.type, target.type
+    if other.region is not MemoryRegion.psum or one.dtype is not float32 or other.dtype is not float32:
+        return False
+    if one.shape[0] != other.shape[0] or one.free_size != other.free_size:
         return False
     if target.storage.id in (functional.foreign(target) or ()) or builder.program.count != value.made:
         return False

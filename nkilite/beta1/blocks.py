@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from nkilite.beta1.index import Index
+from nkilite.beta1.index import Index, LoopIndex
+from nkilite.beta1.select import UNEQUAL
 from nkilite.beta1.tile import IN_SETITEM, Tile, assign
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.trace.tensor import NkiTensor
+
+_MOST = 1 << 16  # subscripts kept
+_POSITIONS = frozenset({int, LoopIndex, Index})
 
 
 class Blocks:
@@ -29,7 +33,7 @@ class Blocks:
         make: makes a tile.
     """
 
-    __slots__ = ("_first", "_made", "_make", "_steps", "blocks", "buffer", "dtype", "inner")
+    __slots__ = ("_first", "_made", "_make", "_selected", "_steps", "blocks", "buffer", "dtype", "inner")
 
     def __init__(
         self, blocks: tuple[int, ...], inner: tuple[int, ...], dtype: DType, buffer: MemoryRegion,
@@ -39,6 +43,7 @@ class Blocks:
         self._make, self._first = make, first
         self._made: dict[int, Tile] = {} if made is None else made
         self._steps = tuple(prod(blocks[d + 1 :]) for d in range(len(blocks)))
+        self._selected: dict[Any, Any] = {}  # by subscript
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,12 +76,23 @@ class Blocks:
         Raises:
             IndexOutOfBounds, InvalidIndex, TooManyIndices.
         """
+        try:
+            found = self._selected[key]
+        except (KeyError, TypeError):  # new, or with slices in it
+            return self._select(key)
+        for k in key if key.__class__ is tuple else (key,):
+            if k.__class__ in UNEQUAL:
+                return self._select(key)
+        return found
+
+    def _select(self, key: Any) -> Any:
+        """What a subscript selects, kept for the next one like it: tiles and parts know nothing else."""
         keys = key if key.__class__ is tuple else (key,)
         blocks = self.blocks
         number = self._first
         taken = 0
         for k, size, step in zip(keys, blocks, self._steps, strict=False):
-            if k.__class__ is not int:
+            if k.__class__ is not int and k.__class__ is not LoopIndex:
                 if k is Ellipsis or (isinstance(k, slice) and k == slice(None)):
                     break
                 k = self._block(k, taken)
@@ -87,13 +103,22 @@ class Blocks:
         rest = keys[taken:]
         if taken == len(blocks):
             found = self._tile(number)
-            return found[rest] if rest else found
-        return self._part(number, taken, rest)
+            found = found[rest] if rest else found
+        else:
+            found = self._part(number, taken, rest)
+        if (taken < len(blocks) or type(found).settled) and _POSITIONS.issuperset(map(type, keys)):
+            if len(self._selected) >= _MOST:
+                self._selected.clear()
+            self._selected[key] = found
+        return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy into a tile, or into all tiles of a part."""
-        if isinstance(value, Tile) and value.made >= 0 and getrefcount(value) > IN_SETITEM:
-            value.made = -1
+        if isinstance(value, Tile) and value.made >= 0:
+            if getrefcount(value) > IN_SETITEM:
+                value.made = -1
+        elif self[key] is value:
+            return  # what `t[i] += x` assigns has been added in place
         found = self[key]
         if isinstance(found, Tile):
             assign[0](found, value)

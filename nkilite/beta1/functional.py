@@ -24,6 +24,7 @@ from nkilite.trace.tensor import NkiTensor
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 
+_FOREIGN = "psum written by other engines"
 Emit = Callable[..., Any]
 
 
@@ -79,7 +80,9 @@ def foreign(view: NkiTensor) -> set[int] | None:
     if view.type.region is not PSUM:
         return None
     constants: dict[Any, Any] = active.builder().constants
-    found: set[int] = constants.setdefault("psum written by other engines", set())
+    found: set[int] | None = constants.get(_FOREIGN)
+    if found is None:
+        found = constants[_FOREIGN] = set()
     return found
 
 

@@ -1,9 +1,9 @@
 """Index tensors of Beta 1: `nl.arange`, `nl.mgrid`, and affine arithmetic on them.
 
 An index tensor holds an offset plus a stride along each dimension of its grid, never numbers: that is all a subscript
-needs to become an access pattern. Grids are interned, and arithmetic on them is remembered, so that a kernel which
-unrolls to many instructions pays for a few additions of ints each time. Source: "Advanced Tensor Indexing" in the
-programming model of Beta 1.
+needs to become an access pattern. Grids and index tensors are interned, and arithmetic on them is remembered, so that a
+kernel which unrolls to many instructions pays for a few lookups each time, and equal subscripts have equal keys.
+Source: "Advanced Tensor Indexing" in the programming model of Beta 1.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from nkilite.beta1.mask import Condition, Mask
 from nkilite.errors import InvalidIndex, ShapeMismatch, describe
 
 _new = object.__new__
+_ALL = slice(None)
+_COLUMN, _ROW = (_ALL, None), (None, _ALL)
+_MOST = 1 << 16  # index tensors kept of a grid
 
 
 class LoopIndex(int):
@@ -31,17 +34,22 @@ class Grid:
 
     Attributes:
         low, high: the smallest and largest value above the offset.
+        at: its index tensors by their offset.
+        memo: results of arithmetic with it; forms: of subscripts; column, row: of the most frequent two.
     """
 
-    __slots__ = ("forms", "high", "low", "memo", "shape", "strides")
+    __slots__ = ("at", "column", "forms", "high", "low", "memo", "row", "shape", "strides")
     _interned: ClassVar[dict[tuple, Grid]] = {}
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     low: int
     high: int
-    memo: dict[Any, Grid]  # of arithmetic
-    forms: dict[int, Grid]  # of subscripts
+    at: dict[int, Index]
+    memo: dict[Any, Grid]
+    forms: dict[int, Grid]
+    column: Grid | None
+    row: Grid | None
 
     @classmethod
     def of(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> Grid:
@@ -52,7 +60,8 @@ class Grid:
             found.shape, found.strides = shape, strides
             reach = [s * (n - 1) for n, s in zip(shape, strides, strict=True)]
             found.low, found.high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
-            found.memo, found.forms = {}, {}
+            found.at, found.memo, found.forms = {}, {}, {}
+            found.column = found.row = None
         return found
 
     def times(self, factor: int) -> Grid:
@@ -84,7 +93,7 @@ class Grid:
 
 
 class Index:
-    """An affine index tensor: `offset` plus the steps of `grid`."""
+    """Interned: an affine index tensor, `offset` plus the steps of `grid`."""
 
     __slots__ = ("grid", "offset")
 
@@ -113,6 +122,12 @@ class Index:
     def __getitem__(self, key: Any) -> Index:
         """New axes by None; `:` and `...` keep dimensions."""
         if key.__class__ is tuple:
+            grid = self.grid.column if key == _COLUMN else self.grid.row if key == _ROW else None
+            if grid is not None:
+                try:
+                    return grid.at[self.offset]
+                except KeyError:
+                    return index(self.offset, grid)
             form = 1
             for k in key:
                 if k is None:
@@ -124,6 +139,10 @@ class Index:
             found = self.grid.forms.get(form)
             if found is None:
                 found = self.grid.forms[form] = self._reshaped(key).grid
+                if key == _COLUMN:
+                    self.grid.column = found
+                elif key == _ROW:
+                    self.grid.row = found
             return index(self.offset, found)
         return self._reshaped(key)
 
@@ -154,7 +173,10 @@ class Index:
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, int):
-            return index(self.offset + other, self.grid)
+            try:
+                return self.grid.at[self.offset + other]
+            except KeyError:
+                return index(self.offset + other, self.grid)
         if other.__class__ is Index:
             return index(self.offset + other.offset, self.grid.plus(other.grid))
         if isinstance(other, np.integer):
@@ -275,10 +297,14 @@ dynamic: list[Callable[[Any, Index], Any]] = [lambda other, index: NotImplemente
 
 
 def index(offset: int, grid: Grid) -> Index:
-    """An index tensor; half the cost of a constructor."""
-    made = _new(Index)
-    made.offset, made.grid = offset, grid
-    return made
+    """The index tensor of an offset and a grid."""
+    found = grid.at.get(offset)
+    if found is None:
+        if len(grid.at) >= _MOST:
+            grid.at.clear()
+        found = grid.at[offset] = _new(Index)
+        found.offset, found.grid = offset, grid
+    return found
 
 
 def _not_affine(what: str) -> InvalidIndex:

@@ -19,6 +19,7 @@ from nkilite.beta1.functional import Absent, allocated, dtype_or, fresh, on_chip
 from nkilite.beta1.index import Index
 from nkilite.beta1.mask import Box, Mask, boxes
 from nkilite.beta1.operators import operator
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import predicate
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import DType, cast
@@ -42,6 +43,7 @@ def in_hbm(x: Any, operand: str, function: str) -> Tile:
     )
 
 
+@remembered
 def load(src: Any, mask: Any = None, dtype: Any = None, mode: Any = None, **_: Any) -> Tile:
     """A new SBUF tile with the values of an HBM tensor, converted to `dtype` if given.
 
@@ -101,6 +103,7 @@ def _piece(x: Tile, box: Box, shape: tuple[int, ...]) -> NkiTensor:
     return cut(x, box if len(box) == x.ndim else (*box, range(1)))
 
 
+@remembered
 def store(dst: Any, value: Any, mask: Any = None, mode: Any = None, **_: Any) -> None:
     """Copy a tile, or a number, to an HBM tensor, converted to its dtype; with a mask, to its positions alone.
 
@@ -153,6 +156,7 @@ def _repeated(source: NkiTensor, dst: NkiTensor) -> NkiTensor:
     return broadcasting.repeat(source, other)
 
 
+@remembered
 def load_transpose2d(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
     """A new SBUF tile with the transpose of an HBM matrix; further dimensions of size 1 are left out."""
     src = in_hbm(src, "src", "nl.load_transpose2d")
@@ -182,6 +186,7 @@ def _flipped(view: NkiTensor) -> NkiTensor:
     return view.permute((1, 0))
 
 
+@remembered
 def copy(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
     """A new SBUF tile with the values of a tile in SBUF or PSUM, converted to `dtype` if given."""
     src = on_chip(src, "src", "nl.copy")

@@ -20,8 +20,40 @@ from nkilite.trace.indexing import DynamicSlice, of_tensor
 from nkilite.trace.tensor import NkiTensor
 
 _new = object.__new__
+_KEPT = 4096  # subscripts per view type; kernels do not come back to more
+UNEQUAL = frozenset({bool, float, np.bool_, np.float16, np.float32, np.float64})  # to ints, which they seem to equal
 _patterns: dict[tuple, ViewType] = {}
 _steps: dict[ViewType, tuple[int, ...]] = {}
+
+
+#: What subscripts select of views of a type: the type of what they select, its distance in bytes, and which items of
+#: the subscript are ints.
+known: dict[ViewType, dict[tuple, tuple[ViewType, int, tuple[int, ...]]]] = {}
+
+
+def find(view: NkiTensor, key: tuple) -> NkiTensor | None:
+    """What a subscript selects if it has selected something of such a view before; None otherwise."""
+    try:
+        kind, distance, numbers = known[view.type][key]
+    except (KeyError, TypeError):  # new, or with slices in it
+        return None
+    for position in numbers:
+        if key[position].__class__ in UNEQUAL:
+            return None
+    found: NkiTensor = _new(NkiTensor)
+    found.storage, found.type, found.index = view.storage, kind, view.index
+    found.byte_offset = view.byte_offset + distance
+    return found
+
+
+def keep(view: NkiTensor, key: tuple, found: NkiTensor) -> None:
+    """Remember what a subscript of ints and index tensors selects, which depends on the type of the view alone."""
+    if found.type.problem is not None:
+        return
+    kept = known.setdefault(view.type, {})
+    if len(kept) < _KEPT:
+        numbers = tuple(position for position, k in enumerate(key) if k.__class__ is not Index)
+        kept[key] = found.type, found.byte_offset - view.byte_offset, numbers
 
 
 class Outside(Exception):  # no error yet: a mask may keep the subscript inside

@@ -8,6 +8,7 @@ A tile wraps a view of the tracer. Operators, methods that compute and assignmen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from sys import getrefcount
 from typing import Any, NoReturn
 
@@ -74,6 +75,7 @@ class Tile:
 
     __slots__ = ("made", "mask", "nki")
 
+    settled = True  # whether it is inside of its tensor, and where it is does not depend on what instructions do
     nki: NkiTensor
     made: int
     mask: Mask | None
@@ -94,7 +96,7 @@ class Tile:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return prod(self.shape)
 
     @property
     def itemsize(self) -> int:
@@ -145,6 +147,9 @@ class Tile:
                 dimension when an instruction uses the tile without a mask that keeps them inside.
         """
         if key.__class__ is tuple:
+            found = select.find(self.nki, key)
+            if found is not None:
+                return tile(found)
             plain = advanced = True
             for k in key:
                 if k.__class__ is Index:
@@ -167,7 +172,9 @@ class Tile:
             view = self.nki
             if advanced and len(key) == len(view.type.shape):
                 try:
-                    return tile(select.select(view, key))
+                    found = select.select(view, key)
+                    select.keep(view, key, found)
+                    return tile(found)
                 except select.Outside:
                     return Beyond(view, key)
         elif key is Ellipsis:
@@ -216,6 +223,7 @@ class Beyond(Tile):
     """A subscript whose index tensors leave the tensor; a mask has to keep them inside."""
 
     __slots__ = ("base", "key")
+    settled = False
 
     def __init__(self, base: NkiTensor, key: tuple) -> None:
         self.base, self.key, self.made, self.mask = base, key, -1, None

@@ -13,6 +13,8 @@ from nkilite.dtypes import DType
 from nkilite.errors import ViewError
 from nkilite.location import UNKNOWN, Location, here
 
+_new = object.__new__
+
 
 class MemoryRegion(Enum):
     """The memories of a NeuronCore that a tensor can live in (public as `nl.sbuf`, `nl.psum`, `nl.hbm`, ...)."""
@@ -103,14 +105,14 @@ class ViewType:
     Attributes:
         size: number of elements.
         free_size: elements per partition.
-        free_bytes: bytes per partition that the elements take when packed.
+        bytes, free_bytes: what the elements take when packed, and of it per partition.
         slices: what index expressions select from views of this type, kept by nkilite/trace/tensor.py.
         problem: for views that kernels may make but not use; such types are not interned, and in no signature.
     """
 
     __slots__ = (
-        "dtype", "free_bytes", "free_size", "indirection", "ndim", "problem", "region", "shape", "size", "slices",
-        "strides",
+        "bytes", "dtype", "free_bytes", "free_size", "indirection", "ndim", "problem", "region", "shape", "size",
+        "slices", "strides",
     )
     _interned: ClassVar[dict[tuple, ViewType]] = {}
     _dense: ClassVar[dict[tuple, ViewType]] = {}
@@ -126,7 +128,7 @@ class ViewType:
         self.ndim = len(shape)
         self.size = prod(shape)
         self.free_size = prod(shape[1:])
-        self.free_bytes = self.free_size * dtype.itemsize
+        self.bytes, self.free_bytes = self.size * dtype.itemsize, self.free_size * dtype.itemsize
         self.slices: dict[tuple, tuple[ViewType, int]] = {}
         self.problem = problem
 
@@ -196,6 +198,9 @@ class BufferKind(Enum):
     registers = "registers"  # an engine's, kept between instructions
 
 
+_INTERNAL = BufferKind.internal
+
+
 class Buffer:
     """Storage: a dense row-major array in one memory.
 
@@ -244,6 +249,18 @@ class Buffer:
         self.type = whole = type or ViewType.dense(region, dtype, shape)
         self.size_bytes = whole.size * dtype.itemsize
         self.partition_bytes = whole.free_bytes
+
+    @classmethod
+    def internal(cls, id: int, type: ViewType, name: str, address: Any, location: Location, loop: int | None) -> Buffer:
+        """A kernel's own of a known type; a third of the cost of the constructor."""
+        made: Buffer = _new(cls)
+        made.id = made.open_id = id
+        made.type, made.region, made.shape, made.dtype = type, type.region, type.shape, type.dtype
+        made.partition_bytes = type.free_bytes
+        made.size_bytes = type.bytes
+        made.name, made.address, made.location, made.loop = name, address, location, loop
+        made.kind, made.data = _INTERNAL, None
+        return made
 
     @property
     def partitions(self) -> int:

@@ -31,6 +31,7 @@ from nkilite.machine.target import Target
 from nkilite.trace.nesting import Nesting
 from nkilite.trace.tensor import NkiTensor
 
+_new = object.__new__
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
@@ -70,6 +71,7 @@ class Builder:
         placed: types of tiles with addresses that suit them.
         words: the instruction table while it grows.
         sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
+        patterns: what calls of functions record, by kind of call (nkilite/beta1/remembered.py).
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
         left: what is wrong if nothing follows: a Python loop over the turns of a loop has ended before them, or a
             collective that was prepared is not triggered.
@@ -90,6 +92,7 @@ class Builder:
         self._registers: dict[str, NkiTensor] = {}
         self.places: dict[tuple[int, int], int] = {}
         self.sites: dict[tuple, tuple[int, int]] = {}
+        self.patterns: dict[tuple, Any] = {}
         self._codes: dict[int, CodeType] = {}
         self._last = 0, 0  # an instruction, and the position of its words
         self._elsewhere: dict[tuple, tuple[int, int] | None] = {}
@@ -123,14 +126,14 @@ class Builder:
         """A tensor of a checked type over a new internal buffer, at a location id: the usual case, made fast."""
         program = self.program
         buffers = program.buffers
-        buffer = Buffer(
-            len(buffers), type.region, type.shape, type.dtype, name, address=address,
-            location=program.locations[place], loop=self.nesting.innermost, type=type,
-        )
+        location = program.locations[place]
+        buffer = Buffer.internal(len(buffers), type, name, address, location, self.nesting.innermost)
         buffers.append(buffer)
         if not self.records:
             self._allocated(buffer)
-        return NkiTensor(buffer, type)
+        made = _new(NkiTensor)  # half the cost of calling the constructor
+        made.storage, made.type, made.byte_offset, made.index = buffer, type, 0, None
+        return made
 
     def registers(self, name: str) -> NkiTensor:
         """The registers of an engine that have this name in `REGISTERS`."""

@@ -18,6 +18,7 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.operators import operator
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.tile import Tile, cut
 from nkilite.errors import InvalidOperand, UnknownOperator
 from nkilite.ir.types import OobMode
@@ -27,6 +28,7 @@ from nkilite.trace.tensor import NkiTensor
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
+@remembered
 def dma_copy(
     dst: Any, src: Any, mask: Any = None, dst_rmw_op: Any = None, oob_mode: Any = OobMode.error,
     dge_mode: Any = dge_mode.unknown, **_: Any,

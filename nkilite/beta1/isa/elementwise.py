@@ -25,6 +25,7 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.operators import operator
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import uint8
@@ -38,6 +39,7 @@ from nkilite.trace.tensor import NkiTensor
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
+@remembered
 def tensor_tensor(
     data1: Any, data2: Any, op: Any, dtype: Any = None, mask: Any = None, engine: Any = unknown_engine, **_: Any
 ) -> Tile:
@@ -58,6 +60,7 @@ def tensor_tensor(
     return pointwise(emit, shape, kind, mask, (data1, data2))
 
 
+@remembered
 def tensor_scalar(
     data: Any, op0: Any, operand0: Any, reverse0: bool = False, op1: Any = None, operand1: Any = None,
     reverse1: bool = False, dtype: Any = None, mask: Any = None, engine: Any = unknown_engine, **_: Any,
@@ -78,6 +81,7 @@ def tensor_scalar(
     return pointwise(emit, data.shape, kind, mask, (data,))
 
 
+@remembered
 def scalar_tensor_tensor(
     data: Any, op0: Any, operand0: Any, op1: Any, operand1: Any, reverse0: bool = False, reverse1: bool = False,
     dtype: Any = None, mask: Any = None, **_: Any,
@@ -121,6 +125,7 @@ def tensor_copy(src: Any, mask: Any = None, dtype: Any = None, engine: Any = unk
 tensor_copy_dynamic_src = tensor_copy
 
 
+@remembered
 def tensor_copy_dynamic_dst(
     dst: Any, src: Any, mask: Any = None, dtype: Any = None, engine: Any = unknown_engine, **_: Any
 ) -> None:
@@ -135,6 +140,7 @@ def memset(shape: Any, value: Any, dtype: Any, mask: Any = None, engine: Any = u
     return new_tensor(shape, dtype, None, "", "memset", value)
 
 
+@remembered
 def tensor_copy_predicated(
     src: Any, dst: Any, predicate: Any, mask: Any = None, dtype: Any = None, reverse_pred: bool = False, **_: Any
 ) -> None:

@@ -28,6 +28,7 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import filled, limited
 from nkilite.beta1.tile import Tile, cut, tile
@@ -40,6 +41,7 @@ from nkilite.trace.tensor import NkiTensor
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
+@remembered
 def tensor_reduce(
     op: Any, data: Any, axis: Any, mask: Any = None, dtype: Any = None, negate: bool = False, keepdims: bool = False,
     **_: Any,
@@ -75,6 +77,7 @@ def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = N
     return fresh(result)
 
 
+@remembered
 def tensor_tensor_scan(
     data0: Any, data1: Any, initial: Any, op0: Any, op1: Any, reverse0: bool = False, reverse1: bool = False,
     dtype: Any = None, mask: Any = None, **_: Any,
@@ -176,6 +179,7 @@ def _first_rows(x: Tile, data: NkiTensor) -> NkiTensor:
     return view if view.type.shape[0] == rows else view[0:rows]
 
 
+@remembered
 def nc_match_replace8(
     data: Any, vals: Any, imm: Any, dst_idx: Any = None, mask: Any = None, dtype: Any = None, **_: Any
 ) -> Tile:

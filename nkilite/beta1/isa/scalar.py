@@ -25,6 +25,7 @@ from nkilite.beta1.functional import (
 )
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import DType
 from nkilite.isa.constants import dge_mode as dge_mode
@@ -36,6 +37,7 @@ from nkilite.trace.tensor import NkiTensor
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
+@remembered
 def activation(
     op: Any, data: Any, bias: Any = None, scale: Any = 1.0, reduce_op: Any = None, reduce_res: Any = None,
     reduce_cmd: Any = reduce_cmd.idle, mask: Any = None, dtype: Any = None, **_: Any,
@@ -64,6 +66,7 @@ def activation(
     )
 
 
+@remembered
 def activation_reduce(
     op: Any, data: Any, reduce_op: Any, reduce_res: Any, bias: Any = None, scale: Any = 1.0, mask: Any = None,
     dtype: Any = None, **_: Any,
@@ -83,6 +86,7 @@ def activation_reduce(
     )
 
 
+@remembered
 def tensor_scalar_reduce(
     data: Any, op0: Any, operand0: Any, reduce_op: Any, reduce_res: Any, reverse0: bool = False, dtype: Any = None,
     mask: Any = None, **_: Any,

@@ -29,6 +29,7 @@ from nkilite.beta1.isa.elementwise import tensor_copy
 from nkilite.beta1.isa.scalar import summed
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.operators import operator
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import predicate as predicate_of
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import as_dtype
@@ -60,6 +61,7 @@ def iota(expr: Any, dtype: Any, mask: Any = None, **_: Any) -> Tile:
     return fresh(result)
 
 
+@remembered
 def affine_select(
     pred: Any, on_true_tile: Any, on_false_value: Any, mask: Any = None, dtype: Any = None, **_: Any
 ) -> Tile:
@@ -113,6 +115,7 @@ def _conjunction(mask: Mask) -> list[Mask] | None:
     return [c for p in parts if p is not None for c in p]
 
 
+@remembered
 def range_select(
     on_true_tile: Any, comp_op0: Any, comp_op1: Any, bound0: Any, bound1: Any, reduce_cmd: Any = reduce_cmd.idle,
     reduce_res: Any = None, reduce_op: Any = np.max, range_start: Any = 0, on_false_value: Any = -3.4028235e38,
@@ -136,6 +139,7 @@ def range_select(
     return made
 
 
+@remembered
 def select_reduce(
     dst: Any, predicate: Any, on_true: Any, on_false: Any, reduce_res: Any = None, reduce_cmd: Any = reduce_cmd.idle,
     reduce_op: Any = np.max, reverse_pred: bool = False, mask: Any = None, dtype: Any = None, **_: Any,
@@ -171,6 +175,7 @@ def dropout(data: Any, prob: Any, mask: Any = None, dtype: Any = None, **_: Any)
     return made
 
 
+@remembered
 def local_gather(
     src_buffer: Any, index: Any, num_elem_per_idx: int = 1, num_valid_indices: int | None = None, mask: Any = None,
     **_: Any,
@@ -185,6 +190,7 @@ def local_gather(
     return fresh(result)
 
 
+@remembered
 def nc_stream_shuffle(
     src: Any, dst: Any, shuffle_mask: Sequence[int], dtype: Any = None, mask: Any = None, **_: Any
 ) -> None:

@@ -23,6 +23,7 @@ from nkilite.beta1.functional import (
     skipped,
 )
 from nkilite.beta1.mask import Mask
+from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import limited, selected
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import float32
@@ -37,6 +38,7 @@ from nkilite.trace.tensor import NkiTensor
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
+@remembered
 def nc_matmul(
     stationary: Any, moving: Any, is_stationary_onezero: bool = False, is_moving_onezero: bool = False,
     is_transpose: bool = False, tile_position: Any = (), tile_size: Any = (), mask: Any = None, perf_mode: Any = None,
@@ -124,6 +126,7 @@ def _sides(mask: Mask, stationary: Tile, moving: Tile) -> tuple[int, ...]:
     return (0,) if fits == [True, False] else (1,) if fits == [False, True] else ()
 
 
+@remembered
 def nc_transpose(
     data: Any, mask: Any = None, dtype: Any = None, engine: Any = unknown_engine, **_: Any
 ) -> Tile:

@@ -1,0 +1,308 @@
+"""Calls that repeat: what a Beta-1 function records for tiles of the same types it records again, with other buffers.
+
+Kernels unroll to many calls of few kinds. The first call of a kind runs the function and its checks; if all it did was
+to record instructions on its arguments and on new tiles, what it recorded is kept as a pattern. From then on a call of
+this kind writes the pattern's words with its own buffers and offsets in them, for nothing else of it may differ: checks
+and results depend on types, attributes and numbers, which are the key.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from enum import Enum
+from operator import itemgetter
+from types import BuiltinFunctionType, FrameType, FunctionType, NoneType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from nkilite.beta1.index import LoopIndex
+from nkilite.beta1.tile import Tile
+from nkilite.beta1.zeros import Zeros
+from nkilite.dtypes import DType
+from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
+from nkilite.ir.types import BufferKind, ViewType
+from nkilite.trace import active
+from nkilite.trace.builder import Builder
+from nkilite.trace.tensor import NkiTensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_new = object.__new__
+# Parameters that are no tiles.
+_ATTRIBUTES = frozenset({
+    "axes", "axis", "dge_mode", "dtype", "engine", "keepdims", "mask", "mode", "op", "op0", "op1", "oob_mode",
+    "perf_mode", "reduce_cmd", "reduce_op", "tile_position", "tile_size",
+})
+# Classes of values that are part of a key as they are. Classes tell 1 from 1.0 and True.
+_PLAIN = frozenset({int, LoopIndex, bool, str, NoneType, DType, type, FunctionType, BuiltinFunctionType, np.ufunc})
+
+
+class Pattern:
+    """What a call of a kind records.
+
+    Attributes:
+        tiles: types of its new tiles.
+        words: makes the words of all its instructions of a pool: the place, the (buffer, offset) pairs of the tiles
+            that are passed, the buffers of its new tiles, and constants.
+        constants: the last of the pool.
+        count: instructions.
+        result: the new tile it returns, the type of the view of it and the view's offset; None for no result.
+        fresh: whether an assignment can let the last instruction write elsewhere.
+    """
+
+    __slots__ = ("constants", "count", "fresh", "result", "tiles", "words")
+
+    tiles: tuple[ViewType, ...]
+    words: Callable[[list[int]], tuple[int, ...]]
+    constants: tuple[int, ...]
+    count: int
+    result: tuple[int, ViewType, int] | None
+    fresh: bool
+
+
+UNKNOWN = Pattern()  # of calls that may record something else each time
+
+
+def remembered(function: F) -> F:
+    """A function that records calls like earlier ones of a kernel by their pattern.
+
+    What stands for it is generated for its parameters: a key of types and attributes, one lookup, one record. A tile
+    where an attribute is expected, or an attribute that cannot be told from another one by comparing it, only misses.
+    """
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    assert len(parameters) < len(inspect.signature(function).parameters), "it refuses keywords that this ignores"
+    header, key, pool = [], ["F"], ""
+    defaults: dict[str, Any] = {}
+    for p in parameters:
+        if p.default is p.empty:
+            header.append(p.name)
+        else:
+            header.append(f"{p.name}=d_{p.name}")
+            defaults[f"d_{p.name}"] = p.default
+        if p.name in _ATTRIBUTES or isinstance(p.default, bool):
+            key.append(f"{p.name}.__class__, {p.name}")
+            continue
+        key.append(f"{p.name}.nki.type if {p.name}.__class__ is T and {p.name}.mask is None else C({p.name})")
+        pool += f"""
+        if {p.name}.__class__ is T:
+            view = {p.name}.nki
+            pool += (view.storage.open_id, view.byte_offset)
+        elif {p.name}.__class__ is Z:
+            view = {p.name}.part
+            pool += (view.storage.open_id, view.byte_offset)"""
+    values = "".join(f"{p.name}, " for p in parameters)
+    source = f"""
+def {function.__name__}({", ".join(header)}, **ignored):
+    builder = active.builder
+    if builder is None or not builder.records:
+        return F({values}**ignored)
+    key = ({", ".join(key)},)
+    try:
+        pattern = builder.patterns[key]
+        pool = [0]{pool}
+    except (KeyError, TypeError, AttributeError):  # new, or what cannot be part of a key, or a tensor of another kernel
+        return compared(builder, F, ({values}), key, getframe(1))
+    frame = getframe(1)
+    place = builder.places.get((id(frame.f_code), frame.f_lasti), -1)
+    pool[0] = builder.place(frame) if place < 0 else place
+    return again(builder, pattern, pool)
+"""
+    namespace: dict[str, Any] = {
+        "F": function, "T": Tile, "Z": Zeros, "C": _with_class, "active": active.local, "again": _again,
+        "compared": _compared, "getframe": sys._getframe, **defaults,
+    }
+    exec(compile(source, f"<nkilite Beta 1 {function.__name__}>", "exec"), namespace)
+    return cast(F, functools.update_wrapper(namespace[function.__name__], function))
+
+
+def _with_class(value: Any) -> Any:
+    """What a quick key has of something other than a tile."""
+    if value.__class__ is Zeros and not value.pending():
+        return value.part.type
+    return value.__class__, value
+
+
+def _compared(builder: Builder, function: Callable[..., Any], values: tuple, quick: tuple, frame: FrameType) -> Any:
+    """A call whose quick key is new, or means more than one call: by its full key, or by running the function."""
+    kind: list[Any] = [function]
+    pool = [0]
+    exact = True
+    try:
+        for value in values:
+            if value.__class__ is Tile or value.__class__ is Zeros:
+                if value.mask is not None or (value.__class__ is Zeros and value.pending()):
+                    return function(*values)
+                view = value.nki
+                kind.append(view.type)
+                pool += (view.storage.open_id, view.byte_offset)
+            elif value.__class__ in _PLAIN:
+                kind += (value.__class__, value)
+            else:
+                kind += (value.__class__, _attribute(value))
+                exact = exact and _told_apart(value)
+    except (AttributeError, TypeError):  # a tensor of a kernel that has ended, or what is no attribute
+        return function(*values)
+    same = _same(pool)
+    key = (*kind, same)
+    pattern = builder.patterns.get(key)
+    if pattern is None:
+        return _first(builder, key, pool, frame, lambda: function(*values))
+    if pattern is UNKNOWN:
+        return function(*values)
+    if exact and same is None:
+        builder.patterns[quick] = pattern
+    pool[0] = builder.place(frame)
+    return _again(builder, pattern, pool)
+
+
+def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
+    """Record a pattern with the place and the tiles of a call."""
+    made: NkiTensor | None = None
+    tiles: list[NkiTensor] = []
+    for kind in pattern.tiles:
+        made = builder.tile(kind, "", pool[0])
+        tiles.append(made)
+        pool.append(made.storage.id)
+    pool += pattern.constants
+    builder.words += pattern.words(pool)
+    program = builder.program
+    program.count += pattern.count
+    if pattern.result is None:
+        return None
+    number, kind, offset = pattern.result
+    view = tiles[number]
+    if view.type is not kind or offset:
+        view = NkiTensor(view.storage, kind, offset)
+    found: Tile = _new(Tile)
+    found.nki, found.mask = view, None
+    found.made = program.count if pattern.fresh else -1
+    return found
+
+
+def _told_apart(value: Any) -> bool:
+    """Whether comparing an attribute and its class with another one tells them apart."""
+    cls = value.__class__
+    return isinstance(value, Enum) or (cls is tuple and not value) or (cls is float and value != 0)
+
+
+def _attribute(value: Any) -> Any:
+    """A value as a part of keys. Raises TypeError for what may change, or is no attribute."""
+    if isinstance(value, (float, np.generic)):
+        return value if value else repr(value)  # 0.0 and -0.0 are equal
+    if isinstance(value, (tuple, list)):
+        return tuple((item.__class__, item if item.__class__ in _PLAIN else _attribute(item)) for item in value)
+    if isinstance(value, Enum):
+        return value
+    raise TypeError
+
+
+# --- the first call of a kind ---------------------------------------------------------------------------------------
+
+
+class _State:
+    """What of a builder has changed since."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        program = builder.program
+        self.words, self.count, self.buffers = len(builder.words), program.count, len(program.buffers)
+        self.other = self._other()
+
+    def _other(self) -> tuple[int, ...]:
+        """Sizes of all that is neither an instruction nor a tile, and may only grow."""
+        builder, program = self.builder, self.builder.program
+        sets = sum(len(value) for value in builder.constants.values() if isinstance(value, set))
+        return (
+            len(builder.constants), sets, len(program.names), len(program.dependencies), len(builder.nesting),
+            len(program.inputs), len(program.outputs),
+        )
+
+    def only_instructions(self) -> bool:
+        """Whether nothing else has."""
+        return self._other() == self.other and len(self.builder.words) > self.words
+
+
+def _same(pool: list[int]) -> tuple[int, ...] | None:
+    """Which of the tiles that are passed are one: the first position of each; None if all differ.
+
+    Of tiles that are one it cannot be told which of them an instruction uses, and where others are, too, it does not
+    matter.
+    """
+    pairs = list(zip(pool[1::2], pool[2::2], strict=True))
+    first = tuple(map(pairs.index, pairs))
+    return None if len(set(first)) == len(first) else first
+
+
+def _first(builder: Builder, key: tuple, pool: list[int], frame: FrameType, run: Callable[[], Any]) -> Any:
+    """Run a call, and keep what it records if another one of its kind can be recorded like it."""
+    before = _State(builder)
+    result = run()
+    pairs = list(zip(pool[1::2], pool[2::2], strict=True))
+    builder.patterns[key] = _pattern(before, pairs, builder.place(frame), result) or UNKNOWN
+    return result
+
+
+def _pattern(before: _State, pairs: list[tuple[int, int]], place: int, result: Any) -> Pattern | None:
+    """The pattern of what has been recorded; None if a call of its kind may record something else."""
+    builder = before.builder
+    program = builder.program
+    made = program.buffers[before.buffers :]
+    location = program.locations[place]
+    plain = all(
+        b.kind is BufferKind.internal and b.region.on_chip and not b.name and b.address is None
+        and b.location is location and b.type.problem is None for b in made
+    )
+    if not plain or not before.only_instructions():
+        return None
+    found = Pattern()
+    found.tiles, found.count = tuple(b.type for b in made), program.count - before.count
+    found.result, found.fresh = None, False
+    if result is not None:
+        if result.__class__ is not Tile or result.mask is not None or result.nki.index is not None:
+            return None
+        view = result.nki
+        if view.storage.id < before.buffers or view.type.problem is not None:
+            return None
+        found.result = view.storage.id - before.buffers, view.type, view.byte_offset
+        found.fresh = result.made == program.count
+    sources = _sources(before, pairs, place)
+    if sources is None:
+        return None
+    constants: dict[int, int] = {}
+    fixed = 1 + 2 * len(pairs) + len(made)
+    chosen = [s if s >= 0 else fixed + constants.setdefault(~s, len(constants)) for s in sources]
+    found.words, found.constants = itemgetter(*chosen), tuple(constants)
+    return found
+
+
+def _sources(before: _State, pairs: list[tuple[int, int]], place: int) -> list[int] | None:
+    """Where the words come from: positions in the pool, or ~ the words themselves; None if that is not known."""
+    program = before.builder.program
+    words = before.builder.words[before.words :]
+    passed = {pair: 1 + 2 * i for i, pair in enumerate(pairs)}
+    sources: list[int] = []
+    start = 0
+    while start < len(words):
+        signature = program.signatures[words[start]]
+        if words[start + 1] != place:
+            return None
+        own = [~word for word in words[start : start + signature.n_words]]
+        own[1] = 0
+        for operand in signature.operands:
+            at = operand.word
+            buffer, offset = words[start + at], words[start + at + 1]
+            if buffer >= before.buffers:
+                own[at] = 1 + 2 * len(pairs) + buffer - before.buffers
+            elif (buffer, offset) in passed:
+                own[at] = passed[buffer, offset]
+                own[at + 1] = own[at] + 1
+            elif program.buffers[buffer].kind is not BufferKind.registers:
+                return None
+        assert len(own) >= WORDS_BEFORE_ARGUMENTS
+        sources += own
+        start += signature.n_words
+    return sources

@@ -1,0 +1,116 @@
+"""Calls that repeat are recorded as if each of them ran: with and without what is remembered the programs are equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from beta1_testing import random
+
+from nkilite import beta1 as nki
+from nkilite.beta1 import isa as nisa
+from nkilite.beta1 import language as nl
+from nkilite.beta1 import remembered
+from nkilite.errors import InvalidIndex, StaleTensor
+
+
+@nki.jit
+def numbers(x):
+    """Attributes that are equal, but not the same."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    i, j = nl.arange(128)[:, None], nl.arange(64)[None, :]
+    for block in nl.affine_range(4):
+        tile = nl.load(x[i, j + 64 * block], mask=i < 100 + block)
+        for number in (0.0, -0.0, 1, 1.0, True, np.float32(1), np.int32(1), 0, -0.0, 0.0, 2.5, 2.5):
+            tile = nl.maximum(tile, number)
+            tile[i, j] = nisa.tensor_scalar(tile, np.multiply, number, op1=np.add, operand1=-number)
+        nl.store(out[i, j + 64 * block], value=tile)
+    return out
+
+
+@nki.jit
+def same_tiles(x):
+    """Operands that are one tile, and two."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    i, j = nl.arange(128)[:, None], nl.arange(64)[None, :]
+    for block in nl.sequential_range(4):
+        one, two = nl.load(x[i, j + 64 * block]), nl.load(x[i, j + 64 * block], dtype=nl.float32)
+        for a, b in ((one, one), (one, two), (two, one), (two, two), (one, two)):
+            one = a * b
+            one += nl.exp(b) - a
+            two = nisa.activation(np.exp, a, bias=b[i, 0], scale=a[i, 1])
+        nl.store(out[i, j + 64 * block], value=one + two)
+    return out
+
+
+@nki.jit
+def sums(x):
+    """Blocks, zeros that matmuls add to, results in PSUM, reductions with lists of axes."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    parts = nl.ndarray((4, 2, nl.par_dim(128), 64), dtype=x.dtype, buffer=nl.sbuf)
+    totals = nl.zeros((2, 4, nl.par_dim(64), 64), dtype=np.float32, buffer=nl.psum)
+    i, j = nl.arange(128)[:, None], nl.arange(64)[None, :]
+    for a in nl.affine_range(2):
+        for b in nl.affine_range(4):
+            parts[b, a, i, j] = nl.load(x[i, j + 64 * b])
+        for b in nl.affine_range(4):
+            for c in nl.affine_range(4):
+                totals[a, b] += nl.matmul(parts[c, a, i, j], parts[c, a], transpose_x=True)
+            small = nl.copy(totals[a, b, nl.arange(64)[:, None], nl.arange(64)[None, :]], dtype=x.dtype)
+            total = nl.sum(small, axis=[1], keepdims=True)
+            turned = nisa.nc_transpose(small)
+            nl.store(out[nl.arange(64)[:, None], j + 64 * b], value=turned)
+            nl.store(out[64 + nl.arange(64)[:, None], j + 64 * b], value=nl.softmax(small, axis=1) * total)
+    return out
+
+
+@pytest.mark.parametrize("kernel", [numbers, same_tiles, sums], ids=lambda k: k.__name__)
+def test_remembered_calls_record_the_same(kernel, monkeypatch):
+    x = random(128, 256)
+    found = kernel.trace(x)
+    monkeypatch.setattr(remembered, "_pattern", lambda *_: None)
+    wanted = kernel.trace(x)
+    assert str(found) == str(wanted)
+    assert [b.location for b in found.buffers] == [b.location for b in wanted.buffers]
+
+
+def test_most_calls_are_remembered(monkeypatch):
+    first = []
+    real = remembered._first
+    monkeypatch.setattr(remembered, "_first", lambda *given: first.append(given[1][0].__name__) or real(*given))
+    program = sums.trace(random(128, 256))
+    assert program.count > 100
+    assert len(first) < 20
+
+
+def test_subscripts_that_only_equal_ints_are_refused():
+    @nki.jit
+    def kernel(x, number):
+        tiles = nl.ndarray((2, nl.par_dim(128), 4, 64), dtype=x.dtype, buffer=nl.sbuf)
+        i, j = nl.arange(128)[:, None], nl.arange(64)[None, :]
+        for block in nl.affine_range(2):
+            tiles[block, i, block, j] = nl.load(x[i, j])
+        tiles[1, i, number, j] = nl.load(x[i, j])
+        nl.store(x[i, j], value=tiles[number, i, 1, j])
+
+    x = random(128, 64)
+    kernel.trace(x, 1)
+    for number in (1.0, True, np.float32(1)):
+        with pytest.raises(InvalidIndex):
+            kernel.trace(x, number)
+
+
+def test_tiles_of_another_kernel_are_refused():
+    kept = []
+
+    @nki.jit
+    def kernel(x):
+        i, j = nl.arange(128)[:, None], nl.arange(64)[None, :]
+        for _ in nl.affine_range(3):
+            tile = nl.load(x[i, j])
+            kept.append(tile)
+            nl.store(x[i, j], value=nl.exp(kept[0]))
+
+    x = random(128, 64)
+    kernel.trace(x)
+    with pytest.raises(StaleTensor):
+        kernel.trace(x)
