@@ -193,6 +193,11 @@ class NumberTooLarge(ArgumentError, OverflowError):
     remedy = "give numbers that fit 64 bits."
 
 
+class NestedConfig(ArgumentError, ValueError):
+    template = "kernel {kernel!r}, which another kernel calls, has a compile_config of its own: {wrong}."
+    remedy = "give both the same one, or the outer one SpecializationConfig(allow_nested_config_override=True)."
+
+
 class InvalidSchedule(ArgumentError, ValueError):
     template = "the schedule of kernel {kernel!r} does not fit it: {problem}."
     remedy = "an entry is (name, name or list of names it waits for), of instructions called with name=."

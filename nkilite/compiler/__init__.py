@@ -8,7 +8,7 @@ from typing import NoReturn as _NoReturn
 
 from nkilite.compiler.directives import enable_stack_allocator, force_auto_alloc, skip_middle_end_transformations
 from nkilite.errors import VendorModule as _VendorModule
-from nkilite.runtime.options import AddressRotation, CompileConfig, SpecializationConfig
+from nkilite.runtime.configs import AddressRotation, CompileConfig, SpecializationConfig
 
 __all__ = [
     "AddressRotation",

@@ -32,6 +32,7 @@ from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime import delegation
 from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments, bind, given
+from nkilite.runtime.configs import Configs
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
@@ -309,6 +310,9 @@ class Kernel(Generic[P]):
 
     def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run as a part of the kernel that is being traced."""
+        outer = active.builder().configs
+        if isinstance(outer, Configs):
+            outer.require_agreement(self.settings.configs, self.__name__)
         try:
             return self.function(*args, **kwargs)
         except TypeError as error:
@@ -483,7 +487,7 @@ def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     given = fn.settings if isinstance(fn, Kernel) else FROM_ENVIRONMENT
     vendor = dict(options)
     settings = take_settings(vendor, "nki.jit", given)
-    check_options(vendor)
+    settings = settings._replace(configs=check_options(vendor, given.configs))
     if fn is None:
         return functools.partial(jit, **options)
     if isinstance(fn, Kernel):

@@ -1,4 +1,4 @@
-"""What a kernel's decorator can decide, and the environment does where it does not: rounding, and checks for NaN."""
+"""What a kernel's decorator can decide: rounding and checks for NaN, else left to the environment; configurations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nkilite.ir.numbers import NAN, SPECIAL
 from nkilite.machine.target import get_target
 from nkilite.rounding import launch_state
 from nkilite.runtime.arguments import ArrayArgument
+from nkilite.runtime.configs import NO_CONFIGS, Configs
 
 OPTIONS = ("stochastic_rounding", "rounding_seed", "check_nan")
 
@@ -25,11 +26,13 @@ class Settings(NamedTuple):
         stochastic_rounding: whether engines round stochastically.
         rounding_seed: of the random bits.
         check_nan: what is done about NaN that instructions write: a key of `_WATCHES`.
+        configs: those of NKI 0.7.
     """
 
     stochastic_rounding: bool | None = None
     rounding_seed: int | None = None
     check_nan: str | None = None
+    configs: Configs = NO_CONFIGS
 
 
 FROM_ENVIRONMENT = Settings()
@@ -41,14 +44,14 @@ def take_settings(options: dict[str, Any], function: str, default: Settings = FR
     Raises:
         InvalidOperand: one has another type, or is no such value.
     """
-    stochastic, seed, check = (options.pop(name, value) for name, value in zip(OPTIONS, default, strict=True))
+    stochastic, seed, check = (options.pop(name, getattr(default, name)) for name in OPTIONS)
     if stochastic is not None and type(stochastic) is not bool:
         raise _invalid(function, OPTIONS[0], stochastic, "True, False or None")
     if seed is not None and type(seed) is not int:
         raise _invalid(function, OPTIONS[1], seed, "an int or None")
     if check is not None and not (isinstance(check, str) and check in _WATCHES):
         raise _invalid(function, OPTIONS[2], check, f"one of {_CHOICES}, or None")
-    return Settings(stochastic, seed, check)
+    return Settings(stochastic, seed, check, default.configs)
 
 
 def _invalid(function: str, name: str, value: Any, expected: str) -> InvalidOperand:
@@ -119,7 +122,7 @@ class Rounder:
 
     def _effective(self) -> int | None:
         """The seed, or None if rounding is to nearest."""
-        stochastic, seed, _ = self._settings
+        stochastic, seed = self._settings.stochastic_rounding, self._settings.rounding_seed
         if not (knobs.stochastic_rounding() if stochastic is None else stochastic):
             return None
         if seed is not None:

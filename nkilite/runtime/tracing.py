@@ -116,6 +116,7 @@ def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -
     """Run the kernel function under a builder; returns what it returned."""
     tensors: dict[int, NkiTensor] = {}
     where = kernel.location
+    builder.configs = kernel.settings.configs
     for argument in arguments.arrays:
         data = None
         if eager:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -62,6 +62,7 @@ class Builder:
     (buffer ids and offsets), not their tensors.
 
     Attributes:
+        configs: those of the kernel that was launched, for kernels that it calls.
         prepared: the collective that is to be triggered next, if any.
         core: the core of the launch that is to run it.
         program: buffers, signatures and the instruction table, whose words are a list until the builder closes.
@@ -99,6 +100,7 @@ class Builder:
         self._asked: set[tuple] = set()
         self.left: NkiError | None = None
         self.prepared: Any = None
+        self.configs: Hashable = None
 
     # --- buffers --------------------------------------------------------------------------------------------------
 

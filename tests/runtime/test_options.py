@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ import nkilite as nki
 import nkilite.language as nl
 from nkilite import compiler, errors
 from nkilite.runtime import ignored
+from nkilite.runtime.configs import NestedConfigIgnored
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -85,3 +87,58 @@ def test_variables_that_are_not_honoured_are_named_once(monkeypatch):
         runs(nki.simulate(doubled))
     assert [str(w.message).split()[0] for w in caught] == ["NEURON_RT_NUM_CORES", "NKI_PRECISE_FP"]
     assert {w.filename for w in caught} == {__file__}
+
+
+# --- kernels that call others ----------------------------------------------------------------------------------------
+
+LEGAL = compiler.CompileConfig(non_ssa_legalization=True)
+
+
+def called(own=None, outer=None, allowed=None):
+    """A kernel that calls one; with the compile_config of each, and whether another one is allowed."""
+
+    @nki.jit(compile_config=own)
+    def inner(x):
+        return nl.load(x)
+
+    @nki.jit(
+        compile_config=outer,
+        specialization_config=None if allowed is None else compiler.SpecializationConfig(allowed),
+    )
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nl.store(out, inner(x))
+        return out
+
+    return kernel
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize(("own", "outer"), [
+    (None, None), (None, LEGAL), (LEGAL, LEGAL), (compiler.CompileConfig(), None), (None, compiler.CompileConfig()),
+])
+def test_nested_kernels_whose_configurations_agree(own, outer, simulated, recwarn) -> None:
+    kernel = called(own, outer)
+    np.testing.assert_array_equal((nki.simulate(kernel) if simulated else kernel)(X), X)
+    assert not [w for w in recwarn if issubclass(w.category, NestedConfigIgnored)]
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("outer", [None, compiler.CompileConfig(barrier_check=True)])
+def test_nested_kernels_whose_configurations_do_not(outer, simulated) -> None:
+    launched = nki.simulate if simulated else (lambda kernel: kernel)
+    wrong = "'inner'.*non_ssa_legalization is True there and False here"
+    with pytest.raises(errors.NestedConfig, match=wrong) as caught:
+        launched(called(LEGAL, outer, False))(X)
+    assert "inner(x)" in caught.value.location.source
+    with pytest.warns(NestedConfigIgnored, match="kernel inner is ignored"):
+        np.testing.assert_array_equal(launched(called(LEGAL, outer, True))(X), X)
+
+
+def test_configurations_stay_with_kernels() -> None:
+    kernel = called(LEGAL)
+    for other in (nki.jit(check_nan="warn")(kernel), copy.copy(kernel), kernel[1]):
+        with pytest.raises(errors.NestedConfig):
+            other(X)
+    with pytest.warns(NestedConfigIgnored):
+        nki.jit(specialization_config=compiler.SpecializationConfig(True))(kernel)(X)
