@@ -22,10 +22,13 @@ class Columns:
         ids: the signature id of every instruction.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, before: Columns | None = None) -> None:
+        """`before` are those of the program with other words."""
         self._signatures = tuple(program.signatures)
         self.code = np.array(program.code, np.int64)
-        self.starts = np.array(program.starts(), np.int64)
+        self._positions = program.starts()
+        same = before is not None and before._positions is self._positions
+        self.starts: np.ndarray = before.starts if before is not None and same else np.array(self._positions, np.int64)
         self.ids = self.code[self.starts]
         self._order = np.argsort(self.ids.astype(np.int32), kind="stable")
         self._bounds = np.searchsorted(self.ids[self._order], np.arange(len(program.signatures) + 1)).tolist()
@@ -39,7 +42,7 @@ class Columns:
             known is None or len(known._signatures) != len(program.signatures)
             or not np.array_equal(known.code, np.asarray(program.code, np.int64))
         ):
-            known = program.derived[cls] = cls(program)
+            known = program.derived[cls] = cls(program, known)
         return known
 
     def rows(self, signature: int) -> np.ndarray:
@@ -68,7 +71,10 @@ class BufferColumns:
     def __init__(self, program: Program) -> None:
         self._buffers = buffers = list(program.buffers)
         numbers: dict[ViewType, int] = {}
-        self._types = types = np.array([numbers.setdefault(b.type, len(numbers)) for b in buffers], np.int64)
+        known: dict[int, int] = {}  # by identity: buffers share types, whose hashes are long
+        for kind in {id(b.type): b.type for b in buffers}.values():
+            known[id(kind)] = numbers.setdefault(kind, len(numbers))
+        self._types = types = np.array([known[id(b.type)] for b in buffers], np.int64)
         self._kinds = list(numbers)
         self.row_bytes, self.size_bytes, self.partitions = np.array(
             [(t.free_bytes, t.size * t.dtype.itemsize, t.shape[0] if t.shape else 0) for t in numbers], np.int64,

@@ -284,6 +284,12 @@ class Program:
         self.names = {i: name for i, name in self.names.items() if i < count}
         self.dependencies = [(a, b) for a, b in self.dependencies if a < count]
 
+    def reword(self, code: array) -> None:
+        """Take other words for the same instructions, each as many as before."""
+        known, self._starts = self.starts(), None
+        self.code = code
+        self._starts = code, len(code), known
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

@@ -98,7 +98,7 @@ def _placed(regions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for members in np.split(order, np.flatnonzero(np.diff(regions[order, 0])) + 1):
         rows, columns = regions[members, 1:3], regions[members, 3:5]
         along, across = columns, rows
-        if len(np.unique(rows[:, 0])) > len(np.unique(columns[:, 0])):
+        if _ranked(rows[:, 0])[1] > _ranked(columns[:, 0])[1]:
             along, across = rows, columns
         ranks, count = _ranked(along.reshape(-1))
         begins.append(slots)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from nkilite.compiled import Floats, Ints, compiled
 from nkilite.machine.hazard_walk import DATA, ORDER
 
-__all__ = ["BUSY", "FREE", "ISSUE", "run"]
+__all__ = ["BUSY", "FREE", "ISSUE", "arrange", "run"]
 
 FREE, BUSY = -1, -2  # what held an instruction back: nothing; its engine (or a shared port) was busy
 ISSUE = 2  # an edge beside DATA and ORDER: the next instruction of a queue issues after this one
@@ -81,6 +81,15 @@ def run(
                 )
                 together = findings[FINDINGS * together + COMPANION]
         q = _earliest(queue_times, options[N_QUEUES])
+
+
+@compiled
+def arrange(producer: Ints, consumer: Ints, kind: Ints, begins: Ints, arranged: Ints, count: int) -> None:
+    """Put the (consumer, kind) of `count` edges where those of their producer begin; moves `begins` along."""
+    for k in range(count):
+        at = begins[producer[k]]
+        arranged[2 * at], arranged[2 * at + 1] = consumer[k], kind[k]
+        begins[producer[k]] = at + 1
 
 
 @compiled

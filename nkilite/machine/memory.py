@@ -109,7 +109,7 @@ def peak(
 
 
 def plan(
-    requests: Sequence[tuple[int, int, int]],
+    requests: Sequence[tuple[int, int, int]] | np.ndarray,
     *,
     capacity: int | None,
     align: int = 1,
@@ -147,13 +147,14 @@ def plan(
         failed = sweep.run()
         if failed is None:
             return Plan(sweep.offsets, needed, sweep.extent, attempt)
+    listed = [Request(*request) for request in table.tolist()]
     if needed <= rules.capacity:
-        offsets = place_by_size(requests, rules, _occupied(reserved))
+        offsets = place_by_size(listed, rules, _occupied(reserved))
         if offsets is not None:
-            extent = max(offset + rules.rounded(request[0]) for offset, request in zip(offsets, requests, strict=True))
+            extent = max(offset + rules.rounded(request.size) for offset, request in zip(offsets, listed, strict=True))
             return Plan(offsets, needed, extent, "by_size")
     assert failed is not None
-    return _overflow(requests, rules, reserved, sweep, failed, needed)
+    return _overflow(listed, rules, reserved, sweep, failed, needed)
 
 
 def _occupied(reserved: Sequence[tuple[int, int, int, int]]) -> Occupied:

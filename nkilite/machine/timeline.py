@@ -168,10 +168,14 @@ def _allowances(work: Workload, order: Order, facts: np.ndarray) -> np.ndarray:
         consumer = np.concatenate([consumer, chain[:, 1]])
         kind = np.concatenate([kind, np.full(len(chain), events.ISSUE, np.int8)])
     n = len(work)
-    by_producer = np.argsort(producer, kind="stable")
     facts[1:, events.CONSUMERS] = np.cumsum(np.bincount(producer, minlength=n))
     facts[:n, events.WAITING] = np.bincount(consumer, minlength=n)
-    return np.column_stack([consumer, kind])[by_producer].reshape(-1)
+    arranged = np.empty(2 * len(producer), np.int64)
+    events.arrange.run(
+        len(producer) // 8, np.ascontiguousarray(producer, np.int64), np.ascontiguousarray(consumer, np.int64),
+        np.array(kind, np.int64), facts[:, events.CONSUMERS].copy(), arranged, len(producer),
+    )
+    return arranged
 
 
 def _queue_chains(queues: Ints) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import numpy as np
 
 from nkilite.errors import InvalidAddress, MemoryOverflow, PsumBankCrossed
@@ -9,10 +11,10 @@ from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType, extent
 from nkilite.machine.engine import Engine
-from nkilite.machine.memory import Overflow, Request, Reservation, plan
+from nkilite.machine.memory import Overflow, Reservation, plan
 from nkilite.machine.target import Target
 from nkilite.notices import Notice, give
-from nkilite.passes.liveness import lifetimes
+from nkilite.passes.liveness import accessed
 
 _LISTED = 12  # live tiles named in an overflow message
 
@@ -39,18 +41,20 @@ class Allocate:
     def run(self, program: Program) -> Program:
         target = program.target
         columns, buffers = Columns.of(program), BufferColumns.of(program)
-        first, last = lifetimes(program, columns)
-        used = np.array(first) >= 0
+        first, last = accessed(program, columns)
+        used = first >= 0
         for region in (MemoryRegion.sbuf, MemoryRegion.psum):
             psum = region is MemoryRegion.psum
             tiles = used & buffers.within(region)
             fixed = [program.buffers[id] for id in np.flatnonzero(tiles & buffers.fixed).tolist()]
             _check_addresses(fixed, target)
-            automatic = np.flatnonzero(tiles & ~buffers.fixed).tolist()
-            automatic.sort(key=first.__getitem__)
-            rows = buffers.row_bytes.tolist()
-            requests = [Request(rows[id], first[id], last[id]) for id in automatic]
-            reserved = [Reservation(b.address[1], rows[b.id], first[b.id], last[b.id]) for b in fixed if b.address]
+            automatic = np.flatnonzero(tiles & ~buffers.fixed)
+            automatic = automatic[np.argsort(first[automatic], kind="stable")]
+            requests = np.column_stack([buffers.row_bytes[automatic], first[automatic], last[automatic]])
+            reserved = [
+                Reservation(b.address[1], b.partition_bytes, int(first[b.id]), int(last[b.id]))
+                for b in fixed if b.address
+            ]
             result = plan(
                 requests,
                 capacity=target.psum_partition_bytes if psum else target.sbuf_fmax_bytes,
@@ -60,13 +64,13 @@ class Allocate:
                 reserved=reserved,
             )
             if isinstance(result, Overflow):
-                overflow = _overflow(result, [program.buffers[id] for id in automatic], fixed, region, target)
-                if self._strict or not program.managed or max(r.size for r in requests) > result.capacity:
+                placed = [program.buffers[id] for id in automatic.tolist()]
+                overflow = _overflow(result, placed, fixed, region, target)
+                if self._strict or not program.managed or requests[:, 0].max() > result.capacity:
                     raise overflow
                 _warn(overflow)
                 continue
-            for id, offset in zip(automatic, result.offsets, strict=True):
-                program.addresses[id] = (0, offset)
+            program.addresses.update(zip(automatic.tolist(), zip(repeat(0), result.offsets), strict=True))
             for tile in fixed:
                 assert tile.address is not None
                 program.addresses[tile.id] = tile.address
@@ -90,7 +94,8 @@ def _check_banks(program: Program, columns: Columns) -> None:
     bank = program.target.psum_bank_bytes
     pitch = np.maximum(BufferColumns.of(program).row_bytes, 1)
     base = np.zeros(len(pitch), np.int64)
-    base[list(program.addresses)] = [byte for _, byte in program.addresses.values()]
+    bytes_of = (byte for _, byte in program.addresses.values())
+    base[list(program.addresses)] = np.fromiter(bytes_of, np.int64, len(program.addresses))
     for signature, _, starts in columns.uses():
         dst = next((o for o in signature.operands if o.writes and o.type.region is MemoryRegion.psum), None)
         if dst is None or signature.definition.rule("cost")(signature).engine is not Engine.tensor:

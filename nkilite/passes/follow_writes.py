@@ -43,8 +43,10 @@ class FollowWrites:
     def run(self, program: Program) -> Program:
         written = plain_writes(program)
         _settle_plain(program, written)
-        walk = _Walk(program)
         chosen = ~written.plain
+        if not chosen.any():
+            return program
+        walk = _Walk(program)
         alike = [] if has_loops(program) else Histories(program, chosen & ~written.asked).alike()
         for same in alike:
             chosen[same[1:]] = False
@@ -189,7 +191,7 @@ def _settle_plain(program: Program, written: PlainWrites) -> None:
         code = columns.code.copy()
         for _, signature, accumulate, starts in sorted(settled, key=lambda found: found[0]):
             code[starts] = _settled(program, signature, accumulate)
-        program.code = array("q", code.tobytes())
+        program.reword(array("q", code.tobytes()))
 
 
 def _settled(program: Program, signature: Signature, accumulate: bool) -> int:

@@ -24,7 +24,12 @@ class Lifetimes(NamedTuple):
 
 def lifetimes(program: Program, columns: Columns | None = None) -> Lifetimes:
     """Look at every operand once; `columns` are the program's, where the caller has them."""
-    columns = columns or Columns.of(program)
+    first, last = accessed(program, columns or Columns.of(program))
+    return Lifetimes(first.tolist(), last.tolist())
+
+
+def accessed(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """What `lifetimes` says, as arrays."""
     accesses = [
         np.stack([columns.code[starts + operand.word], rows])
         for signature, rows, starts in columns.uses() for operand in signature.operands
@@ -42,4 +47,4 @@ def lifetimes(program: Program, columns: Columns | None = None) -> Lifetimes:
         first[carried] = np.minimum(first[carried], loop.begin)
         last[carried] = np.maximum(last[carried], loop.end)
     first[first == never] = -1
-    return Lifetimes(first.tolist(), last.tolist())
+    return first, last

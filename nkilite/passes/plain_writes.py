@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,9 @@ class PlainWrites(NamedTuple):
     """Of every buffer of a program.
 
     Attributes:
-        plain: whether it holds something from the beginning, or is written whole before it is read. Nothing is to say
-            about what is read of it, and whether a matmul with accumulate=None adds up is clear.
+        plain: whether it holds something from the beginning, is never read, or is written whole before it is read, at
+            once or in pieces of whole columns. Nothing is to say about what is read of it, and whether a matmul with
+            accumulate=None adds up is clear.
         first: the instruction that first writes it whole.
         asked: whether instructions ask what was written, or by whom.
     """
@@ -58,7 +59,54 @@ def plain_writes(program: Program) -> PlainWrites:
     begins_sum = (whole == summed) & (touched == summed) & (not has_loops(program))
     plain = (whole < read) & ((whole < summed) | begins_sum)
     mixed = foreign & added & (not program.target.accumulate_onto_any_write)
-    return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | filled | (summed < never))
+    asked = filled | (summed < never)
+    plain |= (read == never) & ~asked
+    plain |= _written_in_pieces(columns, buffers, read, ~plain & ~asked)
+    return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | asked)
+
+
+def _written_in_pieces(columns: Columns, buffers: BufferColumns, read: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Whether pieces of columns, each of all partitions, together write a buffer before it is read.
+
+    Args:
+        read: the instruction that first reads each buffer.
+        chosen: of which buffers it is asked.
+    """
+    found = np.zeros(len(chosen), bool)
+    pieces: list[np.ndarray] = []  # (buffer, first byte in a row, byte behind the last)
+    for signature, rows, starts in columns.uses() if chosen.any() else ():
+        for operand in signature.operands:
+            kind = operand.type
+            if not operand.writes or kind.indirection is not None or not _is_dense(kind.shape[1:], kind.strides[1:]):
+                continue
+            used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
+            width, size = kind.free_size * kind.dtype.itemsize, kind.dtype.itemsize
+            at = chosen[used] & (rows < read[used]) & (buffers.partitions[used] == kind.shape[0])
+            at &= (buffers.row_bytes[used] == kind.strides[0] * size) & (offsets + width <= buffers.row_bytes[used])
+            pieces.append(np.column_stack([used[at], offsets[at], offsets[at] + width]))
+    table = np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
+    if not len(table):
+        return found
+    apart = int(buffers.row_bytes.max()) + 1  # buffers one behind the other, so that one sweep goes through all
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    used, begins, ends = table[:, 0], table[:, 0] * apart + table[:, 1], table[:, 0] * apart + table[:, 2]
+    reached = np.concatenate([[-1], np.maximum.accumulate(ends)])
+    gap = begins > np.maximum(reached[:-1], used * apart)
+    found[used] = True
+    found[used[gap]] = False
+    last = np.append(used[1:] != used[:-1], True)
+    found[used[last]] &= reached[1:][last] == used[last] * apart + buffers.row_bytes[used[last]]
+    return found
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements lie side by side, in whatever order of the dimensions."""
+    side_by_side = 1
+    for stride, n in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
+        if stride != side_by_side:
+            return False
+        side_by_side *= n
+    return True
 
 
 def first_writes(program: Program) -> tuple[np.ndarray, np.ndarray]:

@@ -55,7 +55,7 @@ def balanced(program: Program) -> Program:
     program = copied(program)
     code = columns.code.copy()
     code[columns.starts] = chosen
-    program.code = array("q", code.tobytes())
+    program.reword(array("q", code.tobytes()))
     return program
 
 

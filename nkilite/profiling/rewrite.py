@@ -12,8 +12,10 @@ from nkilite.ir.program import Program, Signature
 
 def copied(program: Program) -> Program:
     """A program of its own that shares buffers, signatures and constants."""
+    program.starts()  # which the copy takes over
     own = copy(program)
-    own.code, own.names, own.addresses = array("q", program.code), dict(program.names), dict(program.addresses)
+    own.reword(array("q", program.code))
+    own.names, own.addresses = dict(program.names), dict(program.addresses)
     own.dependencies = list(program.dependencies)
     return own
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.loops import Loop, repeats
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
 from nkilite.machine.memory import peak
 from nkilite.machine.target import Target
-from nkilite.passes.liveness import lifetimes
+from nkilite.passes.liveness import accessed
 
 _HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
@@ -60,12 +60,12 @@ def summarize(program: Program, all_loops: list[Loop] | None = None) -> Summary:
         taken, given = hbm_bytes(signature)
         read += count * taken
         written += count * given
-    first, last = lifetimes(program, columns)
+    buffers = BufferColumns.of(program)
+    first, last = accessed(program, columns)
 
     def requests(region: MemoryRegion) -> np.ndarray:
-        tiles = [b for b in program.buffers if b.region is region and first[b.id] >= 0]
-        table = [[b.partition_bytes for b in tiles], [first[b.id] for b in tiles], [last[b.id] for b in tiles]]
-        return np.array(table, np.int64).T
+        tiles = buffers.within(region) & (first >= 0)
+        return np.column_stack([buffers.row_bytes[tiles], first[tiles], last[tiles]])
 
     bank = program.target.psum_bank_bytes
     psum = requests(MemoryRegion.psum)

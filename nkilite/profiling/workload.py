@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import gcd
 
 import numpy as np
@@ -38,8 +39,8 @@ _SPACES = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}  # of every core; further
 
 def signature_ids(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """The signature id and the word position of every instruction."""
-    starts = np.array(program.starts(), np.int64)
-    return np.frombuffer(program.code, np.int64)[starts] if len(starts) else starts, starts
+    columns = Columns.of(program)
+    return columns.ids, columns.starts
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ class _Accesses:
         buffers = BufferColumns.of(program)
         self._top, self._left = np.zeros((2, len(program.buffers)), np.int64)
         if program.addresses:
-            placed = np.array(list(program.addresses.values()), np.int64)
-            self._top[list(program.addresses)], self._left[list(program.addresses)] = placed.T
+            tiles, places = list(program.addresses), chain.from_iterable(program.addresses.values())
+            self._top[tiles], self._left[tiles] = np.fromiter(places, np.int64, 2 * len(tiles)).reshape(-1, 2).T
         memory = buffers.measured(lambda kind: _SPACES.get(kind.region, -1))
         own = len(_SPACES) * launch.cores + np.arange(len(memory))
         self._space = np.where(memory >= 0, len(_SPACES) * launch.buffer_core + memory, own)
