@@ -5,6 +5,7 @@ Source: "nki.language.store", the block dimension guide and the release notes of
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from sys import getrefcount
 from typing import Any
@@ -20,10 +21,11 @@ from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated
 from nkilite.beta1.index import Index
 from nkilite.beta1.indirect import DynamicIndex
+from nkilite.beta1.last_use import is_last_use
 from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import predicate
-from nkilite.beta1.tile import IN_IADD, Beyond, Gathered, Tile, cut, tile
+from nkilite.beta1.tile import IN_IADD, LOCAL_IN_IADD, Beyond, Gathered, Tile, cut, has_other_views, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
@@ -139,6 +141,8 @@ def _redirected(dst: NkiTensor, value: Tile) -> bool:
     builder = active.local.builder
     if builder is None or builder.program.count != value.made or not dst.type.region.on_chip:
         return False
+    if has_other_views(value.nki, builder.holders(value.nki.storage)):
+        return False
     source = value.nki.type
     if source.shape[0] != dst.type.shape[0] or source.free_size != dst.type.free_size:
         return False
@@ -209,7 +213,8 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
 
     def operator(self: Tile, other: Any) -> Any:
         if isinstance(other, Tile) and other.made >= 0:
-            if getrefcount(other) > IN_IADD:
+            references = getrefcount(other)
+            if references > IN_IADD and (references > LOCAL_IN_IADD or not is_last_use(sys._getframe(1))):
                 other.made = -1
             elif adds and _accumulated(self, other):
                 return self
@@ -262,6 +267,8 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
     if one.shape[0] != other.shape[0] or one.free_size != other.free_size:
         return False
     if target.storage.id in (functional.foreign(target) or ()) or builder.program.count != value.made:
+        return False
+    if has_other_views(made, builder.holders(made.storage)):
         return False
     done = builder.redirect(made, target, accumulate=True)
     if done and isinstance(dst, Zeros):

@@ -61,6 +61,23 @@ def _of_temporaries(in_place: bool) -> int:
 #: References to a new tile at the beginning of `__setitem__` and `__iadd__` if nothing else can see the tile. Only then
 #: may its instruction write elsewhere instead.
 IN_SETITEM, IN_IADD = _of_temporaries(False), _of_temporaries(True)
+#: References to it at the beginning of `__iadd__` if one local variable holds it, and nothing else.
+LOCAL_IN_IADD = _references(True, True) if IN_IADD else 0
+
+
+def _of_owner() -> int:
+    """References to what only one object has as an attribute, where they are counted here."""
+    owner = _new(NkiTensor)
+    owner.storage = object()  # type: ignore[assignment]
+    return getrefcount(owner.storage)
+
+
+_OF_OWNER = _of_owner()
+
+
+def has_other_views(view: NkiTensor, holders: int) -> bool:
+    """Whether a tile is seen through other views than this one, beside those who hold it anyway."""
+    return getrefcount(view.storage) > _OF_OWNER + holders
 
 
 class Tile:

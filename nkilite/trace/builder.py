@@ -232,6 +232,10 @@ class Builder:
             self.name(index, words[0], name)
         return NkiInstruction(self, index)
 
+    def holders(self, buffer: Buffer) -> int:
+        """How many references to a buffer the builder and its program have."""
+        return 1
+
     def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
         """Let the last instruction, which has written all of the new tensor `made`, write `dst` instead.
 

@@ -92,6 +92,9 @@ class EagerBuilder(Builder):
         if not self._repeats:
             super().depend(consumer, producer)
 
+    def holders(self, buffer: Buffer) -> int:
+        return super().holders(buffer) + (buffer.id in self._coverage) + (buffer.id in self._foreign)
+
     def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
         values = storage.read(made)
         if not super().redirect(made, dst, accumulate):
