@@ -85,7 +85,11 @@ def _collective_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Writte
     first = arrivals[0]
     # Cores issue a transfer of shared tensors together, and it happens once; of tensors of its own, each does one.
     once = len(arrivals) > 1 and "dsts_0" in first.shared
-    return [_received(arrival, rank) if arrival is first or not once else {} for arrival in arrivals]
+    if not once:
+        return [_received(arrival, rank) for arrival in arrivals]
+    written = _received(first, rank)
+    # What arrived is the same for all of them: each may have metadata of its own.
+    return [written, *({n: v for n, v in written.items() if n not in first.shared} for _ in arrivals[1:])]
 
 
 def _received(call: Arrival, rank: Rank) -> Written:

@@ -104,7 +104,8 @@ def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores
         return []
     arrived = [waiting[core] for core in sorted(waiting)]
     for other in arrived[1:]:
-        if meeting_key(arrived[0].name, arrived[0].arguments) != meeting_key(other.name, other.arguments):
+        same = meeting_key(arrived[0].name, arrived[0].arguments) == meeting_key(other.name, other.arguments)
+        if not same or arrived[0].shared != other.shared:
             raise CoresDiffer(
                 what="meet at different instructions", core=arrived[0].core,
                 first=said(arrived[0].name, arrived[0].arguments), other=other.core,

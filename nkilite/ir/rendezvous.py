@@ -7,10 +7,12 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from nkilite.errors import CoresDiffer, Deadlock
+from nkilite.ir.definition import Meets
 from nkilite.ir.loops import loops
 from nkilite.ir.meeting import meeting_key, public_name, said, there
 from nkilite.ir.phases import meetings
-from nkilite.ir.program import Instruction, Program
+from nkilite.ir.program import Instruction, Operand, Program
+from nkilite.ir.types import MemoryRegion
 from nkilite.location import UNKNOWN, Location
 
 
@@ -50,7 +52,21 @@ def _meeting(instruction: Instruction, arrays: dict[int, int]) -> Step:
     if "data" in call.arguments:
         buffer, _ = instruction.access(call.operand("data"))
         key, text = (*key, arrays.get(buffer.id)), f"{text} of {buffer.label}"
+    elif call.definition.meets is Meets.ranks:
+        places = [_place(instruction, operand, arrays) for operand in call.operands]
+        key, text = (*key, *(p for p, _ in places)), f"{text} of {', '.join(s for _, s in places)}"
     return Step(key, text, instruction.location, public_name(call.name, call.arguments))
+
+
+def _place(instruction: Instruction, operand: Operand, arrays: dict[int, int]) -> tuple[tuple, str]:
+    """Where a tensor is that a collective transfers, and how messages name it.
+
+    What the cores of a rank share is transferred once, so that all of them have to mean the same.
+    """
+    buffer, offset = instruction.access(operand)
+    shared = buffer.region is MemoryRegion.shared_hbm
+    place = (operand.name, buffer.region, *((arrays.get(buffer.id), operand.type, offset) if shared else ()))
+    return place, f"{operand.name} {buffer.label} in {buffer.region}"
 
 
 def _location(program: Program, index: int) -> Location:

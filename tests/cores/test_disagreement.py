@@ -7,9 +7,10 @@ import re
 
 import numpy as np
 import pytest
-from cores_testing import X, launches, loaded, output
+from cores_testing import X, half, launches, loaded, output
 
 import nkilite as nki
+import nkilite.collectives as ncc
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
@@ -86,6 +87,22 @@ def barriers_of_different_tensors(core, tile, out):
     nisa.core_barrier(out if core else other, BOTH)  # here
 
 
+def collectives_of_different_tensors(core, tile, out):
+    source, other, made = output(tile), output(tile), output(tile)
+    ncc.all_reduce([other if core else source], [made], ncc.ReplicaGroup([[0]]), nl.add)  # here
+
+
+def collectives_of_different_parts(core, tile, out):
+    source, made = output(tile), output(tile[:64])
+    ncc.all_reduce([source[half(core, 128)]], [made], ncc.ReplicaGroup([[0]]), nl.add)  # here
+
+
+def collectives_in_different_memories(core, tile, out):
+    source, made = output(tile), output(tile)
+    own = nl.ndarray(tile.shape, dtype=tile.dtype, buffer=nl.private_hbm)
+    ncc.all_reduce([source], [own if core else made], ncc.ReplicaGroup([[0]]), nl.add)  # here
+
+
 def unnamed_tensor_of_one_core(core, tile, out):
     if core:
         output(tile)
@@ -115,6 +132,9 @@ CASES = {
     barriers_in_loops_of_different_lengths: (errors.NkiError, "core 0", "core 1"),
     barrier_in_a_loop_of_one_core: (errors.Deadlock, "core 1 waits", "core 0 ends at"),
     barriers_of_different_tensors: (errors.CoresDiffer, "core 0 has nisa.core_barrier()", "core 1 nisa.core_barrier()"),
+    collectives_of_different_tensors: (errors.CoresDiffer, "core 0 has nki.collectives.all_reduce(", "in shared_hbm"),
+    collectives_of_different_parts: (errors.CoresDiffer, "core 0 has nki.collectives.all_reduce(", "in shared_hbm"),
+    collectives_in_different_memories: (errors.CoresDiffer, "core 1 nki.collectives.all_reduce(", "core 1 at"),
     unnamed_tensor_of_one_core: (errors.CoresDiffer, "core 1 has float32 [128, 32]", "core 0 none"),
     named_tensors_of_different_shapes: (errors.CoresDiffer, "named 'table'", "float32 [4, 4], core 1 float32 [4, 5]"),
     unnamed_tensors_of_different_dtypes: (errors.CoresDiffer, "int32 [4, 4]", "core 1 float32 [4, 4]"),

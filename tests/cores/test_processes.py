@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from random_collectives import KINDS
 
 ROOT = Path(__file__).parents[2]
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
@@ -22,11 +23,12 @@ OPEN_MPI = {
 
 _HASH = re.compile("[0-9a-f]{64}")
 
-# Compiled and on two cores, then every collective, on a ring of another order.
+# Compiled and on two cores, every collective on a ring of another order, and others drawn at random.
 SAME = """\
 import hashlib
 import numpy as np
 import nkilite as nki, nkilite.language as nl
+import random_collectives as drawing
 import test_collectives as tests
 
 def digest(found):
@@ -45,12 +47,15 @@ def every(rank):
         ("all_to_all", nl.private_hbm), ("collective_permute", nl.shared_hbm))]
     found += [nki.simulate(tests.ring_gather)(x, 4, reduce) for reduce in (False, True)]
     counts = np.random.default_rng(rank).integers(0, 8, (3, 4)).astype(np.uint32)
-    for kind, prepared in (("all_to_all_v", True), ("all_gather_v", False)):
-        found += nki.simulate(tests.by_counts)(x, counts, kind, prepared, False, False)
+    for kind in ("all_to_all_v", "all_gather_v"):
+        for prepared in (False, True):
+            found += nki.simulate(tests.by_counts)(x, counts, kind, prepared, False, False)
     halves = nki.simulate(tests.kernel)(x, "all_reduce", [0, 1] if rank < 2 else [2, 3], nl.shared_hbm)
     return [*found, halves]
 
 print(digest(nki.ranks(4, every, ring=1)), flush=True)
+for seed in range(len(drawing.KINDS)):
+    print(digest(drawing.results(drawing.drawn(seed, 4))), flush=True)
 """
 
 # What one of them does instead.
@@ -104,7 +109,7 @@ def run(folder: Path, script: str, *command: str, arguments: tuple[str, ...] = (
 def test_processes_give_the_same_bits_as_threads(mpiexec, tmp_path):
     alone = _HASH.findall(run(tmp_path, SAME))
     together = _HASH.findall(run(tmp_path, SAME, mpiexec, "-n", "4"))  # lines of processes may run together
-    assert len(alone) == 3
+    assert len(alone) == 3 + len(KINDS)
     assert sorted(together) == sorted(4 * alone)
 
 
