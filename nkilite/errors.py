@@ -193,6 +193,11 @@ class NumberTooLarge(ArgumentError, OverflowError):
     remedy = "give numbers that fit 64 bits."
 
 
+class InstancesDiffer(ArgumentError, ValueError):
+    template = "the instances of a launch grid do not all call nl.all_reduce in the same way: {problem}."
+    remedy = "call it in every instance, as often in each, with the same program_axes."
+
+
 class NestedConfig(ArgumentError, ValueError):
     template = "kernel {kernel!r}, which another kernel calls, has a compile_config of its own: {wrong}."
     remedy = "give both the same one, or the outer one SpecializationConfig(allow_nested_config_override=True)."

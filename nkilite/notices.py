@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 
@@ -37,6 +37,18 @@ def give(notice: Notice) -> None:
             return
         _given.add(notice)
     warnings.warn_explicit(notice.message, notice.category, notice.file, max(notice.line, 1))
+
+
+def carried() -> Callable[[], AbstractContextManager[None]]:
+    """What makes another thread record notices where this one does now."""
+    found: list[Notice] | None = getattr(_local, "recorded", None)
+
+    @contextmanager
+    def there() -> Iterator[None]:
+        _local.recorded = found
+        yield
+
+    return there
 
 
 @contextmanager

@@ -230,11 +230,14 @@ def is_false(mask: Any) -> bool:
     """Whether a mask that is no comparison of index tensors is false.
 
     Raises:
-        InvalidOperand: it is no bool.
-        UnsupportedError: it depends on values only the device knows.
+        InvalidOperand: it is no bool; a tile's values are none, for a mask is a predicate that the compiler knows.
     """
     if isinstance(mask, Tile):
-        raise UnsupportedError(feature="a mask that depends on a tile's values")
+        raise InvalidOperand(
+            instruction="mask=", operand="mask", found="a tile",
+            expected="a predicate that is known when the kernel is compiled",
+            fix="compare index tensors; to choose by what a tile holds, use nl.where or nisa.tensor_copy_predicated",
+        )
     try:
         return not bool(mask)
     except TypeError:

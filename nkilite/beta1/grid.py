@@ -1,13 +1,14 @@
-"""Launch grids of Beta 1: `kernel[4, 2](...)` runs one instance of the kernel per position, one after another.
+"""Launch grids of Beta 1: `kernel[4, 2](...)` runs one instance of the kernel per position.
 
-The instances are recorded in one program. The n-th tensor that each makes in shared HBM is one tensor: that is how they
-fill one result. Source: "SPMD: Launching multiple instances of a kernel", nki.language.spmd_dim, nc, program_id.
+The instances are recorded in one program, one after another, or one after another between two meetings. The n-th tensor
+that each makes in shared HBM is one tensor: that is how they fill one result. Source: "SPMD: Launching multiple
+instances of a kernel", nki.language.spmd_dim, nc, program_id.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from nkilite.beta1.turns import Exchange, Turns
 from nkilite.dtypes import DType
-from nkilite.errors import InvalidOperand, ShapeMismatch, describe
+from nkilite.errors import InvalidOperand, ShapeMismatch, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.location import Location
+from nkilite.trace import active
 from nkilite.trace.builder import Builder
 from nkilite.trace.tensor import NkiTensor
 
@@ -73,24 +76,56 @@ class Instances:
 
     Attributes:
         grid: its sizes; () for a launch without one.
-        at: position of the one that runs.
+        positions: of all of them, in order.
+        number: of the one that runs.
     """
 
     def __init__(self, grid: tuple[int, ...]) -> None:
         self.grid = grid
-        self.at: tuple[int, ...] = (0,) * len(grid)
+        self.positions = list(product(*map(range, grid)))
+        self.number = 0
         self._tensors: list[NkiTensor] = []
-        self._made = 0
+        self._made = [0] * len(self.positions)
+        self._loops: list[list[Any]] = [[] for _ in self.positions]
+        self._builder = active.builder()
+        self._turns = Turns(len(self.positions), self._enter)
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        for position in product(*map(range, self.grid)):
-            self.at, self._made = position, 0
-            yield position
+    @property
+    def at(self) -> tuple[int, ...]:
+        """Position of the one that runs."""
+        return self.positions[self.number]
+
+    def run(self, body: Callable[[], Any]) -> list[Any]:
+        """What a function returns in every instance.
+
+        Raises:
+            InstancesDiffer: some do not come to a meeting of the others.
+        """
+        results: list[Any] = [None] * len(self.positions)
+
+        def instance(number: int) -> None:
+            with running(self):
+                results[number] = body()
+
+        self._turns.run(instance)
+        return results
+
+    def _enter(self, number: int) -> None:
+        """An instance goes on, in the loops that it is in."""
+        self.number = number
+        constants: dict[Any, Any] = self._builder.constants
+        constants["loops"] = self._loops[number]
+
+    def meet(self, arrival: Any, exchange: Exchange) -> Any:
+        """Wait for the other instances; what `exchange` makes for this one of what each comes with, in order."""
+        if self._builder.nesting.innermost is not None:
+            raise UnsupportedError(feature="nl.all_reduce in a loop of the device")
+        return self._turns.meet(self.number, arrival, exchange)
 
     def shared(self, make: Any, shape: tuple[int, ...], dtype: DType) -> tuple[NkiTensor, bool]:
         """The next tensor the instances share, and whether it is new."""
-        number = self._made
-        self._made += 1
+        number = self._made[self.number]
+        self._made[self.number] += 1
         if number == len(self._tensors):
             self._tensors.append(make())
             return self._tensors[-1], True
@@ -134,6 +169,11 @@ def shared(
     if instances is None or region is not MemoryRegion.shared_hbm:
         return make(), True
     return instances.shared(make, shape, dtype)
+
+
+def instances() -> Instances | None:
+    """Those of the launch that this thread records, if it is one."""
+    return _local.instances
 
 
 def program_id(axis: int = 0) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from nkilite import isa as nisa
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import moved
-from nkilite.beta1.grid import Instances, as_grid, running
+from nkilite.beta1.grid import Instances, as_grid
 from nkilite.beta1.tile import Tile, tile
 from nkilite.compiler.directives import AS_WRITTEN
 from nkilite.errors import InvalidOperand, InvalidReturn, describe
@@ -68,12 +68,12 @@ class Beta1Kernel(Kernel):
 
     def call(self, arguments: Arguments, tensors: dict[int, NkiTensor]) -> Any:
         """Run every instance on the tensors of a launch; what the first one returned."""
-        instances = Instances(self.grid)
-        results = []
-        with running(instances):
-            for _ in instances:
-                wrapped: dict[int, Any] = {key: tile(tensor) for key, tensor in tensors.items()}
-                results.append(map_leaves(arguments.call(self.function, wrapped), _unwrapped, records=False))
+
+        def instance() -> Any:
+            wrapped: dict[int, Any] = {key: tile(tensor) for key, tensor in tensors.items()}
+            return map_leaves(arguments.call(self.function, wrapped), _unwrapped, records=False)
+
+        results = Instances(self.grid).run(instance)
         for other in results[1:]:
             _require_same(results[0], other, self)
         return results[0]

@@ -3,6 +3,7 @@
 import typing as _typing
 from typing import Any as _Any
 
+from nkilite.beta1.all_reduce import all_reduce
 from nkilite.beta1.arithmetic import (
     abs,
     add,
@@ -116,7 +117,6 @@ from nkilite.dtypes import (
     uint16,
     uint32,
 )
-from nkilite.errors import UnsupportedError as _UnsupportedError
 from nkilite.language import bypass, ds, private_hbm, psum, sbuf, shared_hbm
 from nkilite.suggest import unknown_name as _unknown_name
 
@@ -252,18 +252,6 @@ __all__ = [
 
 dslice = ds
 hbm = shared_hbm  # kernels return what they allocate in it
-
-
-def all_reduce(x: _Any, op: _Any, program_axes: _Any, **_: _Any) -> _Any:
-    """Reduce over instances of the launch grid, which run one after another here.
-
-    Raises:
-        UnsupportedError: there is more than one.
-    """
-    axes = program_axes if isinstance(program_axes, (tuple, list)) else (program_axes,)
-    if num_programs([a for a in axes if isinstance(a, int)]) == 1:
-        return copy(x)
-    raise _UnsupportedError(feature="nl.all_reduce over instances of a grid")
 
 
 if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists
