@@ -14,12 +14,19 @@ from nkilite.ir.phases import Phase, phases
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import Buffer
 from nkilite.ir.values import Place, Wrote, written
+from nkilite.location import Location
 
 
 class Side(NamedTuple):
-    """What a core does in a race."""
+    """What a core does in a race.
 
-    instruction: Instruction
+    Attributes:
+        instruction: its name.
+        location: its line.
+    """
+
+    instruction: str
+    location: Location
     writes: bool
 
 
@@ -28,7 +35,7 @@ class Race(NamedTuple):
 
     one: Side
     other: Side
-    buffer: Buffer
+    tensor: str
     low: int
     high: int
 
@@ -36,7 +43,8 @@ class Race(NamedTuple):
 def races(programs: Sequence[Program]) -> Iterator[Race]:
     """The races of two cores, once for each pair of lines.
 
-    What a runtime index chooses is not known before a kernel runs, and left out. Where both cores write the same values
+    What a runtime index chooses is not known before a kernel runs, and left out; while cores are simulated it is looked
+    at, too (nkilite/trace/encounters.py). Where both cores write the same values
     to the same place, it is no race that they do, nor that one reads it after it has written it.
     """
     one, other = programs
@@ -55,11 +63,11 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
                 _side(of[index], [*program.inputs, *program.outputs][overlap.space])
                 for program, of, index in zip(programs, instructions, pair, strict=True)
             ]
-            key = *(side.instruction.location for side in sides), overlap.space
+            key = *(side.location for side in sides), overlap.space
             if key not in known:
                 known.add(key)
                 buffer = [*one.inputs, *one.outputs][overlap.space]
-                yield Race(sides[0], sides[1], buffer, overlap.low, overlap.high)
+                yield Race(sides[0], sides[1], buffer.label, overlap.low, overlap.high)
 
 
 def _alike(one: Program, other: Program) -> bool:
@@ -154,7 +162,8 @@ def _in(phase: Phase, instruction: int) -> bool:
 
 def _side(instruction: Instruction, buffer: Buffer) -> Side:
     operands = instruction.signature.operands
-    return Side(instruction, any(o.writes and instruction.access(o)[0] is buffer for o in operands))
+    writes = any(o.writes and instruction.access(o)[0] is buffer for o in operands)
+    return Side(instruction.signature.name, instruction.location, writes)
 
 
 def _shared(program: Program) -> Accesses:

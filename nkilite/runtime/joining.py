@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from nkilite import knobs
 from nkilite.errors import CoresDiffer, DataRace, InvalidSetting, RaceWarning
 from nkilite.ir.meeting import there
 from nkilite.ir.program import Program
-from nkilite.ir.races import Side, races
+from nkilite.ir.races import Race, Side, races
 from nkilite.ir.rendezvous import require_same_meetings
 from nkilite.location import UNKNOWN, Location
 from nkilite.notices import Notice, give
@@ -20,10 +20,16 @@ from nkilite.trace import shared
 from nkilite.trace.tensor import NkiTensor
 
 
-def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, location: Location) -> None:
+def join(
+    programs: Sequence[Program], returned: Sequence[Any], kernel: str, location: Location,
+    met: Sequence[Race] = (),
+) -> None:
     """Make the shared tensors of all cores the outputs of their programs, in one order.
 
     So a launch gives every core the same memory for them, whether the kernel returns them or not.
+
+    Args:
+        met: races that have been seen while the cores ran.
 
     Raises:
         CoresDiffer: the cores do not make or return the same.
@@ -36,7 +42,7 @@ def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, loca
     for program, buffers in zip(programs, matched, strict=True):
         program.outputs = buffers
     require_same_meetings(programs)
-    _look_for_races(programs)
+    _look_for_races(programs, met)
     results = [results_of(value, program) for value, program in zip(returned, programs, strict=True)]
     for core, result in enumerate(results):
         if result != results[0]:
@@ -47,7 +53,7 @@ def join(programs: Sequence[Program], returned: Sequence[Any], kernel: str, loca
             )
 
 
-def _look_for_races(programs: Sequence[Program]) -> None:
+def _look_for_races(programs: Sequence[Program], met: Sequence[Race]) -> None:
     """Warn of races, or refuse them, as NKILITE_RACES says.
 
     Raises:
@@ -59,11 +65,11 @@ def _look_for_races(programs: Sequence[Program]) -> None:
         raise InvalidSetting(variable="NKILITE_RACES", found=wanted, expected="warn, error or off", location=UNKNOWN)
     if wanted == "off":
         return
-    for race in islice(races(programs), _MOST_RACES):
-        one, other = race.one.instruction, race.other.instruction
+    for race in islice(chain(races(programs), met), _MOST_RACES):
+        one, other = race.one, race.other
         error = DataRace(
-            tensor=race.buffer.label, low=race.low, high=race.high, does=_does(race.one), other_does=_does(race.other),
-            instruction=f"nisa.{one.signature.name}", other_instruction=f"nisa.{other.signature.name}",
+            tensor=race.tensor, low=race.low, high=race.high, does=_does(one), other_does=_does(other),
+            instruction=f"nisa.{one.instruction}", other_instruction=f"nisa.{other.instruction}",
             there=there(other.location), location=one.location,
         )
         if wanted == "error":

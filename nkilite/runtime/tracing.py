@@ -102,7 +102,7 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
         check_returned(value, program, kernel.__name__, kernel.location)
         CheckDestinations().run(program)
         Allocate().run(program)  # overflows are mistakes here, too
-    join(programs, returned, kernel.__name__, kernel.location)
+    join(programs, returned, kernel.__name__, kernel.location, turns.encounters.races)
     for builder in builders:
         report(builder.program, builder.suspects)
     follow_shared(programs)

@@ -176,6 +176,8 @@ class EagerBuilder(Builder):
             if result is not None:
                 tensor = tensors[key]
                 storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
+        if self.core.cores > 1 and signature.definition.meets is None:
+            self._encounter(signature, tensors, where)
         if rounder is not None:
             rounder.follow(signature.definition.control, self._follows)
         if self.program.watch:
@@ -197,6 +199,15 @@ class EagerBuilder(Builder):
         watch(Stop(
             self.core.number, self._ran, signature.name, name, where, tensors, written, numbers, user_frame(2),
         ))
+
+    def _encounter(self, signature: Signature, tensors: dict[str, NkiTensor], where: Location) -> None:
+        """Say what the instruction that has just run has touched in shared memory."""
+        for operand in signature.operands:
+            tensor = tensors.get(operand.name)
+            if tensor is None or operand.type.region is not MemoryRegion.shared_hbm:
+                continue
+            if tensor.storage.kind is not BufferKind.constant:
+                self._baton.encounters.touch(self.core.number, tensor, signature.name, where, operand.writes)
 
     def _seen_by_others(self, signature: Signature, operands: tuple) -> bool:
         """Whether it matters what the other cores have done when an instruction begins.

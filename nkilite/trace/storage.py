@@ -106,6 +106,62 @@ def located(tensor: NkiTensor) -> NkiTensor:
     return type(tensor)(tensor.storage, here, tensor.byte_offset + offset)
 
 
+class Reach(NamedTuple):
+    """The bytes that a tensor means at one moment, whatever becomes of its runtime index.
+
+    Attributes:
+        memory: that they are in.
+        offset: of the first element, or of row 0.
+        strides: bytes.
+        rows: of a runtime index, one for each position of dimension 0; those out of bounds are left out.
+        step: bytes from one row to the next.
+    """
+
+    memory: np.ndarray
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    itemsize: int
+    positions: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    step: int = 0
+
+    @classmethod
+    def of(cls, tensor: NkiTensor) -> Reach:
+        """That of a tensor in HBM."""
+        tensor = located(tensor)
+        placement, offset, strides = address(tensor)
+        found = cls(placement.memory, offset, tensor.shape, tuple(strides), tensor.dtype.itemsize)
+        if tensor.index is None:
+            return found
+        assert tensor.type.indirection is not None
+        indices = _indices(tensor)
+        inside = np.flatnonzero((indices >= 0) & (indices < tensor.type.indirection.limit))
+        step = tensor.type.indirection.stride * tensor.dtype.itemsize
+        return found._replace(positions=inside, rows=indices[inside], step=step)
+
+    def read(self, memory: np.ndarray) -> np.ndarray:
+        """What bytes as many as there are in the memory have at these places."""
+        window, chosen = self._window(memory)
+        return window if chosen is None else window[chosen]
+
+    def mark(self, memory: np.ndarray, values: np.ndarray | int) -> None:
+        """Set them there."""
+        window, chosen = self._window(memory)
+        window[... if chosen is None else chosen] = values
+
+    def _window(self, memory: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+        word = f"u{self.itemsize}"
+        if self.rows is None or self.positions is None:
+            return np.ndarray(self.shape, word, memory, self.offset, self.strides), None
+        limit = int(self.rows.max(initial=-1)) + 1
+        window = np.lib.stride_tricks.as_strided(
+            np.ndarray((1,), word, memory, self.offset), (self.shape[0], limit, *self.shape[1:]),
+            (self.strides[0], self.step, *self.strides[1:]),
+        )
+        return window, (self.positions, self.rows)
+
+
 def valid_rows(tensor: NkiTensor) -> np.ndarray | None:
     """Which positions of dimension 0 have an index inside its limit; None when the tensor has no runtime index."""
     if tensor.index is None or tensor.type.indirection is None:

@@ -16,6 +16,7 @@ from typing import Any
 from nkilite.ir.meeting import Arrival, Written, complete, exchange
 from nkilite.ir.rank import current
 from nkilite.location import UNKNOWN, Location
+from nkilite.trace.encounters import Encounters
 
 
 class _Ended(BaseException):
@@ -40,6 +41,7 @@ class Turns:
         self._done: dict[int, Location] = {}
         self._finished = [0] * count  # instructions since the last meeting
         self._failed: BaseException | None = None
+        self.encounters = Encounters()
 
     def run(self, bodies: list[Callable[[], Any]]) -> list[Any]:
         """What the functions of all cores return, called with turns; the first on this thread.
@@ -65,6 +67,7 @@ class Turns:
                 thread.join()
         if self._failed is not None:
             raise self._failed
+        self.encounters.end_phase()
         return results
 
     def in_order(self, core: int) -> None:
@@ -111,6 +114,7 @@ class Turns:
                 del self._waiting[arrival.core]
                 self._finished[arrival.core] = 0
                 self._received[arrival.core] = written
+            self.encounters.end_phase()
 
     def _core(self, core: int, body: Callable[[], Any], results: list[Any]) -> None:
         try:

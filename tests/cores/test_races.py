@@ -20,14 +20,26 @@ RACES = []
 CLEAN = []
 
 
-def race(*says):
+def race(*says, modes=("simulate", "compiled")):
     """A kernel body `(core, x, out, tile)` with a race between its lines that end in `# one` and `# other`."""
 
     def add(body):
-        RACES.append(pytest.param(body, says, id=body.__name__))
+        RACES.extend(pytest.param(body, says, mode, id=f"{body.__name__}-{mode}") for mode in modes)
         return body
 
     return add
+
+
+def chosen(*says):
+    """One through a runtime index, whose values are only there when simulated."""
+    return race(*says, modes=("simulate",))
+
+
+def rows(first, count=4):
+    """In a kernel: a tile with the numbers of some rows."""
+    tile = nl.ndarray((count, 1), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.iota(tile, [[1, 1]], first, 1)
+    return tile
 
 
 def clean(body):
@@ -303,6 +315,118 @@ def zeros_that_a_loop_writes_over(core, x, out, tile):
     nl.fori_loop(0, 2, turn)
 
 
+# --- through runtime indices ------------------------------------------------------------------------------------------
+
+
+@chosen("core 0 writes bytes [192, 256) in nisa.dma_copy, and core 1 writes them")
+def rows_that_both_scatter(core, x, out, tile):
+    nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+    nisa.dma_copy(out.vector_select(0, rows(3 * core)), tile[:4])  # one # other
+
+
+@chosen("core 0 writes bytes [256, 512)", "core 1 reads them")
+def gathered_before_the_barrier(core, x, out, tile):
+    if core == 0:
+        nisa.dma_copy(out, tile)  # one
+    else:
+        nisa.dma_copy(tile[:4], out.vector_select(0, rows(4)))  # other
+    nisa.core_barrier(out, BOTH)
+
+
+@chosen("core 0 reads bytes [320, 384)", "core 1 writes them")
+def scattered_onto_what_the_other_reads(core, x, out, tile):
+    nisa.core_barrier(out, BOTH)
+    if core == 0:
+        nisa.dma_copy(tile[:1], x[5:6])  # one
+    else:
+        nisa.dma_copy(x.vector_select(0, rows(2)), tile[:4])  # other
+    nisa.core_barrier(out, BOTH)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@chosen("core 0 writes bytes [192, 256)", "core 1 writes them")
+def turns_that_reach_too_far(core, x, out, tile):
+    nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+
+    def turn(i):
+        nisa.dma_copy(out.select(0, i + 3 * core), tile[0])  # one # other
+
+    nl.fori_loop(0, 4, turn)
+
+
+@chosen("core 0 reads bytes [448, 512)", "core 1 writes them")
+def the_last_turn_alone(core, x, out, tile):
+    nisa.core_barrier(out, BOTH)
+
+    def turn(i):
+        if core == 0:
+            nisa.dma_copy(tile[0], x.select(0, i * 2 + 1))  # one
+        else:
+            nisa.dma_copy(x.select(0, i + 4), tile[0])  # other
+        nisa.core_barrier(out, BOTH)
+
+    nl.fori_loop(0, 4, turn)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@chosen("core 0 writes bytes [128, 192)", "core 1 writes them")
+def rows_that_registers_choose(core, x, out, tile):
+    number = nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.sbuf)
+    nisa.memset(number, 2)
+    register = nisa.register_alloc(number)
+    nisa.tensor_scalar(tile, tile, op0=nl.add, operand0=float(core))
+    if core == 0:
+        nisa.dma_copy(out.select(0, register), tile[0])  # one
+    else:
+        nisa.dma_copy(out[2:4], tile[2:4])  # other
+
+
+@chosen("core 0 writes", "core 1 writes")
+def sums_scattered_by_both(core, x, out, tile):
+    between = output(x)
+    if core == 0:
+        nisa.dma_copy(between, tile)
+    nisa.core_barrier(between, BOTH)
+    there = between.vector_select(0, rows(core))
+    nisa.dma_compute(there, [tile[:4], there], nl.add)  # one # other
+    nisa.core_barrier(between, BOTH)
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@clean
+def rows_scattered_apart(core, x, out, tile):
+    nisa.dma_copy(out.vector_select(0, rows(4 * core)), tile[:4])
+    nisa.core_barrier(out, BOTH)
+    nisa.dma_copy(tile[:4], out.vector_select(0, rows(2)))
+
+
+@clean
+def the_same_scattered_by_both(core, x, out, tile):
+    nisa.dma_copy(out.vector_select(0, rows(0, 8)), tile)
+    nisa.dma_copy(tile, out.vector_select(0, rows(0, 8)))
+
+
+@clean
+def turns_apart(core, x, out, tile):
+    def turn(i):
+        nisa.dma_copy(out.select(0, i * 2 + core), tile[0])
+        nisa.core_barrier(out, BOTH)
+        nisa.dma_copy(tile[0], out.select(0, i * 2 + (1 - core)))
+        nisa.core_barrier(out, BOTH)
+
+    nl.fori_loop(0, 4, turn)
+
+
+@clean
+def rows_out_of_bounds_are_nowhere(core, x, out, tile):
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+    nisa.core_barrier(out, BOTH)
+    if core == 0:
+        nisa.dma_copy(out.vector_select(0, rows(6)), tile[:4], oob_mode=nisa.oob_mode.skip)
+    else:
+        nisa.dma_copy(tile[:6], out[:6])
+
+
 # --- in order, or apart -----------------------------------------------------------------------------------------------
 
 
@@ -470,8 +594,7 @@ def loop_that_runs_once(core, x, out, tile):
     nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
 
 
-@pytest.mark.parametrize("mode", ["simulate", "compiled"])
-@pytest.mark.parametrize(("body", "says"), RACES)
+@pytest.mark.parametrize(("body", "says", "mode"), RACES)
 def test_planted_races(body, says, mode, monkeypatch):
     monkeypatch.setenv("NKILITE_RACES", "error")
     with pytest.raises(errors.DataRace) as caught:
