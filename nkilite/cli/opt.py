@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from nkilite.cli.terminal import say
-from nkilite.ir.parser import parse_program
 from nkilite.passes import pipeline as passes_of_programs
 from nkilite.schedule import pipeline as passes_of_schedules
+from nkilite.schedule.parser import parse_schedule
 from nkilite.schedule.printer import print_schedule
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.verifier import verify_schedule
@@ -22,15 +22,12 @@ _PASSES = [*_OF_PROGRAMS, *_OF_SCHEDULES]
 
 
 def opt(
-    file: Annotated[str, typer.Argument(help="A program as `nkilite compile --dump trace` prints it; - is the input.")],
+    file: Annotated[str, typer.Argument(help="A program as `nkilite compile --dump` prints it; - is the input.")],
     passes: Annotated[
         list[str] | None, typer.Option("--pass", help="A pass; several run in the order given, and none means all.")
     ] = None,
 ) -> None:
-    """Run passes on a program, verify it after each, and print it.
-
-    What FindUniform and the passes after it decide is printed in comments, which are not read back: name them together.
-    """
+    """Run passes on a program, or on its schedule, verify it after each, and print it."""
     chosen = _PASSES if passes is None else passes
     for name in chosen:
         if name not in _PASSES:
@@ -39,7 +36,7 @@ def opt(
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="FILE") from None
-    schedule = Schedule(parse_program(text))
+    schedule = parse_schedule(text)
     verify_schedule(schedule)
     for name in chosen:
         if name in _OF_SCHEDULES:

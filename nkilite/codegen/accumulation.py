@@ -19,8 +19,8 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.codegen.register_block import Ahead, Broadcast, lines, multiply, register_block
 from nkilite.host.memory import LINE
-from nkilite.schedule.group import Accumulation
 from nkilite.schedule.panels import WIDTH
+from nkilite.schedule.tree import Dim, Register, Tree
 
 _PIECE = 2 * WIDTH  # columns by which threads share the work
 _POINTER = 8  # bytes
@@ -28,23 +28,24 @@ _TURNS = 4  # a register block is made in: something is fetched in each
 _MOST_LINES = 8  # to fetch of a strip per row of the result
 
 
-def write(members: Sequence[MicroKernel], plan: Accumulation) -> None:
-    """The code of a group."""
-    matmuls, following = members[: plan.products], members[plan.products :]
+def write(members: Sequence[MicroKernel], tree: Tree) -> None:
+    """The code of a tree of sums."""
+    matmuls, following = ([members[op.member] for op in ops] for ops in (tree.terms, tree.epilogue))
+    sums = [
+        {o.name for o, use in zip(members[op.member].call.operands, op.uses, strict=True) if use.place == Register()}
+        for op in tree.epilogue
+    ]
     first = matmuls[0]
     accumulate = bool(first.call.accumulate)
     operands = [(_packed(k, "stationary"), _packed(k, "moving")) for k in matmuls]
     rows, columns = (o.columns for o in operands[0])
-    followers = Followers(following, plan.sums, rows, columns) if following else None
-    out = None if plan.sums else matrix.direct(first, "dst")
-    if plan.sums:
-        for kernel in matmuls:
-            kernel.private.add("dst")
+    followers = Followers(following, sums, rows, columns) if following else None
+    out = None if "dst" in first.private else matrix.direct(first, "dst")
     if tiles.takes(first, "stationary", "moving"):
         tiles.contract(first.e, operands, out, accumulate, first, followers)
     else:
         share = None
-        if plan.by_rows:
+        if tree.loop.dim is Dim.rows:
             share = first.share(rows // WIDTH, WIDTH)
             for kernel in matmuls:
                 kernel.paneled.add("stationary")

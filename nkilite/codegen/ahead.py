@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.host.memory import LINE
-from nkilite.schedule.group import PARTS
+from nkilite.schedule.tree import PARTS
 
 
 class Ahead(NamedTuple):

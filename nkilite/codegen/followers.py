@@ -16,20 +16,16 @@ class Followers:
     """The members of a group that follow its matmuls."""
 
     def __init__(
-        self, kernels: Sequence[MicroKernel], sums: Sequence[tuple[int, int]], rows: int, columns: int
+        self, kernels: Sequence[MicroKernel], sums: Sequence[set[str]], rows: int, columns: int
     ) -> None:
         """
         Args:
-            sums: (follower, operand) pairs: operands that are the sums, where these are in no memory of their own.
+            sums: of every member, the operands that are the sums, where these are in no memory of their own.
             rows, columns: of the sums.
         """
         self._kernels = kernels
         self._rows = rows
-        self._sums = [
-            {o.name for i, o in enumerate(k.call.operands) if (number, i) in sums} for number, k in enumerate(kernels)
-        ]
-        for kernel, names in zip(kernels, self._sums, strict=True):
-            kernel.private |= names
+        self._sums = sums
         self._wide = [{n for n, o in k.operands.items() if o.columns == columns} for k in kernels]
         # Asked for outside of all loops.
         self._bases = [

@@ -24,7 +24,7 @@ def write(kernel: MicroKernel) -> None:
     e = kernel.e
     (target,) = (o for o in kernel.operands.values() if o.panels)
     whole, rest = divmod(target.columns, _STRIP)
-    strips = Followers([kernel], (), target.shape[0], target.columns)
+    strips = Followers([kernel], [set()], target.shape[0], target.columns)
     pieces = whole + bool(rest)
     first, end = e.i64(0), e.i64(pieces)
     if pieces > 1:

@@ -9,21 +9,19 @@ from nkilite.codegen import copy, loops, pack_transposed
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.nest import Dim
-from nkilite.schedule.group import Piece, Relocation
 from nkilite.schedule.panels import WIDTH
+from nkilite.schedule.tree import Move
 
 
-def write(members: Sequence[MicroKernel], plan: Relocation) -> None:
+def write(members: Sequence[MicroKernel], pieces: Sequence[Move]) -> None:
     """The micro-kernel of a group; calls side by side share its pieces."""
     e = members[0].e
-    for member, name in plan.private:
-        members[member].private.add(name)
-    works = [_work(members, piece) for piece in plan.pieces]
+    works = [_work(members, piece) for piece in pieces]
     count = max(work.cut.units for work in works)
-    for member in {piece.to.member for piece in plan.pieces}:
+    for member in {piece.to.member for piece in pieces}:
         into = _target(members[member])
-        pieces = [piece for piece in plan.pieces if piece.to.member == member]
-        if into.panels is not None and all(_same_columns(piece, into.dtype.itemsize) for piece in pieces):
+        own = [piece for piece in pieces if piece.to.member == member]
+        if into.panels is not None and all(_same_columns(piece, into.dtype.itemsize) for piece in own):
             members[member].paneled.add(into.name)
     part = None if count == 1 else _share(members, works, count)
     for work in works:
@@ -50,7 +48,7 @@ def _target(kernel: MicroKernel) -> CpuOperand:
     return kernel.operands[kernel.call.access.move[0]]
 
 
-def _work(members: Sequence[MicroKernel], piece: Piece) -> _Work:
+def _work(members: Sequence[MicroKernel], piece: Move) -> _Work:
     reader = members[piece.origin.member]
     assert reader.call.access.move is not None
     name = reader.call.access.move[1]
@@ -60,9 +58,9 @@ def _work(members: Sequence[MicroKernel], piece: Piece) -> _Work:
     return write(members[piece.to.member], piece, source, origin)
 
 
-def _to_rows(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Value) -> _Work:
+def _to_rows(kernel: MicroKernel, piece: Move, source: CpuOperand, origin: Value) -> _Work:
     e = kernel.e
-    target = _target(kernel)._replace(streams=piece.streams)
+    target = _target(kernel)._replace(streams=piece.nontemporal)
     to = e.offset(kernel.pointer(target.name), piece.to.partitions * target.pitch + piece.to.bytes)
     steps = sorted(piece.loops, key=lambda loop: loop.to, reverse=True)
     dims = [Dim(n, (p * target.pitch + b, q * source.pitch + c)) for n, (p, b), (q, c) in steps]
@@ -77,7 +75,7 @@ def _to_rows(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Valu
     return _Work(dims, [to, origin], found, body, target.name if whole else "")
 
 
-def _to_panels(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Value) -> _Work:
+def _to_panels(kernel: MicroKernel, piece: Move, source: CpuOperand, origin: Value) -> _Work:
     """Rows of the source become columns of panels, WIDTH at a time."""
     e = kernel.e
     target = _target(kernel)
@@ -97,7 +95,7 @@ def _to_panels(kernel: MicroKernel, piece: Piece, source: CpuOperand, origin: Va
     return _Work(dims, [to, origin], loops.Cut.of(dims, len(outer), WIDTH), body, source.name if whole else "")
 
 
-def _same_columns(piece: Piece, itemsize: int) -> bool:
+def _same_columns(piece: Move, itemsize: int) -> bool:
     """Whether row i of a source goes to column i of the target, and to those that follow at as many as it has rows."""
     columns, *outer = sorted((loop for loop in piece.loops if not loop.to[0]), key=lambda loop: loop.to)
     size = columns.count * itemsize

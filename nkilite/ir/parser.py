@@ -1,10 +1,12 @@
-"""Text to Program: the inverse of nkilite.ir.printer, but for its comments."""
+"""Text to Program: the inverse of nkilite.ir.printer. Lines that begin with // are comments."""
 
 from __future__ import annotations
 
 import ast
 import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,23 +39,46 @@ def parse_program(text: str) -> Program:
     Raises:
         IrError: the text is malformed; the message names the line.
     """
-    parser = _Parser()
+    parser = ProgramParser()
+    for number, line in numbered(text):
+        with explained(number, line):
+            parser.line(line)
+    return parser.parsed()
+
+
+def numbered(text: str) -> Iterator[tuple[int, str]]:
+    """Every line that says something, with its number."""
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("//"):
-            try:
-                parser.line(line.strip())
-            except (IrError, KeyError, ValueError, SyntaxError, AttributeError) as error:
-                raise IrError(f"line {number} of the program text: {error}\n  {line}", location=UNKNOWN) from None
-    if parser.program is None:
-        raise IrError("the text has no 'program' line", location=UNKNOWN)
-    return parser.program
+            yield number, line.strip()
 
 
-class _Parser:
+@contextmanager
+def explained(number: int, line: str) -> Iterator[None]:
+    """Errors of what is done for a line, as one that names it."""
+    try:
+        yield
+    except (IrError, KeyError, ValueError, SyntaxError, AttributeError) as error:
+        raise IrError(f"line {number} of the program text: {error}\n  {line}", location=UNKNOWN) from None
+
+
+class ProgramParser:
+    """Reads a program line by line."""
+
     def __init__(self) -> None:
         self.program: Program | None = None
         self._files: dict[str, str] = {}
         self._buffers: dict[str, Buffer] = {}
+
+    def parsed(self) -> Program:
+        """The program, after its last line."""
+        if self.program is None:
+            raise IrError("the text has no 'program' line", location=UNKNOWN)
+        return self.program
+
+    def referenced(self, reference: str) -> int:
+        """The id of the buffer that is written as %reference."""
+        return self._buffers[reference.removeprefix("%")].id
 
     def line(self, line: str) -> None:
         body, location = self._split_location(line)

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator
 
 from nkilite.ir import attributes
 from nkilite.ir.definition import Control
@@ -32,47 +31,15 @@ from nkilite.ir.program import IMMEDIATE, Instruction, Operand, Program, Signatu
 from nkilite.ir.types import Buffer, BufferKind, ViewType
 from nkilite.location import Location
 
-#: A line that ends with buffers.
-About = tuple[str, Sequence[Buffer]]
+
+def print_program(program: Program) -> str:
+    """The whole program as text."""
+    return Printer(program).text()
 
 
-def print_program(
-    program: Program, about: Sequence[About] = (), before: Mapping[int, Sequence[str]] = MappingProxyType({})
-) -> str:
-    """The whole program as text.
+class Printer:
+    """Writes a program; a subclass writes more between the lines."""
 
-    Args:
-        about: more lines in front of the instructions.
-        before: more lines, by the index of the instruction that they precede.
-    """
-    return "\n".join(_lines(program, about, before)) + "\n"
-
-
-def _lines(program: Program, about: Sequence[About], before: Mapping[int, Sequence[str]]) -> Iterator[str]:
-    printer = _Printer(program)
-    yield f"program {program.name} on {program.target.name}"
-    for short, file in printer.files.items():
-        yield f'file {short} = "{file}"'
-    for buffer in program.buffers:
-        yield printer.buffer(buffer)
-    for place, buffer in enumerate(program.outputs):
-        yield f"output {printer.reference(buffer)}{' fresh' if place in program.fresh else ''}"
-    after: dict[int, list[int]] = {}
-    for consumer, producer in program.dependencies:
-        after.setdefault(consumer, []).append(producer)
-    for said, buffers in about:
-        yield " ".join([said, *map(printer.reference, buffers)])
-    depth = 0
-    for instruction in program:
-        control = instruction.signature.definition.control
-        depth -= control is Control.end
-        for said in before.get(instruction.index, ()):
-            yield "  " * depth + said
-        yield "  " * depth + printer.instruction(instruction, after.get(instruction.index, []))
-        depth += control is Control.begin
-
-
-class _Printer:
     def __init__(self, program: Program) -> None:
         self._program = program
         names = [b.name for b in program.buffers if b.name]
@@ -82,6 +49,39 @@ class _Printer:
         for location in [b.location for b in program.buffers] + program.locations:
             self._shorten(location)
         self._engines: dict[int, str] = {}
+
+    def text(self) -> str:
+        return "\n".join(self._lines()) + "\n"
+
+    def about(self) -> Iterator[str]:
+        """More lines in front of the instructions."""
+        return iter(())
+
+    def before(self, index: int) -> Iterator[str]:
+        """More lines in front of an instruction."""
+        return iter(())
+
+    def _lines(self) -> Iterator[str]:
+        program = self._program
+        yield f"program {program.name} on {program.target.name}"
+        for short, file in self.files.items():
+            yield f'file {short} = "{file}"'
+        for buffer in program.buffers:
+            yield self.buffer(buffer)
+        for place, output in enumerate(program.outputs):
+            yield f"output {self.reference(output)}{' fresh' if place in program.fresh else ''}"
+        after: dict[int, list[int]] = {}
+        for consumer, producer in program.dependencies:
+            after.setdefault(consumer, []).append(producer)
+        yield from self.about()
+        depth = 0
+        for instruction in program:
+            control = instruction.signature.definition.control
+            depth -= control is Control.end
+            for line in self.before(instruction.index):
+                yield "  " * depth + line
+            yield "  " * depth + self.instruction(instruction, after.get(instruction.index, []))
+            depth += control is Control.begin
 
     def _shorten(self, location: Location) -> None:
         if location.line and location.file not in self._short:

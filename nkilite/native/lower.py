@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import accumulation, onto_panels, relocation, rows
+from nkilite.codegen import group
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.host.cpu import Host
@@ -18,10 +17,10 @@ from nkilite.native.library import Source
 from nkilite.native.meetings import Footprint, footprint, meetings
 from nkilite.native.operands import Encoded, Member, Pitches, encode, entries
 from nkilite.native.walker import HEAVIEST, WEIGHT_SHIFT
-from nkilite.schedule.group import Accumulation, Relocation, RowPlan
 from nkilite.schedule.panels import Panels
 from nkilite.schedule.place import CpuPlacement
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Tree
 
 
 class Lowered(NamedTuple):
@@ -46,19 +45,11 @@ class Lowered(NamedTuple):
     stack: int
 
 
-# Writes the code of a group: given its members, in order and on one emitter, and the group's plan.
-Writer = Callable[[Sequence[MicroKernel], Any], None]
-
-WRITERS: dict[type, Writer] = {
-    RowPlan: rows.write, Accumulation: accumulation.write, Relocation: relocation.write,
-}
-
-
 def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
     """Write a micro-kernel per distinct group and translate every group to a table entry.
 
     An instruction in no group is distinct by its signature and row pitches, a group by those of its members and its
-    plan.
+    tree.
     """
     encoded = encode(schedule.program, placement)
     table, starts, firsts = entries(schedule, encoded.code)
@@ -68,8 +59,8 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
     by_text: dict[tuple[str, Footprint], int] = {}
     stack = 0
     compiled = np.empty(len(made_of), np.int64)  # numbers of sources
-    for i, (members, plan) in enumerate(made_of):
-        source, touches, scratch = _micro_kernel(members, plan, host)
+    for i, (members, tree) in enumerate(made_of):
+        source, touches, scratch = _micro_kernel(members, tree, host)
         stack = max(stack, scratch)
         compiled[i] = by_text.setdefault((source.name, touches), len(sources))
         if compiled[i] == len(sources):
@@ -84,21 +75,21 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
 
 def _distinct(
     schedule: Schedule, encoded: Encoded, firsts: np.ndarray
-) -> tuple[list[tuple[list[Member], Any]], np.ndarray]:
-    """What distinct entries are made of, members and plan, as they are met first; and the number of each entry's."""
+) -> tuple[list[tuple[list[Member], Tree | None]], np.ndarray]:
+    """What distinct entries are made of, members and tree, as they are met first; and the number of each entry's."""
     labels = encoded.kinds[firsts]
-    made_of: list[tuple[list[Member], Any]] = [([member], None) for member in encoded.members]
-    plans: dict[Any, int] = {}
-    identities: dict[int, int] = {}  # equal plans are mostly the same object, and long to compare
+    made_of: list[tuple[list[Member], Tree | None]] = [([member], None) for member in encoded.members]
+    trees: dict[Tree, int] = {}
+    identities: dict[int, int] = {}  # equal trees are mostly the same object, and long to compare
     known: dict[tuple[int, bytes], int] = {}
-    for group, entry in zip(schedule.groups, np.searchsorted(firsts, [g.first for g in schedule.groups]), strict=True):
-        if id(group.plan) not in identities:
-            identities[id(group.plan)] = plans.setdefault(group.plan, len(plans))
-        kinds = encoded.kinds[group.first : group.first + group.size]
-        key = identities[id(group.plan)], kinds.tobytes()
+    for run, entry in zip(schedule.groups, np.searchsorted(firsts, [g.first for g in schedule.groups]), strict=True):
+        if id(run.tree) not in identities:
+            identities[id(run.tree)] = trees.setdefault(run.tree, len(trees))
+        kinds = encoded.kinds[run.first : run.first + run.size]
+        key = identities[id(run.tree)], kinds.tobytes()
         if key not in known:
             known[key] = len(made_of)
-            made_of.append(([encoded.members[kind] for kind in kinds.tolist()], group.plan))
+            made_of.append(([encoded.members[kind] for kind in kinds.tolist()], run.tree))
         labels[entry] = known[key]
     found, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -113,24 +104,15 @@ def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _micro_kernel(members: list[Member], plan: Any, host: Host) -> (
-    tuple[Source, Footprint, int]
-):
-    """Apply the lower rule of a single instruction, or the writer of a group's plan; with the bytes of its scratch."""
+def _micro_kernel(members: list[Member], tree: Tree | None, host: Host) -> tuple[Source, Footprint, int]:
+    """Write the code of a single instruction, or of a group's tree; with the bytes of its scratch."""
     e = Emitter(host)
     kernels = []
     first_word = 0
     for signature, pitches in members:
         kernels.append(MicroKernel(signature, host, _operands(signature, pitches), e, first_word))
         first_word += signature.n_words - WORDS_BEFORE_ARGUMENTS
-    if plan is None:
-        (kernel,) = kernels
-        if onto_panels.takes(kernel):
-            onto_panels.write(kernel)
-        else:
-            kernel.call.definition.rule("lower")(kernel.call, kernel)
-    else:
-        WRITERS[type(plan)](kernels, plan)
+    group.write(kernels, tree)
     body = kernels[0].text("@")
     digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
     name = f"{kernels[0].call.name}_{digest}"

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from nkilite import knobs
 from nkilite.ir.program import Program
-from nkilite.schedule.group import Group
 from nkilite.schedule.row_plans import Planner
 from nkilite.schedule.runs import Finder, with_common_ends
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Group
 
 _BUDGET = 96  # members of distinct groups that are always compiled
 
@@ -42,7 +42,7 @@ def _affordable(program: Program, groups: list[Group]) -> list[Group]:
     kinds: dict[tuple, list[Group]] = {}
     for group in groups:
         members = tuple(code[at] for at in starts[group.first : group.first + group.size])
-        kinds.setdefault((members, group.plan), []).append(group)
+        kinds.setdefault((members, group.tree), []).append(group)
     budget = max(_BUDGET, 2 * len(program.signatures))
     chosen: list[Group] = []
     for (members, _), same in sorted(kinds.items(), key=lambda kind: -len(kind[1]) * len(kind[0][0])):

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from nkilite import knobs
 from nkilite.ir.program import Operand, Signature
 from nkilite.schedule.followers import Followers, Found
-from nkilite.schedule.group import Accumulation, Group
 from nkilite.schedule.infer_panels import free_runs
 from nkilite.schedule.panels import WIDTH, Feed
 from nkilite.schedule.rows import row_shape
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Dim, Group, Loop, Node, Op, Register, Tree, Use
 
 _LONGEST = 8  # matmuls of a group: operands of more leave the cache before they are used again
 
@@ -29,6 +29,7 @@ class GroupMatmuls:
     def run(self, schedule: Schedule) -> Schedule:
         program = schedule.program
         groups: list[Group] = []
+        trees: dict[tuple, Tree] = {}
         followers = Followers(schedule) if knobs.fuse() else None
         starts = program.starts()
         for first, end, product in _runs(schedule):
@@ -40,9 +41,31 @@ class GroupMatmuls:
             size = end - first + found.members
             by_rows = followers is not None and _by_rows(schedule, product, starts[first : first + size + 1])
             if size > 1 or by_rows:
-                groups.append(Group(first, size, Accumulation(end - first, found.sums, by_rows), found.private))
+                key = tuple(program.code[at] for at in starts[first : first + size]), found.sums, end - first, by_rows
+                if key not in trees:
+                    signatures = [program.signatures[id] for id in key[0]]
+                    trees[key] = _tree(signatures, product, found, by_rows)
+                groups.append(Group(first, size, trees[key], found.private))
         schedule.groups = sorted([*schedule.groups, *groups])
         return schedule
+
+
+def _tree(signatures: Sequence[Signature], product: _Product, found: Found, by_rows: bool) -> Tree:
+    """How matmuls and what follows them run: columns, or rows, of the sums at a time, which threads share."""
+    count = len(signatures) - found.members
+    seen = Use(Register()) if found.sums else Use()
+    terms = tuple(
+        Op(m, tuple(seen if o.name == product.dst.name else Use() for o in s.operands))
+        for m, s in enumerate(signatures[:count])
+    )
+    epilogue = tuple(
+        Op(count + m, tuple(Use(Register()) if (m, i) in found.sums else Use() for i in range(len(s.operands))))
+        for m, s in enumerate(signatures[count:])
+    )
+    body: tuple[Node, ...] = (Loop(Dim.terms, count, terms), *epilogue)
+    rows, columns = product.dst.type.shape[0], product.dst.type.free_size
+    loop = Loop(Dim.rows, rows, body, WIDTH, 1) if by_rows else Loop(Dim.columns, columns, body, parallel=1)
+    return Tree((), (loop,))
 
 
 def _by_rows(schedule: Schedule, product: _Product, starts: Sequence[int]) -> bool:

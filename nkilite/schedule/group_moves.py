@@ -10,10 +10,11 @@ from nkilite.ir.columns import Columns
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import lifetimes
 from nkilite.schedule import hbm
-from nkilite.schedule.group import Group, Piece, Relocation, Spot, Steps
+from nkilite.schedule import tree as trees
 from nkilite.schedule.moves import Axis, Move, Shape, behind, box, shape_of
 from nkilite.schedule.panels import TILE_ROWS, WIDTH, Feed
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Group, Nowhere, Op, Spot, Steps, Tree, Use
 
 _DTYPES = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # of tiles in panels
 _LEAST_ALONE = 256 << 10  # bytes of a transposing DMA that pays for a group of its own, which threads share
@@ -64,7 +65,7 @@ class _Grouping:
             plain and b.region.on_chip and b.id not in schedule.panels
             for plain, b in zip(self._plain, program.buffers, strict=True)
         ]
-        self._plans: dict[tuple, Relocation | None] = {}
+        self._plans: dict[tuple, Tree | None] = {}
 
     def groups(self) -> Iterator[Group]:
         for run in self._runs():
@@ -141,7 +142,7 @@ class _Grouping:
         plan = self._plans[found]
         return Group(unit[0].number, len(unit), plan, tuple(sorted(passing))) if plan is not None else None
 
-    def _plan(self, unit: list[_Member], passing: set[int]) -> Relocation | None:
+    def _plan(self, unit: list[_Member], passing: set[int]) -> Tree | None:
         """From where to where elements go; None if that is hard to say, or takes more than a plan can."""
         known: dict[int, list[Move]] = {}  # what has been moved to each buffer
         bases: dict[int, int] = {}
@@ -167,12 +168,14 @@ class _Grouping:
                 if not self._writable(buffer, piece, moves[0].size):
                     return None
                 pieces.append(piece)
-        private = [
-            (number, operand.name)
-            for number, m in enumerate(unit)
-            for operand, (buffer, _) in ((m.shape.target, m.target), (m.shape.source, m.source)) if buffer in passing
-        ]
-        return Relocation(tuple(pieces), tuple(private))
+        return Tree((), (*(self._elided(number, m, passing) for number, m in enumerate(unit)), *pieces))
+
+    def _elided(self, number: int, member: _Member, passing: set[int]) -> Op:
+        """A member, in whose place elements go elsewhere, and its operands that need no memory."""
+        signature = self._program.signatures[self._program.code[member.start]]
+        buffers = {member.shape.target.name: member.target[0], member.shape.source.name: member.source[0]}
+        gone = (buffers.get(o.name) in passing for o in signature.operands)
+        return Op(number, tuple(Use(Nowhere()) if private else Use() for private in gone), elided=True)
 
     def _base(self, buffer: int, byte: int) -> int:
         """Where to count from so that equal units look the same: on chip partitions tell, in HBM only distances."""
@@ -180,10 +183,10 @@ class _Grouping:
 
     def _pieces(
         self, buffer: int, moves: list[Move], writer: tuple[int, int], readers: dict[int, tuple[int, int]]
-    ) -> Iterator[Piece]:
+    ) -> Iterator[trees.Move]:
         for move in _joined(moves):
             reader = readers[move.source]
-            yield Piece(
+            yield trees.Move(
                 Spot(writer[0], *self._apart(buffer, move.to, writer[1])),
                 Spot(reader[0], *self._apart(move.source, move.origin, reader[1])),
                 tuple(
@@ -227,7 +230,7 @@ class _Grouping:
         row = self._rows[buffer]
         return (outer % row == 0) == (inner % row == 0)
 
-    def _writable(self, buffer: int, piece: Piece, size: int) -> bool:
+    def _writable(self, buffer: int, piece: trees.Move, size: int) -> bool:
         """Whether a tile in panels can be filled so: rows become whole panels, and groups of partitions."""
         feed = self._schedule.panels.get(buffer)
         if feed is None:

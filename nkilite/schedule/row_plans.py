@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,12 +12,28 @@ from nkilite.host.memory import ALIASING, LINE, NEAR
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.schedule import hbm
-from nkilite.schedule.group import PARTS, Accumulation, Fetch, Forwarded, Group, Held, Place, RowPlan, Scratch, Segment
 from nkilite.schedule.panels import WIDTH
 from nkilite.schedule.rows import Access, meet
 from nkilite.schedule.runs import Run, moves
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.segments import find_segments, held, row_bytes
+from nkilite.schedule.segments import Segment, find_segments, held, row_bytes
+from nkilite.schedule.tree import (
+    PARTS,
+    Dim,
+    Group,
+    Kind,
+    Loop,
+    Node,
+    Nowhere,
+    Op,
+    Place,
+    Prefetch,
+    Register,
+    Scratch,
+    Source,
+    Tree,
+    Use,
+)
 
 _SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
 _LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
@@ -23,6 +41,14 @@ _LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for t
 _PARTS = 8  # blocks at least, for as many threads
 _STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
 _EARLY = 1  # of `PARTS`, what the first readers of an HBM tensor fetch of the next block
+
+
+class _Fetch(NamedTuple):
+    """A member that fetches a part of an operand's next rows while it reads the operand."""
+
+    member: int
+    operand: int
+    what: Prefetch
 
 
 class Planner:
@@ -36,12 +62,14 @@ class Planner:
         buffers = BufferColumns.of(program)
         self._scratchable = (buffers.on_chip & ~buffers.fixed & buffers.internal).tolist()
         # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
-        self._panels = any(isinstance(g.plan, Accumulation) and g.plan.by_rows for g in schedule.groups)
+        self._panels = any(
+            g.tree.kind is Kind.sums and g.tree.loop.dim is Dim.rows for g in schedule.groups
+        )
         first, last = (np.array(times, np.int64) for times in self._lifetimes)
         self._first, self._last = np.where(self._scratchable, first, -1), last
         self._hbm = np.array(self._large) + 2 * np.array(self._never_read)
         # Private buffers are known by an access of the run that touches them.
-        self._plans: dict[Hashable, tuple[RowPlan, list[int]] | None] = {}
+        self._plans: dict[Hashable, tuple[Tree, list[int]] | None] = {}
 
     def group(self, run: Run) -> Group | None:
         """The group of a run, or None if its instructions are better off on their own."""
@@ -63,7 +91,7 @@ class Planner:
         inside = (self._first[touched] >= run.first) & (self._last[touched] < run.first + len(run.signatures))
         return (self._hbm[touched] + 4 * inside).tobytes()
 
-    def _plan(self, run: Run) -> tuple[RowPlan, tuple[int, ...]]:
+    def _plan(self, run: Run) -> tuple[Tree, tuple[int, ...]]:
         """How a run is written, and the buffers that need no memory."""
         dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
         idle = _idle(run, dead)
@@ -73,13 +101,13 @@ class Planner:
         skipped = idle | set(forwarded.values())
         segments = find_segments(self._program, run, skipped, forwarded)
         slots: list[int] = []
-        homes: dict[int, Scratch | Held] = {}  # scratch of the byte at which a partition of the buffer begins
+        homes: dict[int, Scratch | Register] = {}  # scratch of the byte at which a partition of the buffer begins
         space = _SCRATCH_BYTES
         for buffer in dead:
             if buffer not in touched or buffer in forwarded:
                 continue
             if held(touched[buffer], segments):
-                homes[buffer] = Held()
+                homes[buffer] = Register()
             else:
                 low, width = _extent(touched[buffer])
                 pitch = _pitch(width)
@@ -87,38 +115,42 @@ class Planner:
                     space -= rows * pitch
                     homes[buffer] = Scratch(len(slots), -low)
                     slots.append(pitch)
-        places = tuple(
-            tuple(self._place(a, homes, forwarded, touched) if m not in skipped else None for a in accesses)
+        ops = [
+            Op(m, tuple(Use(Nowhere() if a.operand.on_chip else None) for a in accesses), elided=True)
+            if m in skipped
+            else Op(m, tuple(self._use(a, homes, forwarded, touched) for a in accesses))
             for m, accesses in enumerate(run.accesses)
-        )
-        streams = tuple(
-            m for m, accesses in enumerate(run.accesses)
-            if m not in skipped
-            and any(a.operand.writes and self._never_read[a.buffer] and _streamable(a) for a in accesses)
-        )
-        unread = tuple(
-            (m, i) for m, accesses in enumerate(run.accesses) for i, a in enumerate(accesses)
-            if m not in skipped and a.buffer in homes and not any(o.operand.reads for o in touched[a.buffer])
-        )
-        ahead = self._ahead(run, places, skipped, segments)
-        plan = RowPlan(
-            rows, run.rows // rows, tuple(slots), places, tuple(sorted(skipped)), tuple(segments), streams,
-            ahead, unread, self._carrier(run, segments, streams, ahead, skipped, rows),
-            WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1,
-        )
-        return plan, (*homes, *forwarded, *(b for b in dead if b not in touched))
+        ]
+        ahead = self._ahead(run, ops, segments)
+        for member, operand, what in ahead:
+            uses = list(ops[member].uses)
+            uses[operand] = replace(uses[operand], prefetch=what)
+            ops[member] = Op(member, tuple(uses))
+        carrier = self._carrier(run, segments, ops, ahead, rows)
+        each = WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1
+        tree = Tree(tuple(slots), (Loop(Dim.rows, run.rows, _nested(ops, segments, carrier), rows, each),))
+        return tree, (*homes, *forwarded, *(b for b in dead if b not in touched))
+
+    def _use(
+        self, access: Access, homes: dict[int, Scratch | Register], forwarded: dict[int, int],
+        touched: dict[int, list[Access]],
+    ) -> Use:
+        """An operand of a member that is not elided."""
+        streams = access.operand.writes and self._never_read[access.buffer] and _streamable(access)
+        unread = access.buffer in homes and not any(o.operand.reads for o in touched[access.buffer])
+        return Use(self._place(access, homes, forwarded, touched), nontemporal=streams, unread=unread)
 
     def _place(
-        self, access: Access, homes: dict[int, Scratch | Held], forwarded: dict[int, int],
+        self, access: Access, homes: dict[int, Scratch | Register], forwarded: dict[int, int],
         touched: dict[int, list[Access]],
     ) -> Place | None:
         """Where an operand is, if not where its buffer is."""
         start = access.low - access.operand.low
         if access.buffer in homes:
             home = homes[access.buffer]
-            return home._replace(byte=home.byte + start) if isinstance(home, Scratch) else home
+            return Scratch(home.slot, home.byte + start) if isinstance(home, Scratch) else home
         if access.buffer in forwarded:
-            return Forwarded(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
+            return Source(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
         return None
 
     def _dies(self, buffer: int, accesses: list[Access], run: Run) -> bool:
@@ -149,21 +181,20 @@ class Planner:
                     return None
         return load.member
 
-    def _ahead(
-        self, run: Run, places: tuple, skipped: set[int], segments: Sequence[Segment]
-    ) -> tuple[Fetch, ...]:
+    def _ahead(self, run: Run, ops: Sequence[Op], segments: Sequence[Segment]) -> list[_Fetch]:
         """Who fetches the next block of large HBM tensors: their last reader, and a little of it those before."""
         readers: dict[tuple[int, int], list[tuple[Access, int, int]]] = {}  # by the operand that is in HBM
-        for member, (accesses, own) in enumerate(zip(run.accesses, places, strict=True)):
-            for position, (access, place) in enumerate(zip(accesses, own, strict=True)):
+        for op, accesses in zip(ops, run.accesses, strict=True):
+            member = op.member
+            for position, (access, use) in enumerate(zip(accesses, op.uses, strict=True)):
                 origin = access
-                if isinstance(place, Forwarded):
-                    (origin,) = (a for a in run.accesses[place.member] if not a.operand.writes)
-                elif access.operand.on_chip or access.operand.writes or member in skipped:
+                if isinstance(use.place, Source):
+                    (origin,) = (a for a in run.accesses[use.place.member] if not a.operand.writes)
+                elif access.operand.on_chip or access.operand.writes or op.elided:
                     continue
                 if self._large[origin.buffer] and origin.step:
                     readers.setdefault((origin.member, origin.operand.operand), []).append((access, member, position))
-        found: list[Fetch] = []
+        found: list[_Fetch] = []
         for *earlier, (late, last, position) in readers.values():
             at = late.low
             for early, first, operand in earlier:
@@ -171,26 +202,43 @@ class Planner:
                 if together or not early.operand.dense or early.low != at or early.high > late.high:
                     continue
                 at = early.high
-                found.append(Fetch(first, operand, 0, _EARLY, (late.low - early.low) * (PARTS - _EARLY) // PARTS))
-            found.append(Fetch(last, position, _EARLY, PARTS - _EARLY) if at > late.low else Fetch(last, position))
-        return tuple(sorted(found))
+                apart = (late.low - early.low) * (PARTS - _EARLY) // PARTS
+                found.append(_Fetch(first, operand, Prefetch(0, _EARLY, apart)))
+            found.append(_Fetch(last, position, Prefetch(_EARLY, PARTS - _EARLY) if at > late.low else Prefetch()))
+        return sorted(found, key=lambda fetch: fetch[:2])
 
     def _carrier(
-        self, run: Run, segments: Sequence[Segment], streams: Sequence[int], ahead: Sequence[Fetch],
-        skipped: set[int], rows: int,
+        self, run: Run, segments: Sequence[Segment], ops: Sequence[Op], ahead: Sequence[_Fetch], rows: int
     ) -> int | None:
         """The member that fetches from HBM, if the last segment stores there afterwards: memory can do both at once."""
         if not segments or not ahead or rows == run.rows:
             return None
-        last, (member, operand, *_) = segments[-1], ahead[-1]
-        ends = all(m < last.end or m in skipped for m in range(len(run.shapes)))
-        if not ends or member >= last.first or sum(m in range(last.first, last.end) for m in streams) != 1:
+        last, (member, operand, _) = segments[-1], ahead[-1]
+        ends = all(op.member < last.end or op.elided for op in ops)
+        streams = sum(any(use.nontemporal for use in op.uses) for op in ops[last.first : last.end])
+        if not ends or member >= last.first or streams != 1:
             return None
         if any(s.first <= member < s.end for s in segments):
             return None
         kind = self._program.signatures[run.signatures[member]].operands[operand].type
         alike = kind.free_size == last.columns and run.accesses[member][operand].operand.dense
         return member if alike else None
+
+
+def _nested(ops: Sequence[Op], segments: Sequence[Segment], carrier: int | None) -> tuple[Node, ...]:
+    """The operations in order, those of segments in loops of their own, the last of which may go with a carrier."""
+    body: list[Node] = []
+    done = 0
+    for segment in segments:
+        inside = tuple(
+            Op(op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, segment.values[op.member], strict=True)))
+            if op.member in segment.values else op
+            for op in ops[segment.first : segment.end]
+        )
+        beside = carrier if segment is segments[-1] else None
+        body += [*ops[done : segment.first], Loop(Dim.columns, segment.columns, inside, beside=beside)]
+        done = segment.end
+    return (*body, *ops[done:])
 
 
 def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:

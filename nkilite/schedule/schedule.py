@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nkilite.ir.program import Program
-from nkilite.schedule.group import Group
 from nkilite.schedule.panels import Feed
+from nkilite.schedule.tree import Group
 
 
 @dataclass

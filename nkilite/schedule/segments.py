@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from nkilite.ir.program import Program, Signature
-from nkilite.schedule.group import Segment
 from nkilite.schedule.rows import Access, meet
 from nkilite.schedule.runs import Run
+
+
+class Segment(NamedTuple):
+    """Members `first` to `end - 1`, elementwise, which a few columns at a time go through in registers.
+
+    Attributes:
+        columns: how many elements per row a member works on.
+        values: for every member that is not left out and every one of its tensor operands, a number: equal numbers are
+            the same elements.
+    """
+
+    first: int
+    end: int
+    columns: int
+    values: dict[int, tuple[int, ...]]
+
 
 _LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
 
@@ -80,10 +96,7 @@ def _at_source(run: Run, access: Access, load: int) -> Access:
 def _segment(run: Run, members: list[int], columns: int) -> Segment:
     first, end = members[0], members[-1] + 1
     numbers: dict[tuple, int] = {}
-    values = tuple(
-        tuple(numbers.setdefault(_elements(a), len(numbers)) for a in run.accesses[m] if m in members)
-        for m in range(first, end)
-    )
+    values = {m: tuple(numbers.setdefault(_elements(a), len(numbers)) for a in run.accesses[m]) for m in members}
     return Segment(first, end, columns, values)
 
 

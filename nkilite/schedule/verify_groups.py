@@ -1,24 +1,23 @@
-"""Checks groups: that they are runs of instructions of their own, that nobody needs what they keep, and their plans."""
+"""Checks groups: that they are runs of instructions of their own, that nobody needs what they keep, and their trees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from nkilite.errors import IrError
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.loops import loops
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
-from nkilite.schedule.group import Accumulation, Group, Relocation, RowPlan
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Group, Kind, Tree
 from nkilite.schedule.verify_members import Members
 from nkilite.schedule.verify_moves import verify_moves
 from nkilite.schedule.verify_rows import verify_rows
 from nkilite.schedule.verify_sums import verify_sums
 
-_PLANS: dict[type, Callable[[Members, Any], None]] = {
-    RowPlan: verify_rows, Accumulation: verify_sums, Relocation: verify_moves,
+_KINDS: dict[Kind, Callable[[Members, Tree], None]] = {
+    Kind.rows: verify_rows, Kind.sums: verify_sums, Kind.moves: verify_moves,
 }
 
 
@@ -31,7 +30,7 @@ def verify_groups(schedule: Schedule, where: str) -> None:
     program = schedule.program
     end = 0
     for group in schedule.groups:
-        if not (end <= group.first < group.first + group.size <= program.count) or type(group.plan) not in _PLANS:
+        if not (end <= group.first < group.first + group.size <= program.count) or not isinstance(group.tree, Tree):
             raise IrError(f"group of {group.size} from instruction {group.first} of {program.count}{where}")
         end = group.first + group.size
     _check_private(schedule, where)
@@ -43,15 +42,26 @@ def verify_groups(schedule: Schedule, where: str) -> None:
         known = _pattern(members)
         if known not in seen:
             try:
-                _PLANS[type(group.plan)](members, group.plan)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                raise members.fail(f"its plan is malformed ({error})") from error
+                _check_members(members, group.tree)
+                _KINDS[group.tree.kind](members, group.tree)
+            except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                raise members.fail(f"its tree is malformed ({error})") from error
             seen.add(known)
+
+
+def _check_members(members: Members, tree: Tree) -> None:
+    """Every member has its operation, in order, and every operation all of the member's operands."""
+    numbers = [op.member for op in tree.ops]
+    members.need(numbers == list(range(len(members.signatures))), f"its tree has the members {numbers}")
+    for op, touches in zip(tree.ops, members.touches, strict=True):
+        members.need(
+            len(op.uses) == len(touches), f"{len(op.uses)} uses of the {len(touches)} operands of member {op.member}"
+        )
 
 
 def _pattern(members: Members) -> Hashable:
     """Equal for groups that are right or wrong alike."""
-    return members.group.plan, members.group.private, tuple(
+    return members.group.tree, members.group.private, tuple(
         (signature.id, tuple((t.buffer, t.offset) for t in touches))
         for signature, touches in zip(members.signatures, members.touches, strict=True)
     )

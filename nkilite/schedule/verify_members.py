@@ -8,8 +8,8 @@ from nkilite.errors import IrError
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.regions import PARTITION, Rows, all_apart, apart, in_step, line_strides, pattern
-from nkilite.schedule.group import Group
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Group
 
 
 class Touch(NamedTuple):

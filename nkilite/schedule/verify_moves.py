@@ -7,13 +7,13 @@ from math import gcd
 import numpy as np
 
 from nkilite.ir.types import extent
-from nkilite.schedule.group import Relocation
+from nkilite.schedule.tree import Nowhere, Tree
 from nkilite.schedule.verify_members import Members, Touch
 
 _MOST = 1 << 26  # bytes of the tensors of a group whose elements are followed
 
 
-def verify_moves(members: Members, plan: Relocation) -> None:
+def verify_moves(members: Members, tree: Tree) -> None:
     """Check a group of copies and transposes.
 
     Raises:
@@ -29,9 +29,12 @@ def verify_moves(members: Members, plan: Relocation) -> None:
         plain = not target.operand.reads and source.operand.type.indirection is None
         need(plain, f"member {number} does more than move")
         sources.append((target, source, order))
-    named = {(t.member, t.operand.name) for pair in sources for t in pair[:2] if t.buffer in members.private}
-    need(set(plan.private) == named, f"operands {sorted(plan.private)} need no memory, not {sorted(named)}")
-    for piece in plan.pieces:
+    for op, touches in zip(tree.ops, members.touches, strict=True):
+        need(op.elided, f"member {op.member} is moved and runs")
+        for touch, use in zip(touches, op.uses, strict=True):
+            private = touch.buffer in members.private
+            need((use.place == Nowhere()) == private, f"{touch.operand.name} of member {op.member} is in {use.place}")
+    for piece in tree.moves:
         for spot in (piece.to, piece.origin):
             need(0 <= spot.member < len(sources), f"a piece of member {spot.member}")
         to, origin = sources[piece.to.member][0], sources[piece.origin.member][1]
@@ -40,11 +43,11 @@ def verify_moves(members: Members, plan: Relocation) -> None:
         need(same and all(loop.count > 0 for loop in piece.loops), "a piece of elements of two sizes, or of none")
     touched = {t.buffer for pair in sources for t in pair[:2]}
     if sum(members.program.buffers[b].size_bytes for b in touched) <= _MOST:
-        _follow(members, plan, sources, touched)
+        _follow(members, tree, sources, touched)
 
 
 def _follow(
-    members: Members, plan: Relocation, sources: list[tuple[Touch, Touch, tuple[int, ...]]], touched: set[int]
+    members: Members, tree: Tree, sources: list[tuple[Touch, Touch, tuple[int, ...]]], touched: set[int]
 ) -> None:
     buffers = members.program.buffers
     unit = gcd(*(n for pair in sources for t in pair[:2] for n in (t.operand.type.dtype.itemsize, t.offset)))
@@ -58,7 +61,7 @@ def _follow(
         values = _view(moved[source.buffer], source, unit).transpose(*order, len(order)).copy()
         into = _view(moved[target.buffer], target, unit)
         into[...] = values.reshape(into.shape)
-    for piece in plan.pieces:
+    for piece in tree.moves:
         to, origin = sources[piece.to.member][0], sources[piece.origin.member][1]
         counts, size = tuple(loop.count for loop in piece.loops), to.operand.type.dtype.itemsize
         ends = []

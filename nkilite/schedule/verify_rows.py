@@ -1,48 +1,53 @@
-"""Checks that the plan of a row group is right: every value is where its readers look for it, whatever runs when."""
+"""Checks that the tree of a row group is right: every value is where its readers look for it, whatever runs when."""
 
 from __future__ import annotations
 
 from itertools import combinations
 
-from nkilite.schedule.group import PARTS, Forwarded, Held, Place, RowPlan, Scratch
+from nkilite.schedule.tree import PARTS, Dim, Loop, Nowhere, Op, Register, Scratch, Source, Tree, Use, column_loops
 from nkilite.schedule.verify_members import Members, Touch
 
 
-def verify_rows(members: Members, plan: RowPlan) -> None:
+def verify_rows(members: Members, tree: Tree) -> None:
     """Check a row group.
 
     Raises:
         IrError: it is not what its instructions do one after another.
     """
-    _Rows(members, plan).check()
+    _Rows(members, tree).check()
 
 
 class _Rows:
-    def __init__(self, members: Members, plan: RowPlan) -> None:
-        self.members, self.plan, self.need = members, plan, members.need
+    def __init__(self, members: Members, tree: Tree) -> None:
+        self.members, self.tree, self.need = members, tree, members.need
+        self.loop, self.ops = tree.loop, tree.ops
         self.size = len(members.signatures)
-        self.working = [m for m in range(self.size) if m not in plan.skipped]
+        self.working = [op.member for op in self.ops if not op.elided]
+        self.segments = column_loops(self.loop)
 
     def check(self) -> None:
-        plan, need = self.plan, self.need
+        loop, need = self.loop, self.need
         need(self.members.count > 0, "its members do not all work by row, on equally many")
-        whole = plan.rows > 0 and plan.rows * plan.blocks == self.members.count
-        need(whole, f"{plan.blocks} blocks of {plan.rows} rows of {self.members.count}")
-        need(plan.each > 0 and plan.blocks % plan.each == 0, f"{plan.each} of {plan.blocks} blocks stay together")
-        need(len(plan.places) == self.size, f"places of {len(plan.places)} members")
-        need(list(plan.skipped) == sorted(set(plan.skipped) & set(range(self.size))), f"it skips {plan.skipped}")
-        for touches, places in zip(self.members.touches, plan.places, strict=True):
-            need(len(touches) == len(places), f"places of {len(places)} of {len(touches)} operands")
+        whole = loop.dim is Dim.rows and loop.step > 0 and loop.extent == self.members.count
+        need(whole and loop.extent % loop.step == 0, f"{loop.extent} by {loop.step} rows of {self.members.count}")
+        steps = loop.extent // loop.step
+        need(loop.parallel > 0 and steps % loop.parallel == 0, f"{loop.parallel} of {steps} steps stay together")
+        for node in loop.body:
+            flat = isinstance(node, Op) or (
+                isinstance(node, Loop) and node.dim is Dim.columns and all(isinstance(op, Op) for op in node.body)
+            )
+            need(flat and not (isinstance(node, Loop) and (node.step or node.parallel)), "it has other loops in a row")
         self._order()
         self._segments()
         self._private()
-        for member in plan.skipped:
-            self._skipped(member)
+        for op in self.ops:
+            if op.elided:
+                self._skipped(op)
         self._hints()
         self._carrier()
 
-    def _touches(self, member: int) -> list[tuple[Touch, Place | None]]:
-        return list(zip(self.members.touches[member], self.plan.places[member], strict=True))
+    def _touches(self, member: int) -> list[tuple[Touch, Use]]:
+        return list(zip(self.members.touches[member], self.ops[member].uses, strict=True))
 
     def _order(self) -> None:
         """Members are interchanged with rows: row i of one may only meet row i of another."""
@@ -59,25 +64,23 @@ class _Rows:
                 )
 
     def _segments(self) -> None:
-        end = 0
-        for segment in self.plan.segments:
-            self.need(
-                end <= segment.first < segment.end <= self.size and len(segment.values) == segment.end - segment.first,
-                f"a segment of members {segment.first} to {segment.end - 1}",
-            )
-            end = segment.end
-            known: list[tuple[int, Touch]] = []
-            for m, values in zip(range(segment.first, segment.end), segment.values, strict=True):
-                if m in self.plan.skipped:
-                    self.need(not values, f"member {m} is skipped and has values in a segment")
+        inside = {op.member for segment in self.segments for op in _operations(segment)}
+        for op in self.ops:
+            valued = op.member in inside and not op.elided
+            right = all((use.value is not None) == valued for use in op.uses)
+            self.need(right, f"member {op.member} has values for registers, or has none")
+        for segment in self.segments:
+            known: list[tuple[int | None, Touch]] = []
+            for op in _operations(segment):
+                if op.elided:
                     continue
-                touches = self.members.touches[m]
+                touches = self.members.touches[op.member]
+                columns = self.members.signatures[op.member].columns
                 self.need(
-                    self.members.signatures[m].columns == segment.columns and all(t.dense for t in touches),
-                    f"member {m} does not work on {segment.columns} columns, each on its own",
+                    columns == segment.extent and all(t.dense for t in touches),
+                    f"member {op.member} does not work on {segment.extent} columns, each on its own",
                 )
-                self.need(len(values) == len(touches), f"member {m} has {len(values)} values for its operands")
-                known += zip(values, touches, strict=True)
+                known += zip((use.value for use in op.uses), touches, strict=True)
             for (value, one), (number, other) in combinations(known, 2):
                 if value == number:
                     self.need(one.same(other), f"{self._name(one)} and {self._name(other)} are not one value")
@@ -91,16 +94,17 @@ class _Rows:
         """What is kept in scratch, in registers or nowhere is reached by all of the group in the same way."""
         homes: dict[int, tuple[object, ...]] = {}
         for m in self.working:
-            for touch, place in self._touches(m):
+            for touch, use in self._touches(m):
+                place = use.place
                 private = touch.buffer in self.members.private
                 self.need(private == (place is not None), f"{self._name(touch)} is not where its buffer is said to be")
                 if isinstance(place, Scratch):
                     self._scratch(touch, place)
                     home: tuple[object, ...] = (place.slot, place.byte - touch.start, touch.offset // self._row(touch))
-                elif isinstance(place, Forwarded):
+                elif isinstance(place, Source):
                     self._forwarded(touch, place)
                     home = (place.member,)
-                elif isinstance(place, Held):
+                elif isinstance(place, Register):
                     home = ()
                 else:
                     self.need(place is None, f"{self._name(touch)} is in {place}")
@@ -116,17 +120,17 @@ class _Rows:
         return max(self.members.program.buffers[touch.buffer].partition_bytes, 1)
 
     def _scratch(self, touch: Touch, place: Scratch) -> None:
-        pitch = self.plan.slots[place.slot] if 0 <= place.slot < len(self.plan.slots) else 0
+        pitch = self.tree.scratch[place.slot] if 0 <= place.slot < len(self.tree.scratch) else 0
         fits = touch.before <= place.byte and place.byte + touch.after <= pitch
         self.need(fits, f"{self._name(touch)} is not within slot {place.slot} of {pitch} bytes")
         same = {t.rows.step for m in self.working for t in self.members.touches[m] if t.buffer == touch.buffer}
         self.need(len(same) == 1, f"{self._name(touch)} has rows that others have not")
 
-    def _forwarded(self, touch: Touch, place: Forwarded) -> None:
+    def _forwarded(self, touch: Touch, place: Source) -> None:
         name = self._name(touch)
         load = self.members.signatures[place.member] if 0 <= place.member < touch.member else None
         self.need(
-            load is not None and place.member in self.plan.skipped and load.access.copies,
+            load is not None and self.ops[place.member].elided and load.access.copies,
             f"{name} is read where member {place.member} would have, which is no load before it",
         )
         touches = self.members.touches[place.member]
@@ -150,75 +154,74 @@ class _Rows:
     def _held(self, buffer: int) -> None:
         """A value that never leaves registers is made, before it is used, in the one segment that uses it."""
         uses = [t for m in self.working for t in self.members.touches[m] if t.buffer == buffer]
-        segment = next((s for s in self.plan.segments if s.first <= uses[0].member < s.end), None)
+        together = ({op.member for op in _operations(segment)} for segment in self.segments)
         self.need(
-            segment is not None and all(segment.first <= t.member < segment.end for t in uses),
-            f"{self._name(uses[0])} is held in registers outside of a segment",
+            any({t.member for t in uses} <= members for members in together),
+            f"{self._name(uses[0])} is held in registers outside of a loop over columns",
         )
-        assert segment is not None
-        made: set[int] = set()
+        made: set[int | None] = set()
         for touch in sorted(uses, key=lambda t: (t.member, not t.operand.reads)):
-            value = segment.values[touch.member - segment.first][touch.position]
+            value = self.ops[touch.member].uses[touch.position].value
             self.need(value in made or not touch.operand.reads, f"{self._name(touch)} is read before it is made")
             made.add(value)
 
-    def _skipped(self, member: int) -> None:
-        for touch in self.members.touches[member]:
+    def _skipped(self, op: Op) -> None:
+        member = op.member
+        for touch, use in self._touches(member):
+            gone = touch.operand.type.region.on_chip
+            self.need((use.place == Nowhere()) == gone, f"{self._name(touch)} is in {use.place}, but left out")
             if not touch.operand.writes:
                 continue
             unseen = touch.buffer in self.members.private
-            self.need(unseen, f"member {member} is skipped, but others see what it writes")
+            self.need(unseen, f"member {member} is elided, but others see what it writes")
             for reader in self.working:
-                for use, place in self._touches(reader):
-                    if use.buffer == touch.buffer and use.operand.reads:
+                for other, read in self._touches(reader):
+                    if other.buffer == touch.buffer and other.operand.reads:
                         self.need(
-                            isinstance(place, Forwarded) and place.member == member,
-                            f"{self._name(use)} needs what skipped member {member} writes",
+                            isinstance(read.place, Source) and read.place.member == member,
+                            f"{self._name(other)} needs what elided member {member} writes",
                         )
 
     def _hints(self) -> None:
         """What stores past the caches, is fetched ahead, or need not be written."""
-        for m in self.plan.streams:
-            self.need(
-                m in self.working and any(t.operand.writes and not t.operand.type.region.on_chip
-                                          for t in self.members.touches[m]),
-                f"member {m} stores nothing in HBM that could go past the caches",
-            )
-        for fetch in self.plan.ahead:
-            self.need(
-                fetch.member in self.working and 0 <= fetch.operand < len(self.plan.places[fetch.member])
-                and self.members.touches[fetch.member][fetch.operand].operand.reads
-                and 0 <= fetch.first < fetch.first + fetch.parts <= PARTS,
-                f"it fetches ahead {tuple(fetch)}",
-            )
-        for m, position in self.plan.unread:
-            known = m in self.working and 0 <= position < len(self.plan.places[m])
-            self.need(known, f"operand {position} of member {m} is said to be unread")
-            touch = self.members.touches[m][position]
-            reads = [t for w in self.working for t in self.members.touches[w]
-                     if t.buffer == touch.buffer and t.operand.reads]
-            self.need(
-                touch.operand.writes and touch.buffer in self.members.private and not reads,
-                f"{self._name(touch)} is said to be unread",
-            )
+        for op in self.ops:
+            for touch, use in self._touches(op.member):
+                hinted = use.nontemporal or use.unread or use.prefetch is not None
+                self.need(not (op.elided and hinted), f"member {op.member} is elided and does something")
+                operand, fetch = touch.operand, use.prefetch
+                past = operand.writes and not operand.type.region.on_chip
+                self.need(past or not use.nontemporal, f"{self._name(touch)} is no store to HBM")
+                whole = fetch is None or (operand.reads and 0 <= fetch.first < fetch.first + fetch.parts <= PARTS)
+                self.need(whole, f"{self._name(touch)} cannot be fetched as {fetch} says")
+                if use.unread:
+                    reads = [t for w in self.working for t in self.members.touches[w]
+                             if t.buffer == touch.buffer and t.operand.reads]
+                    unseen = operand.writes and touch.buffer in self.members.private and not reads
+                    self.need(unseen, f"{self._name(touch)} is said to be unread")
 
     def _carrier(self) -> None:
-        carrier, segments = self.plan.carrier, self.plan.segments
-        if carrier is None:
+        late = [segment for segment in self.segments if segment.beside is not None]
+        if not late:
             return
-        last = segments[-1] if segments else None
+        last, carrier = late[0], late[0].beside
+        assert carrier is not None
+        inside = {op.member for segment in self.segments for op in _operations(segment)}
+        first = min((op.member for op in _operations(last)), default=0)
         self.need(
-            last is not None and carrier in self.working and carrier < last.first
-            and all(m < last.end for m in self.working) and not any(s.first <= carrier < s.end for s in segments),
-            f"its last segment cannot go with member {carrier}",
+            late == self.segments[-1:] and carrier in self.working and carrier < first and carrier not in inside
+            and all(op.elided for op in self.ops[_operations(last)[-1].member + 1 :]),
+            f"a loop cannot go with member {carrier}",
         )
-        assert last is not None
         alike = any(
-            t.operand.reads and t.dense and t.operand.type.free_size == last.columns
+            t.operand.reads and t.dense and t.operand.type.free_size == last.extent
             for t in self.members.touches[carrier]
         )
-        self.need(alike, f"member {carrier} does not go through {last.columns} columns")
+        self.need(alike, f"member {carrier} does not go through {last.extent} columns")
 
     def _name(self, touch: Touch) -> str:
         buffer = self.members.program.buffers[touch.buffer]
         return f"{touch.operand.name} ({buffer.label}) of member {touch.member}"
+
+
+def _operations(loop: Loop) -> list[Op]:
+    return [node for node in loop.body if isinstance(node, Op)]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from itertools import chain
 
-from nkilite.schedule.group import Accumulation
 from nkilite.schedule.panels import WIDTH, Feed
+from nkilite.schedule.tree import Dim, Loop, Register, Tree
 from nkilite.schedule.verify_members import Members, Touch
 
 
-def verify_sums(members: Members, plan: Accumulation) -> None:
+def verify_sums(members: Members, tree: Tree) -> None:
     """Check a group of matmuls and their followers.
 
     Raises:
         IrError: it is not what its instructions do one after another.
     """
     need, size = members.need, len(members.signatures)
-    need(0 < plan.products <= size, f"{plan.products} matmuls among {size} members")
-    target, sources = _products(members, plan)
-    followers = members.touches[plan.products:]
+    count = len(tree.terms)
+    need(0 < count <= size, f"{count} matmuls among {size} members")
+    target, sources = _products(members, count)
+    followers = members.touches[count:]
     rows, columns = target.operand.type.shape[0], target.operand.type.free_size
-    for signature, touches in zip(members.signatures[plan.products:], followers, strict=True):
+    for signature, touches in zip(members.signatures[count:], followers, strict=True):
         alike = target.dense and signature.access.columns == columns
         need(alike, f"{signature.name} does not take columns of the sums")
         for touch in touches:
@@ -40,18 +41,24 @@ def verify_sums(members: Members, plan: Accumulation) -> None:
             writes = one.operand.writes or other.operand.writes
             if writes and one.member != other.member and not one.same(other):
                 need(not members.meet(one, other), f"members {one.member} and {other.member} meet in other columns")
-    _taken(members, plan, target, followers)
-    if plan.by_rows:
+    _taken(members, tree, target, followers)
+    outer, inner = tree.loop, tree.loop.body[0]
+    assert isinstance(inner, Loop)
+    by_rows = outer.dim is Dim.rows
+    whole = (outer.extent, inner.extent) == (rows if by_rows else columns, count)
+    shared = (outer.step, outer.parallel) == (WIDTH if by_rows else 0, 1)
+    need(whole and shared and not tree.scratch, "a loop over the sums is not whole")
+    if by_rows:
         paneled = any(t.operand.writes and t.buffer in members.schedule.panels for t in chain(*members.touches))
         need(not paneled and rows % WIDTH == 0, "threads cannot share its rows")
 
 
-def _products(members: Members, plan: Accumulation) -> tuple[Touch, set[int]]:
+def _products(members: Members, count: int) -> tuple[Touch, set[int]]:
     """The view that the matmuls write, and the buffers that they read."""
     need, panels = members.need, members.schedule.panels
     first: Touch | None = None
     kinds, sources = set(), set()
-    for number, signature in enumerate(members.signatures[: plan.products]):
+    for number, signature in enumerate(members.signatures[:count]):
         need(signature.name == "nc_matmul", f"member {number} is no matmul")
         touches = {t.operand.name: t for t in members.touches[number]}
         target, operands = touches["dst"], [touches["stationary"], touches["moving"]]
@@ -68,18 +75,20 @@ def _products(members: Members, plan: Accumulation) -> tuple[Touch, set[int]]:
     return first, sources
 
 
-def _taken(members: Members, plan: Accumulation, target: Touch, followers: list[list[Touch]]) -> None:
+def _taken(members: Members, tree: Tree, target: Touch, followers: list[list[Touch]]) -> None:
     """Sums that are never in memory are made by the matmuls, from nothing, for their followers alone."""
     need = members.need
-    if not plan.sums:
+    ops = tree.ops
+    kept = {(op.member, i) for op in ops for i, use in enumerate(op.uses) if use.place is not None}
+    need(all(use.place in (None, Register()) for op in ops for use in op.uses), "an operand is not in memory")
+    need(not any(op.elided for op in ops), "a member is elided")
+    products = {(t.member, t.position) for op in tree.terms for t in members.touches[op.member] if t.operand.writes}
+    if not kept:
         need(not members.private, "it keeps buffers to itself, but puts the sums into memory")
         return
     need(members.private == {target.buffer}, "it keeps other buffers to itself than that of the sums")
     need(not members.signatures[0].accumulate, "the sums begin with what is in memory")
-    uses = {
-        (m, touch.position) for m, touches in enumerate(followers) for touch in touches if touch.buffer == target.buffer
-    }
-    need(set(plan.sums) == uses, f"followers use the sums at {sorted(uses)}, not at {sorted(plan.sums)}")
-    for m, position in uses:
-        touch = followers[m][position]
-        need(touch.same(target) and not touch.operand.writes, f"follower {m} does not take the sums as they are")
+    uses = {(t.member, t.position): t for touches in followers for t in touches if t.buffer == target.buffer}
+    need(kept == uses.keys() | products, f"the sums are used at {sorted(uses)}, and in registers at {sorted(kept)}")
+    for (m, _), touch in uses.items():
+        need(touch.same(target) and not touch.operand.writes, f"member {m} does not take the sums as they are")

@@ -17,7 +17,7 @@ import nkilite.language as nl
 from kernels import GALLERY
 from nkilite.host.cpu import available
 from nkilite.schedule import hbm, row_plans, segments
-from nkilite.schedule.group import RowPlan
+from nkilite.schedule.tree import Kind, Loop, column_loops, operations
 from nkilite.testing import make
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -43,10 +43,10 @@ def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: in
     return [*(result if isinstance(result, tuple) else (result,)), *copies]
 
 
-def groups(kernel: Any, *arrays: np.ndarray, **options: Any) -> list[RowPlan]:
-    """The plans of a kernel's row groups."""
+def groups(kernel: Any, *arrays: np.ndarray, **options: Any) -> list[Loop]:
+    """The loops of a kernel's row groups."""
     compiled = nki.jit(getattr(kernel, "__wrapped__", kernel)).compile(*arrays, **options)
-    return [g.plan for g in compiled.schedule.groups if isinstance(g.plan, RowPlan)]
+    return [g.tree.loop for g in compiled.schedule.groups if g.tree.kind is Kind.rows]
 
 
 def equal(one: list[Any], other: list[Any], what: str) -> None:
@@ -202,9 +202,9 @@ def test_stores_beside_the_next_rows(
     module = MODULES["softmax"]
     x = module.inputs(rows=128, D=width)
     options = {"ROWS_PER_PARTITION": 1}
-    (plan,) = set(groups(module.softmax, *x, **options))
-    assert plan.carrier is not None
-    assert (plan.rows > 1) == (block > 2 << 10)
+    (loop,) = set(groups(module.softmax, *x, **options))
+    assert column_loops(loop)[-1].beside is not None
+    assert (loop.step > 1) == (block > 2 << 10)
     alone = launch(module.softmax, x, False, **options)
     for threads in (1, 3, 5):
         equal(alone, launch(module.softmax, x, True, threads, **options), f"{threads} threads")
@@ -223,8 +223,8 @@ def test_stores_follow_what_takes_nothing_along(eager: None) -> None:
         return out
 
     x = make((97, 600), "float32")
-    (plan,) = groups(kernel, x)
-    assert plan.carrier == 2
+    (loop,) = groups(kernel, x)
+    assert column_loops(loop)[-1].beside == 2
     for threads in (1, 2, 5):
         np.testing.assert_array_equal(launch(kernel, (x,), True, threads)[0], x * x * x.max(1, keepdims=True))
 
@@ -246,7 +246,7 @@ def test_stores_past_the_caches_at_any_alignment(eager: None) -> None:
     out: Any = None
     x = make((32, 2097), "float32")
     np.testing.assert_array_equal(launch(written, (x,), True)[0], x * x)
-    assert any(plan.streams for plan in groups(written, x))
+    assert any(use.nontemporal for op in operations(groups(written, x)) for use in op.uses)
 
 
 @pytest.mark.parametrize(("rows", "threads"), list(itertools.product([2, 97, 128], [1, 2, 5])))

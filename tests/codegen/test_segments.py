@@ -14,7 +14,7 @@ from nkilite.codegen.emitter import Emitter
 from nkilite.host.cpu import available, host
 from nkilite.runtime import recycler
 from nkilite.schedule import hbm, row_plans
-from nkilite.schedule.group import Held, RowPlan
+from nkilite.schedule.tree import Kind, Register, Tree, column_loops, operations
 from nkilite.testing import make
 
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3", "int8", "uint8", "int32")
@@ -26,21 +26,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_plans, "_LEAST_BYTES", 0)
 
 
-def plan_of(kernel: Any, *arrays: np.ndarray) -> RowPlan:
-    (plan,) = (g.plan for g in nki.jit(kernel).compile(*arrays).schedule.groups if isinstance(g.plan, RowPlan))
-    return plan
+def tree_of(kernel: Any, *arrays: np.ndarray) -> Tree:
+    (tree,) = (g.tree for g in nki.jit(kernel).compile(*arrays).schedule.groups if g.tree.kind is Kind.rows)
+    return tree
 
 
-def check(kernel: Any, *arrays: np.ndarray) -> RowPlan:
+def check(kernel: Any, *arrays: np.ndarray) -> Tree:
     """Compare a kernel's results with those of its instructions one after another; how it was fused."""
     fused = nki.jit(kernel)(*arrays)
-    plan = plan_of(kernel, *arrays)
+    tree = tree_of(kernel, *arrays)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NKILITE_FUSE", "0")
         alone = nki.jit(kernel)(*arrays)
     for one, other in zip(fused, alone, strict=True):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
-    return plan
+    return tree
 
 
 def mixed(x: Any, y: Any) -> Any:
@@ -75,9 +75,9 @@ def mixed(x: Any, y: Any) -> Any:
 @pytest.mark.parametrize("width", [32, 33, 95, 512, 631])
 def test_mixed(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NKILITE_CPU", level)
-    plan = check(mixed, make((16, width), "float32", 1), make((16, width), "float32", 2))
-    assert plan.segments
-    assert any(place == Held() for places in plan.places for place in places)
+    tree = check(mixed, make((16, width), "float32", 1), make((16, width), "float32", 2))
+    assert column_loops(tree.loop)
+    assert any(use.place == Register() for op in tree.ops for use in op.uses)
 
 
 @pytest.mark.parametrize("level", available())
@@ -98,10 +98,10 @@ def test_stored_past_the_caches(width: int, pages: bool, level: str, monkeypatch
         nisa.dma_copy(dst=out[1], src=product)
         return tuple(out)
 
-    plan = check(kernel, make((32, width), "float32", 3), make((32, width), "float32", 4))
-    assert len(plan.streams) == 2
-    assert [(s.first, s.end) for s in plan.segments] == [(2, 6)]
-    assert plan.slots == ()
+    tree = check(kernel, make((32, width), "float32", 3), make((32, width), "float32", 4))
+    assert sum(use.nontemporal for op in tree.ops for use in op.uses) == 2
+    assert [[op.member for op in operations(loop.body)] for loop in column_loops(tree.loop)] == [[2, 3, 4, 5]]
+    assert tree.scratch == ()
 
 
 def test_the_same_elements_have_one_number() -> None:
@@ -114,8 +114,8 @@ def test_the_same_elements_have_one_number() -> None:
         nisa.dma_copy(dst=out, src=tile[:, 0:64])
         return (out,)
 
-    (segment,) = check(kernel, make((16, 128), "float32")).segments
-    assert segment.values == ((0, 0, 0), (1, 1, 1), (0, 0, 1), (2, 0))
+    (loop,) = column_loops(check(kernel, make((16, 128), "float32")).loop)
+    assert [[use.value for use in op.uses] for op in operations(loop.body)] == [[0] * 3, [1] * 3, [0, 0, 1], [2, 0]]
 
 
 def test_columns_that_meet_others_end_a_segment() -> None:
@@ -127,7 +127,8 @@ def test_columns_that_meet_others_end_a_segment() -> None:
         nisa.dma_copy(dst=out, src=tile[:, 1:65])
         return (out,)
 
-    assert [(s.first, s.end) for s in check(kernel, make((16, 128), "float32")).segments] == [(2, 4)]
+    (loop,) = column_loops(check(kernel, make((16, 128), "float32")).loop)
+    assert [op.member for op in operations(loop.body)] == [2, 3]
 
 
 def test_a_variable_is_the_bits_stored_last() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,12 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.codegen import elementwise
 from nkilite.ir.definition import REGISTRY
-from nkilite.ir.parser import parse_program
-from nkilite.ir.printer import print_program
 from nkilite.machine import engine as costs
 from nkilite.schedule import fuse, runs
-from nkilite.schedule.group import Group, Held, RowPlan
 from nkilite.schedule.pipeline import scheduled
 from nkilite.schedule.printer import print_schedule
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Group, Kind, Op, Register, Tree
 from nkilite.testing import make
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
@@ -32,7 +31,11 @@ def passed(kernel: Any, *arrays: np.ndarray, **options: Any) -> Schedule:
 
 
 def row_groups(schedule: Schedule) -> list[Group]:
-    return [g for g in schedule.groups if isinstance(g.plan, RowPlan)]
+    return [g for g in schedule.groups if g.tree.kind is Kind.rows]
+
+
+def elided(group: Group) -> list[int]:
+    return [op.member for op in group.tree.ops if op.elided]
 
 
 def grouped(schedule: Schedule) -> list[list[str]]:
@@ -48,39 +51,55 @@ def x(rows: int = 128, width: int = 1024) -> np.ndarray:
 # --- what is decided ----------------------------------------------------------------------------------------
 
 GOLDEN = {
-    "softmax": [
-        "// group of 6: 1 of 128 rows at a time; 4..5 in registers; 0 is read in place; "
-        "1 fetches 1/8 ahead; 2 fetches 7/8 ahead; 5 stores past the caches; 4..5 go with 2 of the next rows; "
-        "33088 bytes of scratch"
-    ],
-    "rmsnorm": [
-        "// one partition for all: %sb3 %sb4",
-        "// group of 5: 1 of 128 rows at a time; 3..4 in registers; 0 is read in place; "
-        "1 fetches 1/8 ahead; 3 fetches 7/8 ahead; 4 stores past the caches; 16512 bytes of scratch",
-    ],
-    "layernorm": [
-        "// one partition for all: %sb4 %sb5 %sb6",
-        "// group of 14: 1 of 128 rows at a time; 11..13 in registers; 0 is read in place; "
-        + "".join(f"{member} fetches 1/8 ahead; " for member in range(1, 9)) +
-        "11 fetches 7/8 ahead; 13 stores past the caches; 320 bytes of scratch",
-    ],
+    "softmax": """\
+group of 6 keeps %sb3 %sb4 %sb5 %sb7 %sb2 {
+  scratch 64 16448 64
+  for rows 128 by 1 parallel 1 {
+    0 dma_copy(dst=nowhere) elided
+    1 tensor_reduce(dst=scratch 0 + 0, data=source 0 + 0 prefetch 0..1/8)
+    2 activation(dst=scratch 1 + 0, data=source 0 + 0 prefetch 1..8/8, bias=scratch 0 + 0, reduce_res=scratch 2 + 0)
+    3 reciprocal(dst=scratch 2 + 0, data=scratch 2 + 0)
+    for columns 4096 beside 2 {
+      4 tensor_scalar(dst=#0 register, data=#1 scratch 1 + 0, operand0=#2 scratch 2 + 0)
+      5 dma_copy(dst=#3 nontemporal, src=#0 register)
+    }
+  }
+}
+""",
+    "rmsnorm": """\
+layout %sb3 broadcast
+layout %sb4 broadcast
+group of 5 keeps %sb7 %sb6 %sb9 %sb5 {
+  scratch 16448 64
+  for rows 128 by 1 parallel 1 {
+    0 dma_copy(dst=nowhere) elided
+    1 activation(dst=scratch 0 + 0 unread, data=source 0 + 0 prefetch 0..1/8, reduce_res=scratch 1 + 0)
+    2 activation(dst=scratch 1 + 0, data=scratch 1 + 0)
+    for columns 4096 {
+      3 scalar_tensor_tensor(dst=#0 register, data=#1 source 0 + 0 prefetch 1..8/8, operand0=#2 scratch 1 + 0, \
+operand1=#3)
+      4 dma_copy(dst=#4 nontemporal, src=#0 register)
+    }
+  }
+}
+""",
 }
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_decisions_are_readable(name: str) -> None:
     module = importlib.import_module(f"kernels.{name}")
-    arrays = module.inputs(rows=512, D=4096)
-    text = print_schedule(passed(getattr(module, name), *arrays))
-    comments = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip().startswith("//")))
-    assert comments == GOLDEN[name]
-    assert "//" not in print_program(parse_program(text))
+    text = print_schedule(passed(getattr(module, name), *module.inputs(rows=512, D=4096)))
+    decided = re.findall(r"^layout [^\n]*\n|^group .*?^}\n", text, re.M | re.S)
+    assert "".join(decided[: GOLDEN[name].count("layout") + 1]) == GOLDEN[name]
+    alike = {re.sub(r"keeps .*? \{", "", group) for group in decided if group.startswith("group")}
+    assert len(alike) == 1
 
 
 def test_set_up_stays_out_of_the_repeated_group() -> None:
     module = importlib.import_module("kernels.rmsnorm")
     schedule = passed(module.rmsnorm, *module.inputs(rows=1024, D=2048))
-    assert len({g.plan for g in row_groups(schedule)}) == 1
+    assert len({g.tree for g in row_groups(schedule)}) == 1
     assert len(row_groups(schedule)) == 8
 
 
@@ -100,12 +119,11 @@ def test_dead_tiles_take_no_memory() -> None:
 
     schedule = passed(kernel, x())
     first = row_groups(schedule)[0]
-    plan = first.plan
-    assert isinstance(plan, RowPlan)
-    assert plan.skipped == (0, 2), "the load is read in place, what nobody reads is not computed"
+    ops = first.tree.ops
+    assert elided(first) == [0, 2], "the load is read in place, what nobody reads is not computed"
     assert [schedule.program.buffers[id].id for id in sorted(first.private)] == [2, 3, 4]
-    assert plan.places[1][0] == Held(), "a tile that two neighbours alone need stays in registers"
-    assert plan.places[3][0] is None, "a tile that other instructions read is in memory"
+    assert ops[1].uses[0].place == Register(), "a tile that two neighbours alone need stays in registers"
+    assert ops[3].uses[0].place is None, "a tile that other instructions read is in memory"
 
 
 # --- what may be interchanged -------------------------------------------------------------------------------
@@ -183,8 +201,7 @@ def test_a_load_of_what_is_stored_in_between_is_not_read_in_place() -> None:
         return x
 
     (group,) = row_groups(passed(kernel, x(*TILE)))
-    assert isinstance(group.plan, RowPlan)
-    assert group.plan.skipped == ()
+    assert elided(group) == []
 
 
 def test_one_array_for_two_arguments() -> None:
@@ -211,9 +228,8 @@ def test_groups_of_others_are_left_alone() -> None:
         nisa.dma_copy(dst=x, src=two)
         return x
 
-    schedule = Schedule(nki.jit(kernel).trace(x(*TILE)), groups=[Group(1, 1, "another kind")])
-    (other,) = (g for g in fuse.Fuse().run(schedule).groups if not isinstance(g.plan, RowPlan))
-    assert other == Group(1, 1, "another kind")
+    schedule = Schedule(nki.jit(kernel).trace(x(*TILE)), groups=[other := Group(1, 1, Tree((), (Op(0, ()),)))])
+    assert [g for g in fuse.Fuse().run(schedule).groups if g.tree.kind is not Kind.rows] == [other]
     assert all(g.first != 1 and g.first + g.size != 2 for g in row_groups(schedule))
 
 
@@ -239,7 +255,7 @@ def test_distinct_groups_are_bounded() -> None:
     starts = program.starts()
     for group in row_groups(schedule):
         members = tuple(program.code[at] for at in starts[group.first : group.first + group.size])
-        codes[members, group.plan] = len(members)
+        codes[members, group.tree] = len(members)
     assert codes, "nothing was fused"
     assert sum(codes.values()) <= max(96, 2 * len(program.signatures))
 
@@ -315,7 +331,7 @@ def same_without_repetitions(schedule: Schedule) -> bool:
     quick = schedule.groups
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.Finder, "_repetition", lambda *_: None)
-        schedule.groups = [g for g in quick if not isinstance(g.plan, RowPlan)]
+        schedule.groups = [g for g in quick if g.tree.kind is not Kind.rows]
         return fuse.Fuse().run(schedule).groups == quick
 
 
@@ -331,7 +347,7 @@ def same_without_repetitions(schedule: Schedule) -> bool:
 def test_repeated_runs_are_grouped_alike(name: str, shape: dict[str, int]) -> None:
     module = importlib.import_module(f"kernels.{name}")
     schedule = passed(getattr(module, name), *module.inputs(**shape))
-    assert len(row_groups(schedule)) > len({g.plan for g in row_groups(schedule)}), "nothing is repeated"
+    assert len(row_groups(schedule)) > len({g.tree for g in row_groups(schedule)}), "nothing is repeated"
     assert same_without_repetitions(schedule)
 
 
@@ -418,6 +434,6 @@ def test_a_load_that_computes_is_no_copy(negating_load):
 
     data = make((128, 8192), "float32")
     (group,) = row_groups(passed(kernel, data))
-    assert not group.plan.skipped
-    assert [f.member for f in group.plan.ahead] == [0]
+    assert elided(group) == []
+    assert [op.member for op in group.tree.ops if any(use.prefetch for use in op.uses)] == [0]
     np.testing.assert_allclose(nki.jit(kernel)(data), np.exp(-(data + 1)), rtol=1e-5)

@@ -13,17 +13,17 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels.transpose import transpose
 from nkilite.host.cpu import available
-from nkilite.schedule.group import Relocation
 from nkilite.schedule.moves import Axis, Move, behind
 from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.tree import Kind, Nowhere, Steps, Tree
 
 DTYPES = [np.float32, ml_dtypes.bfloat16, np.int8]
 
 
-def plans(kernel, *arrays) -> list[tuple[int, Relocation]]:
-    """Size and plan of every group of moves."""
+def trees(kernel, *arrays) -> list[tuple[int, Tree]]:
+    """Size and tree of every group of moves."""
     kernel = kernel if hasattr(kernel, "trace") else nki.jit(kernel)
-    return [(g.size, g.plan) for g in scheduled(kernel.trace(*arrays)).groups if isinstance(g.plan, Relocation)]
+    return [(g.size, g.tree) for g in scheduled(kernel.trace(*arrays)).groups if g.tree.kind is Kind.moves]
 
 
 def numbers(shape, dtype, seed=0) -> np.ndarray:
@@ -53,17 +53,18 @@ def output(shape, dtype):
 
 def test_a_block_of_the_gallery_transpose_is_one_move():
     """1024 x 1024 elements, though 64 transposes, 16 copies and 9 transfers name them."""
-    ((size, plan), *others) = plans(transpose, numbers((2048, 2048), np.float32))
-    assert (size, str(plan)) == (89, "moves 1024 x 1024")
-    assert len(others) == 3 and all(p is plan for _, p in others)
-    (piece,) = plan.pieces
-    assert piece.streams and {loop.to for loop in piece.loops} == {(0, 4), (0, 8192)}
-    assert plan.private[0] == (0, "dst") and (size - 1, "dst") not in plan.private
+    ((size, tree), *others) = trees(transpose, numbers((2048, 2048), np.float32))
+    assert size == 89 and len(others) == 3 and all(t is tree for _, t in others)
+    (move,) = tree.moves
+    assert move.nontemporal
+    assert set(move.loops) == {Steps(1024, (0, 4), (0, 8192)), Steps(1024, (0, 8192), (0, 4))}
+    first, *_, last = ([use.place for use in op.uses] for op in tree.ops)
+    assert (first, last) == ([Nowhere(), None], [None, Nowhere()])
 
 
 def test_a_small_result_is_not_stored_past_the_caches():
-    ((_, plan),) = plans(transpose, numbers((256, 256), np.float32))
-    assert not plan.pieces[0].streams
+    ((_, tree),) = trees(transpose, numbers((256, 256), np.float32))
+    assert not tree.moves[0].nontemporal
 
 
 def chain(spoil):
@@ -103,7 +104,7 @@ def chain(spoil):
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=lambda d: np.dtype(d).name)
 def test_groups_end_where_bits_change_or_are_seen(spoil, sizes, dtype):
     x = numbers((48, 32), dtype)
-    assert [size for size, _ in plans(chain(spoil), x)] == sizes
+    assert [size for size, _ in trees(chain(spoil), x)] == sizes
     same(chain(spoil), x)
 
 
@@ -121,7 +122,7 @@ def test_what_is_read_is_not_written():
         return out
 
     x = numbers((64, 64), np.float32)
-    assert [size for size, _ in plans(kernel, x)] == [4, 4]
+    assert [size for size, _ in trees(kernel, x)] == [4, 4]
     same(kernel, x)
 
 
@@ -139,7 +140,7 @@ def test_tiles_at_addresses_may_be_others(shared):
         return out
 
     x = numbers((64, 64), np.float32)
-    assert (plans(kernel, x) == []) == shared
+    assert (trees(kernel, x) == []) == shared
     same(kernel, x)
 
 
@@ -151,7 +152,7 @@ def test_arguments_that_are_written_are_no_targets():
         return y
 
     x = numbers((64, 64), np.float32)
-    assert [size for size, _ in plans(kernel, x, x.copy())] == []
+    assert [size for size, _ in trees(kernel, x, x.copy())] == []
     y = x.copy()
     nki.jit(kernel)(y, y)
     np.testing.assert_array_equal(y, x.T)
@@ -164,8 +165,8 @@ def test_a_large_transposing_dma_is_shared(shape):
         nisa.dma_copy(out, x.permute((1, 0)))
         return out
 
-    ((size, plan),) = plans(kernel, numbers(shape, np.float32))
-    assert size == 1 and not plan.private
+    ((size, tree),) = trees(kernel, numbers(shape, np.float32))
+    assert size == 1 and all(use.place is None for op in tree.ops for use in op.uses)
     same(kernel, numbers(shape, np.float32))
 
 

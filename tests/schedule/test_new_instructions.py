@@ -19,8 +19,8 @@ from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import Signature
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
-from nkilite.schedule.group import Accumulation, Relocation, RowPlan
 from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.tree import Kind, column_loops, operations
 from nkilite.testing import make
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
@@ -223,13 +223,13 @@ def test_fuses_from_its_access_rule_alone(name, monkeypatch):
     arrays = make((P, F), "float32"), make((1, F), "float32", seed=1), make((P, 1), "float32", seed=2)
     schedule = scheduled(nki.jit(kernel).trace(*arrays))
     names = [i.signature.name for i in schedule.program]
-    groups = [g for g in schedule.groups if isinstance(g.plan, RowPlan) and name in names[g.first : g.first + g.size]]
+    groups = [g for g in schedule.groups if g.tree.kind is Kind.rows and name in names[g.first : g.first + g.size]]
     assert bool(groups) == by_row
     if by_row:
         (group,) = groups
         assert names[group.first + 1 : group.first + group.size].count("tensor_scalar"), "and what follows goes along"
         at = names.index(name) - group.first
-        assert any(s.first <= at < s.end for s in group.plan.segments) == in_registers
+        assert any(op.member == at for op in operations(column_loops(group.tree.loop))) == in_registers
     answer = expected(np.tanh(2 * arrays[0]), *arrays[1:]) * 3
     results = [nki.simulate(kernel)(*arrays), nki.jit(kernel)(*arrays)]
     monkeypatch.setenv("NKILITE_FUSE", "0")
@@ -260,7 +260,7 @@ def test_follows_matmuls_and_fills_panels():
     schedule = scheduled(nki.jit(kernel).trace(a, b, row, column))
     names = [i.signature.name for i in schedule.program]
     (group,) = [g for g in schedule.groups if "weighted" in names[g.first : g.first + g.size]]
-    assert isinstance(group.plan, Accumulation) and len(group.private) == 1, "the product is never in memory"
+    assert group.tree.kind is Kind.sums and len(group.private) == 1, "the product is never in memory"
     assert len(schedule.panels) == 3
     answer = a.T @ (a.T @ b * row + column)
     for launch in (nki.simulate, nki.jit):
@@ -290,7 +290,7 @@ def test_short_rules_are_read_off_the_call(factor):
 
     x, column = make((P, F), "float32"), make((P, 1), "float32", seed=1)
     group = scheduled(nki.jit(kernel).trace(x, column)).groups[-1]
-    assert group.plan.segments, "it goes through registers with what it follows"
+    assert column_loops(group.tree.loop), "it goes through registers with what it follows"
     wanted = np.tanh(x) * (column if factor is None else np.float32(factor))
     for launch in (nki.simulate, nki.jit):
         np.testing.assert_allclose(launch(kernel)(x, column), wanted, rtol=1e-5, atol=1e-6)
@@ -324,7 +324,7 @@ def test_only_a_copy_is_read_in_place(which):
 
     x = make((P, F), "float32")
     (group,) = scheduled(nki.jit(kernel).trace(x)).groups
-    assert group.plan.skipped == ((0,) if which else ())
+    assert [op.member for op in group.tree.ops if op.elided] == ([0] if which else [])
     np.testing.assert_allclose(nki.jit(kernel)(x), np.exp(x if which else -x), rtol=1e-5)
 
 
@@ -342,7 +342,7 @@ def test_copies_join_transposes():
 
     x = make((P, 128), "float32")
     schedule = scheduled(nki.jit(kernel).trace(x))
-    assert [(g.size, type(g.plan)) for g in schedule.groups] == [(schedule.program.count, Relocation)]
+    assert [(g.size, g.tree.kind) for g in schedule.groups] == [(schedule.program.count, Kind.moves)]
     np.testing.assert_array_equal(nki.jit(kernel)(x), x.T)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.errors import IrError
-from nkilite.schedule.group import Accumulation, Fetch, Forwarded, Group, Held, Relocation, RowPlan, Scratch
 from nkilite.schedule.panels import Feed
+from nkilite.schedule.parser import parse_schedule
 from nkilite.schedule.pipeline import scheduled
+from nkilite.schedule.printer import print_schedule
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Group, Kind
 from nkilite.schedule.verifier import verify_schedule
 
 
@@ -74,85 +77,63 @@ def _compiled(kernel: Any) -> Schedule:
 
 
 SCHEDULES = {kernel: _compiled(kernel) for kernel in (rows, sums, turns)}
-PLANS = {rows: RowPlan, sums: Accumulation, turns: Relocation}
+KINDS = {rows: Kind.rows, sums: Kind.sums, turns: Kind.moves}
 
 
 def group(kernel: Any) -> tuple[int, Group]:
     """The last group of the kind that a kernel is about."""
     groups = SCHEDULES[kernel].groups
-    return max((i, g) for i, g in enumerate(groups) if isinstance(g.plan, PLANS[kernel]))
+    return max((i, g) for i, g in enumerate(groups) if g.tree.kind is KINDS[kernel])
 
 
-def replaced(plan: RowPlan, kind: type, make: Any) -> RowPlan:
-    """A row plan with the first place of a kind changed."""
-    for m, places in enumerate(plan.places):
-        for i, place in enumerate(places):
-            if isinstance(place, kind):
-                changed = (*places[:i], make(place), *places[i + 1:])
-                return plan._replace(places=(*plan.places[:m], changed, *plan.places[m + 1:]))
-    raise AssertionError(f"no {kind.__name__} in {plan}")
-
-
-def valued(plan: RowPlan, values: Any) -> RowPlan:
-    first, *others = plan.segments
-    return plan._replace(segments=(first._replace(values=values(first.values)), *others))
-
-
-def pieces(plan: Relocation, change: Any) -> Relocation:
-    return Relocation(tuple(change(piece) for piece in plan.pieces), plan.private)
-
-
-def steps(piece: Any, change: Any) -> Any:
-    return piece._replace(loops=(change(piece.loops[0]), *piece.loops[1:]))
-
-
-SPOILT_PLANS = {
-    "rows": (rows, lambda p: p._replace(rows=p.rows + 1)),
-    "blocks": (rows, lambda p: p._replace(blocks=p.blocks - 1)),
-    "each": (rows, lambda p: p._replace(each=3)),
-    "no slot": (rows, lambda p: p._replace(slots=())),
-    "short slot": (rows, lambda p: p._replace(slots=(64,) * len(p.slots))),
-    "moved scratch": (rows, lambda p: replaced(p, Scratch, lambda s: s._replace(byte=s.byte + 64))),
-    "no scratch": (rows, lambda p: replaced(p, Scratch, lambda s: None)),
-    "held scratch": (rows, lambda p: replaced(p, Scratch, lambda s: Held())),
-    "forwarded elsewhere": (rows, lambda p: replaced(p, Forwarded, lambda f: f._replace(byte=f.byte + 4))),
-    "forwarded from itself": (rows, lambda p: replaced(p, Forwarded, lambda f: f._replace(member=f.member + 1))),
-    "not forwarded": (rows, lambda p: replaced(p, Forwarded, lambda f: None)),
-    "skipped": (rows, lambda p: p._replace(skipped=(*p.skipped, len(p.places) - 1))),
-    "not skipped": (rows, lambda p: p._replace(skipped=())),
-    "segments that overlap": (rows, lambda p: p._replace(segments=(p.segments[0], *p.segments))),
-    "a segment's columns": (rows, lambda p: p._replace(segments=(p.segments[0]._replace(columns=64),))),
-    "a longer segment": (
-        rows, lambda p: p._replace(segments=(*p.segments[:-1], p.segments[-1]._replace(end=p.segments[-1].end + 1)))
-    ),
-    "values alike": (rows, lambda p: valued(p, lambda values: tuple((0,) * len(v) for v in values))),
-    "values apart": (
-        rows, lambda p: valued(p, lambda values: tuple(tuple(10 * m + i for i in range(len(v)))
-                                                       for m, v in enumerate(values)))
-    ),
-    "values of fewer": (rows, lambda p: valued(p, lambda values: values[:-1])),
-    "streams": (rows, lambda p: p._replace(streams=(1,))),
-    "fetches": (rows, lambda p: p._replace(ahead=(Fetch(1, 7),))),
-    "fetches too much": (rows, lambda p: p._replace(ahead=tuple(f._replace(first=8) for f in p.ahead))),
-    "unread": (rows, lambda p: p._replace(unread=((1, 0),))),
-    "carrier": (rows, lambda p: p._replace(carrier=len(p.places) - 1)),
-    "fewer places": (rows, lambda p: p._replace(places=p.places[1:])),
-    "nonsense": (rows, lambda p: p._replace(places=None)),
-    "more matmuls": (sums, lambda p: p._replace(products=p.products + 1)),
-    "fewer matmuls": (sums, lambda p: p._replace(products=p.products - 1)),
-    "no matmuls": (sums, lambda p: p._replace(products=0)),
-    "no sums": (sums, lambda p: p._replace(sums=())),
-    "sums elsewhere": (sums, lambda p: p._replace(sums=((0, 0),))),
-    "no pieces": (turns, lambda p: Relocation((), p.private)),
-    "pieces elsewhere": (turns, lambda p: pieces(p, lambda q: q._replace(to=q.to._replace(bytes=q.to.bytes + 4)))),
-    "pieces from elsewhere": (
-        turns, lambda p: pieces(p, lambda q: q._replace(origin=q.origin._replace(bytes=q.origin.bytes + 4)))
-    ),
-    "shorter pieces": (turns, lambda p: pieces(p, lambda q: steps(q, lambda s: s._replace(count=s.count - 1)))),
-    "pieces in other steps": (turns, lambda p: pieces(p, lambda q: steps(q, lambda s: s._replace(to=s.origin)))),
-    "nothing is private": (turns, lambda p: Relocation(p.pieces, ())),
-    "no plan": (turns, lambda p: "nonsense"),
+# What is written instead of the first place in the text of that group's tree at which a pattern is found.
+SPOILT_TREES = {
+    "more rows": (rows, r"rows 128", "rows 129"),
+    "fewer rows": (rows, r"rows 128", "rows 64"),
+    "a step that leaves rows": (rows, r"by \d+", "by 3"),
+    "no step": (rows, r" by \d+", ""),
+    "together": (rows, r"parallel 1", "parallel 3"),
+    "on one thread": (rows, r" parallel 1", ""),
+    "rows that are columns": (rows, r"for rows", "for columns"),
+    "no slot": (rows, r"scratch [\d ]+\n", ""),
+    "short slot": (rows, r"scratch [\d ]+\n", "scratch 64 64\n"),
+    "moved scratch": (rows, r"=scratch 0 \+ 0", "=scratch 0 + 64"),
+    "no scratch": (rows, r"data=scratch 0 \+ 0", ""),
+    "scratch in registers": (rows, r"data=scratch 0 \+ 0", "data=register"),
+    "read elsewhere": (rows, r"source 0 \+ 0", "source 0 + 4"),
+    "read where another member does": (rows, r"source 0 \+ 0", "source 1 + 0"),
+    "not read in place": (rows, r"data=#(\d+) source 0 \+ 0", r"data=#\1"),
+    "elided": (rows, r"(\d tensor_reduce\(.*\))", r"\1 elided"),
+    "not elided": (rows, r" elided", ""),
+    "elided, but there": (rows, r"dst=nowhere", ""),
+    "columns": (rows, r"columns \d+", "columns 64"),
+    "a member too few": (rows, r" *\d dma_copy\(dst=nowhere\) elided\n", ""),
+    "values alike": (rows, r"dst=#\d+ register, data=#(\d+)", r"dst=#\1 register, data=#\1"),
+    "values apart": (rows, r"(columns(?:.*\n)+?.*?)=#\d+ register", r"\1=#77 register"),
+    "no values": (rows, r"=#\d+", "="),
+    "values outside": (rows, r"data=scratch", "data=#0 scratch"),
+    "nontemporal on chip": (rows, r"(tensor_reduce\(dst=scratch 1 \+ 0)", r"\1 nontemporal"),
+    "prefetch of what is written": (rows, r"(tensor_reduce\(dst=scratch 1 \+ 0)", r"\1 prefetch 0..8/8"),
+    "prefetch of too much": (rows, r"prefetch \d\.\.8/8", "prefetch 1..9/8"),
+    "unread": (rows, r"(data=scratch 0 \+ 0)", r"\1 unread"),
+    "beside itself": (rows, r"(columns \d+) ((?:.*\n)+  }\n)", r"\1 beside 7 \2"),
+    "more matmuls": (sums, r"terms 2", "terms 3"),
+    "an epilogue among the terms": (sums, r"    }\n( *2 activation.*\n)", r"\1    }\n"),
+    "a term in the epilogue": (sums, r"( *1 nc_matmul.*\n) *}\n", r"    }\n\1"),
+    "sums in memory": (sums, r"data=register", ""),
+    "sums elsewhere": (sums, r"dst=register", ""),
+    "results in registers": (sums, r"activation\(", "activation(dst=register, "),
+    "fewer columns": (sums, r"(columns|rows) \d+", r"\1 16"),
+    "scratch of sums": (sums, r"(  for)", r"  scratch 64\n\1"),
+    "no move": (turns, r" *move .*\n", ""),
+    "moves elsewhere": (turns, r"move (\d+) \+ \(0, 0\)", r"move \1 + (0, 4)"),
+    "moves from elsewhere": (turns, r"from (\d+) \+ \(0, 0\)", r"from \1 + (0, 4)"),
+    "fewer moves": (turns, r", (\d)\d+ at", r", \1 at"),
+    "moves in other steps": (turns, r"at (\(.*?\)) from \(.*?\)", r"at \1 from \1"),
+    "a tile that is nowhere and needed": (turns, r"src=nowhere", ""),
+    "a move that runs": (turns, r" elided", ""),
 }
+
 
 def regrouped(schedule: Schedule, old: Group, **changes: Any) -> None:
     """Change a group of a schedule."""
@@ -167,6 +148,7 @@ SPOILT_TABLES = {
     "out of order": (rows, lambda p, g: setattr(p, "groups", p.groups[::-1])),
     "before the program": (rows, lambda p, g: regrouped(p, g, first=-1)),
     "of nothing": (rows, lambda p, g: regrouped(p, g, size=0)),
+    "no tree": (rows, lambda p, g: regrouped(p, g, tree=None)),
     "past the end": (rows, lambda p, g: regrouped(p, g, size=g.size + 100)),
     "a member less": (rows, lambda p, g: regrouped(p, g, size=g.size - 1)),
     "an output is private": (rows, lambda p, g: regrouped(p, g, private=(p.program.outputs[0].id,))),
@@ -198,17 +180,16 @@ def test_what_passes_leave_is_right(kernel) -> None:
     verify_schedule(SCHEDULES[kernel])
 
 
-@pytest.mark.usefixtures("restored")
-@pytest.mark.parametrize("case", SPOILT_PLANS)
-def test_spoilt_plans(case) -> None:
-    kernel, spoil = SPOILT_PLANS[case]
-    schedule = SCHEDULES[kernel]
+@pytest.mark.parametrize("case", SPOILT_TREES)
+def test_spoilt_trees(case) -> None:
+    kernel, pattern, instead = SPOILT_TREES[case]
     number, found = group(kernel)
-    plan = spoil(found.plan)
-    assert plan != found.plan
-    schedule.groups = [*schedule.groups[:number], found._replace(plan=plan), *schedule.groups[number + 1:]]
-    with pytest.raises(IrError, match=f"group of {found.size}"):
-        verify_schedule(schedule, after="Spoil")
+    parts = re.split(r"^(group .*?^}\n)", print_schedule(SCHEDULES[kernel]), flags=re.M | re.S)
+    tree = parts[2 * number + 1]
+    parts[2 * number + 1] = re.sub(pattern, instead, tree, count=1)
+    assert parts[2 * number + 1] != tree, tree
+    with pytest.raises(IrError, match=f"group of {found.size}.* after Spoil"):
+        verify_schedule(parse_schedule("".join(parts)), after="Spoil")
 
 
 @pytest.mark.usefixtures("restored")

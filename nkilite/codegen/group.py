@@ -1,0 +1,29 @@
+"""The micro-kernel of a group, its tree walked; or of an instruction in no group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nkilite.codegen import accumulation, onto_panels, relocation, rows
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.schedule.tree import Kind, Tree
+
+
+def write(members: Sequence[MicroKernel], tree: Tree | None) -> None:
+    """Write the code of members, in order and on one emitter, as their tree says; None for one on its own."""
+    if tree is None:
+        (kernel,) = members
+        if onto_panels.takes(kernel):
+            onto_panels.write(kernel)
+        else:
+            kernel.call.definition.rule("lower")(kernel.call, kernel)
+        return
+    for op in tree.ops:
+        names = (o.name for o in members[op.member].call.operands)
+        members[op.member].private |= {n for n, use in zip(names, op.uses, strict=True) if use.place is not None}
+    if tree.kind is Kind.rows:
+        rows.write(members, tree)
+    elif tree.kind is Kind.sums:
+        accumulation.write(members, tree)
+    else:
+        relocation.write(members, tree.moves)
