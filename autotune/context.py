@@ -106,7 +106,7 @@ def cpu_level() -> str:
     import nkilite.language as nl
 
     @nki.jit
-    def smallest(x):
+    def smallest(x: Any) -> Any:
         out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
         nisa.dma_copy(dst=out, src=x)
         return out

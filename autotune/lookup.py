@@ -214,6 +214,6 @@ def _rebuilt(described: list[Any]) -> Any:
 
 
 def _call(kernel: Any, arguments: Mapping[str, Any]) -> inspect.BoundArguments:
-    call = kernel.signature.bind_partial()
+    call: inspect.BoundArguments = kernel.signature.bind_partial()
     call.arguments.update({n: arguments[n] for n in kernel.signature.parameters if n in arguments})
     return call

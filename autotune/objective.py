@@ -40,7 +40,9 @@ class Workload:
     tolerance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, kernel: Any, *args: Any, label: str = "", reference: Any = None, tolerance: Any = None, **kwargs: Any):
+    def of(
+        cls, kernel: Any, *args: Any, label: str = "", reference: Any = None, tolerance: Any = None, **kwargs: Any
+    ) -> Workload:
         """Bind arguments as a call of the kernel would."""
         bound = kernel.arguments(*args, **kwargs)
         label = label or " ".join("x".join(map(str, a.shape)) for a in bound.arguments.values() if hasattr(a, "shape"))

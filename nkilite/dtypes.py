@@ -12,6 +12,7 @@ int64 and uint64 are dtypes of what DMA moves and of scalars: no engine computes
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ class DType(str, metaclass=_Namespace):
     def __repr__(self) -> str:
         return str(self)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[object, ...]:
         return as_dtype, (str(self),)
 
 
@@ -257,9 +258,15 @@ def _named_biased(name: str) -> DType | None:
     return biased(base, int(found[2]))
 
 
+def float_limits(dtype: np.dtype) -> ml_dtypes.finfo:
+    """The largest number, the precision and so on of a float dtype of NumPy or ml_dtypes."""
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
 def _step(dtype: DType) -> np.float32:
     """What a number of the base is multiplied with."""
-    return np.float32(2.0 ** (FORMS[dtype.base].bias - FORMS[dtype].bias))
+    step: np.float32 = np.float32(math.ldexp(1.0, FORMS[dtype.base].bias - FORMS[dtype].bias))
+    return step
 
 
 def elements(array: np.ndarray, dtype: DType) -> np.ndarray:
@@ -329,7 +336,8 @@ def cast(values: np.ndarray | Elements, dtype: DType) -> np.ndarray:
     if source == dtype.numpy:
         return values
     if dtype is bool_:
-        return values != 0
+        result: np.ndarray = values != 0
+        return result
     with np.errstate(over="ignore", invalid="ignore"):
         single = values.astype(np.float32, copy=False)
         if not dtype.is_integer:

@@ -157,7 +157,7 @@ def _bytes(text: str) -> int:
     return int(digits) * unit if digits.isdecimal() else -1
 
 
-def launch_settings() -> tuple:
+def launch_settings() -> tuple[object, ...]:
     """The variables that decide what a launch runs, as they are: to be compared, at every launch."""
     return _get(_first), _get(_second), _get(_third), _get(_fourth), _get(_fifth), _get(_sixth), _get(_seventh)
 

@@ -44,7 +44,8 @@ def _mixed_array(values: np.ndarray) -> np.ndarray:
     """`_mixed` of uint64 values."""
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return values ^ values >> np.uint64(31)
+    result: np.ndarray = values ^ values >> np.uint64(31)
+    return result
 
 
 def launch_state(seed: int, launch: int, rows: int) -> np.ndarray:
@@ -95,7 +96,8 @@ def _hashed(values: np.ndarray, key: Any) -> np.ndarray:
     first, second, third = (np.uint32(shift) for shift in SHIFTS)
     values = (values ^ values >> first) * np.uint32(FIRST) ^ key
     values = (values ^ values >> second) * np.uint32(SECOND)
-    return values ^ values >> third
+    result: np.ndarray = values ^ values >> third
+    return result
 
 
 def random_bits(state: np.ndarray, site: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -149,4 +151,5 @@ def _round_form(pattern: np.ndarray, form: Form, bits: np.ndarray) -> np.ndarray
     whole = np.floor(steps)
     up = steps - whole > (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
     result = np.minimum(np.where(tiny, whole.astype(np.int64) + up, normal), form.limit)
-    return result | (pattern >> np.uint32(31)).astype(np.int64) << (form.exponent + form.mantissa)
+    found: np.ndarray = result | (pattern >> np.uint32(31)).astype(np.int64) << (form.exponent + form.mantissa)
+    return found

@@ -22,6 +22,7 @@ import ml_dtypes
 import numpy as np
 
 import nkilite as nki
+from nkilite.dtypes import float_limits
 from nkilite.errors import NkiError
 from nkilite.ir.sums import longest_sum
 from nkilite.location import Location
@@ -147,10 +148,11 @@ def ulps(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
         lowest = -(1 << (8 * target.itemsize - 1))
         return np.where(bits < 0, lowest - bits, bits)
 
-    return np.abs(ordered(got) - ordered(wanted))
+    result: np.ndarray = np.abs(ordered(got) - ordered(wanted))
+    return result
 
 
-def run(kernel: Callable, mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[np.ndarray, ...]:
+def run(kernel: Callable[..., Any], mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[np.ndarray, ...]:
     """Run `kernel` on copies of `arrays` and return its outputs as a tuple.
 
     Args:
@@ -166,7 +168,7 @@ def run(kernel: Callable, mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {MODES}")
     if mode == "simulate":
-        launch: Callable = nki.simulate(kernel)
+        launch: Callable[..., Any] = nki.simulate(kernel)
     else:
         launch = nki.jit(kernel) if inspect.isfunction(kernel) else kernel
     result = launch(*(array.copy() for array in arrays), **meta)
@@ -226,8 +228,8 @@ def compare(
 
 
 def check(
-    kernel: Callable,
-    reference: Callable,
+    kernel: Callable[..., Any],
+    reference: Callable[..., Any],
     *arrays: np.ndarray,
     modes: Iterable[str] = MODES,
     rtol: float | None = None,
@@ -281,7 +283,7 @@ def check(
 
 
 def first_difference(
-    kernel: Callable,
+    kernel: Callable[..., Any],
     *arrays: np.ndarray,
     between: tuple[str, str] = ("simulate", "compiled"),
     rtol: float | None = None,
@@ -321,7 +323,7 @@ def first_difference(
 
 
 def _parted(
-    number: int, left: Observed, right: Observed, between: tuple[str, str], given: tuple, reduction: int
+    number: int, left: Observed, right: Observed, between: tuple[str, str], given: tuple[object, ...], reduction: int
 ) -> Difference | None:
     """What is different between the two, if more than may be; packed elements have no value to compare."""
     narrow = min(left.dtype, right.dtype, key=lambda dtype: dtype.itemsize)
@@ -344,14 +346,14 @@ def _parted(
     return Difference(number, right.instruction, right.name, right.operand, right.location, element, values, allowed)
 
 
-def _longest_sum(kernel: Callable, arrays: tuple, meta: dict[str, Any]) -> int:
+def _longest_sum(kernel: Callable[..., Any], arrays: tuple[np.ndarray, ...], meta: dict[str, Any]) -> int:
     try:
         return longest_sum(_launchable(kernel).trace(*(a.copy() for a in arrays), **meta))
     except NkiError:  # it only runs simulated, or what runs it next explains
         return 1
 
 
-def _launchable(kernel: Callable) -> nki.Kernel:
+def _launchable(kernel: Callable[..., Any]) -> nki.Kernel[...]:
     return kernel if isinstance(kernel, nki.Kernel) else nki.jit(kernel)
 
 
@@ -373,7 +375,8 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
     if isinstance(dtype, str):
         name = {"tfloat32": "float32"}.get(str(dtype), str(dtype))
         return np.dtype(getattr(ml_dtypes, name, name))
-    return np.dtype(dtype)
+    found: np.dtype = np.dtype(dtype)
+    return found
 
 
 def _is_float(dtype: np.dtype) -> bool:
@@ -382,4 +385,4 @@ def _is_float(dtype: np.dtype) -> bool:
 
 
 def _epsilon(dtype: np.dtype) -> float:
-    return float(ml_dtypes.finfo(dtype).eps)
+    return float(float_limits(dtype).eps)

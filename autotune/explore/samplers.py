@@ -167,5 +167,5 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
 def _suggest(trial: Any, name: str, parameter: Parameter) -> int:
     last = len(parameter.values) - 1
     if parameter.ordered:
-        return trial.suggest_int(name, 0, last)
-    return trial.suggest_categorical(name, range(last + 1))
+        return int(trial.suggest_int(name, 0, last))
+    return int(trial.suggest_categorical(name, range(last + 1)))

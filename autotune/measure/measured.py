@@ -116,7 +116,8 @@ class Measured:
         if index not in self._bringing:
             return None
         call = self._workloads[index].call(configuration)
-        return self._workloads[index].kernel.portable(*call.args, **call.kwargs)
+        program: Portable = self._workloads[index].kernel.portable(*call.args, **call.kwargs)
+        return program
 
     def _index(self, workload: Workload) -> int:
         return next(i for i, w in enumerate(self._workloads) if w is workload)
@@ -176,7 +177,8 @@ class Measured:
         request = Interleave(configurations, programs, self.protocol, self.seed)
         seconds = self.protocol.timeout * len(candidates) + self.protocol.final_seconds
         with turnstile.alone():
-            return self._measurers[0].ask(request, seconds)
+            times: list[list[list[float]]] = self._measurers[0].ask(request, seconds)
+            return times
 
     def _finalists(self, candidates: Sequence[Candidate], default: Configuration) -> list[Candidate]:
         """The best, those that may be as good, and the default."""
@@ -201,7 +203,8 @@ def _answer(measurer: Measurer, request: Any, timeout: float) -> Outcome:
 
 def _received(measurer: Measurer, timeout: float) -> Outcome:
     try:
-        return measurer.receive(timeout)
+        outcome: Outcome = measurer.receive(timeout)
+        return outcome
     except TimedOut as error:
         return Outcome(reason=Reason.timeout, detail=str(error))
     except Crashed as error:

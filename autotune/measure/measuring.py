@@ -91,7 +91,8 @@ class Subject:
     def time(self, launcher: Any, launches: int) -> list[float]:
         """Microseconds of each launch, arguments restored before each if need be."""
         if not self.in_place:
-            return launcher.time(launches)
+            whole: list[float] = launcher.time(launches)
+            return whole
         times = []
         for _ in range(launches):
             self.restore()

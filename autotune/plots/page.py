@@ -71,7 +71,7 @@ def _account(tuned: Tuned) -> str:
 
 def _embedded(picture: Any) -> str:
     picture.update_layout(template="plotly_white", margin={"t": 60})
-    return _as_text(picture).to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+    return str(_as_text(picture).to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
 
 
 def _as_text(picture: Any) -> Any:

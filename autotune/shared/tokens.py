@@ -42,8 +42,8 @@ class Client(GrpcStorageProxy):
 def serve(storage: BaseStorage, host: str, port: int, token: str) -> None:
     """Answer clients that have the token, until the process ends."""
     server = grpc.server(ThreadPoolExecutor(_THREADS), interceptors=(_Door(token),))
-    service = proxy.grpc_servicer.OptunaStorageProxyService(storage)
-    proxy.api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)
+    service = proxy.grpc_servicer.OptunaStorageProxyService(storage)  # type: ignore[attr-defined]
+    proxy.api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)  # type: ignore[attr-defined]
     server.add_insecure_port(f"{host}:{port}")
     server.start()
     server.wait_for_termination()
@@ -60,7 +60,7 @@ class _Details(NamedTuple):
     compression: Any
 
 
-class _Sender(grpc.UnaryUnaryClientInterceptor):
+class _Sender(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # gRPC has no types
     def __init__(self, token: str) -> None:
         self._pair = (_HEADER, f"Bearer {token}")
 
@@ -71,7 +71,7 @@ class _Sender(grpc.UnaryUnaryClientInterceptor):
         ), request)
 
 
-class _Door(grpc.ServerInterceptor):
+class _Door(grpc.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, token: str) -> None:
         self._wanted = f"Bearer {token}".encode()
 

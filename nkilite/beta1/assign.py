@@ -75,7 +75,7 @@ def _masked(x: Tile, mask: Mask) -> Tile:
     return made
 
 
-def _with_new_axes(x: Tile, keys: tuple) -> Tile:
+def _with_new_axes(x: Tile, keys: tuple[object, ...]) -> Tile:
     found = subscript(x, tuple(k for k in keys if k is not None))
     view = found.nki
     dim = 0

@@ -144,7 +144,7 @@ class Blocks:
             found = self._made[number] = self._make(number)
         return found
 
-    def _part(self, number: int, taken: int, rest: tuple) -> Any:
+    def _part(self, number: int, taken: int, rest: tuple[object, ...]) -> Any:
         if any(not (k is Ellipsis or (isinstance(k, slice) and k == slice(None))) for k in rest):
             whole = all(n == 1 for n in self.blocks[taken:])
             if not whole:

@@ -46,7 +46,7 @@ class Placement:
 
 
 # What arguments of new tensors mean.
-_known: dict[tuple, tuple[MemoryRegion, DType, tuple[int, ...], tuple[int, ...]]] = {}
+_known: dict[tuple[object, ...], tuple[MemoryRegion, DType, tuple[int, ...], tuple[int, ...]]] = {}
 
 
 def _region(buffer: Any) -> MemoryRegion:

@@ -104,7 +104,8 @@ def fresh(view: NkiTensor, mask: Any = None) -> Tile:
 def on_chip(x: Any, operand: str, function: str) -> Tile:
     """Raise InvalidOperand unless `x` is a tile in SBUF or PSUM."""
     if isinstance(x, Blocks) and prod(x.blocks) == 1:
-        return x[(0,) * len(x.blocks)]
+        only: Tile = x[(0,) * len(x.blocks)]
+        return only
     if isinstance(x, Tile) and x.buffer.on_chip:
         return x
     if isinstance(x, Tile):

@@ -39,7 +39,7 @@ class Grid:
     """
 
     __slots__ = ("at", "column", "forms", "high", "low", "memo", "row", "shape", "strides")
-    _interned: ClassVar[dict[tuple, Grid]] = {}
+    _interned: ClassVar[dict[tuple[object, ...], Grid]] = {}
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -279,7 +279,8 @@ def _above(larger: Any, smaller: Any, strict: bool) -> Any:
 def _difference(left: Any, right: Any) -> Index | None:
     """left - right, whose offset may be a float; None if one of them is no number."""
     if left.__class__ is Index and right.__class__ is Index:
-        return left - right
+        difference: Index = left - right
+        return difference
     if left.__class__ is Index and isinstance(right, (int, float, np.integer, np.floating)):
         return index(left.offset - _plain(right), left.grid)
     if right.__class__ is Index and isinstance(left, (int, float, np.integer, np.floating)):
@@ -335,10 +336,10 @@ def arange(*bounds: int) -> Index:
     return made
 
 
-_aranges: dict[tuple, Index] = {}
+_aranges: dict[tuple[object, ...], Index] = {}
 
 
-class _Grids(tuple):
+class _Grids(tuple[Index, ...]):
     """The index tensors of `nl.mgrid[...]`, also as .p (partitions), .x, .y, .z and .w."""
 
     __slots__ = ()

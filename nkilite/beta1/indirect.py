@@ -40,7 +40,7 @@ class DynamicIndex:
     __radd__ = __add__
 
 
-def indirect(view: NkiTensor, keys: tuple, box: Box | None) -> NkiTensor:
+def indirect(view: NkiTensor, keys: tuple[Any, ...], box: Box | None) -> NkiTensor:
     """The view a subscript selects in which one item is a tile of indices, or a DynamicIndex; of a box of it, if given.
 
     A tile with one index moves the whole view; one with an index per partition gives every position of dimension 0 of

@@ -27,7 +27,7 @@ from nkilite.trace.tensor import NkiTensor
 MODES = ("auto", "baremetal", "benchmark", "jax", "profile", "simulation", "torchxla", "trace")
 
 
-class Beta1Kernel(Kernel):
+class Beta1Kernel(Kernel[...]):
     """A function in the Beta-1 dialect that runs on a (modelled) NeuronCore."""
 
     def __init__(
@@ -98,7 +98,7 @@ def _unwrapped(value: Any, _: str) -> Any:
     return stored
 
 
-def _require_same(first: Any, other: Any, kernel: Kernel) -> None:
+def _require_same(first: Any, other: Any, kernel: Kernel[...]) -> None:
     """Raise InvalidReturn unless two instances of a grid returned the same tensors."""
     found: list[Any] = []
 

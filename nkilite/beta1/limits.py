@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from nkilite.dtypes import as_dtype
+from nkilite.dtypes import as_dtype, float_limits
 from nkilite.language.tile_size import TileSize
 
 __all__ = ["bfp16", "finfo", "fp32", "tile_size"]
@@ -34,7 +33,7 @@ class Extremes:
     """The smallest and largest number of a float dtype."""
 
     def __init__(self, dtype: str) -> None:
-        info = ml_dtypes.finfo(as_dtype(dtype).numpy)
+        info = float_limits(as_dtype(dtype).numpy)
         self.min, self.max, self.eps = float(info.min), float(info.max), float(info.eps)
 
 

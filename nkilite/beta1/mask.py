@@ -85,7 +85,8 @@ class Mask:
     def grid(self) -> tuple[int, ...]:
         """The shape of its positions."""
         if self.expression is not None:
-            return self.expression.shape
+            shape: tuple[int, ...] = self.expression.shape
+            return shape
         shapes = [part.grid for part in self.parts]
         ndim = max(map(len, shapes))
         padded = [(1,) * (ndim - len(s)) + s for s in shapes]
@@ -93,16 +94,18 @@ class Mask:
 
     def numpy(self) -> np.ndarray:
         """Which positions take part; dimensions it does not depend on may have size 1."""
+        found: np.ndarray
         if self.condition is Condition.all:
-            return np.logical_and(*(p.numpy() for p in self.parts))
-        if self.condition is Condition.any:
-            return np.logical_or(*(p.numpy() for p in self.parts))
-        if self.condition is Condition.none:
-            return ~self.parts[0].numpy()
-        values = self.expression.numpy()
-        if self.condition is Condition.nonnegative:
-            return values >= 0
-        return (values == 0) == (self.condition is Condition.zero)
+            found = np.logical_and(*(p.numpy() for p in self.parts))
+        elif self.condition is Condition.any:
+            found = np.logical_or(*(p.numpy() for p in self.parts))
+        elif self.condition is Condition.none:
+            found = ~self.parts[0].numpy()
+        elif self.condition is Condition.nonnegative:
+            found = self.expression.numpy() >= 0
+        else:
+            found = (self.expression.numpy() == 0) == (self.condition is Condition.zero)
+        return found
 
     def box(self, shape: tuple[int, ...]) -> tuple[Box, bool]:
         """The smallest range of every dimension that holds all positions which take part, and whether all in these

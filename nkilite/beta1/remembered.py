@@ -126,7 +126,13 @@ def _with_class(value: Any) -> Any:
     return value.__class__, value
 
 
-def _compared(builder: Builder, function: Callable[..., Any], values: tuple, quick: tuple, frame: FrameType) -> Any:
+def _compared(
+    builder: Builder,
+    function: Callable[..., Any],
+    values: tuple[object, ...],
+    quick: tuple[object, ...],
+    frame: FrameType,
+) -> Any:
     """A call whose quick key is new, or means more than one call: by its full key, or by running the function."""
     kind: list[Any] = [function]
     pool = [0]
@@ -237,7 +243,7 @@ def _same(pool: list[int]) -> tuple[int, ...] | None:
     return None if len(set(first)) == len(first) else first
 
 
-def _first(builder: Builder, key: tuple, pool: list[int], frame: FrameType, run: Callable[[], Any]) -> Any:
+def _first(builder: Builder, key: tuple[object, ...], pool: list[int], frame: FrameType, run: Callable[[], Any]) -> Any:
     """Run a call, and keep what it records if another one of its kind can be recorded like it."""
     before = _State(builder)
     result = run()

@@ -22,16 +22,16 @@ from nkilite.trace.tensor import NkiTensor
 _new = object.__new__
 _KEPT = 4096  # subscripts per view type; kernels do not come back to more
 UNEQUAL = frozenset({bool, float, np.bool_, np.float16, np.float32, np.float64})  # to ints, which they seem to equal
-_patterns: dict[tuple, ViewType] = {}
+_patterns: dict[tuple[object, ...], ViewType] = {}
 _steps: dict[ViewType, tuple[int, ...]] = {}
 
 
 #: What subscripts select of views of a type: the type of what they select, its distance in bytes, and which items of
 #: the subscript are ints.
-known: dict[ViewType, dict[tuple, tuple[ViewType, int, tuple[int, ...]]]] = {}
+known: dict[ViewType, dict[tuple[object, ...], tuple[ViewType, int, tuple[int, ...]]]] = {}
 
 
-def find(view: NkiTensor, key: tuple) -> NkiTensor | None:
+def find(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor | None:
     """What a subscript selects if it has selected something of such a view before; None otherwise."""
     try:
         kind, distance, numbers = known[view.type][key]
@@ -46,7 +46,7 @@ def find(view: NkiTensor, key: tuple) -> NkiTensor | None:
     return found
 
 
-def keep(view: NkiTensor, key: tuple, found: NkiTensor) -> None:
+def keep(view: NkiTensor, key: tuple[object, ...], found: NkiTensor) -> None:
     """Remember what a subscript of ints and index tensors selects, which depends on the type of the view alone."""
     if found.type.problem is not None:
         return
@@ -60,7 +60,7 @@ class Outside(Exception):  # no error yet: a mask may keep the subscript inside
     """An index tensor leaves the dimension it indexes: its arguments are that, the lowest and the highest position."""
 
 
-def select(view: NkiTensor, key: tuple) -> NkiTensor:
+def select(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor:
     """The view a subscript with index tensors selects; its items are normalized (`normalize`).
 
     Raises:
@@ -74,6 +74,7 @@ def select(view: NkiTensor, key: tuple) -> NkiTensor:
     shape = kind.shape
     offset = view.byte_offset
     structure: list[Any] = [kind]
+    k: Any
     for dim, k in enumerate(key):
         if k.__class__ is Index:
             grid, start = k.grid, k.offset
@@ -145,7 +146,7 @@ def _require_partitions(first: Any, shape: tuple[int, ...], view: NkiTensor) -> 
         )
 
 
-def normalize(view: NkiTensor, key: Any) -> tuple:
+def normalize(view: NkiTensor, key: Any) -> tuple[object, ...]:
     """A subscript as one Index, int or range for every dimension.
 
     Raises:
@@ -181,7 +182,7 @@ def _item(view: NkiTensor, dim: int, key: Any) -> Any:
     raise InvalidIndex(what=describe(key), hint="use ints, slices, index tensors of nl.arange or nl.mgrid, or nl.ds.")
 
 
-def spread(view: NkiTensor, keys: tuple) -> tuple | None:
+def spread(view: NkiTensor, keys: tuple[object, ...]) -> tuple[object, ...] | None:
     """A subscript of ints and slices as one of index tensors, which a mask can limit; None if it has other items."""
     dims: list[tuple[int, int, int, int]] = []
     found: list[Any] = []
@@ -204,7 +205,7 @@ def spread(view: NkiTensor, keys: tuple) -> tuple | None:
     return tuple(found) if dims else None
 
 
-def selected_shape(view: NkiTensor, key: tuple) -> tuple[int, ...]:
+def selected_shape(view: NkiTensor, key: tuple[object, ...]) -> tuple[int, ...]:
     """The shape a normalized subscript selects, wherever its index tensors lead."""
     whole: Grid | None = None
     for k in key:
@@ -219,7 +220,7 @@ def selected_shape(view: NkiTensor, key: tuple) -> tuple[int, ...]:
     return whole.shape
 
 
-def narrowed(key: tuple, box: Box) -> tuple:
+def narrowed(key: tuple[object, ...], box: Box) -> tuple[object, ...]:
     """A normalized subscript of index tensors with their grids cut to a box."""
     return tuple(_cut(k, box) if isinstance(k, Index) else k for k in key)
 

@@ -242,7 +242,7 @@ class Beyond(Tile):
     __slots__ = ("base", "key")
     settled = False
 
-    def __init__(self, base: NkiTensor, key: tuple) -> None:
+    def __init__(self, base: NkiTensor, key: tuple[object, ...]) -> None:
         self.base, self.key, self.made, self.mask = base, key, -1, None
 
     @property
@@ -309,6 +309,6 @@ def _undefined(*_: Any) -> NoReturn:
 # Set by the modules that know the instructions.
 subscript: list[Callable[[Tile, Any], Tile]] = [_undefined]
 assign: list[Callable[[Tile, Any], None]] = [_undefined]
-gather: list[Callable[[NkiTensor, tuple, Box | None], NkiTensor]] = [_undefined]
+gather: list[Callable[[NkiTensor, tuple[object, ...], Box | None], NkiTensor]] = [_undefined]
 broadcast: list[Callable[[Tile, Any], Tile]] = [_undefined]
 convert: list[Callable[[Tile, Any], Tile]] = [_undefined]

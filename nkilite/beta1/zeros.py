@@ -12,7 +12,7 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.beta1 import functional, select
-from nkilite.beta1.index import LoopIndex
+from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import boxes
 from nkilite.beta1.tile import Tile
 from nkilite.dtypes import DType
@@ -45,9 +45,9 @@ class Zeros(Tile):
             return Zeros(known, self._written)
         try:
             items = select.normalize(self.part, key)
-            advanced = any(isinstance(i, select.Index) for i in items)
+            advanced = any(isinstance(i, Index) for i in items)
             view = select.select(self.part, items) if advanced else self.part[key]
-            if advanced and key.__class__ is tuple and all(i.__class__ in (int, LoopIndex, select.Index) for i in key):
+            if advanced and key.__class__ is tuple and all(i.__class__ in (int, LoopIndex, Index) for i in key):
                 select.keep(self.part, key, view)
         except (select.Outside, IndexOutOfBounds, TypeError):
             return super().__getitem__(key)

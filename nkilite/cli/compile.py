@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -20,6 +20,7 @@ from nkilite.ir.program import Program
 from nkilite.native.compile import compile_program
 from nkilite.native.library import assembly, module_text
 from nkilite.passes import pipeline as passes
+from nkilite.runtime.kernel import Kernel
 from nkilite.schedule import pipeline as schedule
 from nkilite.schedule.printer import print_schedule
 from nkilite.schedule.schedule import Schedule
@@ -97,7 +98,7 @@ def _dump_passes(program: Program, only: str | None) -> None:
     compile_program(program, observe=show)
 
 
-def _summarize(found, positional: list, named: dict, times: bool) -> None:
+def _summarize(found: Kernel[...], positional: list[Any], named: dict[str, Any], times: bool) -> None:
     console = terminal()
     compiled = found.compile(*positional, **named)
     program = compiled.program

@@ -72,7 +72,7 @@ def dtype_named(text: str) -> DType:
         raise UnknownDtype(found=text, choices=", ".join(ALL), short="f32, bf16, i32, fp8_e4m3") from None
 
 
-def load_kernel(spec: str) -> Kernel:
+def load_kernel(spec: str) -> Kernel[...]:
     """The kernel named by ``package.module:kernel`` or ``path/file.py:kernel``; the file may say ``import nki``.
 
     ``kernel[2]`` is the kernel on two cores.

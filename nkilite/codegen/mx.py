@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from nkilite import dtypes
@@ -32,7 +31,7 @@ _COLUMNS = 128  # moving columns dequantized at a time: 256 KiB of float32 for 1
 
 def largest(dtype: DType) -> float:
     """The largest finite element of a packed dtype."""
-    return float(ml_dtypes.finfo(dtypes.ELEMENTS[dtype]).max)
+    return float(dtypes.float_limits(dtypes.ELEMENTS[dtype]).max)
 
 
 def headroom(dtype: DType, spare: int) -> int:

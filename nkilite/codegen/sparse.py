@@ -55,7 +55,9 @@ class _Strip(NamedTuple):
                 if count % lanes:
                     e.store(e.f32(0, lanes), e.offset(target, count // lanes * lanes * 4))
 
-                def piece(index: Value, width: int, part: Matrix = part, source=source, target=target) -> None:
+                def piece(
+                    index: Value, width: int, part: Matrix = part, source: Value = source, target: Value = target
+                ) -> None:
                     at = e.step(source, index, part.column_stride)
                     value = elementwise.load(e, part.dtype, at, width, part.column_stride, "f32")
                     e.store(value, e.step(target, index, 4))

@@ -68,7 +68,8 @@ def reduced(op: str, values: Sequence[Values]) -> Values:
         total = reduce(alu.TABLE[op].numpy, (v.astype(np.int64 if integer else np.float32) for v in values))
     if integer:
         limits = np.iinfo(dtype)
-        return np.clip(total, limits.min, limits.max).astype(dtype)
+        result: np.ndarray = np.clip(total, limits.min, limits.max).astype(dtype)
+        return result
     return total
 
 
@@ -131,7 +132,8 @@ def _by_counts(round: Round, sent: Callable[[Values], Values]) -> Values:
                     problem=f"that it {what} elements {begin} to {begin + count} of {limit}",
                 )
         result[to : to + count] = source[first : first + count]
-    return result
+    found: np.ndarray = result
+    return found
 
 
 def received_counts(round: Round) -> Values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from nkilite.ir.meeting import Arrival, Written
 from nkilite.ir.program import Signature
 from nkilite.ir.rank import Rank
 from nkilite.isa import rules
+from nkilite.isa.operators import Op
 from nkilite.isa.registers import require_int, require_registers
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
@@ -38,17 +39,17 @@ def _keeps(arguments: dict[str, Any]) -> tuple[str, ...]:
     meets=Meets.ranks, access=Opaque("what the ranks bring decides what they receive"),
 )
 def collective(
-    kind,
+    kind: str,
     srcs: Sequence[NkiTensor],
     dsts: Sequence[NkiTensor],
-    replica_group,
+    replica_group: Sequence[Sequence[int]] | None,
     metadata: NkiTensor | None = None,
     received: NkiTensor | None = None,
-    op=None,
-    collective_dim=None,
-    channel_ids=None,
-    has_rdispls=None,
-    name=None,
+    op: Op | None = None,
+    collective_dim: SupportsIndex | None = None,
+    channel_ids: Sequence[int] | None = None,
+    has_rdispls: bool | None = None,
+    name: str | None = None,
 ) -> None:
     """A collective of nki.collectives, whose functions check and write it.
 
@@ -75,7 +76,7 @@ def _collective_check(call: Signature) -> None:
 
 
 @collective.reference
-def _collective_reference(call: Signature, **given: Any) -> tuple:
+def _collective_reference(call: Signature, **given: Any) -> tuple[object, ...]:
     """Of a rank that is alone in its group, on whose ring it follows itself."""
     return tuple(None for o in call.operands if o.writes)
 
@@ -112,7 +113,8 @@ def _received(call: Arrival, rank: Rank) -> Written:
 
 
 def _by_pairs(call: Arrival) -> bool:
-    return call.kind == "collective_permute"
+    result: bool = call.kind == "collective_permute"
+    return result
 
 
 @collective.cost
@@ -124,7 +126,11 @@ def _collective_cost(call: Signature) -> Cost:
 
 @instruction(meets=Meets.nobody, access=Opaque("the host says which rank it is"))
 def rank_number(
-    dst: VirtualRegister, iteration: int | VirtualRegister, replica_group, channel_id=0, name=None
+    dst: VirtualRegister,
+    iteration: int | VirtualRegister,
+    replica_group: Sequence[Sequence[int]] | None,
+    channel_id: SupportsIndex = 0,
+    name: str | None = None,
 ) -> None:
     """dst = the rank whose data a ring has brought after so many steps; by default the rank itself.
 

@@ -61,9 +61,9 @@ class Compiled(Generic[_P, _R]):
         """
         self._worked += items
         if self._worked > WORTH_COMPILING:
-            return cast(Any, self)(*args)
+            return cast("Callable[..., _R]", self)(*args)
         given: list[Any] = [a.tolist() if isinstance(a, np.ndarray) else a for a in args]
-        result = cast(Any, self.python)(*given)
+        result = cast("Callable[..., _R]", self.python)(*given)
         for array, values in zip(args, given, strict=True):
             if isinstance(array, np.ndarray) and array.flags.writeable:
                 array[:] = values

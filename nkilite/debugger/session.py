@@ -77,7 +77,7 @@ class Debugger(cmd.Cmd):
         self._breakpoints: dict[int, Breakpoint] = {}
         self._made = 0
         self._steps = 1  # instructions until the next stop; 0: at breakpoints alone
-        self._leaving: dict[int, tuple] = {}  # the line to be left, by core
+        self._leaving: dict[int, tuple[object, ...]] = {}  # the line to be left, by core
         self._core: int | None = None
         self._stop: Stop
         self._ended = False
@@ -238,7 +238,7 @@ class Debugger(cmd.Cmd):
             self._out(f"{type(error).__name__}: {error}")
 
 
-def _line(stop: Stop) -> tuple:
+def _line(stop: Stop) -> tuple[object, ...]:
     return stop.location.file, stop.location.line
 
 

@@ -27,7 +27,7 @@ _MEMORIES = {"sbuf": "SBUF", "psum": "PSUM"}
 class Drawing:
     """A launch of a kernel to step through; notebooks show it."""
 
-    def __init__(self, kernel: Kernel, watched: Watched) -> None:
+    def __init__(self, kernel: Kernel[...], watched: Watched) -> None:
         self._kernel, self.watched = kernel, watched
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ def draw(kernel: Any, *args: Any, steps: int = STEPS, **kwargs: Any) -> Drawing:
     return Drawing(found, watch(found, args, kwargs, steps))
 
 
-def _data(kernel: Kernel, watched: Watched) -> dict[str, Any]:
+def _data(kernel: Kernel[...], watched: Watched) -> dict[str, Any]:
     pictures: dict[Picture, int] = {}
     blocks: dict[str, int] = {}
     places = {id: place for place, id in enumerate(watched.buffers)}

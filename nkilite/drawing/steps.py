@@ -8,13 +8,14 @@ from nkilite import knobs
 from nkilite.drawing.pictures import Grid, Picture, covered, picture
 from nkilite.errors import ArgumentError, NkiError
 from nkilite.ir import attributes
-from nkilite.ir.definition import Control, Role
+from nkilite.ir.definition import Control, Role, Values
 from nkilite.ir.meeting import ALONE
 from nkilite.ir.program import Signature
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.location import Location, here
 from nkilite.machine.target import get_target
 from nkilite.runtime.binding import bind
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.grid import cores_of
 from nkilite.runtime.kernel import Kernel
 from nkilite.runtime.tracebacks import presented
@@ -94,7 +95,7 @@ class _Watcher(EagerBuilder):
         self._most = most
         self._grids: dict[int, Grid] = {}
 
-    def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+    def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
         located = self._located(signature, operands)
         recorded = super().emit(signature, operands, name)
         if signature.definition.control is Control.end:
@@ -133,13 +134,13 @@ class _Watcher(EagerBuilder):
             picture(buffer, grid),
         )
 
-    def _located(self, signature: Signature, operands: tuple) -> dict[str, NkiTensor]:
+    def _located(self, signature: Signature, operands: Values) -> dict[str, NkiTensor]:
         """Tensors that a scalar index places: before the instruction, which may write the index."""
         given = _given(signature, operands)
         return {n: storage.located(t) for n, t in given.items() if isinstance(t, NkiTensor) and t.index is not None}
 
 
-def _given(signature: Signature, operands: tuple) -> dict[str, Any]:
+def _given(signature: Signature, operands: Values) -> dict[str, Any]:
     names = [p.name for p in signature.definition.parameters if p.role is not Role.attribute]
     return dict(zip(names, operands, strict=True))
 
@@ -156,7 +157,7 @@ def _attributes(signature: Signature, given: dict[str, Any]) -> tuple[tuple[str,
     return tuple(found)
 
 
-def watch(kernel: Kernel, args: tuple, kwargs: dict[str, Any], most: int = STEPS) -> Watched:
+def watch(kernel: Kernel[...], args: Args, kwargs: Kwargs, most: int = STEPS) -> Watched:
     """Simulate a launch and keep what each of its first instructions touched.
 
     A kernel that fails is drawn up to there. Arguments are not written.

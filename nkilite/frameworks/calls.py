@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, SupportsInt
 
 from nkilite.runtime.containers import is_record, map_leaves
+from nkilite.runtime.delegation import Args, Kwargs
 
 
 class Place:
@@ -29,7 +30,7 @@ class Call:
         names: of the tensors, as errors show them.
     """
 
-    template: tuple[tuple, dict[str, Any]]
+    template: tuple[Args, Kwargs]
     shape: Hashable
     names: tuple[str, ...]
     tensors: tuple[Any, ...]
@@ -39,7 +40,7 @@ class Call:
         """The same call of other tensors and floats."""
         return replace(self, tensors=tuple(tensors), floats=tuple(floats))
 
-    def arguments(self) -> tuple[tuple, dict[str, Any]]:
+    def arguments(self) -> tuple[Args, Kwargs]:
         """The arguments, put together again."""
 
         def leaf(value: Any, _: str) -> Any:
@@ -52,7 +53,7 @@ class Call:
 
 
 def take_apart(
-    args: tuple, kwargs: dict[str, Any], parameters: Sequence[str], tensor: type, floating: tuple[type, ...],
+    args: Args, kwargs: Kwargs, parameters: Sequence[str], tensor: type, floating: tuple[type, ...],
     integers: tuple[type[SupportsInt], ...],
 ) -> Call:
     """Take the arguments of a call apart.

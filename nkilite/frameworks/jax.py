@@ -18,6 +18,7 @@ from nkilite.frameworks.outline import traced
 from nkilite.location import here
 from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.kernel import Kernel
 from nkilite.runtime.results import Result
 
@@ -37,7 +38,7 @@ class ShardedArgument(ArgumentError, ValueError):
     remedy = "map the kernel over the shards with jax.shard_map, or gather the array first with jax.device_get."
 
 
-def wanted(args: tuple, kwargs: dict[str, Any]) -> bool:
+def wanted(args: Args, kwargs: Kwargs) -> bool:
     """Whether jax has to see a call: one of its arrays has no values yet, or is in several places."""
     jax = sys.modules.get("jax")
     if jax is None:
@@ -53,7 +54,7 @@ def wanted(args: tuple, kwargs: dict[str, Any]) -> bool:
     return any(found)
 
 
-def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
+def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
     """A call in code that jax traces (nkilite/frameworks/jax_calls.py).
 
     Raises:
@@ -72,10 +73,10 @@ def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
     shapes = [jax.ShapeDtypeStruct(shape, as_dtype(dtype).numpy) for shape, dtype in does.outputs]
     launch = jax.custom_jvp(calls(kernel, taken.of((), ()), trace, shapes, line))
 
-    @launch.defjvp
     def refuse(*_: Any) -> Any:
         raise MissingJaxGradient(kernel=kernel.__name__, location=line)
 
+    launch.defjvp(refuse)
     return _assembled(does.returned, [*taken.tensors, *launch(*taken.tensors)])
 
 

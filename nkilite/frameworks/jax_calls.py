@@ -22,7 +22,7 @@ from nkilite.host.cpu import host
 from nkilite.ir.digest import digest
 from nkilite.ir.rank import current
 from nkilite.location import Location
-from nkilite.native import xla
+from nkilite.native import xla, xla_handler
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
 from nkilite.runtime.kernel import Kernel
@@ -41,7 +41,7 @@ class ShardedInJit(ArgumentError, ValueError):
     remedy = "map the kernel over the shards with jax.shard_map, or reshard the argument with jax.sharding.reshard."
 
 
-def calls(kernel: Kernel, taken: Call, does: Traced, shapes: Sequence[Any], line: Location) -> Any:
+def calls(kernel: Kernel[...], taken: Call, does: Traced, shapes: Sequence[Any], line: Location) -> Any:
     """What calls a kernel on arrays that jax traces; returns a list of new arrays.
 
     Args:
@@ -67,7 +67,7 @@ def _compiled(kernel: str, does: Traced) -> Executable | Cores:
 class _Host:
     """What a callback runs when the values are there."""
 
-    def __init__(self, kernel: Kernel, taken: Call) -> None:
+    def __init__(self, kernel: Kernel[...], taken: Call) -> None:
         self._kernel, self._call = kernel, taken
 
     def __call__(self, *arrays: Any) -> list[np.ndarray]:
@@ -90,7 +90,7 @@ def _registered(jax: Any) -> bool:
     """Register the handler with XLA, if jaxlib has the interface that it is for."""
     ffi = getattr(jax, "ffi", None)
     version = None if ffi is None else _version(Path(ffi.include_dir()))
-    if ffi is None or version is None or version[0] != xla.layout.MAJOR:
+    if ffi is None or version is None or version[0] != xla_handler.MAJOR:
         return False
     function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(xla.handler(version[1]))
     ffi.register_ffi_target(_TARGET, ffi.pycapsule(function), platform="cpu")

@@ -42,12 +42,12 @@ class Traced(NamedTuple):
     outline: Outline
 
 
-def outline(kernel: Kernel, call: Call) -> Outline:
+def outline(kernel: Kernel[...], call: Call) -> Outline:
     """What a call does: its kernel is traced for NumPy arrays, which are not read."""
     return traced(kernel, call).outline
 
 
-def traced(kernel: Kernel, call: Call) -> Traced:
+def traced(kernel: Kernel[...], call: Call) -> Traced:
     """Trace a kernel for a call of NumPy arrays, which are not read."""
     args, kwargs = call.arguments()
     arguments = bind(kernel, args, kwargs)

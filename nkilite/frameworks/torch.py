@@ -23,6 +23,7 @@ from nkilite.frameworks.outline import Outline, outline
 from nkilite.frameworks.tensors import viewed
 from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.kernel import Kernel, numbered
 from nkilite.runtime.results import Result
 from nkilite.runtime.specialization import Specialization
@@ -58,7 +59,7 @@ class InvalidGradient(ArgumentError, ValueError):
     remedy = "return one for each parameter in order, None where there is none."
 
 
-def wanted(args: tuple, kwargs: dict[str, Any]) -> bool:
+def wanted(args: Args, kwargs: Kwargs) -> bool:
     """Whether torch has to see a call: one of its tensors is more than memory of this process."""
     torch = sys.modules.get("torch")
     if torch is None:
@@ -86,12 +87,12 @@ def compiling() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
-def call_in_graph(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
+def call_in_graph(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
     """A call in code that torch.compile reads: a node of the graph."""
     return _node(kernel.number, args, kwargs)  # graphs hold numbers, not kernels
 
 
-def _node(number: int, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _node(number: int, args: Args, kwargs: Kwargs) -> Any:
     """What the node does, also while torch runs it on fake tensors."""
     return call(numbered[number], _thawed(args), _thawed(kwargs))
 
@@ -107,7 +108,7 @@ def _thawed(value: Any) -> Any:
     return tuple(map(_thawed, value)) if kind is tuple else value
 
 
-def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
+def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
     """A call that torch has to see as a whole.
 
     Raises:
@@ -123,7 +124,7 @@ def call(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Any:
     return _assembled(found.returned, taken.tensors, _listed(outputs))
 
 
-def _check_gradients(kernel: Kernel, taken: Call, found: Outline) -> None:
+def _check_gradients(kernel: Kernel[...], taken: Call, found: Outline) -> None:
     names = [n for n, t in zip(taken.names, taken.tensors, strict=True) if t.requires_grad]
     if names and kernel.gradient is None:
         raise MissingGradient(kernel=kernel.__name__, name=names[0])
@@ -131,7 +132,7 @@ def _check_gradients(kernel: Kernel, taken: Call, found: Outline) -> None:
         raise WritesWithGradient(kernel=kernel.__name__, name=taken.names[found.written[0]])
 
 
-def _outline(kernel: Kernel, taken: Call) -> Outline:
+def _outline(kernel: Kernel[...], taken: Call) -> Outline:
     """What a call does."""
     stand_ins = [np.empty([int(n) for n in t.shape], _dtype_of(t)) for t in taken.tensors]
     return outline(kernel, taken.of(stand_ins, [f if isinstance(f, float) else _hint(f) for f in taken.floats]))
@@ -140,7 +141,7 @@ def _outline(kernel: Kernel, taken: Call) -> Outline:
 _outlines: WeakKeyDictionary[Specialization, dict[Hashable, Outline]] = WeakKeyDictionary()
 
 
-def _known_outline(kernel: Kernel, taken: Call, args: tuple, kwargs: dict[str, Any]) -> Outline:
+def _known_outline(kernel: Kernel[...], taken: Call, args: Args, kwargs: Kwargs) -> Outline:
     """What a call does, from an earlier one that is proven to do the same."""
     with sys.modules["torch"].no_grad():
         proven = kernel.proven(*args, **kwargs)
@@ -188,7 +189,7 @@ class Operator:
         overload: what torch calls.
     """
 
-    def __init__(self, kernel: Kernel, taken: Call, found: Outline, name: str) -> None:
+    def __init__(self, kernel: Kernel[...], taken: Call, found: Outline, name: str) -> None:
         torch = sys.modules["torch"]
         self._kernel, self._call, self._outline = kernel, taken.of((), ()), found
         self._tensors, self._floats = len(taken.tensors), len(taken.floats)
@@ -231,7 +232,7 @@ class Operator:
             torch.empty(shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in found.outputs
         ])
 
-    def _map(self, info: Any, dims: tuple, *operands: Any) -> Any:
+    def _map(self, info: Any, dims: tuple[object, ...], *operands: Any) -> Any:
         """The operator for each element of a batch, one after the other.
 
         Raises:
@@ -252,7 +253,7 @@ class Operator:
         stacked = [torch.stack(column) for column in zip(*results, strict=True)]
         return _packed(stacked), _packed([0] * len(stacked))
 
-    def _save(self, ctx: Any, inputs: tuple, output: Any) -> None:
+    def _save(self, ctx: Any, inputs: tuple[object, ...], output: Any) -> None:
         """What the gradient keeps of a call, as the user's `setup_context` says."""
         gradient = self._kernel.gradient
         if gradient is None or gradient.setup_context is None:
@@ -293,7 +294,7 @@ class Operator:
             for part, one in zip(template, value, strict=True):
                 self._spread(part, one, operands)
 
-    def _by_parameter(self, arguments: tuple[tuple, dict[str, Any]]) -> tuple[Any, ...]:
+    def _by_parameter(self, arguments: tuple[Args, Kwargs]) -> tuple[Any, ...]:
         """Arguments of the kernel in the order of its parameters."""
         args, kwargs = arguments
         bound = self._kernel.signature.bind(*args, **kwargs)
@@ -301,10 +302,10 @@ class Operator:
         return tuple(bound.arguments.values())
 
 
-_operators: WeakKeyDictionary[Kernel, dict[Hashable, Operator]] = WeakKeyDictionary()
+_operators: WeakKeyDictionary[Kernel[...], dict[Hashable, Operator]] = WeakKeyDictionary()
 
 
-def _operator(kernel: Kernel, taken: Call, does: Outline) -> Operator:
+def _operator(kernel: Kernel[...], taken: Call, does: Outline) -> Operator:
     """The operator for such calls of a kernel; registered when there is none yet."""
     own = _operators.setdefault(kernel, {})
     key = taken.shape, does.written, len(does.outputs), kernel.gradient
@@ -317,7 +318,7 @@ def _operator(kernel: Kernel, taken: Call, does: Outline) -> Operator:
 _names: set[str] = set()
 
 
-def _unused_name(kernel: Kernel) -> str:
+def _unused_name(kernel: Kernel[...]) -> str:
     """A name torch takes, the same in every process that registers the same kernels in the same order."""
     base = re.sub(r"\W+", "_", f"{kernel.__module__}_{kernel.__qualname__}".replace("<locals>", ""))
     name = next(n for n in (base, *(f"{base}_{i}" for i in range(1, len(_names) + 2))) if n not in _names)

@@ -41,7 +41,7 @@ def nki_op(
     return register if function is None else register(function)
 
 
-def wrap_nki(kernel: Callable[..., Any]) -> Kernel:
+def wrap_nki(kernel: Callable[..., Any]) -> Kernel[...]:
     """A kernel that can be called in a graph of torch, `wrap_nki(kernel)[lnc](...)`; here every kernel can."""
-    found: Kernel = jit(kernel)
+    found: Kernel[...] = jit(kernel)
     return found

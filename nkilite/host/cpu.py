@@ -74,7 +74,8 @@ def _tile_registers_permitted() -> bool:
     """Ask Linux for the tile registers, which it grants per process and on request only."""
     if platform.system() != "Linux":
         return False
-    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA) == 0
+    result: bool = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA) == 0
+    return result
 
 
 def _with(features: str, more: Iterable[str]) -> str:

@@ -42,7 +42,8 @@ class Spaces:
     def line(self, buffer: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Byte offsets into buffers as bytes on the lines of their spaces."""
         row = self.row[buffer]
-        return self.start[buffer] + offset // row * PARTITION + offset % row
+        result: np.ndarray = self.start[buffer] + offset // row * PARTITION + offset % row
+        return result
 
 
 class Footprints:

@@ -100,7 +100,8 @@ class Coverage:
             self._map, self._unit = np.repeat(self._map, self._unit), 1
         width = type.dtype.itemsize // self._unit
         strides = (*(s * width for s in type.strides), 1)
-        return np.ndarray((*type.shape, width), bool, self._map, byte_offset // self._unit, strides)
+        result: np.ndarray = np.ndarray((*type.shape, width), bool, self._map, byte_offset // self._unit, strides)
+        return result
 
 
 class Foreign:
@@ -128,7 +129,9 @@ class Foreign:
 
     def _bytes(self, map: np.ndarray, type: ViewType, byte_offset: int) -> np.ndarray:
         width = type.dtype.itemsize
-        return np.ndarray((*type.shape, width), bool, map, byte_offset, (*(s * width for s in type.strides), 1))
+        strides = (*(s * width for s in type.strides), 1)
+        found: np.ndarray = np.ndarray((*type.shape, width), bool, map, byte_offset, strides)
+        return found
 
 
 def runs_on_tensor_engine(call: Signature) -> bool:

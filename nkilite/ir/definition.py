@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 from nkilite.ir.rules import CheckRule, CostRule, LowerRule, ReferenceRule
 
@@ -130,6 +130,9 @@ class Definition:
         except KeyError:
             raise AssertionError(f"instruction {self.name} has no {kind} rule") from None
 
+
+#: What the parameters of a call take, in order: tensors, registers, numbers, None.
+Values: TypeAlias = tuple[Any, ...]
 
 RULE_KINDS = ("check", "reference", "cost", "lower", "access")
 OPTIONAL_RULES = (

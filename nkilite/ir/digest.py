@@ -60,7 +60,7 @@ def _code(program: Program, lines: bool) -> bytes:
     return words.tobytes()
 
 
-def _signature(signature: Signature) -> tuple:
+def _signature(signature: Signature) -> tuple[object, ...]:
     return signature.name, [(name, _argument(value)) for name, value in signature.arguments.items()]
 
 
@@ -68,7 +68,7 @@ def _argument(value: Any) -> str:
     return str(value) if isinstance(value, ViewType) else "imm" if value is IMMEDIATE else attributes.text(value)
 
 
-def _fact(buffer: tuple[ViewType, BufferKind, Any, Any]) -> tuple:
+def _fact(buffer: tuple[ViewType, BufferKind, Any, Any]) -> tuple[object, ...]:
     """What is computed with a buffer."""
     kind, made, address, loop = buffer
     return kind.region.value, str(kind.dtype), kind.shape, made.value, address, loop

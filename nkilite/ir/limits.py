@@ -163,7 +163,8 @@ def partition_rules(call: Signature) -> Iterator[tuple[Operand, tuple[int, ...]]
 def first_partition(buffer: Buffer, byte_offset: int) -> int:
     """Where a view of an on-chip buffer begins; whole tiles without an address begin at partition 0."""
     start = buffer.address[0] if buffer.address is not None else 0
-    return start + byte_offset // max(buffer.partition_bytes, 1)
+    result: int = start + byte_offset // max(buffer.partition_bytes, 1)
+    return result
 
 
 def require_partitions(

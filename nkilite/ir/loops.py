@@ -108,4 +108,5 @@ def _trips(begin: Instruction) -> int | None:
     rule = signature.definition.rules.get("trips")
     if rule is None:
         return None
-    return rule(signature, **{i.name: begin.value(i) for i in signature.immediates})
+    trips: int | None = rule(signature, **{i.name: begin.value(i) for i in signature.immediates})
+    return trips

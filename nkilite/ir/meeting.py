@@ -79,7 +79,8 @@ class Arrival:
 def exchange(arrivals: Iterable[Arrival], rank: Rank) -> list[Written]:
     """What each of the cores of a rank that meet writes, by operand; other ranks are waited for."""
     ordered = list(arrivals)
-    return REGISTRY[ordered[0].name].rule("exchange")(ordered, rank)
+    written: list[Written] = REGISTRY[ordered[0].name].rule("exchange")(ordered, rank)
+    return written
 
 
 def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores: int) -> list[list[Arrival]]:
@@ -114,7 +115,7 @@ def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores
     return [arrived]
 
 
-def meeting_key(name: str, arguments: Mapping[str, Any]) -> tuple:
+def meeting_key(name: str, arguments: Mapping[str, Any]) -> tuple[object, ...]:
     """What the calls of cores that meet have in common."""
     shapes = [
         (n, tuple(a.shape), str(a.dtype)) for n, a in arguments.items() if hasattr(a, "shape") and n != "data"

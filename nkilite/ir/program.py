@@ -75,7 +75,9 @@ class Signature:
         "_access", "arguments", "definition", "id", "immediates", "key", "n_words", "operands", "plain", "target",
     )
 
-    def __init__(self, id: int, definition: Definition, arguments: dict[str, Any], target: Target, key: tuple) -> None:
+    def __init__(
+        self, id: int, definition: Definition, arguments: dict[str, Any], target: Target, key: tuple[object, ...]
+    ) -> None:
         self.id, self.definition, self.arguments, self.target, self.key = id, definition, arguments, target, key
         operands: list[Operand] = []
         immediates: list[Immediate] = []
@@ -213,11 +215,11 @@ class Program:
         self.watched = -1  # this buffer
         self.managed = False  # whether the vendor's compiler would schedule, place and merge, as in Beta 1
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
-        self._signature_ids: dict[tuple, Signature] = {}
+        self._signature_ids: dict[tuple[object, ...], Signature] = {}
         self._location_ids: dict[Location, int] = {}
         self._constant_ids: dict[Any, int] = {}
         self.derived: dict[type, Any] = {}  # what passes have found and may still be right (nkilite/ir/columns.py)
-        self._starts: tuple[array, int, list[int]] | None = None  # what `starts` found, with the code and its length
+        self._starts: tuple[array[int], int, list[int]] | None = None  # what `starts` found, with code and length
 
     def __repr__(self) -> str:
         return f"<nki program {self.name} for {self.target.name}: {self.count:,} instructions>"
@@ -284,7 +286,7 @@ class Program:
         self.names = {i: name for i, name in self.names.items() if i < count}
         self.dependencies = [(a, b) for a, b in self.dependencies if a < count]
 
-    def reword(self, code: array) -> None:
+    def reword(self, code: array[int]) -> None:
         """Take other words for the same instructions, each as many as before."""
         known, self._starts = self.starts(), None
         self.code = code

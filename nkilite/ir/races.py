@@ -51,7 +51,7 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
     alike = _alike(one, other)
     touched = [_shared(program) for program in programs]
     instructions = [list(program) for program in programs]
-    known: set[tuple] = set()
+    known: set[tuple[object, ...]] = set()
     same = _Same(programs, touched)
     for mine, theirs in zip(phases(one), phases(other), strict=True):
         near = _near(_within(touched[0], mine), _within(touched[1], theirs))
@@ -209,4 +209,5 @@ def _overlaps(one: Accesses, other: Accesses) -> np.ndarray:
 
 
 def _ends(found: Accesses) -> np.ndarray:
-    return found.low + np.array([p.span for p in found.patterns], np.int64)[found.pattern]
+    result: np.ndarray = found.low + np.array([p.span for p in found.patterns], np.int64)[found.pattern]
+    return result

@@ -28,9 +28,9 @@ class Rank:
 
     def __init__(self, number: int = 0, count: int = 1, ring: int = 0, topology: str | None = None) -> None:
         self.number, self.count, self.ring, self.topology = number, count, ring, topology
-        self.compiling: AbstractContextManager = nullcontext()
+        self.compiling: AbstractContextManager[object] = nullcontext()
 
-    def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
         """What every rank of a group brings to a collective, by rank; waits for them all.
 
         Args:
@@ -64,7 +64,7 @@ class Rank:
 _ALONE = Rank()
 
 
-def said(what: tuple) -> str:
+def said(what: tuple[object, ...]) -> str:
     """A collective in a message, from what the calls of all ranks have in common."""
     kind, core, *rest = what
     shapes = ", ".join(f"{dtype} {list(shape)}" for shape, dtype in (r for r in rest if isinstance(r, tuple)))

@@ -24,7 +24,7 @@ class Step(NamedTuple):
         instruction: how messages name that of a meeting.
     """
 
-    key: tuple
+    key: tuple[object, ...]
     said: str
     location: Location
     instruction: str = ""
@@ -58,7 +58,7 @@ def _meeting(instruction: Instruction, arrays: dict[int, int]) -> Step:
     return Step(key, text, instruction.location, public_name(call.name, call.arguments))
 
 
-def _place(instruction: Instruction, operand: Operand, arrays: dict[int, int]) -> tuple[tuple, str]:
+def _place(instruction: Instruction, operand: Operand, arrays: dict[int, int]) -> tuple[tuple[object, ...], str]:
     """Where a tensor is that a collective transfers, and how messages name it.
 
     What the cores of a rank share is transferred once, so that all of them have to mean the same.

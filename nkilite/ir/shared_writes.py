@@ -57,7 +57,7 @@ def follow_shared(programs: Sequence[Program]) -> None:
     if not fresh:
         return
     suspects: list[list[Suspect]] = [[] for _ in programs]
-    said: set[tuple] = set()  # cores mostly run the same lines
+    said: set[tuple[object, ...]] = set()  # cores mostly run the same lines
     for core, use, cover in _doubtful(programs, segments, sure=False):
         program = programs[core]
         buffer = program.outputs[use.position]

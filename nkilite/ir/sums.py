@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from nkilite.ir.program import Program, Signature
+from nkilite.ir.program import Instruction, Program, Signature
 
 
 def longest_sum(program: Program) -> int:
@@ -26,7 +26,7 @@ def longest_sum(program: Program) -> int:
     return max([1, *(terms[buffer.id] for buffer in program.outputs)])
 
 
-def _reductions(program: Program) -> Iterator:
+def _reductions(program: Program) -> Iterator[tuple[Instruction, int]]:
     """Every instruction, with the positions that go into one element of what it writes."""
     known: dict[int, int] = {}
     for instruction in program:

@@ -32,7 +32,8 @@ class MemoryRegion(Enum):
         self.on_chip = not value.endswith("hbm")  # an attribute: it is asked for every operand
 
     def __str__(self) -> str:
-        return self.value
+        result: str = self.value
+        return result
 
     __hash__ = object.__hash__  # identity: enum members are singletons, and Enum.__hash__ is slow on the trace path
 
@@ -63,7 +64,7 @@ class Indirection:
     """
 
     __slots__ = ("index", "kind", "limit", "stride")
-    _interned: ClassVar[dict[tuple, Indirection]] = {}
+    _interned: ClassVar[dict[tuple[object, ...], Indirection]] = {}
 
     def __init__(self, kind: IndirectKind, index: ViewType, stride: int, limit: int) -> None:
         self.kind, self.index, self.stride, self.limit = kind, index, stride, limit
@@ -114,8 +115,8 @@ class ViewType:
         "bytes", "dtype", "free_bytes", "free_size", "indirection", "ndim", "problem", "region", "shape", "size",
         "slices", "strides",
     )
-    _interned: ClassVar[dict[tuple, ViewType]] = {}
-    _dense: ClassVar[dict[tuple, ViewType]] = {}
+    _interned: ClassVar[dict[tuple[object, ...], ViewType]] = {}
+    _dense: ClassVar[dict[tuple[object, ...], ViewType]] = {}
 
     region: MemoryRegion
     dtype: DType
@@ -123,13 +124,16 @@ class ViewType:
     strides: tuple[int, ...]
     indirection: Indirection | None
 
-    def __init__(self, region, dtype, shape, strides, indirection, problem: Problem | None = None) -> None:
+    def __init__(
+        self, region: MemoryRegion, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...],
+        indirection: Indirection | None, problem: Problem | None = None,
+    ) -> None:
         self.region, self.dtype, self.shape, self.strides, self.indirection = region, dtype, shape, strides, indirection
         self.ndim = len(shape)
         self.size = prod(shape)
         self.free_size = prod(shape[1:])
         self.bytes, self.free_bytes = self.size * dtype.itemsize, self.free_size * dtype.itemsize
-        self.slices: dict[tuple, tuple[ViewType, int]] = {}
+        self.slices: dict[tuple[object, ...], tuple[ViewType, int]] = {}
         self.problem = problem
 
     @classmethod

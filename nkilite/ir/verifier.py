@@ -28,7 +28,7 @@ def verify(program: Program, after: str = "") -> None:
             raise IrError(f"output {buffer.label} is on chip{where}", location=buffer.location)
     for signature in program.signatures:
         signature.definition.rule("check")(signature)
-    checked: set[tuple] = set()
+    checked: set[tuple[object, ...]] = set()
     for instruction in program:
         for operand in instruction.signature.operands:
             buffer, offset = instruction.access(operand)

@@ -60,7 +60,7 @@ class ActivationFunction:
     def __repr__(self) -> str:
         return self.name
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[object, ...]:
         return _row, (self.name,)
 
 
@@ -72,24 +72,29 @@ _LOWEST = -1e4
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     decayed = np.exp(-np.abs(x))
-    return np.where(x < 0, decayed, 1.0) / (1 + decayed)
+    result: np.ndarray = np.where(x < 0, decayed, 1.0) / (1 + decayed)
+    return result
 
 
 def _silu(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, _LOWEST) * _sigmoid(x)
+    result: np.ndarray = np.maximum(x, _LOWEST) * _sigmoid(x)
+    return result
 
 
 def _silu_dx(x: np.ndarray) -> np.ndarray:
     x = np.clip(x, _LOWEST, -_LOWEST)
-    return _sigmoid(x) * (1 + x * _sigmoid(-x))
+    result: np.ndarray = _sigmoid(x) * (1 + x * _sigmoid(-x))
+    return result
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    result: np.ndarray = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return result
 
 
 def _mish(x: np.ndarray) -> np.ndarray:
-    return np.maximum(x, _LOWEST) * np.tanh(_softplus(x))
+    result: np.ndarray = np.maximum(x, _LOWEST) * np.tanh(_softplus(x))
+    return result
 
 
 def _phi(x: np.ndarray) -> np.ndarray:
@@ -105,13 +110,15 @@ def _gelu_dx(x: np.ndarray) -> np.ndarray:
 
 def _gelu_apprx_tanh(x: np.ndarray) -> np.ndarray:
     # 0.5 * (1 + tanh(u)) is sigmoid(2 u), which keeps the negative tail.
-    return np.maximum(x, _LOWEST) * _sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    result: np.ndarray = np.maximum(x, _LOWEST) * _sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return result
 
 
 def _sin(x: np.ndarray) -> np.ndarray:
     """Sine in [-pi, pi]; outside, the cubic Taylor polynomial around +-pi (see transcendental.sin)."""
     beyond = np.abs(x) - math.pi
-    return np.where(beyond <= 0, np.sin(x), np.sign(x) * beyond * (beyond * beyond / 6 - 1))
+    result: np.ndarray = np.where(beyond <= 0, np.sin(x), np.sign(x) * beyond * (beyond * beyond / 6 - 1))
+    return result
 
 
 # --- code of the simple ones --------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class AluOp:
     def __repr__(self) -> str:
         return self.name
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[object, ...]:
         return _row, (self.name,)
 
 

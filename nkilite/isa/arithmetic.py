@@ -179,7 +179,8 @@ def operate(op: AluOp, data: np.ndarray, operand: Any, domain: Domain, reverse: 
     other = to_domain(0.0 if operand is None else operand, domain)
     if isinstance(other, np.ndarray):
         other = other.reshape(-1, *(1,) * (data.ndim - 1))
-    return op.numpy(other, data) if reverse else op.numpy(data, other)
+    result: np.ndarray = op.numpy(other, data) if reverse else op.numpy(data, other)
+    return result
 
 
 # --- lowering -----------------------------------------------------------------------------------------------

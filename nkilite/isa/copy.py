@@ -26,7 +26,7 @@ _PREDICATES = (dtypes.uint8, dtypes.uint16, dtypes.uint32)
 
 
 @instruction(writes=("dst",), access="p f: dst[p f] = src[p f]", indirect=("dst", "src"))
-def tensor_copy(dst: NkiTensor, src: NkiTensor, engine=_any_engine, name=None) -> None:
+def tensor_copy(dst: NkiTensor, src: NkiTensor, engine: Engine = _any_engine, name: str | None = None) -> None:
     """Copy `src` to `dst` within SBUF and PSUM.
 
     Equal dtypes are copied bit by bit; different ones are converted through float32.
@@ -96,7 +96,7 @@ def _tensor_copy_lower(call: Signature, kernel: MicroKernel) -> None:
     indirect=("dst", "predicate"),
 )
 def tensor_copy_predicated(
-    dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred=False, name=None
+    dst: NkiTensor, src: float | NkiTensor, predicate: NkiTensor, reverse_pred: bool = False, name: str | None = None
 ) -> None:
     """Copy elements of `src` to `dst` where `predicate` is nonzero, on the Vector Engine.
 
@@ -167,7 +167,7 @@ def _tensor_copy_predicated_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="p f: dst[p f]", wide=True)
-def memset(dst: NkiTensor, value: float, engine=_any_engine, name=None) -> None:
+def memset(dst: NkiTensor, value: float, engine: Engine = _any_engine, name: str | None = None) -> None:
     """Fill `dst` with a compile-time constant.
 
     Args:
@@ -225,10 +225,12 @@ def _memset_reference(call: Signature, dst: np.ndarray, value: float, **_: Any) 
 def constant(value: float, dtype: DType) -> np.generic:
     """A compile-time number as an element; integers are exact or saturate."""
     if not dtype.is_integer or dtype.kind == "b":
-        return np.float32(value) if dtype.kind != "x" else dtype.numpy.type(0)
+        element: np.generic = np.float32(value) if dtype.kind != "x" else dtype.numpy.type(0)
+        return element
     limits = np.iinfo(dtype.numpy)
     whole = 0.0 if np.isnan(value) else float(np.rint(np.float64(value)))  # which Python compares with ints exactly
-    return dtype.numpy.type(int(min(max(whole, limits.min), limits.max)))
+    nearest: np.generic = dtype.numpy.type(int(min(max(whole, limits.min), limits.max)))
+    return nearest
 
 
 @memset.cost

@@ -35,7 +35,12 @@ def _kept(arguments: dict[str, Any]) -> tuple[str, ...]:
     access=Opaque("what a function of the user's does is not known"),
 )
 def custom_operator(
-    dsts: Sequence[NkiTensor], srcs: Sequence[NkiTensor], numbers, operator, updates=False, name=None
+    dsts: Sequence[NkiTensor],
+    srcs: Sequence[NkiTensor],
+    numbers: Sequence[float],
+    operator: str,
+    updates: bool = False,
+    name: str | None = None,
 ) -> None:
     """Call a function of the user's on SBUF tiles. Kernels write it as a call of what `gpsimd.operator` returns.
 

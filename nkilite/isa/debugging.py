@@ -16,7 +16,7 @@ from nkilite.trace.tensor import NkiTensor
 
 
 @instruction(writes=(), wide=True, access=Opaque("the host shows the tensor as it is then"))
-def device_print(prefix, tensor: NkiTensor, name=None) -> None:
+def device_print(prefix: str, tensor: NkiTensor, name: str | None = None) -> None:
     """Print `prefix` and the values of `tensor` each time the kernel gets here; written by nl.device_print.
 
     Args:
@@ -45,7 +45,7 @@ def _device_print_check(call: Signature) -> None:
 
 
 @device_print.reference
-def _device_print_reference(call: Signature, prefix: str, tensor: np.ndarray) -> tuple:
+def _device_print_reference(call: Signature, prefix: str, tensor: np.ndarray) -> tuple[object, ...]:
     print(prefix, tensor)
     return ()
 

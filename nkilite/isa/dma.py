@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -40,11 +41,11 @@ def _skips_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
 def dma_copy(
     dst: NkiTensor,
     src: NkiTensor,
-    priority=None,
-    oob_mode=_oob_error,
-    dge_mode=_dge_unknown,
-    engine=_any_engine,
-    name=None,
+    priority: SupportsIndex | None = None,
+    oob_mode: OobMode = _oob_error,
+    dge_mode: dge_mode = _dge_unknown,
+    engine: Engine = _any_engine,
+    name: str | None = None,
 ) -> None:
     """Copy `src` to `dst` with the DMA engines: between HBM and SBUF in either direction, or within either.
 
@@ -149,7 +150,8 @@ def runs(kind: ViewType) -> int:
         if n != 1 and stride != run:
             break
         run *= n
-    return kind.size // run
+    result: int = kind.size // run
+    return result
 
 
 def row_major(*kinds: ViewType) -> str:
@@ -177,11 +179,11 @@ def _dma_copy_lower(call: Signature, kernel: MicroKernel) -> None:
 def dma_transpose(
     dst: NkiTensor,
     src: NkiTensor,
-    axes=None,
-    priority=None,
-    dge_mode=_dge_unknown,
-    oob_mode=_oob_error,
-    name=None,
+    axes: Sequence[int] | None = None,
+    priority: SupportsIndex | None = None,
+    dge_mode: dge_mode = _dge_unknown,
+    oob_mode: OobMode = _oob_error,
+    name: str | None = None,
 ) -> None:
     """Transpose `src` into `dst` with the DMA engines; its innermost dimension becomes the outermost.
 

@@ -17,6 +17,7 @@ from nkilite.ir.types import OobMode, ViewType
 from nkilite.isa import alu, channels, rules
 from nkilite.isa.constants import oob_mode
 from nkilite.isa.dma import by_vector, require_reachable, row_major, runs
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -38,11 +39,11 @@ def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
 def dma_compute(
     dst: NkiTensor,
     srcs: Sequence[NkiTensor],
-    reduce_op,
-    scales=None,
-    unique_indices=True,
-    oob_mode=_oob_error,
-    name=None,
+    reduce_op: Op,
+    scales: Sequence[float] | None = None,
+    unique_indices: bool = True,
+    oob_mode: OobMode = _oob_error,
+    name: str | None = None,
 ) -> None:
     """dst = srcs[0] + srcs[1] + ..., elementwise, by the DMA engines, between HBM and SBUF.
 
@@ -147,7 +148,8 @@ def _dma_compute_reference(call: Signature, dst: np.ndarray, **given: Any) -> np
         present = given.get(f"{name}_present")
         if present is not None and not by_vector(call.dst):
             total = np.where(present.reshape(-1, *[1] * (dst.ndim - 1)), cast(total, call.dst.dtype), dst)
-    return total
+    result: np.ndarray = total
+    return result
 
 
 @dma_compute.access

@@ -43,7 +43,8 @@ def _ratio(p: tuple[float, ...], q: tuple[float, ...], x: np.ndarray) -> np.ndar
 def _gauss(x: np.ndarray) -> np.ndarray:
     """exp(-x**2) with the square's rounding error accounted for."""
     top = np.trunc(x * 16) / 16
-    return np.exp(-top * top) * np.exp(-(x - top) * (x + top))
+    result: np.ndarray = np.exp(-top * top) * np.exp(-(x - top) * (x + top))
+    return result
 
 
 def erf(x: np.ndarray) -> np.ndarray:
@@ -51,7 +52,8 @@ def erf(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
         near = x * _ratio(_ERF_P, _ERF_Q, np.minimum(x * x, 1.0))
-        return np.where(np.abs(x) <= _SMALL, near, np.copysign(1 - _upper(np.abs(x)), x))
+        result: np.ndarray = np.where(np.abs(x) <= _SMALL, near, np.copysign(1 - _upper(np.abs(x)), x))
+        return result
 
 
 def erfc(x: np.ndarray) -> np.ndarray:

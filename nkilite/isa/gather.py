@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -27,7 +27,7 @@ MAX_INDICES = 4096
 
 
 @instruction(writes=("dst",), indexed=True, access="p f: dst[p f] data[p e] indices[p f]")
-def nc_n_gather(dst: NkiTensor, data: NkiTensor, indices: NkiTensor, name=None) -> None:
+def nc_n_gather(dst: NkiTensor, data: NkiTensor, indices: NkiTensor, name: str | None = None) -> None:
     """In every partition, take the elements of `data` at the positions `indices`, on the GpSimd Engine.
 
     A position is the row-major index in the partition, from 0. Bits are copied as they are.
@@ -77,7 +77,12 @@ def _nc_n_gather_lower(call: Signature, kernel: MicroKernel) -> None:
 
 @instruction(writes=("dst",), indexed=True)
 def local_gather(
-    dst: NkiTensor, src_buffer: NkiTensor, index: NkiTensor, num_elem_per_idx=1, num_valid_indices=None, name=None
+    dst: NkiTensor,
+    src_buffer: NkiTensor,
+    index: NkiTensor,
+    num_elem_per_idx: SupportsIndex = 1,
+    num_valid_indices: SupportsIndex | None = None,
+    name: str | None = None,
 ) -> None:
     """In every partition, take runs of elements that start at indices shared by 16 partitions, on the GpSimd Engine.
 
@@ -187,7 +192,14 @@ def _local_gather_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), indexed=True)
-def tensor_indirection(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count, group, name=None) -> None:
+def tensor_indirection(
+    dst: NkiTensor,
+    data: NkiTensor,
+    index: NkiTensor,
+    count: SupportsIndex,
+    group: SupportsIndex,
+    name: str | None = None,
+) -> None:
     """What an operand `data.indirect(index, count)` of an instruction holds.
 
     Args:
@@ -202,7 +214,14 @@ def tensor_indirection(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count,
 
 
 @instruction(writes=("dst",), updates=lambda arguments: ("dst",), partly_read=("dst",), indexed=True)
-def tensor_scatter(dst: NkiTensor, data: NkiTensor, index: NkiTensor, count, group, name=None) -> None:
+def tensor_scatter(
+    dst: NkiTensor,
+    data: NkiTensor,
+    index: NkiTensor,
+    count: SupportsIndex,
+    group: SupportsIndex,
+    name: str | None = None,
+) -> None:
     """What an instruction writes to `dst.indirect(index, count)`; of equal offsets, the last one counts.
 
     Args:

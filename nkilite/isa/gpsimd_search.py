@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -24,7 +24,14 @@ _COUNTABLE = (dtypes.float32, dtypes.int32)
 
 
 @instruction(writes=("val_dst", "idx_dst"), updates=lambda arguments: ("val_dst", "idx_dst"))
-def topk(val_dst: NkiTensor, idx_dst: NkiTensor, src: NkiTensor, n, sorted=False, name=None) -> None:
+def topk(
+    val_dst: NkiTensor,
+    idx_dst: NkiTensor,
+    src: NkiTensor,
+    n: SupportsIndex,
+    sorted: bool = False,
+    name: str | None = None,
+) -> None:
     """The K largest of the values that 16 partitions hold together, in ascending order, on the GpSimd Engine.
 
     Every 16 neighbouring partitions are searched on their own. Their values are numbered column by column: number i is
@@ -121,7 +128,7 @@ def _topk_lower(call: Signature, kernel: MicroKernel) -> None:
 
 @instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="dst[p t] src[p f]")
 def nonzero_with_count(
-    dst: NkiTensor, src: NkiTensor, index_offset: int = 0, padding_val: int = -1, name=None
+    dst: NkiTensor, src: NkiTensor, index_offset: int = 0, padding_val: int = -1, name: str | None = None
 ) -> None:
     """The positions of nonzero elements, and how many there are, on the GpSimd Engine; trn2 and later.
 
@@ -177,7 +184,7 @@ def _nonzero_with_count_reference(
         result[p] = int(padding_val)
         result[p, : found.size] = (found + int(index_offset)).astype(np.int32)
         result[p, -1] = found.size
-    return result.reshape(dst.shape)
+    return np.asarray(result.reshape(dst.shape))
 
 
 @nonzero_with_count.cost
@@ -193,7 +200,7 @@ def _nonzero_with_count_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="dst[1 2 f] segment_ids[1 f]")
-def sequence_bounds(dst: NkiTensor, segment_ids: NkiTensor, name=None) -> None:
+def sequence_bounds(dst: NkiTensor, segment_ids: NkiTensor, name: str | None = None) -> None:
     """Where the segment around each element begins and ends, on the GpSimd Engine.
 
     A segment is a run of equal, nonzero identifiers. For each of the n elements, ``dst[0, 0]`` receives the position of

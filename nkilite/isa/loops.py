@@ -69,7 +69,7 @@ def _for_begin_trips(
 @for_begin.reference
 def _for_begin_reference(
     call: Signature, index: np.ndarray, counter: np.ndarray, lower: Any, upper: Any, step: float,
-) -> tuple:
+) -> tuple[object, ...]:
     first, bound = register_value(lower), register_value(upper)
     if first >= bound:
         return None, None, False
@@ -107,7 +107,7 @@ def _for_end_check(call: Signature) -> None:
 
 
 @for_end.reference
-def _for_end_reference(call: Signature, index: np.ndarray, counter: np.ndarray, step: float) -> tuple:
+def _for_end_reference(call: Signature, index: np.ndarray, counter: np.ndarray, step: float) -> tuple[object, ...]:
     following, bound = int(counter[0, 0]) + int(step), int(counter[0, 1])
     if following >= bound:
         return None, None, False
@@ -167,7 +167,7 @@ def _while_begin_check(call: Signature) -> None:
 
 @while_begin.reference
 @while_end.reference
-def _while_begin_reference(call: Signature, value: np.ndarray, condition: np.ndarray) -> tuple:
+def _while_begin_reference(call: Signature, value: np.ndarray, condition: np.ndarray) -> tuple[object, ...]:
     return condition, bool(condition[0, 0] != 0)
 
 

@@ -11,7 +11,7 @@ from nkilite.codegen.foreign import Foreign
 from nkilite.errors import OperatorFailed
 
 _RUNS = 5
-_known: dict[tuple, float] = {}
+_known: dict[tuple[object, ...], float] = {}
 
 
 def nanoseconds(function: Foreign, arguments: list[Any]) -> float:

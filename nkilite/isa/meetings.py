@@ -6,7 +6,7 @@ Source: public pages nki.isa.core_barrier, nki.isa.sendrecv, nki.isa.sendrecv_co
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from nkilite.ir.program import Signature
 from nkilite.ir.rank import Rank
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.isa import alu, constants, rules
+from nkilite.isa.constants import dma_engine
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
 from nkilite.machine.target import Target
@@ -52,7 +54,9 @@ def _core() -> Core:
 
 
 @instruction(writes=(), partly_read=("data",), meets=Meets.cores, access=_MEETING)
-def core_barrier(data: NkiTensor, cores, engine=Engine.gpsimd, name=None) -> None:
+def core_barrier(
+    data: NkiTensor, cores: Sequence[int], engine: Engine = Engine.gpsimd, name: str | None = None
+) -> None:
     """Wait until every core has come here: what one wrote to shared HBM before can be read by the other after it.
 
     Args:
@@ -92,7 +96,7 @@ def _core_barrier_check(call: Signature) -> None:
 
 
 @core_barrier.reference
-def _core_barrier_reference(call: Signature, **_: Any) -> tuple:
+def _core_barrier_reference(call: Signature, **_: Any) -> tuple[object, ...]:
     return ()
 
 
@@ -107,7 +111,15 @@ def _core_barrier_cost(call: Signature) -> Cost:
 
 
 @instruction(meets=Meets.cores, access=_MEETING)
-def sendrecv(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_rank, pipe_id, dma_engine=_DMA, name=None) -> None:
+def sendrecv(
+    src: NkiTensor,
+    dst: NkiTensor,
+    send_to_rank: SupportsIndex,
+    recv_from_rank: SupportsIndex,
+    pipe_id: SupportsIndex,
+    dma_engine: dma_engine = _DMA,
+    name: str | None = None,
+) -> None:
     """Send `src` to the other core's `dst`, and receive its `src` in `dst`.
 
     Args:
@@ -132,7 +144,14 @@ def sendrecv(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_rank, pipe_
 
 
 @instruction(meets=Meets.cores, access=_MEETING)
-def sendrecv_compute(src: NkiTensor, dst: NkiTensor, send_to_rank, recv_from_rank, reduce_op, name=None) -> None:
+def sendrecv_compute(
+    src: NkiTensor,
+    dst: NkiTensor,
+    send_to_rank: SupportsIndex,
+    recv_from_rank: SupportsIndex,
+    reduce_op: Op,
+    name: str | None = None,
+) -> None:
     """dst = reduce_op(src, the other core's src), on both cores.
 
     The DMA engines compute in float32 and round to dst's dtype.
@@ -254,7 +273,8 @@ def _sendrecv_compute_reference(call: Signature, src: np.ndarray, reduce_op: str
 
 def _reduced(op: str, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
-        return alu.TABLE[op].numpy(one.astype(np.float32), other.astype(np.float32))
+        result: np.ndarray = alu.TABLE[op].numpy(one.astype(np.float32), other.astype(np.float32))
+        return result
 
 
 @sendrecv.exchange

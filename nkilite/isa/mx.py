@@ -8,7 +8,7 @@ rows are not used, and may hold those of other data, when a scale tile is a slic
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
     writes=("dst", "dst_scale"), updates=_keeps_rows, zeroed=("dst_scale",),
     access="n: dst[p n] src[p (n 4)] dst_scale[s n]",
 )
-def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name=None) -> None:
+def quantize_mx(dst: NkiTensor, src: NkiTensor, dst_scale: NkiTensor, name: str | None = None) -> None:
     """Quantize `src` to MX elements and scales, as nc_matmul_mx takes them, on the Vector Engine (trn3).
 
     The scale of a group is 2 ** (floor(log2(largest magnitude)) - (e - 1)), where e is the exponent of the largest
@@ -136,10 +136,10 @@ def nc_matmul_mx(
     moving: NkiTensor,
     stationary_scale: NkiTensor,
     moving_scale: NkiTensor,
-    tile_position=None,
-    tile_size=None,
-    accumulate=None,
-    name=None,
+    tile_position: Sequence[int] | None = None,
+    tile_size: Sequence[int] | None = None,
+    accumulate: bool | None = None,
+    name: str | None = None,
 ) -> None:
     """dst (+)= stationary.T @ moving of MX operands, over partitions and the four elements of a word (trn3).
 
@@ -226,7 +226,8 @@ def _nc_matmul_mx_reference(
     columns = _dequantized(moving, call.moving.dtype, moving_scale)
     with np.errstate(over="ignore", invalid="ignore"):
         result = (rows.T @ columns).reshape(dst.shape)
-        return dst.astype(np.float32) + result if accumulate else result
+        found: np.ndarray = dst.astype(np.float32) + result if accumulate else result
+        return found
 
 
 @nc_matmul_mx.cost
@@ -261,7 +262,8 @@ def _dequantized(words: np.ndarray, dtype: dtypes.DType, scales: np.ndarray) -> 
     powers = rows.view(np.uint8).view(dtypes.float8_e8m0fnu.numpy).astype(np.float32)
     with np.errstate(over="ignore"):
         values = elements * np.repeat(powers, mx.SHARED, axis=0)[:, :, None]
-    return values.transpose(0, 2, 1).reshape(-1, elements.shape[1])
+    result: np.ndarray = values.transpose(0, 2, 1).reshape(-1, elements.shape[1])
+    return result
 
 
 def _require_quadrants(call: Signature, operand: str) -> None:

@@ -39,7 +39,8 @@ def _advance_counters_check(call: Signature) -> None:
 
 @advance_counters.reference
 def _advance_counters_reference(call: Signature, dst: np.ndarray, step: np.ndarray, **_: Any) -> np.ndarray:
-    return dst + step
+    result: np.ndarray = dst + step
+    return result
 
 
 @advance_counters.cost
@@ -53,7 +54,7 @@ def _advance_counters_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("state",), updates=lambda arguments: ("state",), access="p: data[p f] state[p s]")
-def find_special(data: NkiTensor, state: NkiTensor, number: int, what="nan") -> None:
+def find_special(data: NkiTensor, state: NkiTensor, number: int, what: str = "nan") -> None:
     """Note, row by row, the first element that is NaN, or infinite, unless something was noted before.
 
     Args:

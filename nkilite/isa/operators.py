@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,9 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+#: What an instruction takes as an operator: nl.add, np.add, a row, "add".
+Op: TypeAlias = Callable[..., object] | Named | str
+
 Row = TypeVar("Row", bound=Named)
 
 
@@ -31,7 +35,7 @@ def name_of(op: Any) -> str | None:
     if callable(op) and op in _NUMPY_REDUCTIONS:
         return _NUMPY_REDUCTIONS[op]
     if isinstance(op, np.ufunc):
-        return _UFUNC_NAMES.get(op.__name__, op.__name__)
+        return _UFUNC_NAMES.get(op.__name__, str(op.__name__))
     module = getattr(op, "__module__", None) or ""
     if isinstance(name, str) and (module == _LANGUAGE or module.startswith(_LANGUAGE + ".")):
         return name

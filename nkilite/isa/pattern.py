@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from operator import index
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from nkilite.dtypes import DType, Elements, cast
 from nkilite.errors import InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
 from nkilite.isa import alu, rules
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -29,7 +31,13 @@ _MOST_DIMENSIONS = 4
 
 
 @instruction(writes=("dst",), access="p f in order: dst[p f]")
-def iota(dst: NkiTensor, pattern, offset: int = 0, channel_multiplier=0, name=None) -> None:
+def iota(
+    dst: NkiTensor,
+    pattern: Sequence[Sequence[int]],
+    offset: int = 0,
+    channel_multiplier: SupportsIndex = 0,
+    name: str | None = None,
+) -> None:
     """Write an affine function of each element's position.
 
     Element (p, w, z, y, x) becomes ``offset + p * channel_multiplier + w * step_w + z * step_z + y * step_y +
@@ -89,13 +97,13 @@ def _iota_lower(call: Signature, kernel: MicroKernel) -> None:
 @instruction(writes=("dst",), access="p f in order: dst[p f] on_true_tile[p f]")
 def affine_select(
     dst: NkiTensor,
-    pattern,
-    channel_multiplier,
+    pattern: Sequence[Sequence[int]],
+    channel_multiplier: SupportsIndex,
     on_true_tile: NkiTensor,
     on_false_value: float,
-    cmp_op=_EQUAL,
+    cmp_op: Op = _EQUAL,
     offset: int = 0,
-    name=None,
+    name: str | None = None,
 ) -> None:
     """Keep `on_true_tile` where an affine function of the element's position compares with 0 as asked;
     elsewhere write `on_false_value`.
@@ -226,7 +234,8 @@ def _affine(call: Signature, partitions: int, offset: float) -> np.ndarray:
     for step, num in call.pattern:
         values = np.add.outer(values, step * np.arange(num)).reshape(-1)
     channels = int(offset) + call.channel_multiplier * np.arange(partitions)
-    return np.add.outer(channels, values).astype(np.int32)
+    result: np.ndarray = np.add.outer(channels, values).astype(np.int32)
+    return result
 
 
 def _integers_as(values: np.ndarray, dtype: DType) -> np.ndarray:

@@ -49,7 +49,7 @@ def _of_engine(arguments: dict[str, Any]) -> str | None:
 
 
 @instruction(writes=("dst",), registers=_of_engine, access="p f in order: dst[p f] registers[p s]")
-def rng(dst: NkiTensor, engine=_vector_engine, name=None) -> None:
+def rng(dst: NkiTensor, engine: Engine = _vector_engine, name: str | None = None) -> None:
     """Random bits, on the Vector or the GpSimd Engine.
 
     Each element takes the lowest bits of a random number of 32 bits. The stream of numbers is not that of the
@@ -101,7 +101,7 @@ def _rng_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), registers=_of_vector, access="p f in order: dst[p f] min[p] max[p] registers[p s]")
-def rand2(dst: NkiTensor, min: float | NkiTensor, max: float | NkiTensor, name=None) -> None:
+def rand2(dst: NkiTensor, min: float | NkiTensor, max: float | NkiTensor, name: str | None = None) -> None:
     """Uniform random numbers of an interval, on the Vector Engine; trn3 only.
 
     A number is ``min + u * (max - min)`` in float32, where u has 24 random bits and lies in [0, 1), and at most `max`;
@@ -161,7 +161,7 @@ def _rand2_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), registers=_of_vector, access="p f in order: dst[p f] data[p f] prob[p] registers[p s]")
-def dropout(dst: NkiTensor, data: NkiTensor, prob: float | NkiTensor, name=None) -> None:
+def dropout(dst: NkiTensor, data: NkiTensor, prob: float | NkiTensor, name: str | None = None) -> None:
     """Copy `data` with zeros in the place of elements chosen at random, on the Vector Engine.
 
     An element is dropped when a uniform number of [0, 1) is below `prob`: none for 0, all for 1. The others keep their
@@ -226,7 +226,7 @@ def _dropout_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=(), registers=_of_vector, access="src_seeds[] registers[p s]")
-def set_rng_seed(src_seeds: NkiTensor, name=None) -> None:
+def set_rng_seed(src_seeds: NkiTensor, name: str | None = None) -> None:
     """Seed the generators of all lanes of the Vector Engine with one number.
 
     The same seed gives the same numbers. A kernel that does not seed starts as with seed 0.
@@ -270,7 +270,7 @@ def _set_rng_seed_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=(), registers=_of_engine, access="p: src_seeds[p s] registers[p s]")
-def rand_set_state(src_seeds: NkiTensor, engine=_gpsimd_engine, name=None) -> None:
+def rand_set_state(src_seeds: NkiTensor, engine: Engine = _gpsimd_engine, name: str | None = None) -> None:
     """Set the state of the generators of an engine, lane by lane; trn2 and later.
 
     The words of a partition are those of its lane's XORWOW states, one after another: x, y, z, w, v and the counter d.
@@ -308,7 +308,8 @@ def _rand_set_state_check(call: Signature) -> None:
 def _rand_set_state_reference(call: Signature, src_seeds: np.ndarray, registers: np.ndarray, **_: Any) -> np.ndarray:
     after = registers.copy()
     after[: src_seeds.shape[0]] = src_seeds.reshape(src_seeds.shape[0], -1)
-    return after
+    result: np.ndarray = after
+    return result
 
 
 @rand_set_state.cost
@@ -322,7 +323,7 @@ def _rand_set_state_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), registers=_of_engine, access="p in order: dst[p s] registers[p s]")
-def rand_get_state(dst: NkiTensor, engine=_gpsimd_engine, name=None) -> None:
+def rand_get_state(dst: NkiTensor, engine: Engine = _gpsimd_engine, name: str | None = None) -> None:
     """Read the state of the generators of an engine, lane by lane; trn2 and later.
 
     The words are laid out as nisa.rand_set_state takes them, so that setting them again repeats the numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nkilite.isa import accumulation, alu, arithmetic, rules
 from nkilite.isa.alu import AluOp
 from nkilite.isa.arithmetic import Domain
 from nkilite.isa.constants import reduce_cmd
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -43,9 +45,12 @@ def combined(op: AluOp, values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray
     """
     kept = [a for a in range(values.ndim) if a not in axes]
     rows = values.transpose(*kept, *axes).reshape(*(values.shape[a] for a in kept), -1)
+    result: np.ndarray
     if op is _SUBTRACT:
-        return rows[..., 0] - (_halve(_ADD, rows[..., 1:])[..., 0] if rows.shape[-1] > 1 else 0)
-    return op.numpy(_halve(op, rows)[..., 0], np.asarray(op.identity).astype(values.dtype))
+        result = rows[..., 0] - (_halve(_ADD, rows[..., 1:])[..., 0] if rows.shape[-1] > 1 else 0)
+    else:
+        result = op.numpy(_halve(op, rows)[..., 0], np.asarray(op.identity).astype(values.dtype))
+    return result
 
 
 def _halve(op: AluOp, rows: np.ndarray) -> np.ndarray:
@@ -83,7 +88,15 @@ def _reduction(op: AluOp, target: DType, negate: bool = False, scale: float = 1.
 
 
 @instruction(writes=("dst",), indirect=("dst", "data"))
-def tensor_reduce(dst: NkiTensor, op, data: NkiTensor, axis, negate=False, keepdims=False, name=None) -> None:
+def tensor_reduce(
+    dst: NkiTensor,
+    op: Op,
+    data: NkiTensor,
+    axis: int | Sequence[int],
+    negate: bool = False,
+    keepdims: bool = False,
+    name: str | None = None,
+) -> None:
     """dst = data combined along its last free dimensions, on the Vector Engine.
 
     Arithmetic operators combine in float32 and round to dst's dtype; bitvec operators combine bit patterns.
@@ -189,7 +202,7 @@ def _tensor_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="f: dst[1 f] data[p f]")
-def tensor_partition_reduce(dst: NkiTensor, op, data: NkiTensor, name=None) -> None:
+def tensor_partition_reduce(dst: NkiTensor, op: Op, data: NkiTensor, name: str | None = None) -> None:
     """dst = data combined across its partitions, on the GpSimd Engine.
 
     Args:
@@ -259,15 +272,15 @@ def _tensor_partition_reduce_lower(call: Signature, kernel: MicroKernel) -> None
 def tensor_scalar_reduce(
     dst: NkiTensor,
     data: NkiTensor,
-    op0,
+    op0: Op,
     operand0: float | NkiTensor | None,
-    reduce_op,
+    reduce_op: Op,
     reduce_res: NkiTensor | None = None,
-    reverse0=False,
-    reduce_cmd=_reset_reduce,
+    reverse0: bool = False,
+    reduce_cmd: reduce_cmd = _reset_reduce,
     reduce_init: float | NkiTensor | None = None,
-    reduce_res_negate=False,
-    name=None,
+    reduce_res_negate: bool = False,
+    name: str | None = None,
 ) -> None:
     """dst = data <op0> operand0, and the results of each partition combined by reduce_op.
 

@@ -6,7 +6,7 @@ whose destination then is float32, and `round_stochastically` (nkilite/passes/ro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -26,7 +26,7 @@ _NO_TIME = Cost(Engine.sync)  # the runtime sets it before the launch
 
 
 @instruction(writes=("dst",), access="p f: dst[p f] = src[p f]")
-def set_rounding(dst: NkiTensor, src: NkiTensor, core=0) -> None:
+def set_rounding(dst: NkiTensor, src: NkiTensor, core: SupportsIndex = 0) -> None:
     """Round stochastically from here on.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -270,7 +270,7 @@ def require_one_psum(call: Signature, first: str, second: str) -> None:
         )
 
 
-def in_psum(arguments: dict, *names: str) -> bool:
+def in_psum(arguments: Mapping[str, Any], *names: str) -> bool:
     """Whether any of the arguments is a PSUM tensor (for choosing an engine)."""
     return any(isinstance(arguments[n], ViewType) and arguments[n].region is PSUM for n in names)
 

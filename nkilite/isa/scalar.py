@@ -13,8 +13,10 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import DtypeMismatch, InvalidOperand
 from nkilite.ir.program import Signature
 from nkilite.isa import accumulation, activation_functions, alu, rules
+from nkilite.isa.activation_functions import ActivationFunction
 from nkilite.isa.alu import AluOp
 from nkilite.isa.constants import reduce_cmd
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -38,14 +40,14 @@ _BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
 )
 def activation(
     dst: NkiTensor,
-    op,
+    op: Op,
     data: NkiTensor,
     bias: float | NkiTensor | None = None,
     scale: float | NkiTensor = 1.0,
-    reduce_op=None,
+    reduce_op: Op | None = None,
     reduce_res: NkiTensor | None = None,
-    reduce_cmd=_idle,
-    name=None,
+    reduce_cmd: reduce_cmd = _idle,
+    name: str | None = None,
 ) -> None:
     """dst = op(data * scale + bias) on the Scalar Engine, optionally summing the results of each partition.
 
@@ -125,13 +127,13 @@ def _activation_lower(call: Signature, kernel: MicroKernel) -> None:
 )
 def activation_reduce(
     dst: NkiTensor,
-    op,
+    op: Op,
     data: NkiTensor,
-    reduce_op,
+    reduce_op: Op,
     reduce_res: NkiTensor | None,
     bias: float | NkiTensor | None = None,
     scale: float | NkiTensor = 1.0,
-    name=None,
+    name: str | None = None,
 ) -> None:
     """dst = op(data * scale + bias), and reduce_res = the sum of the results of each partition.
 
@@ -211,7 +213,8 @@ def _activated(call: Signature, data: np.ndarray, bias: Any, scale: Any, **_: An
         x = _rows(data) * _column(scale)
         if bias is not None:
             x = x + _column(bias)
-        return call.op.numpy(x)
+        result: np.ndarray = call.op.numpy(x)
+        return result
 
 
 def _rows(tile: np.ndarray) -> np.ndarray:
@@ -234,7 +237,8 @@ def _cost(call: Signature) -> Cost:
 def _lower(call: Signature, kernel: MicroKernel, command: reduce_cmd) -> None:
     def activate(e: Emitter, x: Value, scale: Value, bias: Value | None = None) -> Value:
         x = e.mul(x, scale)
-        return call.op.emit(e, x if bias is None else e.add(x, bias))
+        op: ActivationFunction = call.op
+        return op.emit(e, x if bias is None else e.add(x, bias))
 
     inputs = ("data", "scale") if call.bias is None else ("data", "scale", "bias")
     accumulation.lower(kernel, command, call.reduce_op, inputs, activate)
@@ -260,19 +264,19 @@ _STAGE_OPERATORS = tuple(alu.TABLE[name] for name in ("multiply", "add", "subtra
 )
 def activate2(
     dst: NkiTensor,
-    op,
+    op: Op,
     data: NkiTensor,
     imm0: float | NkiTensor,
     imm1: float | NkiTensor,
-    op0,
-    op1,
+    op0: Op,
+    op1: Op,
     relu_param: float | NkiTensor = 0.0,
-    reverse0=False,
-    reverse1=False,
-    reduce_op=None,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    reduce_op: Op | None = None,
     reduce_res: NkiTensor | None = None,
-    reduce_cmd=_idle,
-    name=None,
+    reduce_cmd: reduce_cmd = _idle,
+    name: str | None = None,
 ) -> None:
     """dst = op((data op0 imm0) op1 imm1) on the Scalar Engine, optionally reduced along each partition.
 
@@ -377,7 +381,8 @@ def _activate2_lower(call: Signature, kernel: MicroKernel) -> None:
     def activate(e: Emitter, x: Value, imm0: Value, imm1: Value, slope: Value) -> Value:
         x = stage(e, call.op0, x, imm0, call.reverse0)
         x = stage(e, call.op1, x, imm1, call.reverse1)
-        return call.op.emit(e, x, slope)
+        op: ActivationFunction = call.op
+        return op.emit(e, x, slope)
 
     accumulation.lower(
         kernel, call.reduce_cmd, alu.reduction(call.reduce_op), ("data", "imm0", "imm1", "relu_param"), activate
@@ -416,9 +421,9 @@ def exponential(
     src: NkiTensor,
     max_value: float | NkiTensor = 0.0,
     reduce_res: NkiTensor | None = None,
-    reduce_cmd=_idle,
+    reduce_cmd: reduce_cmd = _idle,
     reduce_init: float | NkiTensor = 0.0,
-    name=None,
+    name: str | None = None,
 ) -> None:
     """dst = exp(src - max_value) on the Vector Engine, optionally summing the results of each partition.
 

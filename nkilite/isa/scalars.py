@@ -19,6 +19,7 @@ from nkilite.errors import (
 from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import MemoryRegion
+from nkilite.isa.operators import Op
 from nkilite.isa.registers import register_load, register_store, register_value, require_int, require_registers
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
@@ -136,7 +137,7 @@ def scalar_store(dst: NkiTensor, value: NkiScalar) -> None:
 
 
 @instruction(writes=("dst",), access=Opaque("registers are read and written one after another"), wide=True)
-def scalar_compute(dst: VirtualRegister, a: int | VirtualRegister, b: int | VirtualRegister, op) -> None:
+def scalar_compute(dst: VirtualRegister, a: int | VirtualRegister, b: int | VirtualRegister, op: Op) -> None:
     """One operator of NkiScalar: dst = a op b, modulo 2 to the number of its bits.
 
     Args:

@@ -14,6 +14,7 @@ from nkilite.ir.program import Signature
 from nkilite.isa import accumulation, alu, arithmetic, rules
 from nkilite.isa.arithmetic import Domain
 from nkilite.isa.constants import reduce_cmd
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -47,11 +48,11 @@ def tensor_tensor_scan(
     data0: NkiTensor,
     data1: NkiTensor,
     initial: float | NkiTensor,
-    op0,
-    op1,
-    reverse0=False,
-    reverse1=False,
-    name=None,
+    op0: Op,
+    op1: Op,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    name: str | None = None,
 ) -> None:
     """The recurrence h[i] = (data0[i] <op0> h[i - 1]) <op1> data1[i] in each partition; dst = h.
 
@@ -104,7 +105,8 @@ def _tensor_tensor_scan_reference(
 
     def step(state: np.ndarray, i: int) -> np.ndarray:
         first = call.op0.numpy(state, a[:, i]) if call.reverse0 else call.op0.numpy(a[:, i], state)
-        return call.op1.numpy(b[:, i], first) if call.reverse1 else call.op1.numpy(first, b[:, i])
+        result: np.ndarray = call.op1.numpy(b[:, i], first) if call.reverse1 else call.op1.numpy(first, b[:, i])
+        return result
 
     return _running(call, initial, a.shape[1], step)[0]
 
@@ -135,12 +137,12 @@ def _tensor_tensor_scan_lower(call: Signature, kernel: MicroKernel) -> None:
 def tensor_scalar_cumulative(
     dst: NkiTensor,
     src: NkiTensor,
-    op0,
-    op1,
+    op0: Op,
+    op1: Op,
     imm0: float | NkiTensor | None,
     imm1: float | NkiTensor | None = None,
-    reduce_cmd=_reset_reduce,
-    name=None,
+    reduce_cmd: reduce_cmd = _reset_reduce,
+    name: str | None = None,
 ) -> None:
     """The running reduction r[i] = (src[i] <op0> imm0) <op1> r[i - 1] in each partition; dst = r.
 

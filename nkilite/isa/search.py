@@ -25,7 +25,7 @@ _INDICES = (dtypes.uint16, dtypes.uint32)
 
 
 @instruction(writes=("dst",), access="p: dst[p s] src[p f]")
-def max8(dst: NkiTensor, src: NkiTensor, name=None) -> None:
+def max8(dst: NkiTensor, src: NkiTensor, name: str | None = None) -> None:
     """The 8 largest elements of each partition in descending order, on the Vector Engine.
 
     Equal elements appear as often as they occur. Elements are compared as float32 and rounded to dst's dtype;
@@ -78,7 +78,7 @@ def _max8_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="p: dst[p s] data[p f] vals[p s]")
-def nc_find_index8(dst: NkiTensor, data: NkiTensor, vals: NkiTensor, name=None) -> None:
+def nc_find_index8(dst: NkiTensor, data: NkiTensor, vals: NkiTensor, name: str | None = None) -> None:
     """Where each of 8 values first occurs in its partition of `data`, on the Vector Engine.
 
     The position is the row-major index in the partition, from 0. Values are compared as float32. When `vals`
@@ -127,7 +127,12 @@ def _nc_find_index8_lower(call: Signature, kernel: MicroKernel) -> None:
 
 @instruction(writes=("dst", "dst_idx"), access="p: dst[p f] data[p f] vals[p s] dst_idx[p s]")
 def nc_match_replace8(
-    dst: NkiTensor, data: NkiTensor, vals: NkiTensor, imm: float, dst_idx: NkiTensor | None = None, name=None
+    dst: NkiTensor,
+    data: NkiTensor,
+    vals: NkiTensor,
+    imm: float,
+    dst_idx: NkiTensor | None = None,
+    name: str | None = None,
 ) -> None:
     """Copy `data` with the first occurrence of each of 8 values replaced by `imm`, on the Vector Engine.
 

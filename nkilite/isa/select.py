@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from nkilite.errors import InvalidOperand, WrongMemory
 from nkilite.ir.program import Signature
 from nkilite.isa import accumulation, alu, rules
 from nkilite.isa.constants import reduce_cmd
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
@@ -39,10 +40,10 @@ def select_reduce(
     on_true: NkiTensor,
     on_false: float | NkiTensor,
     reduce_res: NkiTensor | None = None,
-    reduce_cmd=_idle,
-    reduce_op=_MAXIMUM,
-    reverse_pred=False,
-    name=None,
+    reduce_cmd: reduce_cmd = _idle,
+    reduce_op: Op = _MAXIMUM,
+    reverse_pred: bool = False,
+    name: str | None = None,
 ) -> None:
     """Take each element from `on_true` where `predicate` is nonzero and from `on_false` elsewhere, on the
     Vector Engine, and optionally keep the maximum of each partition.
@@ -135,16 +136,16 @@ def _select_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
 def range_select(
     dst: NkiTensor,
     on_true_tile: NkiTensor,
-    comp_op0,
-    comp_op1,
+    comp_op0: Op,
+    comp_op1: Op,
     bound0: NkiTensor,
     bound1: NkiTensor,
-    reduce_cmd=_reset_reduce,
+    reduce_cmd: reduce_cmd = _reset_reduce,
     reduce_res: NkiTensor | None = None,
-    reduce_op=_MAXIMUM,
+    reduce_op: Op = _MAXIMUM,
     range_start: int = 0,
-    on_false_value=_FP32_MIN,
-    name=None,
+    on_false_value: SupportsFloat = _FP32_MIN,
+    name: str | None = None,
 ) -> None:
     """Keep the elements whose position lies in a range given per partition, fill the others with the smallest
     float32, and keep the maximum of each partition; on the Vector Engine.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ UNCHANGED = 255  # mask entry of an output partition that keeps its content
 
 
 @instruction(writes=("dst",), updates=lambda arguments: ("dst",), access="f: dst[p f] src[q f]")
-def nc_stream_shuffle(dst: NkiTensor, src: NkiTensor, shuffle_mask, name=None) -> None:
+def nc_stream_shuffle(dst: NkiTensor, src: NkiTensor, shuffle_mask: Sequence[int], name: str | None = None) -> None:
     """Give every partition of `dst` a partition of the same quadrant of `src`, on the Vector Engine.
 
     A quadrant is 32 partitions. In each, output partition i becomes input partition ``shuffle_mask[i]``; 255 leaves
@@ -45,7 +46,7 @@ def nc_stream_shuffle(dst: NkiTensor, src: NkiTensor, shuffle_mask, name=None) -
 
 
 @nc_stream_shuffle.normalize
-def _nc_stream_shuffle_normalize(arguments: dict, target: object) -> None:
+def _nc_stream_shuffle_normalize(arguments: dict[str, Any], target: object) -> None:
     mask = arguments["shuffle_mask"]
     if isinstance(mask, tuple) and all(isinstance(m, (int, np.integer)) for m in mask):
         arguments["shuffle_mask"] = tuple(int(m) for m in mask)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -40,9 +40,9 @@ def nc_matmul_sparse(
     moving: NkiTensor,
     stationary: NkiTensor,
     tag: NkiTensor,
-    compress_ratio,
-    accumulate=None,
-    name=None,
+    compress_ratio: SupportsIndex,
+    accumulate: bool | None = None,
+    name: str | None = None,
 ) -> None:
     """dst (+)= expanded stationary.T @ moving: a product with a compressed stationary operand (trn2 and later).
 
@@ -164,13 +164,15 @@ def _rows(call: Signature, tag: np.ndarray) -> np.ndarray:
     group = KEPT * call.compress_ratio
     if (outside := positions[positions >= group]).size:
         raise IndirectOutOfBounds(instruction="nisa.nc_matmul_sparse", found=int(outside[0]), limit=group)
-    return np.arange(tag.shape[0])[:, None] // KEPT * group + positions
+    result: np.ndarray = np.arange(tag.shape[0])[:, None] // KEPT * group + positions
+    return result
 
 
 def pack(positions: np.ndarray) -> np.ndarray:
     """Words [K, M / 4] of positions [K, M]."""
     nibbles = positions.astype(np.uint16).reshape(positions.shape[0], -1, KEPT) << _NIBBLES
-    return np.bitwise_or.reduce(nibbles, axis=2)
+    result: np.ndarray = np.bitwise_or.reduce(nibbles, axis=2)
+    return result
 
 
 def unpack(words: np.ndarray) -> np.ndarray:

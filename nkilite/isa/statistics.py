@@ -27,7 +27,7 @@ def _require_shape(call: Signature, elements: int, expected: str) -> None:
 
 
 @instruction(writes=("dst",), access="p: dst[p s] data[p f]")
-def bn_stats(dst: NkiTensor, data: NkiTensor, name=None) -> None:
+def bn_stats(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> None:
     """Statistics of each partition, for bn_aggr, on the Vector Engine in float32.
 
     dst holds six numbers per partition: count, mean and variance * count of the elements with even positions,
@@ -85,7 +85,7 @@ def _bn_stats_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="p: dst[p s] data[p f]")
-def bn_aggr(dst: NkiTensor, data: NkiTensor, name=None) -> None:
+def bn_aggr(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> None:
     """Mean and variance of each partition from the outputs of bn_stats, on the Vector Engine in float32.
 
     The samples (count, mean, variance * count) are pooled: the variance, which divides by the total count,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -41,14 +41,14 @@ def nc_matmul(
     dst: NkiTensor,
     stationary: NkiTensor,
     moving: NkiTensor,
-    is_stationary_onezero=False,
-    is_moving_onezero=False,
-    is_transpose=False,
-    accumulate=None,
-    tile_position=(),
-    tile_size=(),
-    perf_mode=_no_perf_mode,
-    name=None,
+    is_stationary_onezero: bool = False,
+    is_moving_onezero: bool = False,
+    is_transpose: bool = False,
+    accumulate: bool | None = None,
+    tile_position: Sequence[int] | None = (),
+    tile_size: Sequence[int] | None = (),
+    perf_mode: matmul_perf_mode = _no_perf_mode,
+    name: str | None = None,
 ) -> None:
     """dst (+)= stationary.T @ moving on the Tensor Engine, in float32, over the partitions of both operands.
 
@@ -209,8 +209,10 @@ def _nc_matmul_reference(
         return Elements(selected.reshape(dst.shape), call.stationary.dtype)
     rows, columns = (_contraction_first(x, _double_row(call)) for x in (stationary, moving))
     with np.errstate(over="ignore", invalid="ignore"):
-        result = (rows.T @ columns).reshape(dst.shape)
-        return np.add(dst, result, out=result, dtype=np.float32, casting="unsafe") if accumulate else result
+        result: np.ndarray = (rows.T @ columns).reshape(dst.shape)
+        if accumulate:
+            np.add(dst, result, out=result, dtype=np.float32, casting="unsafe")
+        return result
 
 
 def _as_matrix(tile: np.ndarray) -> np.ndarray:
@@ -230,7 +232,8 @@ def _selected(stationary: np.ndarray, selector: np.ndarray) -> np.ndarray:
     chosen = selector.astype(np.float32) != 0
     last = chosen.shape[0] - 1 - np.argmax(chosen[::-1], axis=0)
     rows = np.where(chosen.any(axis=0)[:, None], stationary[last], np.zeros((), stationary.dtype))
-    return rows.T
+    result: np.ndarray = rows.T
+    return result
 
 
 @nc_matmul.access
@@ -263,7 +266,7 @@ def _nc_matmul_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="p f: dst[f p] = data[p f]")
-def nc_transpose(dst: NkiTensor, data: NkiTensor, engine=_any_engine, name=None) -> None:
+def nc_transpose(dst: NkiTensor, data: NkiTensor, engine: Engine = _any_engine, name: str | None = None) -> None:
     """Transpose `data` between the partition and the free dimension, bit by bit; dst is always overwritten.
 
     Args:

@@ -15,6 +15,7 @@ from nkilite.ir.program import Signature
 from nkilite.isa import alu, arithmetic, rules
 from nkilite.isa.arithmetic import Domain
 from nkilite.isa.constants import engine
+from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
 from nkilite.machine.target import Target
@@ -29,7 +30,7 @@ _any_engine = engine.unknown
 
 @instruction(writes=("dst",), access="p f: dst[p f] data1[p f] data2[p f]", indirect=("dst", "data1"))
 def tensor_tensor(
-    dst: NkiTensor, data1: NkiTensor, data2: NkiTensor, op, engine=_any_engine, name=None
+    dst: NkiTensor, data1: NkiTensor, data2: NkiTensor, op: Op, engine: Engine = _any_engine, name: str | None = None
 ) -> None:
     """dst = data1 <op> data2, element by element.
 
@@ -136,14 +137,14 @@ def _tensor_tensor_lower(call: Signature, kernel: MicroKernel) -> None:
 def tensor_scalar(
     dst: NkiTensor,
     data: NkiTensor,
-    op0,
+    op0: Op,
     operand0: float | NkiTensor | None,
-    reverse0=False,
-    op1=None,
+    reverse0: bool = False,
+    op1: Op | None = None,
     operand1: float | NkiTensor | None = None,
-    reverse1=False,
-    engine=_any_engine,
-    name=None,
+    reverse1: bool = False,
+    engine: Engine = _any_engine,
+    name: str | None = None,
 ) -> None:
     """dst = (data <op0> operand0) <op1> operand1; an operand is one value for all, or one per partition.
 
@@ -277,13 +278,13 @@ def _tensor_scalar_lower(call: Signature, kernel: MicroKernel) -> None:
 def scalar_tensor_tensor(
     dst: NkiTensor,
     data: NkiTensor,
-    op0,
+    op0: Op,
     operand0: float | NkiTensor | None,
-    op1,
+    op1: Op,
     operand1: NkiTensor,
-    reverse0=False,
-    reverse1=False,
-    name=None,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    name: str | None = None,
 ) -> None:
     """dst = (data <op0> operand0) <op1> operand1, where operand1 is a whole tile. Runs on the Vector Engine.
 
@@ -338,7 +339,8 @@ def _scalar_tensor_tensor_reference(
 ) -> np.ndarray:
     first = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, call.reverse0)
     second = operand1.astype(np.float32).reshape(data.shape)
-    return call.op1.numpy(second, first) if call.reverse1 else call.op1.numpy(first, second)
+    result: np.ndarray = call.op1.numpy(second, first) if call.reverse1 else call.op1.numpy(first, second)
+    return result
 
 
 @scalar_tensor_tensor.cost
@@ -364,7 +366,7 @@ def _scalar_tensor_tensor_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 @instruction(writes=("dst",), access="p f: dst[p f] data[p f]")
-def reciprocal(dst: NkiTensor, data: NkiTensor, name=None) -> None:
+def reciprocal(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> None:
     """dst = 1 / data in float32, correctly rounded, on the Vector Engine; then rounded to dst's dtype.
 
     Args:
@@ -388,7 +390,8 @@ def _reciprocal_check(call: Signature) -> None:
 @reciprocal.reference
 def _reciprocal_reference(call: Signature, dst: np.ndarray, data: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
-        return np.float32(1) / data.astype(np.float32)
+        result: np.ndarray = np.float32(1) / data.astype(np.float32)
+        return result
 
 
 @reciprocal.cost

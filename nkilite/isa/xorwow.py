@@ -48,10 +48,12 @@ def draw(registers: np.ndarray, seed: int, partitions: int, count: int) -> tuple
 
 def uniform(bits: np.ndarray) -> np.ndarray:
     """The high 24 bits as float32 in [0, 1)."""
-    return (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    result: np.ndarray = (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    return result
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
     for shift, multiplier in ((16, MIX[0]), (13, MIX[1])):
         value = (value ^ (value >> np.uint32(shift))) * np.uint32(multiplier)
-    return value ^ (value >> np.uint32(16))
+    result: np.ndarray = value ^ (value >> np.uint32(16))
+    return result

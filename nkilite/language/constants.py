@@ -23,7 +23,7 @@ from nkilite.trace.tensor import NkiTensor
 __all__ = ["shared_constant", "shared_identity_matrix"]
 
 
-def shared_constant(constant: np.ndarray | str | os.PathLike) -> NkiTensor:
+def shared_constant(constant: np.ndarray | str | os.PathLike[str]) -> NkiTensor:
     """An HBM tensor with constant data; equal data in one kernel is stored once.
 
     Args:
@@ -94,9 +94,10 @@ def shared_identity_matrix(n: int, dtype: Any = uint8, dst: NkiTensor | None = N
     return tile
 
 
-def _loaded(path: str | os.PathLike) -> np.ndarray:
+def _loaded(path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        return np.load(path)
+        result: np.ndarray = np.load(path)
+        return result
     except (OSError, ValueError, EOFError) as error:
         raise _invalid(f"{os.fspath(path)!r}, which cannot be loaded ({error})", "the path of a .npy file") from None
 

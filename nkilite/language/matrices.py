@@ -59,12 +59,12 @@ def transpose(x: NkiTensor, dtype: Any = None) -> NkiTensor:
 
 
 def _require_matrix(x: Any, operand: str, function: str) -> NkiTensor:
-    x = require_tile(x, operand, function)
-    if x.ndim != 2:
+    tile: NkiTensor = require_tile(x, operand, function)
+    if tile.ndim != 2:
         raise InvalidOperand(
             instruction=f"nl.{function}",
             operand=operand,
-            found=f"of shape {x.shape}",
+            found=f"of shape {tile.shape}",
             expected="two-dimensional",
         )
-    return x
+    return tile

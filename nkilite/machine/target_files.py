@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from nkilite.dtypes import ALL
 from nkilite.errors import InvalidTarget
@@ -40,7 +40,8 @@ _GENERATIONS = range(2, 5)
 _CORES = (1, 2)
 
 # Files that were read: what they and those they inherit from looked like then, and the target.
-_read: dict[str, tuple[tuple, Target]] = {}
+_Look: TypeAlias = tuple[str, int, int, int]  # what tells that a file has changed
+_read: dict[str, tuple[tuple[_Look, ...], Target]] = {}
 _by_name: dict[str, Target] = {}
 
 
@@ -85,12 +86,12 @@ def load(path: str) -> Target:
     return target
 
 
-def _looks(path: str) -> tuple:
+def _looks(path: str) -> _Look:
     """What tells that a file has changed."""
     try:
         status = os.stat(path)
     except OSError:
-        return path, None
+        return path, 0, 0, 0
     return path, status.st_mtime_ns, status.st_size, status.st_ino
 
 
@@ -119,7 +120,7 @@ def _chain(
 def _table(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            table: dict[str, Any] = tomllib.load(file)
     except OSError as error:
         raise _invalid(path, f"cannot be read: {error.strerror}", "pass the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

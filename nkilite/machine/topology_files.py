@@ -92,7 +92,7 @@ def _load(path: Path, above: tuple[Path, ...] = ()) -> Topology:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _invalid(path, f"cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -126,7 +126,8 @@ def _is_valid(key: str, value: Any) -> bool:
         return bool(whole) and (all(n > 1 for n in value) or value == [0])
     if type(value) not in (int, float) or not value < float("inf"):
         return False
-    return value > 0 if key == "bytes_per_ns" else value >= (1 if key == "congestion" else 0)
+    result: bool = value > 0 if key == "bytes_per_ns" else value >= (1 if key == "congestion" else 0)
+    return result
 
 
 def _invalid(path: Path, problem: str) -> InvalidTopology:

@@ -167,7 +167,7 @@ def _side_by_side(runs: Sequence[Run]) -> list[Arrival | None]:
         IndirectOutOfBounds: that of the first core that has one; all have come to rest.
     """
     first, *others = runs
-    futures: list[Future] = [_crew().submit(run.proceed) for run in others]
+    futures: list[Future[Arrival | None]] = [_crew().submit(run.proceed) for run in others]
     try:
         return [first.proceed(), *(future.result() for future in futures)]
     except BaseException:

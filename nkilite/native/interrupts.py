@@ -140,7 +140,8 @@ class Apart:
         )
 
     def __call__(self, one: int, two: int, three: int, four: int = 0) -> int:
-        return self._call(one, two, three, four)
+        result: int = self._call(one, two, three, four)
+        return result
 
 
 def python_function(name: str) -> int:

@@ -132,7 +132,8 @@ class Library:
     def _compile(self, sources: Sequence[Source]) -> bytes:
         module = llvm.parse_assembly(module_text(sources))
         module.triple = self._machine.triple
-        return self._machine.emit_object(module)
+        result: bytes = self._machine.emit_object(module)
+        return result
 
     def _load(self, objects: Sequence[tuple[bytes, tuple[str, ...]]]) -> None:
         """Load object code, given with the names of the functions that are wanted of it."""
@@ -180,4 +181,5 @@ def assembly(sources: Iterable[Source], host: Host) -> str:
     module = llvm.parse_assembly(module_text(sources))
     machine = target_machine(host)
     module.triple = machine.triple
-    return machine.emit_assembly(module)
+    result: str = machine.emit_assembly(module)
+    return result

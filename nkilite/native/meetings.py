@@ -150,8 +150,8 @@ def _work(kernel: MicroKernel) -> float:
     call = kernel.call
     if call.definition.rule("cost")(call).engine is Engine.tensor:
         rows = max((o.type.partitions for o in call.operands if not o.writes), default=1)
-        return sum(o.type.size for o in call.operands if o.writes) * rows / _PRODUCTS_PER_NS
-    return sum(o.type.size for o in call.operands) / _ELEMENTS_PER_NS
+        return float(sum(o.type.size for o in call.operands if o.writes) * rows / _PRODUCTS_PER_NS)
+    return float(sum(o.type.size for o in call.operands) / _ELEMENTS_PER_NS)
 
 
 def meetings(table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footprint]) -> tuple[np.ndarray, int]:
@@ -234,4 +234,5 @@ def _edges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
         return edges
     order = np.argsort(start)
     reach = np.maximum.accumulate(end[order])
-    return start[order][np.concatenate([[True], start[order][1:] >= reach[:-1]])]
+    result: np.ndarray = start[order][np.concatenate([[True], start[order][1:] >= reach[:-1]])]
+    return result

@@ -101,7 +101,8 @@ class _Buffers:
         for panels, layout, size in self._paneled:
             here = (self.layout[used] == layout) & (self._sizes[used] == size)
             found[here] = panels.offset(offset[here] // rows[here], offset[here] % rows[here] // size)
-        return placement.offset[used] + found
+        result: np.ndarray = placement.offset[used] + found
+        return result
 
 
 class Entries(NamedTuple):

@@ -24,7 +24,8 @@ def fits(bytes: int) -> bool:
         size = _local.size
     except AttributeError:
         size = _local.size = _size()
-    return bytes + _USED <= size
+    result: bool = bytes + _USED <= size
+    return result
 
 
 def with_room(bytes: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
@@ -61,7 +62,8 @@ def _size() -> int:
     me = ctypes.c_void_p(threading.get_ident())
     if hasattr(system, "pthread_get_stacksize_np"):
         system.pthread_get_stacksize_np.restype = ctypes.c_size_t
-        return system.pthread_get_stacksize_np(me)
+        result: int = system.pthread_get_stacksize_np(me)
+        return result
     if not hasattr(system, "pthread_getattr_np"):
         return _UNKNOWN
     attributes = (ctypes.c_char * 256)()  # larger than the type is anywhere

@@ -119,7 +119,8 @@ class Team:
         member = ctypes.c_void_p(sharing.member_address(self.address, number))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            return system.pthread_create(ctypes.byref(thread), attributes, ctypes.c_void_p(self._worker), member) == 0
+            worker = ctypes.c_void_p(self._worker)
+            return int(system.pthread_create(ctypes.byref(thread), attributes, worker, member)) == 0
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             system.pthread_attr_destroy(attributes)

@@ -64,7 +64,8 @@ class Workspace:
 
 def address(array: np.ndarray) -> int:
     """Where an array's elements are; `array.ctypes.data` takes three times as long."""
-    return array.__array_interface__["data"][0]
+    result: int = array.__array_interface__["data"][0]
+    return result
 
 
 def _aligned(size: int) -> tuple[np.ndarray, int]:

@@ -185,7 +185,8 @@ def process() -> int:
 
 def _array(spec: HbmArray, at: int) -> np.ndarray:
     memory: Any = (ctypes.c_char * spec.bytes).from_address(at)
-    return np.ndarray(spec.shape, as_dtype(spec.dtype).numpy, memory)
+    result: np.ndarray = np.ndarray(spec.shape, as_dtype(spec.dtype).numpy, memory)
+    return result
 
 
 def _word(at: int) -> int:

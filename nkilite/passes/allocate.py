@@ -145,7 +145,9 @@ def check_address(tile: Buffer, target: Target) -> None:
         )
 
 
-def _overflow(found: Overflow, tiles: list[Buffer], fixed: list[Buffer], region: MemoryRegion, target: Target):
+def _overflow(
+    found: Overflow, tiles: list[Buffer], fixed: list[Buffer], region: MemoryRegion, target: Target
+) -> MemoryOverflow:
     failed = tiles[found.index]
     live = [tiles[i] for i in found.live] + [fixed[i] for i in found.reservations]
     live.sort(key=lambda b: -b.partition_bytes)

@@ -8,6 +8,7 @@ is not filled, which is nearly everything.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,8 @@ def _doubtful(program: Program) -> np.ndarray:
     if program.cores > 1:
         eligible &= ~buffers.within(MemoryRegion.shared_hbm)
     first, whole = first_writes(program)
-    return eligible & read & (~whole | optional[first])
+    result: np.ndarray = eligible & read & (~whole | optional[first])
+    return result
 
 
 def _needs_fill(buffer: Buffer, accesses: list[Access], returned: bool, all_loops: list[Loop]) -> bool:
@@ -128,7 +130,7 @@ def _filling(program: Program, buffer: Buffer) -> list[int]:
     return [_signature(program, "dma_copy", arguments), where, buffer.id, 0, source.id, 0]
 
 
-def _signature(program: Program, name: str, given: dict) -> int:
+def _signature(program: Program, name: str, given: dict[str, Any]) -> int:
     """The id of the signature of an instruction whose other arguments have their defaults."""
     definition = REGISTRY[name]
     arguments = {p.name: given.get(p.name, p.default) for p in definition.parameters}

@@ -71,7 +71,7 @@ class BenchmarkResult(NamedTuple):
 class Benchmark:
     """A kernel that is modelled, and then run, when it is called."""
 
-    def __init__(self, kernel: Kernel, found: list[BenchmarkResult] | None = None) -> None:
+    def __init__(self, kernel: Kernel[...], found: list[BenchmarkResult] | None = None) -> None:
         self.kernel = kernel
         self._found: list[BenchmarkResult] = [] if found is None else found  # shared by the launches on all grids
         functools.update_wrapper(self, kernel.function, updated=())

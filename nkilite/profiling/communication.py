@@ -108,7 +108,8 @@ def _calls(program: Program) -> Iterator[tuple[Signature, Location]]:
 
 
 def _by_pairs(call: Signature) -> bool:
-    return call.kind == "collective_permute"
+    result: bool = call.kind == "collective_permute"
+    return result
 
 
 def _ranks(call: Signature) -> tuple[int, ...]:
@@ -128,7 +129,8 @@ def _size(call: Signature, cores: int) -> int:
     side = "dsts" if "gather" in call.kind or call.kind.endswith("_v") else "srcs"
     kinds = [k for name, k in call.arguments.items() if isinstance(k, ViewType) and name.startswith(side)]
     shared = kinds[0].region is MemoryRegion.shared_hbm
-    return sum(kind.size * kind.dtype.itemsize for kind in kinds) * (1 if shared else cores)
+    result: int = sum(kind.size * kind.dtype.itemsize for kind in kinds) * (1 if shared else cores)
+    return result
 
 
 def _transfer(call: Signature, world: World, group: tuple[int, ...], size: int) -> Transfer:

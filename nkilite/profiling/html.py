@@ -202,7 +202,8 @@ def _curves(profile: Profile) -> list[dict[str, Any]]:
 
 
 def _us(ns: np.ndarray) -> list[float]:
-    return np.round(ns / 1000, 4).tolist()
+    found: list[float] = np.round(ns / 1000, 4).tolist()
+    return found
 
 
 def _file(path: str) -> str:

@@ -244,7 +244,8 @@ class Profile:
     @property
     def held_ns(self) -> np.ndarray:
         """How long each instruction held its queue."""
-        return self.timeline.end - self.timeline.start
+        result: np.ndarray = self.timeline.end - self.timeline.start
+        return result
 
     @cached_property
     def dma_instructions(self) -> np.ndarray:
@@ -260,7 +261,8 @@ class Profile:
     def moved_ns(self) -> np.ndarray:
         """Time each transfer takes of the DMA engines of its core, averaged over them; 0 for compute."""
         counts = np.asarray(self.workload.dma_engines).reshape(-1, 2)[:, 1]
-        return np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
+        result: np.ndarray = np.asarray(self.workload.transfer_ns) * counts / self.target.dma_engines
+        return result
 
     @property
     def bottleneck(self) -> str:

@@ -43,7 +43,7 @@ def reused(program: Program, largest: int = 0) -> Program:
     program, starts = copied(program), columns.starts.tolist()
     code, signatures = program.code, program.signatures
     version: Counter[int] = Counter()
-    known: dict[tuple, int] = {}
+    known: dict[tuple[object, ...], int] = {}
     replaced: dict[int, int] = {}  # tile -> the earlier tile with its values
     dropped: set[int] = set()
     for index, start in enumerate(starts):
@@ -103,7 +103,8 @@ def _written_once_and_computed_with(program: Program, columns: Columns) -> np.nd
             if operand.reads:
                 reads += np.bincount(at, minlength=len(buffers))
                 fit[at] &= not dma
-    return fit & (writes == 1) & (reads > 0)
+    result: np.ndarray = fit & (writes == 1) & (reads > 0)
+    return result
 
 
 def _repeats(columns: Columns, simple: list[bool], single: np.ndarray) -> bool:

@@ -238,4 +238,5 @@ class _Spiller:
         self._count += 1
 
     def _size(self, tile: int) -> int:
-        return -(-self.program.buffers[tile].partition_bytes // SBUF_ALIGN) * SBUF_ALIGN
+        result: int = -(-self.program.buffers[tile].partition_bytes // SBUF_ALIGN) * SBUF_ALIGN
+        return result

@@ -147,7 +147,8 @@ def _issue_ns(signature: Signature, target: Target) -> float:
 
 def _queue(signature: Signature, cost: Cost, target: Target, managed: bool) -> int:
     if cost.engine is not Engine.dma:
-        return cost.engine.value
+        result: int = cost.engine.value
+        return result
     mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
     if mode == "hwdge":
         return HARDWARE_SCALAR if signature.arguments.get("engine") is Engine.scalar else HARDWARE_SYNC
@@ -290,7 +291,8 @@ def _written_buffers(program: Program, table: Columns, fences: set[int]) -> np.n
 def _pitch(buffer: ViewType) -> int:
     """Bytes from one row to the next of a buffer of this type: of a partition on chip, of the last dimension in HBM."""
     if buffer.region.on_chip:
-        return max(buffer.free_bytes, 1)
+        result: int = max(buffer.free_bytes, 1)
+        return result
     return max((buffer.shape[-1] if len(buffer.shape) > 1 else buffer.size) * buffer.dtype.itemsize, 1)
 
 

@@ -37,7 +37,7 @@ class ArrayArgument:
         self.numpy = np.ascontiguousarray(array) if self.copied else array
 
     @property
-    def key(self) -> tuple:
+    def key(self) -> tuple[object, ...]:
         return ArrayArgument, str(self.dtype), self.shape, self.framework
 
     def detached(self) -> ArrayArgument:
@@ -109,9 +109,8 @@ _TORCH_BITS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int
 def torch_memory(torch: Any, tensor: Any) -> np.ndarray:
     name = str(tensor.dtype).removeprefix("torch.")
     bits = _TORCH_BITS.get(name)
-    if bits is None:
-        return tensor.numpy()
-    return tensor.view(getattr(torch, bits)).numpy().view(as_dtype(name).numpy)
+    array: np.ndarray = (tensor if bits is None else tensor.view(getattr(torch, bits))).numpy()
+    return array if bits is None else array.view(as_dtype(name).numpy)
 
 
 def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
@@ -167,7 +166,7 @@ def cache_key(value: Any, name: str, kernel: str, held: list[tuple[str, Any]]) -
         return kind, _float_bits(value)
     if kind is complex:
         return kind, _float_bits(value.real), _float_bits(value.imag)
-    if kind is ArrayArgument:
+    if isinstance(value, ArrayArgument):
         return value.key
     if kind in (tuple, list, set, frozenset):
         return kind, tuple(cache_key(v, f"{name}[{i}]", kernel, held) for i, v in enumerate(value))

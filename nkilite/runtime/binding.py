@@ -12,6 +12,7 @@ from nkilite.runtime.aliases import same_arrays
 from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.mistaken import explained
 from nkilite.runtime.settings import UNWATCHED, Watch, watch_of
 from nkilite.trace.tensor import NkiTensor
@@ -33,9 +34,9 @@ class Arguments:
     __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "values", "watch")
 
     def __init__(
-        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument], key: tuple,
-        same: tuple[int, ...], held: list[tuple[str, Any]], rounding: ArrayArgument | None = None,
-        watch: Watch = UNWATCHED,
+        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument],
+        key: tuple[object, ...], same: tuple[int, ...], held: list[tuple[str, Any]],
+        rounding: ArrayArgument | None = None, watch: Watch = UNWATCHED,
     ) -> None:
         self.rounding, self.watch = rounding, watch
         self.bound, self.values, self.arrays, self.key, self.same = bound, values, arrays, key, same
@@ -91,7 +92,7 @@ class Arguments:
             raise
 
 
-def given(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> inspect.BoundArguments:
+def given(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> inspect.BoundArguments:
     """The arguments of a call by name, without defaults.
 
     Raises:
@@ -104,7 +105,7 @@ def given(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> inspect.BoundA
         raise InvalidCall(function=kernel.__name__, problem=problem, signature=kernel.signature) from None
 
 
-def bind(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> Arguments:
+def bind(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Arguments:
     """The arguments of a call.
 
     Raises:

@@ -88,7 +88,7 @@ def names_in(code: types.CodeType) -> Names:
     """What a function's code names."""
     found = _known.get(code)
     if found is None:
-        accesses: dict[tuple, Access] = {}
+        accesses: dict[tuple[object, ...], Access] = {}
         refusals: list[Refusal] = []
         of_definitions = False
         for inner in _nested(code):
@@ -163,9 +163,9 @@ class _Reader:
 
 
 def _line(instruction: dis.Instruction) -> int | None:
-    positions = getattr(instruction, "positions", None)
-    if positions is not None and positions.lineno is not None:
-        return positions.lineno
+    line: int | None = getattr(getattr(instruction, "positions", None), "lineno", None)
+    if line is not None:
+        return line
     start = instruction.starts_line
     return start if isinstance(start, int) and not isinstance(start, bool) else None
 

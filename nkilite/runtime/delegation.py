@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+#: What a kernel is called with.
+Args: TypeAlias = tuple[Any, ...]
+Kwargs: TypeAlias = dict[str, Any]
 
 
 class Delegate(NamedTuple):
@@ -14,8 +18,8 @@ class Delegate(NamedTuple):
         call: makes the call of a kernel.
     """
 
-    wanted: Callable[[tuple, dict[str, Any]], bool]
-    call: Callable[[Any, tuple, dict[str, Any]], Any]
+    wanted: Callable[[Args, Kwargs], bool]
+    call: Callable[[Any, Args, Kwargs], Any]
 
 
 class Graphs(NamedTuple):
@@ -27,7 +31,7 @@ class Graphs(NamedTuple):
     """
 
     compiling: Callable[[], bool]
-    call: Callable[[Any, tuple, dict[str, Any]], Any]
+    call: Callable[[Any, Args, Kwargs], Any]
 
 
 def _never() -> bool:
@@ -42,6 +46,6 @@ graphs = Graphs(_never, _nothing)
 delegates: list[Delegate] = []
 
 
-def delegate_for(args: tuple, kwargs: dict[str, Any]) -> Delegate | None:
+def delegate_for(args: Args, kwargs: Kwargs) -> Delegate | None:
     """The framework that has to see a call, if any."""
     return next((d for d in delegates if d.wanted(args, kwargs)), None)

@@ -63,7 +63,7 @@ def reference(kernel: Any, derived: Callable[..., Any], options: tuple[Any, ...]
     steps = 0
     while found is not None:
         if found is kernel and steps == 0:
-            return kernel.__qualname__
+            return str(kernel.__qualname__)
         if found is function or getattr(found, "function", None) is function:
             return derived, (place, steps, *options)
         found, steps = getattr(found, "__wrapped__", None), steps + 1
@@ -76,7 +76,8 @@ def found_in(place: Any, steps: int) -> Callable[..., Any]:
     """The function that is so many `__wrapped__` below an object, or that of the kernel there."""
     for _ in range(steps):
         place = place.__wrapped__
-    return getattr(place, "function", place)
+    function: Callable[..., Any] = getattr(place, "function", place)
+    return function
 
 
 def _pickled(function: Any) -> bool:

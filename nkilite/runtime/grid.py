@@ -29,7 +29,7 @@ def as_grid(found: Any, kernel: str) -> int:
     return int(cores)
 
 
-def cores_of(kernel: Kernel, target: Target) -> list[Core]:
+def cores_of(kernel: Kernel[...], target: Target) -> list[Core]:
     """The cores of a launch.
 
     Raises:
@@ -43,6 +43,6 @@ def cores_of(kernel: Kernel, target: Target) -> list[Core]:
     return [Core(index, wanted, axes) for index in range(wanted)]
 
 
-def _from_environment(kernel: Kernel) -> int:
+def _from_environment(kernel: Kernel[...]) -> int:
     found = knobs.logical_cores() or "1"
     return as_grid(int(found) if found.isdecimal() else found, kernel.__name__)

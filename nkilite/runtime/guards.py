@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
+from types import FunctionType
 from typing import Any
 
 _LONG = 400  # comparisons: beyond, compiling them takes longer than it saves
@@ -113,6 +114,6 @@ class Guards:
         )
         namespace: dict[str, Any] = {}
         exec(compile(source, "<nkilite guards>", "exec"), namespace)
-        hold = namespace["hold"]
+        hold: FunctionType = namespace["hold"]
         hold.__defaults__ = tuple(values)
         return hold

@@ -33,6 +33,7 @@ from nkilite.runtime import delegation
 from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments, bind, given
 from nkilite.runtime.configs import Configs
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
@@ -54,7 +55,7 @@ from nkilite.trace.watching import Watch
 P = ParamSpec("P")  # the parameters of the function of a kernel
 
 _count = itertools.count()
-numbered: WeakValueDictionary[int, Kernel] = WeakValueDictionary()  # for those that can hold a number only
+numbered: WeakValueDictionary[int, Kernel[...]] = WeakValueDictionary()  # for those that can hold a number only
 # What a kernel keeps for itself; `tuning` is a tuner's.
 _OWN = {
     "_calls", "_declared", "_executables", "_explained", "_on_cores", "_signature", "_specializations", "_takes_out",
@@ -178,7 +179,7 @@ class Kernel(Generic[P]):
     def __copy__(self) -> Kernel[P]:
         return self  # as functions are
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel[P]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel[...]:
         function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied
         return self if function is self.function else _derived(function, 0, *self._options)
 
@@ -237,7 +238,7 @@ class Kernel(Generic[P]):
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
 
-    def _run(self, args: tuple, kwargs: dict[str, Any], key: tuple | None) -> Any:
+    def _run(self, args: Args, kwargs: Kwargs, key: tuple[object, ...] | None) -> Any:
         """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
         delegate = delegation.delegate_for(args, kwargs)
         if delegate is not None:
@@ -281,7 +282,7 @@ class Kernel(Generic[P]):
         return None if launch is None else launch.specialization
 
     def _warm(
-        self, key: tuple | None, args: tuple, kwargs: dict[str, Any], specialization: Specialization
+        self, key: tuple[object, ...] | None, args: Args, kwargs: Kwargs, specialization: Specialization
     ) -> None:
         """Let later launches that look alike run a specialization, where it can be proven that they would."""
         if key is not None and not specialization.merged and not specialization.reach.unproven:
@@ -308,7 +309,7 @@ class Kernel(Generic[P]):
         """Run the function on the tensors of a launch, by id of their argument; what it returned."""
         return arguments.call(self.function, tensors)
 
-    def _inline(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _inline(self, args: Args, kwargs: Kwargs) -> Any:
         """Run as a part of the kernel that is being traced."""
         outer = active.builder().configs
         if isinstance(outer, Configs):
@@ -455,7 +456,7 @@ def _declaration(function: Callable[..., Any]) -> tuple[Any, ...]:
 
 def _derived(
     place: Any, steps: int, lnc: int | None, simulated: bool, settings: Settings, schedule: Schedule
-) -> Kernel:
+) -> Kernel[...]:
     """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
     kernel = Kernel(found_in(place, steps), lnc, simulated, settings)
     kernel.schedule = schedule
@@ -524,7 +525,7 @@ def simulate(
 ) -> Kernel[P]: ...
 
 
-def simulate(kernel: Callable[..., Any], *, watch: Watch | None = None, **options: Any) -> Kernel:
+def simulate(kernel: Callable[..., Any], *, watch: Watch | None = None, **options: Any) -> Kernel[...]:
     """The kernel executed eagerly by NumPy reference semantics, so that print and breakpoint() see values.
 
     Args:

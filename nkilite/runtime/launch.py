@@ -20,6 +20,7 @@ from nkilite.dtypes import as_dtype
 from nkilite.native.executable import Executable
 from nkilite.runtime.configurations import configured, none_registered
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.foreign import Library, libraries
 from nkilite.runtime.recycler import maker
 from nkilite.runtime.results import Result, collect
@@ -40,12 +41,13 @@ class Calls:
         self._simple = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         self._launches: dict[Hashable, Launch] = {}
 
-    def key(self, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
+    def key(self, args: Args, kwargs: Kwargs) -> tuple[object, ...] | None:
         """What a call looks like; None if that takes a closer look."""
         if not self._simple or knobs.target_is_file():
             return None
         # Named values follow the others; how many they are tells calls apart that pass the same values by position.
         key: list[Any] = [knobs.launch_settings(), tuple(kwargs)]
+        value: Any
         for value in (*args, *kwargs.values()) if kwargs else args:
             kind = type(value)
             if kind is _array:
@@ -67,7 +69,7 @@ class Calls:
             key += ((name, type(value), value) for name, value in tuned.items())
         return tuple(key)
 
-    def find(self, key: tuple) -> Launch | None:
+    def find(self, key: tuple[object, ...]) -> Launch | None:
         """The launch of such calls, unless something its trace could see has changed since."""
         try:
             found = self._launches.get(key)
@@ -78,7 +80,7 @@ class Calls:
         found.specialization.used = next(ticks)
         return found
 
-    def add(self, key: tuple, args: tuple, kwargs: dict[str, Any], specialization: Specialization) -> None:
+    def add(self, key: tuple[object, ...], args: Args, kwargs: Kwargs, specialization: Specialization) -> None:
         """Let calls like this one run a specialization, if they can be told what its arrays are."""
         explicit = self._explicit(args, kwargs)
         out = kwargs.get("out") if self._takes_out else None
@@ -115,7 +117,7 @@ class Calls:
     def clear(self) -> None:
         self._launches.clear()
 
-    def _explicit(self, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _explicit(self, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         explicit = {**dict(zip(self._names, args, strict=False)), **kwargs}
         if self._takes_out:
             explicit.pop("out", None)
@@ -144,7 +146,7 @@ class Launch:
         self._outputs = [maker(o.shape, as_dtype(o.dtype).numpy) for o in specialization.executable.image.outputs]
         self.unchanged = specialization.reach.quick()
 
-    def __call__(self, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, Any]:
+    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, Any]:
         """Whether the arrays were accepted, and what the kernel returns."""
         arrays: Any = args
         if self._picks is not None:
@@ -160,13 +162,13 @@ class Launch:
             return False, None
         return True, collect(self.specialization.returned, arrays, memory, "numpy")
 
-    def outputs(self, args: tuple, kwargs: dict[str, Any]) -> list[Any] | None:
+    def outputs(self, args: Args, kwargs: Kwargs) -> list[Any] | None:
         """The new arrays; None if the arrays were not accepted."""
         arrays = self._arrays(args, kwargs)
         made = [new() for new in self._outputs]
         return made if self._accepted([*arrays, *made]) else None
 
-    def _arrays(self, args: tuple, kwargs: dict[str, Any]) -> Sequence[Any]:
+    def _arrays(self, args: Args, kwargs: Kwargs) -> Sequence[Any]:
         if self._picks is None:
             return args
         values = (*args, *kwargs.values())
@@ -195,7 +197,7 @@ class ForeignLaunch(Launch):
         self._library, self._outputs = library, makers
         self._at = executable.enter_at if isinstance(executable, Executable) and executable.quick else None
 
-    def __call__(self, args: tuple, kwargs: dict[str, Any]) -> tuple[bool, Any]:
+    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, Any]:
         arrays = self._arrays(args, kwargs)
         memory = arrays if self._given else [*arrays, *[new() for new in self._outputs]]
         if not self._accepted(memory):

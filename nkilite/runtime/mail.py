@@ -40,7 +40,7 @@ class _Message(NamedTuple):
 
     kind: Literal["comes", "ended", "gone", "asks"]
     group: Group = ()
-    what: tuple = ()
+    what: tuple[object, ...] = ()
     where: str = ""
     brought: Any = None
 
@@ -60,12 +60,12 @@ class Mail:
         self._sent: list[Any] = []  # requests, which have to be kept until they are done
         self._gatherings = 0
         self._missing: list[int] = []  # whom it waits for in a collective
-        self._questions: list[tuple] = []
-        self._passed: set[tuple] = set()  # questions that it has passed on
+        self._questions: list[tuple[object, ...]] = []
+        self._passed: set[tuple[object, ...]] = set()  # questions that it has passed on
         self._circle = False
         atexit.register(self._leave)  # called before what mpi4py has registered
 
-    def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
         """What every rank of a group brings to a collective, by rank; waits for them all.
 
         Raises:
@@ -116,7 +116,7 @@ class Mail:
             self._look()
         return [found[rank] for rank in range(self.count)]
 
-    def _lost(self, rank: int, why: str, what: tuple, location: Location) -> RankLost:
+    def _lost(self, rank: int, why: str, what: tuple[object, ...], location: Location) -> RankLost:
         """The error for a rank that does not come to a collective."""
         return RankLost(
             rank=self.rank, instruction=f"nki.collectives.{what[0]}", lost=rank, why=why, location=location
@@ -149,7 +149,7 @@ class Mail:
                 self._tell(self._missing, _Message("asks", what=(self.rank, self._gatherings, asked)))
         return None
 
-    def _asked(self, question: tuple) -> None:
+    def _asked(self, question: tuple[object, ...]) -> None:
         """Somebody wants to know whether this rank waits."""
         first, gathering, _ = question
         if not self._missing:

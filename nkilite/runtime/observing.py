@@ -16,7 +16,7 @@ import numpy as np
 from nkilite import isa, knobs
 from nkilite.dtypes import DType, elements, float32
 from nkilite.errors import ArgumentError
-from nkilite.ir.definition import Role
+from nkilite.ir.definition import Role, Values
 from nkilite.ir.meeting import ALONE
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
@@ -25,6 +25,7 @@ from nkilite.location import Location, here
 from nkilite.machine.target import get_target
 from nkilite.native.compile import compile_program
 from nkilite.runtime.binding import Arguments, bind
+from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.grid import cores_of
 from nkilite.runtime.kernel import Kernel
 from nkilite.runtime.results import check_returned, returned_views
@@ -66,7 +67,7 @@ class _Observer(Builder):
         self.seen: list[tuple[Signature, str, str, Location, Any]] = []
         self._observing = False
 
-    def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+    def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
         recorded = super().emit(signature, operands, name)
         if self._observing or self.nesting.innermost is not None or signature.definition.control is not None:
             return recorded
@@ -118,7 +119,7 @@ class _Compiled(_Observer):
         return kept
 
 
-def observe(kernel: Kernel, mode: str, args: tuple, kwargs: dict[str, Any]) -> list[Observed]:
+def observe(kernel: Kernel[...], mode: str, args: Args, kwargs: Kwargs) -> list[Observed]:
     """Run a kernel and return what each of its instructions wrote.
 
     Args:
@@ -134,19 +135,19 @@ def observe(kernel: Kernel, mode: str, args: tuple, kwargs: dict[str, Any]) -> l
         raise shown from shown.__cause__
 
 
-def _eager(kernel: Kernel, args: tuple, kwargs: dict[str, Any], builder_of: type[_Eager] = _Eager) -> list[Observed]:
+def _eager(kernel: Kernel[...], args: Args, kwargs: Kwargs, builder_of: type[_Eager] = _Eager) -> list[Observed]:
     arguments = bind(kernel, args, kwargs)
     builder = builder_of(kernel.__name__, get_target(knobs.target()), _core(kernel))
     enter(builder, kernel, arguments, eager=True)
     return [_observed(*seen) for seen in builder.seen]
 
 
-def _wide(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> list[Observed]:
+def _wide(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> list[Observed]:
     widened = [a.astype(np.float32) if isinstance(a, np.ndarray) and _is_narrow(a.dtype) else a for a in args]
     return _eager(kernel, tuple(widened), kwargs, _Wide)
 
 
-def _compiled(kernel: Kernel, args: tuple, kwargs: dict[str, Any]) -> list[Observed]:
+def _compiled(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> list[Observed]:
     arguments = bind(kernel, args, kwargs)
     builder = _Compiled(kernel.__name__, get_target(knobs.target()), _core(kernel))
     returned = enter(builder, kernel, arguments, eager=False)
@@ -169,19 +170,19 @@ def _run(program: Program, arguments: Arguments) -> dict[int, np.ndarray]:
     return {**dict(zip(inputs, memory, strict=True)), **outputs}
 
 
-MODES: dict[str, Callable[[Kernel, tuple, dict[str, Any]], list[Observed]]] = {
+MODES: dict[str, Callable[[Kernel[...], Args, Kwargs], list[Observed]]] = {
     "float32": _wide, "simulate": _eager, "compiled": _compiled,
 }
 
 
-def _core(kernel: Kernel) -> Any:
+def _core(kernel: Kernel[...]) -> Any:
     cores = cores_of(kernel, get_target(knobs.target()))
     if len(cores) > 1:
         raise OneCoreObserved(kernel=kernel.__name__, cores=len(cores))
     return cores[0] if cores else ALONE
 
 
-def _written(signature: Signature, operands: tuple) -> list[tuple[str, NkiTensor]]:
+def _written(signature: Signature, operands: Values) -> list[tuple[str, NkiTensor]]:
     """The tensors that a call writes and that can be copied."""
     names = [p.name for p in signature.definition.parameters if p.role is not Role.attribute]
     given = dict(zip(names, operands, strict=True))

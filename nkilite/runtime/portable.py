@@ -66,7 +66,7 @@ class Portable(NamedTuple):
         return Launcher(executable, self.results, arrays, [*arrays, *new])
 
 
-def portable(kernel: Kernel, arguments: Arguments) -> Portable:
+def portable(kernel: Kernel[...], arguments: Arguments) -> Portable:
     """Lower a kernel for the arguments of a call.
 
     Raises:

@@ -74,6 +74,6 @@ class _Process(Rank):
         super().__init__(mail.rank, mail.count, ring, topology)
         self._mail = mail
 
-    def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
         self.require(group, location)
         return self._mail.gather(group, what, brought, location)

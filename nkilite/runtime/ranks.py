@@ -103,7 +103,9 @@ class _Hall:
             raise self._failed[1]
         return results
 
-    def gather(self, rank: int, group: Group, number: int, what: tuple, brought: Any, where: Location) -> dict:
+    def gather(
+        self, rank: int, group: Group, number: int, what: tuple[object, ...], brought: Any, where: Location
+    ) -> dict[int, Any]:
         """Bring something to the `number`-th gathering of a group, and wait for it to be complete.
 
         Raises:
@@ -167,7 +169,7 @@ class _Gathering:
         taken: ranks that have come, and gone on.
     """
 
-    def __init__(self, first: int, what: tuple, where: Location) -> None:
+    def __init__(self, first: int, what: tuple[object, ...], where: Location) -> None:
         self.first, self.what, self.where = first, what, where
         self.brought: dict[int, Any] = {}
         self.taken = 0
@@ -181,7 +183,7 @@ class _Thread(Rank):
         self._hall = hall
         self._gathered: dict[Group, int] = {}
 
-    def gather(self, group: Group, what: tuple, brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
         self.require(group, location)
         number = self._gathered[group] = self._gathered.get(group, 0) + 1
         return self._hall.gather(self.number, group, number, what, brought, location)

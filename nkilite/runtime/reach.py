@@ -304,12 +304,12 @@ class Reach:
             lambda: (value.shape, value.strides, value.dtype.str, value.flags.writeable, value.tobytes())
         )
 
-    def _partial(self, value: functools.partial, found: _Found) -> None:
+    def _partial(self, value: functools.partial[object], found: _Found) -> None:
         self._guards.attributes(value, "func", "args", "keywords")
         self._all((value.func, value.args, value.keywords), found)
         self._add(vars(value), found.name, found.location)
 
-    def _field(self, value: dataclasses.Field, found: _Found) -> None:
+    def _field(self, value: dataclasses.Field[object], found: _Found) -> None:
         self._guards.attributes(value, "name", "default", "default_factory", "metadata")
         self._all((value.default, value.default_factory, value.metadata), found)
 

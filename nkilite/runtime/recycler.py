@@ -113,7 +113,8 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         raise InvalidSetting(variable="NKILITE_RECYCLE", found=os.environ.get("NKILITE_RECYCLE"), expected=knobs.SIZES)
     if limit == 0:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, np.asarray(_Loan(recycler.take(size, limit), limit)))
+    result: np.ndarray = np.ndarray(shape, dtype, np.asarray(_Loan(recycler.take(size, limit), limit)))
+    return result
 
 
 def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:

@@ -44,7 +44,8 @@ class Result:
     def view(self, array: np.ndarray) -> np.ndarray:
         if self.strides is None:
             return array
-        return np.ndarray(self.shape, as_dtype(self.dtype).numpy, array, self.offset, self.strides)
+        result: np.ndarray = np.ndarray(self.shape, as_dtype(self.dtype).numpy, array, self.offset, self.strides)
+        return result
 
 
 def check_returned(returned: Any, program: Program, kernel: str, location: Location) -> None:

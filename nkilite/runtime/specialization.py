@@ -44,7 +44,9 @@ class Specialization:
         used: when a launch used it, for the least recently used to go first.
     """
 
-    def __init__(self, kernel: Kernel, arguments: Arguments, compiled: MutableMapping[str, Executable | Cores]) -> None:
+    def __init__(
+        self, kernel: Kernel[...], arguments: Arguments, compiled: MutableMapping[str, Executable | Cores]
+    ) -> None:
         """
         Args:
             compiled: executables of this kernel by digest of their programs.

@@ -93,7 +93,8 @@ def _raised_by_user(frames: list[TracebackType]) -> bool:
 
 
 def _module(frame: FrameType) -> str:
-    return frame.f_globals.get("__name__", "")
+    result: str = frame.f_globals.get("__name__", "")
+    return result
 
 
 def _explained(error: TypeError, entry: TracebackType) -> InvalidCall | None:

@@ -45,7 +45,7 @@ class Traced(NamedTuple):
     returned: list[Any]
 
 
-def trace(kernel: Kernel, arguments: Arguments) -> Traced:
+def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
     """The programs of a kernel for these arguments.
 
     Raises:
@@ -69,7 +69,7 @@ def trace(kernel: Kernel, arguments: Arguments) -> Traced:
     return found
 
 
-def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
+def simulate(kernel: Kernel[...], arguments: Arguments, out: Any) -> Any:
     """Run a kernel by the reference rules; its results, written to `out` unless that is None."""
     results, arrays = _simulated(kernel, arguments)
     if out is None:
@@ -80,14 +80,14 @@ def simulate(kernel: Kernel, arguments: Arguments, out: Any) -> Any:
     return destinations.fill(arrays)
 
 
-def simulated_outputs(kernel: Kernel, arguments: Arguments) -> list[Any]:
+def simulated_outputs(kernel: Kernel[...], arguments: Arguments) -> list[Any]:
     """Run a kernel by the reference rules; the arrays it makes, whole."""
     _, arrays = _simulated(kernel, arguments)
     made = arrays[len(arguments.arrays):]
     return [to_framework(array, from_numpy(array.dtype), arguments.framework) for array in made]
 
 
-def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarray]]:
+def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[Any, list[np.ndarray]]:
     """What a kernel returned by the reference rules, with a Result in the place of tensors, and all its arrays."""
     target = get_target(knobs.target())
     cores = cores_of(kernel, target)
@@ -112,7 +112,7 @@ def _simulated(kernel: Kernel, arguments: Arguments) -> tuple[Any, list[np.ndarr
     return results_of(returned[0], program), arrays
 
 
-def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -> Any:
+def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bool) -> Any:
     """Run the kernel function under a builder; returns what it returned."""
     tensors: dict[int, NkiTensor] = {}
     where = kernel.location
@@ -144,4 +144,5 @@ def enter(builder: Builder, kernel: Kernel, arguments: Arguments, eager: bool) -
 def _memory(placement: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The array of an HBM tensor of a simulated kernel."""
     assert isinstance(placement, Placement)
-    return np.ndarray(shape, dtype, placement.memory, placement.base)
+    result: np.ndarray = np.ndarray(shape, dtype, placement.memory, placement.base)
+    return result

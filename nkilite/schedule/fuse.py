@@ -39,7 +39,7 @@ def _affordable(program: Program, groups: list[Group]) -> list[Group]:
     signature of the program.
     """
     code, starts = program.code, program.starts()
-    kinds: dict[tuple, list[Group]] = {}
+    kinds: dict[tuple[tuple[int, ...], object], list[Group]] = {}
     for group in groups:
         members = tuple(code[at] for at in starts[group.first : group.first + group.size])
         kinds.setdefault((members, group.tree), []).append(group)

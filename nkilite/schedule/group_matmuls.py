@@ -29,7 +29,7 @@ class GroupMatmuls:
     def run(self, schedule: Schedule) -> Schedule:
         program = schedule.program
         groups: list[Group] = []
-        trees: dict[tuple, Tree] = {}
+        trees: dict[tuple[object, ...], Tree] = {}
         followers = Followers(schedule) if knobs.fuse() else None
         starts = program.starts()
         for first, end, product in _runs(schedule):
@@ -106,7 +106,7 @@ class _Product(NamedTuple):
     right: int
     accumulates: bool
     dense: bool
-    kinds: tuple
+    kinds: tuple[object, ...]
 
 
 def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
@@ -115,7 +115,7 @@ def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
     code, packed = program.code, schedule.panels
     products = [_product(s) for s in program.signatures]
     widths = [s.n_words for s in program.signatures]
-    run: tuple | None = None  # what the members have in common
+    run: tuple[object, ...] | None = None  # what the members have in common
     leader: _Product | None = None
     first = start = 0
     for index in range(program.count):

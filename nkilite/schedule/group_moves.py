@@ -65,7 +65,7 @@ class _Grouping:
             plain and b.region.on_chip and b.id not in schedule.panels
             for plain, b in zip(self._plain, program.buffers, strict=True)
         ]
-        self._plans: dict[tuple, Tree | None] = {}
+        self._plans: dict[tuple[object, ...], Tree | None] = {}
 
     def groups(self) -> Iterator[Group]:
         for run in self._runs():
@@ -228,7 +228,8 @@ class _Grouping:
         if not self._program.buffers[buffer].region.on_chip:
             return True
         row = self._rows[buffer]
-        return (outer % row == 0) == (inner % row == 0)
+        result: bool = (outer % row == 0) == (inner % row == 0)
+        return result
 
     def _writable(self, buffer: int, piece: trees.Move, size: int) -> bool:
         """Whether a tile in panels can be filled so: rows become whole panels, and groups of partitions."""

@@ -10,7 +10,8 @@ from nkilite.ir.program import Program
 def large(program: Program) -> list[bool]:
     """Of every buffer, whether it is in HBM and does not stay in the caches."""
     buffers = BufferColumns.of(program)
-    return (~buffers.on_chip & (buffers.size_bytes >= LARGE)).tolist()
+    found: list[bool] = (~buffers.on_chip & (buffers.size_bytes >= LARGE)).tolist()
+    return found
 
 
 def never_read(program: Program, columns: Columns) -> list[bool]:

@@ -28,7 +28,7 @@ class Move(NamedTuple):
     axes: tuple[Axis, ...]
 
     @property
-    def place(self) -> tuple:
+    def place(self) -> tuple[object, ...]:
         """What it writes to, in its buffer."""
         return self.to, self.size, frozenset((axis.count, axis.to) for axis in self.axes)
 

@@ -112,4 +112,5 @@ def _by_group(schedule: Schedule, found: Lifetimes) -> tuple[np.ndarray, np.ndar
 def _pitch(row_bytes: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Row pitches: compact, but never a multiple of the cache's aliasing distance."""
     aliasing = (rows > 1) & (row_bytes > 0) & (row_bytes % ALIASING == 0)
-    return row_bytes + LINE * aliasing
+    pitch: np.ndarray = row_bytes + LINE * aliasing
+    return pitch

@@ -89,7 +89,8 @@ class Planner:
     def _fates(self, touched: np.ndarray, run: Run) -> bytes:
         """What a plan depends on beside the pattern of the run."""
         inside = (self._first[touched] >= run.first) & (self._last[touched] < run.first + len(run.signatures))
-        return (self._hbm[touched] + 4 * inside).tobytes()
+        result: bytes = (self._hbm[touched] + 4 * inside).tobytes()
+        return result
 
     def _plan(self, run: Run) -> tuple[Tree, tuple[int, ...]]:
         """How a run is written, and the buffers that need no memory."""

@@ -178,7 +178,7 @@ class _Growing:
         self.size = 0
         self.stored = False
         self._rows = self._least = self._bytes = 0
-        self._by_space: dict[int, dict[tuple, Access]] = {}
+        self._by_space: dict[int, dict[tuple[object, ...], Access]] = {}
 
     def takes(self, shape: RowShape, accesses: list[Access]) -> bool:
         """Whether one more instruction keeps the run legal and of reasonable size."""

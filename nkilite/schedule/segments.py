@@ -95,7 +95,7 @@ def _at_source(run: Run, access: Access, load: int) -> Access:
 
 def _segment(run: Run, members: list[int], columns: int) -> Segment:
     first, end = members[0], members[-1] + 1
-    numbers: dict[tuple, int] = {}
+    numbers: dict[tuple[object, ...], int] = {}
     values = {m: tuple(numbers.setdefault(_elements(a), len(numbers)) for a in run.accesses[m]) for m in members}
     return Segment(first, end, columns, values)
 

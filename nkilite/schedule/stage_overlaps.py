@@ -60,7 +60,8 @@ def _conflicts(
         code, words = operands.table.code, np.arange(4)
         here, there = starts[:, None] + written.word + words, starts[:, None] + read.word + words
         starts = starts[(code[here] != code[there]).any(axis=1)]
-    return starts.tolist()
+    found: list[int] = starts.tolist()
+    return found
 
 
 class _Stages:
@@ -68,7 +69,7 @@ class _Stages:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._buffers: dict[tuple, Buffer] = {}
+        self._buffers: dict[tuple[object, ...], Buffer] = {}
 
     def run_for(self, start: int, operands: list[Operand]) -> list[int]:
         """The words that replace the instruction at `start`: a copy per operand, then the instruction."""

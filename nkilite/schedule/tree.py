@@ -213,7 +213,8 @@ class Tree:
         object.__setattr__(self, "_hash", hash((self.scratch, self.body)))  # long to find, and asked for often
 
     def __hash__(self) -> int:
-        return self._hash  # type: ignore[attr-defined]
+        found: int = self._hash  # type: ignore[attr-defined]
+        return found
 
     @property
     def kind(self) -> Kind:

@@ -94,4 +94,5 @@ def _strided(
     """Elements of `size` bytes, of memory in units of so many."""
     wide = memory.itemsize
     steps = (*(s // unit * wide for s in strides), wide)
-    return np.ndarray((*counts, size // unit), memory.dtype, memory, first // unit * wide, steps)
+    result: np.ndarray = np.ndarray((*counts, size // unit), memory.dtype, memory, first // unit * wide, steps)
+    return result

@@ -117,7 +117,8 @@ class _Rows:
                 self._held(buffer)
 
     def _row(self, touch: Touch) -> int:
-        return max(self.members.program.buffers[touch.buffer].partition_bytes, 1)
+        result: int = max(self.members.program.buffers[touch.buffer].partition_bytes, 1)
+        return result
 
     def _scratch(self, touch: Touch, place: Scratch) -> None:
         pitch = self.tree.scratch[place.slot] if 0 <= place.slot < len(self.tree.scratch) else 0

@@ -20,7 +20,7 @@ from nkilite.errors import (
     describe,
 )
 from nkilite.ir import limits
-from nkilite.ir.definition import REGISTRY, Definition, Parameter, Role
+from nkilite.ir.definition import REGISTRY, Definition, Parameter, Role, Values
 from nkilite.ir.meeting import ALONE, Core
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
@@ -86,18 +86,18 @@ class Builder:
         self.words: list[int] = []
         self.program.code = self.words  # type: ignore[assignment]
         self.nesting = Nesting()
-        self.known: dict[tuple, Signature] = {}
-        self.tiles: dict[tuple, ViewType] = {}
+        self.known: dict[tuple[object, ...], Signature] = {}
+        self.tiles: dict[tuple[object, ...], ViewType] = {}
         self.placed: set[tuple[ViewType, tuple[int, int]]] = set()
         self.constants: dict[Any, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
         self.places: dict[tuple[int, int], int] = {}
-        self.sites: dict[tuple, tuple[int, int]] = {}
-        self.patterns: dict[tuple, Any] = {}
+        self.sites: dict[tuple[object, ...], tuple[int, int]] = {}
+        self.patterns: dict[tuple[object, ...], Any] = {}
         self._codes: dict[int, CodeType] = {}
         self._last = 0, 0  # an instruction, and the position of its words
-        self._elsewhere: dict[tuple, tuple[int, int] | None] = {}
-        self._asked: set[tuple] = set()
+        self._elsewhere: dict[tuple[object, ...], tuple[int, int] | None] = {}
+        self._asked: set[tuple[object, ...]] = set()
         self.left: NkiError | None = None
         self.prepared: Any = None
         self.configs: Hashable = None
@@ -160,7 +160,7 @@ class Builder:
 
     # --- instructions ---------------------------------------------------------------------------------------------
 
-    def find(self, definition: Definition, key: Callable[[], tuple], values: tuple) -> Signature:
+    def find(self, definition: Definition, key: Callable[[], tuple[object, ...]], values: Values) -> Signature:
         """The signature of a call whose key is new, has lists in it, or cannot be made (a wrong kind of argument)."""
         try:
             frozen = _frozen(key())
@@ -171,7 +171,7 @@ class Builder:
             found = self.known[frozen] = self.specialize(definition, values)
         return found
 
-    def specialize(self, definition: Definition, values: tuple) -> Signature:
+    def specialize(self, definition: Definition, values: Values) -> Signature:
         """Normalize and check the arguments of a call; returns its interned signature."""
         limits.require_instruction(definition, self.target)
         arguments: dict[str, Any] = {}
@@ -195,13 +195,13 @@ class Builder:
             self.program.open_engines.add(signature.id)
         return signature
 
-    def remember(self, frame: FrameType, key: tuple, signature: Signature) -> None:
+    def remember(self, frame: FrameType, key: tuple[object, ...], signature: Signature) -> None:
         """The next call with this key at this place can be recorded at once."""
         self.place(frame)
         site = id(frame.f_code), frame.f_lasti
         self.sites[site + key] = signature.id, self.places[site]
 
-    def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+    def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
         """Record a call of a checked signature.
 
         Raises:
@@ -396,7 +396,7 @@ class Builder:
             buffer.close()
         self.program.code = array("q", self.words)
 
-    def _stale(self, signature: Signature, operands: tuple) -> NkiError:
+    def _stale(self, signature: Signature, operands: Values) -> NkiError:
         """The error for the first operand whose kernel call, or loop body, has ended."""
         names = [p.name for p in signature.definition.parameters if p.role is not Role.attribute]
         given = [(n, t) for n, t in zip(names, operands, strict=True) if isinstance(t, NkiTensor)]
@@ -409,7 +409,7 @@ class Builder:
             instruction=f"nisa.{signature.name}", operand=name, tensor=buffer.label, made=buffer.location
         )
 
-    def _operands_of(self, signature: Signature, operands: tuple) -> tuple:
+    def _operands_of(self, signature: Signature, operands: Values) -> Values:
         if "registers" in signature.arguments:
             registers = signature.definition.registers(signature.arguments)
             assert registers is not None
@@ -423,7 +423,7 @@ class TraceBuilder(Builder):
     records = True
 
 
-def _check_immediates(signature: Signature, operands: tuple) -> None:
+def _check_immediates(signature: Signature, operands: Values) -> None:
     """Apply the instruction's rule for the numbers of a call."""
     numbers = [v for v in operands if v is not None and v.__class__ is not NkiTensor]
     names = [immediate.name for immediate in signature.immediates]

@@ -19,6 +19,7 @@ from nkilite.ir.coverage import (
     check_read,
     runs_on_tensor_engine,
 )
+from nkilite.ir.definition import Values
 from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.numbers import NAN, NumberFound, overflows, watched
 from nkilite.ir.program import IMMEDIATE, Check, Signature
@@ -131,7 +132,7 @@ class EagerBuilder(Builder):
             self._repeats = outer
         return entered and not outer
 
-    def emit(self, signature: Signature, operands: tuple, name: str | None) -> NkiInstruction:
+    def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
         recorded = super().emit(signature, operands, name)
         where = self.program.locations[self.place(sys._getframe(1))]
         if self.core.cores > 1 and self._seen_by_others(signature, operands):
@@ -209,7 +210,7 @@ class EagerBuilder(Builder):
             if tensor.storage.kind is not BufferKind.constant:
                 self._baton.encounters.touch(self.core.number, tensor, signature.name, where, operand.writes)
 
-    def _seen_by_others(self, signature: Signature, operands: tuple) -> bool:
+    def _seen_by_others(self, signature: Signature, operands: tuple[object, ...]) -> bool:
         """Whether it matters what the other cores have done when an instruction begins.
 
         It does where it touches shared memory, unless it only reads arguments, and where it prints.

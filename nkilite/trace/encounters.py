@@ -51,7 +51,7 @@ class Encounters:
     def __init__(self) -> None:
         self.races: list[Race] = []
         self._touched: dict[int, list[_Touch]] = {}  # by the address of the memory
-        self._known: set[tuple] = set()
+        self._known: set[tuple[object, ...]] = set()
 
     def touch(self, core: int, tensor: NkiTensor, instruction: str, location: Location, writes: bool) -> None:
         """A core has accessed a tensor in shared memory."""

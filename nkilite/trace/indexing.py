@@ -136,7 +136,7 @@ def _slice(key: range, size: int, dim: int, tensor: NkiTensor) -> slice:
     return slice(key.start, None if stop < 0 else stop, key.step)
 
 
-def cache_key(key: Any) -> tuple:
+def cache_key(key: Any) -> tuple[object, ...]:
     """A hashable stand-in for an index expression (slices hash only since Python 3.12), which tells 1 from 1.0."""
     keys = key if type(key) is tuple else (key,)
     return tuple([

@@ -74,7 +74,7 @@ scatter: list[Callable[[IndirectTensor, Any, Engine], None]] = [_not_known]
 
 
 def resolved(
-    definition: Definition, function: Callable[..., NkiInstruction], values: tuple, name: Any
+    definition: Definition, function: Callable[..., NkiInstruction], values: tuple[object, ...], name: Any
 ) -> NkiInstruction:
     """Call an instruction with what its indirect operands hold, and give them what it writes.
 

@@ -65,4 +65,5 @@ def reachable(
     low, high = extent(shape, strides)
     if stride < 0:
         return (start + low) // -stride + 1
-    return max(0, (total - 1 - start - high) // stride + 1) if stride else storage.size_bytes
+    result: int = max(0, (total - 1 - start - high) // stride + 1) if stride else storage.size_bytes
+    return result

@@ -108,7 +108,7 @@ def instruction(
             definition.rules["access"] = _constant_access(definition, access)
         elif by_row:
             definition.rules["access"] = by_rows(elementwise and in_place)
-        wrapper = _compile_wrapper(definition)
+        wrapper: Instruction[P] = _compile_wrapper(definition)
         functools.update_wrapper(wrapper, function)
         wrapper.definition = definition
         for kind in (*RULE_KINDS, *OPTIONAL_RULES):
@@ -219,7 +219,7 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     return namespace[definition.name]
 
 
-def _items(definition: Definition, parameter: str, most: int, given: Any) -> tuple:
+def _items(definition: Definition, parameter: str, most: int, given: Any) -> tuple[object, ...]:
     """The items of a list of tensors, and None for those it has not.
 
     Raises:

@@ -14,6 +14,7 @@ from nkilite.errors import CoresDiffer
 from nkilite.ir.meeting import there
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
+from nkilite.location import Location
 from nkilite.trace.storage import Placement
 
 Label = tuple[str, int]  # a name, or "" for all that have none, and how many of the same name came before
@@ -93,9 +94,9 @@ def _missing(buffer: Buffer, core: int, other: int) -> CoresDiffer:
 
 def _require_same_constants(one: Program, other: Program, core: int) -> None:
     """Constants made at one line, counted there, have the same values."""
-    values: dict[tuple, Buffer] = {}
+    values: dict[tuple[object, ...], Buffer] = {}
     for program in (one, other):
-        counts: Counter = Counter()
+        counts: Counter[Location] = Counter()
         for buffer in program.buffers:
             if buffer.kind is not BufferKind.constant:
                 continue

@@ -63,7 +63,8 @@ def address(tensor: NkiTensor) -> tuple[Placement, int, list[int]]:
 def array(tensor: NkiTensor) -> np.ndarray:
     """The NumPy view of a tensor without a runtime index."""
     placement, offset, strides = address(tensor)
-    return np.ndarray(tensor.shape, tensor.dtype.numpy, placement.memory, offset, strides)
+    result: np.ndarray = np.ndarray(tensor.shape, tensor.dtype.numpy, placement.memory, offset, strides)
+    return result
 
 
 def read(tensor: NkiTensor) -> np.ndarray:
@@ -186,7 +187,8 @@ def _indices(tensor: NkiTensor) -> np.ndarray:
     if tensor.type.indirection.kind is IndirectKind.scalar:
         return np.broadcast_to(flat.reshape(-1)[:1], (tensor.shape[0],))
     # Position i of dimension 0 takes entry i of the index tile read column by column.
-    return flat.reshape(flat.shape[0], -1).T.reshape(-1)[: tensor.shape[0]]
+    result: np.ndarray = flat.reshape(flat.shape[0], -1).T.reshape(-1)[: tensor.shape[0]]
+    return result
 
 
 def _indirect_rows(tensor: NkiTensor) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:

@@ -102,7 +102,8 @@ class NkiTensor(Refusals):
 
     @property
     def size(self) -> int:
-        return self.type.size
+        result: int = self.type.size
+        return result
 
     @property
     def address(self) -> tuple[int, int] | None:
@@ -136,7 +137,7 @@ class NkiTensor(Refusals):
             IndexOutOfBounds, TooManyIndices, InvalidIndex; EmptySlice where a view of nothing is used.
         """
         # What a key selects depends on the type of the view alone: its type and distance are found once for all tiles.
-        known: tuple | None = None
+        known: tuple[object, ...] | None = None
         if type(key) is tuple and len(key) == 2:
             rows, columns = key
             if type(rows) is slice and type(columns) is slice and rows.step is None and columns.step is None:
@@ -341,7 +342,12 @@ class NkiTensor(Refusals):
                                  hint="reshape before permuting or slicing, or copy first.")
         return self._view(new, strides, 0)
 
-    def rearrange(self, src_pattern: tuple, dst_pattern: tuple, fixed_sizes: dict[str, int] | None = None) -> NkiTensor:
+    def rearrange(
+        self,
+        src_pattern: Sequence[str | tuple[str, ...]],
+        dst_pattern: Sequence[str | tuple[str, ...]],
+        fixed_sizes: dict[str, int] | None = None,
+    ) -> NkiTensor:
         """Split, reorder and merge dimensions by name, einops style.
 
         Args:
@@ -398,7 +404,7 @@ class NkiTensor(Refusals):
         Raises:
             InvalidView; PartitionStrideMismatch, PatternOutOfBounds where such a view is used.
         """
-        known: tuple | None = None
+        known: tuple[object, ...] | None = None
         if scalar_offset is None and vector_offset is None:
             known = pattern_key(pattern, offset, dtype)
         if known is not None:
@@ -456,7 +462,8 @@ class NkiTensor(Refusals):
         builder = active.builder_or_none()
         if builder is not None:
             builder.looked_at()
-        return read(self).copy()
+        result: np.ndarray = read(self).copy()
+        return result
 
     def __repr__(self) -> str:
         text = f"NkiTensor({self.storage.label}: {self.dtype} {self.shape} in {self.buffer})"

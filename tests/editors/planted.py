@@ -26,6 +26,8 @@ def mistaken(x, rows: int):
     nisa.tensor_copy(dst=tile)  # planted
     nisa.reciprocal(dst=tile, data=[1.0])  # planted
     nisa.tensor_scalar(tile, tile, nl.add, "two")  # planted
+    nisa.tensor_tensor(tile, tile, tile, op=3)  # planted
+    nisa.tensor_copy(dst=tile, src=tile, engine="vector")  # planted
     nl.expp(tile)  # planted
     return nki.jitt(tile)  # planted
 

@@ -74,8 +74,10 @@ def affine_select(
         return Absent(shape, kind, SBUF)
     if not isinstance(pred, Mask):
         if skipped(pred):
-            return new_tensor(shape, kind, None, "", "affine_select", on_false_value)
-        return tensor_copy(on_true_tile, mask, kind)
+            made: Tile = new_tensor(shape, kind, None, "", "affine_select", on_false_value)
+            return made
+        whole: Tile = tensor_copy(on_true_tile, mask, kind)
+        return whole
     conditions = _conjunction(pred)
     source = in_sbuf(on_true_tile.nki)
     if conditions is None:

@@ -48,7 +48,7 @@ def nc_matmul(
     name = "nisa.nc_matmul"
     stationary, moving = on_chip(stationary, "stationary", name), on_chip(moving, "moving", name)
     pairs = isinstance(perf_mode, str) and perf_mode.startswith("double_row")
-    mode = "double_row" if pairs else "none" if perf_mode is None else perf_mode
+    mode: Any = "double_row" if pairs else "none" if perf_mode is None else perf_mode
 
     def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
         nisa.nc_matmul(
