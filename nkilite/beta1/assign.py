@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from sys import getrefcount
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from nkilite.beta1.last_use import is_last_use
 from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import predicate
-from nkilite.beta1.tile import IN_IADD, LOCAL_IN_IADD, Beyond, Gathered, Tile, cut, has_other_views, tile
+from nkilite.beta1.tile import IN_IADD, LOCAL_IN_IADD, Beyond, Gathered, Tile, cut, has_other_views, is_local, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
@@ -121,11 +122,11 @@ def assign(dst: Tile, value: Any) -> None:
 
 def copy(dst: NkiTensor, value: Tile) -> None:
     """Copy a tile, or let the instruction that has just made it write to `dst`."""
-    source = value.nki
-    if source.storage is dst.storage and source.byte_offset == dst.byte_offset and source.type is dst.type:
+    if value.nki.storage is dst.storage and value.nki.byte_offset == dst.byte_offset and value.nki.type is dst.type:
         return  # what `t[i] += x` assigns has been added in place
     if value.made >= 0 and _redirected(dst, value):
         return
+    source = value.nki
     functional.wrote(dst)
     fitted = _fitted(source, dst)
     if not (dst.type.region.on_chip and source.type.region.on_chip):
@@ -141,7 +142,7 @@ def _redirected(dst: NkiTensor, value: Tile) -> bool:
     builder = active.local.builder
     if builder is None or builder.program.count != value.made or not dst.type.region.on_chip:
         return False
-    if has_other_views(value.nki, builder.holders(value.nki.storage)):
+    if has_other_views(value, builder.holders(value.nki.storage)):
         return False
     source = value.nki.type
     if source.shape[0] != dst.type.shape[0] or source.free_size != dst.type.free_size:
@@ -214,7 +215,7 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
     def operator(self: Tile, other: Any) -> Any:
         if isinstance(other, Tile) and other.made >= 0:
             references = getrefcount(other)
-            if references > IN_IADD and (references > LOCAL_IN_IADD or not is_last_use(sys._getframe(1))):
+            if references > IN_IADD and not _is_done_with(other, references, sys._getframe(1)):
                 other.made = -1
             elif adds and _accumulated(self, other):
                 return self
@@ -245,6 +246,13 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
     return operator
 
 
+def _is_done_with(value: Tile, references: int, frame: FrameType) -> bool:
+    """Whether nothing can read a tile after the addition that a frame is at."""
+    if references > LOCAL_IN_IADD:
+        return False
+    return is_last_use(frame) or (not IN_IADD and not is_local(value, frame))
+
+
 def _joined_within(op: Callable[..., Any], dst: Tile, value: Tile, mask: Mask) -> Tile:
     """`dst <op>= value` at the positions of a mask that selects no rectangle."""
     shape = dst.shape
@@ -260,17 +268,16 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
     if builder is None or builder.program.count != value.made or value.mask is not None:
         return False
     target = dst.part if isinstance(dst, Zeros) and dst.pending() else dst.nki
-    made = value.nki
-    one, other = made.type, target.type
+    one, other = value.nki.type, target.type
     if other.region is not MemoryRegion.psum or one.dtype is not float32 or other.dtype is not float32:
         return False
     if one.shape[0] != other.shape[0] or one.free_size != other.free_size:
         return False
     if target.storage.id in (functional.foreign(target) or ()) or builder.program.count != value.made:
         return False
-    if has_other_views(made, builder.holders(made.storage)):
+    if has_other_views(value, builder.holders(value.nki.storage)):
         return False
-    done = builder.redirect(made, target, accumulate=True)
+    done = builder.redirect(value.nki, target, accumulate=True)
     if done and isinstance(dst, Zeros):
         dst.wrote()
     return done

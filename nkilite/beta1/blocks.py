@@ -5,6 +5,7 @@ Source: the block dimension migration guide of Beta 1.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import prod
 from sys import getrefcount
@@ -14,7 +15,7 @@ import numpy as np
 
 from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.select import UNEQUAL
-from nkilite.beta1.tile import IN_SETITEM, Tile, assign
+from nkilite.beta1.tile import Tile, assign, is_held
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion
@@ -115,7 +116,7 @@ class Blocks:
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy into a tile, or into all tiles of a part."""
         if isinstance(value, Tile) and value.made >= 0:
-            if getrefcount(value) > IN_SETITEM:
+            if is_held(getrefcount(value), value, sys._getframe(1)):
                 value.made = -1
         elif self[key] is value:
             return  # what `t[i] += x` assigns has been added in place

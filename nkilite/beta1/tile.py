@@ -7,9 +7,11 @@ A tile wraps a view of the tracer. Operators, methods that compute and assignmen
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from math import prod
 from sys import getrefcount
+from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -61,8 +63,22 @@ def _of_temporaries(in_place: bool) -> int:
 #: References to a new tile at the beginning of `__setitem__` and `__iadd__` if nothing else can see the tile. Only then
 #: may its instruction write elsewhere instead.
 IN_SETITEM, IN_IADD = _of_temporaries(False), _of_temporaries(True)
-#: References to it at the beginning of `__iadd__` if one local variable holds it, and nothing else.
-LOCAL_IN_IADD = _references(True, True) if IN_IADD else 0
+#: The same if one local variable holds it, which may be as many (from Python 3.14 on).
+LOCAL_IN_SETITEM, LOCAL_IN_IADD = _references(True, False), _references(True, True)
+
+
+def is_local(value: Any, frame: FrameType) -> bool:
+    """Whether a local variable of a frame holds a value."""
+    return any(local is value for local in frame.f_locals.values())
+
+
+def is_held(references: int, value: Any, frame: FrameType) -> bool:
+    """Whether something else can see a new tile that a frame assigns, by the references at the beginning of
+    `__setitem__`."""
+    if IN_SETITEM:
+        return references > IN_SETITEM
+    return references > LOCAL_IN_SETITEM or is_local(value, frame)
+
 
 
 def _of_owner() -> int:
@@ -75,9 +91,6 @@ def _of_owner() -> int:
 _OF_OWNER = _of_owner()
 
 
-def has_other_views(view: NkiTensor, holders: int) -> bool:
-    """Whether a tile is seen through other views than this one, beside those who hold it anyway."""
-    return getrefcount(view.storage) > _OF_OWNER + holders
 
 
 class Tile:
@@ -200,7 +213,7 @@ class Tile:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy a tile or a number into the view. See nkilite/beta1/assign.py."""
-        if isinstance(value, Tile) and value.made >= 0 and getrefcount(value) > IN_SETITEM:
+        if isinstance(value, Tile) and value.made >= 0 and is_held(getrefcount(value), value, sys._getframe(1)):
             value.made = -1
         assign[0](self[key], value)
 
@@ -234,6 +247,11 @@ def tile(view: NkiTensor) -> Tile:
     made = _new(Tile)
     made.nki, made.made, made.mask = view, -1, None
     return made
+
+
+def has_other_views(x: Tile, holders: int) -> bool:
+    """Whether what a tile is a view of is seen through others, too, apart from those who hold it anyway."""
+    return getrefcount(x.nki) > _OF_OWNER or getrefcount(x.nki.storage) > _OF_OWNER + holders
 
 
 class Beyond(Tile):

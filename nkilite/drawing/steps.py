@@ -112,6 +112,9 @@ class _Watcher(EagerBuilder):
             self.steps.append(Step(engine, signature.name, name or "", _attributes(signature, given), here(), touched))
         return recorded
 
+    def holders(self, buffer: Buffer) -> int:
+        return super().holders(buffer) + (buffer.id in self.buffers)
+
     def redirect(self, made: NkiTensor, dst: NkiTensor, accumulate: bool = False) -> bool:
         redirected = super().redirect(made, dst, accumulate)
         if redirected and self.steps and self.executed <= self._most:
