@@ -13,6 +13,10 @@ class RetraceWarning(UserWarning):
     """A kernel is traced at every launch: it cannot be told at less cost whether what it reads has changed."""
 
 
+class GridIgnored(UserWarning):
+    """A kernel called within another is part of it, and runs on its cores, whatever its brackets say."""
+
+
 class Notice(NamedTuple):
     """A warning; one to be given `once` is given once per process for its line."""
 

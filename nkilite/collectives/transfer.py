@@ -10,6 +10,7 @@ import numpy as np
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.collectives.group import own_group
 from nkilite.collectives.kinds import KINDS, Brought, Round, received_counts
+from nkilite.dtypes import ALL, ELEMENTS
 from nkilite.errors import InvalidOperand, RankMissing
 from nkilite.ir.access import Opaque
 from nkilite.ir.definition import Meets
@@ -26,6 +27,7 @@ from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
 
 MOST = 8  # tensors of a call
+_REDUCED = tuple(d for d in ALL.values() if d not in ELEMENTS and not d.is_wide)  # packed elements have no sum
 _COUNTED = ("all_to_all_v", "all_gather_v")
 
 
@@ -73,6 +75,8 @@ def _collective_check(call: Signature) -> None:
         rules.require_memory(call, operand, rules.SBUF, *rules.HBM)
         if call.arguments[operand].region.on_chip:
             rules.require_partitions(call, operand)
+        if call.op is not None:
+            rules.require_dtype(call, operand, _REDUCED)
 
 
 @collective.reference

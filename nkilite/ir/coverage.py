@@ -147,7 +147,7 @@ def check_accumulation(
     if call.target.accumulate_onto_any_write or not foreign.among(operand.type, byte_offset):
         return
     message = (
-        f"nisa.{call.name} adds to {operand.name} ({_describe(buffer)}), of which another engine wrote elements; the "
+        f"{call.title} adds to {operand.name} ({_describe(buffer)}), of which another engine wrote elements; the "
         f"result is undefined on {call.target.name}: begin the sum with accumulate=False, or add after the matmul"
     )
     give(Notice(message, AccumulationUndefined, location.file, location.line, once=True))
@@ -177,17 +177,17 @@ def check_read(
         # The old content of an updated operand may be undefined, except as the start of an accumulation.
         if call.arguments.get("accumulate") is True and covered is Covered.none:
             return AccumulateUninitialized(
-                instruction=f"nisa.{call.name}", operand=f"{operand.name} ({_describe(buffer)})", location=location
+                instruction=call.title, operand=f"{operand.name} ({_describe(buffer)})", location=location
             )
         return None
     if covered is Covered.none:
         if buffer.address is not None:
             return None  # another tile at the same address may have been written
         return UninitializedRead(
-            instruction=f"nisa.{call.name}", operand=operand.name, what=_describe(buffer), location=location,
+            instruction=call.title, operand=operand.name, what=_describe(buffer), location=location,
             fix=_SET_REGISTER if buffer.region is MemoryRegion.registers else "",
         )
-    message = f"nisa.{call.name} reads {operand.name} ({_describe(buffer)}), of which some elements were never written"
+    message = f"{call.title} reads {operand.name} ({_describe(buffer)}), of which some elements were never written"
     return Notice(message, PartlyUninitialized, location.file, location.line)
 
 

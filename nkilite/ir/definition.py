@@ -134,6 +134,12 @@ class Definition:
 #: What the parameters of a call take, in order: tensors, registers, numbers, None.
 Values: TypeAlias = tuple[Any, ...]
 
+
+def public_name(name: str, arguments: Mapping[str, Any]) -> str:
+    """How messages name a call: all collectives are one instruction."""
+    return f"nki.collectives.{arguments['kind']}" if REGISTRY[name].meets is Meets.ranks else f"nisa.{name}"
+
+
 RULE_KINDS = ("check", "reference", "cost", "lower", "access")
 OPTIONAL_RULES = (
     "normalize", "check_immediates", "trips", "panels", "exchange", "starts", "equals", "indirection",

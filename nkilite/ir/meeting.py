@@ -15,7 +15,7 @@ import numpy as np
 
 from nkilite.dtypes import DType, Elements
 from nkilite.errors import CoresDiffer, Deadlock
-from nkilite.ir.definition import REGISTRY, Meets
+from nkilite.ir.definition import REGISTRY, Meets, public_name
 from nkilite.ir.rank import Rank
 from nkilite.location import Location
 
@@ -142,8 +142,3 @@ _AGREED = (
 def there(location: Location) -> str:
     """A second line of the user's in a message: where, and its text."""
     return f"{location}: {location.source}" if location.source else str(location)
-
-
-def public_name(name: str, arguments: Mapping[str, Any]) -> str:
-    """How messages name an instruction at which cores meet."""
-    return f"nki.collectives.{arguments['kind']}" if "kind" in arguments else f"nisa.{name}"

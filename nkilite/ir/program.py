@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from nkilite.dtypes import DType
 from nkilite.ir.access import AccessMap, resolve
-from nkilite.ir.definition import Definition, Role
+from nkilite.ir.definition import Definition, Role, public_name
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
@@ -105,6 +105,11 @@ class Signature:
     @property
     def name(self) -> str:
         return self.definition.name
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return public_name(self.name, self.arguments)
 
     @property
     def access(self) -> AccessMap:

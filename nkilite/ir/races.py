@@ -163,7 +163,7 @@ def _in(phase: Phase, instruction: int) -> bool:
 def _side(instruction: Instruction, buffer: Buffer) -> Side:
     operands = instruction.signature.operands
     writes = any(o.writes and instruction.access(o)[0] is buffer for o in operands)
-    return Side(instruction.signature.name, instruction.location, writes)
+    return Side(instruction.signature.title, instruction.location, writes)
 
 
 def _shared(program: Program) -> Accesses:

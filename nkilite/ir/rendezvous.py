@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nkilite.errors import CoresDiffer, Deadlock
 from nkilite.ir.definition import Meets
 from nkilite.ir.loops import loops
-from nkilite.ir.meeting import meeting_key, public_name, said, there
+from nkilite.ir.meeting import meeting_key, said, there
 from nkilite.ir.phases import meetings
 from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import MemoryRegion
@@ -55,7 +55,7 @@ def _meeting(instruction: Instruction, arrays: dict[int, int]) -> Step:
     elif call.definition.meets is Meets.ranks:
         places = [_place(instruction, operand, arrays) for operand in call.operands]
         key, text = (*key, *(p for p, _ in places)), f"{text} of {', '.join(s for _, s in places)}"
-    return Step(key, text, instruction.location, public_name(call.name, call.arguments))
+    return Step(key, text, instruction.location, call.title)
 
 
 def _place(instruction: Instruction, operand: Operand, arrays: dict[int, int]) -> tuple[tuple[object, ...], str]:

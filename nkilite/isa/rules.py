@@ -36,7 +36,7 @@ TWO_BYTES = tuple(d for d in ALL.values() if d.itemsize == 2)
 
 def instruction_name(call: Signature) -> str:
     """How messages name the instruction."""
-    return f"nisa.{call.definition.name}"
+    return call.title
 
 
 def tensors(call: Signature) -> dict[str, ViewType]:

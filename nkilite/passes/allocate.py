@@ -109,7 +109,7 @@ def _check_banks(program: Program, columns: Columns) -> None:
         if len(crossing):
             k = int(crossing[0])
             raise PsumBankCrossed(
-                instruction=f"nisa.{signature.name}", tile=_name(program.buffers[buffers[k]]), first=int(first[k]),
+                instruction=signature.title, tile=_name(program.buffers[buffers[k]]), first=int(first[k]),
                 last=int(last[k]), limit=bank, target=program.target.name,
                 location=program.locations[columns.code[starts[k] + 1]],
             )

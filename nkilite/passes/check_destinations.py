@@ -32,7 +32,7 @@ class CheckDestinations:
                     continue
                 for start in operands.meet(starts, one, other, in_step=False).tolist():
                     raise OverlappingDestination(
-                        instruction=f"nisa.{signature.name}", what=f"{one.name} and {other.name} share memory",
+                        instruction=signature.title, what=f"{one.name} and {other.name} share memory",
                         location=program.locations[program.code[start + 1]],
                     )
         return program

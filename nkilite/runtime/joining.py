@@ -69,7 +69,7 @@ def _look_for_races(programs: Sequence[Program], met: Sequence[Race]) -> None:
         one, other = race.one, race.other
         error = DataRace(
             tensor=race.tensor, low=race.low, high=race.high, does=_does(one), other_does=_does(other),
-            instruction=f"nisa.{one.instruction}", other_instruction=f"nisa.{other.instruction}",
+            instruction=one.instruction, other_instruction=other.instruction,
             there=there(other.location), location=one.location,
         )
         if wanted == "error":

@@ -21,13 +21,13 @@ from nkilite.host.cpu import host
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
 from nkilite.ir.rank import current
-from nkilite.location import Location, defined_at
+from nkilite.location import Location, defined_at, here
 from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
 from nkilite.notebook import preformatted
-from nkilite.notices import Notice, RetraceWarning, give
+from nkilite.notices import GridIgnored, Notice, RetraceWarning, give
 from nkilite.passes.pipeline import run_pipeline
 from nkilite.runtime import delegation
 from nkilite.runtime.arguments import to_framework
@@ -311,7 +311,12 @@ class Kernel(Generic[P]):
 
     def _inline(self, args: Args, kwargs: Kwargs) -> Any:
         """Run as a part of the kernel that is being traced."""
-        outer = active.builder().configs
+        builder = active.builder()
+        outer, cores = builder.configs, builder.core.cores
+        if self.lnc not in (None, cores):
+            where = here()
+            message = f"{self.__name__}[{self.lnc}] is called within a kernel on {cores} core(s), and runs on as many"
+            give(Notice(message, GridIgnored, where.file, where.line))
         if isinstance(outer, Configs):
             outer.require_agreement(self.settings.configs, self.__name__)
         try:

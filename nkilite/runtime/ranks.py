@@ -44,10 +44,11 @@ def ranks(
         RanksDiffer, RankLost: ranks wait for others that do not come.
         Exception: what `main` raised on the rank that failed first.
     """
-    for operand, value, least in (("count", count, 1), ("ring", ring, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (_MOST if least else 2**31):
+    for operand, value, least, most in (("count", count, 1, _MOST), ("ring", ring, 0, 2**31)):
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise InvalidOperand(
-                instruction="nkilite.ranks", operand=operand, found=describe(value), expected=f"an int from {least} on"
+                instruction="nkilite.ranks", operand=operand, found=describe(value),
+                expected=f"an int from {least} to {most}",
             )
     if topology is not None:
         get_topology(topology)

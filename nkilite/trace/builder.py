@@ -406,7 +406,7 @@ class Builder:
         ours = buffer.id < len(buffers) and buffers[buffer.id] is buffer
         error = TensorOfLoop if ours else StaleTensor
         return error(
-            instruction=f"nisa.{signature.name}", operand=name, tensor=buffer.label, made=buffer.location
+            instruction=signature.title, operand=name, tensor=buffer.label, made=buffer.location
         )
 
     def _operands_of(self, signature: Signature, operands: Values) -> Values:
@@ -434,7 +434,7 @@ def _checked_name(program: Program, signature: int, name: Any) -> str:
     if isinstance(name, str):
         return name
     raise InvalidOperand(
-        instruction=f"nisa.{program.signatures[signature].name}", operand="name", found=describe(name),
+        instruction=program.signatures[signature].title, operand="name", found=describe(name),
         expected="a string",
     )
 

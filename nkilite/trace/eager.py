@@ -149,7 +149,7 @@ class EagerBuilder(Builder):
                 if signature.skips_out_of_bounds:
                     arguments[f"{key}_present"] = storage.valid_rows(value)
                 else:
-                    storage.check_bounds(value, f"nisa.{signature.name}")
+                    storage.check_bounds(value, signature.title)
             elif kind is IMMEDIATE:
                 arguments[key] = float(_next_given(values))
         for operand, allowed in limits.partition_rules(signature):
@@ -208,7 +208,7 @@ class EagerBuilder(Builder):
             if tensor is None or operand.type.region is not MemoryRegion.shared_hbm:
                 continue
             if tensor.storage.kind is not BufferKind.constant:
-                self._baton.encounters.touch(self.core.number, tensor, signature.name, where, operand.writes)
+                self._baton.encounters.touch(self.core.number, tensor, signature.title, where, operand.writes)
 
     def _seen_by_others(self, signature: Signature, operands: tuple[object, ...]) -> bool:
         """Whether it matters what the other cores have done when an instruction begins.

@@ -264,6 +264,11 @@ MISUSES = {
     "channels": lambda t, hbm: ncc.collective_permute_implicit([[t]], [[t]], GROUP, [1]),
     "priority before trn3": lambda t, hbm: ncc.all_reduce([t], [t], GROUP, nl.add, priority=1),
     "metadata": lambda t, hbm: ncc.all_to_all_v([hbm()], [hbm()], GROUP, hbm()),
+    "float8_e4m3fn_x4; allowed on trn2": lambda t, hbm: ncc.all_reduce(
+        [t.view(nl.float8_e4m3fn_x4)], [t.view(nl.float8_e4m3fn_x4)], GROUP, nl.add),
+    "equally long": lambda t, hbm: ncc.all_reduce([t], [t], ncc.ReplicaGroup([[0], [1, 2]]), nl.add),
+    "share memory": lambda t, hbm: ncc.all_gather([t[:4]], [t], GROUP, 0) and ncc.all_reduce(
+        [a := hbm(), a], [a, a], GROUP, nl.add),
     "trigger of nothing": lambda t, hbm: ncc.all_to_all_v_trigger(None),
 }
 

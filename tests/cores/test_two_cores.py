@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
+from nkilite.notices import GridIgnored
 
 REDUCTIONS = {nl.add: np.add, nl.maximum: np.maximum, nl.minimum: np.minimum}
 
@@ -328,3 +330,23 @@ def test_inputs_that_both_cores_write_and_given_outputs():
 
 def test_a_launch_has_a_program_for_each_core():
     assert len(nki.jit(crossed)[2].programs(X)) == 2
+
+
+@pytest.mark.parametrize("wrap", [nki.jit, nki.simulate])
+def test_a_kernel_within_a_kernel_runs_on_its_cores(wrap):
+    @nki.jit
+    def inner(x):
+        out = output(x)
+        for rows in [half(nl.program_id(0), 128)] if nl.num_programs() == 2 else [half(0, 128), half(1, 128)]:
+            nisa.dma_copy(out[rows], x[rows])
+        return out
+
+    def outer(x):
+        return inner[2](x)
+
+    with pytest.warns(GridIgnored, match=r"inner\[2\] is called within a kernel on 1 core") as caught:
+        np.testing.assert_array_equal(wrap(outer)(X), X)
+    assert {w.filename for w in caught} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GridIgnored)
+        np.testing.assert_array_equal(wrap(outer)[2](X), X)
