@@ -22,6 +22,7 @@ from nkilite.profiling.communication import collectives, world_of
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.joined import joined
 from nkilite.profiling.oversubscribe import allocate, fits
+from nkilite.profiling.renamed import renamed
 from nkilite.profiling.result import Profile
 from nkilite.profiling.reuse import reused
 from nkilite.profiling.spill import Spills, spilled, together
@@ -66,7 +67,7 @@ def _settled(program: Program, order: Order, trips: int | Sequence[int] | None) 
     program = FollowWrites().run(program)
     placed = False
     if order == "compiler":
-        program = balanced(turned(program))
+        program = balanced(turned(renamed(program)))
         program, placed = _shortened(program)
     overflow, spills = None if placed else allocate(program), None
     if overflow is not None and program.managed:
@@ -84,6 +85,7 @@ def profile_programs(
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
+    disable_dge: bool = False,
 ) -> Profile:
     """Model a launch of freshly traced programs, one per core, which are settled and allocated in place. The arguments
     are those of `profile`.
@@ -91,6 +93,8 @@ def profile_programs(
     Raises:
         MemoryOverflow: a single tile is larger than its memory.
     """
+    for program in programs:
+        program.disable_dge = disable_dge
     with collector_paused():
         settled = [_settled(program, order, trips) for program in programs]
         launch = joined([one.program for one in settled])
@@ -121,6 +125,7 @@ def profile(
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
+    disable_dge: bool = False,
     **kwargs: Any,
 ) -> Profile:
     """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
@@ -137,6 +142,8 @@ def profile(
             or the path of a file; by default that of `nkilite.ranks`, else the smallest that holds them. Within
             `nkilite.ranks` the ranks are its own, else as many as the collectives name; all of them are taken to run
             this program.
+        disable_dge: whether the kernel is compiled with the option ``--disable-dge``: descriptors of DMAs are made
+            before the launch, and a queue only triggers them, unless a call chooses its `dge_mode`.
 
     Returns:
         The Profile; every figure in it is modelled.
@@ -153,5 +160,5 @@ def profile(
     traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
     with knobs.overridden_target(chip.name):
         programs = traced.programs(*args, **kwargs)
-    return profile_programs(programs, order, trips, topology)
+    return profile_programs(programs, order, trips, topology, disable_dge)
 
