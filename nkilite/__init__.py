@@ -10,6 +10,7 @@ import typing as _typing
 from typing import Any as _Any
 
 from nkilite import collectives, errors, gpsimd, isa, language, sparsity, typing
+from nkilite.dimensions import Dim
 from nkilite.dtypes import DType as dtype
 from nkilite.frameworks import jax as _jax  # noqa: F401  kernels become what jax and torch can trace
 from nkilite.frameworks import torch as _torch  # noqa: F401
@@ -26,6 +27,7 @@ from nkilite.suggest import unknown_name as _unknown_name
 __version__ = "0.1.0"
 
 __all__ = [
+    "Dim",
     "Kernel",
     "Portable",
     "baremetal",

@@ -223,6 +223,11 @@ class OverlappingArguments(ArgumentError, ValueError):
     remedy = "pass arrays that are apart, or one and the same array for both."
 
 
+class InvalidDynamicShape(ArgumentError, ValueError):
+    template = "argument {name!r} of kernel {kernel!r} {problem}."
+    remedy = "{fix}"
+
+
 class InvalidReturn(ArgumentError, TypeError):
     template = "kernel {kernel!r} returns {what}; only tensors in nl.shared_hbm leave the chip."
     remedy = "copy it with nisa.dma_copy into nl.ndarray(..., buffer=nl.shared_hbm) and return that."
@@ -667,3 +672,11 @@ class NotANumber(ExecutionError, ArithmeticError):
 class IndirectOutOfBounds(ExecutionError, IndexError):
     template = "{instruction}: an indirect index is out of bounds: {found} is not in [0, {limit})."
     remedy = "correct the index tensor, or pass oob_mode=nisa.oob_mode.skip to skip such rows."
+
+
+class BeyondDimension(IndirectOutOfBounds):
+    template = "{what}: position {found} of a size of {limit}."
+    remedy = (
+        "loop up to nl.dimension_size, and copy the last block with nisa.dma_copy(oob_mode=nisa.oob_mode.skip), which "
+        "leaves out what is beyond."
+    )

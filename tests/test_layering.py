@@ -15,7 +15,7 @@ LAYERS = [
     ["notebook"],
     ["deprecation", "errors"],
     ["suggest"],
-    ["compiled", "dtypes"],
+    ["compiled", "dimensions", "dtypes"],
     ["rounding"],
     ["machine"],
     ["ir"],

@@ -251,7 +251,7 @@ class MicroKernel:
             else:
                 self._fail(index, indirection.limit)
 
-    def fail_unless(self, inside: Value, limit: int, index: Callable[[], Value]) -> None:
+    def fail_unless(self, inside: Value, limit: int | Value, index: Callable[[], Value]) -> None:
         """End the micro-kernel with an error unless `inside` holds; `index` then finds the one that is not."""
         with self._unless(inside):
             self._fail(index(), limit)
@@ -266,11 +266,11 @@ class MicroKernel:
         yield
         e.start_block(go_on)
 
-    def _fail(self, index: Value, limit: int) -> None:
+    def _fail(self, index: Value, limit: int | Value) -> None:
         """End the micro-kernel: an index is not below its limit."""
         e, bases = self.e, Value("%bases", "ptr")
         e.store(index, e.offset(bases, _FAULT_INDEX), align=8)
-        e.store(e.i64(limit), e.offset(bases, _FAULT_LIMIT), align=8)
+        e.store(e.i64(limit) if isinstance(limit, int) else limit, e.offset(bases, _FAULT_LIMIT), align=8)
         e.ret(STATUS_OUT_OF_BOUNDS)
 
     def row(self, name: str, index: Value) -> Value:

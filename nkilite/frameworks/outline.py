@@ -9,6 +9,7 @@ from nkilite.ir.program import Program
 from nkilite.native.image import written_inputs
 from nkilite.runtime.binding import bind
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.dynamic import size_of
 from nkilite.runtime.kernel import Kernel
 from nkilite.runtime.results import Result, results_of
 from nkilite.runtime.tracing import trace
@@ -53,7 +54,7 @@ def traced(kernel: Kernel[...], call: Call) -> Traced:
     arguments = bind(kernel, args, kwargs)
     programs, returned = trace(kernel, arguments)
     order = [next(i for i, t in enumerate(call.tensors) if t is a.original) for a in arguments.given]
-    ours = len(arguments.arrays) - len(order)
+    ours, sizes = len(arguments.arrays) - len(order), arguments.size_list
     written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
 
     def leaf(value: Any, _: str) -> Any:
@@ -61,10 +62,10 @@ def traced(kernel: Kernel[...], call: Call) -> Traced:
             return value
         # The call may have its tensors in another order, and has none for what is ours between them and the results.
         array = order[value.array] if value.array < len(order) else value.array - ours
-        return Result(array, value.shape, value.dtype, value.strides, value.offset)
+        return Result(array, size_of(value.shape, value.dims, sizes), value.dtype, value.strides, value.offset)
 
     return Traced(programs, order, Outline(
         map_leaves(results_of(returned[0], programs[0]), leaf, records=False),
-        tuple((b.shape, str(b.dtype)) for b in programs[0].outputs),
+        tuple((size_of(b.shape, b.dims, sizes), str(b.dtype)) for b in programs[0].outputs),
         tuple(sorted(order[i] for i in written)),
     ))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from nkilite.dtypes import DType
-from nkilite.errors import ViewError
+from nkilite.errors import InvalidView, ViewError
 from nkilite.location import UNKNOWN, Location, here
 
 _new = object.__new__
@@ -95,6 +95,13 @@ class Problem(NamedTuple):
     def raised(self) -> ViewError:
         """The error, at the user's line that uses the view."""
         return self.error(**self.fields)
+
+
+#: That of all views of tensors with dynamic dimensions, which an instruction gets in a form that checks the size.
+BOUNDED = Problem(InvalidView, {
+    "operation": "a tensor with a dynamic dimension", "reason": "this does not ask for its size",
+    "hint": "copy the part that is needed with nisa.dma_copy, nl.load or nl.store.",
+})
 
 
 class ViewType:
@@ -212,12 +219,14 @@ class Buffer:
     given by the user or, after the allocation pass, by the planner. `type` is that of the view that covers it.
     `open_id` is `id` until the buffer is closed, and gone from then on: what records operands by it refuses tensors of
     an earlier kernel call, at no cost to the others. `loop` is the number of the loop in whose body the buffer was
-    made, None outside of loops: such a buffer is a fresh one in every iteration and closes with the body.
+    made, None outside of loops: such a buffer is a fresh one in every iteration and closes with the body. `dims` has
+    its dynamic dimensions: their positions, and their places among the sizes of a launch.
     """
 
     __slots__ = (
         "address",
         "data",
+        "dims",
         "dtype",
         "id",
         "kind",
@@ -245,7 +254,9 @@ class Buffer:
         data: Any = None,
         loop: int | None = None,
         type: ViewType | None = None,
+        dims: tuple[tuple[int, int], ...] = (),
     ) -> None:
+        self.dims = dims
         self.id, self.region, self.shape, self.dtype, self.name = id, region, shape, dtype, name
         self.open_id = id
         self.kind, self.address, self.location, self.loop = kind, address, location, loop
@@ -263,12 +274,17 @@ class Buffer:
         made.partition_bytes = type.free_bytes
         made.size_bytes = type.bytes
         made.name, made.address, made.location, made.loop = name, address, location, loop
-        made.kind, made.data = _INTERNAL, None
+        made.kind, made.data, made.dims = _INTERNAL, None, ()
         return made
 
     @property
     def partitions(self) -> int:
         return self.shape[0]
+
+    @property
+    def problem(self) -> Problem | None:
+        """What views of it have: where it ends is checked by those who know how (nkilite/isa/dynamic.py)."""
+        return BOUNDED if self.dims else None
 
     def close(self) -> None:
         """The kernel call or loop body that made the buffer has ended."""

@@ -36,6 +36,7 @@ from nkilite.dtypes import (
     uint64,
 )
 from nkilite.dtypes import bool_ as bool
+from nkilite.isa.dynamic import dimension_size
 from nkilite.language.activations import (
     abs,
     erf,
@@ -165,6 +166,7 @@ __all__ = [
     "copy",
     "cos",
     "device_print",
+    "dimension_size",
     "divide",
     "dropout",
     "ds",

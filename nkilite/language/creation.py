@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
+from nkilite.dimensions import Dim
 from nkilite.dtypes import ALL, DType, as_dtype
 from nkilite.errors import (
     HbmOverflow,
@@ -43,7 +44,8 @@ def ndarray(
     """A new, uninitialized tensor.
 
     Args:
-        shape: sizes; on chip (SBUF, PSUM) at least two, the first counting partitions, except that (1,) is (1, 1).
+        shape: sizes; on chip (SBUF, PSUM) at least two, the first counting partitions, except that (1,) is (1, 1). In
+            nl.shared_hbm, dynamic dimensions of the kernel (nki.Dim) are sizes, too.
         dtype: an nl dtype, a NumPy or ml_dtypes type, or its name.
         buffer: the memory.
         name: shown in messages and profiles; None is no name.
@@ -69,6 +71,8 @@ def ndarray(
     except TypeError:
         kind = key = None
     if kind is None:
+        if isinstance(shape, (tuple, list)) and any(isinstance(size, Dim) for size in shape):
+            return _dynamic(shape, dtype, buffer, name, address, builder.place(sys._getframe(1)))
         kind = _checked_type(shape, dtype, buffer, name, builder.target)
         if key is not None:
             builder.tiles[key] = kind
@@ -82,6 +86,32 @@ def ndarray(
         check_address(tensor.storage, builder.target)
         builder.placed.add((kind, where))
     return tensor
+
+
+def _dynamic(
+    shape: Sequence[Any], dtype: Any, buffer: Any, name: str, address: tuple[int, int] | None, place: int
+) -> NkiTensor:
+    """A new tensor with dynamic dimensions; errors as in `ndarray`."""
+    builder = active.builder()
+    region = as_region(buffer, "ndarray")
+    if region is not MemoryRegion.shared_hbm:
+        raise InvalidOperand(
+            instruction="nl.ndarray", operand="shape", found=f"a dynamic dimension in {str(region).upper()}",
+            expected="ints; results in nl.shared_hbm alone have dynamic dimensions",
+        )
+    unknown = next((n for n in shape if isinstance(n, Dim) and n not in builder.dimensions), None)
+    if unknown is not None:
+        raise InvalidOperand(
+            instruction="nl.ndarray", operand="shape", found=unknown,
+            expected="ints, and dimensions that an argument has, by dynamic_shapes of @nki.jit",
+        )
+    if address is not None:
+        raise _bad_address(address, "None for a tensor in HBM")
+    bounds = [n.max if isinstance(n, Dim) else n for n in shape]
+    kind = _checked_type(bounds, dtype, buffer, name, builder.target)
+    dims = tuple((axis, builder.dimensions[n]) for axis, n in enumerate(shape) if isinstance(n, Dim))
+    location = builder.program.locations[place]
+    return builder.allocate(kind.region, kind.shape, kind.dtype, name, location=location, dims=dims)
 
 
 def _checked_type(shape: Any, dtype: Any, buffer: Any, name: str, target: Target) -> ViewType:

@@ -13,7 +13,7 @@ import numpy as np
 from nkilite.codegen import foreign
 from nkilite.codegen.kernel import STATUS_FOREIGN, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE, STATUS_TOLD
 from nkilite.dtypes import as_dtype, cast, elements
-from nkilite.errors import IndirectOutOfBounds, OperatorFailed
+from nkilite.errors import BeyondDimension, IndirectOutOfBounds, OperatorFailed
 from nkilite.host.cpu import Host
 from nkilite.ir.meeting import Arrival, Written, exchange
 from nkilite.ir.rank import current
@@ -231,6 +231,9 @@ class Executable:
         if status != STATUS_PAUSE:
             assert status == STATUS_OUT_OF_BOUNDS, status
             found, limit = workspace.fault()
+            what = dict(stop.values).get("what")
+            if what is not None:
+                raise BeyondDimension(what=what, found=found, limit=limit, location=stop.location)
             raise IndirectOutOfBounds(
                 instruction=f"nisa.{stop.instruction}", found=found, limit=limit, location=stop.location
             )

@@ -18,6 +18,7 @@ from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Pro
 from nkilite.ir.types import BufferKind, MemoryRegion, extent
 from nkilite.isa.custom import custom_operator
 from nkilite.isa.debugging import device_print
+from nkilite.isa.dynamic import bounded_index
 from nkilite.location import Location
 from nkilite.native.lower import Lowered, cpu_strides
 from nkilite.native.numbers import Numbers
@@ -64,7 +65,8 @@ class Stop(NamedTuple):
 
     Attributes:
         tensors: by operand, those of an instruction the host takes part in: one that prints, or at which cores meet.
-        values: its other arguments, as (name, value); of an operator of the user's, which one it is.
+        values: its other arguments, as (name, value); of an operator of the user's, which one it is; of a check of a
+            dynamic dimension, what it is about.
         meets: whether cores meet there, or ask for their rank.
     """
 
@@ -176,6 +178,8 @@ def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[
                 stop = Stop(signature.name, instruction.location)
                 if signature.definition is custom_operator.definition:
                     stop = stop._replace(values=(("operator", signature.operator),))
+                elif signature.definition is bounded_index.definition:
+                    stop = stop._replace(values=(("what", signature.what),))
                 stops[entry] = _hosted(stop, instruction, placement) if signature.id in host else stop
     return stops
 

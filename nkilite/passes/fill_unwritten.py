@@ -32,7 +32,7 @@ class FillUnwritten:
     Writes whose place or number only the device knows are not counted: those through runtime indices, and in loops
     that may not run at all. A tile with an explicit address is filled when the program begins, because others may have
     written its memory later. What several cores share is filled by their launch
-    (`nkilite.ir.shared_writes`).
+    (`nkilite.ir.shared_writes`), and so are results with dynamic dimensions, whose sizes a launch knows.
     """
 
     def run(self, program: Program) -> Program:
@@ -73,7 +73,7 @@ def _doubtful(program: Program) -> np.ndarray:
     for loop in loops(program):
         if not loop.trips:
             optional[loop.begin + 1 : loop.end + 1] = True
-    eligible = buffers.internal & buffers.within(*_FILLED)
+    eligible = buffers.internal & buffers.within(*_FILLED) & ~buffers.chosen({b.id for b in program.buffers if b.dims})
     if program.cores > 1:
         eligible &= ~buffers.within(MemoryRegion.shared_hbm)
     first, whole = first_writes(program)

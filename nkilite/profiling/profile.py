@@ -22,13 +22,11 @@ from nkilite.profiling.communication import collectives, world_of
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.joined import joined
 from nkilite.profiling.oversubscribe import allocate, fits
-from nkilite.profiling.renamed import renamed
 from nkilite.profiling.result import Profile
 from nkilite.profiling.reuse import reused
 from nkilite.profiling.spill import Spills, spilled, together
 from nkilite.profiling.summary import Summary, added, summarize
-from nkilite.profiling.turned import turned
-from nkilite.profiling.unroll import told_loops, unrolled
+from nkilite.profiling.unroll import Sizes, told_loops, unrolled
 from nkilite.profiling.workload import costs_of, signature_ids, workload_of
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.kernel import Kernel, jit
@@ -62,19 +60,21 @@ class _Settled(NamedTuple):
     summary: Summary
 
 
-def _settled(program: Program, order: Order, trips: int | Sequence[int] | None) -> _Settled:
+def _settled(
+    program: Program, order: Order, trips: int | Sequence[int] | None, sizes: Sizes | None
+) -> _Settled:
     """The straight-line, allocated program of one core."""
     program = FollowWrites().run(program)
     placed = False
     if order == "compiler":
-        program = balanced(turned(renamed(program)))
+        program = balanced(program)
         program, placed = _shortened(program)
     overflow, spills = None if placed else allocate(program), None
     if overflow is not None and program.managed:
         relieved = spilled(program)
         if relieved is not None:
             overflow, (program, spills) = None, relieved
-    all_loops = told_loops(program, trips)
+    all_loops = told_loops(program, trips, sizes)
     starts = program.starts() if all_loops else []
     guessed = [program.locations[program.code[starts[loop.begin] + 1]] for loop in all_loops if loop.trips is None]
     return _Settled(unrolled(program, all_loops), overflow, spills, guessed, summarize(program, all_loops))
@@ -85,18 +85,16 @@ def profile_programs(
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
-    disable_dge: bool = False,
+    sizes: Sizes | None = None,
 ) -> Profile:
     """Model a launch of freshly traced programs, one per core, which are settled and allocated in place. The arguments
-    are those of `profile`.
+    are those of `profile`, and the sizes of dynamic dimensions.
 
     Raises:
         MemoryOverflow: a single tile is larger than its memory.
     """
-    for program in programs:
-        program.disable_dge = disable_dge
     with collector_paused():
-        settled = [_settled(program, order, trips) for program in programs]
+        settled = [_settled(program, order, trips, sizes) for program in programs]
         launch = joined([one.program for one in settled])
         world = world_of(launch, current(), topology)
         communication = collectives(launch, world, current())
@@ -125,7 +123,6 @@ def profile(
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
-    disable_dge: bool = False,
     **kwargs: Any,
 ) -> Profile:
     """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
@@ -137,13 +134,12 @@ def profile(
         order: ``compiler`` lets a free engine take the earliest instruction whose operands are ready; ``program``
             keeps the order of the source in every queue.
         trips: iterations of the loops whose number only the device knows: one number for all, or one for each in the
-            order in which they begin. Without it they are taken to run once, and the profile says so.
+            order in which they begin. Without it they are taken to run once, and the profile says so. Those up to the
+            size of a dynamic dimension are known from the arrays.
         topology: how the ranks that the kernel communicates with are joined: a name that ``nkilite topologies`` lists,
             or the path of a file; by default that of `nkilite.ranks`, else the smallest that holds them. Within
             `nkilite.ranks` the ranks are its own, else as many as the collectives name; all of them are taken to run
             this program.
-        disable_dge: whether the kernel is compiled with the option ``--disable-dge``: descriptors of DMAs are made
-            before the launch, and a queue only triggers them, unless a call chooses its `dge_mode`.
 
     Returns:
         The Profile; every figure in it is modelled.
@@ -160,5 +156,6 @@ def profile(
     traced = kernel if isinstance(kernel, Kernel) else jit(kernel)
     with knobs.overridden_target(chip.name):
         programs = traced.programs(*args, **kwargs)
-    return profile_programs(programs, order, trips, topology, disable_dge)
+        place, values = traced.sizes(*args, **kwargs)
+    return profile_programs(programs, order, trips, topology, Sizes(place, values) if values else None)
 

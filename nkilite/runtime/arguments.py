@@ -26,24 +26,30 @@ class ArrayArgument:
         original: what the caller passed; returned when the kernel returns its input.
         numpy: the same memory as a NumPy array, or a contiguous copy when `copied`.
         framework: "numpy", "torch" or "jax".
+        shape: that the kernel is traced for: bounds in the place of the sizes of dynamic dimensions.
+        dims: dynamic dimensions, see nkilite.ir.types.Buffer.
+        source: what the caller passed as a NumPy array, without a copy.
     """
 
-    __slots__ = ("copied", "dtype", "framework", "name", "numpy", "original", "shape")
+    __slots__ = ("copied", "dims", "dtype", "framework", "name", "numpy", "original", "shape", "source")
 
     def __init__(self, name: str, original: Any, array: np.ndarray, dtype: DType, framework: str) -> None:
         self.name, self.original, self.dtype, self.framework = name, original, dtype, framework
+        self.source = array
         self.shape = tuple(array.shape)
+        self.dims: tuple[tuple[int, int], ...] = ()
         self.copied = not array.flags.c_contiguous or not array.flags.aligned
         self.numpy = np.ascontiguousarray(array) if self.copied else array
 
     @property
     def key(self) -> tuple[object, ...]:
-        return ArrayArgument, str(self.dtype), self.shape, self.framework
+        return ArrayArgument, str(self.dtype), self.shape, self.framework, self.dims
 
     def detached(self) -> ArrayArgument:
         """Without the memory: enough to trace a kernel."""
         found = object.__new__(ArrayArgument)
         found.name, found.dtype, found.framework, found.shape = self.name, self.dtype, self.framework, self.shape
+        found.dims = self.dims
         return found
 
     @property

@@ -13,6 +13,7 @@ from nkilite.runtime.arguments import ArrayArgument, cache_key, map_arrays
 from nkilite.runtime.configurations import configured
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
+from nkilite.runtime.dynamic import bound_shapes
 from nkilite.runtime.mistaken import explained
 from nkilite.runtime.settings import UNWATCHED, Watch, watch_of
 from nkilite.trace.tensor import NkiTensor
@@ -28,16 +29,18 @@ class Arguments:
         same: which arrays are one, see nkilite/runtime/aliases.py; a part of the key.
         held: what the key holds by identity, by name: it may change.
         watch: what results are looked through for; a part of the key.
+        sizes: the array behind those given, where the kernel has dynamic dimensions: their sizes.
         rounding: the last of the arrays, where rounding is stochastic: what the engines begin with.
     """
 
-    __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "values", "watch")
+    __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "sizes", "values", "watch")
 
     def __init__(
         self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument],
         key: tuple[object, ...], same: tuple[int, ...], held: list[tuple[str, Any]],
-        rounding: ArrayArgument | None = None, watch: Watch = UNWATCHED,
+        rounding: ArrayArgument | None = None, watch: Watch = UNWATCHED, sizes: ArrayArgument | None = None,
     ) -> None:
+        self.sizes = sizes
         self.rounding, self.watch = rounding, watch
         self.bound, self.values, self.arrays, self.key, self.same = bound, values, arrays, key, same
         self.held = held
@@ -50,7 +53,13 @@ class Arguments:
     @property
     def given(self) -> list[ArrayArgument]:
         """The arrays that the caller passed."""
-        return self.arrays if self.rounding is None else self.arrays[:-1]
+        ours = (self.sizes is not None) + (self.rounding is not None)
+        return self.arrays[: len(self.arrays) - ours]
+
+    @property
+    def size_list(self) -> list[int]:
+        """The sizes of dynamic dimensions, by their places."""
+        return [] if self.sizes is None else self.sizes.numpy.reshape(-1).tolist()
 
     @property
     def originals(self) -> list[Any]:
@@ -69,10 +78,9 @@ class Arguments:
 
         values = {name: map_leaves(value, leaf) for name, value in self.values.items()}
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(values))
-        rounding = None if self.rounding is None else self.rounding.detached()
-        if rounding is not None:
-            arrays.append(rounding)
-        return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding, self.watch)
+        sizes, rounding = (None if ours is None else ours.detached() for ours in (self.sizes, self.rounding))
+        arrays += (ours for ours in (sizes, rounding) if ours is not None)
+        return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding, self.watch, sizes)
 
     def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
@@ -111,6 +119,7 @@ def bind(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Arguments:
     Raises:
         InvalidCall: they do not fit the signature.
         UnsupportedArgument, UnsupportedArrayDtype: a kernel cannot take one of them.
+        InvalidDynamicShape: the size of a dynamic dimension is not one.
     """
     bound = given(kernel, args, kwargs)
     bound.arguments.update(configured(kernel, bound.arguments))
@@ -122,10 +131,11 @@ def bind(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Arguments:
         return array
 
     values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
+    sizes = bound_shapes(kernel.__name__, kernel.settings.dynamic_shapes, values)
     held: list[tuple[str, Any]] = []
     key = tuple(cache_key(v, k, kernel.__name__, held) for k, v in values.items())
     rounding, watch = kernel.rounder.argument(), watch_of(kernel.settings)
-    if rounding is not None:
-        arrays.append(rounding)
+    arrays += (ours for ours in (sizes, rounding) if ours is not None)
     same = same_arrays(arrays)
-    return Arguments(bound, values, arrays, (*key, same, rounding is not None, watch), same, held, rounding, watch)
+    key = (*key, same, rounding is not None, watch)
+    return Arguments(bound, values, arrays, key, same, held, rounding, watch, sizes)

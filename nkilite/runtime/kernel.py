@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from nkilite import knobs
+from nkilite.dimensions import shapes_of
 from nkilite.dtypes import as_dtype
 from nkilite.errors import InvalidOperand, InvalidSetting, NkiError, describe
 from nkilite.host.cpu import host
@@ -34,6 +35,7 @@ from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments, bind, given
 from nkilite.runtime.configs import Configs
 from nkilite.runtime.delegation import Args, Kwargs
+from nkilite.runtime.dynamic import cut
 from nkilite.runtime.functions import found_in, reference, signature_of, take_name
 from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
@@ -44,6 +46,7 @@ from nkilite.runtime.portable import Portable, portable
 from nkilite.runtime.reach import Unproven
 from nkilite.runtime.schedule import Schedule, as_schedule
 from nkilite.runtime.settings import FROM_ENVIRONMENT, OPTIONS, Rounder, Settings, take_settings
+from nkilite.runtime.sized_launch import SizedCalls
 from nkilite.runtime.specialization import Launcher, Specialization, launcher_of, ticks
 from nkilite.runtime.tracebacks import presented
 from nkilite.runtime.tracing import simulate as run_simulated
@@ -142,7 +145,11 @@ class Kernel(Generic[P]):
         parameters = self._signature.parameters
         kinds = {p.kind for p in parameters.values()}
         self._takes_out = "out" not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds
-        self._calls = Calls(self, self._signature, self._takes_out)
+        shapes = self.settings.dynamic_shapes
+        self._calls = (
+            SizedCalls(self, self._signature, self._takes_out, shapes) if shapes
+            else Calls(self, self._signature, self._takes_out)
+        )
 
     def reached(self, guards: Guards) -> tuple[Any, ...]:
         """What other kernels see of this one: its function, and what was set on it (nkilite/runtime/reach.py)."""
@@ -174,11 +181,6 @@ class Kernel(Generic[P]):
     @property
     def managed(self) -> bool:
         """Whether the vendor's compiler would schedule and place what it does, as in Beta 1, for profiles."""
-        return False
-
-    @property
-    def renames(self) -> bool:
-        """Whether the vendor's compiler gives every content of a tile memory of its own, as in Beta 1, for profiles."""
         return False
 
     def __copy__(self) -> Kernel[P]:
@@ -264,10 +266,9 @@ class Kernel(Generic[P]):
         """Run once; the new arrays the kernel makes, in the order in which it makes outputs, whole."""
         key = None if self.simulated else self._calls.key(args, kwargs)
         launch = None if key is None else self._calls.find(key)
-        if launch is not None:
-            made = launch.outputs(args, kwargs)
-            if made is not None:
-                return made
+        known: list[Any] | None = None if launch is None else launch.outputs(args, kwargs)
+        if known is not None:
+            return known
         warn_of_ignored()
         arguments = bind(self, args, kwargs)
         self.rounder.launched()
@@ -275,13 +276,21 @@ class Kernel(Generic[P]):
             return simulated_outputs(self, arguments)
         specialization = self._specialize(arguments)
         self._warm(key, args, kwargs, specialization)
-        arrays = specialization.place(arguments.arrays)
+        arrays = specialization.place(arguments)
         specialization.executable.run(arrays)
-        new = zip(arrays[len(arguments.arrays):], specialization.executable.image.outputs, strict=True)
-        return [to_framework(array, as_dtype(spec.dtype), arguments.framework) for array, spec in new]
+        made = zip(
+            arrays[len(arguments.arrays):], specialization.executable.image.outputs, specialization.dims, strict=True
+        )
+        whole = [(np.ascontiguousarray(cut(array, dims, arguments.size_list)), spec) for array, spec, dims in made]
+        return [to_framework(array, as_dtype(spec.dtype), arguments.framework) for array, spec in whole]
 
     def proven(self, *args: P.args, **kwargs: P.kwargs) -> Specialization | None:
-        """What a launch with these arguments would run, if an earlier one proves that without a trace."""
+        """What a launch with these arguments would run, if an earlier one proves that without a trace.
+
+        Nothing where dimensions are dynamic: then it does not tell the shapes of results.
+        """
+        if self.settings.dynamic_shapes:
+            return None
         key = None if self.simulated else self._calls.key(args, kwargs)
         launch = None if key is None else self._calls.find(key)
         return None if launch is None else launch.specialization
@@ -384,6 +393,11 @@ class Kernel(Generic[P]):
         """The arrays of a call, in order, as contiguous NumPy arrays; those of other libraries are not copied."""
         return [array.numpy for array in bind(self, args, kwargs).arrays]
 
+    def sizes(self, *args: P.args, **kwargs: P.kwargs) -> tuple[int, list[int]]:
+        """The sizes of dynamic dimensions in a call, and their place among the inputs of its programs."""
+        arguments = bind(self, args, kwargs)
+        return len(arguments.given), arguments.size_list
+
     def forget(self) -> None:
         """Drop every compiled specialization; the next launch compiles anew, and rounds as the first one."""
         self.rounder.restart()
@@ -484,10 +498,12 @@ def jit(fn: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[
 def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
-    Three options are ours, and None, their default, means the environment: `stochastic_rounding` (True or False;
+    Four options are ours. Of three, None, their default, means the environment: `stochastic_rounding` (True or False;
     NEURON_RT_STOCHASTIC_ROUNDING_EN), `rounding_seed` (an int; NEURON_RT_STOCHASTIC_ROUNDING_SEED) and `check_nan`
-    ("off", "warn", "error", "warn+inf" or "error+inf"; NKILITE_NAN). Those of the vendor's compiler (mode,
-    compile_config, ...) are accepted and have no meaning on a CPU.
+    ("off", "warn", "error", "warn+inf" or "error+inf"; NKILITE_NAN). The fourth, `dynamic_shapes`, says which
+    dimensions of arrays have sizes that a launch decides, by name of the parameter and position of the dimension:
+    ``{"x": {0: nki.Dim("n", max=4096)}}``. The kernel is traced once, for the bounds. Options of the vendor's compiler
+    (mode, compile_config, ...) are accepted and have no meaning on a CPU.
 
     Raises:
         UnknownKeyword: no release has had such an option.
@@ -498,6 +514,8 @@ def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     given = fn.settings if isinstance(fn, Kernel) else FROM_ENVIRONMENT
     vendor = dict(options)
     settings = take_settings(vendor, "nki.jit", given)
+    if "dynamic_shapes" in vendor:
+        settings = settings._replace(dynamic_shapes=shapes_of(vendor.pop("dynamic_shapes")))
     settings = settings._replace(configs=check_options(vendor, given.configs))
     if fn is None:
         return functools.partial(jit, **options)

@@ -34,12 +34,14 @@ _float_bits = struct.Struct("<d").pack
 class Calls:
     """The launches of a kernel by what calls look like."""
 
+    VALUES = 2  # where values begin in a key; a float and an array of another library have one item, others two
+
     def __init__(self, kernel: Any, signature: inspect.Signature, takes_out: bool) -> None:
         self._kernel, self._takes_out = kernel, takes_out
         self._names = tuple(signature.parameters)
         kinds = {p.kind for p in signature.parameters.values()}
         self._simple = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-        self._launches: dict[Hashable, Launch] = {}
+        self._launches: dict[Hashable, Any] = {}  # of Launch, or what is called like one
 
     def key(self, args: Args, kwargs: Kwargs) -> tuple[object, ...] | None:
         """What a call looks like; None if that takes a closer look."""
@@ -69,7 +71,7 @@ class Calls:
             key += ((name, type(value), value) for name, value in tuned.items())
         return tuple(key)
 
-    def find(self, key: tuple[object, ...]) -> Launch | None:
+    def find(self, key: tuple[object, ...]) -> Any | None:
         """The launch of such calls, unless something its trace could see has changed since."""
         try:
             found = self._launches.get(key)

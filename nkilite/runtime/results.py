@@ -18,7 +18,7 @@ from nkilite.errors import (
     describe,
 )
 from nkilite.ir.program import Program
-from nkilite.ir.types import BufferKind, MemoryRegion, ViewType, contiguous_strides
+from nkilite.ir.types import BOUNDED, BufferKind, MemoryRegion
 from nkilite.ir.unwritten import Returned
 from nkilite.location import Location
 from nkilite.runtime.arguments import ArrayArgument, as_array, to_framework
@@ -33,6 +33,7 @@ class Result:
     Attributes:
         array: its place among the inputs followed by the outputs.
         strides: bytes, from byte `offset` of that array on; None when it is the whole array.
+        dims: dynamic dimensions, see nkilite.ir.types.Buffer; it is a whole array then.
     """
 
     array: int
@@ -40,6 +41,7 @@ class Result:
     dtype: str
     strides: tuple[int, ...] | None
     offset: int
+    dims: tuple[tuple[int, int], ...] = ()
 
     def view(self, array: np.ndarray) -> np.ndarray:
         if self.strides is None:
@@ -68,7 +70,11 @@ def check_returned(returned: Any, program: Program, kernel: str, location: Locat
                 instruction=f"kernel {kernel!r}", operand="a returned value", tensor=buffer.label,
                 made=buffer.location, location=location,
             )
-        if value.type.problem is not None:
+        if value.type.problem is BOUNDED:
+            if not _is_whole(value):
+                what, fix = "a view of a tensor with a dynamic dimension", "return the tensor itself"
+                raise InvalidReturn(kernel=kernel, what=what, fix=fix, location=buffer.location)
+        elif value.type.problem is not None:
             raise value.type.problem.raised()
         if value.buffer.on_chip or value.is_indirect():
             what = f"a tensor in {str(value.buffer).upper()}" if value.buffer.on_chip else "an indirect view"
@@ -103,12 +109,17 @@ def results_of(returned: Any, program: Program) -> Any:
     def leaf(value: Any, _: str) -> Any:
         if not isinstance(value, NkiTensor):
             return value
-        kind, buffer = value.type, value.storage
-        whole = kind is ViewType.of(buffer.region, buffer.dtype, buffer.shape, contiguous_strides(buffer.shape))
-        strides = None if whole else tuple(s * value.dtype.itemsize for s in value.strides)
-        return Result(arrays[value.storage.id], value.shape, str(value.dtype), strides, value.byte_offset)
+        buffer = value.storage
+        strides = None if _is_whole(value) else tuple(s * value.dtype.itemsize for s in value.strides)
+        return Result(arrays[buffer.id], value.shape, str(value.dtype), strides, value.byte_offset, buffer.dims)
 
     return map_leaves(returned, leaf, records=False)
+
+
+def _is_whole(tensor: NkiTensor) -> bool:
+    """Whether a view covers its storage as it is."""
+    kind, all_of_it = tensor.type, tensor.storage.type
+    return (kind.dtype, kind.shape, kind.strides) == (all_of_it.dtype, all_of_it.shape, all_of_it.strides)
 
 
 def collect(returned: Any, originals: Sequence[Any], arrays: Sequence[np.ndarray], framework: str) -> Any:
@@ -117,7 +128,7 @@ def collect(returned: Any, originals: Sequence[Any], arrays: Sequence[np.ndarray
     def leaf(value: Any, _: str) -> Any:
         if not isinstance(value, Result):
             return value
-        if value.array < len(originals) and value.strides is None:
+        if value.array < len(originals) and (value.strides is None or value.dims):
             return originals[value.array]
         return to_framework(value.view(arrays[value.array]), as_dtype(value.dtype), framework)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from nkilite import knobs
+from nkilite.dimensions import Shapes
 from nkilite.dtypes import uint32
 from nkilite.errors import InvalidOperand, InvalidSetting, describe
 from nkilite.ir.numbers import NAN, SPECIAL
@@ -27,12 +28,14 @@ class Settings(NamedTuple):
         rounding_seed: of the random bits.
         check_nan: what is done about NaN that instructions write: a key of `_WATCHES`.
         configs: those of NKI 0.7.
+        dynamic_shapes: which dimensions of arguments are dynamic; the environment says nothing about it.
     """
 
     stochastic_rounding: bool | None = None
     rounding_seed: int | None = None
     check_nan: str | None = None
     configs: Configs = NO_CONFIGS
+    dynamic_shapes: Shapes = ()
 
 
 FROM_ENVIRONMENT = Settings()
@@ -51,7 +54,7 @@ def take_settings(options: dict[str, Any], function: str, default: Settings = FR
         raise _invalid(function, OPTIONS[1], seed, "an int or None")
     if check is not None and not (isinstance(check, str) and check in _WATCHES):
         raise _invalid(function, OPTIONS[2], check, f"one of {_CHOICES}, or None")
-    return Settings(stochastic, seed, check, default.configs)
+    return default._replace(stochastic_rounding=stochastic, rounding_seed=seed, check_nan=check)
 
 
 def _invalid(function: str, name: str, value: Any, expected: str) -> InvalidOperand:

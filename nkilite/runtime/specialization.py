@@ -18,9 +18,9 @@ from nkilite.native.cores import Cores, launchable
 from nkilite.native.executable import Executable
 from nkilite.notices import give, recorded
 from nkilite.runtime.aliases import merged, refusal
-from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
+from nkilite.runtime.dynamic import fill, rows_of, sized
 from nkilite.runtime.reach import Reach
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
@@ -40,6 +40,8 @@ class Specialization:
         program: digest of the program that was traced.
         executable: the native program.
         returned: what the kernel returns, with a Result in the place of every tensor.
+        dims: of every output, its dynamic dimensions.
+        unwritten: what the target's memory holds before it is written.
         merged: it is for arguments that are one array, as those it was made for are.
         used: when a launch used it, for the least recently used to go first.
     """
@@ -68,7 +70,10 @@ class Specialization:
             found = self._compiled(programs, level, traced)
         self.executable = compiled[self.program] = found  # the last of them: it was used last
         image = self.executable.image
-        self._outputs = [(o.shape, as_dtype(o.dtype).numpy) for o in image.outputs]
+        self.dims, self.unwritten = [b.dims for b in programs[0].outputs], programs[0].target.unwritten_byte
+        self._outputs = [
+            (o.shape, as_dtype(o.dtype).numpy, dims) for o, dims in zip(image.outputs, self.dims, strict=True)
+        ]
         self.merged = merged(arguments.same, [i.written is not None for i in image.inputs])
 
     def _compiled(self, programs: list[Program], level: Host, traced: float) -> Executable | Cores:
@@ -93,38 +98,46 @@ class Specialization:
 
     def run(self, arguments: Arguments, out: Any = None) -> Any:
         """Run on arrays; the results in the framework of the inputs, or in the arrays of `out`."""
+        returned = self.results(arguments)
         if out is None:
-            arrays = self.place(arguments.arrays)
+            arrays = self.place(arguments)
             self.executable.run(arrays)
-            return collect(self.returned, arguments.originals, arrays, arguments.framework)
-        destinations = Destinations(out, self.returned, arguments.arrays, self._kernel.__name__)
-        arrays = self.place(arguments.arrays, destinations.arrays)
+            return collect(returned, arguments.originals, arrays, arguments.framework)
+        destinations = Destinations(out, returned, arguments.arrays, self._kernel.__name__)
+        arrays = self.place(arguments, destinations.arrays)
         self.executable.run(arrays)
         return destinations.fill(arrays)
 
-    def place(self, arguments: Sequence[ArrayArgument], given: dict[int, np.ndarray] | None = None) -> list[np.ndarray]:
+    def results(self, arguments: Arguments) -> Any:
+        """What the kernel returns for arguments of a launch, with a Result in the place of every tensor."""
+        return self.returned if arguments.sizes is None else sized(self.returned, arguments.size_list)
+
+    def place(self, arguments: Arguments, given: dict[int, np.ndarray] | None = None) -> list[np.ndarray]:
         """The memory of inputs and outputs: the arguments' own, and new arrays for outputs that are not given.
 
         Raises:
             NonContiguousArgument: an argument that the kernel writes cannot be written in place.
             OverlappingArguments: it shares memory with another one, but is not the same array.
         """
-        for spec, argument in zip(self.executable.image.inputs, arguments, strict=True):
-            problem = None if spec.written is None else refusal(argument, arguments)
+        for spec, argument in zip(self.executable.image.inputs, arguments.arrays, strict=True):
+            problem = None if spec.written is None else refusal(argument, arguments.arrays)
             if problem is not None:
                 raise problem(location=spec.written)
-        arrays = [a.numpy for a in arguments]
-        for shape, dtype in self._outputs:
+        arrays, sizes = [a.numpy for a in arguments.arrays], arguments.size_list
+        for shape, dtype, dims in self._outputs:
             found = given.get(len(arrays)) if given else None
-            arrays.append(new_array(shape, dtype) if found is None else found)
+            array = new_array(rows_of(shape, dims, sizes), dtype) if found is None else found
+            if dims:  # what loops on the device write of it is not known
+                fill(array, dims, sizes, self.unwritten)
+            arrays.append(array)
         return arrays
 
 
 def launcher_of(specialization: Specialization, arguments: Arguments) -> Launcher:
     """A launcher for the arguments of a call."""
     return Launcher(
-        specialization.executable, specialization.returned, arguments.originals,
-        specialization.place(arguments.arrays), arguments.framework,
+        specialization.executable, specialization.results(arguments), arguments.originals,
+        specialization.place(arguments), arguments.framework,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nkilite import knobs
+from nkilite.dimensions import numbered
 from nkilite.dtypes import from_numpy
 from nkilite.ir.program import Program
 from nkilite.ir.shared_writes import follow_shared
@@ -15,6 +16,7 @@ from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.ir.unwritten import check_written, report
 from nkilite.isa import numbers as numbers  # instructions of our own, that builders and passes know by name
 from nkilite.isa import rounding as rounding
+from nkilite.isa.dynamic import assert_checked
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate
 from nkilite.passes.check_destinations import CheckDestinations
@@ -22,6 +24,7 @@ from nkilite.runtime.aliases import merge, refusal
 from nkilite.runtime.arguments import to_framework
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
+from nkilite.runtime.dynamic import cut, inner, memory_of, sized, write_back
 from nkilite.runtime.grid import cores_of
 from nkilite.runtime.joining import join
 from nkilite.runtime.results import Destinations, check_returned, collect, results_of, returned_views
@@ -55,11 +58,12 @@ def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
     found = Traced([], [])
     for core in cores_of(kernel, target):
         builder = TraceBuilder(kernel.__name__, target, core)
-        builder.program.managed, builder.program.renames = kernel.managed, kernel.renames
+        builder.program.managed = kernel.managed
         with collector_paused():
             returned = enter(builder, kernel, arguments, eager=False)
         apply_schedule(builder.program, kernel.schedule)
         check_returned(returned, builder.program, kernel.__name__, kernel.location)
+        assert_checked(builder.program)
         found.programs.append(builder.program)
         found.returned.append(returned)
     join(found.programs, found.returned, kernel.__name__, kernel.location)
@@ -107,9 +111,15 @@ def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[Any, list[np.
         report(builder.program, builder.suspects)
     follow_shared(programs)
     check_written(programs, returned_views(returned[0]), kernel.__name__)
-    program = programs[0]
+    program, sizes = programs[0], arguments.size_list
     arrays = [_memory(b.data, b.shape, b.dtype.numpy) for b in (*program.inputs, *program.outputs)]
-    return results_of(returned[0], program), arrays
+    for argument, array in zip(arguments.arrays, arrays[: len(program.inputs)], strict=True):
+        write_back(argument, array)
+    made = [
+        a if inner(b.dims) else cut(a, b.dims, sizes)
+        for a, b in zip(arrays[len(program.inputs):], program.outputs, strict=True)
+    ]
+    return sized(results_of(returned[0], program), sizes), [*arrays[: len(program.inputs)], *made]
 
 
 def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bool) -> Any:
@@ -118,16 +128,16 @@ def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bo
     where = kernel.location
     builder.configs = kernel.settings.configs
     for argument in arguments.arrays:
-        data = None
-        if eager:
-            memory = argument.numpy.reshape(-1).view(np.uint8)
-            data = Placement(memory, 0, 0)
+        data = Placement(memory_of(argument), 0, 0) if eager else None
         tensor = tensors[id(argument)] = builder.allocate(
             MemoryRegion.shared_hbm, argument.shape, argument.dtype, name=argument.name, kind=BufferKind.input,
-            location=where, data=data,
+            location=where, data=data, dims=argument.dims,
         )
         if isinstance(builder, EagerBuilder) and (problem := refusal(argument, arguments.arrays)) is not None:
             builder.refusals[tensor.storage.id] = problem
+    if arguments.sizes is not None:
+        builder.sizes = tensors[id(arguments.sizes)]
+        builder.dimensions = numbered(kernel.settings.dynamic_shapes)
     try:
         with active.activate(builder):
             builder.program.watch, builder.program.fatal = arguments.watch

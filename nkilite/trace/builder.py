@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import dtypes
+from nkilite.dimensions import Dim
 from nkilite.errors import (
     DependencyOnLoop,
     InvalidOperand,
@@ -29,7 +30,7 @@ from nkilite.machine.engine import Engine
 from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
 from nkilite.trace.nesting import Nesting
-from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.tensor import NkiTensor, whole
 
 _new = object.__new__
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
@@ -63,6 +64,8 @@ class Builder:
 
     Attributes:
         configs: those of the kernel that was launched, for kernels that it calls.
+        dimensions: the dynamic dimensions of the launch, with their places among the sizes.
+        sizes: of these, in HBM; None if there are none.
         prepared: the collective that is to be triggered next, if any.
         core: the core of the launch that is to run it.
         program: buffers, signatures and the instruction table, whose words are a list until the builder closes.
@@ -101,6 +104,8 @@ class Builder:
         self.left: NkiError | None = None
         self.prepared: Any = None
         self.configs: Hashable = None
+        self.dimensions: dict[Dim, int] = {}
+        self.sizes: NkiTensor | None = None
 
     # --- buffers --------------------------------------------------------------------------------------------------
 
@@ -114,15 +119,20 @@ class Builder:
         address: tuple[int, int] | None = None,
         location: Location | None = None,
         data: Any = None,
+        dims: tuple[tuple[int, int], ...] = (),
     ) -> NkiTensor:
-        """A tensor over a new buffer, made where the user's line is unless a location is given."""
+        """A tensor over a new buffer, made where the user's line is unless a location is given.
+
+        Args:
+            dims: its dynamic dimensions, see `Buffer`.
+        """
         program = self.program
         if location is None:
             location = program.locations[self.place(sys._getframe(1))]
         loop = self.nesting.innermost if kind is BufferKind.internal else None
-        buffer = program.add_buffer(region, shape, dtype, name, kind, address, location, data, loop)
+        buffer = program.add_buffer(region, shape, dtype, name, kind, address, location, data, loop, dims)
         self._allocated(buffer)
-        return NkiTensor(buffer, buffer.type)
+        return whole(buffer)
 
     def tile(self, type: ViewType, name: str, place: int, address: tuple[int, int] | None = None) -> NkiTensor:
         """A tensor of a checked type over a new internal buffer, at a location id: the usual case, made fast."""

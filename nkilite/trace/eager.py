@@ -27,7 +27,7 @@ from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.ir.unwritten import Suspect, matters
 from nkilite.location import Location, user_frame
 from nkilite.machine.target import Target
-from nkilite.trace import storage
+from nkilite.trace import bounded, storage
 from nkilite.trace.builder import Builder, NkiInstruction
 from nkilite.trace.rounding import Rounder
 from nkilite.trace.shared import SharedMemory
@@ -73,7 +73,7 @@ class EagerBuilder(Builder):
 
     def _allocated(self, buffer: Buffer) -> None:
         shared = self.core.cores > 1 and buffer.region is MemoryRegion.shared_hbm
-        if buffer.kind is BufferKind.internal and not shared:
+        if buffer.kind is BufferKind.internal and not shared and not buffer.dims:
             self._coverage[buffer.id] = Coverage(buffer)
             if buffer.region is MemoryRegion.psum:
                 self._foreign[buffer.id] = Foreign(buffer)
@@ -203,6 +203,8 @@ class EagerBuilder(Builder):
 
     def _encounter(self, signature: Signature, tensors: dict[str, NkiTensor], where: Location) -> None:
         """Say what the instruction that has just run has touched in shared memory."""
+        if signature.name == bounded.CUT:
+            tensors = bounded.touched[0](signature, tensors)
         for operand in signature.operands:
             tensor = tensors.get(operand.name)
             if tensor is None or operand.type.region is not MemoryRegion.shared_hbm:

@@ -36,6 +36,7 @@ class Selection(NamedTuple):
 
     Attributes:
         offset: elements from the beginning of the indexed view.
+        runtime: at most one, but for tensors with dynamic dimensions.
         first: what a static key did to dimension 0, "slice" or "index"; None when it kept all of it.
         problem: the first slice that selects nothing, which matters if somebody uses it.
     """
@@ -44,7 +45,7 @@ class Selection(NamedTuple):
     strides: tuple[int, ...]
     offset: int
     first: str | None
-    runtime: RuntimeIndex | None
+    runtime: tuple[RuntimeIndex, ...]
     problem: Problem | None
 
 
@@ -109,13 +110,13 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
     if len(shape) < (2 if on_chip else 1):
         shape.append(removed[0])
         strides.append(removed[1])
-    if len(runtime) > 1 or (runtime and tensor.index is not None):
+    if (len(runtime) > 1 and not tensor.storage.dims) or (runtime and tensor.index is not None):
         raise InvalidView(
             operation="indexing with a runtime value",
             reason="a view has at most one runtime index",
             hint="combine the indices into one before indexing.",
         )
-    return Selection(tuple(shape), tuple(strides), offset, first, runtime[0] if runtime else None, problem)
+    return Selection(tuple(shape), tuple(strides), offset, first, tuple(runtime), problem)
 
 
 def _count(key: DynamicSlice, size: int, dim: int, tensor: NkiTensor) -> int:

@@ -22,6 +22,7 @@ from nkilite.ir import rules
 from nkilite.ir.access import Opaque, by_rows, parse
 from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Meets, Role, define
 from nkilite.trace import active
+from nkilite.trace.bounded import bounded, checked
 from nkilite.trace.builder import NkiInstruction
 from nkilite.trace.indirect import IndirectTensor, resolved
 from nkilite.trace.register import VirtualRegister
@@ -207,13 +208,16 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     except (KeyError, TypeError, AttributeError):
         if X in ({classes}):
             return resolved(D, {definition.name}, ({everything},), name)
+        if bounded(({operands})):
+            return checked(D, {definition.name}, ({everything},), name)
         signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){remembered}
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, Any] = {
         "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
         "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
-        "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, **defaults,
+        "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, "bounded": bounded,
+        "checked": checked, **defaults,
     }
     exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
     return namespace[definition.name]

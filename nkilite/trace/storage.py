@@ -38,7 +38,9 @@ class EagerMemory:
     def place(self, buffer: Buffer) -> Placement:
         """Fresh memory for a buffer; explicitly addressed ones share the physical array of their region."""
         if buffer.address is None:
-            return Placement(np.full(buffer.size_bytes, self._unwritten, np.uint8), 0, buffer.partition_bytes)
+            # A block that begins within a dynamic dimension may reach beyond its bound, where nothing is transferred.
+            size = buffer.size_bytes * (2 if buffer.dims else 1)
+            return Placement(np.full(size, self._unwritten, np.uint8), 0, buffer.partition_bytes)
         pitch = self._partition_bytes[buffer.region]
         memory = self._physical.get(buffer.region)
         if memory is None:

@@ -22,7 +22,7 @@ from nkilite.errors import (
     TensorAsNumber,
 )
 from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, Problem, ViewType, contiguous_strides
-from nkilite.trace import active, indexing, layout
+from nkilite.trace import active, bounded, indexing, layout
 from nkilite.trace.indirect import IndirectTensor
 from nkilite.trace.indirection import index_tensor, reachable, require_reach
 from nkilite.trace.rearrange import rearrange
@@ -94,7 +94,7 @@ class NkiTensor(Refusals):
     @property
     def base_tensor(self) -> NkiTensor:
         """The tensor that this one is a view of, itself if it is none; nki-library 2.29 asks arguments for it."""
-        return NkiTensor(self.storage, self.storage.type, 0)
+        return whole(self.storage)
 
     @property
     def ndim(self) -> int:
@@ -168,9 +168,15 @@ class NkiTensor(Refusals):
         if found.first is not None and self._vector_indexed():
             raise InvalidView(operation=found.first, reason="dimension 0 has a runtime index per position",
                               hint="slice the index tensor instead.")
-        if found.runtime is None:
+        if not found.runtime:
             return self._view(found.shape, found.strides, found.offset, found.problem)
-        dim, index, limit = found.runtime
+        if len(found.runtime) > 1:
+            one = bounded.combine[0](self, found.runtime)
+            return self._indirect(
+                IndirectKind.scalar, one, 1, self.storage.type.size, found.shape, found.strides,
+                self.byte_offset + found.offset * self.dtype.itemsize, self.dtype, found.problem or self.type.problem,
+            )
+        ((dim, index, limit),) = found.runtime
         return self._dynamic(found.shape, found.strides, found.offset, dim, index, limit, found.problem)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -405,7 +411,7 @@ class NkiTensor(Refusals):
             InvalidView; PartitionStrideMismatch, PatternOutOfBounds where such a view is used.
         """
         known: tuple[object, ...] | None = None
-        if scalar_offset is None and vector_offset is None:
+        if scalar_offset is None and vector_offset is None and not self.storage.dims:
             known = pattern_key(pattern, offset, dtype)
         if known is not None:
             # Whether a pattern fits depends on the type of the storage and on where it begins.
@@ -424,7 +430,7 @@ class NkiTensor(Refusals):
             raise InvalidView(operation=".ap()", reason="both scalar_offset and vector_offset are given",
                               hint="pass one of them.")
         scattered = vector_offset is not None
-        problem = pattern_problem(self.storage, pairs, scattered, byte_offset, element)
+        problem = pattern_problem(self.storage, pairs, scattered, byte_offset, element) or self.storage.problem
         if scalar_offset is None and not scattered:
             type = ViewType.of(self.type.region, element, shape, strides, problem=problem)
             if known is not None and problem is None and len(self.storage.type.slices) < _SLICES_KEPT:
@@ -528,6 +534,14 @@ class NkiTensor(Refusals):
         if not -self.ndim <= dim < self.ndim:
             raise InvalidDimension(operation=operation, found=dim, shape=self.shape, last=self.ndim - 1)
         return dim % self.ndim
+
+
+def whole(storage: Buffer) -> NkiTensor:
+    """The tensor that is all of a buffer."""
+    kind = storage.type
+    if storage.dims:
+        kind = ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides, problem=storage.problem)
+    return NkiTensor(storage, kind, 0)
 
 
 def _no_assignment(view: NkiTensor, value: Any) -> NoReturn:

@@ -11,10 +11,10 @@ import nkilite.isa as nisa
 from nkilite.ir.definition import REGISTRY, RULE_KINDS
 
 # What nl.device_print, the loops, nkilite.gpsimd, nki.collectives, the operators of NkiScalar, indirect tensors,
-# stochastic rounding and checks for NaN write; users do not call them.
+# dynamic dimensions, stochastic rounding and checks for NaN write; users do not call them.
 INTERNAL = {
-    "advance_counters", "collective", "custom_operator", "device_print", "find_special", "for_begin", "for_end",
-    "rank_number",
+    "advance_counters", "bounded_count", "bounded_index", "collective", "custom_operator", "device_print",
+    "dma_copy_within", "find_special", "for_begin", "for_end", "rank_number",
     "round_stochastically", "scalar_compute", "set_rounding", "tensor_indirection", "tensor_scatter",
     "while_begin", "while_end",
 }

@@ -42,9 +42,9 @@ def test_simulated_as_compiled(length):
     np.testing.assert_allclose(at(length, nki.simulate(KERNEL)), at(length), rtol=2e-5, atol=2e-6)
 
 
-def test_a_cache_grows_without_a_new_trace():
-    """The example of the page, with new traces as errors, in a process of its own: pytest rewrites assertions."""
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S), ids=["size", "shape"])
+def test_a_cache_grows_without_a_new_trace(block):
+    """The examples of the page, with new traces as errors, in a process of its own: pytest rewrites assertions."""
     command = [sys.executable, "-W", "error::UserWarning", "-c", block]
     done = subprocess.run(command, cwd=PAGE.parents[1], text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,19 +1,13 @@
-"""What the `compiler` order may change in the program: where open copies run, where broadcasts are read, who turns
-tiles over, which memory a content has, and who makes descriptors."""
+"""What the `compiler` order may change in the program: where open copies run, and where broadcasts are read."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite import beta1
-from nkilite.beta1 import isa as beta1_nisa
-from nkilite.beta1 import language as beta1_nl
 from nkilite.ir.types import MemoryRegion
-from nkilite.profiling.benchmark import benchmark
 
 X = np.zeros((1, 512), np.float32)
 
@@ -106,115 +100,3 @@ def test_what_is_computed_again_from_the_same_values_is_computed_once() -> None:
     assert doubled(6, stored=None) == 2  # its input changes half-way
     assert doubled(6, stored=True) == 6  # results that leave the chip are kept apart
     assert doubled(6, stored=False, order="program") == 6
-
-
-# --- tiles that are turned over ---------------------------------------------------------------------------------------
-
-
-@beta1.jit
-def flipped(x, loads, stores):
-    rows, columns = x.shape
-    shape = (rows, columns) if stores else (columns, rows)
-    out = beta1_nl.ndarray(shape, dtype=x.dtype, buffer=beta1_nl.shared_hbm)
-    for first in range(0, columns, 128):
-        width = min(128, columns - first)
-        if loads:
-            tile = beta1_nl.load_transpose2d(x[:, first:first + width])
-        else:
-            tile = beta1_nl.ndarray((width, rows), dtype=x.dtype, buffer=beta1_nl.sbuf)
-            tile[...] = 1.0
-        if stores:
-            p, f = beta1_nl.arange(width)[:, None], beta1_nl.arange(rows)[None, :]
-            beta1_nl.store(out[f, first + p], tile)
-        else:
-            beta1_nl.store(out[first:first + width, :], tile)
-    return out
-
-
-@pytest.mark.parametrize(("loads", "stores"), [(True, False), (False, True), (True, True)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("shape", [(256, 200), (130, 130)])
-def test_the_tensor_engine_turns_tiles_over_for_a_compiler(loads, stores, dtype, shape) -> None:
-    x = np.empty(shape, dtype)
-    found, plain = (nki.profile(flipped, x, loads, stores, target="trn1", order=o) for o in ("compiler", "program"))
-    transposes = found.engines["Tensor"].instructions
-    assert transposes == (loads + stores) * 2 * -(-shape[0] // 128)
-    assert plain.engines["Tensor"].instructions == 0
-    identity = 128 * 128 * x.itemsize
-    assert found.hbm_read_bytes == plain.hbm_read_bytes + identity
-    assert found.hbm_write_bytes == plain.hbm_write_bytes
-    assert found.dma_utilization * found.latency_us < plain.dma_utilization * plain.latency_us / 4
-
-
-# --- contents of tiles ------------------------------------------------------------------------------------------------
-
-
-@beta1.compiler.skip_middle_end_transformations
-@beta1.jit
-def refilled(x, outside, partly):
-    out = beta1_nl.ndarray(x.shape, dtype=x.dtype, buffer=beta1_nl.shared_hbm)
-    tile = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
-    result = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
-    for i in range(x.shape[0] // 128):
-        if not outside:
-            tile = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
-            result = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
-        here, width = slice(128 * i, 128 * i + 128), 511 if partly and i else 512
-        beta1_nisa.dma_copy(dst=tile[:, :width], src=x[here, :width])
-        result[...] = beta1_nisa.activation(op=beta1_nl.exp, data=tile)
-        beta1_nisa.dma_copy(dst=out[here], src=result)
-    return out
-
-
-def test_a_tile_that_is_filled_again_is_another_one() -> None:
-    x = np.empty((20 * 128, 512), np.float32)
-    one, many = (nki.profile(refilled, x, outside, False, target="trn2") for outside in (True, False))
-    assert one.latency_us == many.latency_us
-    assert len(one.program) == len(many.program)
-    partly = nki.profile(refilled, x, True, True, target="trn2")  # what is left of the one before may be read
-    in_order = nki.profile(refilled, x, True, False, target="trn2", order="program")
-    assert min(partly.latency_us, in_order.latency_us) > 1.5 * one.latency_us
-
-
-def test_kernels_of_later_dialects_run_as_written() -> None:
-    @nki.jit
-    def kernel(x):
-        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
-        tile = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
-        for i in range(x.shape[0] // 128):
-            nisa.dma_copy(dst=tile, src=x[128 * i:128 * i + 128])
-            nisa.dma_copy(dst=out[128 * i:128 * i + 128], src=tile)
-        return out
-
-    found = nki.profile(kernel, np.empty((20 * 128, 512), np.float32), target="trn2")
-    assert np.all(np.diff(found.timeline.start[::2]) > 1300)  # every load waits for the store before it
-
-
-# --- descriptors ------------------------------------------------------------------------------------------------------
-
-
-@nki.jit
-def small_loads(x, mode):
-    out = nl.ndarray((128, x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm)
-    tile = nl.ndarray((128, x.shape[1]), dtype=x.dtype, buffer=nl.sbuf)
-    for i in range(x.shape[1]):
-        nisa.dma_copy(dst=tile[:, i:i + 1], src=x[:, i:i + 1], dge_mode=mode)
-    nisa.dma_copy(dst=out, src=tile)
-    return out
-
-
-def test_the_compiler_makes_descriptors_if_it_is_told_to(capsys) -> None:
-    x, unknown, hardware = np.empty((128, 200), np.float32), nisa.dge_mode.unknown, nisa.dge_mode.hwdge
-
-    def latency(mode, **options):
-        return nki.profile(small_loads, x, mode, target="trn2", **options).latency_us
-
-    generated, ready = latency(unknown), latency(unknown, disable_dge=True)
-    assert generated > 200 * 0.6 > 3 * (ready - 15)
-    assert latency(nisa.dge_mode.none) == pytest.approx(ready, rel=0.05)
-    assert latency(hardware, disable_dge=True) == latency(hardware)
-    timed = benchmark(small_loads, additional_compile_opt="--verbose=35 --disable-dge")
-    with nki.knobs.overridden_target("trn2"):
-        timed(x, unknown)
-    assert timed.benchmark_result.nc_latency.get_latency_percentile(50) == ready
-    assert "modelled" in capsys.readouterr().out
