@@ -143,7 +143,8 @@ def _run(seed: int, shrink: bool) -> _Found:
     if shrink:
         program = shrunk(program, lambda fewer: _fails(fewer, wrong.way))
         wrong = next(differences(program, _against(wrong.way)), wrong)
-    return _Found(seed, "failed", str(wrong), f"# the same array: {program.same}, {program.target}\n{program.text}")
+    how = f"# the same array: {program.same}, {program.target}, {program.options}"
+    return _Found(seed, "failed", str(wrong), f"{how}\n{program.text}")
 
 
 def _against(way: Way) -> list[Way]:

@@ -58,12 +58,14 @@ def differences(program: Program, chosen: list[Way] | None = None) -> Iterator[D
         Refused: a simulation refuses the program, and compiled code does, too.
     """
     with _settings(NEURON_PLATFORM_TARGET_OVERRIDE=program.target, NKILITE_CACHE="0", NKILITE_CPU="native"):
-        expected = _results(program, nki.simulate(program.function()), program.arguments())
+        expected = _results(program, nki.simulate(program.function(), **program.options), program.arguments())
         by_level: dict[str, list[np.ndarray]] = {}
         refused = None
         for way in chosen or ways():
-            kernel = nki.jit(program.function())
+            kernel = nki.jit(program.function(), **program.options)
             for threads in THREADS:
+                if program.rounding is not None:
+                    kernel.forget()  # every launch rounds in its own way
                 with _settings(
                     NKILITE_CPU=way.level, NKILITE_FUSE=str(int(way.fuse)), NKILITE_NUM_THREADS=str(threads)
                 ):
@@ -149,8 +151,8 @@ def _spread(program: Program, expected: list[np.ndarray]) -> list[float]:
     """By how much each result changes when the inputs do by a few of their last bits."""
     changes = [0.0] * len(expected)
     draw = np.random.default_rng(1)
-    kernel = nki.simulate(program.function())
     for _ in range(_PERTURBED):
+        kernel = nki.simulate(program.function(), **program.options)
         arguments = program.arguments()
         for i, array in enumerate(arguments):
             if program.same[i] == i:

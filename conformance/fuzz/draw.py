@@ -17,6 +17,7 @@ _ROUGH = ("exp", "tanh")  # of these, compiled code and the reference only agree
 _CORNERS = ((0, 0), (PARTITIONS, 512), (100, 333), (1, 0), (0, 16))
 _SAME = (*[(0, 1, 2)] * 4, (0, 0, 2), (0, 1, 1), (0, 1, 0), (0, 0, 0))
 _WORDS = 128  # columns of tiles of MX elements and scales
+_OFFSETS = 4  # columns of the tile of offsets of indirect tensors: 64, or 128 for the Tensor Engine
 
 
 class View(NamedTuple):
@@ -58,8 +59,11 @@ class _Drawing:
         self._sums = self._add(Tile("sbuf", 1, "float32"))
         self._values, self._indices = self._add(Tile("sbuf", 64, "bfloat16")), self._add(Tile("sbuf", 64, "uint32"))
         self._positions = self._add(Tile("sbuf", 101, "int32"))
+        self._where = self._add(Tile("sbuf", 1, random.choice(("int64", "int32"))))
+        self._offset = 0  # what is in it
         self._words: list[tuple[int, int]] = []
         if self._mx:
+            self._columns = self._add(Tile("sbuf", _OFFSETS, random.choice(("int32", "uint16"))))
             self._raw = self._add(Tile("sbuf", 4 * _WORDS, "bfloat16"))
             for dtype in ("float8_e4m3fn_x4", random.choice(("float8_e4m3fn_x4", "float8_e5m2_x4"))):
                 self._words.append((self._add(Tile("sbuf", _WORDS, dtype)), self._add(Tile("sbuf", _WORDS, "uint8"))))
@@ -85,14 +89,15 @@ class _Drawing:
         kinds = [
             self._move, self._shift, self._within_hbm, self._add_by_dma, self._elementwise, self._elementwise,
             self._reduce, self._turn, self._multiply, self._largest, self._nonzero, self._chain, self._turned,
-            self._product, self._multiply_sparse,
+            self._product, self._multiply_sparse, self._somewhere, self._somewhere_in_a_loop,
         ]
-        kinds += [self._quantize, self._multiply_mx] if self._mx else []
+        kinds += [self._quantize, self._multiply_mx, self._indirect, self._indirect_product] if self._mx else []
         for _ in range(self._random.randint(4, 24)):
             choose(kinds)()
-        results = [i for i in range(self._positions + 1) if choose((True, True, False))]
+        results = [i for i in range(self._where + 1) if choose((True, True, False))]
         return Program(
-            "trn3" if self._mx else "trn2", choose(_SAME), tuple(self._tiles), tuple(self._steps), tuple(results)
+            "trn3" if self._mx else "trn2", choose(_SAME), tuple(self._tiles), tuple(self._steps), tuple(results),
+            choose((None, None, None, 7)),
         )
 
     def _step(
@@ -412,6 +417,112 @@ class _Drawing:
         if tile is not None and self._random.choice((True, False)):
             to = self._view(tile, source.width)
             self._step(f"nisa.tensor_scalar(dst={to}, data={source}, op0=nl.multiply, operand0=0.001)", to, source)
+
+    def _scalar(self, highest: int) -> str:
+        """An expression for a scalar between 0 and a number, and what keeps another one in its tile."""
+        choose, tile = self._random.choice, f"t{self._where}[0:1, 0:1]"
+        if choose((True, False)):
+            self._offset = self._random.randint(0, highest)
+            view = self._whole(self._where)
+            self._step(f"nisa.memset(dst={view}, value={self._offset})", view, whole=True)
+        factor, wanted = choose((1, 3, -2)), self._random.randint(0, highest)
+        text = f"nisa.scalar_load({tile}) * {factor} + ({wanted - factor * self._offset})"
+        if choose((True, False)):
+            self._step(f"nisa.scalar_store({tile}, {text})", self._where, self._where)
+            self._offset, text = wanted, f"nisa.scalar_load({tile})"
+        return text
+
+    def _somewhere(self) -> None:
+        """A move to or from where a scalar says, by rows or by elements."""
+        views = self._views(1)
+        if views is None or self._on_psum(views[0]):
+            return
+        (view,), which, choose = views, self._random.choice("abcd"), self._random.choice
+        pattern, width = f"[[{HBM[1]}, {view.height}], [1, {view.width}]]", HBM[1] - view.width
+        if choose((True, False)):
+            at = self._scalar(HBM[0] - view.height)
+            far = f"{which}.ap({pattern}, {self._random.randint(0, width)}, scalar_offset={at})"
+        else:
+            at = self._scalar(width)
+            far = f"{which}.ap({pattern}, {HBM[1] * choose((0, 3))}, scalar_offset={at}, indirect_dim=1)"
+        if choose((True, False)):
+            self._step(f"nisa.dma_copy(dst={view}, src={far})", view, which, self._where)
+        else:
+            self._step(f"nisa.dma_copy(dst={far}, src={view})", which, view, self._where)
+
+    def _somewhere_in_a_loop(self) -> None:
+        """Some rows, one after the other, that a loop over scalars counts."""
+        tile, which = self._choose_tile(48, buffer="sbuf"), self._random.choice("abcd")
+        if tile is None:
+            return
+        view, turns = self._view(tile, 48, (0, 1)), self._random.randint(0, 4)
+        first = self._scalar(HBM[0] - turns - 1)
+        far = f"{which}[i, 7:55]"
+        add = f"nisa.tensor_scalar(dst={view}, data={view}, op0=nl.add, operand0=0.25)"
+        store = f"nisa.dma_copy(dst={far}, src={view})"
+        self._step(
+            f"nl.fori_loop(s := {first}, s + {turns}, lambda i: [{add}, {store}] and None)", [view, which], view, which,
+            self._where,
+        )
+
+    def _choice(self, tile: int, group: int) -> tuple[str, int] | None:
+        """Columns of a tile that a fresh index chooses, as text, and their number."""
+        across, step = self._random.choice(((1, 1), (1, 16), (1, -3), (0, 1), (0, 5), (-1, 2)))
+        low = min(0, across) * (PARTITIONS - 1) + min(0, step) * (_OFFSETS - 1)
+        high = max(0, across) * (PARTITIONS - 1) + max(0, step) * (_OFFSETS - 1)
+        room = self._tiles[tile].columns - 1 - (high - low)
+        if room < 0:
+            return None
+        index, first = self._whole(self._columns), self._random.randint(0, room) - low
+        self._step(
+            f"nisa.iota(dst={index}, pattern=[[{step}, {_OFFSETS}]], offset={first}, channel_multiplier={across})",
+            index, whole=True,
+        )
+        count = self._random.choice((48, group * _OFFSETS))
+        return f"{self._whole(tile)}.indirect({index}, {count})", count
+
+    def _indirect(self) -> None:
+        """Columns that an index chooses, read, written, or both."""
+        choose = self._random.choice
+        tile = self._choose_tile(100)
+        chosen = None if tile is None else self._choice(tile, 16)
+        if tile is None or chosen is None:
+            return
+        text, count = chosen
+        other = self._choose_tile(count, buffer="sbuf")
+        if other is None:
+            return
+        view, psum = self._view(other, count), self._tiles[tile].buffer == "psum"
+        kinds = ["copy", "fetch", "add", "update"] + ([] if psum else ["apply"])
+        kind = choose(kinds)
+        if kind == "fetch":
+            self._step(f"nisa.tensor_copy(dst={view}, src={text})", view, tile)
+            return
+        self._step({
+            "copy": f"nisa.tensor_copy(dst={text}, src={view})",
+            "add": f"nisa.tensor_tensor(dst={text}, data1={text}, data2={view}, op=nl.add)",
+            "update": f"nisa.tensor_scalar(dst={text}, data={text}, op0=nl.multiply, operand0=0.5)",
+            "apply": f"nisa.activation(dst={text}, op=nl.relu, data={view}, scale=0.5)",
+        }[kind], tile, tile, view)
+
+    def _indirect_product(self) -> None:
+        """A product of columns that an index chooses, some of its own among them."""
+        target = self._choose_tile(PARTITIONS, buffer="psum")
+        operands = [self._choose_tile(PARTITIONS, buffer="sbuf", dtype="bfloat16") for _ in range(2)]
+        if target is None or operands[0] is None or operands[1] is None:
+            return
+        left, right = operands
+        chosen = self._choice(right, 32)
+        if chosen is None:
+            return
+        text, count = chosen
+        adds, stationary = self._random.choice((True, False)), self._view(left, PARTITIONS)
+        to = self._view(target, count)
+        result, reads = str(to), [stationary, right, *([target] if adds else [])]
+        scattered = self._random.choice((True, False))
+        if scattered and self._tiles[target].columns == self._tiles[right].columns:
+            result = text.replace(str(self._whole(right)), str(self._whole(target)), 1)
+        self._step(f"nisa.nc_matmul({result}, {stationary}, {text}, accumulate={adds})", to, *reads, exact=False)
 
     def _quantize(self) -> None:
         words, scales = self._random.choice(self._words)

@@ -59,6 +59,7 @@ class Program(NamedTuple):
     Attributes:
         same: of every argument, the first one that is the same array.
         stored: numbers of the tiles that it returns, beside a tensor of its own in HBM.
+        rounding: the seed with which engines round stochastically; None to round to nearest.
     """
 
     target: str
@@ -66,6 +67,12 @@ class Program(NamedTuple):
     tiles: tuple[Tile, ...]
     steps: tuple[Step, ...]
     stored: tuple[int, ...]
+    rounding: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of `nki.jit` and `nki.simulate`."""
+        return {"stochastic_rounding": self.rounding is not None, "rounding_seed": self.rounding}
 
     @property
     def text(self) -> str:

@@ -8,7 +8,6 @@ is not filled, which is nearly everything.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.loops import Loop, carrying, enclosing, loops
 from nkilite.ir.program import IMMEDIATE, Program
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.passes.histories import Access, Histories
 from nkilite.passes.plain_writes import first_writes
 from nkilite.passes.splice import splice
@@ -114,25 +113,7 @@ def _place(buffer: Buffer, accesses: list[Access], all_loops: list[Loop]) -> int
 def _filling(program: Program, buffer: Buffer) -> list[int]:
     """The words of the instruction that fills a buffer."""
     where = program.location_id(buffer.location)
-    unwritten = program.target.unwritten_byte
-    if buffer.region.on_chip:
-        shape = buffer.partitions, buffer.partition_bytes
-        arguments = {"dst": ViewType.dense(buffer.region, dtypes.uint8, shape), "value": IMMEDIATE, "engine": None}
-        return [_signature(program, "memset", arguments), where, buffer.id, 0, program.constant_id(float(unwritten))]
-    flat = (buffer.size_bytes,)
-    source = program.add_buffer(
-        MemoryRegion.shared_hbm, (1,), dtypes.uint8, kind=BufferKind.constant, data=np.array([unwritten], np.uint8),
-    )
-    arguments = {
-        "dst": ViewType.dense(buffer.region, dtypes.uint8, flat),
-        "src": ViewType.of(source.region, dtypes.uint8, flat, (0,)),
-    }
-    return [_signature(program, "dma_copy", arguments), where, buffer.id, 0, source.id, 0]
-
-
-def _signature(program: Program, name: str, given: dict[str, Any]) -> int:
-    """The id of the signature of an instruction whose other arguments have their defaults."""
-    definition = REGISTRY[name]
-    arguments = {p.name: given.get(p.name, p.default) for p in definition.parameters}
-    definition.rules["normalize"](arguments, program.target)
-    return program.signature(definition, arguments).id
+    shape = (buffer.partitions, buffer.partition_bytes) if buffer.region.on_chip else (buffer.size_bytes,)
+    arguments = {"dst": ViewType.dense(buffer.region, dtypes.uint8, shape), "value": IMMEDIATE}
+    signature = program.signature(REGISTRY["fill_unwritten"], arguments)
+    return [signature.id, where, buffer.id, 0, program.constant_id(float(program.target.unwritten_byte))]

@@ -238,18 +238,14 @@ class _Plan:
 
 
 def _zeroing(program: Program, type: ViewType, buffer: int, offset: int, missing: np.ndarray, where: int) -> list[int]:
-    """Words of memset instructions that write bytes of 0 to the True elements of `missing`."""
-    memset = REGISTRY["memset"]
+    """Words of instructions that write bytes of 0 to the True elements of `missing`."""
     dtype = dtypes.uint8 if type.dtype is dtypes.float8_e8m0fnu else type.dtype  # powers of two have no 0
     words: list[int] = []
     for corner, shape in _boxes(missing):
         at = offset + sum(c * s for c, s in zip(corner, type.strides, strict=True)) * type.dtype.itemsize
         box = ViewType.of(type.region, dtype, shape, type.strides)
-        arguments = {"dst": box, "value": IMMEDIATE, "engine": None}
-        normalize = memset.rules.get("normalize")
-        if normalize is not None:
-            normalize(arguments, program.target)
-        words += [program.signature(memset, arguments).id, where, buffer, at, program.constant_id(0.0)]
+        fill = program.signature(REGISTRY["fill_unwritten"], {"dst": box, "value": IMMEDIATE})
+        words += [fill.id, where, buffer, at, program.constant_id(0.0)]
     return words
 
 

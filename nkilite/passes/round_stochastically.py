@@ -51,6 +51,8 @@ class _Splitter:
                     self._state = instruction.access(call.operand("dst"))[0].id
                     sites = Sites(call.core)
                 continue
+            if call.name == "fill_unwritten":  # of a pass; the kernel's instructions are counted
+                continue
             key = sites.next()
             before = self._advance(instruction) if advance else []
             advance = call.definition.control is Control.begin

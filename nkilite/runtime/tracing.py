@@ -16,6 +16,7 @@ from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.ir.unwritten import check_written, report
 from nkilite.isa import numbers as numbers  # instructions of our own, that builders and passes know by name
 from nkilite.isa import rounding as rounding
+from nkilite.isa import unwritten as unwritten
 from nkilite.isa.dynamic import assert_checked
 from nkilite.machine.target import get_target
 from nkilite.passes.allocate import Allocate

@@ -13,7 +13,10 @@ from conformance.fuzz.draw import draw
 from conformance.fuzz.program import Program, Step, Tile, Trust
 from conformance.fuzz.shrink import shrunk
 
-_KINDS = ("dma_copy", "dma_compute", "tensor_tensor", "nc_transpose", "nc_matmul(", "topk", "nonzero", "nc_matmul_mx")
+_KINDS = (
+    "dma_copy", "dma_compute", "tensor_tensor", "nc_transpose", "nc_matmul(", "topk", "nonzero", "nc_matmul_mx",
+    "scalar_load", "fori_loop", ".indirect(",
+)
 
 
 def test_programs_have_all_kinds_of_steps_alike() -> None:
@@ -22,6 +25,8 @@ def test_programs_have_all_kinds_of_steps_alike() -> None:
         having = sum(any(kind in step.text for step in program.steps) for program in programs)
         assert having >= 60, (kind, having)
     assert sum(len(set(program.same)) < 3 for program in programs) > 100
+    assert sum(program.rounding is not None for program in programs) > 50
+    assert sum("int64" in program.text for program in programs) > 100
     assert all(draw(seed).text == program.text for seed, program in enumerate(programs[:5]))
 
 
@@ -46,8 +51,8 @@ def test_what_can_be_trusted() -> None:
 def test_a_wrong_bit_is_found_and_its_program_shortened(monkeypatch) -> None:
     simulate = nki.simulate
 
-    def spoilt(function):
-        kernel = simulate(function)
+    def spoilt(function, **options):
+        kernel = simulate(function, **options)
 
         def run(*arrays):
             results = kernel(*arrays)

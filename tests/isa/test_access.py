@@ -81,6 +81,7 @@ CALLS: dict[str, list[dict[str, Any]]] = {
         for d, src in ((float32, FREE), (uint8, t(P, F, dtype=uint8)), (bfloat16, 0.5))
     ],
     "memset": [{"dst": t(P, F, dtype=d), "value": 3.5} for d in (float32, uint8)],
+    "fill_unwritten": [{"dst": t(P, F), "value": 0.0}, {"dst": t(P, F, dtype=uint8).hbm, "value": 255.0}],
     "set_rounding": [{"dst": t(P, 4, dtype=uint32), "src": t(P, 4, dtype=uint32).hbm}],
     "advance_counters": [{"dst": t(P, 2, dtype=uint32), "step": t(P, 2, dtype=uint32)}],
     "find_special": [

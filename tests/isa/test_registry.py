@@ -14,7 +14,7 @@ from nkilite.ir.definition import REGISTRY, RULE_KINDS
 # dynamic dimensions, stochastic rounding and checks for NaN write; users do not call them.
 INTERNAL = {
     "advance_counters", "bounded_count", "bounded_index", "collective", "custom_operator", "device_print",
-    "dma_copy_within", "find_special", "for_begin", "for_end", "rank_number",
+    "dma_copy_within", "fill_unwritten", "find_special", "for_begin", "for_end", "rank_number",
     "round_stochastically", "scalar_compute", "set_rounding", "tensor_indirection", "tensor_scatter",
     "while_begin", "while_end",
 }

@@ -148,7 +148,7 @@ def test_accumulation_is_zeroed_before_the_loop_that_carries_it() -> None:
         return out
 
     program = FollowWrites().run(accumulating.trace(X))
-    (zeroing,) = [i for i in program if i.signature.name == "memset"]
+    (zeroing,) = [i for i in program if i.signature.name == "fill_unwritten"]
     assert zeroing.access(zeroing.signature.operand("dst"))[0].name == "total"
     assert zeroing.index + 1 == loops(program)[0].begin
     matmuls = [i for i in program if i.signature.name == "nc_matmul"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -390,3 +391,25 @@ def test_any_view(rows, columns, start, step, dtype, seed, trips):
 
     x = np.random.default_rng(rows).standard_normal((rows, columns)).astype(np.float32)
     in_both(kernel, x, np.array([[trips]], np.int32), rounding_seed=seed)
+
+
+def test_what_passes_add_counts_for_nothing():
+    """Bits are those of the kernel's instructions, also where unwritten memory is filled before them."""
+
+    def kernel(x):
+        out = nl.ndarray((64, 96), dtype=nl.bfloat16, buffer=nl.shared_hbm)
+        tile, total = nl.ndarray((64, 96), dtype=nl.bfloat16), nl.ndarray((64, 96), dtype=nl.float32, buffer=nl.psum)
+        loaded = nl.load(x)
+        nisa.nc_matmul(total[:, 0:40], loaded[:, 0:64], loaded[:, 0:40], accumulate=False)
+        nisa.nc_matmul(total, loaded[:, 0:64], loaded)  # adds to some columns
+        nisa.tensor_scalar(tile[0:32], total[0:32], nl.multiply, 0.3)  # the other rows hold nothing
+        nisa.dma_copy(out, tile)
+        return out
+
+    x = np.random.default_rng(3).integers(-4, 5, (64, 96)).astype(ml_dtypes.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of it is unwritten
+        simulated, compiled = (
+            np.asarray(f(kernel, stochastic_rounding=True, rounding_seed=5)(x))[:32] for f in (nki.simulate, nki.jit)
+        )
+    np.testing.assert_array_equal(simulated.view(np.uint16), compiled.view(np.uint16))
