@@ -11,7 +11,8 @@ inwards, reductions the other way round.
     ring        through all ranks
 
 Sources (tags as in `topology.py`): steps and accesses to memory of the algorithms are those of intra, levels those of
-inter. With N ranks, `size` is what a rank has in all: N chunks.
+inter. With N ranks, `size` is what a rank has in all: N chunks. Rank lists of one call communicate at the same time,
+and share the links of the chips that their ranks are on.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ _TOUCHES = {
 }
 
 
+Lists = Sequence[Sequence[int]]
+
+
 class Transfer(NamedTuple):
-    """A collective: by which algorithms, innermost level first, and how long."""
+    """A collective: by which algorithms, innermost level first, how long, and bytes that it reads and writes in the
+    memory of a rank."""
 
     algorithm: str
     ns: float
+    touched: float
 
 
 @dataclass(frozen=True)
@@ -77,55 +83,68 @@ class _Group(NamedTuple):
     Attributes:
         on_chip: how many are on the chip that has most of them.
         levels: those at which they are apart, with their units, innermost first.
+        sharing: how much more the links of a chip carry than what these ranks send: that of other lists, too.
     """
 
     size: int
     on_chip: int
     levels: list[tuple[Level, Span]]
+    sharing: float
 
 
-def _grouped(world: World, ranks: Sequence[int]) -> _Group:
+def _grouped(world: World, ranks: Sequence[int], lists: Sequence[Sequence[int]]) -> _Group:
     chips = Counter(rank // world.per_chip for rank in ranks)
     levels = [(level, level.span(units)) for level, units in world.topology.places(chips)]
-    return _Group(len(ranks), max(chips.values()), levels)
+    sending: Counter[int] = Counter()  # ranks of a chip that communicate with other chips
+    for other in lists or [ranks]:
+        places = Counter(rank // world.per_chip for rank in other)
+        if len(places) > 1:
+            sending.update(places)
+    on_chip = max(chips.values())
+    return _Group(len(ranks), on_chip, levels, max([1.0, *(sending[chip] / on_chip for chip in chips)]))
 
 
-def all_gather(world: World, group: Sequence[int], size: float) -> Transfer:
-    """Every rank receives the chunks of all; `size` bytes in the end."""
-    return _staged(world, _grouped(world, group), size, "gather")
+def all_gather(world: World, group: Sequence[int], size: float, lists: Lists = ()) -> Transfer:
+    """Every rank receives the chunks of all; `size` bytes in the end. `lists` are all that do so at the same time, the
+    group among them: the ranks of a chip share its links."""
+    return _staged(world, _grouped(world, group, lists), size, "gather")
 
 
-def reduce_scatter(world: World, group: Sequence[int], size: float) -> Transfer:
-    """Every rank receives its chunk of the reduced `size` bytes."""
-    return _staged(world, _grouped(world, group), size, "reduce")
+def reduce_scatter(world: World, group: Sequence[int], size: float, lists: Lists = ()) -> Transfer:
+    """Every rank receives its chunk of the reduced `size` bytes; `lists` as in all_gather."""
+    return _staged(world, _grouped(world, group, lists), size, "reduce")
 
 
-def all_reduce(world: World, group: Sequence[int], size: float) -> Transfer:
-    """A reduction and a gather, or, for few bytes, everything to everybody at once, whom it leaves to reduce it."""
-    within = _grouped(world, group)
+def all_reduce(world: World, group: Sequence[int], size: float, lists: Lists = ()) -> Transfer:
+    """A reduction and a gather, or, for few bytes, everything to everybody at once, whom it leaves to reduce it.
+    `lists` as in all_gather."""
+    within = _grouped(world, group, lists)
     reduced, gathered = (_staged(world, within, size, operation) for operation in ("reduce", "gather"))
-    both = Transfer(reduced.algorithm, reduced.ns + gathered.ns)
+    both = Transfer(reduced.algorithm, reduced.ns + gathered.ns, reduced.touched + gathered.touched)
     if len(within.levels) > 1:
         return both
-    touched = (2 * within.size + 1) * size / world.memory_bytes_per_ns
+    touched = (2 * within.size + 1) * size
     hop, linked = world.onchip_hop_ns, 0.0
     if within.levels:
         (level, span), = within.levels
-        hop, linked = level.hop_ns, _scattered(level, span, within.on_chip * (span.units - 1) * size)
-    return min(both, Transfer("single-step mesh", hop + max(linked, touched)), key=lambda t: t.ns)
+        sent = within.sharing * within.on_chip * (span.units - 1) * size
+        hop, linked = level.hop_ns, _scattered(level, span, sent)
+    ns = hop + max(linked, touched / world.memory_bytes_per_ns)
+    return min(both, Transfer("single-step mesh", ns, touched), key=lambda t: t.ns)
 
 
-def all_to_all(world: World, group: Sequence[int], size: float) -> Transfer:
-    """Every rank sends a chunk of `size` bytes to each; those for other chips go straight there."""
-    within = _grouped(world, group)
+def all_to_all(world: World, group: Sequence[int], size: float, lists: Lists = ()) -> Transfer:
+    """Every rank sends a chunk of `size` bytes to each; those for other chips go straight there. `lists` as in
+    all_gather."""
+    within = _grouped(world, group, lists)
     hops, linked = world.onchip_hop_ns * (within.on_chip > 1), 0.0
     inside = within.on_chip
     for level, span in within.levels:
         outside = inside * (span.units - 1)  # ranks in other units of the level
         hops += level.hop_ns
-        linked += _scattered(level, span, within.on_chip * outside * size / within.size)
+        linked += _scattered(level, span, within.sharing * within.on_chip * outside * size / within.size)
         inside *= span.units
-    return Transfer("mesh", hops + max(linked, 2 * size / world.memory_bytes_per_ns))
+    return Transfer("mesh", hops + max(linked, 2 * size / world.memory_bytes_per_ns), 2 * size)
 
 
 def permute(world: World, pairs: Sequence[tuple[int, int]], size: float) -> Transfer:
@@ -139,20 +158,21 @@ def permute(world: World, pairs: Sequence[tuple[int, int]], size: float) -> Tran
             link = level.span(units).link_bytes_per_ns
             ns = level.hop_ns + max(count * size / link, 2 * size / world.memory_bytes_per_ns)
         slowest = max(slowest, ns)
-    return Transfer("permute", slowest)
+    return Transfer("permute", slowest, 2 * size)
 
 
-def around(world: World, group: Sequence[int], sizes: Sequence[float]) -> Transfer:
+def around(world: World, group: Sequence[int], sizes: Sequence[float], lists: Lists = ()) -> Transfer:
     """One step of the rings that the runtime has chosen, each for so many bytes on links of its own: the slowest link
-    decides."""
-    within = _grouped(world, group)
-    touched = 2 * sum(sizes) / world.memory_bytes_per_ns
+    decides. `lists` as in all_gather."""
+    within = _grouped(world, group, lists)
+    touched = 2 * sum(sizes)
     hop, linked = world.onchip_hop_ns, 0.0
     for level, span in within.levels:
         link = level.bytes_per_ns  # rings go from neighbour to neighbour
         rings = max(1, round(span.bytes_per_ns / link))
-        hop, linked = max(hop, level.hop_ns), max(linked, max(sum(sizes) / rings, max(sizes)) / link)
-    return Transfer("ring", hop + max(linked, touched))
+        sent = within.sharing * max(sum(sizes) / rings, max(sizes))
+        hop, linked = max(hop, level.hop_ns), max(linked, sent / link)
+    return Transfer("ring", hop + max(linked, touched / world.memory_bytes_per_ns), touched)
 
 
 def _staged(world: World, group: _Group, size: float, operation: str) -> Transfer:
@@ -163,50 +183,55 @@ def _staged(world: World, group: _Group, size: float, operation: str) -> Transfe
     found = []
     inside = group.on_chip * (inner[0][1].units if inner else 1)
     if inside > 1:
-        found.append(min(_within(world, group.on_chip, inner, size, operation), key=lambda t: t.ns))
+        found.append(min(_within(world, group, inner, size, operation), key=lambda t: t.ns))
     for level, span in outer:
         part = size / inside  # of a rank list, one rank of each unit; all those of a chip share its links
         inside *= span.units
-        found.append(min(_between(world, group.on_chip, level, span, part, operation), key=lambda t: t.ns))
-    return Transfer("+".join(t.algorithm for t in found) or "copy", sum(t.ns for t in found))
+        lists = group.on_chip * group.sharing
+        found.append(min(_between(world, lists, level, span, part, operation), key=lambda t: t.ns))
+    algorithms = "+".join(t.algorithm for t in found)
+    return Transfer(algorithms or "copy", sum(t.ns for t in found), sum(t.touched for t in found))
 
 
 def _within(
-    world: World, on_chip: int, level: Sequence[tuple[Level, Span]], size: float, operation: str
+    world: World, group: _Group, level: Sequence[tuple[Level, Span]], size: float, operation: str
 ) -> Iterator[Transfer]:
     """Ranks of chips that the first level joins, or of one chip; `size` bytes of a rank in the end."""
-    touched = _TOUCHES[operation, "ring"] * size / world.memory_bytes_per_ns
+    bytes, on_chip = _TOUCHES[operation, "ring"] * size, group.on_chip
+    touched = bytes / world.memory_bytes_per_ns
     if not level:
-        yield Transfer("mesh", world.onchip_hop_ns + touched)
+        yield Transfer("mesh", world.onchip_hop_ns + touched, bytes)
         return
     (joined, span), = level
     ranks = on_chip * span.units
-    sent = size * (span.units - 1) / span.units  # by a chip: what its ranks bring, to all others
+    sent = group.sharing * size * (span.units - 1) / span.units  # by a chip: what its ranks bring, to all others
     linked = sent / span.bytes_per_ns
     last = world.onchip_hop_ns * (on_chip > 1)
-    yield Transfer("mesh", joined.hop_ns + last + max(_scattered(joined, span, sent), touched))
+    yield Transfer("mesh", joined.hop_ns + last + max(_scattered(joined, span, sent), touched), bytes)
     steps = _doublings(joined, span)
     if steps is not None:
-        yield Transfer("rdh", joined.hop_ns * steps + last + max(linked, touched))
+        yield Transfer("rdh", joined.hop_ns * steps + last + max(linked, touched), bytes)
     if on_chip == world.per_chip and on_chip % 2 == 0:
-        reduced = _TOUCHES[operation, "kangaring"] * size / world.memory_bytes_per_ns
-        yield Transfer("kangaring", joined.hop_ns * ranks / 2 + max(linked, reduced))
+        bytes = _TOUCHES[operation, "kangaring"] * size
+        ns = joined.hop_ns * ranks / 2 + max(linked, bytes / world.memory_bytes_per_ns)
+        yield Transfer("kangaring", ns, bytes)
     else:
-        yield Transfer("ring", joined.hop_ns * (ranks - 1) + max(linked, touched))
+        yield Transfer("ring", joined.hop_ns * (ranks - 1) + max(linked, touched), bytes)
 
 
 def _between(
-    world: World, lists: int, level: Level, span: Span, size: float, operation: str
+    world: World, lists: float, level: Level, span: Span, size: float, operation: str
 ) -> Iterator[Transfer]:
     """One rank of every unit of a level, in so many lists on the same links; `size` bytes of a rank in the end."""
-    touched = _TOUCHES[operation, "ring"] * size / world.memory_bytes_per_ns
+    bytes = _TOUCHES[operation, "ring"] * size
+    touched = bytes / world.memory_bytes_per_ns
     sent = lists * size * (span.units - 1) / span.units
     linked = sent / span.bytes_per_ns
-    yield Transfer("mesh", level.hop_ns + max(_scattered(level, span, sent), touched))
+    yield Transfer("mesh", level.hop_ns + max(_scattered(level, span, sent), touched), bytes)
     steps = _doublings(level, span)
     if steps is not None:
-        yield Transfer("rdh", level.hop_ns * steps + max(linked, touched))
-    yield Transfer("ring", level.hop_ns * (span.units - 1) + max(linked, touched))
+        yield Transfer("rdh", level.hop_ns * steps + max(linked, touched), bytes)
+    yield Transfer("ring", level.hop_ns * (span.units - 1) + max(linked, touched), bytes)
 
 
 def _doublings(level: Level, span: Span) -> int | None:

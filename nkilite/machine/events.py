@@ -9,16 +9,17 @@ from __future__ import annotations
 from nkilite.compiled import Floats, Ints, compiled
 from nkilite.machine.hazard_walk import DATA, ORDER
 
-__all__ = ["BUSY", "FREE", "ISSUE", "arrange", "run"]
+__all__ = ["BEGUN", "BUSY", "DATA", "FREE", "ISSUE", "arrange", "run"]
 
 FREE, BUSY = -1, -2  # what held an instruction back: nothing; its engine (or a shared port) was busy
 ISSUE = 2  # an edge beside DATA and ORDER: the next instruction of a queue issues after this one
+BEGUN = 3  # another one: a part of what an instruction does begins with it
 
 # Instructions: what they take, what is known of them, when they do what, and what that shows.
 HELD, LATENCY, TRANSFER, TURNAROUND, MEMORY = range(5)
 DURATIONS = 5
-QUEUE, KEY, FIRST_ENGINE, ENGINES, PORTS, MEETING, CONSUMERS, WAITING = range(8)
-FACTS = 8
+QUEUE, KEY, FIRST_ENGINE, ENGINES, PORTS, MEETING, CONSUMERS, WAITING, FAIR = range(9)
+FACTS = 9
 START, END, MOVING, FINISH, ARRIVAL, READY, SINCE = range(7)
 TIMES = 7
 CAUSE, BEFORE, PARTNER, COMPANION = range(4)
@@ -194,7 +195,7 @@ def _issue(
                 port_free[b], port_holder[b] = done, i
     for k in range(facts[own + CONSUMERS], facts[own + FACTS + CONSUMERS]):
         j, kind = edges[2 * k], edges[2 * k + 1]
-        allowed = landed if kind == DATA else left if kind == ORDER else done
+        allowed = landed if kind == DATA else left if kind == ORDER else now if kind == BEGUN else done
         if allowed > times[TIMES * j + READY]:
             times[TIMES * j + READY] = allowed
             findings[FINDINGS * j + CAUSE] = i if kind != ISSUE else BUSY
@@ -212,18 +213,19 @@ def _moved(
     facts: Ints, durations: Floats, times: Floats, engine_free: Floats, shared: Floats, i: int, begin: float
 ) -> float:
     """When the last byte of a transfer has arrived; its engines and the shared memory serve it first come, first
-    served."""
+    served. One that is FAIR has half of what is busy until it is done."""
     occupied, bytes_ns = durations[DURATIONS * i + TRANSFER], durations[DURATIONS * i + MEMORY]
     arrived, started = 0.0, _NEVER
-    lead = facts[FACTS * i + FIRST_ENGINE]
+    lead, fair = facts[FACTS * i + FIRST_ENGINE], facts[FACTS * i + FAIR]
     for e in range(lead, lead + facts[FACTS * i + ENGINES]):
         at = max(begin, engine_free[e])
-        started = min(started, at)
         engine_free[e] = at + occupied
-        arrived = max(arrived, at + occupied)
+        arrived = max(arrived, min(at, begin + occupied) + occupied if fair else at + occupied)
+        started = min(started, begin if fair else at)
     if bytes_ns:
-        shared[MEMORY_FREE] = max(shared[MEMORY_FREE], begin) + bytes_ns
-        arrived = max(arrived, shared[MEMORY_FREE])
+        at = max(shared[MEMORY_FREE], begin)
+        shared[MEMORY_FREE] = at + bytes_ns
+        arrived = max(arrived, min(at, begin + bytes_ns) + bytes_ns if fair else at + bytes_ns)
     times[TIMES * i + MOVING] = started
     return arrived
 

@@ -25,6 +25,7 @@ import numpy as np
 from nkilite.machine import events
 from nkilite.machine.dependencies import Edges
 from nkilite.machine.events import BUSY, FREE
+from nkilite.machine.traffic import Traffic, with_pieces
 
 __all__ = ["BUSY", "FREE", "ORDERS", "Order", "Timeline", "Workload", "simulate"]
 
@@ -54,6 +55,8 @@ class Workload:
         meetings: the meeting of every instruction, -1 for none: those of one meeting begin together. In every queue
             meetings keep their order, and each waits for what comes before it there.
         memory_ns: time that the bytes of every transfer take of a memory that all share, in the order of issue.
+        traffic: what instructions move while they hold their queues (nkilite/machine/traffic.py).
+        fair: transfers that take turns with others on their engines instead of waiting for them.
     """
 
     queues: Ints
@@ -69,6 +72,8 @@ class Workload:
     fifo: bool = False
     meetings: Ints = ()
     memory_ns: Floats = ()
+    traffic: Sequence[Traffic] = ()
+    fair: Ints = ()
 
     def __len__(self) -> int:
         return len(self.queues)
@@ -121,6 +126,22 @@ class Timeline:
 
 def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     """Run a workload; the cost is O(n log n) in instructions and linear in edges."""
+    if not len(work.traffic):
+        return _run(work, order)
+    whole, owner = with_pieces(work)
+    return _without_pieces(_run(whole, order), owner)
+
+
+def _without_pieces(line: Timeline, owner: np.ndarray) -> Timeline:
+    """The timeline of a workload alone: an instruction has finished with the last of its pieces."""
+    n = len(line.start) - len(owner)
+    np.maximum.at(line.finish, owner, line.finish[n:])
+    cause = np.where(line.cause >= n, owner[np.clip(line.cause - n, 0, len(owner) - 1)], line.cause)
+    columns = {name: getattr(line, name)[:n] for name in ("start", "end", "moving", "finish", "before", "arrival")}
+    return Timeline(**columns, cause=cause[:n], partner=line.partner[:n], order=line.order)
+
+
+def _run(work: Workload, order: Order) -> Timeline:
     n = len(work)
     names, numbers, sizes = np.unique(np.array(work.queues, np.int64), return_inverse=True, return_counts=True)
     facts, findings = np.zeros((n + 1, events.FACTS), np.int64), np.full((n, events.FINDINGS), -1, np.int64)
@@ -128,7 +149,9 @@ def simulate(work: Workload, order: Order = "compiler") -> Timeline:
     facts[:n, events.QUEUE] = numbers
     facts[:n, events.KEY] = np.arange(n) + (n * np.array(work.priorities, np.int64) if len(work.priorities) else 0)
     facts[:n, events.FIRST_ENGINE:events.ENGINES + 1] = np.array(work.dma_engines, np.int64).reshape(-1, 2)
-    for column, given, otherwise in ((events.PORTS, work.ports, 0), (events.MEETING, work.meetings, -1)):
+    for column, given, otherwise in (
+        (events.PORTS, work.ports, 0), (events.MEETING, work.meetings, -1), (events.FAIR, work.fair, 0),
+    ):
         facts[:n, column] = np.array(given, np.int64) if len(given) else otherwise
     for column, taken in (
         (events.HELD, work.busy_ns), (events.LATENCY, work.latency_ns), (events.TRANSFER, work.transfer_ns),

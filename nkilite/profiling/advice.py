@@ -323,13 +323,29 @@ def _communication_not_hidden(profile: Profile, uses: _Uses) -> Iterator[Advice]
     if share >= 2 * _SHARE:
         worst = communication(profile)[0]
         found = worst.collective
-        hidden = max(0.0, 1 - worst.exposed_us / worst.busy_us)
+        hidden = max(0.0, 1 - worst.exposed_us / (worst.busy_us + worst.delayed_us))
         yield Advice(
             "communication not hidden", worst.location,
             f"{share:.0%} of the launch is communication on the critical path; {hidden:.0%} of this {found.kind} of "
             f"{found.size:,} bytes by {found.transfer.algorithm} is hidden",
             "Cut it into pieces that take turns with what makes or uses them, or start it earlier: it runs beside "
             "whatever does not need its result.", share,
+        )
+
+
+def _communication_contends(profile: Profile, uses: _Uses) -> Iterator[Advice]:
+    """Collectives that loads and stores delay."""
+    found = max(communication(profile), key=lambda c: c.delayed_us, default=None)
+    if found is None:
+        return
+    share = found.delayed_us / profile.latency_us
+    if share >= _SHARE:
+        yield Advice(
+            "communication shares DMA", found.location,
+            f"loads and stores beside {found.collective.kind} make it {found.delayed_us:.1f} us longer, {share:.0%} of "
+            "the launch",
+            "DMA engines and memory serve collectives and the kernel's transfers in turn: load before it starts, keep "
+            "in SBUF what is loaded again, or let it run beside compute that moves nothing.", share,
         )
 
 
@@ -346,5 +362,5 @@ def _is_dma(profile: Profile, group: _Group) -> bool:
 _RULES = (
     _overflow, _guessed_loops, _reloads, _small_transfers, _few_partitions, _waiting_for_dma, _float32_products,
     _short_instructions, _bank_conflicts, _low_utilization, _unbalanced_cores, _barrier_bound,
-    _communication_not_hidden,
+    _communication_not_hidden, _communication_contends,
 )

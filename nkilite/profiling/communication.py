@@ -92,7 +92,7 @@ def collectives(launch: Joined, world: World | None, rank: Rank) -> dict[int, Co
     for call, _ in _calls(launch.program):
         size, group = _size(call, launch.cores), _group(call, rank.number)
         if world is None or len(group) == 1:
-            copied = Transfer("copy", 2 * size / (launch.program.target.hbm_bytes_per_ns * launch.cores))
+            copied = Transfer("copy", 2 * size / (launch.program.target.hbm_bytes_per_ns * launch.cores), 2 * size)
             found[call.id] = Collective(call.kind, group, size, copied)
         else:
             found[call.id] = Collective(call.kind, group, size, _transfer(call, world, group, size))
@@ -139,8 +139,9 @@ def _transfer(call: Signature, world: World, group: tuple[int, ...], size: int) 
     if call.channel_ids is not None:
         if call.op is not None:  # two sources are reduced on the way
             size //= 2
-        return costs.around(world, group, [size / len(call.channel_ids)] * len(call.channel_ids))
-    return _TRANSFERS[call.kind](world, group, size)
+        sizes = [size / len(call.channel_ids)] * len(call.channel_ids)
+        return costs.around(world, group, sizes, call.replica_group)
+    return _TRANSFERS[call.kind](world, group, size, call.replica_group)
 
 
 # Those whose counts only the device knows are taken to fill their slots.

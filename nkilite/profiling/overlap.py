@@ -20,6 +20,7 @@ class Communication(NamedTuple):
         times: how many; on two cores that issue one together, one.
         busy_us: how long they take, in all.
         exposed_us: what they add to the critical path; the rest is hidden behind other work.
+        delayed_us: how much later they end than alone, because DMA engines and memory serve the kernel, too.
     """
 
     location: Location
@@ -27,6 +28,7 @@ class Communication(NamedTuple):
     times: int
     busy_us: float
     exposed_us: float
+    delayed_us: float
 
 
 def communication(profile: Profile) -> list[Communication]:
@@ -40,7 +42,10 @@ def communication(profile: Profile) -> list[Communication]:
         own = [i for i in members if profile.launch.core[i] == 0]  # the other core comes to the same
         busy = float((line.end[own] - line.start[own]).sum()) / 1000
         exposed = float(profile.critical_us[members].sum())
-        found.append(Communication(place, profile.collectives[signature], len(own), busy, min(busy, exposed)))
+        late = line.finish[own] - line.end[own] - np.asarray(profile.workload.latency_ns)[own]
+        delayed = float(np.maximum(late, 0.0).sum()) / 1000
+        exposed = min(busy + delayed, exposed)
+        found.append(Communication(place, profile.collectives[signature], len(own), busy, exposed, delayed))
     return sorted(found, key=lambda c: (-c.exposed_us, -c.busy_us))
 
 

@@ -100,7 +100,7 @@ def profile_programs(
         communication = collectives(launch, world, current())
         ids, _ = signature_ids(launch.program)
         costs = costs_of(launch.program, ids, communication)
-        work = workload_of(launch, costs)
+        work = workload_of(launch, costs, communication)
         line = simulate(work, order)
     counts = [Counter(one.guessed) for one in settled]
     guessed = reduce(or_, counts)  # cores run the same loops

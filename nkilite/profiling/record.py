@@ -66,7 +66,7 @@ def _communication(found: Communication) -> dict[str, Any]:
     return {
         "file": found.location.file, "line": found.location.line, "kind": kind, "ranks": len(group), "bytes": size,
         "times": found.times, "algorithm": transfer.algorithm, "busy_us": found.busy_us,
-        "exposed_us": found.exposed_us,
+        "exposed_us": found.exposed_us, "delayed_us": found.delayed_us,
     }
 
 

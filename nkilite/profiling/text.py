@@ -155,13 +155,14 @@ def wait_table(profile: Profile, count: int = 6) -> Table:
 def communication_table(profile: Profile, count: int = 6) -> Table:
     """The collectives, and how much of their time nothing else hides."""
     table = Table(title=f"{profile.name} on {profile.machine}: communication (modelled)", title_justify="left")
-    for heading in ("line", "collective", "ranks", "size", "times", "by", "in all", "not hidden"):
+    for heading in ("line", "collective", "ranks", "size", "times", "by", "in all", "not hidden", "delayed by DMA"):
         table.add_column(heading)
     for found in communication(profile)[:count]:
         kind, group, size, transfer = found.collective
         table.add_row(
             f"{found.location.file.rpartition('/')[2]}:{found.location.line}", kind, str(len(group)), size_text(size),
             str(found.times), transfer.algorithm, time_text(found.busy_us), time_text(found.exposed_us),
+            time_text(found.delayed_us),
         )
     return table
 

@@ -17,11 +17,13 @@ from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.definition import Meets
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
+from nkilite.machine.communication import Transfer
 from nkilite.machine.dependencies import ACCUMULATE, DATA, READ, WRITE, Accesses, Edges, hazards
 from nkilite.machine.engine import Cost, Engine, clock_ghz, dma_issue_ns, result_latency_ns
 from nkilite.machine.rows import distinct
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import Workload
+from nkilite.machine.traffic import Traffic, pieces_of
 from nkilite.profiling.communication import Collective
 from nkilite.profiling.joined import Joined
 from nkilite.profiling.queues import COLLECTIVES, HARDWARE_SCALAR, HARDWARE_SYNC, LOADS, PER_CORE, SOFTWARE, STORES
@@ -64,7 +66,7 @@ def costs_of(program: Program, ids: np.ndarray, collectives: Mapping[int, Collec
     return Costs(found)
 
 
-def workload_of(launch: Joined, costs: Costs) -> Workload:
+def workload_of(launch: Joined, costs: Costs, collectives: Mapping[int, Collective]) -> Workload:
     """The model's view of the allocated programs of a launch."""
     program = launch.program
     n = len(program)
@@ -73,6 +75,7 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
     busy, latency, transfer, memory = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
     turnaround = np.zeros(n)
     lead, count, priority = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
+    traffic: list[Traffic] = []
     spread: list[np.ndarray] = []  # loads that the vendor's compiler hands to two generators in turn
     columns = _Accesses(launch)
     for signature, rows, word in columns.table.uses():
@@ -83,6 +86,7 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
         ports[rows] = _ports(signature, place, target)
         if communicates:  # whoever triggers it goes on; the queue is held until it is done
             busy[rows], latency[rows] = cost.transfer_ns, result_latency_ns(target, Engine.sync)
+            traffic += _traffic(launch, rows, collectives[signature.id].transfer)
         elif cost.engine is Engine.dma:
             busy[rows] = _issue_ns(signature, target)
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
@@ -110,8 +114,27 @@ def workload_of(launch: Joined, costs: Costs) -> Workload:
         queue, busy, latency, transfer, np.column_stack([lead, count]), edges, ports,
         priority if priority.any() else (), turnaround, (tensors, target.tensor_warmup_ns),
         program.managed, launch.meetings if launch.cores > 1 else (),
-        memory if launch.cores > 1 else (),  # one core alone does not move as much as its memory can
+        memory if launch.cores > 1 or traffic else (),  # one core alone does not move as much as its memory can
+        traffic,
     )
+
+
+def _traffic(launch: Joined, rows: np.ndarray, transfer: Transfer) -> list[Traffic]:
+    """What collectives move by the DMA engines of the cores that issue them, each its share.
+
+    An engine reads and writes: of the bytes that are touched it moves half.
+    """
+    target, cores = launch.program.target, launch.cores
+    bytes = transfer.touched / 2 / cores / target.dma_engines
+    engine_ns = min(bytes / target.dma_bytes_per_ns, transfer.ns)
+    memory_ns = min(transfer.touched / cores / (target.hbm_bytes_per_ns * cores), transfer.ns / cores)
+    return [
+        Traffic(
+            int(row), (int(launch.core[row]) * target.dma_engines, target.dma_engines), engine_ns, memory_ns,
+            pieces_of(bytes),
+        )
+        for row in rows
+    ]
 
 
 def _with_dependencies(edges: Edges, program: Program) -> Edges:

@@ -16,7 +16,15 @@ import nkilite.collectives as ncc
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
-from nkilite.machine.communication import World, all_gather, all_reduce, around, permute
+from nkilite.machine.communication import (
+    World,
+    all_gather,
+    all_reduce,
+    all_to_all,
+    around,
+    permute,
+    reduce_scatter,
+)
 from nkilite.machine.target import get_target
 from nkilite.machine.topology_files import get_topology
 from nkilite.profiling import advise
@@ -210,6 +218,72 @@ def test_topologies_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(errors.NoTopology, match="Elsewhere"):
         nki.profile(reduced, X, 4, target=str(chip))
     assert nki.profile(reduced, X, 4, target=str(chip), topology="trn2-ring").world.topology.name == "trn2-ring"
+
+
+def beside_loads(x, y, ranks: int, loads: int):
+    """An all_gather, and loads that need nothing of it."""
+    source, gathered, out = hbm(x, "source"), hbm(x, "gathered", times=ranks), hbm(x, "out")
+    tile = nl.ndarray(y.shape, dtype=y.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(source, x)
+    ncc.all_gather([source], [gathered], everybody(ranks), 0)  # gathers
+    for i in range(loads):
+        other = nl.ndarray(y.shape, dtype=y.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(other, y)
+        nisa.tensor_copy(tile, other) if i == 0 else nisa.tensor_tensor(tile, tile, other, op=nl.add)
+    nisa.dma_copy(out, gathered[0:128])
+    return out
+
+
+def test_dma_engines_and_memory_are_shared_with_the_loads_of_the_kernel() -> None:
+    """The more is loaded meanwhile, the later a collective ends; at most twice as late, for rings take turns."""
+    found = []
+    for loads in (0, 8, 64):
+        profile = nki.profile(beside_loads, X, X, 8, loads, target="trn2")
+        found.append((only(profile), profile.latency_us, advise(profile)))
+    alone, some, many = (entry for entry, *_ in found)
+    assert alone.delayed_us == pytest.approx(0, abs=1e-6)
+    assert alone.busy_us == some.busy_us == many.busy_us
+    assert 0 < some.delayed_us <= many.delayed_us <= alone.busy_us * 1.001
+    said = next(a for a in found[2][2] if a.kind == "communication shares DMA")
+    assert said.location.source.endswith("# gathers")
+    assert "communication shares DMA" not in {a.kind for a in found[0][2]}
+
+
+def test_a_collective_takes_engines_from_the_kernel() -> None:
+    """What loads of a kernel gain where nothing communicates beside them."""
+
+    def loading(x, y, communicates: bool):
+        source, gathered = hbm(x, "source"), hbm(x, "gathered", times=8)
+        nisa.dma_copy(source, x)
+        if communicates:
+            ncc.all_gather([source], [gathered], everybody(8), 0)
+        tile = nl.ndarray(y.shape, dtype=y.dtype, buffer=nl.sbuf)
+        nisa.memset(tile, 0.0)
+        for _ in range(40):
+            other = nl.ndarray(y.shape, dtype=y.dtype, buffer=nl.sbuf)
+            nisa.dma_copy(other, y)
+            nisa.tensor_tensor(tile, tile, other, op=nl.add)
+        out = hbm(y, "out")
+        nisa.dma_copy(out, tile)
+        return out
+
+    alone, beside = (nki.profile(loading, X, X, c, target="trn2") for c in (False, True))
+    moved = 8 * SIZE / (16 * get_target("trn2").dma_bytes_per_ns) / 1000  # of what is read and written, half each
+    assert alone.latency_us < beside.latency_us <= alone.latency_us + 1.05 * moved
+
+
+def test_rank_lists_share_the_links_of_their_chips() -> None:
+    """Four ranks on each of four chips: four lists across the chips are as fast as one that sends as much."""
+    there = world("trn2-48xlarge", 16, 2)
+    across = [[chip * 4 + rank for chip in range(4)] for rank in range(4)]
+    size = 1 << 26
+    for collective in (all_gather, reduce_scatter, all_reduce, all_to_all):
+        alone, together = collective(there, across[0], size), collective(there, across[0], size, across)
+        assert alone.ns < together.ns <= 4.001 * alone.ns
+        assert collective(there, across[0], size, across[:1]) == alone
+    within = [list(range(4 * chip, 4 * chip + 4)) for chip in range(4)]  # no links
+    assert all_gather(there, within[0], size, within) == all_gather(there, within[0], size)
+    assert around(there, across[0], [size], across).ns > around(there, across[0], [size]).ns
 
 
 def test_advice_and_reports() -> None:
