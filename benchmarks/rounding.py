@@ -1,13 +1,17 @@
 """Cost of stochastic rounding: kernels that round to nearest and stochastically, launched in turns.
 
-    python -m benchmarks rounding
+    python -m benchmarks rounding [NAME ...]
 
-Prints a table for docs/rounding.md, with the shortest of all times.
+Prints a table for docs/rounding.md, with the shortest of all times: of the kernels whose name begins like one of those
+given. `python -m benchmarks speed rounding` races the same kernels, but for the matmul, for docs/speed.md.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +26,7 @@ from kernels.matmul import matmul
 from kernels.softmax import softmax
 
 ROUNDS = 60
+SIZE = 2048
 
 
 def to_dtype(x, dtype):
@@ -35,27 +40,34 @@ def to_dtype(x, dtype):
     return out
 
 
-def _cases():
-    x = np.random.default_rng(0).standard_normal((2048, 2048)).astype(np.float32)
+def cases() -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
+    """Name, kernel and arguments of what memory limits, mostly."""
+    x = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
     half = x.astype(ml_dtypes.bfloat16)
     for dtype in ("bfloat16", "float16", "float8_e4m3"):
         yield f"float32 to {dtype}", to_dtype, (x, dtype)
     yield "softmax bfloat16", softmax, (half,)
     yield "layernorm bfloat16", layernorm, (half, half[0], half[1])
-    yield "matmul bfloat16", matmul, (half, half)
 
 
-def main() -> None:
+def _chosen(names: Sequence[str]) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
+    half = np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(ml_dtypes.bfloat16)
+    for case in (*cases(), ("matmul bfloat16", matmul, (half, half))):
+        if not names or case[0].startswith(tuple(names)):
+            yield case
+
+
+def main(names: Sequence[str] = ()) -> None:
     """Measure and print."""
     where = describe()
-    print(f"{where['processor']}, level {where['level']}, {where['cores']} cores; cpu-measured, 2048 x 2048\n")
+    print(f"{where['processor']}, level {where['level']}, {where['cores']} cores; cpu-measured, {SIZE} x {SIZE}\n")
     print("| kernel | to nearest | stochastically | ratio |\n| --- | --- | --- | --- |")
-    for name, kernel, arguments in _cases():
+    for name, kernel, arguments in _chosen(names):
         launchers = {kind: nki.jit(kernel, stochastic_rounding=kind).launcher(*arguments) for kind in (False, True)}
         found = race({str(kind): partial(launcher.time, 1) for kind, launcher in launchers.items()}, ROUNDS)
         nearest, stochastic = (min(found.seconds[str(kind)]) * 1e3 for kind in (False, True))
-        print(f"| {name} | {nearest:.2f} ms | {stochastic:.2f} ms | {stochastic / nearest:.2f} |")
+        print(f"| {name} | {nearest:.2f} ms | {stochastic:.2f} ms | {stochastic / nearest:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -3,10 +3,12 @@
 Bits come from no stream. They are a hash of where a number is written: the seed and the launch, the core, the
 instruction and the iteration of the loops around it, and the row and column of the element in the destination. So they
 do not depend on the order in which anything runs. A number between two neighbours of its dtype goes up with the
-probability of its distance to the lower one: exactly, or to 2**-24 below the smallest normal number.
+probability of its distance to the lower one: exactly, or to 2**-20 below the smallest normal number.
 
-Every row of a launch has a 64-bit key, every instruction has one (`Sites`); their exclusive or, and the column, go
-through two rounds of a 32-bit integer hash.
+Every row of a launch has a 64-bit key, every instruction has one (`Sites`), and columns are told apart by mixed words.
+The column and half of the exclusive or of the keys are multiplied, the other half joins them, and the high bits are
+folded into the low ones and multiplied again. Only the highest of the 32 bits that this makes are used, the best of a
+product: further shifts would make them no better.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ import numpy as np
 from nkilite.dtypes import FORMS, DType, Form, bfloat16, cast, elements, tfloat32
 
 __all__ = [
-    "DROPPED", "FIRST", "SECOND", "SHIFTS", "STATE_COLUMNS", "STOCHASTIC", "Sites", "columns", "key_bits",
-    "launch_state", "random_bits", "round_to",
+    "DROPPED", "FIRST", "FOLD", "SECOND", "STATE_COLUMNS", "STOCHASTIC", "Sites", "columns", "fraction_bits",
+    "key_bits", "launch_state", "random_bits", "round_to",
 ]
 
-# The hash: multipliers and shifts of a full-period mixing of 32 bits with little bias between its bits.
+# The hash: multipliers and shifts of a full-period mixing of 32 bits with little bias between its bits; elements take
+# the middle of it.
 FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
-SHIFTS = 16, 15, 15
+FOLD = 15
+_BEFORE, _AFTER = 16, 15
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio, odd: the step of well-spread sequences
 _WORD, _LONG = (1 << 32) - 1, (1 << 64) - 1
 
@@ -87,21 +91,22 @@ class Sites:
 
 
 def columns(count: int) -> np.ndarray:
-    """What tells the columns of a row apart, as uint32."""
-    return _hashed(np.arange(1, count + 1, dtype=np.uint32) * np.uint32(_GOLDEN >> 32 | 1), 0)
+    """What tells the columns of a row apart, as uint32: mixed in full."""
+    values = np.arange(1, count + 1, dtype=np.uint32) * np.uint32(_GOLDEN >> 32 | 1)
+    values = _hashed(values ^ values >> np.uint32(_BEFORE), np.uint32(0))
+    found: np.ndarray = values ^ values >> np.uint32(_AFTER)
+    return found
 
 
 def _hashed(values: np.ndarray, key: Any) -> np.ndarray:
-    """The hash of uint32 values and of a key that joins them half-way."""
-    first, second, third = (np.uint32(shift) for shift in SHIFTS)
-    values = (values ^ values >> first) * np.uint32(FIRST) ^ key
-    values = (values ^ values >> second) * np.uint32(SECOND)
-    result: np.ndarray = values ^ values >> third
-    return result
+    """The hash of uint32 values and of a key that joins them half-way; the highest bits are the best."""
+    values = values * np.uint32(FIRST) ^ key
+    found: np.ndarray = (values ^ values >> np.uint32(FOLD)) * np.uint32(SECOND)
+    return found
 
 
 def random_bits(state: np.ndarray, site: int, shape: tuple[int, ...]) -> np.ndarray:
-    """32 random bits for every element that an instruction writes.
+    """32 random bits, the lowest less so, for every element that an instruction writes.
 
     Args:
         state: of all rows.
@@ -141,15 +146,21 @@ def round_to(values: np.ndarray, dtype: DType, bits: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), cast(values, dtype), rounded)
 
 
+def fraction_bits(form: Form) -> int:
+    """Below the smallest normal number, the bits of a fraction that count: as many as 31 bits hold beside the rest."""
+    return 30 - form.mantissa
+
+
 def _round_form(pattern: np.ndarray, form: Form, bits: np.ndarray) -> np.ndarray:
     magnitude = pattern & np.uint32(0x7FFFFFFF)
     dropped = np.uint32(23 - form.mantissa)
     normal = (magnitude + (bits >> np.uint32(32) - dropped) >> dropped).astype(np.int64)
     normal -= 127 - form.bias << form.mantissa
     tiny = magnitude < np.uint32(128 - form.bias << 23)
-    steps = np.where(tiny, magnitude, np.uint32(0)).view(np.float32) * np.float32(form.steps)
-    whole = np.floor(steps)
-    up = steps - whole > (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-    result = np.minimum(np.where(tiny, whole.astype(np.int64) + up, normal), form.limit)
+    small = np.where(tiny, magnitude, np.uint32(0)).view(np.float32)
+    fine = fraction_bits(form)
+    steps = (small * np.float32(form.steps * (1 << fine))).astype(np.int64)
+    steps = steps + (bits >> np.uint32(32 - fine)) >> fine
+    result = np.minimum(np.where(tiny, steps, normal), form.limit)
     found: np.ndarray = result | (pattern >> np.uint32(31)).astype(np.int64) << (form.exponent + form.mantissa)
     return found

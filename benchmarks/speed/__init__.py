@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-SUBJECTS = ("matmul", "sparse", "rows", "elementwise", "attention", "scan", "launch", "simulate", "scaling")
+SUBJECTS = ("matmul", "sparse", "rounding", "rows", "elementwise", "attention", "scan", "launch", "simulate", "scaling")

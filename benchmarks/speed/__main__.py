@@ -42,7 +42,7 @@ def main(
         for subject in subjects or SUBJECTS:
             module = importlib.import_module(f"benchmarks.speed.{subject}")
             for match in module.matches(count):
-                check(match.ours, match.peers)
+                check(match.ours, match.peers, match.tolerance)
                 contest = race({"ours": match.ours, **match.peers}, rounds)
                 for row in _rows(subject, match, contest, count):
                     rows.append(row)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-TOLERANCE = 2e-2  # of the largest element: bfloat16 results differ by their rounding
 
-
-def check(ours: Callable[[], object], peers: Mapping[str, Callable[[], object]]) -> None:
+def check(ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], tolerance: float) -> None:
     """Compare results; limits of the machine have none.
+
+    Args:
+        tolerance: how much they may differ, of the largest element.
 
     Raises:
         AssertionError: a peer's result is another one.
@@ -25,7 +26,7 @@ def check(ours: Callable[[], object], peers: Mapping[str, Callable[[], object]])
         for one, other in zip(expected, found, strict=True):
             largest = float(np.max(np.abs(one)))
             error = float(np.max(np.abs(one - other.reshape(one.shape))))
-            assert error <= TOLERANCE * largest, f"{name} differs by {error:.3g} where we have up to {largest:.3g}"
+            assert error <= tolerance * largest, f"{name} differs by {error:.3g} where we have up to {largest:.3g}"
 
 
 def _arrays(result: Any) -> list[np.ndarray]:

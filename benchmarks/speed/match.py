@@ -14,6 +14,7 @@ class Match:
         ours: runs the kernel as a user would.
         peers: the same work by others, or a limit of the machine.
         goals: by peer, the least ratio of its time to ours that we want.
+        tolerance: how much results may differ, of the largest element.
     """
 
     work: str
@@ -21,3 +22,4 @@ class Match:
     ours: Callable[[], object]
     peers: Mapping[str, Callable[[], object]]
     goals: Mapping[str, float] = field(default_factory=dict)
+    tolerance: float = 2e-2  # bfloat16 results differ by their rounding

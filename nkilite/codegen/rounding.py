@@ -7,7 +7,7 @@ from nkilite.codegen import convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import FORMS, DType, Form
-from nkilite.rounding import DROPPED, FIRST, SECOND, SHIFTS
+from nkilite.rounding import DROPPED, FIRST, FOLD, SECOND, fraction_bits
 
 _WORD = 1 << 32
 
@@ -29,11 +29,8 @@ def round_stochastically(
 
 
 def _hash(e: Emitter, value: Value, key: Value) -> Value:
-    first, second, third = (e.i32(shift, value.lanes) for shift in SHIFTS)
-    value = e.mul(e.xor(value, e.lshr(value, first)), _word(e, FIRST, value.lanes))
-    value = e.xor(value, key)
-    value = e.mul(e.xor(value, e.lshr(value, second)), _word(e, SECOND, value.lanes))
-    return e.xor(value, e.lshr(value, third))
+    value = e.xor(e.mul(value, _word(e, FIRST, value.lanes)), key)
+    return e.mul(e.xor(value, e.lshr(value, e.i32(FOLD, value.lanes))), _word(e, SECOND, value.lanes))
 
 
 def _word(e: Emitter, value: int, lanes: int) -> Value:
@@ -42,21 +39,24 @@ def _word(e: Emitter, value: int, lanes: int) -> Value:
 
 def _round(e: Emitter, dtype: DType, value: Value, bits: Value) -> Value:
     lanes = value.lanes
-    nearest = convert.narrow(e, dtype, value)
-    raw = nearest.scalar
+    nan = e.compare("uno", value, value)
     if dtype in FORMS:
-        rounded = e.convert("trunc", _round_form(e, FORMS[dtype], value, bits), raw)
-    else:
-        dropped = DROPPED[dtype]
-        kept = e.lshr(e.add(e.bitcast(value, "i32"), e.lshr(bits, e.i32(32 - dropped, lanes))), e.i32(dropped, lanes))
-        rounded = e.convert("trunc", kept, raw) if dtype is dtypes.bfloat16 else e.shl(kept, e.i32(dropped, lanes))
-    if raw == "float":
-        nearest = e.bitcast(nearest, "i32")
-    return e.select(e.compare("uno", value, value), nearest, rounded)
+        raw = convert.raw_scalar(dtype)
+        if dtype is dtypes.float16 and e.host.f16c:  # whose NaN keep what they carry
+            rounded = e.convert("trunc", _round_form(e, FORMS[dtype], value, bits), raw)
+            return e.select(nan, convert.narrow(e, dtype, value), rounded)
+        return e.convert("trunc", _round_form(e, FORMS[dtype], value, bits, nan), raw)
+    dropped = DROPPED[dtype]
+    pattern = e.bitcast(value, "i32")
+    kept = e.lshr(e.add(pattern, e.lshr(bits, e.i32(32 - dropped, lanes))), e.i32(dropped, lanes))
+    if dtype is dtypes.bfloat16:
+        sign = e.and_(e.lshr(pattern, e.i32(16, lanes)), e.i32(0x8000, lanes))
+        return e.convert("trunc", e.select(nan, e.or_(sign, e.i32(0x7FC0, lanes)), kept), "i16")
+    return e.select(nan, pattern, e.shl(kept, e.i32(dropped, lanes)))
 
 
-def _round_form(e: Emitter, form: Form, value: Value, bits: Value) -> Value:
-    """A small float in the low bits of i32 lanes; NaN gives anything."""
+def _round_form(e: Emitter, form: Form, value: Value, bits: Value, nan: Value | None = None) -> Value:
+    """A small float in the low bits of i32 lanes; unless it is told which are NaN, these give anything."""
     lanes = value.lanes
     pattern = e.bitcast(value, "i32")
     magnitude = e.and_(pattern, e.i32(0x7FFFFFFF, lanes))
@@ -65,11 +65,11 @@ def _round_form(e: Emitter, form: Form, value: Value, bits: Value) -> Value:
     normal = e.sub(normal, e.i32(127 - form.bias << form.mantissa, lanes))
     tiny = e.compare("ult", magnitude, e.i32(128 - form.bias << 23, lanes))
     small = e.bitcast(e.select(tiny, magnitude, e.i32(0, lanes)), "float")
-    steps = e.mul(small, e.f32(form.steps, lanes))
-    whole = e.convert("fptosi", steps, "i32")
-    rest = e.sub(steps, e.convert("sitofp", whole, "float"))
-    chance = e.convert("sitofp", e.lshr(bits, e.i32(8, lanes)), "float")
-    up = e.convert("zext", e.compare("ogt", rest, e.mul(chance, e.f32(2.0**-24, lanes))), "i32")
-    result = e.select(tiny, e.add(whole, up), normal)
+    fine = fraction_bits(form)
+    steps = e.convert("fptosi", e.mul(small, e.f32(form.steps * (1 << fine), lanes)), "i32")
+    steps = e.lshr(e.add(steps, e.lshr(bits, e.i32(32 - fine, lanes))), e.i32(fine, lanes))
+    result = e.select(tiny, steps, normal)
     result = e.minimum(result, e.i32(form.limit, lanes))
+    if nan is not None and form.limit != form.nan:
+        result = e.select(nan, e.i32(form.nan, lanes), result)
     return e.or_(result, e.lshr(e.xor(pattern, magnitude), e.i32(32 - form.bits, lanes)))

@@ -17,7 +17,7 @@ import nkilite.language as nl
 from nkilite import dtypes, errors
 from nkilite.host.cpu import available
 from nkilite.ir.digest import digest
-from nkilite.rounding import STOCHASTIC, random_bits, round_to
+from nkilite.rounding import STOCHASTIC, Sites, random_bits, round_to
 from nkilite.rounding import launch_state as state_of
 
 EN, SEED = "NEURON_RT_STOCHASTIC_ROUNDING_EN", "NEURON_RT_STOCHASTIC_ROUNDING_SEED"
@@ -413,3 +413,37 @@ def test_what_passes_add_counts_for_nothing():
             np.asarray(f(kernel, stochastic_rounding=True, rounding_seed=5)(x))[:32] for f in (nki.simulate, nki.jit)
         )
     np.testing.assert_array_equal(simulated.view(np.uint16), compiled.view(np.uint16))
+
+
+def _neighbours(state, launch):
+    """Words that have next to everything in common, in pairs: columns, rows, instructions, iterations, launches."""
+    sites = Sites(0)
+    first, second = sites.next(), sites.next()
+    shape = state.shape[0], 1536
+    words = random_bits(state, first, shape)
+    following = state.copy()
+    following[:, :2] += following[:, 2:]
+    yield "columns", words[:, :-1], words[:, 1:]
+    yield "columns far apart", words[:, :-512], words[:, 512:]
+    yield "rows", words[:-1], words[1:]
+    for name, others in (
+        ("instructions", random_bits(state, second, shape)), ("iterations", random_bits(following, first, shape)),
+        ("launches", random_bits(launch, first, shape)),
+    ):
+        yield name, words, others
+        both = words ^ others
+        yield f"{name} and columns", both[:, :-1], both[:, 1:]
+        yield f"{name} and rows", both[:-1], both[1:]
+    both = words[:, :-1] ^ words[:, 1:]
+    yield "columns and rows", both[:-1], both[1:]
+
+
+@pytest.mark.parametrize("seed", [0, 1 << 40])
+def test_no_bit_tells_another(seed):
+    """Of two words the 16 highest bits, which decide, agree pairwise half of the time, within five deviations."""
+    for name, one, other in _neighbours(state_of(seed, 0, 64), state_of(seed, 1, 64)):
+        count = one.size
+        places = np.arange(16, 32, dtype=np.uint32)
+        left, right = ((w.reshape(-1)[:, None] >> places & 1).astype(np.float32) * 2 - 1 for w in (one, other))
+        assert np.abs(left.T @ right).max() < 5 * np.sqrt(count), name
+        assert np.abs(left.sum(0)).max() < 5 * np.sqrt(count), name
