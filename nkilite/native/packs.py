@@ -70,22 +70,37 @@ class Packs:
         self.store.put(OBJECTS, _LABEL, pack, content)
         with self._lock:
             self._refresh()
-            for unit in units:
-                self._places.pop(unit, None)  # the last ones are the newest
-                self._places[unit] = pack
-            for unit in list(self._places)[: max(0, len(self._places) - _UNITS_AT_MOST)]:
-                del self._places[unit]
-            self._content = b"".join(map(bytes.fromhex, (*self._places, *self._places.values())))
-            self.store.put(OBJECTS, _INDEX, self._index, self._content)
+            self._add(dict.fromkeys(units, pack))
         return pack
+
+    def _add(self, places: dict[str, str]) -> None:
+        """Say in the index where units are."""
+        for unit, pack in places.items():
+            self._places.pop(unit, None)  # the last ones are the newest
+            self._places[unit] = pack
+        for unit in list(self._places)[: max(0, len(self._places) - _UNITS_AT_MOST)]:
+            del self._places[unit]
+        self._content = b"".join(map(bytes.fromhex, (*self._places, *self._places.values())))
+        self.store.put(OBJECTS, _INDEX, self._index, self._content)
 
     def _refresh(self) -> None:
         """Learn what other processes have added to the index."""
-        content = self.store.get(OBJECTS, _INDEX, self._index) or b""
+        there = self.store.has(OBJECTS, _INDEX, self._index)
+        content = self.store.get(OBJECTS, _INDEX, self._index)
+        if content is None and there:  # damaged: what is in the packs, they say themselves
+            self._add(self._surveyed())
+            return
+        content = content or b""
         if content != self._content:
             keys = _keys(content)
             known = dict(zip(keys[: len(keys) // 2], keys[len(keys) // 2 :], strict=True))
             self._content, self._places = content, {**self._places, **known}
+
+    def _surveyed(self) -> dict[str, str]:
+        """The pack of every unit that is in one."""
+        packs = [entry.path.rpartition("-")[2] for entry in self.store.entries() if entry.label == _LABEL]
+        found = {pack: self.get(pack) for pack in packs}
+        return {unit: pack for pack, content in found.items() if content is not None for unit in content.units}
 
 
 def _digest(*parts: str) -> str:

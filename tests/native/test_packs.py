@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import warnings
 from pathlib import Path
 
@@ -112,8 +113,27 @@ def test_a_damaged_index_is_made_anew(disk, compiled) -> None:
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.warns(CacheWarning, match="damaged"):
         assert run(Library(host()).addresses([source(1)])) == {"f1": 1}
-    assert run(Library(host()).addresses([source(1)])) == {"f1": 1}
-    assert compiled == [["f1"]] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(Library(host()).addresses([source(1)])) == {"f1": 1}
+    assert compiled == [["f1"]]  # packs say what is in them
+
+
+def test_damage_does_not_change_what_is_compiled_together(disk, compiled) -> None:
+    Library(host()).addresses([source(1), source(2)])
+    Library(host()).addresses([source(3)])
+    files = sorted([*entries(disk, "index"), *entries(disk, "pack")])
+    for one, other in itertools.combinations(files, 2):
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
+        library = Library(host())
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert run(library.addresses([source(1), source(2)])) == {"f1": 1, "f2": 2}
+            assert run(library.addresses([source(3)])) == {"f3": 3}
+        assert said and all(w.category is CacheWarning for w in said)
+        assert sorted([*entries(disk, "index"), *entries(disk, "pack")]) == files
 
 
 def test_a_pack_that_holds_something_else_is_not_used(disk, compiled) -> None:
