@@ -167,10 +167,9 @@ def boxes(selected: np.ndarray) -> Iterator[Box]:
         if selected:
             yield ()
         return
-    start = 0
-    for stop in range(1, selected.shape[0] + 1):
-        if stop < selected.shape[0] and np.array_equal(selected[stop], selected[start]):
-            continue
-        for inner in boxes(selected[start]):
-            yield (range(start, stop), *inner)
-        start = stop
+    rows = selected.reshape(selected.shape[0], -1)
+    stops = [*(np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1).tolist(), len(rows)]
+    for start, stop in zip([0, *stops], stops, strict=False):
+        if rows[start].any():
+            for inner in boxes(selected[start]):
+                yield (range(start, stop), *inner)
