@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import hashlib
+import json
 import linecache
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache, cached_property
+from pathlib import Path
 from types import FunctionType
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -27,8 +31,32 @@ _R = TypeVar("_R")
 
 _DTYPES = {"Ints": np.dtype(np.int64), "Floats": np.dtype(np.float64)}
 _C_TYPES = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool, None: None}
-#: Items worked through in Python, together, which take about as long as compiling.
-WORTH_COMPILING = 8000
+#: Items worked through in Python, together, which take about as long as compiling, and as loading what is kept.
+WORTH_COMPILING, WORTH_LOADING = 8000, 200
+
+
+class Keeper(Protocol):
+    """Keeps machine code for other processes."""
+
+    def get(self, name: str, key: str) -> bytes | None: ...
+    def put(self, name: str, key: str, content: bytes) -> None: ...
+
+
+#: Who keeps machine code: set by nkilite/native/functions.py, which knows the disk cache.
+keeper: list[Keeper] = []
+
+
+class _Code(NamedTuple):
+    """A function as object code.
+
+    Attributes:
+        kinds, result: of its arguments and of its result, as in its Interface.
+    """
+
+    symbol: str
+    kinds: tuple[str, ...]
+    result: str | None
+    object: bytes
 
 
 class Compiled(Generic[_P, _R]):
@@ -45,12 +73,14 @@ class Compiled(Generic[_P, _R]):
         self._function = cast(FunctionType, python)
         self.__doc__, self.__name__ = python.__doc__, python.__name__
         self._worked = 0
+        self._asked = False  # whether its machine code is kept
         self._lock = threading.Lock()
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if kwargs or not any(isinstance(a, np.ndarray) for a in args):
+        if kwargs or np.ndarray not in map(type, args):
             return self.python(*args, **kwargs)
-        result: _R = self._machine_code(*(self._passed(a, kind) for a, kind in zip(args, self._kinds, strict=True)))
+        run, kinds = self._machine_code
+        result: _R = run(*(self._passed(a, kind) for a, kind in zip(args, kinds, strict=True)))
         return result
 
     def run(self, items: int, *args: Any) -> _R:
@@ -60,14 +90,32 @@ class Compiled(Generic[_P, _R]):
             items: how much work it is: one for about 5 microseconds of Python.
         """
         self._worked += items
-        if self._worked > WORTH_COMPILING:
+        if self._worked > WORTH_LOADING and self._is_ready():
             return cast("Callable[..., _R]", self)(*args)
         given: list[Any] = [a.tolist() if isinstance(a, np.ndarray) else a for a in args]
-        result = cast("Callable[..., _R]", self.python)(*given)
+        result = cast("Callable[..., _R]", self._plain)(*given)
         for array, values in zip(args, given, strict=True):
             if isinstance(array, np.ndarray) and array.flags.writeable:
                 array[:] = values
         return result
+
+    def _is_ready(self) -> bool:
+        """Whether machine code is at hand, or worth compiling."""
+        if not self._asked and "llvmlite.binding" in sys.modules:  # loading that takes longer than small programs
+            self._asked = True
+            found = _kept(self)
+            if found is not None:
+                self.__dict__["_machine_code"] = _loaded(found)
+        return "_machine_code" in self.__dict__ or self._worked > WORTH_COMPILING
+
+    @cached_property
+    def _plain(self) -> FunctionType:
+        """The function as Python which calls the others as Python, too, without asking what they are given."""
+        own = self._function
+        scope = dict(own.__globals__)
+        made = self.__dict__["_plain"] = FunctionType(own.__code__, scope, own.__name__, own.__defaults__)
+        scope.update({name: other._plain for name, other in _called(self).items()})
+        return made
 
     @cached_property
     def interface(self) -> Interface:
@@ -79,10 +127,6 @@ class Compiled(Generic[_P, _R]):
         code = self._function.__code__
         return _functions(code.co_filename)[code.co_name, code.co_firstlineno]
 
-    @cached_property
-    def _kinds(self) -> tuple[str, ...]:
-        return tuple(kind for _, kind in self.interface.arguments)
-
     def _passed(self, argument: Any, kind: str) -> Any:
         if kind not in _DTYPES:
             return argument
@@ -92,10 +136,12 @@ class Compiled(Generic[_P, _R]):
         return argument.ctypes.data
 
     @cached_property
-    def _machine_code(self) -> Callable[..., Any]:
+    def _machine_code(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        """It, and the kinds of its arguments."""
         with self._lock:
-            argument_types: list[Any] = [ctypes.c_void_p if k in _DTYPES else _C_TYPES[k] for k in self._kinds]
-            return ctypes.CFUNCTYPE(_C_TYPES[self.interface.result], *argument_types)(_address(self))
+            made = _compiled(self)
+            _keep(self, made)
+            return _loaded(made)
 
 
 def compiled(python: Callable[_P, _R]) -> Compiled[_P, _R]:
@@ -116,7 +162,9 @@ def text_of(function: Compiled[..., Any]) -> str:
 def _functions(file: str) -> dict[tuple[str, int], ast.FunctionDef]:
     """The functions of a file, by name and first line, decorators included."""
     found = {}
-    for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
+    statements: list[ast.AST] = [ast.parse("".join(linecache.getlines(file)))]
+    for node in statements:  # grows
+        statements += getattr(node, "body", ())
         if isinstance(node, ast.FunctionDef):
             found[node.name, min([node.lineno, *(d.lineno for d in node.decorator_list)])] = node
     return found
@@ -125,10 +173,8 @@ def _functions(file: str) -> dict[tuple[str, int], ast.FunctionDef]:
 def _collect(function: Compiled[..., Any], found: dict[str, Compiled[..., Any]]) -> None:
     if function.interface.symbol not in found:
         found[function.interface.symbol] = function
-        for node in ast.walk(function._source):
-            called = _global(function, node.id) if isinstance(node, ast.Name) else None
-            if isinstance(called, Compiled):
-                _collect(called, found)
+        for called in _called(function).values():
+            _collect(called, found)
 
 
 def _global(function: Compiled[..., Any], name: str) -> Any:
@@ -143,17 +189,29 @@ def _lookup(function: Compiled[..., Any]) -> Callable[[str], Any]:
     return found
 
 
+def _called(function: Compiled[..., Any]) -> dict[str, Compiled[..., Any]]:
+    """The compiled functions that a function names."""
+    named = {name: _global(function, name) for name in function._function.__code__.co_names}
+    return {name: value for name, value in named.items() if isinstance(value, Compiled)}
+
+
+# --- machine code ---------------------------------------------------------------------------------------------------
+
 _engines: list[Any] = []  # what owns the machine code; it stays for as long as the process
 
 
-def _address(function: Compiled[..., Any]) -> int:
-    """Where the machine code of a function is, made now."""
+def _machine() -> Any:
     import llvmlite.binding as llvm  # which takes a while to load, and small programs do without
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(opt=0, jit=True)  # more takes longer than it gains
+    return llvm.Target.from_default_triple().create_target_machine(opt=0, jit=True)  # more takes longer than it gains
+
+
+def _compiled(function: Compiled[..., Any]) -> _Code:
+    import llvmlite.binding as llvm
+
+    machine = _machine()
     module = llvm.parse_assembly(text_of(function))
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
     passes = llvm.create_new_function_pass_manager()
@@ -163,7 +221,65 @@ def _address(function: Compiled[..., Any]) -> int:
     for each in module.functions:
         if not each.is_declaration:
             passes.run(each, builder)
-    engine = llvm.create_mcjit_compiler(module, machine)
+    own = function.interface
+    return _Code(own.symbol, tuple(kind for _, kind in own.arguments), own.result, machine.emit_object(module))
+
+
+def _loaded(code: _Code) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """A function that is called with addresses and numbers, and the kinds of its arguments."""
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code.object))
     engine.finalize_object()
     _engines.append(engine)
-    return int(engine.get_function_address(function.interface.symbol))
+    arguments: list[Any] = [ctypes.c_void_p if k in _DTYPES else _C_TYPES[k] for k in code.kinds]
+    return ctypes.CFUNCTYPE(_C_TYPES[code.result], *arguments)(engine.get_function_address(code.symbol)), code.kinds
+
+
+# --- machine code of other processes --------------------------------------------------------------------------------
+
+
+def _kept(function: Compiled[..., Any]) -> _Code | None:
+    """The code that another process has made of the same sources."""
+    key = _key(function) if keeper else None
+    content = keeper[0].get(function.__name__, key) if key is not None else None
+    if content is None:
+        return None
+    described, _, code = content.partition(b"\n")
+    symbol, kinds, result = json.loads(described)
+    return _Code(symbol, tuple(kinds), result, code)
+
+
+def _keep(function: Compiled[..., Any], code: _Code) -> None:
+    key = _key(function) if keeper else None
+    if key is not None:
+        described = json.dumps([code.symbol, code.kinds, code.result]).encode()
+        keeper[0].put(function.__name__, key, described + b"\n" + code.object)
+
+
+def _key(function: Compiled[..., Any]) -> str | None:
+    """What the code of a function depends on: the files of those it calls, numbers they name, the translation, and
+    LLVM; None if a file cannot be read."""
+    import llvmlite.binding as llvm
+
+    reached = [function]
+    for each in reached:  # grows
+        reached += [other for other in _called(each).values() if other not in reached]
+    files = {each._function.__code__.co_filename for each in reached}
+    files |= {str(path) for path in Path(__file__).parent.glob("*.py")}
+    numbers = [
+        (each.__name__, name, value) for each in reached for name in each._function.__code__.co_names
+        if isinstance(value := _global(each, name), (int, float))
+    ]
+    own = function._function.__code__
+    found = hashlib.sha256(repr((
+        llvm.llvm_version_info, llvm.get_default_triple(), function.__module__, own.co_name, own.co_firstlineno,
+        numbers,
+    )).encode())
+    try:
+        for file in sorted(files):
+            found.update(Path(file).read_bytes())
+    except OSError:
+        return None
+    return found.hexdigest()

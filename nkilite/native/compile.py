@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nkilite.host.cpu import Host, host
 from nkilite.ir.program import Program
+from nkilite.native import functions as functions  # for the passes
 from nkilite.native.executable import Executable
 from nkilite.native.image import Image, image_of
 from nkilite.native.lower import Lowered, lower

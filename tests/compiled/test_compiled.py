@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nkilite.compiled import Compiled, Floats, Ints, NotTranslatable, compiled
+from nkilite.compiled import Compiled, Floats, Ints, NotTranslatable, compiled, function
 
 SMALL = st.integers(-50, 50)
 FACTOR = 3
@@ -129,3 +129,47 @@ def mixed(numbers: Ints) -> int:
 def test_what_has_no_translation_is_refused(function: Compiled[..., Any], what: str) -> None:
     with pytest.raises(NotTranslatable, match=rf"{function.__name__}, line \d+: {what} has no translation"):
         function(np.ones(3, np.int64), *([1] if function is powers else []))
+
+
+class _Kept:
+    """Keeps machine code as the disk cache does."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], bytes] = {}
+
+    def get(self, name: str, key: str) -> bytes | None:
+        return self.entries.get((name, key))
+
+    def put(self, name: str, key: str, content: bytes) -> None:
+        self.entries[name, key] = content
+
+
+def test_machine_code_is_kept_for_other_processes(monkeypatch):
+    import llvmlite.binding  # noqa: F401  what is kept is asked for once LLVM is there
+
+    kept = _Kept()
+    monkeypatch.setattr(function, "keeper", [kept])
+    numbers = np.array([3, 0, -7, 2, 9, -4, 1, 1], np.int64)
+
+    def results(made: Compiled[..., Any], items: int) -> list[int]:
+        found = np.zeros(16, np.int64)
+        assert made.run(items, numbers, found, 4) == -3
+        return list(found)
+
+    wanted = results(Compiled(divided.python), 1)
+    assert not kept.entries  # as Python
+    assert results(Compiled(divided.python), 10**9) == wanted
+    assert len(kept.entries) == 1
+    monkeypatch.setattr(function, "_compiled", None)  # from here on nothing is compiled
+    assert results(Compiled(divided.python), function.WORTH_LOADING + 1) == wanted
+    monkeypatch.setitem(divided.python.__globals__, "FACTOR", 4)
+    other = Compiled(divided.python)
+    results(other, function.WORTH_LOADING + 1)
+    assert "_machine_code" not in vars(other)  # that of another number is not used
+
+
+def test_python_calls_python():
+    assert truth._plain.__globals__ is not truth.python.__globals__
+    calling = chosen._plain
+    assert calling.__globals__["truth"] is truth._plain
+    assert calling([0.5, 30.0, 2.5, -1.0], [0.0] * 4, 4) == chosen.python([0.5, 30.0, 2.5, -1.0], [0.0] * 4, 4)
