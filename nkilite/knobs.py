@@ -75,6 +75,14 @@ def cpu() -> str:
     return os.environ.get("NKILITE_CPU") or "native"
 
 
+def optimize() -> str:
+    """NKILITE_OPTIMIZE: which micro-kernels LLVM optimizes at once.
+
+    "work" (default): those whose work pays for it, and the others when launches have paid; "always"; "never".
+    """
+    return os.environ.get("NKILITE_OPTIMIZE") or "work"
+
+
 def cxx() -> str:
     """CXX: the command of the C++ compiler for custom operators; "" (default) means the first the system has."""
     return os.environ.get("CXX", "")

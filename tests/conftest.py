@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("NKILITE_CACHE", "0")
+os.environ.setdefault("NKILITE_OPTIMIZE", "always")  # what users run in the end
 
 _VERIFIED = {"codegen", "native", "passes"}
 

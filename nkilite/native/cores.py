@@ -100,6 +100,11 @@ class Cores:
         )
         return images[0]._replace(inputs=inputs)
 
+    def optimize(self) -> None:
+        """Compile again what was compiled quickly, for programs that are launched often."""
+        for executable in self.executables:
+            executable.optimize()
+
     def enter(self, *arrays: np.ndarray) -> bool:
         """Run with the memory for the inputs and then the outputs; False, and nothing was run, as `Executable.enter`.
 
@@ -117,6 +122,7 @@ class Cores:
         Raises:
             IndirectOutOfBounds: as `run`.
         """
+        self.optimize()
         elapsed = []
         for _ in range(launches):
             started = time.perf_counter_ns()

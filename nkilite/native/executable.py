@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nkilite.errors import BeyondDimension, IndirectOutOfBounds, OperatorFailed
 from nkilite.host.cpu import Host
 from nkilite.ir.meeting import Arrival, Written, exchange
 from nkilite.ir.rank import current
-from nkilite.native import entry, stack
+from nkilite.native import effort, entry, stack
 from nkilite.native.image import HbmArray, Image, Stop
 from nkilite.native.library import library
 from nkilite.native.numbers import first_found
@@ -34,12 +35,12 @@ class Executable:
     def __init__(self, image: Image, host: Host) -> None:
         self.image = image
         lowered = image.lowered
-        native = library(host)
-        addresses = native.addresses(lowered.sources)
         self.table = lowered.table.copy()
-        functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
-        if len(self.table):
-            self.table[lowered.entries] = functions[self.table[lowered.entries]]
+        quickly = effort.quick(lowered)
+        self._call(library(host).addresses(lowered.sources, quickly))
+        quick = [name for name in quickly if not library(host).optimized(name)]
+        #: The launch, counted from 1, that is to have good code; 0 if all is good.
+        self.hasty = effort.launches(lowered, quick) + 1 if quick else 0
         self.walk = Walk(host, image.bases, lowered.threads)
         self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
         self._written = [i for i, a in enumerate(image.inputs) if a.written is not None]
@@ -49,6 +50,26 @@ class Executable:
         self.quick = self.walk.most <= 1 and entry.available() and image.numbers is None
         #: Bytes of scratch on the stack; 0 if every stack has room for them.
         self.scratch = 0 if lowered.stack <= stack.LITTLE else lowered.stack
+
+    def _call(self, addresses: Mapping[str, int]) -> None:
+        """Have the table call functions; whoever walks it meanwhile calls those of before, or these."""
+        lowered = self.image.lowered
+        functions = np.array([addresses[s.name] for s in lowered.sources], np.int64)
+        if len(self.table):
+            self.table[lowered.entries] = functions[lowered.table[lowered.entries]]
+
+    def optimize(self) -> None:
+        """Compile again what was compiled quickly, for programs that are launched often."""
+        if self.hasty and self.hasty < inf:
+            self.hasty = 0
+            self._call(library(self._host).addresses(self.image.lowered.sources))
+
+    def _count(self) -> None:
+        """A launch begins while there is code that was compiled quickly."""
+        if self.hasty == 1:
+            self.optimize()
+        else:
+            self.hasty -= 1
 
     def enter(self, *arrays: np.ndarray) -> bool:
         """Run with the memory for the inputs and then the outputs, NumPy arrays of the right shapes and dtypes.
@@ -66,6 +87,8 @@ class Executable:
             if fit:
                 self.run(arrays)
             return fit
+        if self.hasty:
+            self._count()
         try:
             workspace = self._idle.pop()
         except IndexError:
@@ -80,6 +103,8 @@ class Executable:
         """
         if self.scratch and not stack.fits(self.scratch):
             return stack.with_room(self.scratch, self.enter_at, *addresses)
+        if self.hasty:
+            self._count()
         try:
             workspace = self._idle.pop()
         except IndexError:
@@ -152,6 +177,7 @@ class Executable:
         """
         if self.scratch and not stack.fits(self.scratch):
             return stack.with_room(self.scratch, self.time, arrays, launches)
+        self.optimize()
         elapsed = []
         clock, table, count = time.perf_counter_ns, address(self.table), len(self.table)
         workspace, walk = self.begin(arrays), self.walk
@@ -181,6 +207,8 @@ class Executable:
 
     def begin(self, arrays: Sequence[np.ndarray]) -> Workspace:
         """A workspace of this run alone, with the arrays among its bases."""
+        if self.hasty:
+            self._count()
         try:
             workspace = self._idle.pop()  # the one used last, which is still in the cache
         except IndexError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from nkilite.host import llvm
@@ -17,11 +17,18 @@ _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
 
 class Source(NamedTuple):
-    """LLVM text of a function and the declarations it needs."""
+    """LLVM text of a function and the declarations it needs; `quick` if it is to be compiled quickly."""
 
     name: str
     text: str
     declarations: tuple[str, ...]
+    quick: bool = False
+
+    @property
+    def quickly(self) -> Source:
+        """The same function, under a name of its own, compiled quickly."""
+        name = f"{self.name}.quick"
+        return Source(name, self.text.replace(f"@{self.name}(", f"@{name}(", 1), self.declarations, True)
 
 
 # Functions that are compiled together whatever else is.
@@ -45,29 +52,44 @@ class Library:
 
     def __init__(self, host: Host) -> None:
         self._machine = target_machine(host)
+        self._quick_machine = target_machine(host, optimized=False)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
         self._made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
         self._packs: dict[str, Packs] = {}
 
-    def addresses(self, sources: Iterable[Source]) -> dict[str, int]:
-        """Addresses of functions by name, compiling those that are new."""
-        return self._found([(s,) for s in {s.name: s for s in sources}.values()])
+    def addresses(self, sources: Iterable[Source], quickly: Collection[str] = ()) -> dict[str, int]:
+        """Addresses of functions by name, compiling those that are new.
+
+        Args:
+            quickly: the names of functions that are compiled quickly where no good code of them is there.
+        """
+        wanted = {s.name: s for s in sources}
+        with self._lock:
+            chosen = self._chosen(wanted.values(), quickly, store())
+            found = self._found([(s,) for s in chosen.values()])
+            return {name: found[s.name] for name, s in chosen.items()}
+
+    def optimized(self, name: str) -> bool:
+        """Whether good code of a function is loaded."""
+        return name in self._addresses
 
     def addresses_together(self, sources: Sequence[Source]) -> dict[str, int]:
         """Addresses of functions that call each other."""
-        return self._found([tuple(sources)])
+        with self._lock:
+            return self._found([tuple(sources)])
 
-    def keep(self, sources: Iterable[Source], store: Store) -> list[Kept]:
+    def keep(self, sources: Iterable[Source], store: Store, quickly: Collection[str] = ()) -> list[Kept]:
         """Make sure that the object code of functions is in a disk cache; where it is, for `recall`."""
         packs = self._packs_of(store)
-        units = {self._key((s,)): s for s in sources}
+        with self._lock:
+            chosen = self._chosen(sources, quickly, store)
+        units = {self._key((s,)): s for s in chosen.values()}
         places = {unit: pack for unit, pack in packs.find(units).items() if packs.has(pack)}
-        missing = [unit for unit in units if unit not in places]
-        if missing:
-            code = stack.with_room(stack.COMPILER, self._compile, [units[unit] for unit in missing])
-            places.update(dict.fromkeys(missing, packs.put(missing, code)))
+        for missing in _by_quality((unit, (s,)) for unit, s in units.items() if unit not in places):
+            code = stack.with_room(stack.COMPILER, self._compile, missing.values())
+            places.update(dict.fromkeys(missing, packs.put(list(missing), code)))
         names: dict[str, list[str]] = {}
         for unit, source in units.items():
             names.setdefault(places[unit], []).append(source.name)
@@ -89,12 +111,19 @@ class Library:
             return True
 
     def _found(self, units: Sequence[Unit]) -> dict[str, int]:
-        """The addresses of the functions of units."""
-        with self._lock:
-            new = [unit for unit in units if unit[0].name not in self._addresses]
-            if new:
-                stack.with_room(stack.COMPILER, self._add, new)
-            return {s.name: self._addresses[s.name] for unit in units for s in unit}
+        """The addresses of the functions of units; called with the lock."""
+        new = [unit for unit in units if unit[0].name not in self._addresses]
+        if new:
+            stack.with_room(stack.COMPILER, self._add, new)
+        return {s.name: self._addresses[s.name] for unit in units for s in unit}
+
+    def _chosen(self, sources: Iterable[Source], quickly: Collection[str], disk: Store | None) -> dict[str, Source]:
+        """By name, the functions as they are or will be compiled."""
+        chosen = {s.name: s for s in sources}
+        quick = [s for s in chosen.values() if s.name in quickly and s.name not in self._addresses]
+        keys = {s.name: self._key((s,)) for s in quick if s.text}
+        good = self._packs_of(disk).find(keys.values()) if disk is not None else {}
+        return chosen | {s.name: s.quickly for s in quick if keys.get(s.name) not in good}
 
     def _add(self, units: Sequence[Unit]) -> None:
         """Load functions from disk, and those that are not there from modules compiled here and put there."""
@@ -103,12 +132,11 @@ class Library:
         wanted = {self._key(unit): unit for unit in units}
         if packs is not None:
             wanted = self._take(wanted, packs)
-        if wanted:
-            sources = [s for unit in wanted.values() for s in unit]
-            code = self._compile(sources)
+        for made in _by_quality(wanted.items()):
+            code = self._compile(made.values())
             if packs is not None:
-                packs.put(list(wanted), code)
-            self._load([(code, tuple(s.name for s in sources))])
+                packs.put(list(made), code)
+            self._load([(code, tuple(s.name for unit in made.values() for s in unit))])
 
     def _take(self, wanted: dict[str, Unit], packs: Packs) -> dict[str, Unit]:
         """Load units, by key, that are in packs; those that are not."""
@@ -129,10 +157,13 @@ class Library:
             found = self._packs[store.directory] = Packs(store, self._made_by)
         return found
 
-    def _compile(self, sources: Sequence[Source]) -> bytes:
+    def _compile(self, units: Iterable[Unit]) -> bytes:
+        """Units, all compiled quickly or none, as one object."""
+        sources = [s for unit in units for s in unit]
+        machine = self._quick_machine if sources[0].quick else self._machine
         module = llvm.parse_assembly(module_text(sources))
-        module.triple = self._machine.triple
-        result: bytes = self._machine.emit_object(module)
+        module.triple = machine.triple
+        result: bytes = machine.emit_object(module)
         return result
 
     def _load(self, objects: Sequence[tuple[bytes, tuple[str, ...]]]) -> None:
@@ -152,6 +183,14 @@ class Library:
         return hashlib.blake2b(f"{self._made_by} {module_text(unit)}".encode(), digest_size=20).hexdigest()
 
 
+def _by_quality(units: Iterable[tuple[str, Unit]]) -> list[dict[str, Unit]]:
+    """Units, by key, that LLVM optimizes, and those that it does not, as far as there are any."""
+    both: tuple[dict[str, Unit], dict[str, Unit]] = {}, {}
+    for key, unit in units:
+        both[unit[0].quick][key] = unit
+    return [part for part in both if part]
+
+
 def module_text(sources: Iterable[Source]) -> str:
     """One LLVM module with all the functions."""
     sources = list(sources)
@@ -159,10 +198,10 @@ def module_text(sources: Iterable[Source]) -> str:
     return "\n".join([*declarations, *(s.text for s in sources), _STREAMING_METADATA])
 
 
-def target_machine(host: Host) -> llvm.TargetMachine:
+def target_machine(host: Host, optimized: bool = True) -> llvm.TargetMachine:
     """LLVM's code generator for a host level."""
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=host.cpu, features=host.features, opt=3, jit=True)
+    return target.create_target_machine(cpu=host.cpu, features=host.features, opt=3 if optimized else 0, jit=True)
 
 
 _libraries: dict[str, Library] = {}

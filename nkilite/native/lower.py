@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ class Lowered(NamedTuple):
         firsts: index of the first instruction of every entry.
         threads: beyond that number, threads would not make it faster.
         stack: bytes of scratch on the stack, of the micro-kernel that has most.
+        work: rough nanoseconds that a launch spends in each of the micro-kernels on one thread; infinite in a program
+            with loops.
+        sizes: bytes of their text.
     """
 
     sources: list[Source]
@@ -43,6 +47,8 @@ class Lowered(NamedTuple):
     firsts: np.ndarray
     threads: int
     stack: int
+    work: np.ndarray
+    sizes: np.ndarray
 
 
 def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
@@ -70,7 +76,15 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
     flags, threads = meetings(table, starts, footprints)
     weights = np.clip(np.array([f.ns // 1000 for f in footprints], np.int64), 1, HEAVIEST)[table[starts]]
     table[starts + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
-    return Lowered(sources, table, starts, firsts, threads, stack)
+    sizes = np.array([len(s.text) for s in sources], np.int64)
+    return Lowered(sources, table, starts, firsts, threads, stack, _work(encoded, compiled[numbers], footprints), sizes)
+
+
+def _work(encoded: Encoded, sources: np.ndarray, footprints: Sequence[Footprint]) -> np.ndarray:
+    """What a launch spends in micro-kernels, given the number of every entry's."""
+    if any(member.signature.definition.control is not None for member in encoded.members):
+        return np.full(len(footprints), np.inf)
+    return np.array([f.ns for f in footprints], np.float64) * np.bincount(sources, minlength=len(footprints))
 
 
 def _distinct(

@@ -359,5 +359,6 @@ def scan(flags: np.ndarray, ends: np.ndarray, touches: np.ndarray, owners: np.nd
     slots = np.empty((_MOST, atoms, _OWNER_WORDS + 1), np.int64)
     addresses = [a.ctypes.data for a in (touches, owners, ends, flags, since, kept, slots, met)]
     job = np.array(Job._make([*addresses, atoms, len(flags)]), np.int64)
-    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(library(host()).addresses([SCAN])[SCAN.name])
+    found = library(host()).addresses([SCAN], quickly={SCAN.name})[SCAN.name]
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(found)
     return met[: function(job.ctypes.data)]

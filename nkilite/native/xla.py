@@ -84,6 +84,7 @@ class Program:
             return
         if len(self._places) == layout.MOST_PLACES:
             return
+        executable.optimize()
         workspace = executable.workspace()
         ranges = [word for memory in workspace.zeroed for word in (memory.ctypes.data, memory.nbytes)]
         place = np.array([0, workspace.address, len(workspace.zeroed), *ranges], np.int64)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from nkilite import knobs
 from nkilite.host.cpu import Host
+from nkilite.native import effort
 from nkilite.native.cache import KERNELS, store
 from nkilite.native.encoding import NotData, decode, encode
 from nkilite.native.image import Image
@@ -22,7 +23,8 @@ from nkilite.notices import Notice
 
 # Settings that do not change what is compiled; all others of ours are part of the key.
 _IRRELEVANT = {
-    "NKILITE_CACHE", "NKILITE_CACHE_DIR", "NKILITE_CACHE_SIZE", "NKILITE_CPU", "NKILITE_NUM_THREADS", "NKILITE_RECYCLE",
+    "NKILITE_CACHE", "NKILITE_CACHE_DIR", "NKILITE_CACHE_SIZE", "NKILITE_CPU", "NKILITE_NUM_THREADS",
+    "NKILITE_OPTIMIZE", "NKILITE_RECYCLE",
     "NKILITE_SPECIALIZATIONS", "NKILITE_TUNED", "NKILITE_VERIFY",
 }
 
@@ -70,7 +72,8 @@ class Place:
         if self._key is None or self._store is None:
             return
         sources = list({s.name: s for image in found.images for s in image.lowered.sources}.values())
-        objects = library(self._host).keep(sources, self._store)
+        quickly = frozenset().union(*(effort.quick(image.lowered) for image in found.images))
+        objects = library(self._host).keep(sources, self._store, quickly)
         try:
             content = encode((tuple(map(_without_text, found.images)), found.notices, objects))
         except NotData:  # too large
@@ -90,9 +93,10 @@ def _decoded(content: bytes) -> tuple[Stored | None, list[Kept]]:
 
 
 def _without_text(image: Image) -> Image:
-    """An image whose micro-kernels are known by name alone."""
+    """An image whose micro-kernels are known by name alone, but for those that may have to be compiled again."""
     lowered = image.lowered
-    names = [s._replace(text="", declarations=()) for s in lowered.sources]
+    quickly = effort.quick(lowered)
+    names = [s if s.name in quickly else s._replace(text="", declarations=()) for s in lowered.sources]
     return image._replace(lowered=lowered._replace(sources=names))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from nkilite.host.cpu import host
 from nkilite.native import packs
 from nkilite.native.cache import OBJECTS, CacheWarning, Store
 from nkilite.native.cache import store as current
-from nkilite.native.library import Library, Source
+from nkilite.native.library import Library, Source, Unit
 
 
 def source(number: int) -> Source:
@@ -36,9 +37,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     modules: list[list[str]] = []
     original = Library._compile
 
-    def compile(self: Library, sources: list[Source]) -> bytes:
-        modules.append([s.name for s in sources])
-        return original(self, sources)
+    def compile(self: Library, units: Iterable[Unit]) -> bytes:
+        units = list(units)
+        modules.append([s.name for unit in units for s in unit])
+        return original(self, units)
 
     monkeypatch.setattr(Library, "_compile", compile)
     return modules

@@ -1,0 +1,160 @@
+"""What does little work is compiled quickly, computes the same bits, and is compiled again if it is launched often."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from kernels import GALLERY
+from nkilite.errors import InvalidSetting
+from nkilite.host.cpu import host
+from nkilite.native import effort, versions
+from nkilite.native.library import Library, library
+from nkilite.runtime import specialization
+
+MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
+SMALL = np.arange(64 * 32, dtype=np.float32).reshape(64, 32)
+
+
+def scaled(x):
+    tile = nl.load(x)
+    for _ in range(4):
+        nisa.tensor_scalar(tile, tile, nl.multiply, 1.5)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+_LIBRARIES: list[dict] = []  # what they have loaded may be called by whatever is still there
+
+
+def new_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what has been compiled."""
+    _LIBRARIES.append({})
+    monkeypatch.setattr("nkilite.native.library._libraries", _LIBRARIES[-1])
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """A library of its own for the test; the functions that are compiled, and whether quickly."""
+    monkeypatch.setenv("NKILITE_OPTIMIZE", "work")
+    new_library(monkeypatch)
+    found: list[tuple[str, bool]] = []
+    original = Library._compile
+
+    def compile(self, units):
+        units = list(units)
+        found.extend((s.name, s.quick) for unit in units for s in unit if "nkilite_" not in s.name)
+        return original(self, units)
+
+    monkeypatch.setattr(Library, "_compile", compile)
+    return found
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_the_gallery_computes_the_same_bits(name, monkeypatch) -> None:
+    case = MODULES[name].CASES[0]
+    arrays = MODULES[name].inputs(dtype=case.dtype, seed=1, **case.shape)
+    kernel = getattr(MODULES[name], name)
+    results = []
+    for setting in ("always", "never"):
+        monkeypatch.setenv("NKILITE_OPTIMIZE", setting)
+        kernel.forget()
+        found = kernel(*arrays, **case.options)
+        found = found if isinstance(found, (tuple, list)) else [found]
+        results.append([np.ascontiguousarray(r).reshape(-1).view(np.uint8).copy() for r in found])
+    kernel.forget()
+    for good, quick in zip(*results, strict=True):
+        np.testing.assert_array_equal(good, quick)
+
+
+def test_little_work_is_compiled_quickly_and_again_after_some_launches(fresh) -> None:
+    kernel = nki.jit(scaled)
+    results = [kernel(SMALL)]
+    quick = {name for name, quickly in fresh if quickly}
+    assert quick
+    assert all(quickly for _, quickly in fresh)
+    for _ in range(effort._LAUNCHES_AT_MOST + 1):
+        results.append(kernel(SMALL))
+    assert {f"{name}.quick" for name, quickly in fresh if not quickly} == quick
+    for result in results:
+        np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
+
+
+def test_much_work_is_not(fresh) -> None:
+    nki.jit(scaled)(np.ones((128, 40_000), np.float32))
+    assert fresh
+    assert not any(quickly for _, quickly in fresh)
+
+
+def test_loops_of_the_device_are_not(fresh) -> None:
+    """How often their bodies run is not known."""
+
+    @nki.jit
+    def kernel(x):
+        tile = nl.load(x)
+
+        def body(_):
+            nisa.tensor_scalar(tile, tile, nl.add, 1.0)
+
+        nl.fori_loop(0, 10, body)
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    np.testing.assert_array_equal(kernel(SMALL), SMALL + 10)
+    assert not any(quickly for _, quickly in fresh)
+
+
+def test_who_measures_measures_good_code(fresh) -> None:
+    launcher = nki.jit(scaled).launcher(SMALL)
+    assert all(quickly for _, quickly in fresh)
+    launcher.time()
+    assert not all(quickly for _, quickly in fresh)
+
+
+def test_another_process_takes_the_best_there_is(fresh, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("NKILITE_VERIFY", raising=False)
+    monkeypatch.setenv("NKILITE_CACHE", "1")
+    monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(versions, "_MARGIN", -(10**18))
+    versions.versions.cache_clear()
+    kernel = nki.jit(scaled)
+    kernel(SMALL)
+    fresh.clear()
+
+    def restart() -> None:
+        kernel.forget()
+        new_library(monkeypatch)
+        monkeypatch.setattr(specialization, "compile_program", None)
+
+    restart()
+    kernel(SMALL)  # quick code, from disk
+    assert not fresh
+    names = {s.name for e in executables(kernel) for s in e.image.lowered.sources}
+    assert not any(library(host()).optimized(name) for name in names)
+    for _ in range(effort._LAUNCHES_AT_MOST + 1):
+        np.testing.assert_array_equal(kernel(SMALL), SMALL * np.float32(1.5) ** 4)
+    assert {name for name, _ in fresh} == names
+    fresh.clear()
+    restart()
+    kernel(SMALL)
+    assert not fresh
+    assert all(library(host()).optimized(name) for name in names)
+    versions.versions.cache_clear()
+
+
+def executables(kernel) -> list:
+    return [s.executable for s in kernel._specializations.values()]
+
+
+def test_a_setting_that_is_none(monkeypatch) -> None:
+    monkeypatch.setenv("NKILITE_OPTIMIZE", "sometimes")
+    with pytest.raises(InvalidSetting, match=r"NKILITE_OPTIMIZE='sometimes' is not work or always or never"):
+        nki.jit(scaled)(SMALL)
