@@ -30,11 +30,10 @@ def fetch(e: Emitter, ahead: Ahead | None, pointer: Value, offset: Value, count:
     if ahead.parts < PARTS:
         behind = e.mul(offset, e.i64(PARTS - ahead.parts))
         pointer = e.offset(pointer, e.neg(e.lshr(behind, e.i64(PARTS.bit_length() - 1))))
-    for at in range(0, -(-count * ahead.parts // PARTS), LINE):
-        e.prefetch(e.offset(pointer, start + at))
+    fetch_lines(e, pointer, start, -(-count * ahead.parts // PARTS))
 
 
-def fetch_to_write(e: Emitter, pointer: Value, distance: int, count: int) -> None:
-    """The lines of `count` bytes that lie `distance` bytes ahead of a pointer, to write there."""
+def fetch_lines(e: Emitter, pointer: Value, distance: int, count: int, write: bool = False) -> None:
+    """The lines of `count` bytes that lie `distance` bytes ahead of a pointer, to read or to write there."""
     for at in range(0, count, LINE):
-        e.prefetch(e.offset(pointer, distance + at), write=True)
+        e.prefetch(e.offset(pointer, distance + at), write=write)

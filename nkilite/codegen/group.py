@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nkilite.codegen import accumulation, onto_panels, relocation, rows
+from nkilite.codegen import accumulation, relocation, rows
+from nkilite.codegen.epilogue import packs, write_packed
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.schedule.tree import Kind, Tree
 
@@ -13,8 +14,8 @@ def write(members: Sequence[MicroKernel], tree: Tree | None) -> None:
     """Write the code of members, in order and on one emitter, as their tree says; None for one on its own."""
     if tree is None:
         (kernel,) = members
-        if onto_panels.takes(kernel):
-            onto_panels.write(kernel)
+        if packs(kernel):
+            write_packed(kernel)
         else:
             kernel.call.definition.rule("lower")(kernel.call, kernel)
         return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, nest
-from nkilite.codegen.ahead import Ahead, fetch, fetch_to_write
+from nkilite.codegen.ahead import Ahead, fetch, fetch_lines
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.host.memory import LINE
@@ -177,7 +177,7 @@ class _Segment:
                 if x.last_write == position:
                     target = e.step(at[number], first, x.stride) if targets is None else targets[number]
                     if not x.streams and targets is None:
-                        fetch_to_write(e, target, _AHEAD, lanes * x.stride)
+                        fetch_lines(e, target, _AHEAD, lanes * x.stride, write=True)
                     past = number in streams
                     e.store(e.held(variables[number]), target, min(LINE, lanes * x.stride) if past else 1, past)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from nkilite.codegen import registers
-from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Value
-from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.codegen.part import Block, Home, Part
 from nkilite.codegen.watch import end_if_told
 from nkilite.schedule.tree import Loop, Op, Scratch, Source, Tree, column_loops, operations
 
@@ -19,7 +18,7 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
     late = next((node for node in column_loops(loop) if node.beside is not None), None)
     paired = _paired(loop, late)
     slots = [e.scratch(loop.step * pitch * (2 if i in paired else 1)) for i, pitch in enumerate(tree.scratch)]
-    parts = {op.member: _Member(op, members, loop, tree.scratch, slots, paired) for op in tree.ops if not op.elided}
+    parts = {op.member: _part(op, members, loop, tree.scratch, slots, paired) for op in tree.ops if not op.elided}
     for inner in column_loops(loop):
         for op in operations(inner.body):
             members[op.member].load_immediates()
@@ -28,7 +27,8 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
     first, end = (e.mul(u, each) for u in members[0].share(loop.extent // together, together))
 
     def inside(inner: Loop, block: Value) -> list[registers.Member]:
-        return [parts[op.member].in_columns(block, inner.extent) for op in operations(inner.body) if not op.elided]
+        ops = (op for op in operations(inner.body) if not op.elided)
+        return [parts[op.member].in_columns(Block(loop.step, block), inner.extent) for op in ops]
 
     elements = loop.extent * sum(max((o.columns for o in m.operands.values()), default=0) for m in members)
     with e.loop(end, start=first) as block:
@@ -43,10 +43,10 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
                 follows = e.compare("sgt", block.index, first)
                 before = e.select(follows, e.sub(block.index, e.i64(1)), block.index)
                 beside = registers.Beside(e, inside(late, before), loop.step, late.extent, follows)
-                parts[node.member].write(block.index, beside)
+                parts[node.member].write(Block(loop.step, block.index), beside=beside)
                 beside.finish()
             elif not node.elided:
-                parts[node.member].write(block.index)
+                parts[node.member].write(Block(loop.step, block.index))
     if late is not None:
         with e.when(e.compare("sgt", end, first)):
             registers.write(e, inside(late, e.sub(end, e.i64(1))), loop.step, late.extent)
@@ -63,73 +63,23 @@ def _paired(loop: Loop, late: Loop | None) -> set[int]:
     return used & early
 
 
-class _Member:
-    """One member on a step of the loop over rows."""
-
-    def __init__(
-        self, op: Op, members: Sequence[MicroKernel], loop: Loop, pitches: Sequence[int], slots: Sequence[Value],
-        paired: set[int],
-    ) -> None:
-        self._op = op
-        self._member = member = members[op.member]
-        self._operands: dict[str, CpuOperand] = {}
-        self._bases: dict[str, tuple[Value, int]] = {}  # address of the first step, bytes from step to step
-        self._turns: dict[str, int] = {}  # bytes between the memory of even steps and that of odd ones
-        e = member.e
-        for argument, use in zip(member.call.operands, op.uses, strict=True):
-            operand, place = member.operands[argument.name], use.place
-            pitch = operand.strides[0]
-            if isinstance(place, Scratch):
-                pitch = pitches[place.slot]
-                self._bases[argument.name] = e.offset(slots[place.slot], place.byte), 0
-                if place.slot in paired:
-                    self._turns[argument.name] = loop.step * pitch
-            elif isinstance(place, Source):
-                source = members[place.member]
-                assert source.call.access.move is not None
-                origin = source.call.access.move[1]
-                pitch = source.operands[origin].strides[0]
-                self._bases[argument.name] = e.offset(source.pointer(origin), place.byte), loop.step * pitch
-            elif place is None:
-                self._bases[argument.name] = member.pointer(argument.name), loop.step * pitch
-            fetch = use.prefetch
-            self._operands[argument.name] = operand._replace(
-                shape=(loop.step, *operand.shape[1:]), strides=(pitch, *operand.strides[1:]),
-                streams=use.nontemporal,
-                ahead=None if fetch is None else Ahead(loop.step * pitch + fetch.byte, fetch.first, fetch.parts),
-                unread=use.unread,
-            )
-
-    def _pointers(self, block: Value) -> dict[str, Value]:
-        e = self._member.e
-        odd = e.and_(block, e.i64(1)) if self._turns else block
-        return {
-            name: e.step(base, odd, self._turns[name]) if name in self._turns else e.step(base, block, step)
-            for name, (base, step) in self._bases.items()
-        }
-
-    def write(self, block: Value, beside: Beside | None = None) -> None:
-        """The member's code for a block, with work on another one beside it."""
-        self._member.write_part(self._operands, self._pointers(block), beside)
-
-    def in_columns(self, block: Value, columns: int) -> registers.Member:
-        """The member on a step as a part of a loop over columns."""
-        pointers = self._pointers(block)
-        accesses = []
-        for use, argument in zip(self._op.uses, self._member.call.operands, strict=True):
-            assert use.value is not None
-            accesses.append(registers.Access(
-                use.value, self._operands[argument.name], pointers.get(argument.name), argument.reads, argument.writes
-            ))
-        return registers.Member(accesses, functools.partial(self._compute, columns))
-
-    def _compute(self, columns: int, variables: Mapping[str, Value], lanes: int) -> None:
-        """The member's code for a few of its columns, which variables hold."""
-        operands = {
-            name: o._replace(
-                shape=(1, lanes if o.columns == columns else 1), strides=(o.strides[0], o.dtype.itemsize),
-                streams=False, ahead=None,
-            )
-            for name, o in self._operands.items()
-        }
-        self._member.write_part(operands, variables)
+def _part(
+    op: Op, members: Sequence[MicroKernel], loop: Loop, pitches: Sequence[int], slots: Sequence[Value], paired: set[int]
+) -> Part:
+    """A member on a step of the loop."""
+    member = members[op.member]
+    e, homes = member.e, {}
+    for argument, use in zip(member.call.operands, op.uses, strict=True):
+        place = use.place
+        if isinstance(place, Scratch):
+            pitch = pitches[place.slot]
+            turn = loop.step * pitch if place.slot in paired else 0
+            homes[argument.name] = Home(e.offset(slots[place.slot], place.byte), pitch, rows=False, turn=turn)
+        elif isinstance(place, Source):
+            source = members[place.member]
+            assert source.call.access.move is not None
+            home = Home.of(source, source.call.access.move[1])
+            homes[argument.name] = home._replace(pointer=e.offset(home.pointer, place.byte))
+        elif place is None:
+            homes[argument.name] = Home.of(member, argument.name)
+    return Part(member, op, homes, max(o.columns for o in member.operands.values()))

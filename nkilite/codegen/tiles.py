@@ -16,7 +16,7 @@ from typing import NamedTuple
 from nkilite import dtypes
 from nkilite.codegen import elementwise, matrix, transpose
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.followers import Followers
+from nkilite.codegen.epilogue import Epilogue
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS
@@ -65,12 +65,12 @@ class _Tiles(NamedTuple):
 
 def contract(
     e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix | None, accumulate: bool,
-    kernel: MicroKernel | None, followers: Followers | None = None,
+    kernel: MicroKernel | None, epilogue: Epilogue | None = None,
 ) -> None:
     """out (+)= sum over pairs of operands, and over their rows k, of left[k, m] * right[k, n].
 
     Args:
-        out: None if only the followers need the sums.
+        out: None if only the epilogue need the sums.
         kernel: whose dst `out` is, for threads to share the work.
     """
     pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
@@ -107,11 +107,11 @@ def contract(
                 ahead = _Ahead(first, lines)
 
             def touch(k: Value, done: int = number * left.steps) -> None:
-                """The followers' rows that are as far along in the block as the contraction is."""
-                if followers is not None:
+                """The epilogue's rows that are as far along in the block as the contraction is."""
+                if epilogue is not None:
                     first = e.add(i, e.mul(e.add(k, e.i64(done)), e.i64(each)))
                     for row in range(each):
-                        followers.touch(e.add(first, e.i64(row)), j, sum(widths))
+                        epilogue.touch(e.add(first, e.i64(row)), j, sum(widths))
 
             _multiply(e, left, left.at(e, i), right, columns_at, at, ahead, touch)
         for y, x in at:
@@ -126,13 +126,13 @@ def contract(
         sums = scratch if out is None else out._replace(pointer=e.step(out.pointer, j, out.column_stride))
         assert sums is not None
         _in_pairs(e, rows, lambda i, heights: block(i, heights, j, widths, sums))
-        if followers is not None:
-            followers.write(j, sum(widths), scratch)
+        if epilogue is not None:
+            epilogue.write(j, sum(widths), scratch)
 
     pieces = -(-columns // (2 * SIDE))
     part = None
     if kernel is not None and pieces > 1:
-        part = kernel.share(pieces, columns=2 * SIDE, of=("dst", *(sorted(followers.names) if followers else ())))
+        part = kernel.share(pieces, columns=2 * SIDE, of=("dst", *(sorted(epilogue.names) if epilogue else ())))
     _in_pairs(e, columns, strip, part)
     e.call("llvm.x86.tilerelease", "void", 0)
 

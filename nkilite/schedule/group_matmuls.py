@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from nkilite import knobs
 from nkilite.ir.program import Operand, Signature
-from nkilite.schedule.followers import Followers, Found
+from nkilite.schedule.epilogues import Epilogue, Epilogues
 from nkilite.schedule.infer_panels import free_runs
 from nkilite.schedule.panels import WIDTH, Feed
 from nkilite.schedule.rows import row_shape
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Dim, Group, Loop, Node, Op, Register, Tree, Use
+from nkilite.schedule.tree import Dim, Group, Loop, Node, Op, Place, Register, Strip, Tree, Use
 
 _LONGEST = 8  # matmuls of a group: operands of more leave the cache before they are used again
 
@@ -30,18 +30,18 @@ class GroupMatmuls:
         program = schedule.program
         groups: list[Group] = []
         trees: dict[tuple[object, ...], Tree] = {}
-        followers = Followers(schedule) if knobs.fuse() else None
+        epilogues = Epilogues(schedule) if knobs.fuse() else None
         starts = program.starts()
         for first, end, product in _runs(schedule):
             members = starts[first:end]
-            found = Found(0)
-            if followers is not None and product.dense:
+            found = Epilogue(0)
+            if epilogues is not None and product.dense:
                 sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
-                found = followers.of(members, first, product.dst, not product.accumulates, sources)
+                found = epilogues.of(members, first, product.dst, not product.accumulates, sources)
             size = end - first + found.members
-            by_rows = followers is not None and _by_rows(schedule, product, starts[first : first + size + 1])
+            by_rows = epilogues is not None and _by_rows(schedule, product, starts[first : first + size + 1])
             if size > 1 or by_rows:
-                key = tuple(program.code[at] for at in starts[first : first + size]), found.sums, end - first, by_rows
+                key = tuple(program.code[at] for at in starts[first : first + size]), found[:-1], by_rows
                 if key not in trees:
                     signatures = [program.signatures[id] for id in key[0]]
                     trees[key] = _tree(signatures, product, found, by_rows)
@@ -50,20 +50,25 @@ class GroupMatmuls:
         return schedule
 
 
-def _tree(signatures: Sequence[Signature], product: _Product, found: Found, by_rows: bool) -> Tree:
+def _tree(signatures: Sequence[Signature], product: _Product, found: Epilogue, by_rows: bool) -> Tree:
     """How matmuls and what follows them run: columns, or rows, of the sums at a time, which threads share."""
     count = len(signatures) - found.members
-    seen = Use(Register()) if found.sums else Use()
+    seen = Use(Strip()) if found.strip else Use()
     terms = tuple(
         Op(m, tuple(seen if o.name == product.dst.name else Use() for o in s.operands))
         for m, s in enumerate(signatures[:count])
     )
-    epilogue = tuple(
-        Op(count + m, tuple(Use(Register()) if (m, i) in found.sums else Use() for i in range(len(s.operands))))
-        for m, s in enumerate(signatures[count:])
+    places: dict[tuple[int, int], Place] = dict.fromkeys(found.strip, Strip())
+    places.update(dict.fromkeys(found.registers, Register()))
+    alone = found.members == 1
+    epilogue: tuple[Node, ...] = tuple(
+        Op(count + m, tuple(Use(places.get((m, i)), None if alone else value) for i, value in enumerate(values)))
+        for m, values in enumerate(found.values)
     )
-    body: tuple[Node, ...] = (Loop(Dim.terms, count, terms), *epilogue)
     rows, columns = product.dst.type.shape[0], product.dst.type.free_size
+    if not alone and epilogue:
+        epilogue = (Loop(Dim.columns, columns, epilogue),)
+    body: tuple[Node, ...] = (Loop(Dim.terms, count, terms), *epilogue)
     loop = Loop(Dim.rows, rows, body, WIDTH, 1) if by_rows else Loop(Dim.columns, columns, body, parallel=1)
     return Tree((), (loop,))
 

@@ -26,6 +26,7 @@ from nkilite.schedule.tree import (
     Source,
     Spot,
     Steps,
+    Strip,
     Tree,
     Use,
 )
@@ -38,7 +39,7 @@ _LOOP = re.compile(
 )
 _OP = re.compile(r"(?P<member>\d+) (?P<name>\w+)\((?P<uses>.*)\)(?P<elided> elided)?$")
 _USE = re.compile(
-    r"(?P<name>[\w.]+)=(?:#(?P<value>\d+))? ?(?P<place>(?:scratch|source) \d+ \+ -?\d+|register|nowhere)? ?"
+    r"(?P<name>[\w.]+)=(?:#(?P<value>\d+))? ?(?P<place>(?:scratch|source) \d+ \+ -?\d+|register|strip|nowhere)? ?"
     rf"(?:prefetch (?P<first>\d+)\.\.(?P<end>\d+)/{PARTS}(?: \+ (?P<byte>-?\d+))?)? ?"
     r"(?P<nontemporal>nontemporal)? ?(?P<unread>unread)?$"
 )
@@ -184,8 +185,9 @@ def _use(text: str) -> tuple[str, Use]:
 
 
 def _place(text: str) -> Place:
-    if text in ("register", "nowhere"):
-        return Register() if text == "register" else Nowhere()
+    simple: dict[str, Place] = {"register": Register(), "strip": Strip(), "nowhere": Nowhere()}
+    if text in simple:
+        return simple[text]
     kind, number, _, byte = text.split()
     return Scratch(int(number), int(byte)) if kind == "scratch" else Source(int(number), int(byte))
 

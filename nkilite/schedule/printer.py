@@ -45,6 +45,7 @@ from nkilite.schedule.tree import (
     Register,
     Scratch,
     Source,
+    Strip,
     Use,
 )
 
@@ -134,7 +135,7 @@ def _place(place: Place) -> str:
         return f"scratch {place.slot} + {place.byte}"
     if isinstance(place, Source):
         return f"source {place.member} + {place.byte}"
-    return {Register: "register", Nowhere: "nowhere"}[type(place)]
+    return {Register: "register", Strip: "strip", Nowhere: "nowhere"}[type(place)]
 
 
 def _prefetch(what: Prefetch) -> str:

@@ -60,7 +60,7 @@ def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
     return columns if columns >= _LEAST_COLUMNS and all(a.operand.dense for a in accesses) else 0
 
 
-def _elements(access: Access) -> tuple[int, ...]:
+def elements(access: Access) -> tuple[int, ...]:
     """What tells accesses in step apart: equal ones are the same elements, others have none in common."""
     memory = access.space if access.operand.on_chip else access.buffer
     return memory, access.low, access.high, access.first, access.step
@@ -73,7 +73,7 @@ def _in_step(run: Run, members: list[int], new: int, forwarded: Mapping[int, int
             for other in _accesses(run, m, forwarded):
                 if access.space != other.space or not (access.operand.writes or other.operand.writes):
                     continue
-                if _elements(access) != _elements(other) and meet(access, other, run.rows):
+                if elements(access) != elements(other) and meet(access, other, run.rows):
                     return False
     return True
 
@@ -96,7 +96,7 @@ def _at_source(run: Run, access: Access, load: int) -> Access:
 def _segment(run: Run, members: list[int], columns: int) -> Segment:
     first, end = members[0], members[-1] + 1
     numbers: dict[tuple[object, ...], int] = {}
-    values = {m: tuple(numbers.setdefault(_elements(a), len(numbers)) for a in run.accesses[m]) for m in members}
+    values = {m: tuple(numbers.setdefault(elements(a), len(numbers)) for a in run.accesses[m]) for m in members}
     return Segment(first, end, columns, values)
 
 
@@ -104,10 +104,10 @@ def held(accesses: Sequence[Access], segments: Sequence[Segment]) -> bool:
     """Whether a tile that dies in a run is but a value of a segment, given all that touches it, in order."""
     written: set[tuple[int, ...]] = set()
     for access in sorted(accesses, key=lambda a: (a.member, not a.operand.reads)):  # a member reads before it writes
-        elements = _elements(access)
-        if elements not in written and access.operand.reads:
+        known = elements(access)
+        if known not in written and access.operand.reads:
             return False
-        written.add(elements)
+        written.add(known)
     return any(all(s.first <= a.member < s.end for a in accesses) for s in segments)
 
 

@@ -74,11 +74,16 @@ class Register:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """In the group's own memory, a few columns at a time: the sums that only the epilogue needs."""
+
+
+@dataclass(frozen=True)
 class Nowhere:
     """Not there: its operation is elided."""
 
 
-Place = Scratch | Source | Register | Nowhere
+Place = Scratch | Source | Register | Strip | Nowhere
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class Members:
         if not holds:
             raise self.fail(problem)
 
+    def name(self, touch: Touch) -> str:
+        """An operand, for messages."""
+        return f"{touch.operand.name} ({self.program.buffers[touch.buffer].label}) of member {touch.member}"
+
     def meet(self, one: Touch, other: Touch) -> bool:
         """Whether two operands touch the same memory, in any of their rows."""
         height = max(t.operand.type.shape[0] for t in (one, other))  # one row that serves all has step 0

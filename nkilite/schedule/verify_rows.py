@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from nkilite.schedule.tree import PARTS, Dim, Loop, Nowhere, Op, Register, Scratch, Source, Tree, Use, column_loops
+from nkilite.schedule.verify_columns import verify_held, verify_values
 from nkilite.schedule.verify_members import Members, Touch
 
 
@@ -24,6 +25,7 @@ class _Rows:
         self.size = len(members.signatures)
         self.working = [op.member for op in self.ops if not op.elided]
         self.segments = column_loops(self.loop)
+        self.name = members.name
 
     def check(self) -> None:
         loop, need = self.loop, self.need
@@ -36,9 +38,9 @@ class _Rows:
             flat = isinstance(node, Op) or (
                 isinstance(node, Loop) and node.dim is Dim.columns and all(isinstance(op, Op) for op in node.body)
             )
-            need(flat and not (isinstance(node, Loop) and (node.step or node.parallel)), "it has other loops in a row")
+            need(flat, "it has other loops in a row")
         self._order()
-        self._segments()
+        verify_values(self.members, self.ops, self.segments)
         self._private()
         for op in self.ops:
             if op.elided:
@@ -54,41 +56,14 @@ class _Rows:
         schedule = self.members.schedule
         every = [t for touches in self.members.touches for t in touches]
         for touch in every:
-            self.need(touch.buffer not in schedule.panels, f"{self._name(touch)} lies in panels")
+            self.need(touch.buffer not in schedule.panels, f"{self.name(touch)} lies in panels")
             spread = touch.operand.writes and touch.buffer in schedule.uniform
-            self.need(not spread, f"{self._name(touch)} is one row for all")
+            self.need(not spread, f"{self.name(touch)} is one row for all")
         for one, other in combinations(every, 2):
             if one.member != other.member and (one.operand.writes or other.operand.writes):
                 self.need(
-                    self.members.in_step(one, other), f"rows of {self._name(one)} meet others of {self._name(other)}"
+                    self.members.in_step(one, other), f"rows of {self.name(one)} meet others of {self.name(other)}"
                 )
-
-    def _segments(self) -> None:
-        inside = {op.member for segment in self.segments for op in _operations(segment)}
-        for op in self.ops:
-            valued = op.member in inside and not op.elided
-            right = all((use.value is not None) == valued for use in op.uses)
-            self.need(right, f"member {op.member} has values for registers, or has none")
-        for segment in self.segments:
-            known: list[tuple[int | None, Touch]] = []
-            for op in _operations(segment):
-                if op.elided:
-                    continue
-                touches = self.members.touches[op.member]
-                columns = self.members.signatures[op.member].columns
-                self.need(
-                    columns == segment.extent and all(t.dense for t in touches),
-                    f"member {op.member} does not work on {segment.extent} columns, each on its own",
-                )
-                known += zip((use.value for use in op.uses), touches, strict=True)
-            for (value, one), (number, other) in combinations(known, 2):
-                if value == number:
-                    self.need(one.same(other), f"{self._name(one)} and {self._name(other)} are not one value")
-                elif one.operand.writes or other.operand.writes:
-                    self.need(
-                        one.member == other.member or self.members.rows_apart(one, other),
-                        f"{self._name(one)} and {self._name(other)} are one value",
-                    )
 
     def _private(self) -> None:
         """What is kept in scratch, in registers or nowhere is reached by all of the group in the same way."""
@@ -97,7 +72,7 @@ class _Rows:
             for touch, use in self._touches(m):
                 place = use.place
                 private = touch.buffer in self.members.private
-                self.need(private == (place is not None), f"{self._name(touch)} is not where its buffer is said to be")
+                self.need(private == (place is not None), f"{self.name(touch)} is not where its buffer is said to be")
                 if isinstance(place, Scratch):
                     self._scratch(touch, place)
                     home: tuple[object, ...] = (place.slot, place.byte - touch.start, touch.offset // self._row(touch))
@@ -107,14 +82,14 @@ class _Rows:
                 elif isinstance(place, Register):
                     home = ()
                 else:
-                    self.need(place is None, f"{self._name(touch)} is in {place}")
+                    self.need(place is None, f"{self.name(touch)} is in {place}")
                     continue
-                self.need(homes.setdefault(touch.buffer, home) == home, f"{self._name(touch)} is in two places")
+                self.need(homes.setdefault(touch.buffer, home) == home, f"{self.name(touch)} is in two places")
         slots = [home[0] for home in homes.values() if len(home) == 3]
         self.need(len(slots) == len(set(slots)), "two buffers share scratch")
         for buffer, home in homes.items():
             if not home:
-                self._held(buffer)
+                verify_held(self.members, self.ops, self.segments, buffer)
 
     def _row(self, touch: Touch) -> int:
         result: int = max(self.members.program.buffers[touch.buffer].partition_bytes, 1)
@@ -123,12 +98,12 @@ class _Rows:
     def _scratch(self, touch: Touch, place: Scratch) -> None:
         pitch = self.tree.scratch[place.slot] if 0 <= place.slot < len(self.tree.scratch) else 0
         fits = touch.before <= place.byte and place.byte + touch.after <= pitch
-        self.need(fits, f"{self._name(touch)} is not within slot {place.slot} of {pitch} bytes")
+        self.need(fits, f"{self.name(touch)} is not within slot {place.slot} of {pitch} bytes")
         same = {t.rows.step for m in self.working for t in self.members.touches[m] if t.buffer == touch.buffer}
-        self.need(len(same) == 1, f"{self._name(touch)} has rows that others have not")
+        self.need(len(same) == 1, f"{self.name(touch)} has rows that others have not")
 
     def _forwarded(self, touch: Touch, place: Source) -> None:
-        name = self._name(touch)
+        name = self.name(touch)
         load = self.members.signatures[place.member] if 0 <= place.member < touch.member else None
         self.need(
             load is not None and self.ops[place.member].elided and load.access.copies,
@@ -152,25 +127,11 @@ class _Rows:
                 changed = other.operand.writes and (other.buffer == to.buffer or self.members.meet(other, source))
                 self.need(not changed, f"{name} is read in place after member {m} has written there")
 
-    def _held(self, buffer: int) -> None:
-        """A value that never leaves registers is made, before it is used, in the one segment that uses it."""
-        uses = [t for m in self.working for t in self.members.touches[m] if t.buffer == buffer]
-        together = ({op.member for op in _operations(segment)} for segment in self.segments)
-        self.need(
-            any({t.member for t in uses} <= members for members in together),
-            f"{self._name(uses[0])} is held in registers outside of a loop over columns",
-        )
-        made: set[int | None] = set()
-        for touch in sorted(uses, key=lambda t: (t.member, not t.operand.reads)):
-            value = self.ops[touch.member].uses[touch.position].value
-            self.need(value in made or not touch.operand.reads, f"{self._name(touch)} is read before it is made")
-            made.add(value)
-
     def _skipped(self, op: Op) -> None:
         member = op.member
         for touch, use in self._touches(member):
             gone = touch.operand.type.region.on_chip
-            self.need((use.place == Nowhere()) == gone, f"{self._name(touch)} is in {use.place}, but left out")
+            self.need((use.place == Nowhere()) == gone, f"{self.name(touch)} is in {use.place}, but left out")
             if not touch.operand.writes:
                 continue
             unseen = touch.buffer in self.members.private
@@ -180,7 +141,7 @@ class _Rows:
                     if other.buffer == touch.buffer and other.operand.reads:
                         self.need(
                             isinstance(read.place, Source) and read.place.member == member,
-                            f"{self._name(other)} needs what elided member {member} writes",
+                            f"{self.name(other)} needs what elided member {member} writes",
                         )
 
     def _hints(self) -> None:
@@ -191,14 +152,14 @@ class _Rows:
                 self.need(not (op.elided and hinted), f"member {op.member} is elided and does something")
                 operand, fetch = touch.operand, use.prefetch
                 past = operand.writes and not operand.type.region.on_chip
-                self.need(past or not use.nontemporal, f"{self._name(touch)} is no store to HBM")
+                self.need(past or not use.nontemporal, f"{self.name(touch)} is no store to HBM")
                 whole = fetch is None or (operand.reads and 0 <= fetch.first < fetch.first + fetch.parts <= PARTS)
-                self.need(whole, f"{self._name(touch)} cannot be fetched as {fetch} says")
+                self.need(whole, f"{self.name(touch)} cannot be fetched as {fetch} says")
                 if use.unread:
                     reads = [t for w in self.working for t in self.members.touches[w]
                              if t.buffer == touch.buffer and t.operand.reads]
                     unseen = operand.writes and touch.buffer in self.members.private and not reads
-                    self.need(unseen, f"{self._name(touch)} is said to be unread")
+                    self.need(unseen, f"{self.name(touch)} is said to be unread")
 
     def _carrier(self) -> None:
         late = [segment for segment in self.segments if segment.beside is not None]
@@ -218,10 +179,6 @@ class _Rows:
             for t in self.members.touches[carrier]
         )
         self.need(alike, f"member {carrier} does not go through {last.extent} columns")
-
-    def _name(self, touch: Touch) -> str:
-        buffer = self.members.program.buffers[touch.buffer]
-        return f"{touch.operand.name} ({buffer.label}) of member {touch.member}"
 
 
 def _operations(loop: Loop) -> list[Op]:

@@ -1,16 +1,17 @@
-"""Checks that matmuls grouped with what follows them add up in one place, and that only followers need the sums."""
+"""Checks that matmuls of a group add up in one place, and that only their epilogue needs what it keeps."""
 
 from __future__ import annotations
 
 from itertools import chain
 
 from nkilite.schedule.panels import WIDTH, Feed
-from nkilite.schedule.tree import Dim, Loop, Register, Tree
+from nkilite.schedule.tree import Dim, Loop, Register, Strip, Tree
+from nkilite.schedule.verify_columns import verify_held, verify_values
 from nkilite.schedule.verify_members import Members, Touch
 
 
 def verify_sums(members: Members, tree: Tree) -> None:
-    """Check a group of matmuls and their followers.
+    """Check a group of matmuls and their epilogue.
 
     Raises:
         IrError: it is not what its instructions do one after another.
@@ -19,9 +20,9 @@ def verify_sums(members: Members, tree: Tree) -> None:
     count = len(tree.terms)
     need(0 < count <= size, f"{count} matmuls among {size} members")
     target, sources = _products(members, count)
-    followers = members.touches[count:]
+    epilogue = members.touches[count:]
     rows, columns = target.operand.type.shape[0], target.operand.type.free_size
-    for signature, touches in zip(members.signatures[count:], followers, strict=True):
+    for signature, touches in zip(members.signatures[count:], epilogue, strict=True):
         alike = target.dense and signature.access.columns == columns
         need(alike, f"{signature.name} does not take columns of the sums")
         for touch in touches:
@@ -35,13 +36,13 @@ def verify_sums(members: Members, tree: Tree) -> None:
                 not (touch.operand.writes and touch.buffer in members.schedule.uniform),
                 f"{signature.name} writes a tile that is one row for all",
             )
-    every = [target, *chain.from_iterable(followers)]
+    every = [target, *chain.from_iterable(epilogue)]
     for i, one in enumerate(every):
         for other in every[i + 1:]:
             writes = one.operand.writes or other.operand.writes
             if writes and one.member != other.member and not one.same(other):
                 need(not members.meet(one, other), f"members {one.member} and {other.member} meet in other columns")
-    _taken(members, tree, target, followers)
+    _taken(members, tree, target, epilogue)
     outer, inner = tree.loop, tree.loop.body[0]
     assert isinstance(inner, Loop)
     by_rows = outer.dim is Dim.rows
@@ -75,20 +76,29 @@ def _products(members: Members, count: int) -> tuple[Touch, set[int]]:
     return first, sources
 
 
-def _taken(members: Members, tree: Tree, target: Touch, followers: list[list[Touch]]) -> None:
-    """Sums that are never in memory are made by the matmuls, from nothing, for their followers alone."""
-    need = members.need
-    ops = tree.ops
-    kept = {(op.member, i) for op in ops for i, use in enumerate(op.uses) if use.place is not None}
-    need(all(use.place in (None, Register()) for op in ops for use in op.uses), "an operand is not in memory")
+def _taken(members: Members, tree: Tree, target: Touch, epilogue: list[list[Touch]]) -> None:
+    """Sums that are never in memory are made by the matmuls, from nothing, for the epilogue alone."""
+    need, ops = members.need, tree.ops
+    need(all(use.place in (None, Register(), Strip()) for op in ops for use in op.uses), "an operand is elsewhere")
     need(not any(op.elided for op in ops), "a member is elided")
-    products = {(t.member, t.position) for op in tree.terms for t in members.touches[op.member] if t.operand.writes}
-    if not kept:
-        need(not members.private, "it keeps buffers to itself, but puts the sums into memory")
+    loops = [node for node in tree.loop.body[1:] if isinstance(node, Loop)]
+    need(all(loop.dim is Dim.columns and loop.beside is None for loop in loops), "its epilogue has other loops")
+    verify_values(members, ops, loops)
+    strip, held = (
+        {(op.member, i) for op in ops for i, use in enumerate(op.uses) if use.place == place}
+        for place in (Strip(), Register())
+    )
+    uses = {(t.member, t.position): t for touches in epilogue for t in touches}
+    for buffer in members.private - {target.buffer}:
+        verify_held(members, ops, loops, buffer)
+    kept = {place for place, t in uses.items() if t.buffer in members.private - {target.buffer}}
+    need(held == kept, f"it keeps {sorted(kept)} to itself, and has {sorted(held)} in registers")
+    need(bool(strip) == (target.buffer in members.private), "the sums are in memory, or need none")
+    if not strip:
         return
-    need(members.private == {target.buffer}, "it keeps other buffers to itself than that of the sums")
     need(not members.signatures[0].accumulate, "the sums begin with what is in memory")
-    uses = {(t.member, t.position): t for touches in followers for t in touches if t.buffer == target.buffer}
-    need(kept == uses.keys() | products, f"the sums are used at {sorted(uses)}, and in registers at {sorted(kept)}")
-    for (m, _), touch in uses.items():
+    products = {(t.member, t.position) for op in tree.terms for t in members.touches[op.member] if t.operand.writes}
+    taken = {place: t for place, t in uses.items() if t.buffer == target.buffer}
+    need(strip == taken.keys() | products, f"the sums are used at {sorted(taken)}, and in a strip at {sorted(strip)}")
+    for (m, _), touch in taken.items():
         need(touch.same(target) and not touch.operand.writes, f"member {m} does not take the sums as they are")

@@ -310,7 +310,7 @@ def layers(write, dtype, again=False):
 @pytest.mark.parametrize("dtype", [nl.float32, nl.bfloat16], ids=str)
 @pytest.mark.parametrize("width", [32, 112])
 @pytest.mark.parametrize("write", [scaled, moved], ids=lambda f: f.__name__)
-def test_followers_write_panels(level, write, width, dtype, monkeypatch):
+def test_an_epilogue_writes_packed_tiles(level, write, width, dtype, monkeypatch):
     monkeypatch.setenv("NKILITE_NUM_THREADS", "3")
     source = np.float32 if dtype is nl.float32 else BF16
     a, b, c = (integers((64, n), source, seed) // 2 for seed, n in enumerate((64, width, 80)))

@@ -11,7 +11,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.host.cpu import available
 from nkilite.schedule.pipeline import scheduled
-from nkilite.schedule.tree import Kind, Register
+from nkilite.schedule.tree import Kind, Register, Strip, column_loops
 
 BF16 = ml_dtypes.bfloat16
 
@@ -101,7 +101,14 @@ def rows_reduced(psum, held, scales, result, wide):
     nisa.tensor_scalar(result, psum, nl.multiply, scales)
 
 
-CASES = {  # followers of the group, and whether the sums are kept out of PSUM
+def by_way_of_a_tile(psum, held, scales, result, wide):
+    between = tile(psum.shape, nl.bfloat16)
+    nisa.tensor_scalar(between, psum, nl.multiply, scales)
+    nisa.tensor_tensor(result, held, between, nl.add)
+
+
+CASES = {  # members of the epilogue, and whether the sums are kept out of PSUM
+    "by way of a tile": (evicting(by_way_of_a_tile), 2, True),
     "copied": (evicting(copied), 1, True),
     "rounded": (evicting(copied, out_dtype=nl.bfloat16), 1, True),
     "one matmul": (evicting(added, products=1), 1, True),
@@ -139,9 +146,12 @@ def test_what_follows(name, monkeypatch):
     kernel, followers, in_scratch = CASES[name]
     arrays = operands(9, 128, 112, np.float32)
     (group,) = group_of(kernel, *arrays) or (None,)
-    in_registers = any(use.place == Register() for op in group.tree.epilogue for use in op.uses)
-    assert (len(group.tree.epilogue), in_registers) == (followers, in_scratch)
-    assert len(group.private) == in_scratch
+    in_strip = any(use.place == Strip() for op in group.tree.epilogue for use in op.uses)
+    assert (len(group.tree.epilogue), in_strip) == (followers, in_scratch)
+    passing = any(use.place == Register() for op in group.tree.epilogue for use in op.uses)
+    assert passing == (name == "by way of a tile")
+    assert len(group.private) == in_scratch + passing
+    assert [len(loop.body) for loop in column_loops(group.tree.loop)[1:]] == [followers] * (followers > 1)
     monkeypatch.setenv("NKILITE_FUSE", "0")
     assert all(g.size == len(g.tree.terms) for g in group_of(kernel, *arrays))
 

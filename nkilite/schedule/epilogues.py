@@ -1,4 +1,4 @@
-"""Which instructions can take the sums of matmuls away a few columns at a time: elementwise ones that follow them."""
+"""The epilogue of matmuls: elementwise instructions after them that take their sums, a few columns at a time."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import lifetimes
 from nkilite.schedule.rows import Access, Rows, meet
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.segments import Segment, elements, held
 from nkilite.schedule.strips import strip_shape
 
 _MOST = 4  # their code is written for strips of several widths
 
 
-class Found(NamedTuple):
-    """The followers of some matmuls.
+class Epilogue(NamedTuple):
+    """What follows some matmuls.
 
     Attributes:
-        members: how many.
-        sums: (follower, operand) pairs that are what the matmuls write, if only they need it; else empty.
-        private: the buffer that then needs no memory.
+        members: how many instructions.
+        strip: (member, operand) pairs that are what the matmuls write, if only they need it; else empty.
+        values: of every member and every operand, a number: equal ones are the same elements.
+        registers: (member, operand) pairs that are used in the epilogue alone, and made there.
+        private: the buffers of the two, which need no memory.
     """
 
     members: int
-    sums: tuple[tuple[int, int], ...] = ()
+    strip: tuple[tuple[int, int], ...] = ()
+    values: tuple[tuple[int, ...], ...] = ()
+    registers: tuple[tuple[int, int], ...] = ()
     private: tuple[int, ...] = ()
 
 
@@ -37,8 +42,8 @@ class _Candidate(NamedTuple):
     reads: list[int]
 
 
-class Followers:
-    """Looks for followers in a program."""
+class Epilogues:
+    """Looks for epilogues in a program."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule, self._program = schedule, schedule.program
@@ -50,8 +55,8 @@ class Followers:
 
     def of(
         self, matmuls: Sequence[int], first: int, dst: Operand, fresh: bool, sources: Collection[int]
-    ) -> Found:
-        """The followers of matmuls that begin at some words, the first of them at instruction `first`.
+    ) -> Epilogue:
+        """The epilogue of matmuls that begin at some words, the first of them at instruction `first`.
 
         Args:
             dst: of the matmuls.
@@ -77,7 +82,7 @@ class Followers:
             seen.append(_Candidate(signature.operands, accesses, reads))
         target = next((c.accesses[c.reads[0]] for c in seen if c.reads), None)
         if target is None:
-            return Found(0)
+            return Epilogue(0)
         taken: list[tuple[Access, ...]] = []
         made = [target]
         last = 0  # those after it have nothing to do with the sums
@@ -89,16 +94,42 @@ class Followers:
                 made += [a for a in candidate.accesses if a.operand.writes]
                 last = len(taken)
         del taken[last:]
-        sums = [(number, i) for number, candidate in enumerate(seen[:last]) for i in candidate.reads]
-        if not taken or not fresh or not self._dies(view[0], first, end + len(taken), taken, sums):
-            return Found(len(taken))
-        return Found(len(taken), tuple(sums), (view[0],))
+        sums = tuple((number, i) for number, candidate in enumerate(seen[:last]) for i in candidate.reads)
+        private: list[int] = []
+        if taken and fresh and self._dies(view[0], first, end + len(taken), taken, sums):
+            private.append(view[0])
+        else:
+            sums = ()
+        numbers: dict[tuple[object, ...], int] = {}
+        values = tuple(tuple(numbers.setdefault(elements(a), len(numbers)) for a in one) for one in taken)
+        held = self._held(taken, end) if len(taken) > 1 else {}
+        registers = tuple(place for places in held.values() for place in places)
+        return Epilogue(len(taken), sums, values, registers, (*private, *held))
+
+    def _held(self, taken: Sequence[Sequence[Access]], first: int) -> dict[int, list[tuple[int, int]]]:
+        """By buffer, the operands of members that begin at an instruction which no others need."""
+        uses: dict[int, list[Access]] = {}
+        places: dict[int, list[tuple[int, int]]] = {}
+        for m, accesses in enumerate(taken):
+            for i, access in enumerate(accesses):
+                uses.setdefault(access.buffer, []).append(access)
+                places.setdefault(access.buffer, []).append((m, i))
+        loop = [Segment(0, len(taken), 0, {})]
+        return {
+            buffer: places[buffer] for buffer, accesses in uses.items()
+            if self._scratchable(buffer) and held(accesses, loop)
+            and self._lives.first[buffer] >= first and self._lives.last[buffer] < first + len(taken)
+        }
+
+    def _scratchable(self, id: int) -> bool:
+        buffer = self._program.buffers[id]
+        return buffer.address is None and buffer.kind is BufferKind.internal
 
     def _takes(
         self, candidate: _Candidate, dst: Operand, target: Access, taken: Sequence[Sequence[Access]],
         sources: Collection[int],
     ) -> bool:
-        """Whether columns of an instruction meet the same columns of the matmuls and of other followers alone."""
+        """Whether columns of an instruction meet the same columns of the matmuls and of other members alone."""
         columns = dst.type.free_size
         for operand, access in zip(candidate.operands, candidate.accesses, strict=True):
             if access.buffer in sources or operand.type.free_size not in (1, columns):
@@ -118,10 +149,9 @@ class Followers:
         self, buffer: int, first: int, end: int, taken: Sequence[Sequence[Access]], sums: Sequence[tuple[int, int]]
     ) -> bool:
         """Whether nothing but `sums` needs what the matmuls write."""
-        found = self._program.buffers[buffer]
         uses = {(m, i) for m, accesses in enumerate(taken) for i, a in enumerate(accesses) if a.buffer == buffer}
         return (
-            found.address is None and found.kind is BufferKind.internal and uses == set(sums)
+            self._scratchable(buffer) and uses == set(sums)
             and self._lives.first[buffer] >= first and self._lives.last[buffer] < end
         )
 
