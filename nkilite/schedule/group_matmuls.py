@@ -32,6 +32,7 @@ class GroupMatmuls:
         trees: dict[tuple[object, ...], Tree] = {}
         epilogues = Epilogues(schedule) if knobs.fuse() else None
         starts = program.starts()
+        written = [[o.word for o in s.operands if o.writes] for s in program.signatures]
         for first, end, product in _runs(schedule):
             members = starts[first:end]
             found = Epilogue(0)
@@ -39,7 +40,7 @@ class GroupMatmuls:
                 sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
                 found = epilogues.of(members, first, product.dst, not product.accumulates, sources)
             size = end - first + found.members
-            by_rows = epilogues is not None and _by_rows(schedule, product, starts[first : first + size + 1])
+            by_rows = epilogues is not None and _by_rows(schedule, product, written, starts[first : first + size + 1])
             if size > 1 or by_rows:
                 key = tuple(program.code[at] for at in starts[first : first + size]), found[:-1], by_rows
                 if key not in trees:
@@ -73,8 +74,12 @@ def _tree(signatures: Sequence[Signature], product: _Product, found: Epilogue, b
     return Tree((), (loop,))
 
 
-def _by_rows(schedule: Schedule, product: _Product, starts: Sequence[int]) -> bool:
+def _by_rows(
+    schedule: Schedule, product: _Product, written: Sequence[Sequence[int]], starts: Sequence[int]
+) -> bool:
     """Whether threads should share rows of a group's result, that of the instructions at `starts` but the last.
+
+    `written` has the words of what signatures write.
 
     So they do where the next instruction takes the sums up by row. Else they share the longer side, for each reads all
     of the other one.
@@ -83,11 +88,11 @@ def _by_rows(schedule: Schedule, product: _Product, starts: Sequence[int]) -> bo
     if rows % WIDTH or rows == WIDTH or columns < WIDTH:
         return False
     program = schedule.program
-    code, last = program.code, starts[-1]
+    code, last, panels = program.code, starts[-1], schedule.panels
     for start in starts[:-1]:
-        signature = program.signatures[code[start]]
-        if any(o.writes and code[start + o.word] in schedule.panels for o in signature.operands):
-            return False  # these panels are filled by columns
+        for word in written[code[start]]:
+            if code[start + word] in panels:
+                return False  # these panels are filled by columns
     if rows >= columns:
         return True
     if len(starts) == 1:
@@ -117,25 +122,26 @@ class _Product(NamedTuple):
 def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
     """First and end of matmuls that add up, and what is known of the first."""
     program = schedule.program
-    code, packed = program.code, schedule.panels
+    code, tiles = program.code.tolist(), Feed.tiles
+    feed = schedule.panels.get
     products = [_product(s) for s in program.signatures]
+    words = [None if p is None else (p.left, p.right, p.dst.word, p.kinds, p.accumulates) for p in products]
     widths = [s.n_words for s in program.signatures]
     run: tuple[object, ...] | None = None  # what the members have in common
     leader: _Product | None = None
     first = start = 0
     for index in range(program.count):
         number = code[start]
-        product = products[number]
-        key = None
-        if product and all(
-            packed.get(code[start + word], Feed.tiles) is not Feed.tiles for word in (product.left, product.right)
-        ):
-            key = code[start + product.dst.word], code[start + product.dst.word + 1], product.kinds
-        adds = product is not None and product.accumulates
+        key, adds = None, False
+        known = words[number]
+        if known is not None:
+            left, right, dst, kinds, adds = known
+            if feed(code[start + left], tiles) is not tiles and feed(code[start + right], tiles) is not tiles:
+                key = code[start + dst], code[start + dst + 1], kinds
         if key is None or key != run or not adds or index - first == _LONGEST:
             if leader is not None:
                 yield first, index, leader
-            first, run, leader = index, key, product if key is not None else None
+            first, run, leader = index, key, products[number] if key is not None else None
         start += widths[number]
     if leader is not None:
         yield first, program.count, leader
