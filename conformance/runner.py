@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import IO, Any
 
 from .case import Case, Mode, Result, Status
 
-_START_UP = 120.0  # seconds a child may take to import nkilite and find its cases
+_START_UP = 600.0  # seconds a child may take to import nkilite and find its cases, on a busy machine
 # Children run side by side, and the products of a simulated kernel are too small to share among threads.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _ROOT = Path(__file__).resolve().parent.parent
@@ -87,13 +88,14 @@ class _Children:
                 stderr=errors,
                 text=True,
                 env=self._environment,
+                start_new_session=True,  # so that what it starts ends with it
             )
             self._alive.add(child)
             return child
 
     def stop(self, child: subprocess.Popen[str]) -> None:
-        """Kill one."""
-        child.kill()
+        """Kill one, with what it started."""
+        _kill(child)
         child.wait()
         with self._lock:
             self._alive.discard(child)
@@ -103,7 +105,12 @@ class _Children:
         with self._lock:
             self.ended = True
             for child in self._alive:
-                child.kill()
+                _kill(child)
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 class _Group:

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from nkilite import isa as nisa
 from nkilite.beta1 import index as indices
 from nkilite.beta1 import select
 from nkilite.beta1 import tile as tiles
+from nkilite.beta1.functional import allocated
 from nkilite.beta1.index import Grid, Index, index
 from nkilite.beta1.mask import Box
 from nkilite.beta1.tile import Tile
+from nkilite.dtypes import int32
 from nkilite.errors import InvalidView
 from nkilite.ir.types import IndirectKind
 from nkilite.trace.indirection import index_tensor
@@ -57,14 +60,14 @@ def indirect(view: NkiTensor, keys: tuple[Any, ...], box: Box | None) -> NkiTens
         )
     item = keys[at[0]]
     static: Any = item.index if isinstance(item, DynamicIndex) else None
-    tile = item.value if isinstance(item, DynamicIndex) else item
+    tile = _whole(item.value if isinstance(item, DynamicIndex) else item)
     runtime = tile.nki
     count = runtime.size
     dim = at[0] if Ellipsis not in keys[: at[0]] else view.ndim - len(keys) + at[0]
     if static is None:
-        ndim = next((k.ndim for k in keys if isinstance(k, Index)), 2)
-        shape = (count, *(1,) * (ndim - 1))
-        static = 0 if count == 1 and len(keys) == 1 else index(0, Grid.of(shape, (0,) * ndim))
+        ndim = next((k.ndim for k in keys if isinstance(k, Index)), 0)
+        shape = (count, *(1,) * ((ndim or 2) - 1))
+        static = index(0, Grid.of(shape, (0,) * len(shape))) if ndim or count > 1 else 0  # 0 is dropped, as an int is
     items = select.normalize(view, (*keys[: at[0]], static, *keys[at[0] + 1 :]))
     if box is not None:
         items = select.narrowed(items, box)
@@ -93,6 +96,18 @@ def indirect(view: NkiTensor, keys: tuple[Any, ...], box: Box | None) -> NkiTens
         kind, index_tensor(runtime, "the index tile"), view.strides[dim], view.shape[dim], shape, strides, offset,
         view.dtype, None,
     )
+
+
+def _whole(tile: Tile) -> Tile:
+    """The tile of indices; one of floats, into which public kernels copy what nc_find_index8 finds, as int32.
+
+    DMA converts it, which begins at any partition.
+    """
+    if not (tile.buffer.on_chip and tile.dtype.is_float):
+        return tile
+    whole = allocated(tile.shape, int32)
+    nisa.dma_copy(whole, tile.nki)
+    return tiles.tile(whole)
 
 
 def _dynamic(other: Any, static: Index) -> Any:

@@ -203,3 +203,24 @@ def test_mistakes_are_at_the_users_line(kernel, error):
         kernel(np.ones((4, 8), np.float32))
     assert caught.value.location.file == __file__
     assert caught.value.location.source.endswith(f"# {kernel.__name__}")
+
+
+@pytest.mark.parametrize("dtype", [nl.int32, nl.uint32, nl.float32])
+def test_an_element_of_a_tile_is_an_index_beside_slices(dtype):
+    @nki.jit
+    def kernel(table, scores):
+        found = nisa.nc_find_index8(data=nl.load(scores), vals=nisa.max8(src=nl.load(scores)))
+        best = nl.ndarray(found.shape, dtype=dtype, buffer=nl.sbuf)
+        best[...] = found
+        one = nl.ndarray((1, 1), dtype=dtype, buffer=nl.sbuf)
+        chosen = nl.ndarray((3, *table.shape[1:]), dtype=table.dtype, buffer=nl.shared_hbm)
+        rows = nl.ndarray((3, 2, table.shape[2]), dtype=table.dtype, buffer=nl.shared_hbm)
+        for i in nl.static_range(3):
+            nisa.dma_copy(dst=one[0:1, 0:1], src=best[i : i + 1, 0:1])
+            nl.store(chosen[i], value=nl.load(table[one[0, 0], :, :]))
+            nl.store(rows[i], value=nl.load(table[one[0, 0], 1:3, :]))
+        return chosen, rows
+
+    table, scores = random(8, 4, 16), random(3, 8, seed=1)
+    wanted = table[scores.argmax(1)]
+    check(kernel, (wanted, wanted[:, 1:3]), table, scores)
