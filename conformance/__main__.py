@@ -1,4 +1,4 @@
-"""``python -m conformance FOLDER...``, and ``fuzz``, ``names`` and ``nki-library``: the command line."""
+"""``python -m conformance FOLDER...``, and ``fuzz``, ``names``, ``nki-library`` and ``total``: the command line."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .names import main as names
 from .nki_library.command import main as nki_library
 from .report import append_json, print_report, short_path, write_json, write_markdown
 from .runner import run
+from .total import main as total
 
 
 def main(
@@ -78,7 +79,7 @@ def _terminate(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)  # an ordinary end, which leaves nothing behind
-    others = {"fuzz": fuzz, "names": names, "nki-library": nki_library}
+    others = {"fuzz": fuzz, "names": names, "nki-library": nki_library, "total": total}
     if sys.argv[1:2] and sys.argv[1] in others:
         typer.run(others[sys.argv.pop(1)])
     else:

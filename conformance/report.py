@@ -13,6 +13,7 @@ from rich.text import Text
 from nkilite.cli.terminal import Terminal, styled
 
 from .case import Case, Mode, Result, Status
+from .total import print_total
 
 _COLOURS = {
     Status.PASS: "green",
@@ -34,30 +35,11 @@ def print_report(console: Terminal, cases: Sequence[Case], results: Sequence[Res
     for suite in dict.fromkeys(case.suite for case in shown):
         console.print(_table(suite, [case for case in shown if case.suite == suite], used, by_case))
     _print_failures(console, cases, results)
-    _print_shares(console, rows, by_case)
+    print_total(console, results, list_=False)
     counts = Counter(result.status for result in results)
     summary = ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
     hidden = f"; {len(skipped)} cases skipped, --show-skipped lists them" if skipped and not show_skipped else ""
     console.print(styled(f"{len(rows)} cases, {len(results)} runs: {summary}{hidden}", "bold"))
-
-
-def shares(rows: Sequence[Case], results: dict[str, dict[Mode, Result]]) -> list[tuple[str, int, int, int]]:
-    """Per suite: its cases that are right in every mode, those that ran, and those that were skipped in every mode."""
-    found = []
-    for suite in dict.fromkeys(case.suite for case in rows):
-        outcomes = [list(results[case.id].values()) for case in rows if case.suite == suite]
-        ran = [o for o in outcomes if any(r.status is not Status.SKIP for r in o)]
-        found.append((suite, sum(all(r.status.good for r in o) for o in ran), len(ran), len(outcomes) - len(ran)))
-    return found
-
-
-def _print_shares(console: Terminal, rows: Sequence[Case], results: dict[str, dict[Mode, Result]]) -> None:
-    table = Table(title="cases that are right in every mode", title_justify="left", title_style="bold")
-    for heading in ("suite", "right", "ran", "%", "skipped"):
-        table.add_column(heading, justify="left" if heading == "suite" else "right")
-    for suite, right, ran, skipped in shares(rows, results):
-        table.add_row(suite, str(right), str(ran), f"{100 * right / ran:.1f}" if ran else "", str(skipped))
-    console.print(table)
 
 
 def append_json(path: Path, result: Result) -> None:

@@ -23,6 +23,5 @@ def cases(root: Path) -> list[Case]:
     files = [path for path in sorted((root / "tests").glob("test_*.py")) if _MARKER in path.read_text(encoding="utf-8")]
     environment = ((f"{package.upper()}_USE_SIMULATOR", "1"),)
     options = ("-m", _MARKER)
-    return list(
-        pytest_cases(SUITE, root, files, (root,), modes=(Mode.FILE,), environment=environment, options=options)
-    )
+    modes = (Mode.SIMULATED_FILE,)
+    return list(pytest_cases(SUITE, root, files, (root,), modes=modes, environment=environment, options=options))
