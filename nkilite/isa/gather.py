@@ -239,6 +239,7 @@ def tensor_scatter(
 @tensor_scatter.check
 def _tensor_indirection_check(call: Signature) -> None:
     rules.require_on_chip(call)
+    _require_same_dtype(call, "data")
     rules.require_memory(call, "index", MemoryRegion.sbuf)
     rules.require_dtype(call, "index", (dtypes.int32, dtypes.uint32, dtypes.uint16))
     rules.require_same_partitions(call, "data", "index")

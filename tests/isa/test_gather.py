@@ -392,6 +392,29 @@ def test_indirect_matmuls(accumulate, monkeypatch):
     np.testing.assert_array_equal(got, want)
 
 
+def test_chosen_columns_are_not_rounded_on_their_way(monkeypatch):
+    """Where rounding is stochastic, what is gathered and scattered keeps its bits; the instruction between rounds."""
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
+
+    def kernel(x, index):
+        data, chosen = tile(x), tile(index)
+        product, result = new((32, 32), nl.float32, nl.psum), new((32, 50), nl.bfloat16)
+        nisa.memset(result, 0.0)
+        nisa.nc_matmul(product, data.indirect(chosen, 32), data.indirect(chosen, 32), accumulate=False)
+        nisa.tensor_scalar(result.indirect(chosen, 16), data[:, 0:16], nl.multiply, 0.3)
+        return outputs(product, result)
+
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((32, 50)).astype(ml_dtypes.bfloat16)
+    index = rng.permutation(50)[:32].reshape(1, 32).T.astype(np.uint16)
+    simulated, compiled = (
+        mode(kernel, stochastic_rounding=True, rounding_seed=3)(x, index) for mode in (nki.simulate, nki.jit)
+    )
+    np.testing.assert_array_equal(simulated[1].view(np.uint16), compiled[1].view(np.uint16))
+    wide = x[:, index[:, 0]].astype(np.float32)
+    np.testing.assert_allclose(compiled[0], wide.T @ wide, rtol=1e-5, atol=1e-5)
+
+
 def test_where_indirect_operands_start(monkeypatch):
     """Indices start where a quadrant does, and with what they choose."""
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn3")
