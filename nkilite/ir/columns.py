@@ -5,7 +5,8 @@ They are made once and kept with the program as long as they are right, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -72,9 +73,11 @@ class BufferColumns:
         self._buffers = buffers = list(program.buffers)
         numbers: dict[ViewType, int] = {}
         known: dict[int, int] = {}  # by identity: buffers share types, whose hashes are long
-        for kind in {id(b.type): b.type for b in buffers}.values():
+        own = [b.type for b in buffers]
+        ids = list(map(id, own))
+        for kind in dict(zip(ids, own, strict=True)).values():
             known[id(kind)] = numbers.setdefault(kind, len(numbers))
-        self._types = types = np.array([known[id(b.type)] for b in buffers], np.int64)
+        self._types = types = np.array([known[number] for number in ids], np.int64)
         self._kinds = list(numbers)
         self.row_bytes, self.size_bytes, self.partitions = np.array(
             [(t.free_bytes, t.size * t.dtype.itemsize, t.shape[0] if t.shape else 0) for t in numbers], np.int64,
@@ -95,6 +98,13 @@ class BufferColumns:
         if known is None or known._buffers != program.buffers:
             known = program.derived[cls] = cls(program)
         return known
+
+    def keep_without_addresses(self, program: Program, ids: Sequence[int]) -> None:
+        """These are those of a program again, but for some of its buffers, which have lost their addresses."""
+        known = program.derived[BufferColumns] = copy(self)
+        known._buffers = list(program.buffers)
+        known.fixed, known.partition, known.byte = self.fixed.copy(), self.partition.copy(), self.byte.copy()
+        known.fixed[ids], known.partition[ids], known.byte[ids] = False, 0, 0
 
     def within(self, *regions: MemoryRegion) -> np.ndarray:
         """Whether a buffer is in one of these memories."""

@@ -48,7 +48,10 @@ class Allocate:
             tiles = used & buffers.within(region)
             fixed = [program.buffers[id] for id in np.flatnonzero(tiles & buffers.fixed).tolist()]
             _check_addresses(fixed, target)
+            program.addresses.update((tile.id, tile.address) for tile in fixed if tile.address)
             automatic = np.flatnonzero(tiles & ~buffers.fixed)
+            if not len(automatic):
+                continue
             automatic = automatic[np.argsort(first[automatic], kind="stable")]
             requests = np.column_stack([buffers.row_bytes[automatic], first[automatic], last[automatic]])
             reserved = [
@@ -71,9 +74,6 @@ class Allocate:
                 _warn(overflow)
                 continue
             program.addresses.update(zip(automatic.tolist(), zip(repeat(0), result.offsets), strict=True))
-            for tile in fixed:
-                assert tile.address is not None
-                program.addresses[tile.id] = tile.address
         _check_banks(program, columns)
         return program
 

@@ -35,6 +35,7 @@ class SeparateTiles:
             return program
         borrowing = _borrowing(program, fixed)
         first[borrowing], last[borrowing] = 0, program.count
+        alone: list[int] = []
         for region in (MemoryRegion.sbuf, MemoryRegion.psum):
             ids = np.flatnonzero(fixed & buffers.within(region))
             ids = ids[np.argsort(first[ids], kind="stable")]
@@ -42,11 +43,13 @@ class SeparateTiles:
             boxes = np.stack([first, last, buffers.partition, below[0], buffers.byte, below[1]], axis=1)[ids]
             shared = np.zeros(len(ids), np.int64)
             _meet.run(len(ids), boxes.reshape(-1), np.zeros(len(ids), np.int64), shared, len(ids))
-            for id in ids[(shared == 0) & ~borrowing[ids]].tolist():
-                tile = program.buffers[id]
-                assert tile.address is not None
-                program.addresses[id] = tile.address
-                program.buffers[id] = _anywhere(tile)
+            alone += ids[(shared == 0) & ~borrowing[ids]].tolist()
+        for id in alone:
+            tile = program.buffers[id]
+            assert tile.address is not None
+            program.addresses[id] = tile.address
+            program.buffers[id] = Buffer.internal(id, tile.type, tile.name, None, tile.location, tile.loop)
+        buffers.keep_without_addresses(program, alone)
         return program
 
 
@@ -93,11 +96,3 @@ def _borrows(buffer: Buffer, accesses: list[Access]) -> bool:
         if operand.writes and operand.type.indirection is None:
             cover.mark(operand.type, access.byte_offset)
     return False
-
-
-def _anywhere(tile: Buffer) -> Buffer:
-    """The same tile without an address."""
-    return Buffer(
-        tile.id, tile.region, tile.shape, tile.dtype, tile.name, tile.kind, None, tile.location, tile.data, tile.loop,
-        tile.type,
-    )
