@@ -49,7 +49,7 @@ def require_widths(call: Signature) -> None:
         if operand.type.dtype.is_wide and not operand.name.endswith(".index"):
             raise UnsupportedDtype(
                 instruction=call.title, operand=operand.name, found=operand.type.dtype,
-                target=call.target.name, allowed="dtypes of at most 32 bits", hint=_NARROWER,
+                target=call.target.name, allowed="dtypes of at most 32 bits", fix=_NARROWER,
             )
 
 

@@ -132,7 +132,7 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
         registers=tuple(
             (placement.of(b.id).offset, b.size_bytes)
             for b in program.buffers
-            if b.kind is BufferKind.registers
+            if b.kind is BufferKind.registers and placement.of(b.id).pitch  # or nothing touches them
         ),
         stops=_stops(program, placement, lowered),
         numbers=_numbers(program, placement),

@@ -17,7 +17,7 @@ from nkilite.passes.splice import splice
 
 
 class WatchNumbers:
-    """Does nothing unless the program is to be watched."""
+    """Does nothing unless the program is to be watched, and writes numbers that can be special."""
 
     def run(self, program: Program) -> Program:
         if program.watch:
@@ -32,7 +32,6 @@ class _Watcher:
         self._state = program.add_buffer(region, (rows, STATE_WORDS), uint32, "numbers", BufferKind.registers)
         one = np.ones((1, 1), np.uint32)
         self._one = program.add_buffer(MemoryRegion.shared_hbm, one.shape, uint32, "", BufferKind.constant, data=one)
-        program.watched = self._state.id
 
     def runs(self) -> dict[int, list[int]]:
         """What replaces instructions, by their word position."""
@@ -75,6 +74,7 @@ class _Watcher:
         self, operand: Operand, what: str, view: list[int], instruction: Instruction, writer: Instruction
     ) -> list[int]:
         program = self._program
+        program.watched = self._state.id
         buffer = program.buffers[view[0]]
         program.checks.append(
             Check(writer.signature.name, operand.name, buffer.label, tuple(operand.type.shape), instruction.location)

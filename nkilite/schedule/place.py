@@ -80,8 +80,8 @@ def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
         if found is not None and id in placed:
             packed[id] = found
             sizes[id] = found.size(buffer.partition_bytes // buffer.dtype.itemsize)
-    # What engines remember outlives everything.
-    registers = facts.within(MemoryRegion.registers) & ~facts.internal
+    # What engines remember outlives everything, and so does what is noted of results.
+    registers = facts.on_chip & ~facts.internal
     begins, ends = np.where(registers, 0, first), np.where(registers, program.count, last)
     table = np.stack([sizes, begins, ends])[:, automatic].T.tolist()
     result = plan([Request(*row) for row in table], capacity=None, align=LINE, policy="reuse")

@@ -197,3 +197,31 @@ def test_from_the_disk_cache(monkeypatch, tmp_path):
             nki.jit(roots, check_nan="error")(with_negative((5, 6)))
         assert caught.value.location.file == __file__
     assert any(tmp_path.rglob("*"))
+
+
+def test_kernels_of_integers_have_none():
+    def kernel(x):
+        return stored(nl.load(x))
+
+    x = np.arange(6, dtype=np.int32).reshape(2, 3)
+    assert found(kernel, x, check_nan="error+inf") is None
+
+
+def test_what_is_noted_outlives_tiles():
+    """Tiles take each other's memory; none takes that of the notes, before the first and after the last of them."""
+
+    def kernel(x, count):
+        size = nisa.scalar_load(count)
+        tile = nl.load(x)
+        result = stored(nl.add(tile, 1.0))
+        for _ in range(3):
+            nisa.scalar_store(count, size + 1)
+            integers = nl.ndarray((128, 64), dtype=nl.int32)
+            nisa.memset(integers, 7)
+            stored(integers)
+        return result
+
+    x = np.ones((2, 3), np.float32)
+    assert found(kernel, x, np.ones((1, 1), np.int32), check_nan="error+inf") is None
+    x[1, 2] = np.nan
+    assert found(kernel, x, np.ones((1, 1), np.int32), check_nan="error")[2] == [1, 2]
