@@ -94,8 +94,8 @@ class Definition:
     of an operand that is no position in another. `control` marks the instructions that enclose the body of a loop, and
     `meets` those at which cores wait for each other. Of the operands `partly_read` some elements do not matter; those
     `zeroed` become 0 where neither it nor anything before has written them. Only a `wide` instruction takes operands of
-    64-bit elements. The operands `indirect` may be tensors whose columns an index chooses: what is
-    written first, then the operand whose partitions those of its index follow.
+    64-bit elements. The operands `indirect` may be tensors whose columns an index chooses: what is written first, then
+    the operand whose partitions those of its index follow.
     """
 
     name: str

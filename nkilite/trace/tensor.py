@@ -231,13 +231,13 @@ class NkiTensor(Refusals):
         )
 
     def indirect(self, index: NkiTensor, num_elem: int | None = None) -> IndirectTensor:
-        """Columns chosen on the device, for an instruction of a compute engine to read; trn3 and later.
+        """Columns chosen on the device, for an instruction of a compute engine to read or write; trn3 and later.
 
-        Every 16 neighbouring partitions share their offsets: number i is in partition ``i % 16`` of them in `index`, at
-        position ``i // 16``.
+        Every 16 neighbouring partitions, 32 for the Tensor Engine, share their offsets: number i is in partition
+        ``i % 16`` of them in `index`, at position ``i // 16``. What is written to one column twice keeps the last.
 
         Args:
-            index: int32, uint32 or uint16 tile in SBUF with as many partitions as this tile, a multiple of 16.
+            index: int32, uint32 or uint16 tile in SBUF with as many partitions as this tile, a multiple of 16 or 32.
             num_elem: offsets that are used; all of index by default.
 
         Returns:
@@ -402,8 +402,8 @@ class NkiTensor(Refusals):
 
         Args:
             offset: elements added to this view's own offset; None adds nothing.
-            scalar_offset: a [1, 1] SBUF tensor or a register; the address grows by it times the stride of
-                `indirect_dim` in this tensor's shape (not in the pattern).
+            scalar_offset: a [1, 1] SBUF tensor, a register or a scalar, in HBM of 64 bits, too; the address grows by it
+                times the stride of `indirect_dim` in this tensor's shape (not in the pattern).
             vector_offset: an SBUF tensor with one index per position of the first pattern dimension.
             dtype: reinterpret the storage; strides, counts and offset then count such elements.
 
