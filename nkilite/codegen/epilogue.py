@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nkilite.codegen import matrix, pack, registers
+from nkilite.codegen import column_loop, matrix, pack
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix
@@ -80,7 +80,7 @@ class Epilogue:
                         packed.append((part, name, strip))
             if loop:
                 parts = [self._parts[op.member].in_columns(block, block.columns, homes[op.member]) for op in ops]
-                registers.write(self._emitter, parts, block.rows, block.columns)
+                column_loop.write(self._emitter, parts, block.rows, block.columns)
             else:
                 for op in ops:
                     self._parts[op.member].write(block, homes[op.member])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nkilite.codegen import accumulation, relocation, rows
+from nkilite.codegen import accumulation, moves, rows
 from nkilite.codegen.epilogue import packs, write_packed
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.schedule.tree import Kind, Tree
@@ -27,4 +27,4 @@ def write(members: Sequence[MicroKernel], tree: Tree | None) -> None:
     elif tree.kind is Kind.sums:
         accumulation.write(members, tree)
     else:
-        relocation.write(members, tree.moves)
+        moves.write(members, tree.moves)

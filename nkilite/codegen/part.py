@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nkilite.codegen import registers
+from nkilite.codegen import column_loop
 from nkilite.codegen.ahead import Ahead, fetch_lines
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
@@ -57,7 +57,7 @@ class Home(NamedTuple):
 
 
 class Part:
-    """A member, the uses of its operands, and where they are; those without a home are in registers."""
+    """A member, the uses of its operands, and where they are; those without a home are in column_loop."""
 
     def __init__(self, kernel: MicroKernel, op: Op, homes: Mapping[str, Home], columns: int) -> None:
         """`columns` are those that blocks may divide; operands that have others are the same for all columns."""
@@ -79,7 +79,7 @@ class Part:
 
     def in_columns(
         self, block: Block, columns: int, homes: Mapping[str, Home] | None = None
-    ) -> registers.Member:
+    ) -> column_loop.Member:
         """The member on a block as a part of a loop over columns."""
         found = self._homes | dict(homes or {})
         pointers = self._pointers(block, found)
@@ -89,9 +89,9 @@ class Part:
             name, value = argument.name, self._uses[argument.name].value
             assert value is not None
             accesses.append(
-                registers.Access(value, operands[name], pointers.get(name), argument.reads, argument.writes)
+                column_loop.Access(value, operands[name], pointers.get(name), argument.reads, argument.writes)
             )
-        return registers.Member(accesses, functools.partial(self._compute, operands, columns))
+        return column_loop.Member(accesses, functools.partial(self._compute, operands, columns))
 
     def prefetch(self, row: Value, column: Value, columns: int) -> None:
         """Fetch what the member will touch of some columns of a row."""

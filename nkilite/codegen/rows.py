@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nkilite.codegen import registers
+from nkilite.codegen import column_loop
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.part import Block, Home, Part
@@ -26,7 +26,7 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
     together = loop.step * loop.parallel
     first, end = (e.mul(u, each) for u in members[0].share(loop.extent // together, together))
 
-    def inside(inner: Loop, block: Value) -> list[registers.Member]:
+    def inside(inner: Loop, block: Value) -> list[column_loop.Member]:
         ops = (op for op in operations(inner.body) if not op.elided)
         return [parts[op.member].in_columns(Block(loop.step, block), inner.extent) for op in ops]
 
@@ -36,20 +36,20 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
         for node in loop.body:
             if isinstance(node, Loop):
                 if node is not late:
-                    registers.write(e, inside(node, block.index), loop.step, node.extent)
+                    column_loop.write(e, inside(node, block.index), loop.step, node.extent)
                 continue
             assert isinstance(node, Op)
             if late is not None and node.member == late.beside:
                 follows = e.compare("sgt", block.index, first)
                 before = e.select(follows, e.sub(block.index, e.i64(1)), block.index)
-                beside = registers.Beside(e, inside(late, before), loop.step, late.extent, follows)
+                beside = column_loop.Beside(e, inside(late, before), loop.step, late.extent, follows)
                 parts[node.member].write(Block(loop.step, block.index), beside=beside)
                 beside.finish()
             elif not node.elided:
                 parts[node.member].write(Block(loop.step, block.index))
     if late is not None:
         with e.when(e.compare("sgt", end, first)):
-            registers.write(e, inside(late, e.sub(end, e.i64(1))), loop.step, late.extent)
+            column_loop.write(e, inside(late, e.sub(end, e.i64(1))), loop.step, late.extent)
 
 
 def _paired(loop: Loop, late: Loop | None) -> set[int]:

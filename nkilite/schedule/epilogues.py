@@ -8,9 +8,9 @@ from typing import NamedTuple
 from nkilite.ir.program import Operand
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import lifetimes
+from nkilite.schedule.column_loops import ColumnLoop, elements, held
 from nkilite.schedule.rows import Access, Rows, meet
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.segments import Segment, elements, held
 from nkilite.schedule.strips import strip_shape
 
 _MOST = 4  # their code is written for strips of several widths
@@ -114,7 +114,7 @@ class Epilogues:
             for i, access in enumerate(accesses):
                 uses.setdefault(access.buffer, []).append(access)
                 places.setdefault(access.buffer, []).append((m, i))
-        loop = [Segment(0, len(taken), 0, {})]
+        loop = [ColumnLoop(0, len(taken), 0, {})]
         return {
             buffer: places[buffer] for buffer, accesses in uses.items()
             if self._scratchable(buffer) and held(accesses, loop)
@@ -134,7 +134,7 @@ class Epilogues:
         for operand, access in zip(candidate.operands, candidate.accesses, strict=True):
             if access.buffer in sources or operand.type.free_size not in (1, columns):
                 return False
-            if operand.writes and (operand.type.free_size == 1 or access.buffer in self._schedule.uniform):
+            if operand.writes and (operand.type.free_size == 1 or access.buffer in self._schedule.broadcast):
                 return False
         rows = dst.type.shape[0]
         known = [target, *(a for one in taken for a in one)]

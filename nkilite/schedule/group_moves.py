@@ -58,7 +58,7 @@ class _Grouping:
         self._streams = hbm.never_read(program, columns)
         self._rows = [max(1, b.partition_bytes) for b in program.buffers]
         self._plain = [
-            b.kind is BufferKind.internal and b.address is None and b.id not in schedule.uniform
+            b.kind is BufferKind.internal and b.address is None and b.id not in schedule.broadcast
             for b in program.buffers
         ]
         self._passing = [

@@ -33,7 +33,7 @@ class InferPanels:
 def _eligible(schedule: Schedule) -> np.ndarray:
     buffers = BufferColumns.of(schedule.program)
     holds = buffers.which(lambda kind: kind.region is MemoryRegion.sbuf and kind.dtype.is_float and kind.free_bytes > 0)
-    found: np.ndarray = holds & buffers.internal & ~buffers.fixed & ~buffers.chosen(schedule.uniform)
+    found: np.ndarray = holds & buffers.internal & ~buffers.fixed & ~buffers.chosen(schedule.broadcast)
     return found
 
 

@@ -67,7 +67,7 @@ def _operands(shape: RowShape | None) -> list[int]:
 def _kinds(schedule: Schedule, spaces: Spaces) -> np.ndarray:
     """A number for each buffer, equal for those of which accesses by equal words are alike."""
     buffers = BufferColumns.of(schedule.program)
-    facts = (buffers.fixed, buffers.chosen(schedule.uniform), buffers.chosen(schedule.panels))
+    facts = (buffers.fixed, buffers.chosen(schedule.broadcast), buffers.chosen(schedule.panels))
     return spaces.row + sum(fact.astype(np.int64) << 32 + bit for bit, fact in enumerate(facts))
 
 

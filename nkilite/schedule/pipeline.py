@@ -8,13 +8,13 @@ from typing import Protocol
 from nkilite import knobs
 from nkilite.ir.program import Program
 from nkilite.passes.pipeline import run_pipeline
+from nkilite.schedule.find_broadcast import FindBroadcast
 from nkilite.schedule.fuse import Fuse
 from nkilite.schedule.group_matmuls import GroupMatmuls
 from nkilite.schedule.group_moves import GroupMoves
 from nkilite.schedule.infer_panels import InferPanels
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.stage_overlaps import StageOverlaps
-from nkilite.schedule.uniform import FindUniform
 from nkilite.schedule.verifier import verify_schedule
 
 
@@ -26,7 +26,7 @@ class SchedulePass(Protocol):
 
 PIPELINE: tuple[type[SchedulePass], ...] = (
     StageOverlaps,
-    FindUniform,
+    FindBroadcast,
     InferPanels,
     GroupMatmuls,
     GroupMoves,

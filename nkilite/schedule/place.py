@@ -70,7 +70,7 @@ def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
     chosen = np.flatnonzero(facts.on_chip & ~facts.fixed & (first >= 0) & ~private)
     automatic = chosen[np.argsort(first[chosen], kind="stable")]
     pitch[automatic] = _pitch(facts.row_bytes, facts.partitions)[automatic]
-    pitch[list(schedule.uniform)] = 0
+    pitch[list(schedule.broadcast)] = 0
     sizes = np.maximum(facts.partitions * pitch, facts.row_bytes)
     placed = set(automatic.tolist())
     packed: dict[int, Panels] = {}

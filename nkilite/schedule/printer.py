@@ -64,7 +64,7 @@ class _SchedulePrinter(Printer):
 
     def about(self) -> Iterator[str]:
         buffers = self._schedule.program.buffers
-        for id in sorted(self._schedule.uniform):
+        for id in sorted(self._schedule.broadcast):
             yield f"layout {self.reference(buffers[id])} broadcast"
         for id, feed in sorted(self._schedule.panels.items()):
             yield f"layout {self.reference(buffers[id])} packed {feed.value}"

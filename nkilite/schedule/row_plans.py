@@ -12,11 +12,11 @@ from nkilite.host.memory import ALIASING, LINE, NEAR
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.schedule import hbm
+from nkilite.schedule.column_loops import ColumnLoop, find_column_loops, held, row_bytes
 from nkilite.schedule.panels import WIDTH
 from nkilite.schedule.rows import Access, meet
 from nkilite.schedule.runs import Run, moves
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.segments import Segment, find_segments, held, row_bytes
 from nkilite.schedule.tree import (
     PARTS,
     Dim,
@@ -97,17 +97,17 @@ class Planner:
         dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
         idle = _idle(run, dead)
         touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
-        forwarded = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
-        rows = _rows_per_block(run, touched, forwarded)
-        skipped = idle | set(forwarded.values())
-        segments = find_segments(self._program, run, skipped, forwarded)
+        sources = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
+        rows = _rows_per_block(run, touched, sources)
+        elided = idle | set(sources.values())
+        loops = find_column_loops(self._program, run, elided, sources)
         slots: list[int] = []
         homes: dict[int, Scratch | Register] = {}  # scratch of the byte at which a partition of the buffer begins
         space = _SCRATCH_BYTES
         for buffer in dead:
-            if buffer not in touched or buffer in forwarded:
+            if buffer not in touched or buffer in sources:
                 continue
-            if held(touched[buffer], segments):
+            if held(touched[buffer], loops):
                 homes[buffer] = Register()
             else:
                 low, width = _extent(touched[buffer])
@@ -118,31 +118,31 @@ class Planner:
                     slots.append(pitch)
         ops = [
             Op(m, tuple(Use(Nowhere() if a.operand.on_chip else None) for a in accesses), elided=True)
-            if m in skipped
-            else Op(m, tuple(self._use(a, homes, forwarded, touched) for a in accesses))
+            if m in elided
+            else Op(m, tuple(self._use(a, homes, sources, touched) for a in accesses))
             for m, accesses in enumerate(run.accesses)
         ]
-        ahead = self._ahead(run, ops, segments)
+        ahead = self._ahead(run, ops, loops)
         for member, operand, what in ahead:
             uses = list(ops[member].uses)
             uses[operand] = replace(uses[operand], prefetch=what)
             ops[member] = Op(member, tuple(uses))
-        carrier = self._carrier(run, segments, ops, ahead, rows)
+        beside = self._beside(run, loops, ops, ahead, rows)
         each = WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1
-        tree = Tree(tuple(slots), (Loop(Dim.rows, run.rows, _nested(ops, segments, carrier), rows, each),))
-        return tree, (*homes, *forwarded, *(b for b in dead if b not in touched))
+        tree = Tree(tuple(slots), (Loop(Dim.rows, run.rows, _nested(ops, loops, beside), rows, each),))
+        return tree, (*homes, *sources, *(b for b in dead if b not in touched))
 
     def _use(
-        self, access: Access, homes: dict[int, Scratch | Register], forwarded: dict[int, int],
+        self, access: Access, homes: dict[int, Scratch | Register], sources: dict[int, int],
         touched: dict[int, list[Access]],
     ) -> Use:
         """An operand of a member that is not elided."""
         streams = access.operand.writes and self._never_read[access.buffer] and _streamable(access)
         unread = access.buffer in homes and not any(o.operand.reads for o in touched[access.buffer])
-        return Use(self._place(access, homes, forwarded, touched), nontemporal=streams, unread=unread)
+        return Use(self._place(access, homes, sources, touched), nontemporal=streams, unread=unread)
 
     def _place(
-        self, access: Access, homes: dict[int, Scratch | Register], forwarded: dict[int, int],
+        self, access: Access, homes: dict[int, Scratch | Register], sources: dict[int, int],
         touched: dict[int, list[Access]],
     ) -> Place | None:
         """Where an operand is, if not where its buffer is."""
@@ -150,8 +150,8 @@ class Planner:
         if access.buffer in homes:
             home = homes[access.buffer]
             return Scratch(home.slot, home.byte + start) if isinstance(home, Scratch) else home
-        if access.buffer in forwarded:
-            return Source(forwarded[access.buffer], start - _written(touched[access.buffer]).low)
+        if access.buffer in sources:
+            return Source(sources[access.buffer], start - _written(touched[access.buffer]).low)
         return None
 
     def _dies(self, buffer: int, accesses: list[Access], run: Run) -> bool:
@@ -182,7 +182,7 @@ class Planner:
                     return None
         return load.member
 
-    def _ahead(self, run: Run, ops: Sequence[Op], segments: Sequence[Segment]) -> list[_Fetch]:
+    def _ahead(self, run: Run, ops: Sequence[Op], loops: Sequence[ColumnLoop]) -> list[_Fetch]:
         """Who fetches the next block of large HBM tensors: their last reader, and a little of it those before."""
         readers: dict[tuple[int, int], list[tuple[Access, int, int]]] = {}  # by the operand that is in HBM
         for op, accesses in zip(ops, run.accesses, strict=True):
@@ -199,7 +199,7 @@ class Planner:
         for *earlier, (late, last, position) in readers.values():
             at = late.low
             for early, first, operand in earlier:
-                together = first == last or any(s.first <= first and last < s.end for s in segments)  # read once
+                together = first == last or any(s.first <= first and last < s.end for s in loops)  # read once
                 if together or not early.operand.dense or early.low != at or early.high > late.high:
                     continue
                 at = early.high
@@ -208,37 +208,37 @@ class Planner:
             found.append(_Fetch(last, position, Prefetch(_EARLY, PARTS - _EARLY) if at > late.low else Prefetch()))
         return sorted(found, key=lambda fetch: fetch[:2])
 
-    def _carrier(
-        self, run: Run, segments: Sequence[Segment], ops: Sequence[Op], ahead: Sequence[_Fetch], rows: int
+    def _beside(
+        self, run: Run, loops: Sequence[ColumnLoop], ops: Sequence[Op], ahead: Sequence[_Fetch], rows: int
     ) -> int | None:
-        """The member that fetches from HBM, if the last segment stores there afterwards: memory can do both at once."""
-        if not segments or not ahead or rows == run.rows:
+        """The member that fetches from HBM, if the last loop stores there afterwards: memory can do both at once."""
+        if not loops or not ahead or rows == run.rows:
             return None
-        last, (member, operand, _) = segments[-1], ahead[-1]
+        last, (member, operand, _) = loops[-1], ahead[-1]
         ends = all(op.member < last.end or op.elided for op in ops)
         streams = sum(any(use.nontemporal for use in op.uses) for op in ops[last.first : last.end])
         if not ends or member >= last.first or streams != 1:
             return None
-        if any(s.first <= member < s.end for s in segments):
+        if any(s.first <= member < s.end for s in loops):
             return None
         kind = self._program.signatures[run.signatures[member]].operands[operand].type
         alike = kind.free_size == last.columns and run.accesses[member][operand].operand.dense
         return member if alike else None
 
 
-def _nested(ops: Sequence[Op], segments: Sequence[Segment], carrier: int | None) -> tuple[Node, ...]:
-    """The operations in order, those of segments in loops of their own, the last of which may go with a carrier."""
+def _nested(ops: Sequence[Op], loops: Sequence[ColumnLoop], beside: int | None) -> tuple[Node, ...]:
+    """The operations in order, those of loops in loops of their own, the last of which may go with a beside."""
     body: list[Node] = []
     done = 0
-    for segment in segments:
+    for loop in loops:
         inside = tuple(
-            Op(op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, segment.values[op.member], strict=True)))
-            if op.member in segment.values else op
-            for op in ops[segment.first : segment.end]
+            Op(op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, loop.values[op.member], strict=True)))
+            if op.member in loop.values else op
+            for op in ops[loop.first : loop.end]
         )
-        beside = carrier if segment is segments[-1] else None
-        body += [*ops[done : segment.first], Loop(Dim.columns, segment.columns, inside, beside=beside)]
-        done = segment.end
+        beside = beside if loop is loops[-1] else None
+        body += [*ops[done : loop.first], Loop(Dim.columns, loop.columns, inside, beside=beside)]
+        done = loop.end
     return (*body, *ops[done:])
 
 
@@ -285,10 +285,10 @@ def _streamable(access: Access) -> bool:
     return not operand.on_chip and operand.dense and operand.high - operand.low >= _STREAMED_ROW
 
 
-def _rows_per_block(run: Run, touched: dict[int, list[Access]], forwarded: dict[int, int]) -> int:
+def _rows_per_block(run: Run, touched: dict[int, list[Access]], sources: dict[int, int]) -> int:
     """The largest divisor of the rows with which a block stays in the cache."""
     least = max(s.least for s in run.shapes)
-    most = max(least, min(NEAR // row_bytes(touched, forwarded), -(-run.rows // _PARTS)))
+    most = max(least, min(NEAR // row_bytes(touched, sources), -(-run.rows // _PARTS)))
     if run.rows <= most:
         return run.rows
     rows = next(n for n in range(most, 0, -1) if run.rows % n == 0)

@@ -133,7 +133,7 @@ class Rows:
     def __init__(self, schedule: Schedule) -> None:
         program = schedule.program
         self._code = program.code
-        self._uniform = schedule.uniform
+        self._uniform = schedule.broadcast
         buffers = BufferColumns.of(program)
         self._bytes = np.maximum(buffers.row_bytes, 1).tolist()
         self._spaces = Spaces(program).space.tolist()

@@ -15,20 +15,20 @@ class Schedule:
 
     Attributes:
         program: the instructions, valid on their own.
-        uniform: ids of tiles whose partitions all hold the same, so that one of them is kept for all.
+        broadcast: ids of tiles whose partitions all hold the same, so that one of them is kept for all.
         panels: by buffer id, what the matmuls that read a tile make of it, for tiles that can lie in panels.
         groups: instructions that are compiled together; disjoint and in order.
     """
 
     program: Program
-    uniform: frozenset[int] = frozenset()
+    broadcast: frozenset[int] = frozenset()
     panels: dict[int, Feed] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
 
     @property
     def decided(self) -> bool:
         """Whether anything has been, so that the program's instructions must stay as they are."""
-        return bool(self.uniform or self.panels or self.groups)
+        return bool(self.broadcast or self.panels or self.groups)
 
     def __repr__(self) -> str:
         return f"<nki schedule of {self.program.name}: {len(self.program):,} instructions, {len(self.groups):,} groups>"

@@ -104,7 +104,7 @@ class Members:
             kind, row = operand.type, int(spaces.row[buffer])
             size = kind.dtype.itemsize
             strides = line_strides(kind, row)
-            uniform = kind.region.on_chip and buffer in self.schedule.uniform
+            uniform = kind.region.on_chip and buffer in self.schedule.broadcast
             free = list(zip(kind.shape[1:], strides[1:], strict=True))
             before = -sum((n - 1) * s for n, s in free if s < 0)
             place = int(spaces.start[buffer]) + (offset % row if uniform else _line(offset, row))

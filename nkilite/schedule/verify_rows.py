@@ -24,7 +24,7 @@ class _Rows:
         self.loop, self.ops = tree.loop, tree.ops
         self.size = len(members.signatures)
         self.working = [op.member for op in self.ops if not op.elided]
-        self.segments = column_loops(self.loop)
+        self.loops = column_loops(self.loop)
         self.name = members.name
 
     def check(self) -> None:
@@ -40,13 +40,13 @@ class _Rows:
             )
             need(flat, "it has other loops in a row")
         self._order()
-        verify_values(self.members, self.ops, self.segments)
+        verify_values(self.members, self.ops, self.loops)
         self._private()
         for op in self.ops:
             if op.elided:
-                self._skipped(op)
+                self._elided(op)
         self._hints()
-        self._carrier()
+        self._beside()
 
     def _touches(self, member: int) -> list[tuple[Touch, Use]]:
         return list(zip(self.members.touches[member], self.ops[member].uses, strict=True))
@@ -57,7 +57,7 @@ class _Rows:
         every = [t for touches in self.members.touches for t in touches]
         for touch in every:
             self.need(touch.buffer not in schedule.panels, f"{self.name(touch)} lies in panels")
-            spread = touch.operand.writes and touch.buffer in schedule.uniform
+            spread = touch.operand.writes and touch.buffer in schedule.broadcast
             self.need(not spread, f"{self.name(touch)} is one row for all")
         for one, other in combinations(every, 2):
             if one.member != other.member and (one.operand.writes or other.operand.writes):
@@ -89,7 +89,7 @@ class _Rows:
         self.need(len(slots) == len(set(slots)), "two buffers share scratch")
         for buffer, home in homes.items():
             if not home:
-                verify_held(self.members, self.ops, self.segments, buffer)
+                verify_held(self.members, self.ops, self.loops, buffer)
 
     def _row(self, touch: Touch) -> int:
         result: int = max(self.members.program.buffers[touch.buffer].partition_bytes, 1)
@@ -127,7 +127,7 @@ class _Rows:
                 changed = other.operand.writes and (other.buffer == to.buffer or self.members.meet(other, source))
                 self.need(not changed, f"{name} is read in place after member {m} has written there")
 
-    def _skipped(self, op: Op) -> None:
+    def _elided(self, op: Op) -> None:
         member = op.member
         for touch, use in self._touches(member):
             gone = touch.operand.type.region.on_chip
@@ -161,24 +161,24 @@ class _Rows:
                     unseen = operand.writes and touch.buffer in self.members.private and not reads
                     self.need(unseen, f"{self.name(touch)} is said to be unread")
 
-    def _carrier(self) -> None:
-        late = [segment for segment in self.segments if segment.beside is not None]
+    def _beside(self) -> None:
+        late = [loop for loop in self.loops if loop.beside is not None]
         if not late:
             return
-        last, carrier = late[0], late[0].beside
-        assert carrier is not None
-        inside = {op.member for segment in self.segments for op in _operations(segment)}
+        last, beside = late[0], late[0].beside
+        assert beside is not None
+        inside = {op.member for loop in self.loops for op in _operations(loop)}
         first = min((op.member for op in _operations(last)), default=0)
         self.need(
-            late == self.segments[-1:] and carrier in self.working and carrier < first and carrier not in inside
+            late == self.loops[-1:] and beside in self.working and beside < first and beside not in inside
             and all(op.elided for op in self.ops[_operations(last)[-1].member + 1 :]),
-            f"a loop cannot go with member {carrier}",
+            f"a loop cannot go with member {beside}",
         )
         alike = any(
             t.operand.reads and t.dense and t.operand.type.free_size == last.extent
-            for t in self.members.touches[carrier]
+            for t in self.members.touches[beside]
         )
-        self.need(alike, f"member {carrier} does not go through {last.extent} columns")
+        self.need(alike, f"member {beside} does not go through {last.extent} columns")
 
 
 def _operations(loop: Loop) -> list[Op]:

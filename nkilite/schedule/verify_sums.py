@@ -33,7 +33,7 @@ def verify_sums(members: Members, tree: Tree) -> None:
             need(fits, f"{signature.name} is not on the rows of the sums")
             need(touch.buffer not in sources, f"{signature.name} uses what the matmuls multiply")
             need(
-                not (touch.operand.writes and touch.buffer in members.schedule.uniform),
+                not (touch.operand.writes and touch.buffer in members.schedule.broadcast),
                 f"{signature.name} writes a tile that is one row for all",
             )
     every = [target, *chain.from_iterable(epilogue)]

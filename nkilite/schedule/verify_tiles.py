@@ -14,25 +14,25 @@ from nkilite.schedule.verify_members import rows_of
 
 
 def verify_tiles(schedule: Schedule, where: str) -> None:
-    """Check `panels` and `uniform`.
+    """Check `panels` and `broadcast`.
 
     Raises:
         IrError: an instruction does not use a tile as it has to.
     """
     program = schedule.program
-    for id in (*schedule.panels, *schedule.uniform):
+    for id in (*schedule.panels, *schedule.broadcast):
         buffer = program.buffers[id] if isinstance(id, int) and 0 <= id < len(program.buffers) else None
         if buffer is None:
             raise IrError(f"buffer {id} of {len(program.buffers)} is in panels or one row for all{where}")
         own = buffer.region is MemoryRegion.sbuf and buffer.kind is BufferKind.internal and buffer.address is None
-        if not own or (id in schedule.panels and id in schedule.uniform):
+        if not own or (id in schedule.panels and id in schedule.broadcast):
             raise IrError(f"{buffer.label} cannot be in panels or one row for all{where}", location=buffer.location)
     for instruction in program:
         for operand, buffer, offset in _operands(instruction):
             problem = ""
             if buffer.id in schedule.panels:
                 problem = _in_panels(instruction.signature, operand, buffer, offset, schedule.panels[buffer.id])
-            elif buffer.id in schedule.uniform:
+            elif buffer.id in schedule.broadcast:
                 problem = _in_one_row(schedule, instruction, operand, buffer, offset)
             if problem:
                 raise IrError(
@@ -40,7 +40,7 @@ def verify_tiles(schedule: Schedule, where: str) -> None:
                     location=instruction.location,
                 )
     written = {b.id for instruction in program for o, b, _ in _operands(instruction) if o.writes}
-    for id in (*schedule.panels, *schedule.uniform):
+    for id in (*schedule.panels, *schedule.broadcast):
         if id not in written:
             raise IrError(f"{program.buffers[id].label} is never written{where}", location=program.buffers[id].location)
 
@@ -92,7 +92,7 @@ def _in_one_row(
     if rows != buffer.partitions or offset >= row or kind.strides[0] * kind.dtype.itemsize != row:
         return "is one row for all, and written in part"
     for other, source, _ in _operands(instruction):
-        alike = source.id in schedule.uniform and source is not buffer
+        alike = source.id in schedule.broadcast and source is not buffer
         repeated = access.rows is not None and not access.runs_over(other.name, access.rows)
         if other.reads and not (alike if source.region.on_chip else repeated or other.type.strides[0] == 0):
             return f"is one row for all, but made of rows of {other.name} that may differ"

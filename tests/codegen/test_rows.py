@@ -16,7 +16,8 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from kernels import GALLERY
 from nkilite.host.cpu import available
-from nkilite.schedule import hbm, row_plans, segments
+from nkilite.schedule import column_loops as planned
+from nkilite.schedule import hbm, row_plans
 from nkilite.schedule.tree import Kind, Loop, column_loops, operations
 from nkilite.testing import make
 
@@ -29,7 +30,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_plans, "_LEAST_BYTES", 0)
     monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
     monkeypatch.setattr(row_plans, "NEAR", 2 << 10)
-    monkeypatch.setattr(segments, "_LEAST_COLUMNS", 2)
+    monkeypatch.setattr(planned, "_LEAST_COLUMNS", 2)
     monkeypatch.setattr(hbm, "LARGE", 0)
 
 

@@ -278,7 +278,7 @@ def uniform(body: Any) -> bool:
     vector = make((1, 64), "float32")
     schedule = passed(kernel, vector)
     np.testing.assert_array_equal(nki.jit(kernel)(vector), nki.simulate(kernel)(vector))
-    return any(schedule.program.buffers[id].name == "tile" for id in schedule.uniform)
+    return any(schedule.program.buffers[id].name == "tile" for id in schedule.broadcast)
 
 
 def load(vector: Any, tile: Any) -> None:

@@ -59,7 +59,7 @@ PASSES = {
         "vector  tensor_copy(dst=%a [[4096, 128], [1, 16]], src=%sb13, engine=Engine.vector)\n",
     ),
     "one row for all partitions": (
-        "FindUniform",
+        "FindBroadcast",
         "dma     dma_copy(dst=%row, src=%y [[0, 128], [1, 512]])\n",
         "layout %row broadcast\n"
         "dma     dma_copy(dst=%row, src=%y [[0, 128], [1, 512]])\n",
@@ -143,7 +143,7 @@ def same_again(schedule: Schedule) -> None:
     text = print_schedule(schedule)
     again = parse_schedule(text)
     assert print_schedule(again) == text
-    assert (again.uniform, again.panels, again.groups) == (schedule.uniform, schedule.panels, schedule.groups)
+    assert (again.broadcast, again.panels, again.groups) == (schedule.broadcast, schedule.panels, schedule.groups)
     level = host()
     ours, theirs = (lower(s, place(s, level.amx_bf16), level) for s in (schedule, again))
     assert ours.sources == theirs.sources

@@ -152,11 +152,11 @@ SPOILT_TABLES = {
     "past the end": (rows, lambda p, g: regrouped(p, g, size=g.size + 100)),
     "a member less": (rows, lambda p, g: regrouped(p, g, size=g.size - 1)),
     "an output is private": (rows, lambda p, g: regrouped(p, g, private=(p.program.outputs[0].id,))),
-    "uniform in part": (rows, lambda p, g: setattr(p, "uniform", p.uniform | {g.private[0]})),
-    "uniform psum": (sums, lambda p, g: setattr(p, "uniform", frozenset(
+    "uniform in part": (rows, lambda p, g: setattr(p, "broadcast", p.broadcast | {g.private[0]})),
+    "uniform psum": (sums, lambda p, g: setattr(p, "broadcast", frozenset(
         b.id for b in p.program.buffers if b.region is nl.psum))),
-    "uniform in panels": (sums, lambda p, g: setattr(p, "uniform", frozenset(p.panels))),
-    "uniform nothing": (sums, lambda p, g: setattr(p, "uniform", frozenset([-1]))),
+    "uniform in panels": (sums, lambda p, g: setattr(p, "broadcast", frozenset(p.panels))),
+    "uniform nothing": (sums, lambda p, g: setattr(p, "broadcast", frozenset([-1]))),
     "rows in panels": (rows, lambda p, g: setattr(p, "panels", {g.private[0]: Feed.vectors})),
     "panels of another feed": (sums, lambda p, g: setattr(p, "panels", dict.fromkeys(p.panels, Feed.moving))),
     "panels of no feed": (sums, lambda p, g: setattr(p, "panels", dict.fromkeys(p.panels, "vectors"))),
@@ -168,11 +168,11 @@ SPOILT_TABLES = {
 @pytest.fixture
 def restored():
     """The schedules as they were, for the next test."""
-    kept = {k: (list(p.groups), dict(p.panels), p.uniform) for k, p in SCHEDULES.items()}
+    kept = {k: (list(p.groups), dict(p.panels), p.broadcast) for k, p in SCHEDULES.items()}
     yield
     for kernel, (groups, panels, uniform) in kept.items():
         schedule = SCHEDULES[kernel]
-        schedule.groups, schedule.panels, schedule.uniform = groups, panels, uniform
+        schedule.groups, schedule.panels, schedule.broadcast = groups, panels, uniform
 
 
 @pytest.mark.parametrize("kernel", SCHEDULES)

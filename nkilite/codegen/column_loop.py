@@ -1,4 +1,4 @@
-"""Segments of row groups: a few columns at a time go through elementwise members without leaving the registers.
+"""Loops over columns: a few columns at a time go through elementwise members without leaving the registers.
 
 The members' own rules write the code, on variables of the emitter in the place of memory. Elements are loaded where
 the first member reads them and stored after the last one has written them, if they are needed elsewhere.
@@ -43,29 +43,29 @@ class Member(NamedTuple):
 
 def write(e: Emitter, members: Sequence[Member], rows: int, columns: int) -> None:
     """The members on all columns of a block of rows."""
-    _Segment(e, members, columns).write(rows)
+    _Body(e, members, columns).write(rows)
 
 
 class Beside:
-    """A segment on one block of rows, written a step at a time in a loop over the columns of another."""
+    """A body on one block of rows, written a step at a time in a loop over the columns of another."""
 
     def __init__(self, e: Emitter, members: Sequence[Member], rows: int, columns: int, active: Value) -> None:
         """`active` says, when the code runs, whether there is such a block."""
-        self._segment, self._rows, self._columns, self._active = _Segment(e, members, columns), rows, columns, active
+        self._body, self._rows, self._columns, self._active = _Body(e, members, columns), rows, columns, active
         self._used = False
 
     def row(self, row: Value) -> _StreamedRow:
         """One row of it, of which the first columns are written here."""
         self._used = True
-        found = _StreamedRow(self._segment, self._segment.at(row), self._columns, self._active)
+        found = _StreamedRow(self._body, self._body.at(row), self._columns, self._active)
         found.begin()
         return found
 
     def finish(self) -> None:
         """All of it, if no loop has taken it along."""
         if not self._used:
-            with self._segment.e.when(self._active):
-                self._segment.write(self._rows)
+            with self._body.e.when(self._active):
+                self._body.write(self._rows)
 
 
 class _Elements:
@@ -88,8 +88,8 @@ class _Elements:
         return e.load(convert.raw_scalar(self.operand.dtype), pointer, lanes)
 
 
-class _Segment:
-    """A segment being written."""
+class _Body:
+    """A body being written."""
 
     def __init__(self, e: Emitter, members: Sequence[Member], columns: int) -> None:
         self.e = e
@@ -117,10 +117,12 @@ class _Segment:
         """All rows of a block."""
         numbers = list(self._in_memory)
         elements = [self.elements[n] for n in numbers]
-        dims = nest.merge([
+        dims = [
             nest.Dim(rows, tuple(x.operand.strides[0] for x in elements)),
             nest.Dim(self._columns, tuple(x.stride for x in elements)),
-        ])
+        ]
+        if self._columns > 1:  # columns of one element are no runs of any
+            dims = nest.merge(dims)
         self.run = dims[-1].count
         if len(dims) == 1:
             self._row(self._in_memory, dims[0].count)
@@ -185,16 +187,16 @@ class _Segment:
 class _StreamedRow:
     """All columns of a row in steps that begin where a line of the first streamed elements does, and fill it."""
 
-    def __init__(self, segment: _Segment, at: Mapping[int, Value], count: int, active: Value | None = None) -> None:
-        self._segment, self._at = segment, at
-        self._e = e = segment.e
+    def __init__(self, body: _Body, at: Mapping[int, Value], count: int, active: Value | None = None) -> None:
+        self._body, self._at = body, at
+        self._e = e = body.e
         self._lanes = elementwise.step_lanes(e)
         self._width = count
-        self._repeated = segment.repeated(at)
-        stored = {n: x for n, x in segment.elements.items() if x.last_write >= 0}
+        self._repeated = body.repeated(at)
+        stored = {n: x for n, x in body.elements.items() if x.last_write >= 0}
         self._stages = {n: e.scratch(self._lanes * x.stride) for n, x in stored.items()}
-        sizes = [e.i64(segment.elements[n].stride) for n in segment.streams]
-        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(LINE - 1)) for n in segment.streams]
+        sizes = [e.i64(body.elements[n].stride) for n in body.streams]
+        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(LINE - 1)) for n in body.streams]
         head = e.binary("udiv", gaps[0], sizes[0])
         first, *self._alike = [e.compare("eq", gap, e.mul(head, size)) for gap, size in zip(gaps, sizes, strict=True)]
         head, self._count = e.select(first, head, e.i64(count)), e.i64(count)
@@ -202,11 +204,11 @@ class _StreamedRow:
             head, self._count = (e.select(active, n, e.i64(0)) for n in (head, self._count))
         self._head = head
         self._full = e.and_(e.sub(self._count, head), e.i64(-self._lanes))
-        self._lines = {n: e.step(pointer, head, segment.elements[n].stride) for n, pointer in at.items()}
+        self._lines = {n: e.step(pointer, head, body.elements[n].stride) for n, pointer in at.items()}
 
     def write(self) -> None:
         """The row."""
-        e, streams = self._e, self._segment.streams
+        e, streams = self._e, self._body.streams
         self.begin()
         if not self._alike:
             with e.loop(self._full, step=self._lanes) as loop:
@@ -225,26 +227,26 @@ class _StreamedRow:
     def step(self, index: Value) -> None:
         """One step, if there are so many."""
         with self._e.when(self._e.compare("slt", index, self._full)):
-            self._line(index, self._segment.streams)
+            self._line(index, self._body.streams)
 
     def end(self) -> None:
         """The columns after the last step."""
         self._few(self._e.add(self._head, self._full), self._count)
 
     def _line(self, index: Value, streams: Sequence[int]) -> None:
-        self._segment.columns_at(self._lines, self._repeated, index, self._lanes, streams)
+        self._body.columns_at(self._lines, self._repeated, index, self._lanes, streams)
 
     def _few(self, first: Value, end: Value) -> None:
         """Columns that fill no line: as many as in a step, by way of a stage, of which these are kept.
 
         Narrower code would need constants of its own in registers.
         """
-        e, lanes, segment = self._e, self._lanes, self._segment
+        e, lanes, body = self._e, self._lanes, self._body
         with e.loop(end, start=first, step=lanes) as loop:
             at = e.minimum(loop.index, e.i64(self._width - lanes))
-            segment.columns_at(self._at, self._repeated, at, lanes, targets=self._stages)
+            body.columns_at(self._at, self._repeated, at, lanes, targets=self._stages)
             with e.loop(e.minimum(e.add(loop.index, e.i64(lanes)), end), start=loop.index) as column:
                 for n, stage in self._stages.items():
-                    x = segment.elements[n]
+                    x = body.elements[n]
                     value = x.load(e, e.step(stage, e.sub(column.index, at), x.stride))
                     e.store(value, e.step(self._at[n], column.index, x.stride))

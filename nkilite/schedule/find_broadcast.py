@@ -14,8 +14,8 @@ from nkilite.ir.types import MemoryRegion
 from nkilite.schedule.schedule import Schedule
 
 
-class FindUniform:
-    """Note in `uniform` the SBUF tiles of which one partition is as good as all.
+class FindBroadcast:
+    """Note in `broadcast` the SBUF tiles of which one partition is as good as all.
 
     Whatever writes such a tile covers all of its partitions, works by row, and reads nothing but such tiles, numbers
     and one row of HBM for all partitions; the tile itself is not among what it reads. Whatever else uses the tile
@@ -26,10 +26,10 @@ class FindUniform:
         program = schedule.program
         buffers, columns = BufferColumns.of(program), Columns.of(program)
         rows, partitions, code = buffers.row_bytes, buffers.partitions, columns.code
-        uniform = buffers.within(MemoryRegion.sbuf) & ~buffers.fixed & buffers.internal & (partitions > 1)
-        if not uniform.any():
+        alike = buffers.within(MemoryRegion.sbuf) & ~buffers.fixed & buffers.internal & (partitions > 1)
+        if not alike.any():
             return schedule
-        written = np.zeros(len(uniform), bool)
+        written = np.zeros(len(alike), bool)
         sources: list[np.ndarray] = []  # (written, read) tiles
         for signature, _, at in columns.uses():
             by_rows, spreads = signature.access.rows is not None or signature.access.straight, _spreads(signature)
@@ -37,24 +37,24 @@ class FindUniform:
                 used = code[at + operand.word]
                 if not operand.writes:
                     if not by_rows or operand.type.indirection is not None:
-                        uniform[used] = False
+                        alike[used] = False
                     continue
                 written[used] = True
                 if not spreads or not operand.type.region.on_chip:
-                    uniform[used] = False
+                    alike[used] = False
                     continue
                 whole = (partitions[used] == operand.type.shape[0]) & (code[at + operand.word + 1] < rows[used])
                 whole &= operand.type.strides[0] * operand.type.dtype.itemsize == rows[used]
-                uniform[used[~whole]] = False
+                alike[used[~whole]] = False
                 for read in signature.operands:
                     if read.reads and read.type.region.on_chip:
                         sources.append(np.stack([used, code[at + read.word]]))
-        uniform &= written
+        alike &= written
         to, source = np.concatenate(sources, axis=1) if sources else np.empty((2, 0), np.int64)
-        uniform[to[to == source]] = False
-        while len(wrong := to[uniform[to] & ~uniform[source]]):
-            uniform[wrong] = False
-        schedule.uniform = frozenset(np.flatnonzero(uniform).tolist())
+        alike[to[to == source]] = False
+        while len(wrong := to[alike[to] & ~alike[source]]):
+            alike[wrong] = False
+        schedule.broadcast = frozenset(np.flatnonzero(alike).tolist())
         return schedule
 
 

@@ -1,4 +1,4 @@
-"""Segments of a row group: elementwise members that a few columns at a time go through in registers."""
+"""Loops over columns of a row group: elementwise members that a few columns at a time go through in registers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nkilite.schedule.rows import Access, meet
 from nkilite.schedule.runs import Run
 
 
-class Segment(NamedTuple):
+class ColumnLoop(NamedTuple):
     """Members `first` to `end - 1`, elementwise, which a few columns at a time go through in registers.
 
     Attributes:
@@ -28,25 +28,25 @@ class Segment(NamedTuple):
 _LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
 
 
-def find_segments(
-    program: Program, run: Run, skipped: Collection[int], forwarded: Mapping[int, int]
-) -> list[Segment]:
+def find_column_loops(
+    program: Program, run: Run, elided: Collection[int], sources: Mapping[int, int]
+) -> list[ColumnLoop]:
     """The elementwise members that follow each other in step.
 
     Args:
-        skipped: members that are left out.
-        forwarded: tiles whose readers read what a load, one of these members, would have copied.
+        elided: members that are left out.
+        sources: tiles whose readers read what a load, one of these members, would have copied.
     """
-    found: list[Segment] = []
+    found: list[ColumnLoop] = []
     members: list[int] = []
     columns = 0
     for m in range(len(run.shapes) + 1):
-        if m in skipped:
+        if m in elided:
             continue
         own = _columns(program.signatures[run.signatures[m]], run.accesses[m]) if m < len(run.shapes) else 0
-        if members and (own != columns or not _in_step(run, members, m, forwarded)):
+        if members and (own != columns or not _in_step(run, members, m, sources)):
             if len(members) > 1:
-                found.append(_segment(run, members, columns))
+                found.append(_loop(run, members, columns))
             members = []
         if own:
             members.append(m)
@@ -66,11 +66,11 @@ def elements(access: Access) -> tuple[int, ...]:
     return memory, access.low, access.high, access.first, access.step
 
 
-def _in_step(run: Run, members: list[int], new: int, forwarded: Mapping[int, int]) -> bool:
+def _in_step(run: Run, members: list[int], new: int, sources: Mapping[int, int]) -> bool:
     """Whether a column of one more member only meets the same column of the others, at a known address."""
-    for access in _accesses(run, new, forwarded):
+    for access in _accesses(run, new, sources):
         for m in members:
-            for other in _accesses(run, m, forwarded):
+            for other in _accesses(run, m, sources):
                 if access.space != other.space or not (access.operand.writes or other.operand.writes):
                     continue
                 if elements(access) != elements(other) and meet(access, other, run.rows):
@@ -78,9 +78,9 @@ def _in_step(run: Run, members: list[int], new: int, forwarded: Mapping[int, int
     return True
 
 
-def _accesses(run: Run, member: int, forwarded: Mapping[int, int]) -> list[Access]:
+def _accesses(run: Run, member: int, sources: Mapping[int, int]) -> list[Access]:
     """What a member touches, with the memory that a load copies in the place of its tile."""
-    return [_at_source(run, a, forwarded[a.buffer]) if a.buffer in forwarded else a for a in run.accesses[member]]
+    return [_at_source(run, a, sources[a.buffer]) if a.buffer in sources else a for a in run.accesses[member]]
 
 
 def _at_source(run: Run, access: Access, load: int) -> Access:
@@ -93,22 +93,22 @@ def _at_source(run: Run, access: Access, load: int) -> Access:
     )
 
 
-def _segment(run: Run, members: list[int], columns: int) -> Segment:
+def _loop(run: Run, members: list[int], columns: int) -> ColumnLoop:
     first, end = members[0], members[-1] + 1
     numbers: dict[tuple[object, ...], int] = {}
     values = {m: tuple(numbers.setdefault(elements(a), len(numbers)) for a in run.accesses[m]) for m in members}
-    return Segment(first, end, columns, values)
+    return ColumnLoop(first, end, columns, values)
 
 
-def held(accesses: Sequence[Access], segments: Sequence[Segment]) -> bool:
-    """Whether a tile that dies in a run is but a value of a segment, given all that touches it, in order."""
+def held(accesses: Sequence[Access], loops: Sequence[ColumnLoop]) -> bool:
+    """Whether a tile that dies in a run is but a value of a loop, given all that touches it, in order."""
     written: set[tuple[int, ...]] = set()
     for access in sorted(accesses, key=lambda a: (a.member, not a.operand.reads)):  # a member reads before it writes
         known = elements(access)
         if known not in written and access.operand.reads:
             return False
         written.add(known)
-    return any(all(s.first <= a.member < s.end for a in accesses) for s in segments)
+    return any(all(s.first <= a.member < s.end for a in accesses) for s in loops)
 
 
 def row_bytes(touched: dict[int, list[Access]], apart: Collection[int] = ()) -> int:
