@@ -273,7 +273,7 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
         return False
     if one.shape[0] != other.shape[0] or one.free_size != other.free_size:
         return False
-    if target.storage.id in (functional.foreign(target) or ()) or builder.program.count != value.made:
+    if target.storage.id in functional.foreign(builder) or builder.program.count != value.made:
         return False
     if has_other_views(value, builder.holders(value.nki.storage)):
         return False

@@ -99,8 +99,11 @@ def new_tensor(shape: Any, dtype: Any, buffer: Any, name: str, function: str, va
     return made
 
 
+_OURS = 4  # _tile, what makes a tile of blocks or a new tensor, and what asked for that: Blocks, or a public function
+
+
 def _tile(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, value: float | None) -> Tile:
-    view = allocated(shape, dtype, region)
+    view = allocated(shape, dtype, region, _OURS)
     if value is None:
         return tile(view)
     if value == 0 and region is PSUM:

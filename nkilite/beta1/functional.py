@@ -20,6 +20,7 @@ from nkilite.errors import AccessPatternExceeded, InvalidOperand, UnsupportedErr
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import _checked_type, element_type
 from nkilite.trace import active
+from nkilite.trace.builder import Builder
 from nkilite.trace.tensor import NkiTensor
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
@@ -57,15 +58,19 @@ class Absent(Tile):
         return self._region
 
 
-def allocated(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF) -> NkiTensor:
-    """A new tile on chip, whose line is the user's. Raises as nl.ndarray does."""
+def allocated(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF, ours: int = 1) -> NkiTensor:
+    """A new tile on chip, whose line is the user's. Raises as nl.ndarray does.
+
+    Args:
+        ours: how many frames from here on are known not to be the user's.
+    """
     builder = active.local.builder
     if builder is None:
         builder = active.builder("a Beta-1 function")
     kind = builder.tiles.get((region, dtype, shape))
     if kind is None:
         kind = builder.tiles[region, dtype, shape] = _checked_type(shape, dtype, region, "", builder.target)
-    return builder.tile(kind, "", builder.place(sys._getframe(1)))
+    return builder.tile(kind, "", builder.place(sys._getframe(ours)))
 
 
 def cleared(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF) -> NkiTensor:
@@ -75,11 +80,9 @@ def cleared(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF) -> 
     return made
 
 
-def foreign(view: NkiTensor) -> set[int] | None:
-    """For a view of PSUM, the numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
-    if view.type.region is not PSUM:
-        return None
-    constants: dict[Any, Any] = active.builder().constants
+def foreign(builder: Builder) -> set[int]:
+    """The numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
+    constants: dict[Any, Any] = builder.constants
     found: set[int] | None = constants.get(_FOREIGN)
     if found is None:
         found = constants[_FOREIGN] = set()
@@ -88,9 +91,8 @@ def foreign(view: NkiTensor) -> set[int] | None:
 
 def wrote(view: NkiTensor) -> None:
     """Another engine than the Tensor Engine writes the view: matmuls do not add to its tile any more."""
-    found = foreign(view)
-    if found is not None:
-        found.add(view.storage.id)
+    if view.type.region is PSUM:
+        foreign(active.builder()).add(view.storage.id)
 
 
 def fresh(view: NkiTensor, mask: Any = None) -> Tile:

@@ -202,6 +202,8 @@ class Index:
         return self
 
     def __mul__(self, other: Any) -> Any:
+        if other.__class__ is int:
+            return index(self.offset * other, self.grid.memo.get(other) or self.grid.times(other))
         if isinstance(other, (int, np.integer)):
             return index(self.offset * int(other), self.grid.times(int(other)))
         if isinstance(other, float) and other.is_integer():

@@ -167,25 +167,31 @@ def _compared(
 
 def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
     """Record a pattern with the place and the tiles of a call."""
-    made: NkiTensor | None = None
-    tiles: list[NkiTensor] = []
+    made: list[NkiTensor] = []
     for kind in pattern.tiles:
-        made = builder.tile(kind, "", pool[0])
-        tiles.append(made)
-        pool.append(made.storage.id)
+        view = builder.tile(kind, "", pool[0])
+        made.append(view)
+        pool.append(view.storage.id)
     pool += pattern.constants
-    builder.words += pattern.words(pool)
+    words = builder.words
+    start = len(words)
+    words += pattern.words(pool)
     program = builder.program
-    program.count += pattern.count
+    program.count = count = program.count + pattern.count
     if pattern.result is None:
         return None
     number, kind, offset = pattern.result
-    view = tiles[number]
+    view = made[number]
     if view.type is not kind or offset:
         view = NkiTensor(view.storage, kind, offset)
     found: Tile = _new(Tile)
     found.nki, found.mask = view, None
-    found.made = program.count if pattern.fresh else -1
+    if pattern.fresh:
+        found.made = count
+        if pattern.count == 1:
+            builder.last = count - 1, start
+    else:
+        found.made = -1
     return found
 
 

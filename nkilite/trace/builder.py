@@ -77,6 +77,7 @@ class Builder:
         sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
         patterns: what calls of functions record, by kind of call (nkilite/beta1/remembered.py).
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
+        last: an instruction, and the position of its words, where they are known.
         left: what is wrong if nothing follows: a Python loop over the turns of a loop has ended before them, or a
             collective that was prepared is not triggered.
     """
@@ -98,7 +99,7 @@ class Builder:
         self.sites: dict[tuple[object, ...], tuple[int, int]] = {}
         self.patterns: dict[tuple[object, ...], Any] = {}
         self._codes: dict[int, CodeType] = {}
-        self._last = 0, 0  # an instruction, and the position of its words
+        self.last = 0, 0
         self._elsewhere: dict[tuple[object, ...], tuple[int, int] | None] = {}
         self._asked: set[tuple[object, ...]] = set()
         self.left: NkiError | None = None
@@ -259,7 +260,9 @@ class Builder:
         """
         if dst.index is not None:
             return False
-        start = self._last_start()
+        last, start = self.last
+        if last != self.program.count - 1:
+            start = self._last_start()
         words = self.words
         key = words[start], dst.type, accumulate
         try:
@@ -299,7 +302,7 @@ class Builder:
 
     def _last_start(self) -> int:
         """The position of the last instruction's words: from where it was asked for before, on."""
-        index, start = self._last
+        index, start = self.last
         last = self.program.count - 1
         if index > last:
             index = start = 0
@@ -307,7 +310,7 @@ class Builder:
         while index < last:
             start += signatures[words[start]].n_words
             index += 1
-        self._last = index, start
+        self.last = index, start
         return start
 
     def name(self, index: int, signature: int, name: str) -> None:
@@ -346,6 +349,7 @@ class Builder:
         finally:
             if not recorded:
                 program.rewind(*start)
+                self.last = 0, 0
                 nesting.rewind(*outside)
 
     def _turns(self) -> Generator[None, None, bool]:
