@@ -13,6 +13,7 @@ from nkilite.dtypes import DType
 
 Body = Callable[..., Value]
 
+_STRIDED_LANES = 8  # loaded and stored one by one: wider vectors are longer code, which is not faster
 VECTORS_PER_STEP = 2  # native vectors per loop step: hides latency without spilling long expressions
 
 
@@ -156,6 +157,8 @@ def visit(
         element(list(pointers), list(itemsizes), 1)
         return
     lanes = step_lanes(e)
+    if any(stride not in (0, size) for stride, size in zip(dims[-1].strides, itemsizes, strict=True)):
+        lanes = min(lanes, _STRIDED_LANES)
 
     def descend(level: int, at: list[Value]) -> None:
         dim = dims[level]

@@ -62,6 +62,7 @@ class Emitter:
         self._scratch: list[str] = []
         self._variables: dict[str, Value | None] = {}
         self._lines: list[str] = []
+        self._known: dict[str, Value] = {}  # what the block has computed: instructions that depend on operands alone
         self._count = 0
         self._block = "entry"
 
@@ -72,9 +73,17 @@ class Emitter:
         return f"%v{self._count}"
 
     def _emit(self, text: str, scalar: str, lanes: int) -> Value:
+        """An instruction that reads memory, or does more than yield a value."""
         name = self._name()
         self._lines.append(f"  {name} = {text}")
         return Value(name, scalar, lanes)
+
+    def _pure(self, text: str, scalar: str, lanes: int) -> Value:
+        """An instruction whose value depends on its operands alone: a block has each once."""
+        found = self._known.get(text)
+        if found is None:
+            found = self._known[text] = self._emit(text, scalar, lanes)
+        return found
 
     def line(self, text: str) -> None:
         """Append an instruction that yields nothing."""
@@ -88,6 +97,7 @@ class Emitter:
         """Begin a basic block; the previous one must have ended in a branch."""
         self._lines.append(f"{label}:")
         self._block = label
+        self._known = {}
 
     def body(self) -> str:
         return "\n".join([*self._scratch, *self._lines])
@@ -122,15 +132,21 @@ class Emitter:
 
     def binary(self, op: str, a: Value, b: Value) -> Value:
         """An LLVM binary instruction such as fadd, sub, and, lshr."""
-        return self._emit(f"{op} {a.type} {a.ref}, {b.ref}", a.scalar, a.lanes)
+        return self._pure(f"{op} {a.type} {a.ref}, {b.ref}", a.scalar, a.lanes)
 
     def add(self, a: Value, b: Value) -> Value:
+        if a.scalar == "i64" and "0" in (a.ref, b.ref):
+            return b if a.ref == "0" else a
         return self.binary("fadd" if a.scalar in _FLOATS else "add", a, b)
 
     def sub(self, a: Value, b: Value) -> Value:
         return self.binary("fsub" if a.scalar in _FLOATS else "sub", a, b)
 
     def mul(self, a: Value, b: Value) -> Value:
+        if a.scalar == "i64":
+            for one, other in ((a, b), (b, a)):
+                if one.ref in ("0", "1"):
+                    return one if one.ref == "0" else other
         return self.binary("fmul" if a.scalar in _FLOATS else "mul", a, b)
 
     def div(self, a: Value, b: Value) -> Value:
@@ -156,7 +172,7 @@ class Emitter:
 
     def neg(self, a: Value) -> Value:
         if a.scalar in _FLOATS:
-            return self._emit(f"fneg {a.type} {a.ref}", a.scalar, a.lanes)
+            return self._pure(f"fneg {a.type} {a.ref}", a.scalar, a.lanes)
         return self.sub(self.const(a.scalar, 0, a.lanes), a)
 
     def not_(self, a: Value) -> Value:
@@ -191,14 +207,14 @@ class Emitter:
     def compare(self, predicate: str, a: Value, b: Value) -> Value:
         """An i1 per lane; predicates are LLVM's (oeq, olt, une, ... for floats; eq, slt, ult, ... for integers)."""
         kind = "fcmp" if a.scalar in _FLOATS else "icmp"
-        return self._emit(f"{kind} {predicate} {a.type} {a.ref}, {b.ref}", "i1", a.lanes)
+        return self._pure(f"{kind} {predicate} {a.type} {a.ref}, {b.ref}", "i1", a.lanes)
 
     def select(self, condition: Value, a: Value, b: Value) -> Value:
-        return self._emit(f"select {condition}, {a}, {b}", a.scalar, a.lanes)
+        return self._pure(f"select {condition}, {a}, {b}", a.scalar, a.lanes)
 
     def bits(self, mask: Value) -> Value:
         """An i64 whose bit i is lane i of an i1 vector."""
-        packed = self._emit(f"bitcast {mask} to i{mask.lanes}", f"i{mask.lanes}", 0)
+        packed = self._pure(f"bitcast {mask} to i{mask.lanes}", f"i{mask.lanes}", 0)
         return packed if mask.lanes == 64 else self.convert("zext", packed, "i64")
 
     # --- conversion -----------------------------------------------------------------------------------------------
@@ -206,14 +222,14 @@ class Emitter:
     def convert(self, op: str, a: Value, scalar: str) -> Value:
         """An LLVM cast such as zext, trunc, sitofp, bitcast (same lanes)."""
         to = f"<{a.lanes} x {scalar}>" if a.lanes else scalar
-        return self._emit(f"{op} {a} to {to}", scalar, a.lanes)
+        return self._pure(f"{op} {a} to {to}", scalar, a.lanes)
 
     def bitcast(self, a: Value, scalar: str) -> Value:
         return self.convert("bitcast", a, scalar) if a.scalar != scalar else a
 
     def recast(self, a: Value, scalar: str, lanes: int) -> Value:
         """The bits of a vector as so many lanes of another size."""
-        return self._emit(f"bitcast {a} to <{lanes} x {scalar}>", scalar, lanes)
+        return self._pure(f"bitcast {a} to <{lanes} x {scalar}>", scalar, lanes)
 
     # --- vectors --------------------------------------------------------------------------------------------------
 
@@ -221,22 +237,22 @@ class Emitter:
         """A scalar in every lane."""
         if lanes == 0 or a.lanes:
             return a
-        one = self._emit(f"insertelement <{lanes} x {a.scalar}> poison, {a}, i64 0", a.scalar, lanes)
-        return self._emit(
+        one = self._pure(f"insertelement <{lanes} x {a.scalar}> poison, {a}, i64 0", a.scalar, lanes)
+        return self._pure(
             f"shufflevector {one}, <{lanes} x {a.scalar}> poison, <{lanes} x i32> zeroinitializer", a.scalar, lanes
         )
 
     def insert(self, vector: Value, a: Value, lane: int) -> Value:
-        return self._emit(f"insertelement {vector}, {a}, i64 {lane}", vector.scalar, vector.lanes)
+        return self._pure(f"insertelement {vector}, {a}, i64 {lane}", vector.scalar, vector.lanes)
 
     def extract(self, vector: Value, lane: int) -> Value:
-        return self._emit(f"extractelement {vector}, i64 {lane}", vector.scalar, 0)
+        return self._pure(f"extractelement {vector}, i64 {lane}", vector.scalar, 0)
 
     def shuffle(self, a: Value, b: Value | None, lanes: Sequence[int]) -> Value:
         """Choose lanes of a (0..n-1) and b (n..2n-1)."""
         mask = ", ".join("i32 poison" if i < 0 else f"i32 {i}" for i in lanes)
         other = b if b is not None else self.undef(a.scalar, a.lanes)
-        return self._emit(f"shufflevector {a}, {other}, <{len(lanes)} x i32> <{mask}>", a.scalar, len(lanes))
+        return self._pure(f"shufflevector {a}, {other}, <{len(lanes)} x i32> <{mask}>", a.scalar, len(lanes))
 
     def reduce(self, op: str, a: Value) -> Value:
         """Combine the lanes of a vector pairwise: add, mul, maximum, minimum, and, or, xor, umin ..."""
@@ -279,7 +295,7 @@ class Emitter:
         kind = f"<{lanes} x {scalar}>" if lanes else scalar
         if pointer.ref in self._variables:
             held = self.held(pointer)
-            return held if held.type == kind else self._emit(f"bitcast {held} to {kind}", scalar, lanes)
+            return held if held.type == kind else self._pure(f"bitcast {held} to {kind}", scalar, lanes)
         return self._emit(f"load {kind}, ptr {pointer.ref}, align {align}", scalar, lanes)
 
     def store(self, value: Value, pointer: Value, align: int = 1, streaming: bool = False) -> None:
@@ -304,7 +320,7 @@ class Emitter:
             if bytes == 0:
                 return pointer
             bytes = self.i64(bytes)
-        return self._emit(f"getelementptr i8, ptr {pointer.ref}, {bytes}", "ptr", 0)
+        return self._pure(f"getelementptr i8, ptr {pointer.ref}, {bytes}", "ptr", 0)
 
     def step(self, pointer: Value, index: Value, stride: int) -> Value:
         """pointer + index * stride bytes."""

@@ -12,6 +12,7 @@ from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
+_WIDTH = {"i8": 8, "i16": 16, "i64": 64}  # bits; of others 32
 _WORD = 4  # bytes of what blocks are made of
 
 
@@ -138,6 +139,43 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
 
 
 def registers(e: Emitter, rows: list[Value]) -> list[Value]:
+    """Transpose n vectors of n lanes.
+
+    Vectors of more than 128 bits are first transposed four by four inside their 128-bit segments, then the segments:
+    these shuffles are the cheapest there are, for the CPU and for LLVM.
+    """
+    n = len(rows)
+    if n * _WIDTH.get(rows[0].scalar, 32) <= 128:
+        return _interleaved(e, rows)
+    low = [lane for s in range(0, n, 4) for lane in (s, n + s, s + 1, n + s + 1)]
+    even = [lane for s in range(0, n, 4) for lane in (s, s + 1, n + s, n + s + 1)]
+    high, odd = [lane + 2 for lane in low], [lane + 2 for lane in even]
+    columns: list[list[Value]] = [[], [], [], []]
+    for a, b, c, d in zip(*(rows[i::4] for i in range(4)), strict=True):
+        for half, side in enumerate((low, high)):
+            ab, cd = e.shuffle(a, b, side), e.shuffle(c, d, side)
+            columns[2 * half].append(e.shuffle(ab, cd, even))
+            columns[2 * half + 1].append(e.shuffle(ab, cd, odd))
+    turned = [_segments(e, column) for column in columns]
+    return [turned[i % 4][i // 4] for i in range(n)]
+
+
+def _segments(e: Emitter, vectors: list[Value]) -> list[Value]:
+    """Transpose k vectors of k segments, four lanes each: k is 2 or 4."""
+    def choose(a: Value, b: Value, segments: Sequence[int]) -> Value:
+        return e.shuffle(a, b, [4 * s + lane for s in segments for lane in range(4)])
+
+    if len(vectors) == 2:
+        return [choose(vectors[0], vectors[1], segments) for segments in ((0, 2), (1, 3))]
+    a, b, c, d = vectors
+    result = []
+    for half in ((0, 1, 4, 5), (2, 3, 6, 7)):
+        ab, cd = choose(a, b, half), choose(c, d, half)
+        result += [choose(ab, cd, (0, 2, 4, 6)), choose(ab, cd, (1, 3, 5, 7))]
+    return result
+
+
+def _interleaved(e: Emitter, rows: list[Value]) -> list[Value]:
     """Transpose n vectors of n lanes: interleaving the two halves log2(n) times swaps both indices."""
     n = len(rows)
     low = [lane for i in range(n // 2) for lane in (i, n + i)]
