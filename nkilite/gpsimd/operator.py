@@ -85,8 +85,8 @@ class Operator:
     def _number(self, position: int, letter: str, given: Any) -> float:
         number = isinstance(given, (bool, int, float, np.number, np.bool_))
         self._require(position, given, number, f"a number, which becomes {_KINDS[letter]}")
-        exact = letter == "d" or (given == int(given) and abs(int(given)) <= 1 << 53)
-        self._require(position, given, exact, "a whole number below 2**53")
+        exact = letter == "d" or (np.isfinite(given) and given == int(given) and abs(int(given)) <= 1 << 53)
+        self._require(position, given, exact, "a whole number of at most 2**53")
         return float(given)
 
     def _require(self, position: int, given: Any, right: bool, expected: str) -> None:

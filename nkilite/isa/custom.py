@@ -11,7 +11,7 @@ from nkilite.codegen import elementwise, foreign
 from nkilite.codegen.foreign import Foreign
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import Elements
-from nkilite.errors import OperatorFailed, UnsupportedDtype
+from nkilite.errors import OperatorFailed, ShapeMismatch, UnsupportedDtype
 from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import ViewType
@@ -54,6 +54,7 @@ def custom_operator(
     Raises:
         OperatorNotLoaded: it was not loaded in this process.
         WrongMemory: a tile is not in SBUF.
+        ShapeMismatch: a tile has more than eight dimensions.
         UnsupportedDtype: a dtype that C++ operators do not know.
         OperatorFailed: (when it runs) the function threw an exception, or an assertion in it failed.
     """
@@ -82,6 +83,11 @@ def _custom_operator_check(call: Signature) -> None:
     title = _function(call).title
     rules.require_sbuf(call)
     for operand, kind in rules.tensors(call).items():
+        if kind.ndim > foreign.DIMENSIONS:
+            raise ShapeMismatch(
+                instruction=title, detail=f"{operand} has {kind.ndim} dimensions, {kind.shape}; C++ operators take "
+                f"{foreign.DIMENSIONS}",
+            )
         if not foreign.supported(kind.dtype):
             raise UnsupportedDtype(
                 instruction=title, operand=operand, found=kind.dtype, target="the header of C++ operators",

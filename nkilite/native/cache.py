@@ -26,7 +26,7 @@ from nkilite import knobs
 from nkilite.errors import InvalidSetting
 
 NO_HOME = "the user has no home directory; NKILITE_CACHE_DIR says where the disk cache is to be"
-FORMAT = 3  # of entries: a part of their keys, so that versions of nkilite may share a directory
+FORMAT = 4  # of entries: a part of their keys, so that versions of nkilite may share a directory
 KERNELS, OBJECTS, OPERATORS = "kernels", "objects", "operators"
 SHELVES = (KERNELS, OBJECTS, OPERATORS)
 

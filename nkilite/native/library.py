@@ -87,7 +87,7 @@ class Library:
             chosen = self._chosen(sources, quickly, store)
         units = {self._key((s,)): s for s in chosen.values()}
         places = {unit: pack for unit, pack in packs.find(units).items() if packs.has(pack)}
-        for missing in _by_quality((unit, (s,)) for unit, s in units.items() if unit not in places):
+        for missing in _modules((unit, (s,)) for unit, s in units.items() if unit not in places):
             code = stack.with_room(stack.COMPILER, self._compile, missing.values())
             places.update(dict.fromkeys(missing, packs.put(list(missing), code)))
         names: dict[str, list[str]] = {}
@@ -132,7 +132,7 @@ class Library:
         wanted = {self._key(unit): unit for unit in units}
         if packs is not None:
             wanted = self._take(wanted, packs)
-        for made in _by_quality(wanted.items()):
+        for made in _modules(wanted.items()):
             code = self._compile(made.values())
             if packs is not None:
                 packs.put(list(made), code)
@@ -183,12 +183,20 @@ class Library:
         return hashlib.blake2b(f"{self._made_by} {module_text(unit)}".encode(), digest_size=20).hexdigest()
 
 
-def _by_quality(units: Iterable[tuple[str, Unit]]) -> list[dict[str, Unit]]:
-    """Units, by key, that LLVM optimizes, and those that it does not, as far as there are any."""
+def _modules(units: Iterable[tuple[str, Unit]]) -> list[dict[str, Unit]]:
+    """Units, by key, as they are compiled: those that LLVM optimizes, those that it does not, as far as there are any.
+
+    Each that refers to functions of this process, as operators of the user's are, is by itself: its object code is of
+    no use to a process that has not loaded them.
+    """
     both: tuple[dict[str, Unit], dict[str, Unit]] = {}, {}
+    alone = []
     for key, unit in units:
-        both[unit[0].quick][key] = unit
-    return [part for part in both if part]
+        if any(" @llvm." not in declaration for s in unit for declaration in s.declarations):
+            alone.append({key: unit})
+        else:
+            both[unit[0].quick][key] = unit
+    return [part for part in both if part] + alone
 
 
 def module_text(sources: Iterable[Source]) -> str:

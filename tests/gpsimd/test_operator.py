@@ -267,7 +267,7 @@ def test_calls_are_checked(mode, corner):
         (few, InvalidCall, "takes 3 arguments, and 2 were given"),
         (number, InvalidOperand, "argument 1 is float 1.0; expected a tile in SBUF"),
         (tensor, InvalidOperand, "argument 2 is a tensor"),
-        (fraction, InvalidOperand, "a whole number below"),
+        (fraction, InvalidOperand, "a whole number of"),
         (psum, WrongMemory, "PSUM"),
         (packed, UnsupportedDtype, "float8_e5m2"),
     ):

@@ -22,7 +22,7 @@ namespace detail {
 // The destination of an operator that returns its result, while it runs; `taken` if it asked for it.
 struct Destination {
   Tensor tensor;
-  bool taken = false;
+  bool taken = false, there = false;
 };
 inline thread_local Destination destination;
 
@@ -36,7 +36,14 @@ inline int32_t failed(const char* what) {
 template <typename T> struct Given {  // a number
   static constexpr char letter = std::is_floating_point<T>::value ? 'd' : std::is_same<T, bool>::value ? 'b' : 'i';
   static_assert(std::is_arithmetic<T>::value, "an operator takes tensors, double, int64_t and bool");
-  static T from(const nkilite_argument& given) { return static_cast<T>(given.number); }
+  static T from(const nkilite_argument& given) {
+    if constexpr (std::is_integral<T>::value && !std::is_same<T, bool>::value) {
+      using Limits = std::numeric_limits<T>;
+      if (!(given.number >= double(Limits::min()) && given.number <= double(Limits::max())))
+        fail("the number " + std::to_string(given.number) + " does not fit its parameter");
+    }
+    return static_cast<T>(given.number);
+  }
 };
 
 inline Tensor tensor_of(const nkilite_argument& given) {
@@ -84,26 +91,33 @@ template <typename Result, typename... Parameters> struct Operator<Result (*)(Pa
 
   // Runs on every core in turn. An operator that returns a tensor has its destination as argument 0.
   static int32_t run(Result (*function)(Parameters...), const nkilite_argument* given, int64_t cores) {
+    int32_t status = 0;
     try {
-      for (core_() = {0, cores}; core_().id < cores; core_().id++) one(function, given);
-      core_() = {};
-      return 0;
+      for (core_() = {0, cores}; core_().id < cores; core_().id++) {
+        one(function, given);
+        end();
+      }
     } catch (const std::exception& error) {
-      core_() = {};
-      return failed(error.what());
+      status = failed(error.what());
     } catch (...) {
-      core_() = {};
-      return failed("something was thrown that is no std::exception");
+      status = failed("something was thrown that is no std::exception");
     }
+    core_() = {};
+    destination = {};
+    end();
+    return status;
   }
 
  private:
+  static void end() {
+    if (release) release();
+  }
   static Core& core_() { return detail::core; }
   static void one(Result (*function)(Parameters...), const nkilite_argument* given) {
     constexpr auto all = std::index_sequence_for<Parameters...>();
     if constexpr (returns) {
       static_assert(Wrapped<std::decay_t<Result>>::value, "an operator returns a tensor or nothing");
-      destination = {tensor_of(given[0]), false};
+      destination = {tensor_of(given[0]), false, true};
       const Tensor result = call(function, given + 1, all);
       const bool taken = destination.taken;
       const Tensor target = destination.tensor;

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -142,7 +143,8 @@ struct Core {
 
 namespace detail {
 inline thread_local Core core;
-}
+inline thread_local void (*release)() = nullptr;  // what a core has taken and not given back, when it is done
+}  // namespace detail
 
 inline Core core() { return detail::core; }
 
@@ -191,7 +193,7 @@ template <typename T, size_t N> class Accessor {
 
 namespace detail {
 
-constexpr int64_t MOST_DIMENSIONS = 8;
+constexpr int64_t MOST_DIMENSIONS = 8, MOST_ELEMENTS = int64_t(1) << 40;
 
 // Sizes and strides (of elements) of some memory.
 struct Layout {
@@ -276,7 +278,7 @@ class Tensor {
     int policy = 0;
   };
 
-  Tensor() : state_(std::make_shared<State>()) {}
+  Tensor() : Tensor(make({0}, DType::float32)) {}  // no elements
   explicit Tensor(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
   static Tensor make(const std::vector<int64_t>& sizes, DType dtype) {
@@ -288,6 +290,7 @@ class Tensor {
     int64_t stride = 1;
     for (int64_t i = state->layout.ndim - 1; i >= 0; i--) {
       if (sizes[i] < 0) fail("size " + std::to_string(sizes[i]) + " of a tensor is negative");
+      if (sizes[i] > 0 && stride > detail::MOST_ELEMENTS / sizes[i]) fail("a tensor has too many elements");
       state->layout.sizes[i] = sizes[i];
       state->layout.strides[i] = stride;
       stride *= sizes[i];

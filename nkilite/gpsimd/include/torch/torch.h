@@ -2,6 +2,7 @@
 // elementwise functions, and element, stream and TCM accessors. Names and meanings are those of the public reference.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -96,13 +97,22 @@ constexpr size_t TCM_BYTES = 16 * 1024, STREAM_BYTES = 4 * 1024;
 struct Pool {
   size_t used = 0;
   std::map<void*, size_t> blocks;
-  bool take(size_t bytes) {
-    if (bytes > TCM_BYTES - used) return false;
-    used += bytes;
-    return true;
-  }
+  bool take(size_t bytes);
 };
 inline thread_local Pool pool;
+
+// An operator has all of it when it begins, whatever the one before has done.
+inline void release() {
+  for (const auto& block : pool.blocks) std::free(block.first);
+  pool = {};
+}
+
+inline bool Pool::take(size_t bytes) {
+  nkilite::detail::release = release;
+  if (bytes > TCM_BYTES - used) return false;
+  used += bytes;
+  return true;
+}
 
 }  // namespace detail
 
@@ -149,7 +159,8 @@ class Stream {
   int close() {
     if (!tensor_) return 0;
     --(writes_ ? tensor_->state().writers : tensor_->state().readers);
-    if (held_) neuron::detail::pool.used -= neuron::detail::STREAM_BYTES;
+    auto& used = neuron::detail::pool.used;
+    if (held_) used -= std::min(used, neuron::detail::STREAM_BYTES);
     tensor_ = nullptr;
     return 0;
   }
@@ -204,7 +215,8 @@ template <bool read_only> class TensorTcmAccessor {
   template <typename T, typename Each> void copy(size_t offset, size_t count, Each each) const {
     tensor_.template require<T>();
     const auto& layout = tensor_.state().layout;
-    if (offset + count > size_t(layout.count()))
+    const size_t size = size_t(layout.count());
+    if (offset > size || count > size - offset)
       nkilite::fail("elements " + std::to_string(offset) + " to " + std::to_string(offset + count) +
                     " of a tensor of " + std::to_string(layout.count()));
     T* data = tensor_.template pointer<T>();
@@ -328,6 +340,12 @@ template <bool whole, typename Body> Tensor& binary(Tensor& result, const Tensor
   return result;
 }
 
+// Integers are whole numbers already.
+template <typename T, typename Body> T rounded(T x, Body body) {
+  if constexpr (std::is_integral<T>::value) return x;
+  else return body(x);
+}
+
 inline Tensor like(const Tensor& self) { return empty(self.sizes(), self.dtype()); }
 inline Tensor like(const Tensor& self, const Scalar& value) { return full(self.sizes(), value, self.dtype()); }
 
@@ -343,8 +361,8 @@ inline Tensor like(const Tensor& self, const Scalar& value) { return full(self.s
   }
 
 NKILITE_UNARY(abs, false, x < 0 ? -x : x)
-NKILITE_UNARY(ceil, false, std::ceil(float(x)))
-NKILITE_UNARY(floor, false, std::floor(float(x)))
+NKILITE_UNARY(ceil, false, detail::rounded(x, [](float y) { return std::ceil(y); }))
+NKILITE_UNARY(floor, false, detail::rounded(x, [](float y) { return std::floor(y); }))
 NKILITE_UNARY(sin, false, std::sin(float(x)))
 NKILITE_UNARY(cos, false, std::cos(float(x)))
 NKILITE_UNARY(tan, false, std::tan(float(x)))
@@ -444,6 +462,7 @@ template <> struct Given<c10::Scalar> {
 
 // The result of the operator that runs, to write to it in place of returning it.
 inline torch::Tensor get_dst_tensor() {
+  if (!nkilite::detail::destination.there) nkilite::fail("get_dst_tensor: this operator returns no tensor");
   nkilite::detail::destination.taken = true;
   return torch::Tensor(nkilite::detail::destination.tensor);
 }
