@@ -5,13 +5,16 @@ from __future__ import annotations
 import cmd
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from nkilite.debugger import show
+from nkilite.errors import NkiError
 from nkilite.ir.definition import REGISTRY
 from nkilite.plain import plain
+from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 from nkilite.trace.watching import Stop
 
@@ -228,14 +231,18 @@ class Debugger(cmd.Cmd):
         return {} if frame is None else dict(frame.f_locals)
 
     def _look(self, expression: str, text: Callable[[np.ndarray], str]) -> None:
-        frame = self._stop.frame
         try:
-            outer = {} if frame is None else frame.f_globals
-            value = eval(expression, outer, {**self._stop.operands, **self._variables()})
-            tensor = _tensor(value)
-            self._out(repr(value) if tensor is None else text(tensor.numpy()))
+            with active.suspended():  # to look is to change nothing
+                self._out(self._shown(expression, text))
         except Exception as error:
             self._out(f"{type(error).__name__}: {error}")
+
+    def _shown(self, expression: str, text: Callable[[np.ndarray], str]) -> str:
+        frame = self._stop.frame
+        outer = {} if frame is None else frame.f_globals
+        value = eval(expression, outer, {**self._stop.operands, **self._variables()})
+        tensor = _tensor(value)
+        return repr(value) if tensor is None else text(tensor.numpy())
 
 
 def _line(stop: Stop) -> tuple[object, ...]:
@@ -251,5 +258,9 @@ def _tensor(value: Any) -> NkiTensor | None:
 
 
 def _described(tensor: NkiTensor) -> str:
-    facts = "" if tensor.dtype.kind == "x" else f": {show.statistics(tensor.numpy())}"
+    """What a tensor is, and holds, unless it has no values, as an empty slice or a tile of a loop that is over."""
+    facts = ""
+    if tensor.dtype.kind != "x":
+        with suppress(NkiError):
+            facts = f": {show.statistics(tensor.numpy())}"
     return f"{tensor.storage.label} {tensor.dtype} {tuple(tensor.shape)} in {tensor.buffer}{facts}"

@@ -46,3 +46,13 @@ def activate(new: Builder) -> Iterator[Builder]:
         yield new
     finally:
         local.builder = previous
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """For the duration of a with block, this thread is outside of kernels: nothing can be recorded."""
+    previous, local.builder = local.builder, None
+    try:
+        yield
+    finally:
+        local.builder = previous

@@ -159,3 +159,26 @@ def test_command_line(tmp_path: Path):
     assert f"{file}:8\n    nisa.tensor_scalar(tile" in done.output and done.output.endswith("the kernel has ended\n")
     done = CliRunner().invoke(app, ["debug", f"{file}:double[2]", "4x4:float32"], input="step\nwhere\nquit\n")
     assert done.exit_code == 0 and "core 1, instruction 1" in done.output and "has ended" not in done.output
+
+
+def what_has_no_values(x):
+    empty, unwritten, kept = x[0:0], nl.ndarray((4, 4), dtype=nl.float32, buffer=nl.sbuf), []  # noqa: F841
+    nl.fori_loop(0, 2, lambda _: kept.append(nl.zeros((2, 2), dtype=nl.float32)))
+    of_loop = kept[0]  # noqa: F841
+    out = nl.ndarray((5, 3), dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.load(x[0:5]))
+    return out
+
+
+@pytest.mark.parametrize("dynamic", [None, {"x": {0: nki.Dim("n", max=64)}}])
+def test_looking_at_what_has_no_values(dynamic):
+    """A session survives looking at views that cannot be used, and changes nothing."""
+    kernel, x = nki.jit(what_has_no_values, dynamic_shapes=dynamic), np.ones((5, 3), np.float32)
+    commands = ["break dma_copy", "continue", "tiles", "print of_loop", "print empty", "print 1 /", "stats unwritten"]
+    text, result = session(*commands, "print nisa.memset(unwritten, 0.0)", "stats unwritten", "c", kernel=kernel,
+                           arrays=(x,))
+    np.testing.assert_array_equal(result, x)
+    assert re.search(r"of_loop = sb\d+ float32 \(2, 2\) in sbuf\n", text)
+    assert "empty = x float32 (0, 3) in shared_hbm\n" in text
+    assert "EmptySlice: " in text and "SyntaxError: " in text and "NotInKernel: " in text
+    assert text.count("16 NaN, first at [0, 0]") >= 3  # also after what would have written it
