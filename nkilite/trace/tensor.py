@@ -141,10 +141,24 @@ class NkiTensor(Refusals):
         if type(key) is tuple and len(key) == 2:
             rows, columns = key
             if type(rows) is slice and type(columns) is slice and rows.step is None and columns.step is None:
-                bounds = top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
+                whole = top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
                 plain = type(top) in _BOUNDS and type(bottom) in _BOUNDS
                 if plain and type(left) in _BOUNDS and type(right) in _BOUNDS:
-                    known = bounds
+                    known = whole
+        elif type(key) is tuple:
+            bounds: list[object] = []  # two for each item
+            for k in key:
+                if type(k) is slice:
+                    first, end = k.start, k.stop
+                    if type(first) not in _BOUNDS or type(end) not in _BOUNDS or k.step is not None:
+                        break
+                    bounds += (first, end)
+                elif type(k) is int:
+                    bounds += (k, int)
+                else:
+                    break
+            else:
+                known = tuple(bounds)
         if known is None:
             known = indexing.cache_key(key)
         try:
