@@ -15,7 +15,7 @@ from nkilite.dtypes import as_dtype
 from nkilite.errors import IrError
 from nkilite.ir import attributes
 from nkilite.ir.definition import REGISTRY, Role
-from nkilite.ir.program import IMMEDIATE, Program
+from nkilite.ir.program import IMMEDIATE, Check, Program
 from nkilite.ir.types import Buffer, BufferKind, Indirection, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import get_target
@@ -98,8 +98,29 @@ class ProgramParser:
             if name.endswith(" fresh"):
                 self.program.fresh |= {len(self.program.outputs)}
             self.program.outputs.append(self._buffers[name.removesuffix(" fresh")])
-        else:
+        elif not self._fact(body, location):
             self._instruction(body, location)
+
+    def _fact(self, body: str, location: Location) -> bool:
+        """A line about the program as a whole, if it is one."""
+        program = self.program
+        assert program is not None
+        kind, _, said = body.partition(" ")
+        if kind == "cores":
+            program.cores = int(said)
+        elif body == "managed":
+            program.managed = True
+        elif kind == "watch":
+            program.fatal = said.endswith(" fatal")
+            program.watch = ast.literal_eval(said.removesuffix(" fatal"))
+        elif kind == "watched":
+            program.watched = self.referenced(said)
+        elif kind == "check":
+            instruction, operand, tensor, shape = ast.literal_eval(said)
+            program.checks.append(Check(instruction, operand, tensor, shape, location))
+        else:
+            return False
+        return True
 
     def _split_location(self, line: str) -> tuple[str, Location]:
         body, mark, where = line.rpartition("  ; ")

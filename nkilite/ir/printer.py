@@ -15,6 +15,11 @@ The body of a loop is indented, and buffers made in it say which loop that is ("
       dma     dma_copy(dst=%sb5, src=%a [[512, 128], [1, 512]] scalar(%reg3) * 512 < 897)  ; add.py:21
     sync    for_end(index=%reg3, counter=%reg4, step=1.0)  ; add.py:24
 
+Lines after the first say on how many cores programs of the launch run, whether the vendor's compiler would schedule and
+place (`managed`), and what numbers are looked for; once a pass has put checks in, `watched` and `check` say where they
+leave what they find, and whose it is. Which calls left the engine to the compiler, which only the timing model asks, is
+not in the text.
+
 An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
 and its access pattern as [[stride, count], ...].
 """
@@ -64,12 +69,23 @@ class Printer:
     def _lines(self) -> Iterator[str]:
         program = self._program
         yield f"program {program.name} on {program.target.name}"
+        if program.cores > 1:
+            yield f"cores {program.cores}"
+        if program.managed:
+            yield "managed"
+        if program.watch:
+            yield f"watch {program.watch!r}{' fatal' if program.fatal else ''}"
         for short, file in self.files.items():
             yield f'file {short} = "{file}"'
         for buffer in program.buffers:
             yield self.buffer(buffer)
         for place, output in enumerate(program.outputs):
             yield f"output {self.reference(output)}{' fresh' if place in program.fresh else ''}"
+        if program.watched >= 0:
+            yield f"watched {self.reference(program.buffers[program.watched])}"
+        for found in program.checks:
+            what = found.instruction, found.operand, found.tensor, found.shape
+            yield f"check {what}{self.location(found.location)}"
         after: dict[int, list[int]] = {}
         for consumer, producer in program.dependencies:
             after.setdefault(consumer, []).append(producer)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nkilite as nki
+import nkilite.language as nl
 from conformance.fuzz.draw import draw
 from nkilite.errors import IrError, NkiError
 from nkilite.host.cpu import host
@@ -180,3 +182,26 @@ def test_malformed_trees_name_the_line(pattern, instead, said) -> None:
     spoilt = re.sub(pattern, instead, text, count=1, flags=re.M)
     with pytest.raises(IrError, match=said):
         parse_schedule(spoilt)
+
+
+@nki.jit
+def watched(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.log(nl.load(x)))
+    return out
+
+
+@pytest.mark.parametrize("fatal", [False, True])
+def test_checks_for_nan_are_read_back(fatal, monkeypatch) -> None:
+    monkeypatch.setenv("NKILITE_NAN", "error" if fatal else "warn")
+    traced = watched.trace(np.ones((128, 512), np.float32))
+    assert traced.watch
+    same_again(Schedule(traced))
+    schedule = scheduled(traced)
+    assert schedule.program.checks
+    same_again(schedule)
+    again = parse_schedule(print_schedule(schedule)).program
+    facts = "watch", "fatal", "watched", "managed", "cores"
+    assert [getattr(again, fact) for fact in facts] == [getattr(schedule.program, fact) for fact in facts]
+    ours, theirs = ([(*c[:4], c.location.line) for c in p.checks] for p in (again, schedule.program))
+    assert ours == theirs
