@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import repeat
 
 import numpy as np
@@ -14,6 +15,7 @@ from nkilite.machine.engine import Engine
 from nkilite.machine.memory import Overflow, Reservation, plan
 from nkilite.machine.target import Target
 from nkilite.notices import Notice, give
+from nkilite.passes.delay_writes import delay_writes
 from nkilite.passes.liveness import accessed
 
 _LISTED = 12  # live tiles named in an overflow message
@@ -26,8 +28,10 @@ class TilesSpilled(UserWarning):
 class Allocate:
     """Plan SBUF and PSUM; explicit `address=` is honoured, including aliasing, and checked against the memory.
 
-    Tiles that the vendor's compiler places (`Program.managed`) and that do not fit have no address, with a warning:
-    that compiler reorders loops and spills, which changes no result. With `strict` they are an error, too.
+    Where tiles do not fit in the order of the program, first writes that read nothing move to where their tiles are
+    used (nkilite/passes/delay_writes.py). Tiles that the vendor's compiler places (`Program.managed`) and that still do
+    not fit have no address, with a warning: that compiler reorders loops and spills, which changes no result. With
+    `strict` they are an error, too.
 
     Raises:
         InvalidAddress: an explicit address is outside its memory or misaligned.
@@ -39,6 +43,21 @@ class Allocate:
         self._strict = strict
 
     def run(self, program: Program) -> Program:
+        before = program.code[:], program.names, program.dependencies
+        with suppress(MemoryOverflow):
+            return self._placed(program)
+        if delay_writes(program):
+            with suppress(MemoryOverflow):
+                return self._placed(program)
+            program.code, program.names, program.dependencies = before
+        return self._placed(program, self._strict)
+
+    def _placed(self, program: Program, strict: bool = True) -> Program:
+        """The program with addresses.
+
+        Raises:
+            MemoryOverflow: the tiles do not fit; not where they are placed by the vendor's compiler, unless `strict`.
+        """
         target = program.target
         columns, buffers = Columns.of(program), BufferColumns.of(program)
         first, last = accessed(program, columns)
@@ -69,7 +88,7 @@ class Allocate:
             if isinstance(result, Overflow):
                 placed = [program.buffers[id] for id in automatic.tolist()]
                 overflow = _overflow(result, placed, fixed, region, target)
-                if self._strict or not program.managed or requests[:, 0].max() > result.capacity:
+                if strict or not program.managed or requests[:, 0].max() > result.capacity:
                     raise overflow
                 _warn(overflow)
                 continue

@@ -116,10 +116,10 @@ def one_tile_larger_than_sbuf(x):
 )
 def tiles_larger_than_sbuf(x):
     tiles = [nl.ndarray((128, 25000), dtype=nl.float32, name=n) for n in ("first", "second", "third")]  # here
-    for tile in tiles:
-        nisa.memset(tile, 1)
-    for tile in tiles:
-        nisa.tensor_copy(tile[:, 0:2], tile[:, 2:4])
+    for _ in range(2):  # all are in use when the last one is set
+        for tile in tiles:
+            nisa.memset(tile, 1)
+            nisa.tensor_copy(tile[:, 0:2], tile[:, 2:4])
 
 
 @mistake(MemoryOverflow, "PSUM overflow on trn2", "2048 bytes per partition", "16384 of 16384", "2048 too many")

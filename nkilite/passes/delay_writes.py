@@ -1,0 +1,77 @@
+"""Tiles are set where they are next used: for programs whose tiles do not fit as they are written.
+
+The vendor's compiler orders instructions within what their data allow, so that public kernels set many tiles long
+before they use them. Only what reads nothing is moved. Loads stay: when to begin them is what a kernel says.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+
+from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.program import Program, Signature
+from nkilite.ir.types import MemoryRegion
+
+
+def delay_writes(program: Program) -> bool:
+    """Move first writes of SBUF tiles that read nothing to just before the next access, within a loop body and between
+    two meetings.
+
+    Returns whether there was anything to move.
+    """
+    columns, buffers = Columns.of(program), BufferColumns.of(program)
+    first, second = _first_two(program, columns)
+    stated = {i for pair in program.dependencies for i in pair}
+    fences = np.array([s.definition.control is not None or s.definition.meets is not None for s in program.signatures])
+    fenced = np.cumsum(fences[columns.ids]) if len(columns.ids) else np.zeros(0, np.int64)
+    order = 2 * np.arange(program.count)
+    for signature, rows, starts in columns.uses():
+        if not _reads_nothing(signature):
+            continue
+        dst, = signature.operands
+        tile = columns.code[starts + dst.word]
+        moves = (first[tile] == rows) & (second[tile] > rows + 1) & (second[tile] < program.count)
+        moves &= ~buffers.fixed[tile]
+        rows, until = rows[moves], second[tile[moves]]
+        same = (fenced[rows] == fenced[until]) & ~np.isin(rows, list(stated))
+        order[rows[same]] = 2 * until[same] - 1
+    if (np.diff(order) > 0).all():
+        return False
+    _reorder(program, columns, np.argsort(order, kind="stable"))
+    return True
+
+
+def _reads_nothing(signature: Signature) -> bool:
+    """Whether all that an instruction touches is an SBUF tile that it writes, at a place that is known."""
+    return signature.definition.control is None and signature.definition.meets is None and [
+        (o.type.region, o.writes, o.reads, o.type.indirection) for o in signature.operands
+    ] == [(MemoryRegion.sbuf, True, False, None)]
+
+
+def _first_two(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """The first two instructions that touch every buffer; `program.count` where there is none."""
+    pairs = [
+        np.stack([columns.code[starts + operand.word], rows])
+        for signature, rows, starts in columns.uses() for operand in signature.operands
+    ]
+    touched = np.unique(np.concatenate(pairs, axis=1), axis=1) if pairs else np.empty((2, 0), np.int64)
+    first, second = np.full((2, len(program.buffers)), program.count)
+    number, at = np.unique(touched[0], return_index=True)
+    first[number] = touched[1, at]
+    several = at[np.diff(np.append(at, touched.shape[1])) > 1]
+    second[touched[0, several]] = touched[1, several + 1]
+    return first, second
+
+
+def _reorder(program: Program, columns: Columns, order: np.ndarray) -> None:
+    """Put instructions in another order, with their names and dependencies."""
+    widths = np.array([s.n_words for s in program.signatures], np.int64)[columns.ids[order]]
+    begins = np.cumsum(widths) - widths
+    words = np.repeat(columns.starts[order] - begins, widths) + np.arange(widths.sum())
+    program.code = array("q", columns.code[words].tobytes())
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    program.names = {int(place[i]): name for i, name in program.names.items()}
+    program.dependencies = [(int(place[a]), int(place[b])) for a, b in program.dependencies]
