@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite.dtypes import as_dtype
+from nkilite.ir.columns import Columns
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Program
 from nkilite.ir.types import BufferKind, MemoryRegion, extent
 from nkilite.isa.custom import custom_operator
@@ -148,16 +149,17 @@ def _numbers(program: Program, placement: CpuPlacement) -> Numbers | None:
 
 def written_inputs(program: Program) -> dict[int, Location]:
     """The input buffers a program writes, with the first line that does."""
-    inputs = {b.id for b in program.inputs}
-    written: dict[int, Location] = {}
-    words = [tuple(o.word for o in s.operands if o.writes and not o.type.region.on_chip) for s in program.signatures]
-    code = program.code
-    for start in program.starts():
-        for word in words[code[start]]:
-            buffer = code[start + word]
-            if buffer in inputs and buffer not in written:
-                written[buffer] = program.locations[code[start + 1]]
-    return written
+    columns = Columns.of(program)
+    first: dict[int, int] = {}  # word positions of the instructions
+    for signature, _, starts in columns.uses():
+        for operand in signature.operands:
+            if operand.writes and not operand.type.region.on_chip:
+                buffers, places = np.unique(columns.code[starts + operand.word], return_index=True)
+                for buffer, start in zip(buffers.tolist(), starts[places].tolist(), strict=True):
+                    first[buffer] = min(start, first.get(buffer, start))
+    return {
+        b.id: program.locations[program.code[first[b.id] + 1]] for b in program.inputs if b.id in first
+    }
 
 
 def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[int, Stop]:

@@ -188,7 +188,7 @@ def _touches(
     ends = np.cumsum(np.array([len(f.accesses) for f in footprints], np.int64)[number])
     base, start, end, what, low = np.zeros((5, int(ends[-1]) if len(ends) else 0), np.int64)
     owners = [ALONE, ANYBODY]
-    order = np.argsort(number.astype(np.int32), kind="stable")
+    order = np.argsort(number.astype(np.min_scalar_type(len(footprints))), kind="stable")
     bounds = np.searchsorted(number[order], np.arange(len(footprints) + 1)).tolist()
     for i, footprint in enumerate(footprints):
         mine = order[bounds[i] : bounds[i + 1]]
@@ -218,21 +218,23 @@ def _atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.nda
     atoms = 0
     for one in np.flatnonzero(np.bincount(base)).tolist():
         there = base == one
-        edges = _edges(start[there], end[there])
-        first[there] = atoms + np.searchsorted(edges, start[there], "right") - 1
-        last[there] = atoms + np.searchsorted(edges, end[there], "left")
-        atoms += len(edges)
+        begins, ends, count = _numbered(start[there], end[there])
+        first[there], last[there] = atoms + begins, atoms + ends
+        atoms += count
     return first, last, atoms
 
 
-def _edges(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Where the atoms of a base begin: where intervals begin or end, or, if too many of them overlap (thin columns of
-    a tall matrix), only where they do not."""
-    edges = np.unique(np.concatenate([start, end]))
-    covered = np.searchsorted(edges, end) - np.searchsorted(edges, start)
-    if covered.sum() <= _CROWD * len(start):
-        return edges
-    order = np.argsort(start)
-    reach = np.maximum.accumulate(end[order])
-    result: np.ndarray = start[order][np.concatenate([[True], start[order][1:] >= reach[:-1]])]
-    return result
+def _numbered(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Intervals of a base as atoms: those that begin and end where some interval does, or, if too many of them overlap
+    (thin columns of a tall matrix), those that intervals which overlap make together."""
+    edges = np.unique(np.concatenate([np.unique(start), np.unique(end)]))
+    first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
+    if (last - first).sum() <= _CROWD * len(start):
+        return first, last, len(edges)
+    farthest = np.full(len(edges), edges[0])
+    np.maximum.at(farthest, first, end)
+    begins = np.zeros(len(edges), bool)
+    begins[first] = True
+    begins[1:] &= edges[1:] >= np.maximum.accumulate(farthest)[:-1]
+    number = np.cumsum(begins) - 1
+    return number[first], number[first] + 1, int(begins.sum())

@@ -55,14 +55,21 @@ def encode(program: Program, placement: CpuPlacement) -> Encoded:
             used, offset = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
             code[starts + operand.word] = placement.base[used]
             code[starts + operand.word + 1] = buffers.offset(used, offset)
-            lies = np.unique(lies * len(buffers.layouts) + buffers.layout[used], return_inverse=True)[1]
-        found, first, numbers = np.unique(lies, return_index=True, return_inverse=True)
+            lies = _numbered(lies * len(buffers.layouts) + buffers.layout[used])[2]
+        found, first, numbers = _numbered(lies)
         kinds[rows] = len(members) + numbers
         for at in starts[first].tolist():
             ids = [int(columns.code[at + operand.word]) for operand in operands]
             members.append(Member(signature, tuple(buffers.layouts[buffers.layout[id]] for id in ids)))
         assert len(found) == len(first)
     return Encoded(code, kinds, members)
+
+
+def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct values, where each comes first, and the number of every element's: mostly there is only one."""
+    if len(values) and (values == values[0]).all():
+        return values[:1], np.zeros(1, np.int64), np.zeros(len(values), np.int64)
+    return np.unique(values, return_index=True, return_inverse=True)
 
 
 class _Buffers:
@@ -79,14 +86,16 @@ class _Buffers:
         self._rows = np.maximum(facts.row_bytes, 1)
         self._moved = facts.on_chip & (placement.pitch != facts.row_bytes)
         self._sizes = np.zeros(len(program.buffers), np.int64)  # of elements of buffers in panels
-        numbers: dict[tuple[int, int | Panels], int] = {}
-        keys: list[tuple[int, int | Panels]] = list(
-            zip(facts.row_bytes.tolist(), placement.pitch.tolist(), strict=True)
+        _, first, layout = np.unique(
+            facts.row_bytes * (int(placement.pitch.max(initial=0)) + 1) + placement.pitch,
+            return_index=True, return_inverse=True,
         )
+        self.layout: np.ndarray = layout
+        rows, pitches = facts.row_bytes[first].tolist(), placement.pitch[first].tolist()
+        numbers: dict[tuple[int, int | Panels], int] = {key: i for i, key in enumerate(zip(rows, pitches, strict=True))}
         for id, found in placement.panels.items():
-            keys[id] = keys[id][0], found
+            self.layout[id] = numbers.setdefault((int(facts.row_bytes[id]), found), len(numbers))
             self._sizes[id] = program.buffers[id].dtype.itemsize
-        self.layout = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
         self.layouts = list(numbers)
         self._paneled = {
             (found, int(self.layout[id]), int(self._sizes[id])) for id, found in placement.panels.items()
