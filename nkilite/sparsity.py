@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from nkilite.errors import InvalidWeight
+from nkilite.errors import InvalidWeight, describe
 from nkilite.isa.sparse import KEPT, RATIOS, pack, unpack
 
 __all__ = ["compress", "expand"]
@@ -27,6 +29,7 @@ def compress(weight: np.ndarray, compress_ratio: int) -> tuple[np.ndarray, np.nd
         InvalidWeight: another ratio or shape.
     """
     group = _group(compress_ratio)
+    _require_array(weight, "weight")
     if weight.ndim != 2 or weight.shape[0] % group or weight.shape[1] % KEPT:
         raise InvalidWeight(
             found=f"weight has shape {weight.shape}",
@@ -47,11 +50,13 @@ def expand(values: np.ndarray, tags: np.ndarray, compress_ratio: int) -> np.ndar
         InvalidWeight: another ratio, shapes that do not go together, or a tag beyond its group.
     """
     group = _group(compress_ratio)
-    rows, columns = values.shape
-    if rows % KEPT or tags.shape != (rows, columns // KEPT) or columns % KEPT:
+    _require_array(values, "values")
+    _require_array(tags, "tags")
+    rows, columns = values.shape if values.ndim == 2 else (1, 1)
+    if rows % KEPT or tags.shape != (rows, columns // KEPT) or columns % KEPT or tags.dtype.kind not in "iu":
         raise InvalidWeight(
-            found=f"values have shape {values.shape} and tags {tags.shape}",
-            expected=f"[K, M] and [K, M / {KEPT}], both a multiple of {KEPT}",
+            found=f"values have shape {values.shape} and tags {tags.shape} of {tags.dtype}",
+            expected=f"[K, M] and [K, M / {KEPT}] of uint16, K and M multiples of {KEPT}",
         )
     positions = unpack(tags).reshape(-1, KEPT, columns)
     if positions.size and positions.max() >= group:
@@ -61,7 +66,12 @@ def expand(values: np.ndarray, tags: np.ndarray, compress_ratio: int) -> np.ndar
     return dense.reshape(-1, columns)
 
 
+def _require_array(array: Any, name: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InvalidWeight(found=f"{name} is {describe(array)}", expected="a NumPy array")
+
+
 def _group(compress_ratio: int) -> int:
-    if compress_ratio not in RATIOS:
+    if not isinstance(compress_ratio, (int, np.integer)) or compress_ratio not in RATIOS:
         raise InvalidWeight(found=f"compress_ratio is {compress_ratio!r}", expected="2, 3 or 4")
     return KEPT * compress_ratio

@@ -8,9 +8,10 @@ the moving operand hold just the rows that its tags choose from.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from math import prod
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 
@@ -19,11 +20,13 @@ from nkilite.codegen import sparse
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import DtypeMismatch, IndirectOutOfBounds, InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
+from nkilite.ir.types import MemoryRegion
 from nkilite.isa import processing_array, rules
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.machine.target import Target
-from nkilite.trace.instruction import instruction
+from nkilite.trace import active
+from nkilite.trace.instruction import Instruction, instruction
 from nkilite.trace.tensor import NkiTensor
 
 KEPT = sparse.KEPT
@@ -50,8 +53,9 @@ def nc_matmul_sparse(
     the expanded operand, [r K, M], whose other elements are zeros; two with one place add up. Row ``p * r + i`` of the
     contraction is ``moving[p, i]``. Products are added in float32. `nkilite.sparsity.compress` prunes and packs.
 
-    NKI has no such instruction yet. Name, operands and packing of tags are those the guide drafts (dst aside, which
-    stands first as in all of NKI 0.7); which row of `moving` a tag means, the guide leaves open.
+    NKI has no such instruction yet. Name, operands and packing of tags are those the guide drafts; which row of
+    `moving` a tag means, the guide leaves open. Here dst stands first, as in all of NKI 0.7. The guide's form without
+    it, ``sums = nisa.nc_matmul_sparse(moving, stationary, tag, compress_ratio)``, returns a new float32 tile in PSUM.
 
     Args:
         dst: PSUM tile, [M, N]; float32, on trn3 also bfloat16.
@@ -191,3 +195,29 @@ def _nc_matmul_sparse_cost(call: Signature) -> Cost:
 @nc_matmul_sparse.lower
 def _nc_matmul_sparse_lower(call: Signature, kernel: MicroKernel) -> None:
     sparse.matmul(kernel, "dst", "stationary", "moving", "tag", call.compress_ratio, bool(call.accumulate))
+
+
+_OPERANDS = frozenset(("moving", "stationary", "tag", "compress_ratio"))
+_instruction = nc_matmul_sparse
+
+
+@functools.wraps(_instruction)
+def _in_both_forms(*operands: Any, **options: Any) -> Any:
+    drafted = "dst" not in options and len(operands) + len(_OPERANDS & options.keys()) == len(_OPERANDS)
+    if not drafted:
+        return _instruction(*operands, **options)
+    left = (name for name in ("moving", "stationary", "tag", "compress_ratio") if name not in options)
+    given = {**dict(zip(left, operands, strict=True)), **options}
+    for operand in ("moving", "stationary"):
+        if not isinstance(given[operand], NkiTensor):
+            raise InvalidOperand(
+                instruction="nisa.nc_matmul_sparse", operand=operand, found=describe(given[operand]),
+                expected="a tile in SBUF",
+            )
+    shape = prod(given["stationary"].shape[1:]), prod(given["moving"].shape[2:])
+    made = active.builder("nki.isa.nc_matmul_sparse").allocate(MemoryRegion.psum, shape, dtypes.float32)
+    _instruction(made, **{"accumulate": False, **given})
+    return made
+
+
+nc_matmul_sparse = cast("Instruction[...]", _in_both_forms)

@@ -128,6 +128,31 @@ def test_access_patterns():
     assert (got[:, ::2] == 7).all()
 
 
+@pytest.mark.parametrize("run", [nki.simulate, nki.jit], ids=["simulate", "compiled"])
+def test_drafted_form(run):
+    """Without dst: the sums are a new tile."""
+    moving, stationary, positions = operands(np.random.default_rng(3), 128, 128, 64, 4)
+
+    def kernel(moving, stationary, tag):
+        x, w, t = tile(moving), tile(stationary), tile(tag)
+        every = [
+            nisa.nc_matmul_sparse(x, w, t, 4), nisa.nc_matmul_sparse(x, w, tag=t, compress_ratio=4),
+            nisa.nc_matmul_sparse(moving=x, stationary=w, tag=t, compress_ratio=4, name="by name"),
+        ]
+        return outputs(*every)
+
+    found = run(kernel)(moving, stationary, packed(positions))
+    for one in found:
+        np.testing.assert_array_equal(one, expected(moving, stationary, positions, 4))
+
+    def wrong(moving, stationary, tag):
+        nisa.nc_matmul_sparse(tile(moving), 3, tile(tag), 4)
+
+    with pytest.raises(InvalidOperand, match="stationary is int 3") as caught:
+        run(wrong)(moving, stationary, packed(positions))
+    assert caught.value.location.line == wrong.__code__.co_firstlineno + 1
+
+
 def test_accumulates_beside_dense_products_and_in_loops():
     moving, stationary, positions = operands(np.random.default_rng(1), 32, 64, 96, 3)
 
@@ -268,6 +293,10 @@ def test_pruning_of_ties_and_nan():
     (lambda: sparsity.compress(np.zeros((12, 4)), 2), r"K a multiple of 8"),
     (lambda: sparsity.compress(np.zeros((8, 6)), 2), "M of 4"),
     (lambda: sparsity.compress(np.zeros((8, 4)), 5), "expected 2, 3 or 4"),
+    (lambda: sparsity.compress(np.zeros((8, 4)), 2.0), "expected 2, 3 or 4"),
+    (lambda: sparsity.compress([[1.0] * 4] * 8, 2), "weight is list"),
+    (lambda: sparsity.expand(np.zeros(8), np.zeros((4, 1), np.uint16), 2), r"\[K, M / 4\]"),
+    (lambda: sparsity.expand(np.zeros((4, 4)), np.zeros((4, 1)), 2), "of float64"),
     (lambda: sparsity.expand(np.zeros((8, 4)), np.zeros((8, 2), np.uint16), 2), r"\[K, M / 4\]"),
     (lambda: sparsity.expand(np.zeros((4, 4)), np.full((4, 1), 9, np.uint16), 2), "a tag is 9; expected positions"),
 ])  # fmt: skip
