@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nkilite import knobs
 from nkilite.ir.races import Race, Side
 from nkilite.location import Location
 from nkilite.trace.storage import Reach
@@ -49,12 +50,15 @@ class Encounters:
     """
 
     def __init__(self) -> None:
+        self._wanted = knobs.races() != "off"
         self.races: list[Race] = []
         self._touched: dict[int, list[_Touch]] = {}  # by the address of the memory
         self._known: set[tuple[object, ...]] = set()
 
     def touch(self, core: int, tensor: NkiTensor, instruction: str, location: Location, writes: bool) -> None:
         """A core has accessed a tensor in shared memory."""
+        if not self._wanted:
+            return
         reach = Reach.of(tensor)
         chosen = tensor.index is not None
         left = reach.read(reach.memory).copy() if writes and chosen else None
@@ -72,6 +76,9 @@ class Encounters:
 
     def _look(self, touches: list[_Touch]) -> None:
         """At what cores have touched in one memory."""
+        touches, low = _near(touches)
+        if not touches:
+            return
         contested = _contested(touches)
         if not contested.any():
             return
@@ -83,7 +90,29 @@ class Encounters:
             places = np.flatnonzero(both & contested)
             if places.size:
                 self._known.add(key)
-                self.races.append(Race(one.side, other.side, one.tensor, *_run(both, int(places[0]))))
+                begin, end = _run(both, int(places[0]))
+                self.races.append(Race(one.side, other.side, one.tensor, low + begin, low + end))
+
+
+def _near(touches: list[_Touch]) -> tuple[list[_Touch], int]:
+    """The accesses that reach into the bytes around those of the other core, in a memory of these bytes alone.
+
+    Returns:
+        Where that memory begins, too.
+    """
+    spans = [t.reach.span for t in touches]
+    hulls = [_hull([span for t, span in zip(touches, spans, strict=True) if t.core == core]) for core in (0, 1)]
+    low, high = max(h[0] for h in hulls), min(h[1] for h in hulls)
+    near = [(t, span) for t, span in zip(touches, spans, strict=True) if span[0] < high and span[1] > low]
+    if low >= high or not near:
+        return [], 0
+    low, high = _hull([span for _, span in near])
+    memory = np.empty(high - low, np.uint8)
+    return [t._replace(reach=t.reach._replace(memory=memory, offset=t.reach.offset - low)) for t, _ in near], low
+
+
+def _hull(spans: list[tuple[int, int]]) -> tuple[int, int]:
+    return min(low for low, _ in spans), max(high for _, high in spans)
 
 
 def _run(marked: np.ndarray, place: int) -> tuple[int, int]:

@@ -143,6 +143,18 @@ class Reach(NamedTuple):
         step = tensor.type.indirection.stride * tensor.dtype.itemsize
         return found._replace(positions=inside, rows=indices[inside], step=step)
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The bytes [low, high) around all of them; empty if there are none."""
+        reaches = [step * (n - 1) for step, n in zip(self.strides, self.shape, strict=True)]
+        low = self.offset + sum(r for r in reaches if r < 0)
+        high = self.offset + sum(r for r in reaches if r > 0) + self.itemsize
+        if self.rows is None:
+            return low, high
+        if not self.rows.size:
+            return 0, 0
+        return low + int(self.rows.min()) * self.step, high + int(self.rows.max()) * self.step
+
     def read(self, memory: np.ndarray) -> np.ndarray:
         """What bytes as many as there are in the memory have at these places."""
         window, chosen = self._window(memory)
