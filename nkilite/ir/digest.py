@@ -14,7 +14,7 @@ import numpy as np
 
 from nkilite.ir import attributes
 from nkilite.ir.program import IMMEDIATE, Program, Signature
-from nkilite.ir.types import BufferKind, ViewType
+from nkilite.ir.types import ViewType
 
 _BYTES = 20
 
@@ -41,7 +41,10 @@ def _parts(program: Program, lines: bool) -> Iterator[str | bytes]:
     yield _code(program, lines)
     yield np.array(program.constants, np.float64).tobytes()
     yield repr([[b.id for b in program.inputs], [b.id for b in program.outputs], sorted(program.fresh)])
-    yield from _listed([(b.type, b.kind, b.address, b.loop) for b in program.buffers], _fact)
+    yield from _listed([b.type for b in program.buffers], _type)
+    yield from _listed([b.kind for b in program.buffers], lambda kind: kind.value)
+    yield from _listed([b.address for b in program.buffers], lambda address: address)
+    yield from _listed([b.loop for b in program.buffers], lambda loop: loop)
     yield repr([(b.id, b.data.dtype.str, b.data.shape) for b in program.buffers if b.data is not None])
     yield from (b.data.tobytes() for b in program.buffers if b.data is not None)
     yield repr((program.watch, program.fatal))
@@ -68,10 +71,8 @@ def _argument(value: Any) -> str:
     return str(value) if isinstance(value, ViewType) else "imm" if value is IMMEDIATE else attributes.text(value)
 
 
-def _fact(buffer: tuple[ViewType, BufferKind, Any, Any]) -> tuple[object, ...]:
-    """What is computed with a buffer."""
-    kind, made, address, loop = buffer
-    return kind.region.value, str(kind.dtype), kind.shape, made.value, address, loop
+def _type(kind: ViewType) -> tuple[object, ...]:
+    return kind.region.value, str(kind.dtype), kind.shape
 
 
 def _listed(values: Sequence[Any], described: Callable[[Any], Any]) -> Iterator[str | bytes]:

@@ -61,15 +61,16 @@ class Executable:
     def optimize(self) -> None:
         """Compile again what was compiled quickly, for programs that are launched often."""
         if self.hasty and self.hasty < inf:
-            self.hasty = 0
             self._call(library(self._host).addresses(self.image.lowered.sources))
+            self.hasty = 0
 
     def _count(self) -> None:
         """A launch begins while there is code that was compiled quickly."""
-        if self.hasty == 1:
-            self.optimize()
+        left = self.hasty  # other threads may count, too: a launch more or less does not matter
+        if left > 1:
+            self.hasty = left - 1
         else:
-            self.hasty -= 1
+            self.optimize()
 
     def enter(self, *arrays: np.ndarray) -> bool:
         """Run with the memory for the inputs and then the outputs, NumPy arrays of the right shapes and dtypes.
