@@ -241,6 +241,11 @@ class Index:
     # --- comparisons --------------------------------------------------------------------------------------------
 
     def __lt__(self, other: Any) -> Any:
+        if other.__class__ is int:  # nearly always the same at every position
+            if self.offset + self.grid.high < other:
+                return True
+            if self.offset + self.grid.low >= other:
+                return False
         return _above(other, self, strict=True)
 
     def __le__(self, other: Any) -> Any:
@@ -250,6 +255,11 @@ class Index:
         return _above(self, other, strict=True)
 
     def __ge__(self, other: Any) -> Any:
+        if other.__class__ is int:
+            if self.offset + self.grid.low >= other:
+                return True
+            if self.offset + self.grid.high < other:
+                return False
         return _above(self, other, strict=False)
 
     def __eq__(self, other: Any) -> Any:

@@ -198,7 +198,8 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
 def _told_apart(value: Any) -> bool:
     """Whether comparing an attribute and its class with another one tells them apart."""
     cls = value.__class__
-    return isinstance(value, Enum) or (cls is tuple and not value) or (cls is float and value != 0)
+    number = cls is float or isinstance(value, np.generic)
+    return isinstance(value, Enum) or (cls is tuple and not value) or bool(number and value != 0)
 
 
 def _attribute(value: Any) -> Any:

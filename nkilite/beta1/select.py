@@ -8,11 +8,12 @@ subscripts of one structure; an access then costs the sum of its offsets.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
-from nkilite.beta1.index import Grid, Index, index
+from nkilite.beta1.index import Grid, Index, LoopIndex, index
 from nkilite.beta1.mask import Box
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, ShapeMismatch, TooManyIndices, describe
 from nkilite.ir.types import ViewType
@@ -21,6 +22,8 @@ from nkilite.trace.tensor import NkiTensor
 
 _new = object.__new__
 _KEPT = 4096  # subscripts per view type; kernels do not come back to more
+_BOUNDS = frozenset({int, NoneType})
+_STATIC = frozenset({int, LoopIndex, Index})
 UNEQUAL = frozenset({bool, float, np.bool_, np.float16, np.float32, np.float64})  # to ints, which they seem to equal
 _patterns: dict[tuple[object, ...], ViewType] = {}
 _steps: dict[ViewType, tuple[int, ...]] = {}
@@ -54,6 +57,21 @@ def keep(view: NkiTensor, key: tuple[object, ...], found: NkiTensor) -> None:
     if len(kept) < _KEPT:
         numbers = tuple(position for position, k in enumerate(key) if k.__class__ is not Index)
         kept[key] = found.type, found.byte_offset - view.byte_offset, numbers
+
+
+def hashable(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A subscript with something that can be hashed in the place of its slices."""
+    return tuple([
+        (k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)) if k.__class__ is slice else k for k in key
+    ])
+
+
+def is_static(key: tuple[Any, ...]) -> bool:
+    """Whether a subscript has ints, slices of ints and index tensors alone."""
+    return all(
+        k.__class__ in _STATIC or (k.__class__ is slice and _BOUNDS.issuperset(map(type, (k.start, k.stop, k.step))))
+        for k in key
+    )
 
 
 class Outside(Exception):  # no error yet: a mask may keep the subscript inside

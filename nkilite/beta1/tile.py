@@ -177,9 +177,10 @@ class Tile:
                 dimension when an instruction uses the tile without a mask that keeps them inside.
         """
         if key.__class__ is tuple:
-            found = select.find(self.nki, key)
-            if found is not None:
-                return tile(found)
+            if key and key[0].__class__ is not slice:
+                found = select.find(self.nki, key)
+                if found is not None:
+                    return tile(found)
             plain = advanced = True
             for k in key:
                 if k.__class__ is Index:
@@ -207,9 +208,22 @@ class Tile:
                     return tile(found)
                 except select.Outside:
                     return Beyond(view, key)
+            if not plain and not advanced:
+                return self._mixed(key)
         elif key is Ellipsis:
             return self
         return subscript[0](self, key)
+
+    def _mixed(self, key: tuple[Any, ...]) -> Tile:
+        """What a subscript selects that has slices beside index tensors, or other items."""
+        view, hashable = self.nki, select.hashable(key)
+        found = select.find(view, hashable)
+        if found is not None:
+            return tile(found)
+        made = subscript[0](self, key)
+        if made.__class__ is Tile and made.mask is None and select.is_static(key):
+            select.keep(view, hashable, made.nki)
+        return made
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy a tile or a number into the view. See nkilite/beta1/assign.py."""

@@ -114,3 +114,30 @@ def test_tiles_of_another_kernel_are_refused():
     kernel.trace(x)
     with pytest.raises(StaleTensor):
         kernel.trace(x)
+
+
+def test_slices_beside_index_tensors():
+    @nki.jit
+    def kernel(x, end):
+        out = nl.ndarray((128, 64), dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 4, 64), dtype=x.dtype, buffer=nl.sbuf)
+        j = nl.arange(64)
+        for block in nl.affine_range(4):
+            tile[0:128, block, j] = nl.load(x[0:128, 64 * block + nl.arange(64)])
+            tile[0:64, block, 0:64] += tile[0:64, block, 0:end]
+        nl.store(out, tile[0:128, 1, 0:64] + tile[:, 2, 0:64])
+        return out
+
+    x = random(128, 256)
+    wanted = x[:, 64:128] + x[:, 128:192]
+    wanted[:64] *= 2
+    np.testing.assert_allclose(kernel(x, 64), wanted, rtol=1e-6)
+    with pytest.raises(InvalidIndex):
+        kernel.trace(x, 64.0)
+
+
+def test_comparisons_that_are_the_same_everywhere_are_bools():
+    i = nl.arange(8)[:, None] + 10
+    assert ((i < 18) is True, (i < 10) is False, (i >= 10) is True, (i >= 18) is False) == (True,) * 4
+    assert (i < 17).numpy().sum() == 7
+    assert (i >= 11).numpy().sum() == 7
