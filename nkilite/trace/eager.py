@@ -62,6 +62,7 @@ class EagerBuilder(Builder):
         self.suspects: list[Suspect] = []  # reads of what was not written
         self._rounder: Rounder | None = None
         self._found = False  # a NaN that is looked for
+        self.left_out = False  # a loop has not run at all, so that not all is known that a program would write
         self.watch: Watch | None = None
         self._ran = 0  # instructions it was told of
 
@@ -130,6 +131,10 @@ class EagerBuilder(Builder):
                 self._repeats = True
         finally:
             self._repeats = outer
+        if not entered:  # what its body would write counts as written, as in a program that is compiled
+            self.left_out = True
+            for id in [id for id in self._coverage if not self.program.buffers[id].region.on_chip]:
+                del self._coverage[id]
         return entered and not outer
 
     def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:

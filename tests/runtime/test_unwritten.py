@@ -187,3 +187,22 @@ def test_returned_views() -> None:
         np.testing.assert_array_equal(part, X[8:40])
         np.testing.assert_array_equal(whole, X)
         np.testing.assert_array_equal(argument, X)
+
+
+def test_a_loop_that_does_not_run_may_be_what_writes():
+    """Simulated as compiled: what a loop writes counts as written, also where this launch leaves it out."""
+
+    def kernel(x, count):
+        out = nl.ndarray((8, 4), dtype=x.dtype, buffer=nl.shared_hbm)
+
+        def write(_):
+            nisa.dma_copy(dst=out, src=x)
+
+        nl.fori_loop(0, nisa.scalar_load(count), write)
+        nisa.dma_copy(dst=out, src=out)
+        return out
+
+    x = np.arange(32, dtype=np.float32).reshape(8, 4)
+    for run in (nki.simulate, nki.jit):
+        np.testing.assert_array_equal(run(kernel)(x, np.array([[1]], np.int32)), x)
+        assert np.isnan(run(kernel)(x, np.array([[0]], np.int32))).all()
