@@ -61,13 +61,14 @@ def _tree(signatures: Sequence[Signature], product: _Product, found: Epilogue, b
     )
     places: dict[tuple[int, int], Place] = dict.fromkeys(found.strip, Strip())
     places.update(dict.fromkeys(found.registers, Register()))
-    alone = found.members == 1
+    # Members that have no elements in common are better off one after another.
+    together = sum(len(set(values)) for values in found.values) > len({v for values in found.values for v in values})
     epilogue: tuple[Node, ...] = tuple(
-        Op(count + m, tuple(Use(places.get((m, i)), None if alone else value) for i, value in enumerate(values)))
+        Op(count + m, tuple(Use(places.get((m, i)), value if together else None) for i, value in enumerate(values)))
         for m, values in enumerate(found.values)
     )
     rows, columns = product.dst.type.shape[0], product.dst.type.free_size
-    if not alone and epilogue:
+    if together:
         epilogue = (Loop(Dim.columns, columns, epilogue),)
     body: tuple[Node, ...] = (Loop(Dim.terms, count, terms), *epilogue)
     loop = Loop(Dim.rows, rows, body, WIDTH, 1) if by_rows else Loop(Dim.columns, columns, body, parallel=1)
