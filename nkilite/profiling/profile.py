@@ -26,6 +26,7 @@ from nkilite.profiling.result import Profile
 from nkilite.profiling.reuse import reused
 from nkilite.profiling.spill import Spills, spilled, together
 from nkilite.profiling.summary import Summary, added, summarize
+from nkilite.profiling.turned import turned
 from nkilite.profiling.unroll import Sizes, told_loops, unrolled
 from nkilite.profiling.workload import costs_of, signature_ids, workload_of
 from nkilite.runtime.collector import collector_paused
@@ -67,7 +68,7 @@ def _settled(
     program = FollowWrites().run(program)
     placed = False
     if order == "compiler":
-        program = balanced(program)
+        program = balanced(turned(program))
         program, placed = _shortened(program)
     overflow, spills = None if placed else allocate(program), None
     if overflow is not None and program.managed:

@@ -1,12 +1,16 @@
-"""What the `compiler` order may change in the program: where open copies run, and where broadcasts are read."""
+"""What the `compiler` order may change in the program: where open copies run, where broadcasts are read, and who turns
+tiles over."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
+from nkilite import beta1
+from nkilite.beta1 import language as beta1_nl
 from nkilite.ir.types import MemoryRegion
 
 X = np.zeros((1, 512), np.float32)
@@ -100,3 +104,41 @@ def test_what_is_computed_again_from_the_same_values_is_computed_once() -> None:
     assert doubled(6, stored=None) == 2  # its input changes half-way
     assert doubled(6, stored=True) == 6  # results that leave the chip are kept apart
     assert doubled(6, stored=False, order="program") == 6
+
+
+# --- tiles that are turned over ---------------------------------------------------------------------------------------
+
+
+@beta1.jit
+def flipped(x, loads, stores):
+    rows, columns = x.shape
+    shape = (rows, columns) if stores else (columns, rows)
+    out = beta1_nl.ndarray(shape, dtype=x.dtype, buffer=beta1_nl.shared_hbm)
+    for first in range(0, columns, 128):
+        width = min(128, columns - first)
+        if loads:
+            tile = beta1_nl.load_transpose2d(x[:, first:first + width])
+        else:
+            tile = beta1_nl.ndarray((width, rows), dtype=x.dtype, buffer=beta1_nl.sbuf)
+            tile[...] = 1.0
+        if stores:
+            p, f = beta1_nl.arange(width)[:, None], beta1_nl.arange(rows)[None, :]
+            beta1_nl.store(out[f, first + p], tile)
+        else:
+            beta1_nl.store(out[first:first + width, :], tile)
+    return out
+
+
+@pytest.mark.parametrize(("loads", "stores"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(256, 200), (130, 130)])
+def test_the_tensor_engine_turns_tiles_over_for_a_compiler(loads, stores, dtype, shape) -> None:
+    x = np.empty(shape, dtype)
+    found, plain = (nki.profile(flipped, x, loads, stores, target="trn1", order=o) for o in ("compiler", "program"))
+    transposes = found.engines["Tensor"].instructions
+    assert transposes == (loads + stores) * 2 * -(-shape[0] // 128)
+    assert plain.engines["Tensor"].instructions == 0
+    identity = 128 * 128 * x.itemsize
+    assert found.hbm_read_bytes == plain.hbm_read_bytes + identity
+    assert found.hbm_write_bytes == plain.hbm_write_bytes
+    assert found.dma_utilization * found.latency_us < plain.dma_utilization * plain.latency_us / 4

@@ -1,0 +1,119 @@
+"""Turn tiles over on the Tensor Engine where a kernel asks of DMA to exchange partitions and columns, element by element.
+
+The vendor's compiler moves rows as they lie in HBM and transposes them by products with an identity matrix: what it
+prints of programs whose inputs lie the other way has such transposes (`nc_matmul(..., is_transpose=True)` into tiles
+named "pftranspose"; aws-neuron-sdk, issues 1015 and 1043). This does the same to the program that is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nkilite.ir.columns import Columns
+from nkilite.ir.definition import REGISTRY
+from nkilite.ir.program import Operand, Program, Signature
+from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.machine.engine import Engine
+from nkilite.passes.splice import splice
+from nkilite.profiling.rewrite import copied
+
+__all__ = ["turned"]
+
+_Place = tuple[ViewType, int, int]  # of an operand: what it is, its buffer and its byte offset there
+
+
+def turned(program: Program) -> Program:
+    """The program of a compiler that manages it, with such transfers by rows; the one given if it has none."""
+    flips = [s for s in program.signatures if _flips(s)] if program.managed else []
+    columns = Columns.of(program)
+    if not any(len(columns.rows(s.id)) for s in flips):
+        return program
+    program = copied(program)
+    program.buffers, program.open_engines = list(program.buffers), set(program.open_engines)
+    runs: dict[int, list[int]] = {}
+    for signature in flips:
+        for start in columns.starts[columns.rows(signature.id)].tolist():
+            runs[start] = _by_rows(program, signature, start)
+    splice(program, runs)
+    return program
+
+
+def _flips(signature: Signature) -> bool:
+    """Whether a DMA exchanges the two dimensions of a matrix between HBM and SBUF, of which partitions are one."""
+    if signature.name != "dma_copy" or any(o.type.indirection for o in signature.operands):
+        return False
+    tile, matrix = _sides(signature)
+    if tile.type.region is not MemoryRegion.sbuf or matrix.type.region.on_chip or tile.type.ndim != 2:
+        return False
+    kind, (beside, below) = matrix.type, matrix.type.strides[-2:] if matrix.type.ndim == 2 else (0, 0)
+    narrow = tile.type.dtype.itemsize == 1 or kind.shape != tile.type.shape
+    return beside == 1 and below > 1 and min(kind.shape) > 1 and not narrow
+
+
+def _sides(signature: Signature) -> tuple[Operand, Operand]:
+    """The operand on chip and that in HBM."""
+    dst, src = signature.operand("dst"), signature.operand("src")
+    return (dst, src) if dst.type.region.on_chip else (src, dst)
+
+
+def _by_rows(program: Program, signature: Signature, start: int) -> list[int]:
+    """Words that move the rows of a matrix and turn them over, as many at a time as the Tensor Engine takes."""
+    words = program.code[start:start + signature.n_words]
+    tile, matrix = _sides(signature)
+    location, loads = words[1], matrix.reads
+    found: list[int] = []
+    for first, count in _blocks(tile.type.shape[1], program.target.pe_rows):
+        here = _cut(tile.type, (tile.type.shape[0], count), first, words[tile.word:tile.word + 2])
+        rows = _cut(matrix.type, (matrix.type.shape[0], count), first, words[matrix.word:matrix.word + 2])
+        rows = (_transposed(rows[0]), *rows[1:])
+        upright = _tile(program, MemoryRegion.sbuf, rows[0].shape, tile, location)
+        across = here[0].shape if loads else rows[0].shape
+        bank = _tile(program, MemoryRegion.psum, across, tile, location)
+        steps = [
+            ("dma_copy", {**signature.arguments}, ("dst", upright), ("src", rows)),
+            ("nc_transpose", {"engine": Engine.tensor}, ("dst", bank), ("data", upright)),
+            ("tensor_copy", {"engine": Engine.vector}, ("dst", here), ("src", bank)),
+        ] if loads else [
+            ("nc_transpose", {"engine": Engine.tensor}, ("dst", bank), ("data", here)),
+            ("tensor_copy", {"engine": Engine.vector}, ("dst", upright), ("src", bank)),
+            ("dma_copy", {**signature.arguments}, ("dst", rows), ("src", upright)),
+        ]
+        for name, arguments, *operands in steps:
+            found += _words(program, name, arguments, dict(operands), location)
+    return found
+
+
+def _blocks(size: int, step: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, size, step):
+        yield first, min(step, size - first)
+
+
+def _cut(kind: ViewType, shape: tuple[int, ...], first: int, place: list[int]) -> _Place:
+    """Columns of an operand, from one on."""
+    view = ViewType.of(kind.region, kind.dtype, shape, kind.strides)
+    return view, place[0], place[1] + first * kind.strides[1] * kind.dtype.itemsize
+
+
+def _transposed(kind: ViewType) -> ViewType:
+    return ViewType.of(kind.region, kind.dtype, kind.shape[::-1], kind.strides[::-1])
+
+
+def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: Operand, location: int) -> _Place:
+    buffer = program.add_buffer(region, shape, like.type.dtype, location=program.locations[location])
+    return buffer.type, buffer.id, 0
+
+
+def _words(
+    program: Program, name: str, arguments: dict, operands: dict[str, _Place], location: int
+) -> list[int]:
+    """One instruction; which engine copies is left to the compiler."""
+    types = {operand: place[0] for operand, place in operands.items()}
+    order = {p: None for p in REGISTRY[name].parameters if p in types or p in arguments}
+    signature = program.signature(REGISTRY[name], {**order, **arguments, **types})
+    if name == "tensor_copy":
+        program.open_engines.add(signature.id)
+    words = [signature.id, location, *[0] * (signature.n_words - 2)]
+    for operand, (_, buffer, offset) in operands.items():
+        word = signature.operand(operand).word
+        words[word:word + 2] = buffer, offset
+    return words
