@@ -28,7 +28,8 @@ def measured(folder: Path, wanted: list[str]) -> Iterator[Measurement]:
             continue
         for *which, published_us in family["rows"]:
             launches = SOURCES[family["build"]](folder, family["name"], *which)
-            found = [nki.profile(kernel, *args, target=family["target"], **named) for kernel, args, named in launches]
+            how = {"target": family["target"], "disable_dge": family.get("disable_dge", False)}
+            found = [nki.profile(kernel, *args, **how, **named) for kernel, args, named in launches]
             captured = family["quantity"] == "profile"
             modelled_us = sum(p.captured_us if captured else p.latency_us for p in found)
             kind = kind_of(found[0].program.managed, modelled_us, found[0].bottleneck)

@@ -15,7 +15,7 @@ from nkilite.beta1.tile import Tile, tile
 from nkilite.compiler.directives import AS_WRITTEN
 from nkilite.errors import InvalidOperand, InvalidReturn, describe
 from nkilite.ir.types import MemoryRegion
-from nkilite.profiling.benchmark import Benchmark
+from nkilite.profiling.benchmark import Benchmark, compile_options
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.functions import found_in, reference
@@ -42,6 +42,10 @@ class Beta1Kernel(Kernel[...]):
     def managed(self) -> bool:
         """Whether the vendor's compiler would schedule it, unless `skip_middle_end_transformations` tells it not to."""
         return not getattr(self.function, AS_WRITTEN, False)
+
+    @property
+    def renames(self) -> bool:
+        return True
 
     def __getitem__(self, grid: Any) -> Beta1Kernel:
         """`kernel[grid]`: the kernel once for each position of a grid of any number of dimensions.
@@ -171,11 +175,12 @@ def simulate_kernel(kernel: Any, *args: Any, **kwargs: Any) -> Any:
 def benchmark(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     """A kernel whose latency is modelled when it is called: `@nki.benchmark`, with options, or as a call.
 
-    Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here.
+    Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here, but for
+    `additional_compile_opt` with ``--disable-dge``.
     """
     if kernel is None:
         return functools.partial(benchmark, **options)
-    return Benchmark(as_kernel(kernel, False))
+    return Benchmark(as_kernel(kernel, False), compile_options(options))
 
 
 def profile(func: Callable[..., Any] | None = None, **options: Any) -> Any:

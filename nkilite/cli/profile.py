@@ -43,6 +43,9 @@ def profile(
     topology: Annotated[
         str | None, typer.Option(help="How ranks are joined: a name that nkilite topologies lists, or mine.toml.")
     ] = None,
+    disable_dge: Annotated[
+        bool, typer.Option("--disable-dge", help="As compiled with this option: descriptors of DMAs are ready-made.")
+    ] = False,
     trips: Annotated[
         str, typer.Option(help="Iterations of loops with a runtime trip count: 8, or one number for each: 8,16.")
     ] = "",
@@ -60,7 +63,10 @@ def profile(
     for spec in [against, *kernels] if against else kernels:
         kernel = load_kernel(spec)
         profiles += [
-            model(kernel, *positional, target=t, order=order, trips=told, topology=topology, **named)
+            model(
+                kernel, *positional, target=t, order=order, trips=told, topology=topology, disable_dge=disable_dge,
+                **named,
+            )
             for t in target.split(",")
         ]
     console = terminal()

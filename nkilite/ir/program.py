@@ -219,6 +219,8 @@ class Program:
         self.checks: list[Check] = []  # made by the pass that looks for it, which notes what it finds in
         self.watched = -1  # this buffer
         self.managed = False  # whether the vendor's compiler would schedule, place and merge, as in Beta 1
+        self.disable_dge = False  # whether that compiler makes descriptors, where a call leaves it open
+        self.renames = False  # whether that compiler gives every content of a tile memory of its own, as in Beta 1
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple[object, ...], Signature] = {}
         self._location_ids: dict[Location, int] = {}

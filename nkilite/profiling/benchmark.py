@@ -17,7 +17,7 @@ from nkilite.errors import InvalidOperand, NoBenchmark, describe
 from nkilite.profiling.profile import profile
 from nkilite.runtime.kernel import Kernel, jit
 
-__all__ = ["Benchmark", "BenchmarkResult", "Latency", "Shaped", "benchmark"]
+__all__ = ["Benchmark", "BenchmarkResult", "Latency", "Shaped", "benchmark", "compile_options"]
 
 PERCENTILES = (0, 1, 10, 25, 50, 90, 99, 100)
 
@@ -71,13 +71,16 @@ class BenchmarkResult(NamedTuple):
 class Benchmark:
     """A kernel that is modelled, and then run, when it is called."""
 
-    def __init__(self, kernel: Kernel[...], found: list[BenchmarkResult] | None = None) -> None:
-        self.kernel = kernel
+    def __init__(
+        self, kernel: Kernel[...], compile_options: str = "", found: list[BenchmarkResult] | None = None
+    ) -> None:
+        """`compile_options` are those of the vendor's compiler, of which ``--disable-dge`` has a meaning here."""
+        self.kernel, self._compile_options = kernel, compile_options
         self._found: list[BenchmarkResult] = [] if found is None else found  # shared by the launches on all grids
         functools.update_wrapper(self, kernel.function, updated=())
 
     def __getitem__(self, grid: Any) -> Benchmark:
-        return Benchmark(self.kernel[grid], self._found)
+        return Benchmark(self.kernel[grid], self._compile_options, self._found)
 
     @property
     def benchmark_result(self) -> BenchmarkResult:
@@ -92,7 +95,10 @@ class Benchmark:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Model a launch and print its latency; returns what the kernel makes of the arguments, if they have values."""
-        found = profile(self.kernel, *map(_filled, args), **{k: _filled(v) for k, v in kwargs.items()})
+        found = profile(
+            self.kernel, *map(_filled, args), disable_dge="--disable-dge" in self._compile_options.split(),
+            **{k: _filled(v) for k, v in kwargs.items()},
+        )
         self._found[:] = [BenchmarkResult(Latency(found.latency_us))]
         print(f"{self.kernel.__name__}: latency {found.latency_us:.2f} us on {found.target.name} (modelled)")
         if any(isinstance(a, Shaped) for a in (*args, *kwargs.values())):
@@ -119,8 +125,14 @@ def _filled(argument: Any) -> Any:
 def benchmark(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     """A kernel whose latency is modelled when it is called: `@nki.benchmark`, with options, or as a call.
 
-    Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here.
+    Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here, but for
+    `additional_compile_opt` with ``--disable-dge``.
     """
     if kernel is None:
         return functools.partial(benchmark, **options)
-    return Benchmark(jit(kernel))
+    return Benchmark(jit(kernel), compile_options(options))
+
+
+def compile_options(options: dict[str, Any]) -> str:
+    """What `additional_compile_opt` says, if it is there."""
+    return str(options.get("additional_compile_opt") or "")

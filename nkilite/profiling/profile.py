@@ -22,6 +22,7 @@ from nkilite.profiling.communication import collectives, world_of
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.joined import joined
 from nkilite.profiling.oversubscribe import allocate, fits
+from nkilite.profiling.renamed import renamed
 from nkilite.profiling.result import Profile
 from nkilite.profiling.reuse import reused
 from nkilite.profiling.spill import Spills, spilled, together
@@ -68,7 +69,7 @@ def _settled(
     program = FollowWrites().run(program)
     placed = False
     if order == "compiler":
-        program = balanced(turned(program))
+        program = balanced(turned(renamed(program)))
         program, placed = _shortened(program)
     overflow, spills = None if placed else allocate(program), None
     if overflow is not None and program.managed:
@@ -87,6 +88,7 @@ def profile_programs(
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
     sizes: Sizes | None = None,
+    disable_dge: bool = False,
 ) -> Profile:
     """Model a launch of freshly traced programs, one per core, which are settled and allocated in place. The arguments
     are those of `profile`, and the sizes of dynamic dimensions.
@@ -94,6 +96,8 @@ def profile_programs(
     Raises:
         MemoryOverflow: a single tile is larger than its memory.
     """
+    for program in programs:
+        program.disable_dge = disable_dge
     with collector_paused():
         settled = [_settled(program, order, trips, sizes) for program in programs]
         launch = joined([one.program for one in settled])
@@ -124,6 +128,7 @@ def profile(
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
+    disable_dge: bool = False,
     **kwargs: Any,
 ) -> Profile:
     """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
@@ -141,6 +146,8 @@ def profile(
             or the path of a file; by default that of `nkilite.ranks`, else the smallest that holds them. Within
             `nkilite.ranks` the ranks are its own, else as many as the collectives name; all of them are taken to run
             this program.
+        disable_dge: whether the kernel is compiled with the option ``--disable-dge``: descriptors of DMAs are made
+            before the launch, and a queue only triggers them, unless a call chooses its `dge_mode`.
 
     Returns:
         The Profile; every figure in it is modelled.
@@ -158,5 +165,7 @@ def profile(
     with knobs.overridden_target(chip.name):
         programs = traced.programs(*args, **kwargs)
         place, values = traced.sizes(*args, **kwargs)
-    return profile_programs(programs, order, trips, topology, Sizes(place, values) if values else None)
+    return profile_programs(
+        programs, order, trips, topology, Sizes(place, values) if values else None, disable_dge
+    )
 

@@ -1,4 +1,4 @@
-"""Turn tiles over on the Tensor Engine where a kernel asks of DMA to exchange partitions and columns, element by element.
+"""Turn tiles over on the Tensor Engine where a kernel asks of DMA to exchange partitions and columns.
 
 The vendor's compiler moves rows as they lie in HBM and transposes them by products with an identity matrix: what it
 prints of programs whose inputs lie the other way has such transposes (`nc_matmul(..., is_transpose=True)` into tiles
@@ -7,7 +7,8 @@ named "pftranspose"; aws-neuron-sdk, issues 1015 and 1043). This does the same t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from nkilite.ir.columns import Columns
 from nkilite.ir.definition import REGISTRY
@@ -20,6 +21,7 @@ from nkilite.profiling.rewrite import copied
 __all__ = ["turned"]
 
 _Place = tuple[ViewType, int, int]  # of an operand: what it is, its buffer and its byte offset there
+_Step = tuple[str, Mapping[str, Any], dict[str, _Place]]  # an instruction, its arguments and its operands
 
 
 def turned(program: Program) -> Program:
@@ -58,7 +60,7 @@ def _sides(signature: Signature) -> tuple[Operand, Operand]:
 
 def _by_rows(program: Program, signature: Signature, start: int) -> list[int]:
     """Words that move the rows of a matrix and turn them over, as many at a time as the Tensor Engine takes."""
-    words = program.code[start:start + signature.n_words]
+    words = program.code[start:start + signature.n_words].tolist()
     tile, matrix = _sides(signature)
     location, loads = words[1], matrix.reads
     found: list[int] = []
@@ -69,17 +71,15 @@ def _by_rows(program: Program, signature: Signature, start: int) -> list[int]:
         upright = _tile(program, MemoryRegion.sbuf, rows[0].shape, tile, location)
         across = here[0].shape if loads else rows[0].shape
         bank = _tile(program, MemoryRegion.psum, across, tile, location)
-        steps = [
-            ("dma_copy", {**signature.arguments}, ("dst", upright), ("src", rows)),
-            ("nc_transpose", {"engine": Engine.tensor}, ("dst", bank), ("data", upright)),
-            ("tensor_copy", {"engine": Engine.vector}, ("dst", here), ("src", bank)),
-        ] if loads else [
-            ("nc_transpose", {"engine": Engine.tensor}, ("dst", bank), ("data", here)),
-            ("tensor_copy", {"engine": Engine.vector}, ("dst", upright), ("src", bank)),
-            ("dma_copy", {**signature.arguments}, ("dst", rows), ("src", upright)),
+        data, result = (upright, here) if loads else (here, upright)
+        steps: list[_Step] = [
+            ("nc_transpose", {"engine": Engine.tensor}, {"dst": bank, "data": data}),
+            ("tensor_copy", {"engine": Engine.vector}, {"dst": result, "src": bank}),
         ]
-        for name, arguments, *operands in steps:
-            found += _words(program, name, arguments, dict(operands), location)
+        ends = {"dst": upright, "src": rows} if loads else {"dst": rows, "src": upright}
+        steps.insert(0 if loads else len(steps), ("dma_copy", signature.arguments, ends))
+        for name, arguments, operands in steps:
+            found += _words(program, name, arguments, operands, location)
     return found
 
 
@@ -104,12 +104,13 @@ def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: 
 
 
 def _words(
-    program: Program, name: str, arguments: dict, operands: dict[str, _Place], location: int
+    program: Program, name: str, arguments: Mapping[str, Any], operands: dict[str, _Place], location: int
 ) -> list[int]:
     """One instruction; which engine copies is left to the compiler."""
     types = {operand: place[0] for operand, place in operands.items()}
-    order = {p: None for p in REGISTRY[name].parameters if p in types or p in arguments}
-    signature = program.signature(REGISTRY[name], {**order, **arguments, **types})
+    given = {**arguments, **types}
+    order = [p.name for p in REGISTRY[name].parameters if p.name in given]
+    signature = program.signature(REGISTRY[name], {name: given[name] for name in order})
     if name == "tensor_copy":
         program.open_engines.add(signature.id)
     words = [signature.id, location, *[0] * (signature.n_words - 2)]

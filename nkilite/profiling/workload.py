@@ -81,14 +81,14 @@ def workload_of(launch: Joined, costs: Costs, collectives: Mapping[int, Collecti
     for signature, rows, word in columns.table.uses():
         cost = costs[signature.id]
         communicates = cost.engine is Engine.dma and not cost.dma_engines
-        place = COLLECTIVES if communicates else _queue(signature, cost, target, program.managed)
+        place = COLLECTIVES if communicates else _queue(signature, cost, program)
         queue[rows] = place
         ports[rows] = _ports(signature, place, target)
         if communicates:  # whoever triggers it goes on; the queue is held until it is done
             busy[rows], latency[rows] = cost.transfer_ns, result_latency_ns(target, Engine.sync)
             traffic += _traffic(launch, rows, collectives[signature.id].transfer)
         elif cost.engine is Engine.dma:
-            busy[rows] = _issue_ns(signature, target)
+            busy[rows] = _issue_ns(signature, program)
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
             priority[rows] = signature.arguments.get("priority") or 0
             memory[rows] = sum(hbm_bytes(signature)) / (target.hbm_bytes_per_ns * launch.cores)
@@ -148,10 +148,13 @@ def _with_dependencies(edges: Edges, program: Program) -> Edges:
     )
 
 
-def _is_generated(signature: Signature, target: Target) -> bool:
-    """Whether descriptors are made while the kernel runs: always on trn2 and later unless the call says otherwise."""
+def _is_generated(signature: Signature, program: Program) -> bool:
+    """Whether descriptors are made while the kernel runs: always on trn2 and later, unless the call says otherwise or
+    the compiler was told to make them."""
     mode = getattr(signature.arguments.get("dge_mode"), "name", "unknown")
-    return target.hardware_dge or _by_gpsimd(signature) if mode == "unknown" else mode != "none"
+    if mode != "unknown":
+        return mode != "none"
+    return (program.target.hardware_dge and not program.disable_dge) or _by_gpsimd(signature)
 
 
 def _by_gpsimd(signature: Signature) -> bool:
@@ -161,14 +164,14 @@ def _by_gpsimd(signature: Signature) -> bool:
     return mode == "swdge" or any(i is not None and i.kind is IndirectKind.vector for i in indices)
 
 
-def _issue_ns(signature: Signature, target: Target) -> float:
+def _issue_ns(signature: Signature, program: Program) -> float:
     """How long a DMA holds its queue."""
     if _by_gpsimd(signature):
-        return target.software_dge_ns
-    return dma_issue_ns(target, generated=_is_generated(signature, target))
+        return program.target.software_dge_ns
+    return dma_issue_ns(program.target, generated=_is_generated(signature, program))
 
 
-def _queue(signature: Signature, cost: Cost, target: Target, managed: bool) -> int:
+def _queue(signature: Signature, cost: Cost, program: Program) -> int:
     if cost.engine is not Engine.dma:
         result: int = cost.engine.value
         return result
@@ -176,9 +179,9 @@ def _queue(signature: Signature, cost: Cost, target: Target, managed: bool) -> i
     if mode == "hwdge":
         return HARDWARE_SCALAR if signature.arguments.get("engine") is Engine.scalar else HARDWARE_SYNC
     to_hbm = any(o.writes and not o.type.region.on_chip for o in signature.operands)
-    if not _is_generated(signature, target):
+    if not _is_generated(signature, program):
         return STORES if to_hbm else LOADS
-    if managed and mode == "unknown" and not any(o.type.indirection for o in signature.operands):
+    if program.managed and mode == "unknown" and not any(o.type.indirection for o in signature.operands):
         return HARDWARE_SCALAR if to_hbm else HARDWARE_SYNC  # as in profiles of trn2 kernels by neuronx-cc 2.23
     return SOFTWARE
 

@@ -183,6 +183,11 @@ class Kernel(Generic[P]):
         """Whether the vendor's compiler would schedule and place what it does, as in Beta 1, for profiles."""
         return False
 
+    @property
+    def renames(self) -> bool:
+        """Whether the vendor's compiler gives every content of a tile memory of its own, as in Beta 1, for profiles."""
+        return False
+
     def __copy__(self) -> Kernel[P]:
         return self  # as functions are
 

@@ -59,7 +59,7 @@ def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
     found = Traced([], [])
     for core in cores_of(kernel, target):
         builder = TraceBuilder(kernel.__name__, target, core)
-        builder.program.managed = kernel.managed
+        builder.program.managed, builder.program.renames = kernel.managed, kernel.renames
         with collector_paused():
             returned = enter(builder, kernel, arguments, eager=False)
         apply_schedule(builder.program, kernel.schedule)

@@ -1,5 +1,5 @@
-"""What the `compiler` order may change in the program: where open copies run, where broadcasts are read, and who turns
-tiles over."""
+"""What the `compiler` order may change in the program: where open copies run, where broadcasts are read, who turns
+tiles over, which memory a content has, and who makes descriptors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import beta1
+from nkilite.beta1 import isa as beta1_nisa
 from nkilite.beta1 import language as beta1_nl
 from nkilite.ir.types import MemoryRegion
+from nkilite.profiling.benchmark import benchmark
 
 X = np.zeros((1, 512), np.float32)
 
@@ -142,3 +144,77 @@ def test_the_tensor_engine_turns_tiles_over_for_a_compiler(loads, stores, dtype,
     assert found.hbm_read_bytes == plain.hbm_read_bytes + identity
     assert found.hbm_write_bytes == plain.hbm_write_bytes
     assert found.dma_utilization * found.latency_us < plain.dma_utilization * plain.latency_us / 4
+
+
+# --- contents of tiles ------------------------------------------------------------------------------------------------
+
+
+@beta1.compiler.skip_middle_end_transformations
+@beta1.jit
+def refilled(x, outside, partly):
+    out = beta1_nl.ndarray(x.shape, dtype=x.dtype, buffer=beta1_nl.shared_hbm)
+    tile = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
+    result = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
+    for i in range(x.shape[0] // 128):
+        if not outside:
+            tile = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
+            result = beta1_nl.ndarray((128, 512), dtype=x.dtype, buffer=beta1_nl.sbuf)
+        here, width = slice(128 * i, 128 * i + 128), 511 if partly and i else 512
+        beta1_nisa.dma_copy(dst=tile[:, :width], src=x[here, :width])
+        result[...] = beta1_nisa.activation(op=beta1_nl.exp, data=tile)
+        beta1_nisa.dma_copy(dst=out[here], src=result)
+    return out
+
+
+def test_a_tile_that_is_filled_again_is_another_one() -> None:
+    x = np.empty((20 * 128, 512), np.float32)
+    one, many = (nki.profile(refilled, x, outside, False, target="trn2") for outside in (True, False))
+    assert one.latency_us == many.latency_us
+    assert len(one.program) == len(many.program)
+    partly = nki.profile(refilled, x, True, True, target="trn2")  # what is left of the one before may be read
+    in_order = nki.profile(refilled, x, True, False, target="trn2", order="program")
+    assert min(partly.latency_us, in_order.latency_us) > 1.5 * one.latency_us
+
+
+def test_kernels_of_later_dialects_run_as_written() -> None:
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.sbuf)
+        for i in range(x.shape[0] // 128):
+            nisa.dma_copy(dst=tile, src=x[128 * i:128 * i + 128])
+            nisa.dma_copy(dst=out[128 * i:128 * i + 128], src=tile)
+        return out
+
+    found = nki.profile(kernel, np.empty((20 * 128, 512), np.float32), target="trn2")
+    assert np.all(np.diff(found.timeline.start[::2]) > 1300)  # every load waits for the store before it
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+
+
+@nki.jit
+def small_loads(x, mode):
+    out = nl.ndarray((128, x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray((128, x.shape[1]), dtype=x.dtype, buffer=nl.sbuf)
+    for i in range(x.shape[1]):
+        nisa.dma_copy(dst=tile[:, i:i + 1], src=x[:, i:i + 1], dge_mode=mode)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+def test_the_compiler_makes_descriptors_if_it_is_told_to(capsys) -> None:
+    x, unknown, hardware = np.empty((128, 200), np.float32), nisa.dge_mode.unknown, nisa.dge_mode.hwdge
+
+    def latency(mode, **options):
+        return nki.profile(small_loads, x, mode, target="trn2", **options).latency_us
+
+    generated, ready = latency(unknown), latency(unknown, disable_dge=True)
+    assert generated > 200 * 0.6 > 3 * (ready - 15)
+    assert latency(nisa.dge_mode.none) == pytest.approx(ready, rel=0.05)
+    assert latency(hardware, disable_dge=True) == latency(hardware)
+    timed = benchmark(small_loads, additional_compile_opt="--verbose=35 --disable-dge")
+    with nki.knobs.overridden_target("trn2"):
+        timed(x, unknown)
+    assert timed.benchmark_result.nc_latency.get_latency_percentile(50) == ready
+    assert "modelled" in capsys.readouterr().out
