@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
@@ -174,6 +175,16 @@ def mamba_chain(folder: Path, _: str, step: int) -> list[Launch]:
     return [(kernel, (by_channel, by_channel.copy(), np.empty((256, 16), np.float32), by_state, by_state.copy()), {})]
 
 
+def nkibench(folder: Path, _: str, problem: str) -> list[Launch]:
+    """A kernel of NKIBench with the inputs of its reference, whose values do not matter."""
+    bench = folder / "AccelOpt/NKIBench"
+    (kernel,), (reference,) = (list((bench / kind).glob(f"{problem}_[A-Z]*.py")) for kind in ("kernels", "reference"))
+    module = _module(reference)
+    with patch.object(np.random, "normal", lambda loc=0.0, scale=1.0, size=None: np.empty(size)):
+        given = module.transform_to_nki_inputs(module.get_inputs())
+    return [(_module(kernel).kernel, tuple(given), {})]
+
+
 def _step(path: Path, number: int) -> Any:
     """The kernel of one step of a trace: an expression of nested candidates, each with its code."""
     found: list[str] = []
@@ -191,5 +202,6 @@ SOURCES: dict[str, Callable[..., list[Launch]]] = {
     for f in (
         optimization_tutorial, kernel_library, mamba, attention, mlp, vector_add, vector_add_by, transpose,
         transpose_by, convolution, gemm_chain, conv1d_chain, attention_chain, sd_attention_chain, mamba_chain,
+        nkibench,
     )
 }

@@ -41,6 +41,7 @@ class Allocate:
 
     def __init__(self, strict: bool = False) -> None:
         self._strict = strict
+        self.policies: dict[MemoryRegion, str] = {}  # how each memory was planned (nkilite/machine/memory.py)
 
     def run(self, program: Program) -> Program:
         before = program.code[:], program.names, program.dependencies
@@ -92,6 +93,7 @@ class Allocate:
                     raise overflow
                 _warn(overflow)
                 continue
+            self.policies[region] = result.policy
             program.addresses.update(zip(automatic.tolist(), zip(repeat(0), result.offsets), strict=True))
         _check_banks(program, columns)
         return program

@@ -1,10 +1,12 @@
-"""Choose the engine of copies that left it open.
+"""Choose the engine of copies that left it open, and of what an activation does as well.
 
 nkilite runs them all on the Vector Engine; the vendor's compiler selects the best engine "based on engine workload"
-(nisa.tensor_copy). Here each copy, in program order, goes to the Scalar Engine if that would be done with it before the
-Vector Engine could begin, if both worked through their instructions without waiting. On a chip whose Scalar Engine has
-no tensor_copy, that of a compiler-managed program copies from PSUM all the same: the vendor's compiler makes it an
-activation by the identity (profiles of trn1 kernels).
+(nisa.tensor_copy). Here each copy, in program order, goes to the Scalar Engine if that would be done with it before
+the Vector Engine could begin, if both worked through their instructions without waiting. On a chip whose Scalar
+Engine has no tensor_copy, that of a compiler-managed program copies from PSUM all the same: the vendor's compiler
+makes it an activation by the identity (profiles of trn1 kernels). So it does with products and sums of a tile and a
+number: profiles of NKIBench's adamw and silu have the Scalar Engine busy for as long as they take there, beside the
+activations.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from nkilite.profiling.rewrite import changed, copied
 __all__ = ["balanced"]
 
 _OPEN = "tensor_copy"
+_AFFINE = {("multiply",), ("add",), ("subtract",), ("multiply", "add"), ("multiply", "subtract")}
 _NEVER = 1e300  # nanoseconds of a copy that does not run on the Vector Engine
 
 
@@ -31,7 +34,10 @@ def balanced(program: Program) -> Program:
     choices: dict[int, tuple[float, Signature, float]] = {}
     for number in program.open_engines:
         signature = program.signatures[number]
-        if signature.name == _OPEN and signature.arguments["engine"] is Engine.vector:
+        if program.managed and _is_affine(signature):
+            moved = program.signature(signature.definition, {**signature.arguments, "engine": Engine.scalar})
+            choices[number] = (_busy_ns(signature), moved, _busy_ns(moved))
+        elif signature.name == _OPEN and signature.arguments["engine"] is Engine.vector:
             other = changed(program, signature, "engine", Engine.scalar)
             if other is not None:
                 choices[number] = (_busy_ns(signature), other, _busy_ns(other))
@@ -57,6 +63,14 @@ def balanced(program: Program) -> Program:
     code[columns.starts] = chosen
     program.reword(array("q", code.tobytes()))
     return program
+
+
+def _is_affine(signature: Signature) -> bool:
+    """Whether it is an instruction of the Vector Engine that an activation with a scale or a bias can do as well."""
+    if signature.name != "tensor_scalar" or signature.arguments["engine"] is not Engine.vector:
+        return False
+    steps = [signature.arguments[name] for name in ("op0", "op1")]
+    return tuple(op.name for op in steps if op is not None) in _AFFINE
 
 
 @compiled

@@ -29,12 +29,19 @@ def allocate(program: Program) -> MemoryOverflow | None:
     return None
 
 
-def fits(program: Program) -> bool:
-    """Place the program's tiles if they fit; returns whether they do."""
-    before = dict(program.addresses)
+def fits(program: Program, in_turn: bool = False) -> bool:
+    """Place the program's tiles if they fit; returns whether they do.
+
+    Args:
+        in_turn: SBUF has to have room for tiles to use its bytes in turn, so that they do not wait for each other.
+    """
+    before, placing = dict(program.addresses), Allocate(strict=True)
     try:
-        Allocate(strict=True).run(program)
+        placing.run(program)
     except MemoryOverflow:
+        program.addresses = before
+        return False
+    if in_turn and placing.policies.get(MemoryRegion.sbuf) != "spread":
         program.addresses = before
         return False
     return True

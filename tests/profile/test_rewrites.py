@@ -46,6 +46,32 @@ def test_a_chosen_engine_is_kept_and_so_is_program_order() -> None:
     assert shares(nisa.engine.unknown, "trn1") == {"Vector": 21, "Scalar": 0}  # no tensor_copy on its Scalar Engine
 
 
+@beta1.jit
+def scaled(x, op):
+    out = beta1_nl.ndarray(x.shape, dtype=x.dtype, buffer=beta1_nl.shared_hbm)
+    tile = beta1_nl.load(x)
+    total = beta1_nl.copy(tile)
+    for i in range(6):
+        total = beta1_nl.add(total, op(tile, 2.0 + i))
+    beta1_nl.store(out, total)
+    return out
+
+
+@pytest.mark.parametrize("target", ["trn1", "trn2"])
+def test_products_with_numbers_are_activations_where_a_compiler_chooses(target) -> None:
+    x = np.empty((128, 512), np.float32)
+
+    def counts(op, order="compiler"):
+        engines = nki.profile(scaled, x, op, target=target, order=order).engines
+        return engines["Vector"].instructions, engines["Scalar"].instructions
+
+    vector, scalar = counts(beta1_nl.multiply)
+    assert vector + scalar == 13
+    assert scalar >= 4
+    assert counts(beta1_nl.maximum)[1] <= 1  # but for the copy
+    assert counts(beta1_nl.multiply, "program")[1] == 0
+
+
 def broadcast(x, columns, keep):
     out = nl.ndarray((128, 512), dtype=x.dtype, buffer=nl.shared_hbm)
     row = nl.load(x)
