@@ -64,5 +64,5 @@ def _value(node: ast.expr) -> Any:
             return ALL[node.attr]
         return _types[prefix][1](node.attr)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float":
-        return float(ast.literal_eval(ast.unparse(node.args[0]).replace("nan", "'nan'").replace("inf", "'inf'")))
+        return float(ast.unparse(node.args[0]))
     return ast.literal_eval(node)
