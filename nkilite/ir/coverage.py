@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import cache
+from math import gcd
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +29,8 @@ class Coverage:
     """The written bytes of one buffer.
 
     Views that come back unchanged (the common case: tiles are written and read whole or by the same slices) are
-    answered from a set; a map is only made for the others: of the buffer's elements, or of bytes where views of other
-    dtypes need it.
+    answered from a set; a map is only made for the others. It has an entry for as many bytes as no view cuts: for a row
+    of a tile rather than an element, where tensors in HBM are written tile by tile.
 
     Attributes:
         full: every byte was written.
@@ -63,7 +66,7 @@ class Coverage:
             return
         self.seen.add((type, byte_offset))
         if self._map is not None:
-            self._bytes(type, byte_offset)[...] = True
+            self._part(type, byte_offset)[...] = True
 
     def covered(self, type: ViewType, byte_offset: int) -> Covered:
         """Whether all, some or none of a view has been written."""
@@ -83,25 +86,58 @@ class Coverage:
         """A boolean array of the view's shape: True where an element was not written."""
         if self.full:
             return np.zeros(type.shape, bool)
-        return np.logical_not(self._written(type, byte_offset).all(axis=-1))
-
-    def _written(self, type: ViewType, byte_offset: int) -> np.ndarray:
-        if self._map is None:
-            self._unit = self._buffer.dtype.itemsize
-            self._map = np.zeros(self._buffer.size_bytes // self._unit, bool)
-            for seen, offset in self.seen:
-                self._bytes(seen, offset)[...] = True
-        return self._bytes(type, byte_offset)
-
-    def _bytes(self, type: ViewType, byte_offset: int) -> np.ndarray:
-        """The part of the map that belongs to a view: the entries of each element along the last dimension."""
+        self._written(type, byte_offset)
         assert self._map is not None
-        if type.dtype.itemsize % self._unit or byte_offset % self._unit:
-            self._map, self._unit = np.repeat(self._map, self._unit), 1
+        self._refine(gcd(type.dtype.itemsize, byte_offset))
         width = type.dtype.itemsize // self._unit
         strides = (*(s * width for s in type.strides), 1)
-        result: np.ndarray = np.ndarray((*type.shape, width), bool, self._map, byte_offset // self._unit, strides)
+        found: np.ndarray = np.ndarray((*type.shape, width), bool, self._map, byte_offset // self._unit, strides)
+        result: np.ndarray = np.logical_not(found.all(axis=-1))
         return result
+
+    def _written(self, type: ViewType, byte_offset: int) -> np.ndarray:
+        """The part of the map that belongs to a view, in any shape."""
+        if self._map is None:
+            views = [(type, byte_offset), *self.seen]
+            self._unit = gcd(self._buffer.size_bytes, *(gcd(_blocks(kind).unit, offset) for kind, offset in views))
+            self._map = np.zeros(self._buffer.size_bytes // self._unit, bool)
+            for kind, offset in self.seen:
+                self._part(kind, offset)[...] = True
+        return self._part(type, byte_offset)
+
+    def _part(self, type: ViewType, byte_offset: int) -> np.ndarray:
+        blocks = _blocks(type)
+        self._refine(gcd(blocks.unit, byte_offset))
+        assert self._map is not None
+        shape = (*(n for n, _ in blocks.dims), blocks.bytes // self._unit)
+        strides = (*(stride // self._unit for _, stride in blocks.dims), 1)
+        result: np.ndarray = np.ndarray(shape, bool, self._map, byte_offset // self._unit, strides)
+        return result
+
+    def _refine(self, unit: int) -> None:
+        """Let entries of the map stand for bytes that divide `unit`."""
+        if unit % self._unit:
+            assert self._map is not None
+            finer = gcd(unit, self._unit)
+            self._map, self._unit = np.repeat(self._map, self._unit // finer), finer
+
+
+class _Blocks(NamedTuple):
+    """A view as blocks of bytes without gaps: sizes and strides of its other dimensions, the bytes of a block, and the
+    most bytes that divide all of these."""
+
+    dims: tuple[tuple[int, int], ...]
+    bytes: int
+    unit: int
+
+
+@cache
+def _blocks(type: ViewType) -> _Blocks:
+    dims = [(n, s * type.dtype.itemsize) for n, s in zip(type.shape, type.strides, strict=True) if n != 1]
+    block = type.dtype.itemsize
+    while dims and dims[-1][1] == block:
+        block *= dims.pop()[0]
+    return _Blocks(tuple(dims), block, gcd(block, *(stride for _, stride in dims)))
 
 
 class Foreign:
