@@ -20,7 +20,7 @@ from nkilite.ir.program import Signature
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.schedule.pipeline import scheduled
-from nkilite.schedule.tree import Kind, column_loops, operations
+from nkilite.schedule.tree import Kind, Register, column_loops, operations
 from nkilite.testing import make
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
@@ -240,8 +240,12 @@ def test_fuses_from_its_access_rule_alone(name, monkeypatch):
         np.testing.assert_array_equal(results[1], results[2])
 
 
-def test_follows_matmuls_and_fills_panels():
-    """What evicts a product, with an element per row and one per column, for another product to read."""
+@pytest.mark.parametrize("chained", [False, True])
+def test_follows_matmuls_and_fills_panels(chained):
+    """What evicts a product, with an element per row and one per column, for another product to read.
+
+    Where another instruction comes in between, what the invented one makes never leaves the registers.
+    """
     use, _ = weighted()
 
     def kernel(a: Any, b: Any, row: Any, column: Any) -> Any:
@@ -249,6 +253,10 @@ def test_follows_matmuls_and_fills_panels():
         product = nl.ndarray((P, F // 2), dtype=nl.float32, buffer=nl.psum)
         nisa.nc_matmul(product, left, right)
         scaled = use(product, row, column)
+        if chained:
+            doubled = new(P, F // 2)
+            nisa.tensor_scalar(doubled, scaled, nl.multiply, 2.0)
+            scaled = doubled
         again = nl.ndarray((P, F // 2), dtype=nl.float32, buffer=nl.psum)
         nisa.nc_matmul(again, left, scaled)
         result = new(P, F // 2)
@@ -260,9 +268,11 @@ def test_follows_matmuls_and_fills_panels():
     schedule = scheduled(nki.jit(kernel).trace(a, b, row, column))
     names = [i.signature.name for i in schedule.program]
     (group,) = [g for g in schedule.groups if "weighted" in names[g.first : g.first + g.size]]
-    assert group.tree.kind is Kind.sums and len(group.private) == 1, "the product is never in memory"
-    assert len(schedule.panels) == 3
-    answer = a.T @ (a.T @ b * row + column)
+    assert group.tree.kind is Kind.sums and len(group.private) == 1 + chained, "the product is never in memory"
+    assert len(group.tree.epilogue) == 1 + chained
+    assert any(use.place == Register() for use in group.tree.epilogue[0].uses) == chained
+    assert len(schedule.panels) == (2 if chained else 3), "what reads SBUF alone fills rows"
+    answer = a.T @ (a.T @ b * row + column) * (1 + chained)
     for launch in (nki.simulate, nki.jit):
         np.testing.assert_allclose(launch(kernel)(a, b, row, column), answer, rtol=1e-3, atol=1e-2)
 
