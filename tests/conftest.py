@@ -6,8 +6,10 @@ Where programs are what is tested, they are verified after every pass.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType, ModuleType
 
 import pytest
 
@@ -41,3 +43,27 @@ def own_environment() -> Iterator[None]:
 def verified_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if Path(request.path).parent.name in _VERIFIED:
         monkeypatch.setenv("NKILITE_VERIFY", "1")
+
+
+@pytest.fixture
+def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, tuple[str, ...], Callable[[], object]], int]:
+    """How often functions of a module are called while something runs, in which nothing runs as machine code."""
+    for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+        monkeypatch.setattr(f"nkilite.compiled.function.{worth}", 1 << 60)
+
+    def count(module: ModuleType, names: tuple[str, ...], work: Callable[[], object]) -> int:
+        calls = 0
+
+        def look(frame: FrameType, event: str, _: object) -> None:
+            nonlocal calls
+            calls += event == "call" and frame.f_code.co_name in names and frame.f_code.co_filename == module.__file__
+
+        before = sys.getprofile()
+        sys.setprofile(look)
+        try:
+            work()
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    return count

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nkilite.compiled import function
 from nkilite.machine import placement, sweep
 from nkilite.machine.memory import Overflow, Plan, Request, Reservation, peak, plan
 from nkilite.machine.placement import Occupied
@@ -291,26 +290,17 @@ def test_nothing_to_place() -> None:
 
 
 @pytest.mark.parametrize("policy", ["spread", "reuse"])
-def test_work_per_request_does_not_grow_with_the_program(policy, monkeypatch) -> None:
+def test_work_per_request_does_not_grow_with_the_program(policy, calls_of) -> None:
     """Holes examined per request, counted: the same for a program ten times as long."""
-    looked = 0
-    fit = sweep._fit
-
-    def counting(*args):
-        nonlocal looked
-        looked += 1
-        return fit(*args)
-
-    monkeypatch.setattr(function, "WORTH_COMPILING", 1 << 60)
-    monkeypatch.setattr(sweep, "_fit", counting)
 
     def per_request(count: int) -> float:
-        nonlocal looked
-        looked = 0
         requests = [Request(64 << (t * 7 % 5), t, t + t * 13 % 40) for t in range(count)]
-        result = plan(requests, capacity=64 * 1024, align=64, policy=policy)
-        assert isinstance(result, Plan) and result.policy == policy
-        return looked / count
+
+        def placed() -> None:
+            result = plan(requests, capacity=64 * 1024, align=64, policy=policy)
+            assert isinstance(result, Plan) and result.policy == policy
+
+        return calls_of(sweep, ("_fit",), placed) / count
 
     short, long = per_request(1_000), per_request(10_000)
     assert 1 <= short < 4

@@ -17,7 +17,8 @@ def edges(regions: list[Region], accesses: list[tuple[int, int, int]], queues: l
     found = []
     for worth_compiling in (0, 1 << 60):  # as machine code, and in Python
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("nkilite.compiled.function.WORTH_COMPILING", worth_compiling)
+            for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+                patch.setattr(f"nkilite.compiled.function.{worth}", worth_compiling)
             edges = hazards(np.array(regions, np.int64).reshape(-1, 7), Accesses(*columns), queues)
         found.append(list(zip(edges.producer.tolist(), edges.consumer.tolist(), edges.kind.tolist(), strict=True)))
     assert found[0] == found[1]
@@ -107,34 +108,18 @@ def _bytes(region: Region, columns: int) -> np.ndarray:
     return mask
 
 
-def test_the_cost_of_a_tile_read_in_pieces_is_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_tile_read_in_pieces_is_linear(calls_of) -> None:
     """A convolution's shape: every few bytes of a tile are read, then small tiles take its memory one by one."""
-    looked = 0
-
-    def counted(name: str) -> None:
-        function = getattr(hazard_walk, name)
-
-        def called(*args: object) -> object:
-            nonlocal looked
-            looked += 1
-            return function(*args)
-
-        monkeypatch.setattr(hazard_walk, name, called)
-
-    monkeypatch.setattr("nkilite.compiled.function.WORTH_COMPILING", 1 << 60)
-    for name in ("_wait", "_entry", "_overlap"):  # all that is done for the entries of lists
-        counted(name)
+    looks = ("_wait", "_entry", "_overlap")  # all that is done for the entries of lists
 
     def per_access(count: int) -> float:
-        nonlocal looked
-        looked = 0
         tile = [Region(0, 0, 128, 0, 4 * count + 8)]
         pieces = [Region(0, 0, 128, 4 * i, 4 * i + 12) for i in range(count)]
         small = [Region(0, 0, 128, 4 * i, 4 * i + 4) for i in range(count)]
         found = [(0, 0, WRITE), *((1 + i, 1 + i, READ) for i in range(2 * count))]
         found[1 + count:] = [(n, r, WRITE) for n, r, _ in found[1 + count:]]
         regions, accesses = np.array(tile + pieces + small, np.int64), np.array(found, np.int64).T
-        hazards(regions, Accesses(*accesses), [0] * (2 * count + 1))
-        return looked / count
+        queues = [0] * (2 * count + 1)
+        return calls_of(hazard_walk, looks, lambda: hazards(regions, Accesses(*accesses), queues)) / count
 
-    assert per_access(2000) < 1.3 * per_access(500)
+    assert 0 < per_access(2000) < 1.3 * per_access(500)

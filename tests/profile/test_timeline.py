@@ -28,7 +28,8 @@ def run(
     lines = []
     for worth_compiling in (0, 1 << 60):  # as machine code, and in Python
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("nkilite.compiled.function.WORTH_COMPILING", worth_compiling)
+            for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+                patch.setattr(f"nkilite.compiled.function.{worth}", worth_compiling)
             lines.append(simulate(work, order))
     for name, found in vars(lines[0]).items():
         assert np.array_equal(found, getattr(lines[1], name)), name
