@@ -9,7 +9,7 @@ passes make of the program. A `dma_copy` that skips what is out of bounds become
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -565,22 +565,23 @@ def _unchecked(view: NkiTensor, index: int | VirtualRegister) -> NkiTensor:
     return NkiTensor(view.storage, ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides), view.byte_offset)
 
 
-def _combined(view: NkiTensor, indices: Sequence[RuntimeIndex]) -> NkiTensor:
-    """The register with what several runtime indices, each of a dimension of its own, move a view by, in elements.
+def _combined(view: NkiTensor, indices: Sequence[RuntimeIndex]) -> tuple[NkiTensor, int]:
+    """The register with what several runtime indices, each of a dimension of its own, move a view by, and its stride.
 
     Raises:
         BeyondDimension: (when the kernel runs) one leaves its dimension, and would be taken for a part of another.
     """
     total: NkiScalar | None = None
+    stride = gcd(*(view.strides[dim] for dim, _, _ in indices))
     for dim, value, _ in indices:
         index = value if isinstance(value, VirtualRegister) else scalar_load(value)
         within = new_scalar(dtypes.int64)  # elements of HBM are more than 32 bits count
         what = f"a runtime index of {view.storage.label} leaves dimension {dim}"
         bounded_index(within, index, view.shape[dim], 0, 1, 1, _MOST_ROWS, 0, what=what)
-        moved = within * view.strides[dim]
+        moved = within * (view.strides[dim] // stride)
         total = moved if total is None else total + moved
     assert total is not None
-    return total.register_tensor
+    return total.register_tensor, stride
 
 
 def _touched(call: Signature, tensors: dict[str, NkiTensor]) -> dict[str, NkiTensor]:

@@ -185,9 +185,9 @@ class NkiTensor(Refusals):
         if not found.runtime:
             return self._view(found.shape, found.strides, found.offset, found.problem)
         if len(found.runtime) > 1:
-            one = bounded.combine[0](self, found.runtime)
+            one, stride = bounded.combine[0](self, found.runtime)
             return self._indirect(
-                IndirectKind.scalar, one, 1, self.storage.type.size, found.shape, found.strides,
+                IndirectKind.scalar, one, stride, self.storage.type.size, found.shape, found.strides,
                 self.byte_offset + found.offset * self.dtype.itemsize, self.dtype, found.problem or self.type.problem,
             )
         ((dim, index, limit),) = found.runtime

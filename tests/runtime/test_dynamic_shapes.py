@@ -70,6 +70,22 @@ def outer_sum(a, b, block=48):
     return out
 
 
+def exchanged(x, block=32):
+    """x [m, n, D] as [n, m, D], by blocks of m and one of n."""
+    out = nl.ndarray((N, M, x.shape[2]), dtype=x.dtype, buffer=nl.shared_hbm)
+
+    def rows(i):
+        def column(j):
+            tile = nl.zeros((block, x.shape[2]), dtype=x.dtype)
+            nisa.dma_copy(dst=tile, src=x[nl.ds(i, block), j], oob_mode=SKIP)
+            nisa.dma_copy(dst=out[j, nl.ds(i, block)], src=tile, oob_mode=SKIP)
+
+        nl.fori_loop(0, nl.dimension_size(x, 1), column)
+
+    nl.fori_loop(0, nl.dimension_size(x, 0), rows, step=block)
+    return out
+
+
 def sum_of_rows(x):
     """The sum over n of x [H, n, D], a row at a time and with a check of each."""
     heads, _, width = x.shape
@@ -88,6 +104,7 @@ def sum_of_rows(x):
 ROWS = nki.jit(doubled_rows, dynamic_shapes={"x": {0: N}})
 COLUMNS = nki.jit(doubled_columns, dynamic_shapes={"x": {1: N}})
 OUTER = nki.jit(outer_sum, dynamic_shapes={"a": {0: M}, "b": {1: N}})
+EXCHANGED = nki.jit(exchanged, dynamic_shapes={"x": {0: M, 1: N}})
 SUM = nki.jit(sum_of_rows, dynamic_shapes={"x": {1: N}})
 
 
@@ -124,6 +141,13 @@ def test_columns(run, size):
 def test_two_dimensions(run, m, n):
     a, b = numbers(m, 1), numbers(1, n)
     np.testing.assert_array_equal(run(OUTER)(a, b), a + b)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(1, 1, 1), (33, 5, 2), (70, 3, 4)], ids=str)
+def test_two_dimensions_of_one_array(run, shape):
+    x = numbers(*shape)
+    np.testing.assert_array_equal(run(EXCHANGED)(x), x.transpose(1, 0, 2))
 
 
 @BOTH
