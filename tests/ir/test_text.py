@@ -9,7 +9,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.errors import IrError
-from nkilite.ir import parse_program, print_program, verify
+from nkilite.ir import attributes, parse_program, print_program, verify
 from nkilite.native.compile import compile_program
 from nkilite.passes.pipeline import run_pipeline
 
@@ -89,6 +89,11 @@ def test_malformed_text_names_the_line(broken: str, message: str) -> None:
     with pytest.raises(IrError, match=message) as error:
         parse_program(text + broken)
     assert f"line {len(text.splitlines()) + 1} " in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0.1, -2.5, float("inf"), float("-inf"), float("nan"), (1, float("-inf"), None)])
+def test_attributes_are_read_back(value: object) -> None:
+    assert repr(attributes.parse(attributes.text(value))) == repr(value)
 
 
 def test_verifier_rejects_views_outside_their_buffer() -> None:
