@@ -112,7 +112,16 @@ def test_looking_for_packages_is_no_error(tmp_path):
         "assert importlib.util.find_spec('neuronxcc') is not None\n"
         "from neuronxcc.nki._private_kernels import attention\n"
         "import neuronxcc.nki.typing as old\n"
-        "def annotated(x: old.tensor | None = None): return x\n"
+        "def annotated(x: old.tensor | None, y: old.immutable): return x\n"
+        "import nki, neuronxcc.nki.isa as nisa, neuronxcc.nki.language as nl\n"
+        "from neuronxcc.nki.language.constants import sizeinbytes\n"
+        "from nki.language.constants import sizeinbytes as size\n"
+        "assert (sizeinbytes(nl.bfloat16), size(nki.language.int8), size('float32')) == (2, 1, 4)\n"
+        "assert nisa.constants.engine.vector is nisa.vector_engine\n"
+        "from nkilite.errors import UnsupportedError\n"
+        "try: old.scalar(nl)\n"
+        "except UnsupportedError as error: assert 'count of a loop' in str(error)\n"
+        "else: raise AssertionError\n"
         "print(attention.attention_isa_kernel)\n"
     )
     assert "which nkilite does not have" in run(script, tmp_path=tmp_path)

@@ -5,17 +5,17 @@ Such a stand-in has a shape and a dtype but no values: nki.benchmark and nki.pro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from nkilite.beta1.tile import Tile
 from nkilite.dtypes import as_dtype
-from nkilite.errors import InvalidOperand, describe
+from nkilite.errors import InvalidOperand, UnsupportedError, describe
 from nkilite.profiling.benchmark import Shaped
 from nkilite.trace.tensor import NkiTensor
 
 __path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
 
-__all__ = ["mutable", "mutable_tensor", "scalar", "tensor"]
+__all__ = ["immutable", "mutable", "mutable_tensor", "scalar", "tensor"]
 
 
 class _TensorType(type):
@@ -46,7 +46,14 @@ class mutable_tensor(metaclass=_TensorType):  # the public name
 
 
 class scalar(metaclass=_TensorType):  # the public name
-    """A scalar."""
+    """A scalar.
+
+    Raises:
+        UnsupportedError: when called, for a count of iterations that a tile holds.
+    """
+
+    def __new__(cls, *_: Any) -> NoReturn:
+        raise UnsupportedError(feature="nt.scalar, a number known on the device alone, as the count of a loop")
 
 
-mutable = mutable_tensor
+mutable, immutable = mutable_tensor, tensor

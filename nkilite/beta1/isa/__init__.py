@@ -40,6 +40,7 @@ from nkilite.beta1.isa.select import (
     select_reduce,
 )
 from nkilite.beta1.isa.tensor import nc_matmul, nc_transpose
+from nkilite.isa import constants
 from nkilite.isa.constants import (
     dge_mode,
     dma_engine,
@@ -62,6 +63,7 @@ __all__ = [
     "affine_select",
     "bn_aggr",
     "bn_stats",
+    "constants",
     "dge_mode",
     "dma_copy",
     "dma_engine",
