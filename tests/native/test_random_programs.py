@@ -24,4 +24,7 @@ def test_any_program(seed, monkeypatch):
     monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", program.target)
     trial = Trial(program.function(), *program.arguments())
     for parts in (2, 3):
-        assert trial.loops or trial.slowly(parts, SCHEDULES[seed % len(SCHEDULES)]), parts
+        if trial.loops:
+            assert trial.threaded(parts, monkeypatch), parts
+        else:
+            assert trial.slowly(parts, SCHEDULES[seed % len(SCHEDULES)]), parts
