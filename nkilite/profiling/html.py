@@ -88,7 +88,8 @@ def _data(profile: Profile) -> dict[str, Any]:
         ],
         "communication": [
             [f"{_file(c.location.file)}:{c.location.line}", c.collective.kind, len(c.collective.group),
-             size_text(c.collective.size), c.times, c.collective.transfer.algorithm, c.busy_us, c.exposed_us]
+             size_text(c.collective.size), c.times, c.collective.transfer.algorithm, c.busy_us, c.exposed_us,
+             c.delayed_us]
             for c in communication(profile)[:_WAITS]
         ],
         "meetings": [
