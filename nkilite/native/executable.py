@@ -49,7 +49,7 @@ class Executable:
         #: Whether workspaces have an entry: for programs that run on one thread.
         self.quick = self.walk.most <= 1 and entry.available() and image.numbers is None
         #: Bytes of scratch on the stack; 0 if every stack has room for them.
-        self.scratch = 0 if lowered.stack <= stack.LITTLE else lowered.stack
+        self.scratch = _scratch(effort.stack(lowered, quick))
 
     def _call(self, addresses: Mapping[str, int]) -> None:
         """Have the table call functions; whoever walks it meanwhile calls those of before, or these."""
@@ -62,7 +62,7 @@ class Executable:
         """Compile again what was compiled quickly, for programs that are launched often."""
         if self.hasty and self.hasty < inf:
             self._call(library(self._host).addresses(self.image.lowered.sources))
-            self.hasty = 0
+            self.hasty, self.scratch = 0, _scratch(self.image.lowered.stack)
 
     def _count(self) -> None:
         """A launch begins while there is code that was compiled quickly."""
@@ -293,6 +293,10 @@ class Executable:
             )
             found[name] = np.ndarray(held.shape, as_dtype(held.dtype).numpy, memory, -held.low, held.strides)
         return found
+
+
+def _scratch(bytes: int) -> int:
+    return 0 if bytes <= stack.LITTLE else bytes
 
 
 def _uneven(array: HbmArray) -> int:

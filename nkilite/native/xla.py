@@ -80,11 +80,11 @@ class Program:
 
     def _add_place(self, executable: Executable | Cores) -> None:
         """One more workspace for calls without Python."""
+        executable.optimize()
         if not isinstance(executable, Executable) or not executable.quick or executable.scratch:
             return
         if len(self._places) == layout.MOST_PLACES:
             return
-        executable.optimize()
         workspace = executable.workspace()
         ranges = [word for memory in workspace.zeroed for word in (memory.ctypes.data, memory.nbytes)]
         place = np.array([0, workspace.address, len(workspace.zeroed), *ranges], np.int64)

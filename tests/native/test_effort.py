@@ -87,6 +87,17 @@ def test_little_work_is_compiled_quickly_and_again_after_some_launches(fresh) ->
         np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
 
 
+def test_quick_code_has_room_for_its_values_on_the_stack(fresh) -> None:
+    launcher = nki.jit(scaled).launcher(SMALL)
+    executable = launcher._executable
+    names = {s.name for s in executable.image.lowered.sources}
+    longest = int(executable.image.lowered.sizes.max())
+    assert effort.stack(executable.image.lowered, names) == executable.image.lowered.stack + longest // 2
+    executable.scratch = 1 << 20
+    executable.optimize()
+    assert executable.scratch == 0
+
+
 def test_much_work_is_not(fresh) -> None:
     nki.jit(scaled)(np.ones((128, 40_000), np.float32))
     assert fresh

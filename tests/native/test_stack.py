@@ -26,8 +26,10 @@ def test_room() -> None:
         stack.with_room(1 << 30, lambda: 1 // 0)
 
 
-def test_small_threads() -> None:
+@pytest.mark.parametrize("optimize", ["always", "never"])
+def test_small_threads(optimize: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gallery, compiled and run on threads of 64 KiB: whoever has too little stack ends the process."""
+    monkeypatch.setenv("NKILITE_OPTIMIZE", optimize)
     program = """
         import importlib, threading
         import numpy as np
