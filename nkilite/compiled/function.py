@@ -32,7 +32,7 @@ _R = TypeVar("_R")
 _DTYPES = {"Ints": np.dtype(np.int64), "Floats": np.dtype(np.float64)}
 _C_TYPES = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool, None: None}
 #: Items worked through in Python, together, which take about as long as compiling, and as loading what is kept.
-WORTH_COMPILING, WORTH_LOADING = 8000, 200
+WORTH_COMPILING, WORTH_LOADING = 20_000, 200
 
 
 class Keeper(Protocol):
@@ -205,7 +205,7 @@ def _machine() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine(opt=0, jit=True)  # more takes longer than it gains
+    return llvm.Target.from_default_triple().create_target_machine(opt=1, jit=True)
 
 
 def _compiled(function: Compiled[..., Any]) -> _Code:
@@ -214,13 +214,7 @@ def _compiled(function: Compiled[..., Any]) -> _Code:
     machine = _machine()
     module = llvm.parse_assembly(text_of(function))
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
-    passes = llvm.create_new_function_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_instruction_combine_pass()
-    for each in module.functions:
-        if not each.is_declaration:
-            passes.run(each, builder)
+    builder.getModulePassManager().run(module, builder)
     own = function.interface
     return _Code(own.symbol, tuple(kind for _, kind in own.arguments), own.result, machine.emit_object(module))
 
