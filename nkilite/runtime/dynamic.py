@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nkilite.ir.types import contiguous_strides
 from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.results import Result
+from nkilite.trace.storage import beyond_bounds
 
 Dims = Sequence[tuple[int, int]]  # of an array: its dynamic dimensions, and their places among the sizes
 
@@ -108,8 +110,7 @@ def memory_of(argument: ArrayArgument) -> np.ndarray:
     """
     if not argument.dims:
         return argument.numpy.reshape(-1).view(np.uint8)
-    size = int(np.prod(argument.shape)) * argument.dtype.itemsize
-    memory = np.full(2 * size, 0xFF, np.uint8)  # NaN, if a check were missing
+    memory = beyond_bounds(prod(argument.shape) * argument.dtype.itemsize)
     there = np.ndarray(argument.shape, argument.numpy.dtype, memory)
     there[tuple(slice(n) for n in argument.source.shape)] = argument.source
     return memory

@@ -52,7 +52,7 @@ class EagerBuilder(Builder):
         self._memory = storage.EagerMemory(
             target.num_partitions,
             {MemoryRegion.sbuf: target.sbuf_partition_bytes, MemoryRegion.psum: target.psum_partition_bytes},
-            target.unwritten_byte,
+            target.unwritten_byte, self._size_list,
         )
         self._follows = False  # whether the last control instruction is followed by an iteration
         self._repeats = False  # in an iteration after a loop's first, which is the one that is recorded
@@ -71,6 +71,12 @@ class EagerBuilder(Builder):
         state = self.registers("rounding")
         storage.write(state, storage.read(source))
         self._rounder = Rounder(state, self.core.number)
+
+    def _size_list(self) -> list[int]:
+        """The sizes of dynamic dimensions, by their places."""
+        assert self.sizes is not None
+        found: list[int] = storage.read(self.sizes).reshape(-1).tolist()
+        return found
 
     def _allocated(self, buffer: Buffer) -> None:
         shared = self.core.cores > 1 and buffer.region is MemoryRegion.shared_hbm

@@ -6,6 +6,9 @@ other buffer has an array of its own. Fresh memory is filled with the target's `
 
 from __future__ import annotations
 
+import mmap
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from nkilite.trace.tensor import NkiTensor
 
 
+_NO_RESERVE = 0x4000  # MAP_NORESERVE, for which mmap has no name
+
+
 class Placement(NamedTuple):
     """Where a buffer is: byte `base` of `memory`, partitions `pitch` bytes apart."""
 
@@ -26,21 +32,45 @@ class Placement(NamedTuple):
     pitch: int
 
 
+def beyond_bounds(size: int) -> np.ndarray:
+    """Memory of a tensor whose bounds take so many bytes, and of as many behind them, filled with zeros.
+
+    A block that begins within a dynamic dimension may reach beyond its bound, where nothing is transferred. Only what
+    is touched takes room.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return np.zeros(2 * size, np.uint8)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_NO_RESERVE if sys.platform == "linux" else 0)
+    return np.frombuffer(mmap.mmap(-1, 2 * size, flags=flags), np.uint8)
+
+
 class EagerMemory:
     """Allocates the placements of a simulated kernel's buffers."""
 
-    def __init__(self, partitions: int, partition_bytes: dict[MemoryRegion, int], unwritten: int) -> None:
-        self._partitions = partitions
+    def __init__(
+        self, partitions: int, partition_bytes: dict[MemoryRegion, int], unwritten: int,
+        sizes: Callable[[], Sequence[int]],
+    ) -> None:
+        """
+        Args:
+            unwritten: the byte that fresh memory is filled with.
+            sizes: what gives the sizes of dynamic dimensions.
+        """
+        self._partitions, self._sizes = partitions, sizes
         self._unwritten = unwritten
         self._partition_bytes = partition_bytes
         self._physical: dict[MemoryRegion, np.ndarray] = {}
 
     def place(self, buffer: Buffer) -> Placement:
         """Fresh memory for a buffer; explicitly addressed ones share the physical array of their region."""
+        if buffer.dims:
+            sizes, found = self._sizes(), dict(buffer.dims)
+            there = tuple(slice(sizes[found[axis]] if axis in found else n) for axis, n in enumerate(buffer.shape))
+            bounds = beyond_bounds(buffer.size_bytes)
+            np.ndarray(buffer.shape, buffer.dtype.numpy, bounds)[there].view(np.uint8)[...] = self._unwritten
+            return Placement(bounds, 0, buffer.partition_bytes)
         if buffer.address is None:
-            # A block that begins within a dynamic dimension may reach beyond its bound, where nothing is transferred.
-            size = buffer.size_bytes * (2 if buffer.dims else 1)
-            return Placement(np.full(size, self._unwritten, np.uint8), 0, buffer.partition_bytes)
+            return Placement(np.full(buffer.size_bytes, self._unwritten, np.uint8), 0, buffer.partition_bytes)
         pitch = self._partition_bytes[buffer.region]
         memory = self._physical.get(buffer.region)
         if memory is None:

@@ -254,7 +254,7 @@ def test_races_are_found():
         kernel(numbers(7, 270), race=True)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(size=st.integers(1, 64), first=st.integers(0, 60), count=st.integers(1, 20), data=st.data())
 def test_what_is_beyond_the_size_is_an_error(size, first, count, data):
     """Of slices and runtime indices alike, in loads and stores; simulated as compiled."""
@@ -443,7 +443,7 @@ def test_pickled():
 def test_torch():
     torch = pytest.importorskip("torch")
     compiled = torch.compile(lambda x: ROWS(x) + 1, backend="aot_eager")
-    for size in (3, 5, 211):
+    for size in (3, 211):
         x = torch.from_numpy(numbers(size, D))
         for found, expected in ((ROWS(x), 2 * x), (compiled(x), 2 * x + 1), (COLUMNS(x.T), 2 * x.T)):
             assert torch.equal(found, expected)
@@ -464,3 +464,23 @@ def test_the_timing_model_knows_the_sizes():
     assert not any(profile.guessed for profile in times.values())
     repeated = nki.profile(nki.jit(doubled_rows, dynamic_shapes={"x": {0: N}}), numbers(100, D))
     assert times[64].latency_us < times[65].latency_us == repeated.latency_us < times[256].latency_us
+
+
+@BOTH
+def test_a_bound_costs_nothing(run):
+    """A tensor of 64 GiB of which a launch has some rows."""
+    bound = nki.Dim("n", max=1 << 24)
+
+    @nki.jit(dynamic_shapes={"x": {0: bound}})
+    def copied(x):
+        out = nl.ndarray((bound, 1024), dtype=x.dtype, buffer=nl.shared_hbm)
+
+        def body(first):
+            tile = nl.zeros((8, 1024), dtype=x.dtype)
+            nisa.dma_copy(dst=tile, src=x[nl.ds(first, 8)], oob_mode=SKIP)
+            nisa.dma_copy(dst=out[nl.ds(first, 8)], src=tile, oob_mode=SKIP)
+
+        nl.fori_loop(0, nl.dimension_size(x, 0), body, step=8)
+        return out
+
+    np.testing.assert_array_equal(run(copied)(numbers(9, 1024)), numbers(9, 1024))
