@@ -418,6 +418,7 @@ Tile.__array_ufunc__ = _ufunc  # type: ignore[attr-defined]
 Tile.__array_function__ = _function_of_numpy  # type: ignore[attr-defined]
 
 
+@remembered
 def broadcast_to(src: Any, shape: Sequence[int], **_: Any) -> Tile:
     """A new SBUF tile with `src` repeated to a shape."""
     if isinstance(src, Tile) and not src.buffer.on_chip:

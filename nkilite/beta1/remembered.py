@@ -50,21 +50,24 @@ class Pattern:
             that are passed, the buffers of its new tiles, and constants.
         constants: the last of the pool.
         count: instructions.
+        names: those that have one, counted from the first.
         result: the new tile it returns, the type of the view of it and the view's offset; None for no result.
         fresh: whether an assignment can let the last instruction write elsewhere.
     """
 
-    __slots__ = ("constants", "count", "fresh", "result", "tiles", "words")
+    __slots__ = ("constants", "count", "fresh", "names", "result", "tiles", "words")
 
     tiles: tuple[ViewType, ...]
     words: Callable[[list[int]], tuple[int, ...]]
     constants: tuple[int, ...]
     count: int
+    names: tuple[tuple[int, str], ...]
     result: tuple[int, ViewType, int] | None
     fresh: bool
 
 
 UNKNOWN = Pattern()  # of calls that may record something else each time
+ONCE_MORE = Pattern()  # of calls of which the first may have made constants for all
 
 
 def remembered(function: F) -> F:
@@ -155,7 +158,7 @@ def _compared(
     same = _same(pool)
     key = (*kind, same)
     pattern = builder.patterns.get(key)
-    if pattern is None:
+    if pattern is None or pattern is ONCE_MORE:
         return _first(builder, key, pool, frame, lambda: function(*values))
     if pattern is UNKNOWN:
         return function(*values)
@@ -177,6 +180,8 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
     start = len(words)
     words += pattern.words(pool)
     program = builder.program
+    for number, name in pattern.names:
+        program.names[program.count + number] = name
     program.count = count = program.count + pattern.count
     if pattern.result is None:
         return None
@@ -230,7 +235,7 @@ class _State:
         builder, program = self.builder, self.builder.program
         sets = sum(len(value) for value in builder.constants.values() if isinstance(value, set))
         return (
-            len(builder.constants), sets, len(program.names), len(program.dependencies), len(builder.nesting),
+            len(builder.constants), sets, len(program.dependencies), len(builder.nesting),
             len(program.inputs), len(program.outputs),
         )
 
@@ -255,7 +260,8 @@ def _first(builder: Builder, key: tuple[object, ...], pool: list[int], frame: Fr
     before = _State(builder)
     result = run()
     pairs = list(zip(pool[1::2], pool[2::2], strict=True))
-    builder.patterns[key] = _pattern(before, pairs, builder.place(frame), result) or UNKNOWN
+    unknown = UNKNOWN if key in builder.patterns else ONCE_MORE
+    builder.patterns[key] = _pattern(before, pairs, builder.place(frame), result) or unknown
     return result
 
 
@@ -274,6 +280,10 @@ def _pattern(before: _State, pairs: list[tuple[int, int]], place: int, result: A
     found = Pattern()
     found.tiles, found.count = tuple(b.type for b in made), program.count - before.count
     found.result, found.fresh = None, False
+    found.names = tuple(
+        (number, program.names[before.count + number]) for number in range(found.count)
+        if before.count + number in program.names
+    )
     if result is not None:
         if result.__class__ is not Tile or result.mask is not None or result.nki.index is not None:
             return None
@@ -297,6 +307,7 @@ def _sources(before: _State, pairs: list[tuple[int, int]], place: int) -> list[i
     program = before.builder.program
     words = before.builder.words[before.words :]
     passed = {pair: 1 + 2 * i for i, pair in enumerate(pairs)}
+    kept = {value.storage.id for value in before.builder.constants.values() if isinstance(value, NkiTensor)}
     sources: list[int] = []
     start = 0
     while start < len(words):
@@ -313,7 +324,7 @@ def _sources(before: _State, pairs: list[tuple[int, int]], place: int) -> list[i
             elif (buffer, offset) in passed:
                 own[at] = passed[buffer, offset]
                 own[at + 1] = own[at] + 1
-            elif program.buffers[buffer].kind is not BufferKind.registers:
+            elif buffer not in kept and program.buffers[buffer].kind is not BufferKind.registers:
                 return None
         assert len(own) >= WORDS_BEFORE_ARGUMENTS
         sources += own

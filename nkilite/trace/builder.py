@@ -368,6 +368,7 @@ class Builder:
             for buffer in made:
                 buffer.close()
             self.constants = constants  # a loop may run zero times: what its body loaded is not there after it
+            self.patterns.clear()
         return made
 
     # --- places ---------------------------------------------------------------------------------------------------
