@@ -155,6 +155,8 @@ class _Grouping:
             if moves is None or not _record(known.setdefault(into, []), moves, base, self._rows[into]):
                 return None
         finals = {buffer: moves for buffer, moves in known.items() if buffer not in passing}
+        if not finals:  # nothing leaves the unit: its last tiles are written for nobody
+            return None
         if any(move.source in finals or move.source in passing for moves in finals.values() for move in moves):
             return None
         writers: dict[int, tuple[int, int]] = {}

@@ -127,3 +127,20 @@ def test_scans_that_skip_elements_are_refused():
     with pytest.raises(UnsupportedError, match="skips elements") as error:
         kernel.trace(random(*SHAPE))
     assert error.value.location.line == kernel.location.line + 3
+
+
+def test_a_false_mask_leaves_transposes_that_nobody_reads():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((8, 12), dtype=x.dtype, buffer=nl.shared_hbm)
+        for m in nl.affine_range(2):
+            acc = nl.zeros((8, 12), dtype=nl.float32, buffer=nl.psum)
+            for k in nl.affine_range(2):
+                turned = nl.ndarray((4, 8), dtype=x.dtype)
+                turned[...] = nl.copy(nisa.nc_transpose(nl.load(x[:, k * 4 : k * 4 + 4])))
+                acc += nisa.nc_matmul(turned, nl.load(x[0:4, :]), mask=m == 0)
+            nl.store(out, value=acc, mask=m == 0)
+        return out
+
+    x = random(8, 12)
+    check(kernel, x[:, :4] @ x[:4] + x[:, 4:8] @ x[:4], x)
