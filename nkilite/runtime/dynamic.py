@@ -135,6 +135,18 @@ def sized(returned: Any, sizes: Sequence[int]) -> Any:
     return map_leaves(returned, leaf, records=False)
 
 
+def parts(returned: Any, sizes: Sequence[int]) -> Any:
+    """The same, as parts of arrays of the bounds."""
+
+    def leaf(value: Any, _: str) -> Any:
+        if not isinstance(value, Result) or not value.dims:
+            return value
+        strides = _strides(value.shape, as_dtype(value.dtype).itemsize)
+        return Result(value.array, size_of(value.shape, value.dims, sizes), value.dtype, strides, value.offset)
+
+    return map_leaves(returned, leaf, records=False)
+
+
 def size_of(shape: tuple[int, ...], dims: Dims, sizes: Sequence[int]) -> tuple[int, ...]:
     """The shape of what there is of an array of the bounds."""
     found = dict(dims)

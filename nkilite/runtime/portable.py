@@ -16,6 +16,7 @@ from nkilite.native.encoding import NotData, decode, encode
 from nkilite.native.executable import Executable
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.dynamic import parts
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Result, results_of
 from nkilite.runtime.specialization import Launcher
@@ -80,7 +81,7 @@ def portable(kernel: Kernel[...], arguments: Arguments) -> Portable:
             results.append(value)
         return value
 
-    map_leaves(results_of(returned[0], programs[0]), leaf, records=False)
+    map_leaves(parts(results_of(returned[0], programs[0]), arguments.size_list), leaf, records=False)
     level = host()
     try:
         content = encode(tuple(image_for(program, level) for program in programs))

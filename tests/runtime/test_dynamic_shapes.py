@@ -433,6 +433,37 @@ def test_out():
     np.testing.assert_array_equal(wide, 2 * numbers(7, 11))
 
 
+@pytest.mark.parametrize(("kernel", "shape"), [(ROWS, (9, D)), (COLUMNS, (7, 9))], ids=["rows", "columns"])
+def test_launchers(kernel, shape):
+    """Bound to the arrays of a call, here and as data for another process."""
+    x = numbers(*shape)
+    np.testing.assert_array_equal(kernel.launcher(x).run(), 2 * x)
+    (found,) = pickle.loads(pickle.dumps(kernel.portable(x))).launcher(kernel.memory(x)).run()
+    np.testing.assert_array_equal(found, 2 * x)
+
+
+def test_one_array_for_two_arguments():
+    @nki.jit(dynamic_shapes={"x": {0: N}, "y": {0: N}})
+    def incremented(x, y):
+        def body(first):
+            tile = nl.zeros((8, D), dtype=x.dtype)
+            nisa.dma_copy(dst=tile, src=x[nl.ds(first, 8)], oob_mode=SKIP)
+            nisa.tensor_scalar(dst=tile, data=tile, op0=nl.add, operand0=1.0)
+            nisa.dma_copy(dst=y[nl.ds(first, 8)], src=tile, oob_mode=SKIP)
+
+        nl.fori_loop(0, nl.dimension_size(x, 0), body, step=8)
+
+    for run in (incremented, nki.simulate(incremented)):
+        for size in (3, 9, 9, 20):
+            memory = np.zeros((size + 5, D), np.float32)
+            one, other = memory[:size], np.zeros((size, D), np.float32)
+            run(one, one)
+            run(one, other)
+            assert (one == 1).all() and (other == 2).all() and not memory[size:].any()
+            with pytest.raises(errors.OverlappingArguments):
+                run(memory[:size], memory[1 : size + 1])
+
+
 def test_pickled():
     assert pickle.loads(pickle.dumps(N)) == N != M and hash(N) == hash(nki.Dim("n", max=300))
     assert repr(nki.Dim("k", min=2, max=3)) == "Dim('k', max=3, min=2)"
