@@ -28,7 +28,7 @@ _MODULES = {
     "nki.isa": "nkilite.isa",
     "nki.isa.constants": "nkilite.isa.constants",
     "nki.language": "nkilite.language",
-    "nki.language.constants": "nkilite.language.sizes",
+    "nki.language.constants": "nkilite.language.constants",
     "nki.language.dtypes": "nkilite.dtypes",
     "nki.tensor": "nkilite.trace.tensor",
     "nki.typing": "nkilite.typing",
@@ -37,7 +37,7 @@ _MODULES = {
     "neuronxcc.nki.isa": "nkilite.beta1.isa",
     "neuronxcc.nki.isa.constants": "nkilite.isa.constants",
     "neuronxcc.nki.language": "nkilite.beta1.language",
-    "neuronxcc.nki.language.constants": "nkilite.language.sizes",
+    "neuronxcc.nki.language.constants": "nkilite.language.constants",
     "neuronxcc.nki.typing": "nkilite.beta1.typing",
 }
 

@@ -116,6 +116,8 @@ def test_looking_for_packages_is_no_error(tmp_path):
         "import nki, neuronxcc.nki.isa as nisa, neuronxcc.nki.language as nl\n"
         "from neuronxcc.nki.language.constants import sizeinbytes\n"
         "from nki.language.constants import sizeinbytes as size\n"
+        "from neuronxcc.nki.language import constants\n"
+        "assert constants.sizeinbytes is size is nki.language.constants.sizeinbytes\n"
         "assert (sizeinbytes(nl.bfloat16), size(nki.language.int8), size('float32')) == (2, 1, 4)\n"
         "assert nisa.constants.engine.vector is nisa.vector_engine\n"
         "from nkilite.errors import UnsupportedError\n"

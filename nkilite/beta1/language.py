@@ -117,7 +117,7 @@ from nkilite.dtypes import (
     uint16,
     uint32,
 )
-from nkilite.language import bypass, ds, private_hbm, psum, sbuf, shared_hbm
+from nkilite.language import bypass, constants, ds, private_hbm, psum, sbuf, shared_hbm
 from nkilite.suggest import unknown_name as _unknown_name
 
 __path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
@@ -140,6 +140,7 @@ __all__ = [
     "broadcast_to",
     "bypass",
     "ceil",
+    "constants",
     "copy",
     "cos",
     "device_print",

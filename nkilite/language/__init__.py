@@ -62,7 +62,6 @@ from nkilite.language.activations import (
     tanh,
 )
 from nkilite.language.biases import cfp8
-from nkilite.language.constants import shared_constant, shared_identity_matrix
 from nkilite.language.creation import full, ndarray, ones, zeros, zeros_like
 from nkilite.language.debugging import device_print
 from nkilite.language.elementwise import (
@@ -93,6 +92,7 @@ from nkilite.language.elementwise import (
     right_shift,
     subtract,
 )
+from nkilite.language.embedded import shared_constant, shared_identity_matrix
 from nkilite.language.grids import NkiBlockGrid, NkiGrid, NkiTileGrid
 from nkilite.language.loops import (
     affine_range,
