@@ -224,3 +224,18 @@ def test_an_element_of_a_tile_is_an_index_beside_slices(dtype):
     table, scores = random(8, 4, 16), random(3, 8, seed=1)
     wanted = table[scores.argmax(1)]
     check(kernel, (wanted, wanted[:, 1:3]), table, scores)
+
+
+def test_numbers_are_assigned_to_any_partition():
+    @nki.jit
+    def kernel():
+        out = nl.ndarray((5, 3), dtype=nl.int32, buffer=nl.shared_hbm)
+        tile = nl.zeros((5, 3), dtype=nl.int32)
+        for i in nl.static_range(5):
+            tile[i, i % 3] = i + 1
+        nl.store(out, value=tile)
+        return out
+
+    wanted = np.zeros((5, 3))
+    wanted[range(5), np.arange(5) % 3] = range(1, 6)
+    check(kernel, wanted)
