@@ -88,8 +88,8 @@ def test_communication_hides_behind_enough_work():
     """Modelled: products of large chunks take longer than passing them on, and those of small ones do not."""
     kernel = MODULES["all_gather_matmul"].all_gather_matmul[2]
     large, small = (
-        nki.profile(kernel, make((1024, 8192 // r), "bfloat16"), make((1024, 4096 // r), "bfloat16"), r, target="trn2")
-        for r in (4, 16)
+        nki.profile(kernel, make((1024, 8192 // r), "bfloat16"), make((1024, n // r), "bfloat16"), r, target="trn2")
+        for r, n in ((4, 16384), (16, 4096))
     )
     busy = sum(c.busy_us for c in communication(large))
     assert exposed_us(large) < 0.05 * busy
