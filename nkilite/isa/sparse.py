@@ -197,7 +197,8 @@ def _nc_matmul_sparse_lower(call: Signature, kernel: MicroKernel) -> None:
     sparse.matmul(kernel, "dst", "stationary", "moving", "tag", call.compress_ratio, bool(call.accumulate))
 
 
-_OPERANDS = frozenset(("moving", "stationary", "tag", "compress_ratio"))
+_FORM = ("dst", "moving", "stationary", "tag", "compress_ratio")
+_OPERANDS = frozenset(_FORM[1:])
 _instruction = nc_matmul_sparse
 
 
@@ -205,8 +206,15 @@ _instruction = nc_matmul_sparse
 def _in_both_forms(*operands: Any, **options: Any) -> Any:
     drafted = "dst" not in options and len(operands) + len(_OPERANDS & options.keys()) == len(_OPERANDS)
     if not drafted:
+        missing = [n for n in _FORM[len(operands) :] if n not in options]
+        if missing or len(operands) > len(_FORM) + 2:  # accumulate and name may follow
+            raise InvalidOperand(
+                instruction="nisa.nc_matmul_sparse", operand=missing[0] if missing else "name",
+                found="missing" if missing else f"followed by {len(operands) - len(_FORM) - 2} more",
+                expected=f"what {', '.join(_FORM)} are, of which dst may be left out",
+            )
         return _instruction(*operands, **options)
-    left = (name for name in ("moving", "stationary", "tag", "compress_ratio") if name not in options)
+    left = (name for name in _FORM[1:] if name not in options)
     given = {**dict(zip(left, operands, strict=True)), **options}
     for operand in ("moving", "stationary"):
         if not isinstance(given[operand], NkiTensor):

@@ -258,6 +258,17 @@ def test_mistakes(error, says, change, monkeypatch):
         assert "nisa.nc_matmul_sparse" in caught.value.location.source
 
 
+@pytest.mark.parametrize("number", [1, 3, 4, 8])
+def test_calls_with_other_numbers_of_operands(number):
+    def wrong(x):
+        nisa.nc_matmul_sparse(*[tile(x)] * number)
+        return x
+
+    with pytest.raises(nki.errors.NkiError) as caught:
+        nki.jit(wrong)(np.zeros((4, 4), np.float32))
+    assert "nisa.nc_matmul_sparse(" in caught.value.location.source
+
+
 # --- pruning ------------------------------------------------------------------------------------------------
 
 
