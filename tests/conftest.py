@@ -6,6 +6,7 @@ Where programs are what is tested, they are verified after every pass.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 os.environ.setdefault("NKILITE_CACHE", "0")
 os.environ.setdefault("NKILITE_OPTIMIZE", "always")  # what users run in the end
 
-_VERIFIED = {"codegen", "native", "passes"}
+# What is started in the background has it ignored, and hands that on to programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_VERIFIED = {"codegen", "native", "passes", "schedule"}
 
 
 # What `-m quick` runs, in less than a minute: a little of every layer.
