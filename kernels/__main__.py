@@ -21,7 +21,8 @@ from nkilite.isa import engine
 from nkilite.profiling import summarize
 from nkilite.testing import check
 
-ROUNDS = 5
+TURNS, CALLS = 2, 4
+PAUSE = 0.15  # seconds after which threads of BLAS no longer look for work on the cores of those whose turn it is
 WIDTH = 140  # columns the tables need; logs have no width of their own
 
 
@@ -62,14 +63,15 @@ def main() -> int:
 
 
 def _in_turns(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float]:
-    """Median seconds of two functions called alternately."""
+    """Median seconds of two functions that take turns of some calls each."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    theirs()
-    for _ in range(ROUNDS):
+    for _ in range(TURNS):
         for function, found in zip((ours, theirs), seconds, strict=True):
-            started = time.perf_counter()
-            function()
-            found.append(time.perf_counter() - started)
+            time.sleep(PAUSE)
+            for _ in range(CALLS):
+                started = time.perf_counter()
+                function()
+                found.append(time.perf_counter() - started)
     return float(np.median(seconds[0])), float(np.median(seconds[1]))
 
 
