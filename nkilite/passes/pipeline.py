@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
 
 from nkilite import knobs
 from nkilite.ir.program import Program
@@ -17,14 +17,16 @@ from nkilite.passes.round_stochastically import RoundStochastically
 from nkilite.passes.separate_tiles import SeparateTiles
 from nkilite.passes.watch_numbers import WatchNumbers
 
-
-class Pass(Protocol):
-    """Valid IR in, valid IR out; a pass may change the program it is given."""
-
-    def run(self, program: Program) -> Program: ...
+Subject = TypeVar("Subject")
 
 
-PIPELINE: tuple[type[Pass], ...] = (
+class Pass(Protocol[Subject]):
+    """A valid program or schedule in, a valid one out; a pass may change the one that it is given."""
+
+    def run(self, subject: Subject, /) -> Subject: ...
+
+
+PIPELINE: tuple[type[Pass[Program]], ...] = (
     CheckDestinations,
     CheckPartitions,
     FollowWrites,
@@ -40,11 +42,21 @@ Observer = Callable[[str, Program], None]
 
 def run_pipeline(program: Program, observe: Observer | None = None) -> Program:
     """Run every pass; `observe(pass name, program)` is called after each, and NKILITE_VERIFY=1 verifies in between."""
+    return run_passes(PIPELINE, program, verify, observe)
+
+
+def run_passes(
+    kinds: Iterable[type[Pass[Subject]]],
+    subject: Subject,
+    verify: Callable[[Subject, str], None],
+    observe: Callable[[str, Subject], None] | None,
+) -> Subject:
+    """Run passes one after another; `verify(subject, pass name)` in between if NKILITE_VERIFY=1."""
     check = knobs.verify_passes()
-    for kind in PIPELINE:
-        program = kind().run(program)
+    for kind in kinds:
+        subject = kind().run(subject)
         if check:
-            verify(program, after=kind.__name__)
+            verify(subject, kind.__name__)
         if observe is not None:
-            observe(kind.__name__, program)
-    return program
+            observe(kind.__name__, subject)
+    return subject

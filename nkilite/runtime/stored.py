@@ -24,8 +24,7 @@ from nkilite.notices import Notice
 # Settings that do not change what is compiled; all others of ours are part of the key.
 _IRRELEVANT = {
     "NKILITE_CACHE", "NKILITE_CACHE_DIR", "NKILITE_CACHE_SIZE", "NKILITE_CPU", "NKILITE_NUM_THREADS",
-    "NKILITE_OPTIMIZE", "NKILITE_RECYCLE",
-    "NKILITE_SPECIALIZATIONS", "NKILITE_TUNED", "NKILITE_VERIFY",
+    "NKILITE_OPTIMIZE", "NKILITE_RECYCLE", "NKILITE_SPECIALIZATIONS", "NKILITE_TUNED", "NKILITE_VERIFY",
 }
 
 

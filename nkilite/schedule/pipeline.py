@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from nkilite import knobs
 from nkilite.ir.program import Program
-from nkilite.passes.pipeline import run_pipeline
+from nkilite.passes.pipeline import Pass, run_passes, run_pipeline
 from nkilite.schedule.find_broadcast import FindBroadcast
 from nkilite.schedule.fuse import Fuse
 from nkilite.schedule.group_matmuls import GroupMatmuls
@@ -17,14 +15,7 @@ from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.stage_overlaps import StageOverlaps
 from nkilite.schedule.verifier import verify_schedule
 
-
-class SchedulePass(Protocol):
-    """A valid schedule in, a valid one out; a pass may change the one that it is given."""
-
-    def run(self, schedule: Schedule) -> Schedule: ...
-
-
-PIPELINE: tuple[type[SchedulePass], ...] = (
+PIPELINE: tuple[type[Pass[Schedule]], ...] = (
     StageOverlaps,
     FindBroadcast,
     InferPanels,
@@ -41,12 +32,4 @@ def scheduled(program: Program, observe: Observer | None = None) -> Schedule:
 
     `observe(pass name, program or schedule)` is called after each pass, and NKILITE_VERIFY=1 verifies in between.
     """
-    schedule = Schedule(run_pipeline(program, observe))
-    check = knobs.verify_passes()
-    for kind in PIPELINE:
-        schedule = kind().run(schedule)
-        if check:
-            verify_schedule(schedule, after=kind.__name__)
-        if observe is not None:
-            observe(kind.__name__, schedule)
-    return schedule
+    return run_passes(PIPELINE, Schedule(run_pipeline(program, observe)), verify_schedule, observe)
