@@ -28,7 +28,7 @@ def main(
     ] = "",
     mode: Annotated[list[str] | None, typer.Option(help="Keep these modes (column headings); repeatable.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
-    timeout: Annotated[float, typer.Option(help="Seconds for one case in one mode.")] = 180.0,
+    timeout: Annotated[float, typer.Option(help="Seconds of processor time for one case in one mode.")] = 180.0,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.")] = None,
     log: Annotated[
         Path | None, typer.Option(help="Append each result to this file of JSON lines as it comes.")

@@ -18,6 +18,7 @@ import numpy as np
 
 from .case import SIMULATOR_VARIABLE, TARGET_VARIABLE, Case, Command, Launch, Mode, Result, Source, Status, Tolerance
 from .frameworks import from_framework, missing, to_framework
+from .limits import OUT_OF_TIME, OutOfTime, allow, on_the_clock
 from .sources import GeneratedSource
 
 _OURS = frozenset({"neuronxcc", "nki", "nkilite"})  # a file that lacks another module is skipped
@@ -167,6 +168,8 @@ def _record(error: Exception, case: Case, mode: Mode, result: Result) -> None:
     result.detail = traceback.format_exc()
     if isinstance(error, Mismatch):
         result.status, result.error = Status.FAIL, ""
+    elif isinstance(error, OutOfTime):
+        result.status, result.error = Status.TIMEOUT, "TimeoutError"
     elif case.refused_in(mode) and _is_refusal(error):
         result.status = Status.REFUSED
     elif isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _OURS:
@@ -213,6 +216,7 @@ def _run_command(command: Command, mode: Mode, timeout: float) -> None:
 
     Raises:
         ScriptRefused: it ended with a typed nkilite error.
+        OutOfTime: it did not come to its end.
         Mismatch: it failed otherwise.
         Skipped: it did not run at all.
     """
@@ -224,15 +228,21 @@ def _run_command(command: Command, mode: Mode, timeout: float) -> None:
         "PYTHONPATH": os.pathsep.join(search),
         **dict(command.environment),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", *command.words],
-        cwd=command.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.words],
+            cwd=command.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=on_the_clock(timeout),
+            check=False,
+            preexec_fn=lambda: allow(timeout),
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise OutOfTime(f"no end after {expired.timeout:g} s on the clock") from None
+    if done.returncode == OUT_OF_TIME:
+        raise OutOfTime(f"no end after {timeout:g} s of processor time")
     report = f"{done.stdout}\n{done.stderr}".strip()
     if done.returncode == 0:
         _check_report(command, report)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .case import Case, Mode, Result, Status
+from .limits import OUT_OF_TIME, on_the_clock
 
 _START_UP = 600.0  # seconds a child may take to import nkilite and find its cases, on a busy machine
 # Children run side by side, and the products of a simulated kernel are too small to share among threads.
@@ -44,7 +45,7 @@ def run(
         cases: what to run.
         folders: the checkouts they were found in; children find them again.
         jobs: how many children run at a time.
-        timeout: seconds for one case in one mode.
+        timeout: seconds of processor time for one case in one mode.
         only: the modes to keep; None keeps all.
         report: called with each result as it arrives, from several threads.
     """
@@ -150,10 +151,13 @@ class _Group:
                     child.stdin.close()
                 self._follow(lines)
             except queue.Empty:
-                self._settle(Status.TIMEOUT, "TimeoutError", f"no result after {self._timeout:g} s", "")
+                waited = on_the_clock(self._timeout)
+                self._settle(Status.TIMEOUT, "TimeoutError", f"no result after {waited:g} s on the clock", "")
             else:
-                if self._left:
-                    child.wait()
+                if self._left and child.wait() == OUT_OF_TIME:
+                    used = f"no result after {self._timeout:g} s of processor time"
+                    self._settle(Status.TIMEOUT, "TimeoutError", used, "")
+                elif self._left:
                     errors.seek(0)
                     tail = errors.read()[-4000:].strip()
                     last = tail.splitlines()[-1] if tail else ""
@@ -165,7 +169,7 @@ class _Group:
         limit = _START_UP
         while self._left and (line := lines.get(timeout=limit)) is not None:
             record: dict[str, Any] = json.loads(line)
-            limit = self._timeout
+            limit = on_the_clock(self._timeout)
             self._started = True
             if "result" in record:
                 result = Result.from_json(record["result"])

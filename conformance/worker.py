@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from .case import Mode
 from .discover import discover
 from .execute import Executor
+from .limits import allow
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     cases = {case.id: case for case in discover([Path(folder) for folder in request["folders"]])}
     executor = Executor(request["timeout"])
     for case_id, mode in request["work"]:
+        allow(request["timeout"])
         _say(channel, {"start": [case_id, mode]})
         _say(channel, {"result": executor.run(cases[case_id], Mode(mode)).to_json()})
 

@@ -15,12 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..limits import GRACE, WAITS
 from .checkout import TESTS, build_dtypes, environment
 from .outcomes import FAILED, FileOutcomes, path_of, read, write
 
 _START_UP = 300.0  # seconds to import and collect
-WAITS = 5
-_GRACE = 30.0  # seconds that a test may go on after its limit
 _NO_TESTS = 5  # pytest's exit code
 _ENDED_BY_ITSELF = (0, 1, _NO_TESTS)
 
@@ -125,7 +124,7 @@ class _Children:
 
     def _wait(self, child: subprocess.Popen[bytes], kept: Path) -> str:
         """Until the process ends, or writes no line for longer than a test may take; why it was ended, if it was."""
-        patience = max(_START_UP, WAITS * self._settings.seconds + _GRACE)
+        patience = max(_START_UP, WAITS * self._settings.seconds + GRACE)
         since, size = time.monotonic(), -1
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):

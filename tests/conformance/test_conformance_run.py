@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -90,6 +91,15 @@ def test_a_child_that_dies_is_a_result(checkout) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_the_limit_is_processor_time_also_within_one_call(checkout) -> None:
+    folder, temporary = checkout("sum(range(10 ** 12))")
+    started = os.times()
+    (result,) = run(discover([folder]), [folder], timeout=1.0, only=frozenset({Mode.SIMULATE_TRN2}))
+    assert (result.status, "1 s of processor time" in result.message) == (Status.TIMEOUT, True)
+    assert os.times().children_user - started.children_user < 20
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(checkout, how) -> None:
     folder, temporary = checkout(SLEEPS)
@@ -138,6 +148,13 @@ def _command(folder: Path, text: str, *words: str, failure: str = "") -> Case:
 def test_programs_of_a_checkout(tmp_path, text, words, failure, status, message) -> None:
     result = Executor(60.0).run(_command(tmp_path, text, *words, failure=failure), Mode.FILE)
     assert (result.status, message in result.message) == (status, True)
+
+
+def test_the_limit_of_a_program_is_processor_time(tmp_path) -> None:
+    busy = "import time; time.sleep(1.5)\nwhile WAIT: pass"
+    late = Executor(1.0).run(_command(tmp_path, busy.replace("WAIT", "True")), Mode.FILE)
+    assert (late.status, "1 s of processor time" in late.message) == (Status.TIMEOUT, True)
+    assert Executor(1.0).run(_command(tmp_path, busy.replace("WAIT", "False")), Mode.FILE).status is Status.PASS
 
 
 def test_functions_of_the_host_launch_kernels_simulated(tmp_path) -> None:
