@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -67,6 +67,18 @@ def collective(
         channel_ids: of the tensors, where they go along rings.
         has_rdispls: whether metadata state where what comes is put.
     """
+
+
+@collective.spelling
+def _collective_spelling(arguments: Mapping[str, Any], operand: str) -> str:
+    stem, _, number = operand.partition("_")
+    if not number:
+        return "metadata_tensor"  # both what it says, and the counts that are written to it
+    if arguments["channel_ids"] is None:
+        return f"{stem}[{number}]"
+    list_, channel = divmod(int(number), len(arguments["channel_ids"]))
+    two = stem == "srcs" and arguments["op"] is not None
+    return f"{stem}{list_ if two else ''}_by_channel[{channel}][0]"
 
 
 @collective.check

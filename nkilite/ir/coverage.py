@@ -182,8 +182,9 @@ def check_accumulation(
     """Warn AccumulationUndefined when a matmul adds to what another engine has written, where the chip cannot."""
     if call.target.accumulate_onto_any_write or not foreign.among(operand.type, byte_offset):
         return
+    what = f"{call.said(operand.name)} ({_describe(buffer)})"
     message = (
-        f"{call.title} adds to {operand.name} ({_describe(buffer)}), of which another engine wrote elements; the "
+        f"{call.title} adds to {what}, of which another engine wrote elements; the "
         f"result is undefined on {call.target.name}: begin the sum with accumulate=False, or add after the matmul"
     )
     give(Notice(message, AccumulationUndefined, location.file, location.line, once=True))
@@ -213,17 +214,18 @@ def check_read(
         # The old content of an updated operand may be undefined, except as the start of an accumulation.
         if call.arguments.get("accumulate") is True and covered is Covered.none:
             return AccumulateUninitialized(
-                instruction=call.title, operand=f"{operand.name} ({_describe(buffer)})", location=location
+                instruction=call.title, operand=f"{call.said(operand.name)} ({_describe(buffer)})", location=location
             )
         return None
     if covered is Covered.none:
         if buffer.address is not None:
             return None  # another tile at the same address may have been written
         return UninitializedRead(
-            instruction=call.title, operand=operand.name, what=_describe(buffer), location=location,
+            instruction=call.title, operand=call.said(operand.name), what=_describe(buffer), location=location,
             fix=_SET_REGISTER if buffer.region is MemoryRegion.registers else "",
         )
-    message = f"{call.title} reads {operand.name} ({_describe(buffer)}), of which some elements were never written"
+    what = f"{call.said(operand.name)} ({_describe(buffer)})"
+    message = f"{call.title} reads {what}, of which some elements were never written"
     return Notice(message, PartlyUninitialized, location.file, location.line)
 
 

@@ -9,7 +9,7 @@ nkilite.isa. The rules are plain functions:
     lower(call, kernel)           writes the native micro-kernel with the algorithms of nkilite.codegen
     access(call)                  the text of its access rule (nkilite/ir/access.py), or Opaque with a reason
 
-Seven rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
+Eight rules are optional. normalize(arguments, target) rewrites the argument dict before it becomes a signature:
 operators become table rows, an unset engine becomes the one that runs the call. check_immediates(call,
 **immediates) checks the numbers of every single call, which are not part of the signature. trips(call,
 **immediates) is the number of iterations of the loop a control instruction begins, or None when only the device
@@ -19,6 +19,7 @@ starts(call) maps operands to the partitions at which they may start, where how 
 equals(call, reads, theirs) says, where it is not simply what it reads, what tells the values that it writes
 (nkilite/ir/values.py): `reads` are numbers for the values of its operands, `theirs` for those of the core it meets.
 indirection(call, indices) checks a call some of whose operands are indirect: `indices` tells their indices apart.
+spelling(arguments, operand) is how the user wrote an operand, where that is neither its name nor an item of a list.
 
 Control instructions come in pairs that enclose the body of a loop (nkilite/isa/loops.py). Their reference rule
 returns one value more, whether an iteration follows: the instruction that begins a loop is left past the loop's end
@@ -140,9 +141,21 @@ def public_name(name: str, arguments: Mapping[str, Any]) -> str:
     return f"nki.collectives.{arguments['kind']}" if REGISTRY[name].meets is Meets.ranks else f"nisa.{name}"
 
 
+def public_operand(name: str, arguments: Mapping[str, Any], operand: str) -> str:
+    """How messages name an operand of a call: as the function has it that the user called."""
+    definition = REGISTRY[name]
+    if "spelling" in definition.rules:
+        return str(definition.rules["spelling"](arguments, operand))
+    stem, _, rest = operand.rpartition("_")
+    number, *index = rest.split(".", 1)
+    if number.isdecimal() and any(p.list == stem for p in definition.parameters):
+        return ".".join([f"{stem}[{number}]", *index])
+    return operand
+
+
 RULE_KINDS = ("check", "reference", "cost", "lower", "access")
 OPTIONAL_RULES = (
-    "normalize", "check_immediates", "trips", "panels", "exchange", "starts", "equals", "indirection",
+    "normalize", "check_immediates", "trips", "panels", "exchange", "starts", "equals", "indirection", "spelling",
 )
 REGISTRY: dict[str, Definition] = {}
 _REGISTER = "VirtualRegister"

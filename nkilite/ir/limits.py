@@ -48,7 +48,7 @@ def require_widths(call: Signature) -> None:
     for operand in call.operands:
         if operand.type.dtype.is_wide and not operand.name.endswith(".index"):
             raise UnsupportedDtype(
-                instruction=call.title, operand=operand.name, found=operand.type.dtype,
+                instruction=call.title, operand=call.said(operand.name), found=operand.type.dtype,
                 target=call.target.name, allowed="dtypes of at most 32 bits", fix=_NARROWER,
             )
 
@@ -73,7 +73,7 @@ def require_biases(call: Signature) -> None:
             raise UnsupportedError(feature=f"{call.title} of {operand.type.dtype}, of an adjusted exponent bias")
         if not call.target.adjustable_exponent_bias:
             raise UnsupportedOnTarget(
-                feature=f"the exponent bias of {operand.name}, {operand.type.dtype}, in nisa.{call.name}",
+                feature=f"the exponent bias of {call.said(operand.name)}, {operand.type.dtype}, in {call.title}",
                 needs=first_with(lambda t: t.adjustable_exponent_bias), target=call.target.name,
             )
 
@@ -92,14 +92,14 @@ def require_destinations(call: Signature) -> None:
         for dim, (count, stride) in enumerate(zip(counts, strides, strict=True)):
             if not stride and count > 1 and not (dynamic and dim == 0):  # each has its own index there
                 raise BroadcastDestination(
-                    instruction=call.title, operand=operand.name, shape=counts, dim=dim, count=count,
+                    instruction=call.title, operand=call.said(operand.name), shape=counts, dim=dim, count=count,
                 )
         # A partition is a row of its own; with an index of its own, so is a position of dimension 0.
         free = 1 if operand.type.region.on_chip or dynamic else 0
         if not distinct(counts[free:], strides[free:]):
             dims = [[stride, count] for count, stride in zip(counts, strides, strict=True)]
             raise OverlappingDestination(
-                instruction=call.title, what=f"the access pattern {dims} of {operand.name} overlaps itself"
+                instruction=call.title, what=f"the access pattern {dims} of {call.said(operand.name)} overlaps itself"
             )
 
 
@@ -114,7 +114,7 @@ def require_patterns(call: Signature) -> None:
         if what and _computes(call):
             pairs = [list(pair) for pair in pattern]
             raise AccessPatternExceeded(
-                instruction=call.title, operand=operand.name, pattern=pairs, what=what
+                instruction=call.title, operand=call.said(operand.name), pattern=pairs, what=what
             )
 
 
@@ -184,11 +184,11 @@ def require_partitions(
     place = f"tile {buffer.label} {buffer.dtype} {buffer.shape}"
     if stepped:
         raise PartitionsNotAdjacent(
-            instruction=call.title, operand=operand.name, place=place, step=apart // buffer.partition_bytes,
+            instruction=call.title, operand=call.said(operand.name), place=place, step=apart // buffer.partition_bytes,
             location=location,
         )
     raise PartitionStartMisplaced(
-        instruction=call.title, operand=operand.name, place=place, first=start,
+        instruction=call.title, operand=call.said(operand.name), place=place, first=start,
         last=start + kind.partitions - 1, count=kind.partitions, allowed=" or ".join(map(str, allowed)),
         location=location,
     )

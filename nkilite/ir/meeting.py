@@ -15,7 +15,7 @@ import numpy as np
 
 from nkilite.dtypes import DType, Elements
 from nkilite.errors import CoresDiffer, Deadlock
-from nkilite.ir.definition import REGISTRY, Meets, public_name
+from nkilite.ir.definition import REGISTRY, Meets, public_name, public_operand
 from nkilite.ir.rank import Rank
 from nkilite.location import Location
 
@@ -129,7 +129,8 @@ def said(name: str, arguments: Mapping[str, Any]) -> str:
     shown = [f"{n}={getattr(value, 'name', value)}" for n, value in given.items()]
     for sent in ("src", "srcs_0"):
         if sent in arguments:
-            shown.insert(0, f"src {arguments[sent].dtype} {list(arguments[sent].shape)}")
+            what = public_operand(name, arguments, sent)
+            shown.insert(0, f"{what} {arguments[sent].dtype} {list(arguments[sent].shape)}")
     return f"{public_name(name, arguments)}({', '.join(shown)})"
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from nkilite.dtypes import DType
 from nkilite.ir.access import AccessMap, resolve
-from nkilite.ir.definition import Definition, Role, public_name
+from nkilite.ir.definition import Definition, Role, public_name, public_operand
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
@@ -110,6 +110,10 @@ class Signature:
     def title(self) -> str:
         """How messages name it."""
         return public_name(self.name, self.arguments)
+
+    def said(self, operand: str) -> str:
+        """How messages name an operand."""
+        return public_operand(self.name, self.arguments, operand)
 
     @property
     def access(self) -> AccessMap:

@@ -66,7 +66,7 @@ def _place(instruction: Instruction, operand: Operand, arrays: dict[int, int]) -
     buffer, offset = instruction.access(operand)
     shared = buffer.region is MemoryRegion.shared_hbm
     place = (operand.name, buffer.region, *((arrays.get(buffer.id), operand.type, offset) if shared else ()))
-    return place, f"{operand.name} {buffer.label} in {buffer.region}"
+    return place, f"{instruction.signature.said(operand.name)} {buffer.label} in {buffer.region}"
 
 
 def _location(program: Program, index: int) -> Location:

@@ -92,3 +92,9 @@ class IndirectionRule(Protocol):
     """Raises an error of nkilite.errors when the call cannot have these operands indirect."""
 
     def __call__(self, call: Signature, indices: Mapping[str, Hashable], /) -> None: ...
+
+
+class SpellingRule(Protocol):
+    """How the user wrote an operand."""
+
+    def __call__(self, arguments: Mapping[str, Any], operand: str, /) -> str: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,14 @@ def _arguments(call: Signature, tensors: dict[str, Any]) -> list[Any]:
     return found
 
 
+@custom_operator.spelling
+def _custom_operator_spelling(arguments: Mapping[str, Any], operand: str) -> str:
+    kind, _, number = operand.partition("_")
+    letter = foreign.WRITTEN if kind == "dsts" else foreign.READ
+    letters = foreign.parameters(foreign.find(arguments["operator"]).signature)
+    return f"argument {[i for i, found in enumerate(letters) if found == letter][int(number)]}"
+
+
 @custom_operator.check
 def _custom_operator_check(call: Signature) -> None:
     title = _function(call).title
@@ -85,12 +93,12 @@ def _custom_operator_check(call: Signature) -> None:
     for operand, kind in rules.tensors(call).items():
         if kind.ndim > foreign.DIMENSIONS:
             raise ShapeMismatch(
-                instruction=title, detail=f"{operand} has {kind.ndim} dimensions, {kind.shape}; C++ operators take "
-                f"{foreign.DIMENSIONS}",
+                instruction=title, detail=f"{call.said(operand)} has {kind.ndim} dimensions, {kind.shape}; C++ "
+                f"operators take {foreign.DIMENSIONS}",
             )
         if not foreign.supported(kind.dtype):
             raise UnsupportedDtype(
-                instruction=title, operand=operand, found=kind.dtype, target="the header of C++ operators",
+                instruction=title, operand=call.said(operand), found=kind.dtype, target="the header of C++ operators",
                 allowed=", ".join(foreign.DTYPES),
             )
 

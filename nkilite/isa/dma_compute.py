@@ -100,7 +100,8 @@ def _dma_compute_check(call: Signature) -> None:
         if kind.size != call.dst.size:
             raise ShapeMismatch(
                 instruction="nisa.dma_compute",
-                detail=f"dst {call.dst.shape} has {call.dst.size} elements, {operand} {kind.shape} has {kind.size}",
+                detail=f"dst {call.dst.shape} has {call.dst.size} elements, "
+                f"{call.said(operand)} {kind.shape} has {kind.size}",
             )
     scales = call.scales
     if scales is not None and (not isinstance(scales, tuple) or scales != (1.0,) * len(sources)):
@@ -131,13 +132,13 @@ def _require_growth(call: Signature, sources: dict[str, ViewType]) -> None:
     if sources[other].shape[0] != call.dst.shape[0]:
         raise ShapeMismatch(
             instruction="nisa.dma_compute",
-            detail=f"dst {call.dst.shape} has {call.dst.shape[0]} rows, {other} {sources[other].shape} has "
-            f"{sources[other].shape[0]}: with runtime indices rows are added",
+            detail=f"dst {call.dst.shape} has {call.dst.shape[0]} rows, {call.said(other)} "
+            f"{sources[other].shape} has {sources[other].shape[0]}: with runtime indices rows are added",
         )
 
 
 def _invalid(call: Signature, operand: str, found: str, expected: str) -> InvalidOperand:
-    return InvalidOperand(instruction="nisa.dma_compute", operand=operand, found=found, expected=expected)
+    return InvalidOperand(instruction="nisa.dma_compute", operand=call.said(operand), found=found, expected=expected)
 
 
 @dma_compute.reference

@@ -49,7 +49,7 @@ def require_memory(call: Signature, operand: str, *allowed: MemoryRegion) -> Non
     kind = call.arguments[operand]
     if isinstance(kind, ViewType) and kind.region not in allowed:
         raise WrongMemory(
-            instruction=instruction_name(call), operand=operand, found=_public(kind.region),
+            instruction=instruction_name(call), operand=call.said(operand), found=_public(kind.region),
             allowed=" or ".join(dict.fromkeys(_public(r) for r in allowed)), hint=_move(call, operand, allowed),
         )
 
@@ -93,7 +93,8 @@ def require_partitions(call: Signature, operand: str) -> None:
     kind = call.arguments[operand]
     if isinstance(kind, ViewType) and kind.partitions > call.target.num_partitions:
         raise PartitionLimitExceeded(
-            what=f"{instruction_name(call)}: {operand}", found=kind.partitions, limit=call.target.num_partitions
+            what=f"{instruction_name(call)}: {call.said(operand)}", found=kind.partitions,
+            limit=call.target.num_partitions,
         )
 
 
@@ -132,7 +133,7 @@ def require_dtype(call: Signature, operand: str, allowed: tuple[DType, ...] | fr
     kind = call.arguments[operand]
     if isinstance(kind, ViewType) and kind.dtype.base not in allowed:
         raise UnsupportedDtype(
-            instruction=instruction_name(call), operand=operand, found=kind.dtype, target=call.target.name,
+            instruction=instruction_name(call), operand=call.said(operand), found=kind.dtype, target=call.target.name,
             allowed=", ".join(sorted(map(str, allowed))),
         )
 
@@ -141,7 +142,7 @@ def require_int32(call: Signature, operand: str, value: float) -> None:
     """Raise InvalidOperand unless the number given for an immediate is a whole one of 32 bits."""
     if not -(1 << 31) <= value < 1 << 31 or value != int(value):
         raise InvalidOperand(
-            instruction=instruction_name(call), operand=operand, found=value, expected="an int32"
+            instruction=instruction_name(call), operand=call.said(operand), found=value, expected="an int32"
         )
 
 
@@ -149,7 +150,7 @@ def require_bits(call: Signature, operand: str, value: float) -> None:
     """Raise InvalidOperand unless the number given to a bit operation is a whole one of 32 bits, signed or not."""
     if not -(1 << 31) <= value < 1 << 32 or value != int(value):
         raise InvalidOperand(
-            instruction=instruction_name(call), operand=operand, found=value,
+            instruction=instruction_name(call), operand=call.said(operand), found=value,
             expected="a 32-bit integer, because the operation works on bits",
         )
 
@@ -158,7 +159,7 @@ def require_exact(call: Signature, operand: str, value: float) -> None:
     """Raise InvalidOperand for an int that a number in an instruction, a float64, does not hold exactly."""
     if isinstance(value, (int, np.integer)) and int(float(value)) != value:
         raise InvalidOperand(
-            instruction=instruction_name(call), operand=operand, found=value,
+            instruction=instruction_name(call), operand=call.said(operand), found=value,
             expected="an int of at most 53 bits, as all numbers in instructions are",
             fix="compute it: a scalar of 64 bits takes any int as an operand",
         )
@@ -265,7 +266,7 @@ def require_one_psum(call: Signature, first: str, second: str) -> None:
     """Raise WrongMemory when two inputs are both in PSUM, which has one read port for them."""
     if call.arguments[first].region is PSUM and call.arguments[second].region is PSUM:
         raise WrongMemory(
-            instruction=instruction_name(call), operand=second, found=f"PSUM, as is {first}", allowed="SBUF",
+            instruction=instruction_name(call), operand=call.said(second), found=f"PSUM, as is {first}", allowed="SBUF",
             hint="nisa.tensor_copy moves one of them to SBUF",
         )
 

@@ -31,8 +31,9 @@ class CheckDestinations:
                 if not same_memory(one.type, other.type):
                     continue
                 for start in operands.meet(starts, one, other, in_step=False).tolist():
+                    names = f"{signature.said(one.name)} and {signature.said(other.name)}"
                     raise OverlappingDestination(
-                        instruction=signature.title, what=f"{one.name} and {other.name} share memory",
+                        instruction=signature.title, what=f"{names} share memory",
                         location=program.locations[program.code[start + 1]],
                     )
         return program

@@ -76,9 +76,8 @@ class _Watcher:
         program = self._program
         program.watched = self._state.id
         buffer = program.buffers[view[0]]
-        program.checks.append(
-            Check(writer.signature.name, operand.name, buffer.label, tuple(operand.type.shape), instruction.location)
-        )
+        name, shape = writer.signature.said(operand.name), tuple(operand.type.shape)
+        program.checks.append(Check(writer.signature.name, name, buffer.label, shape, instruction.location))
         pitch = (STATE_WORDS, 1)
         state = ViewType.of(MemoryRegion.sbuf, uint32, (operand.type.shape[0], STATE_WORDS), pitch)
         arguments = {"data": operand.type, "state": state, "number": IMMEDIATE, "what": what}

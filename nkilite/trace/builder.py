@@ -421,7 +421,7 @@ class Builder:
         ours = buffer.id < len(buffers) and buffers[buffer.id] is buffer
         error = TensorOfLoop if ours else StaleTensor
         return error(
-            instruction=signature.title, operand=name, tensor=buffer.label, made=buffer.location
+            instruction=signature.title, operand=signature.said(name), tensor=buffer.label, made=buffer.location
         )
 
     def _operands_of(self, signature: Signature, operands: Values) -> Values:

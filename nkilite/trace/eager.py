@@ -253,7 +253,7 @@ class EagerBuilder(Builder):
                 self._found = True
                 index = tuple(int(i) for i in np.argwhere(special)[0])
                 label, shape = tensor.storage.label, tensor.shape
-                check = Check(signature.name, operand.name, label, shape, where)
+                check = Check(signature.name, signature.said(operand.name), label, shape, where)
                 NumberFound(check, index, float(values[index])).report(self.program.fatal)
 
     def _follow_writes(

@@ -290,6 +290,28 @@ def test_arguments_are_no_operands():
         nki.jit(kernel)(brought(0))
 
 
+@pytest.mark.parametrize(("operand", "write"), {
+    r"srcs\[0\]": lambda a, b, g: ncc.all_reduce([a], [b], g, nl.add),
+    r"srcs_by_channel\[1\]\[0\]": lambda a, b, g: ncc.collective_permute_implicit(
+        [[b[:, :1]], [a[:, :1]]], [[b[:, :1]], [b[:, 1:2]]], g, [0, 1]
+    ),
+    r"srcs1_by_channel\[0\]\[0\]": lambda a, b, g: ncc.collective_permute_implicit_reduce(
+        [[b]], [[a]], [[b]], g, nl.add
+    ),
+}.items())
+@pytest.mark.parametrize("mode", WRAPS)
+def test_operands_in_messages_are_those_that_were_given(operand, write, mode):
+    def reads_what_nobody_wrote(x):
+        unwritten, written, out = (nl.ndarray(x.shape, x.dtype, buffer=b) for b in (nl.sbuf, nl.sbuf, nl.shared_hbm))
+        nisa.dma_copy(written, x)
+        write(unwritten, written, ncc.ReplicaGroup([[0]]))
+        nisa.dma_copy(out, written)
+        return out
+
+    with pytest.raises(errors.UninitializedRead, match=f"reads {operand}, but"):
+        WRAPS[mode](reads_what_nobody_wrote)(brought(0))
+
+
 def test_prepared_and_not_triggered():
     def kernel(x):
         a, b = (nl.ndarray((8,), nl.float32, buffer=nl.shared_hbm) for _ in range(2))

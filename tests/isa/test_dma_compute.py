@@ -253,11 +253,13 @@ REFUSED = {
     "other scales": (errors.InvalidOperand, "scales", lambda t: nisa.dma_compute(t, [t, t], nl.add, [1.0, 0.5])),
     "few scales": (errors.InvalidOperand, "2 sources", lambda t: nisa.dma_compute(t, [t, t], nl.add, [1.0])),
     "one scale": (errors.InvalidOperand, "scales", lambda t: nisa.dma_compute(t, [t, t], nl.add, 1.0)),
-    "PSUM": (errors.WrongMemory, "srcs_1 is in PSUM", lambda t: nisa.dma_compute(
+    "PSUM": (errors.WrongMemory, r"srcs\[1\] is in PSUM", lambda t: nisa.dma_compute(
         t, [t, new((8, 16), buffer=nl.psum)], nl.add)),
     "a packed dtype": (errors.UnsupportedDtype, "dst", lambda t: nisa.dma_compute(
         t.view("float8_e4m3fn_x4"), [t, t], nl.add)),
-    "other counts": (errors.ShapeMismatch, "128 elements, srcs_1", lambda t: nisa.dma_compute(t, [t, t[:4]], nl.add)),
+    "other counts": (errors.ShapeMismatch, r"128 elements, srcs\[1\]", lambda t: nisa.dma_compute(
+        t, [t, t[:4]], nl.add
+    )),
     "skip without indices": (errors.InvalidOperand, "oob_mode", lambda t: nisa.dma_compute(
         t, [t, t], nl.add, oob_mode=nisa.oob_mode.skip)),
     "no mode": (errors.InvalidOperand, "oob_mode", lambda t: nisa.dma_compute(t, [t, t], nl.add, oob_mode=3)),
@@ -269,7 +271,7 @@ REFUSED = {
         t, [t, t, rows(private(), index_tile(), 8, 16)], nl.add)),
     "a gather into HBM": (errors.WrongMemory, "dst is in HBM", lambda t: (lambda out: nisa.dma_compute(
         out, [out, rows(private(), index_tile(), 8, 16)], nl.add))(private())),
-    "a scatter from HBM": (errors.WrongMemory, "srcs_1 is in HBM", lambda t: (lambda out: nisa.dma_compute(
+    "a scatter from HBM": (errors.WrongMemory, r"srcs\[1\] is in HBM", lambda t: (lambda out: nisa.dma_compute(
         out, [out, private()], nl.add))(rows(private(), index_tile(), 8, 16))),
     "other rows": (errors.ShapeMismatch, "with runtime indices rows are added", lambda t: nisa.dma_compute(
         t, [t, rows(private((16, 8)), index_tile(16), 16, 8)], nl.add)),
