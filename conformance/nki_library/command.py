@@ -31,7 +31,7 @@ def main(
     target: Annotated[Target, typer.Option(help="The chip.")] = Target.TRN2,
     mode: Annotated[Way, typer.Option(help="nki.simulate, or native code.")] = Way.SIMULATE,
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time.")] = 2,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds of processor time for one test.")] = 400.0,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds of processor time for one kernel.")] = 400.0,
     memory: Annotated[float, typer.Option(min=1, help="GiB of address space for one process.")] = 12.0,
     races: Annotated[str, typer.Option(help="NKILITE_RACES of the tests: warn, error or off.")] = "warn",
     only: Annotated[str, typer.Option(help="Run only tests whose name contains this.")] = "",

@@ -18,6 +18,8 @@ class Outcome:
     Attributes:
         outcome: passed, failed, skipped, or started when nothing is known of its end.
         why: of one that failed or was skipped.
+        seconds: of processor time.
+        kernel: those that its kernels took; most of the others go into what the library compares with.
         races: messages about races that were reported.
     """
 
@@ -25,6 +27,7 @@ class Outcome:
     outcome: str
     why: str = ""
     seconds: float = 0.0
+    kernel: float = 0.0
     races: list[str] = field(default_factory=list)
 
 
@@ -75,7 +78,8 @@ def read(results: Path, file: str) -> FileOutcomes:
             found.tests[record["raced"]].races.append(record["race"])
         else:
             test = record["test"]
-            found.tests[test] = Outcome(test, record["outcome"], record.get("why", ""), record.get("seconds", 0.0))
+            times = record.get("seconds", 0.0), record.get("kernel", 0.0)
+            found.tests[test] = Outcome(test, record["outcome"], record.get("why", ""), *times)
     return found
 
 
@@ -110,6 +114,7 @@ def forget(results: Path, file: str, *, failed_only: bool) -> None:
         write(results, file, collected=kept.collected)
     for test in kept.tests.values():
         if test.outcome in (PASSED, SKIPPED):
-            write(results, file, test=test.test, outcome=test.outcome, why=test.why, seconds=test.seconds)
+            times = {"seconds": test.seconds, "kernel": test.kernel}
+            write(results, file, test=test.test, outcome=test.outcome, why=test.why, **times)
             for race in test.races:
                 write(results, file, raced=test.test, race=race)

@@ -33,7 +33,7 @@ class Settings:
         results: the folder that outcomes are kept in.
         target: the chip.
         compiled: native code, not nki.simulate.
-        seconds: of processor time that one test may take; on the clock it may take WAITS times as much.
+        seconds: of processor time that one kernel may take; on the clock a test may take WAITS times as much.
         gibibytes: of address space that a process may take.
         races: what NKILITE_RACES is.
         only: a part of the names of the tests to run.

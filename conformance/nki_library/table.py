@@ -14,13 +14,14 @@ Run = Mapping[str, FileOutcomes]  # by file
 
 
 def markdown(runs: Mapping[str, Run]) -> str:
-    """A table with a column per run, by its name, and lists of what did not pass."""
+    """A table with a column per run, by its name, the time that it took, and lists of what did not pass."""
     files = sorted({file for run in runs.values() for file, outcomes in run.items() if _shown(outcomes)})
     lines = ["| tests | " + " | ".join(runs) + " |", "| --- |" + " --- |" * len(runs)]
     for file in files:
         cells = [cell(run[file]) if file in run else "" for run in runs.values()]
         lines.append(f"| {_short(file)} | " + " | ".join(cells) + " |")
     lines.append("| all | " + " | ".join(total(run.values()) for run in runs.values()) + " |")
+    lines.append("| processor time | " + " | ".join(_time(run.values()) for run in runs.values()) + " |")
     for name, run in runs.items():
         reasons = [line for file in files if file in run for line in _reasons(run[file])]
         if reasons:
@@ -47,6 +48,12 @@ def _counted(several: Sequence[FileOutcomes]) -> str:
     }
     parts = [f"{count} {word}".strip() for word, count in counts.items() if count or not word]
     return ", ".join(parts)
+
+
+def _time(run: Iterable[FileOutcomes]) -> str:
+    """Of all tests, and of their kernels, which is nkilite's."""
+    tests = [test for outcomes in run for test in outcomes.tests.values()]
+    return f"{sum(t.seconds for t in tests):.0f} s, kernels {sum(t.kernel for t in tests):.0f} s"
 
 
 def _shown(outcomes: FileOutcomes) -> bool:

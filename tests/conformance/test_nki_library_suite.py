@@ -62,10 +62,18 @@ TESTS = """
         nisa.dma_copy(dst=out[nl.program_id(0):], src=x[nl.program_id(0):])
         return out
 
-    def launched(x):
+    @nki.jit
+    def never_ends(x):
+        while True:
+            try:
+                time.perf_counter()
+            except Exception:
+                pass
+
+    def launched(x, function=copy):
         from test.utils.test_orchestrator import Orchestrator
         ranks = SimpleNamespace(collective_ranks=1)
-        kernel = SimpleNamespace(function=copy, inputs={"x": x}, inference_args=ranks)
+        kernel = SimpleNamespace(function=function, inputs={"x": x}, inference_args=ranks)
         return Orchestrator()._run_simulator_inference(kernel)[0]
 
     @pytest.mark.fast
@@ -81,11 +89,7 @@ TESTS = """
 
     @pytest.mark.fast
     def test_never_ends():
-        while True:
-            try:
-                time.perf_counter()
-            except Exception:
-                pass
+        launched(np.zeros((128, 1), np.float32), never_ends)
 
     @pytest.mark.fast
     def test_kills_the_process():
@@ -138,6 +142,9 @@ def test_outcomes_are_kept_and_runs_go_on(library, tmp_path):
     }
     why = {test.partition("::")[2]: t.why for test, t in found.tests.items()}
     assert why["test_never_ends"].startswith("TimeLimit")
+    took = {test.partition("::")[2]: (t.seconds, t.kernel) for test, t in found.tests.items()}
+    assert took["test_never_ends"][0] >= took["test_never_ends"][1] > 1.5
+    assert took["test_copies[1]"][1] > 0 == took["test_wrong"][1]
     assert why["test_kills_the_process"] == "Crash: the process ended with code 3"
     assert all(t.races for test, t in found.tests.items() if "copies" in test)  # both cores write row 1 and on
     processes.run([file], library, 1, shown.append)  # everything has an outcome
@@ -147,6 +154,7 @@ def test_outcomes_are_kept_and_runs_go_on(library, tmp_path):
     assert len(outcomes.read(library.results, file).left) == 3
     text = table.markdown({"trn3 simulate": {file: found}})
     assert "| core/copy | 4, 3 failed, 2 skipped |" in text
+    assert "| processor time | " in text
     assert "`test_wrong` (1): AssertionError: not equal" in text
 
 

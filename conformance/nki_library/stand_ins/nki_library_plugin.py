@@ -1,7 +1,8 @@
 """pytest plugin: the harness of nki-library runs kernels on nkilite, and the outcome of every test is kept.
 
 Kernels run by nki.cpu_simulate, as the harness has it, or as native code; those of tests on several ranks run under
-nkilite.ranks. Tests that have an outcome are not run again.
+nkilite.ranks. Tests that have an outcome are not run again. The time that kernels take is kept apart from that of
+everything else, most of which goes into the library's goldens.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import resource
 import signal
 import sys
+import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +62,8 @@ def _module(name: str, **contents: Any) -> None:
 def pytest_addoption(parser: Any) -> None:
     group = parser.getgroup("nkilite")
     group.addoption("--outcomes", required=True, help="a file of JSON lines")
-    group.addoption("--seconds", type=float, required=True, help="of processor time for one test")
-    group.addoption("--waits", type=float, required=True, help="times as long it may take on the clock")
+    group.addoption("--seconds", type=float, required=True, help="of processor time for the kernel of one test")
+    group.addoption("--waits", type=float, required=True, help="times as long a test may take on the clock")
     group.addoption("--only", default="", help="run only tests whose name contains this")
     group.addoption("--sample", type=int, default=0, help="run at most so many tests of a function")
     group.addoption("--compiled", action="store_true", help="run native code")
@@ -71,14 +74,16 @@ def pytest_configure(config: Any) -> None:
     from test.utils import simulation_setup
     from test.utils.test_orchestrator import Orchestrator
 
-    if config.getoption("compiled"):
-        simulation_setup.simulate_kernel = _native
+    run = _native if config.getoption("compiled") else simulation_setup.simulate_kernel
+    clock = _Clock(config.getoption("seconds"))
+    simulation_setup.simulate_kernel = clock.timed(run)
     Orchestrator._compiled_kernel = None  # the harness reads it where only tracing sets it
     alone = Orchestrator._run_simulator_inference
     Orchestrator._run_simulator_inference = lambda self, kernel: (
-        alone(self, kernel) if kernel.inference_args.collective_ranks == 1 else _on_ranks(self, kernel)
+        alone(self, kernel) if kernel.inference_args.collective_ranks == 1
+        else _on_ranks(self, kernel, clock.timed(nkilite.ranks), run)
     )
-    config.pluginmanager.register(_Keeper(config), "nkilite outcomes")
+    config.pluginmanager.register(_Keeper(config, clock), "nkilite outcomes")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -92,6 +97,32 @@ def pytest_generate_tests(metafunc: Any) -> None:
 # --- running a kernel -----------------------------------------------------------------------------------------------
 
 
+class _Clock:
+    """The processor time of kernels.
+
+    Attributes:
+        spent: seconds of the test that runs.
+    """
+
+    def __init__(self, limit: float) -> None:
+        """`limit` is how long a call may take, after which it ends with TimeLimit."""
+        self._limit, self.spent = limit, 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, with its time taken."""
+
+        def timed(*given: Any) -> Any:
+            began = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, self._limit, 5)  # again, should it be caught
+            try:
+                return function(*given)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                self.spent += time.process_time() - began
+
+        return timed
+
+
 def _native(kernel: Any, inputs: dict[str, Any], cores: int) -> list[Any]:
     """The harness's simulate_kernel, with native code."""
     found = kernel if isinstance(kernel, nkilite.Kernel) else nkilite.jit(kernel)
@@ -101,9 +132,8 @@ def _native(kernel: Any, inputs: dict[str, Any], cores: int) -> list[Any]:
     return list(result) if isinstance(result, (list, tuple)) else [result]
 
 
-def _on_ranks(harness: Any, kernel: Any) -> str:
+def _on_ranks(harness: Any, kernel: Any, ranks: Callable[..., Any], run: Callable[..., Any]) -> str:
     """Runs a kernel on every rank and leaves its results where the harness looks for those of ranks."""
-    from test.utils import simulation_setup
     from test.utils.common_dataclasses import INF_ARTIFACT_DIR_NAME, PerRankLazyInputGenerator, normalize_golden_output
     from test.utils.exceptions import InferenceException
 
@@ -113,9 +143,7 @@ def _on_ranks(harness: Any, kernel: Any) -> str:
     inputs = [dict(given.for_rank(rank) if lazy else given) for rank in range(count)]
     folder = Path(harness.fs_config.artifacts_output_directory_path) / INF_ARTIFACT_DIR_NAME
     try:
-        results = nkilite.ranks(count, lambda rank: simulation_setup.simulate_kernel(
-            kernel.kernel_func, inputs[rank], settings.logical_nc_config
-        ))
+        results = ranks(count, lambda rank: run(kernel.kernel_func, inputs[rank], settings.logical_nc_config))
         for rank, outputs in enumerate(results):
             golden = normalize_golden_output(kernel.validation_args.golden_output, rank)
             if len(outputs) != len(golden):
@@ -135,9 +163,9 @@ def _on_ranks(harness: Any, kernel: Any) -> str:
 class _Keeper:
     """Writes a line when tests are collected, when one begins and when it ends."""
 
-    def __init__(self, config: Any) -> None:
-        self._path = Path(config.getoption("outcomes"))
-        self._limit, self._waits = config.getoption("seconds"), config.getoption("waits")
+    def __init__(self, config: Any, clock: _Clock) -> None:
+        self._path, self._clock = Path(config.getoption("outcomes")), clock
+        self._patience = config.getoption("waits") * config.getoption("seconds")
         self._file = self._path.open("a", encoding="utf-8")
         signal.signal(signal.SIGALRM, _expire)
         signal.signal(signal.SIGPROF, _expire)
@@ -161,12 +189,12 @@ class _Keeper:
         items[:] = left
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._clock.spent, self._began = 0.0, time.process_time()
         self._write(test=nodeid, outcome="started")
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self) -> Any:
-        signal.setitimer(signal.ITIMER_PROF, self._limit, 5)  # again, should it be caught
-        signal.setitimer(signal.ITIMER_REAL, self._waits * self._limit, 5)
+        signal.setitimer(signal.ITIMER_REAL, self._patience, 5)  # again, should it be caught
         yield
         self._stop()
 
@@ -185,7 +213,9 @@ class _Keeper:
         report = (yield).get_result()
         if report.when != "call" and report.outcome == "passed":
             return
-        record = {"test": item.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 2)}
+        took = time.process_time() - self._began
+        record = {"test": item.nodeid, "outcome": report.outcome, "seconds": round(took, 2)}
+        record["kernel"] = round(self._clock.spent, 2)
         record["mebibytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         if report.outcome != "passed" and call.excinfo is not None:
             kind, text = call.excinfo.typename, str(call.excinfo.value)
