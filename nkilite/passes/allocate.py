@@ -16,7 +16,9 @@ from nkilite.machine.memory import Overflow, Reservation, plan
 from nkilite.machine.target import Target
 from nkilite.notices import Notice, give
 from nkilite.passes.delay_writes import delay_writes
+from nkilite.passes.drain_psum import drain_psum
 from nkilite.passes.liveness import accessed
+from nkilite.passes.round_stochastically import rounds_stochastically
 
 _LISTED = 12  # live tiles named in an overflow message
 
@@ -28,10 +30,11 @@ class TilesSpilled(UserWarning):
 class Allocate:
     """Plan SBUF and PSUM; explicit `address=` is honoured, including aliasing, and checked against the memory.
 
-    Where tiles do not fit in the order of the program, first writes that read nothing move to where their tiles are
-    used (nkilite/passes/delay_writes.py). Tiles that the vendor's compiler places (`Program.managed`) and that still do
-    not fit have no address, with a warning: that compiler reorders loops and spills, which changes no result. With
-    `strict` they are an error, too.
+    Where tiles do not fit in the order of the program, last reads of PSUM move to where it is complete
+    (nkilite/passes/drain_psum.py), then first writes that read nothing to where their tiles are used
+    (nkilite/passes/delay_writes.py); not where rounding is stochastic, which follows that order. Tiles that the
+    vendor's compiler places (`Program.managed`) and that still do not fit have no address, with a warning: that
+    compiler reorders loops and spills, which changes no result. With `strict` they are an error, too.
 
     Raises:
         InvalidAddress: an explicit address is outside its memory or misaligned.
@@ -47,10 +50,11 @@ class Allocate:
         before = program.code[:], program.names, program.dependencies
         with suppress(MemoryOverflow):
             return self._placed(program)
-        if delay_writes(program):
-            with suppress(MemoryOverflow):
-                return self._placed(program)
-            program.code, program.names, program.dependencies = before
+        for moves in () if rounds_stochastically(program) else (drain_psum, delay_writes):
+            if moves(program):
+                with suppress(MemoryOverflow):
+                    return self._placed(program)
+        program.code, program.names, program.dependencies = before
         return self._placed(program, self._strict)
 
     def _placed(self, program: Program, strict: bool = True) -> Program:

@@ -6,13 +6,12 @@ before they use them. Only what reads nothing is moved. Loads stay: when to begi
 
 from __future__ import annotations
 
-from array import array
-
 import numpy as np
 
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
+from nkilite.passes.reorder import reorder, stretches
 
 
 def delay_writes(program: Program) -> bool:
@@ -24,8 +23,7 @@ def delay_writes(program: Program) -> bool:
     columns, buffers = Columns.of(program), BufferColumns.of(program)
     first, second = _first_two(program, columns)
     stated = {i for pair in program.dependencies for i in pair}
-    fences = np.array([s.definition.control is not None or s.definition.meets is not None for s in program.signatures])
-    fenced = np.cumsum(fences[columns.ids]) if len(columns.ids) else np.zeros(0, np.int64)
+    stretch = stretches(program, columns)
     order = 2 * np.arange(program.count)
     for signature, rows, starts in columns.uses():
         if not _reads_nothing(signature):
@@ -35,11 +33,11 @@ def delay_writes(program: Program) -> bool:
         moves = (first[tile] == rows) & (second[tile] > rows + 1) & (second[tile] < program.count)
         moves &= ~buffers.fixed[tile]
         rows, until = rows[moves], second[tile[moves]]
-        same = (fenced[rows] == fenced[until]) & ~np.isin(rows, list(stated))
+        same = (stretch[rows] == stretch[until]) & ~np.isin(rows, list(stated))
         order[rows[same]] = 2 * until[same] - 1
     if (np.diff(order) > 0).all():
         return False
-    _reorder(program, columns, np.argsort(order, kind="stable"))
+    reorder(program, columns, np.argsort(order, kind="stable"))
     return True
 
 
@@ -63,15 +61,3 @@ def _first_two(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarr
     several = at[np.diff(np.append(at, touched.shape[1])) > 1]
     second[touched[0, several]] = touched[1, several + 1]
     return first, second
-
-
-def _reorder(program: Program, columns: Columns, order: np.ndarray) -> None:
-    """Put instructions in another order, with their names and dependencies."""
-    widths = np.array([s.n_words for s in program.signatures], np.int64)[columns.ids[order]]
-    begins = np.cumsum(widths) - widths
-    words = np.repeat(columns.starts[order] - begins, widths) + np.arange(widths.sum())
-    program.code = array("q", columns.code[words].tobytes())
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    program.names = {int(place[i]): name for i, name in program.names.items()}
-    program.dependencies = [(int(place[a]), int(place[b])) for a, b in program.dependencies]

@@ -17,11 +17,16 @@ from nkilite.rounding import Sites, columns
 _WORD = (1 << 32) - 1
 
 
+def rounds_stochastically(program: Program) -> bool:
+    """Whether it sets the state that rounding draws from: how an instruction rounds then follows from its place."""
+    return any(s.name == "set_rounding" for s in program.signatures)
+
+
 class RoundStochastically:
     """Does nothing in a program without `set_rounding`; what follows that instruction is followed as it runs."""
 
     def run(self, program: Program) -> Program:
-        if any(s.name == "set_rounding" for s in program.signatures):
+        if rounds_stochastically(program):
             splice(program, _Splitter(program).runs())
         return program
 
