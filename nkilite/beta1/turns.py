@@ -16,12 +16,9 @@ from nkilite import notices
 from nkilite.errors import InstancesDiffer
 from nkilite.location import UNKNOWN, here
 from nkilite.trace import active
+from nkilite.trace.gates import Ended, Gates
 
 Exchange = Callable[[list[Any]], list[Any]]
-
-
-class _Ended(BaseException):
-    """Unwinds an instance when another one has failed."""
 
 
 class Turns:
@@ -33,14 +30,11 @@ class Turns:
         self._body: Callable[[int], None] = lambda number: None
         self._builder = active.builder()
         self._threads: list[threading.Thread] = []
-        self._gates = [threading.Lock() for _ in range(count)]  # closed, but for who has the turn
-        for gate in self._gates:
-            gate.acquire()
+        self._gates = Gates(count)
         self._arrivals: list[Any] = []  # in order, until all are there
         self._results: list[Any] = []
         self._meeting = UNKNOWN  # where the last one that came to it called it
         self._ended = 0
-        self._failed: BaseException | None = None
 
     def run(self, body: Callable[[int], None]) -> None:
         """Run all instances, given by number.
@@ -54,15 +48,14 @@ class Turns:
             while not self._threads and self._ended < self._count:
                 self._run(self._ended)
             if self._threads:
-                self._pass(1)
+                self._gates.open(1)
                 self._wait(0)  # for the last one to end
         except BaseException as error:
-            if not isinstance(error, _Ended):
-                self._fail(error)
+            self._gates.fail(error)
         for thread in self._threads:
             thread.join()
-        if self._failed is not None:
-            raise self._failed
+        if self._gates.failed is not None:
+            raise self._gates.failed
 
     def meet(self, number: int, arrival: Any, exchange: Exchange) -> Any:
         """Wait for the others; what `exchange` makes of the arrivals of all, in order, for this instance."""
@@ -75,7 +68,7 @@ class Turns:
         if number == self._count - 1:
             self._results, self._arrivals = exchange(self._arrivals), []
         if self._count > 1:
-            self._pass((number + 1) % self._count)
+            self._gates.open((number + 1) % self._count)
             self._wait(number)
         return self._results[number]
 
@@ -85,12 +78,12 @@ class Turns:
 
         def instance(number: int) -> None:
             try:
-                with suppress(_Ended), carried(), active.activate(self._builder):
+                with suppress(Ended), carried(), active.activate(self._builder):
                     self._wait(number)
                     self._run(number)
-                    self._pass((number + 1) % self._count)
+                    self._gates.open((number + 1) % self._count)
             except BaseException as error:
-                self._fail(error)
+                self._gates.fail(error)
 
         for number in range(1, self._count):
             self._threads.append(threading.Thread(target=instance, args=(number,), name=f"nkilite instance {number}"))
@@ -105,20 +98,7 @@ class Turns:
             raise InstancesDiffer(problem=problem, location=self._meeting)
         self._ended += 1
 
-    def _pass(self, number: int) -> None:
-        """Let an instance go on."""
-        self._gates[number].release()
-
     def _wait(self, number: int) -> None:
         """Until it has the turn."""
-        self._gates[number].acquire()
-        if self._failed is not None:
-            raise _Ended
+        self._gates.wait(number)
         self._enter(number)
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failed is None:
-            self._failed = error
-        for gate in self._gates:
-            with suppress(RuntimeError):  # it is open
-                gate.release()

@@ -17,10 +17,7 @@ from nkilite.ir.meeting import Arrival, Written, complete, exchange
 from nkilite.ir.rank import current
 from nkilite.location import UNKNOWN, Location
 from nkilite.trace.encounters import Encounters
-
-
-class _Ended(BaseException):
-    """Unwinds the kernel function of a core whose launch has failed on another."""
+from nkilite.trace.gates import Ended, Gates
 
 
 class Turns:
@@ -33,14 +30,11 @@ class Turns:
         """
         self._count, self._ends = count, ends
         self._rank = current()  # cores run on other threads
-        self._gates = [threading.Lock() for _ in range(count)]  # closed, but for who has the turn
-        for gate in self._gates:
-            gate.acquire()
+        self._gates = Gates(count)
         self._waiting: dict[int, Arrival] = {}
         self._received: dict[int, Written] = {}
         self._done: dict[int, Location] = {}
         self._finished = [0] * count  # instructions since the last meeting
-        self._failed: BaseException | None = None
         self.encounters = Encounters()
 
     def run(self, bodies: list[Callable[[], Any]]) -> list[Any]:
@@ -56,25 +50,25 @@ class Turns:
         ]
         for thread in threads:
             thread.start()
-        self._gates[0].release()
+        self._gates.open(0)
         try:
             self._core(0, bodies[0], results)
             for thread in threads:
                 thread.join()
         except BaseException as error:  # an interrupt, while another core has its turn
-            self._fail(error)
+            self._gates.fail(error)
             for thread in threads:
                 thread.join()
-        if self._failed is not None:
-            raise self._failed
+        if self._gates.failed is not None:
+            raise self._gates.failed
         self.encounters.end_phase()
         return results
 
     def in_order(self, core: int) -> None:
         """Before something that the others may see: let those catch up that have done less, the first core first."""
         while (behind := self._behind(core)) is not None:
-            self._gates[behind].release()
-            self._wait(core)
+            self._gates.open(behind)
+            self._gates.wait(core)
 
     def finished(self, core: int) -> None:
         """After an instruction."""
@@ -105,7 +99,7 @@ class Turns:
         self._let_meet()
         if core in self._waiting:
             self._hand_on(core)
-            self._wait(core)
+            self._gates.wait(core)
         return self._received.pop(core)
 
     def _let_meet(self) -> None:
@@ -118,30 +112,18 @@ class Turns:
 
     def _core(self, core: int, body: Callable[[], Any], results: list[Any]) -> None:
         try:
-            with suppress(_Ended):
-                self._wait(core)
+            with suppress(Ended):
+                self._gates.wait(core)
                 results[core] = body()
                 self._done[core] = self._ends
                 self._let_meet()
                 self._hand_on(core)
         except BaseException as error:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failed is None:
-            self._failed = error
-        for gate in self._gates:
-            with suppress(RuntimeError):  # it is open
-                gate.release()
+            self._gates.fail(error)
 
     def _hand_on(self, core: int) -> None:
         for step in range(1, self._count + 1):
             following = (core + step) % self._count
             if self._goes(following):
-                self._gates[following].release()
+                self._gates.open(following)
                 return
-
-    def _wait(self, core: int) -> None:
-        self._gates[core].acquire()
-        if self._failed is not None:
-            raise _Ended
