@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -24,7 +23,10 @@ def once_imported(name: str, then: Callable[[], None]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds one module as others do, and adds to its loader."""
+    """Finds one module as others do, and adds to its loader, until it has been loaded.
+
+    Programs look for modules without importing them, too (`importlib.util.find_spec`), so finding it is not enough.
+    """
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self._name, self._then = name, then
@@ -34,11 +36,18 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self._name:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        finders = list(sys.meta_path)
+        after = finders[finders.index(self) + 1:] if self in finders else []
+        found = (finder.find_spec(fullname, path, target) for finder in after)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._then)
+            spec.loader = _Loader(spec.loader, self._loaded)
         return spec
+
+    def _loaded(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._then()
 
 
 class _Loader(Loader):
@@ -56,3 +65,9 @@ class _Loader(Loader):
         module.__loader__ = self._loader
         self._loader.exec_module(module)
         self._then()
+
+    def __getattr__(self, name: str) -> object:
+        """What else is asked of it without loading: `is_package`, `get_data`."""
+        if name == "_loader":  # of a copy without attributes
+            raise AttributeError(name)
+        return getattr(self._loader, name)
