@@ -117,9 +117,6 @@ def local_gather(
 def _local_gather_normalize(arguments: dict[str, Any], target: Target) -> None:
     if arguments["num_valid_indices"] is None:
         arguments["num_valid_indices"] = arguments["index"].free_size * target.partitions_per_gpsimd_core
-    for name in ("num_elem_per_idx", "num_valid_indices"):
-        if isinstance(arguments[name], np.integer):
-            arguments[name] = int(arguments[name])
 
 
 @local_gather.check

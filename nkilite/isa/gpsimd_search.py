@@ -15,7 +15,6 @@ from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
-from nkilite.machine.target import Target
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
@@ -57,12 +56,6 @@ def topk(
     Source: nki.isa.topk; for the numbering of the results, the gpsimd_topk kernel of the NKI Library, whose order is
     not relied upon there. What becomes of NaN and of equal values is not published.
     """
-
-
-@topk.normalize
-def _topk_normalize(arguments: dict[str, Any], target: Target) -> None:
-    if isinstance(arguments["n"], np.integer):
-        arguments["n"] = int(arguments["n"])
 
 
 @topk.check

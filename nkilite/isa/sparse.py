@@ -85,8 +85,6 @@ def nc_matmul_sparse(
 
 @nc_matmul_sparse.normalize
 def _nc_matmul_sparse_normalize(arguments: dict[str, Any], target: Target) -> None:
-    if isinstance(arguments["compress_ratio"], np.integer):
-        arguments["compress_ratio"] = int(arguments["compress_ratio"])
     if arguments["accumulate"] is not None:
         arguments["accumulate"] = bool(arguments["accumulate"])
 

@@ -508,7 +508,7 @@ def _invalid(definition: Definition, parameter: Parameter, value: Any, expected:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists become tuples, recursively, so that attributes can be part of a key."""
+    """Lists become tuples, recursively, and numbers of NumPy Python's, so that attributes can be part of a key."""
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(v) for v in value)
-    return value
+    return value.item() if isinstance(value, np.generic) else value

@@ -71,6 +71,19 @@ def test_exchanges(op, dtype):
         np.testing.assert_array_equal(launch(x, op=op), clipped.astype(x.dtype))
 
 
+@pytest.mark.parametrize("number", [int, np.int64, np.uint8])
+def test_numbers_of_cores_and_pipes_are_pythons_or_numpys(number):
+    def kernel(x):
+        core, rows = nl.program_id(0), x.shape[0]
+        out, tile = output(x), loaded(x[half(core, rows)])
+        nisa.sendrecv(tile, tile, number(1 - core), number(1 - core), number(3))
+        nisa.dma_copy(out[half(core, rows)], tile)
+        return out
+
+    for launch in launches(kernel).values():
+        np.testing.assert_array_equal(launch(X), np.roll(X, 64, axis=0))
+
+
 def test_exchange_in_private_memory():
     def kernel(x):
         core, rows = nl.program_id(0), x.shape[0]
