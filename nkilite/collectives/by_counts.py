@@ -193,7 +193,9 @@ def _prepare(
 def _trigger(kind: str, prepare: Any, name: str | None) -> NkiInstruction:
     builder = active.builder(f"nki.collectives.{kind}_trigger")
     if not isinstance(prepare, Prepared) or prepare.kind != kind or builder.prepared is not prepare:
-        found = describe(prepare) if not isinstance(prepare, Prepared) else f"that of a {prepare.kind}_prepare"
+        found = describe(prepare)
+        if isinstance(prepare, Prepared):
+            found = "triggered before" if prepare.kind == kind else f"what {prepare.kind}_prepare returned"
         raise invalid(f"{kind}_trigger", "prepare", found, f"what {kind}_prepare returned, triggered once")
     builder.left = builder.prepared = None
     return _emit(kind, prepare.call, prepare.call.metadata, name)
