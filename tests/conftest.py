@@ -52,7 +52,7 @@ def verified_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def calls_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, tuple[str, ...], Callable[[], object]], int]:
     """How often functions of a module are called while something runs, in which nothing runs as machine code."""
-    for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+    for worth in ("WORTH_LOADING", "COMPILING_A_BYTE"):
         monkeypatch.setattr(f"nkilite.compiled.function.{worth}", 1 << 60)
 
     def count(module: ModuleType, names: tuple[str, ...], work: Callable[[], object]) -> int:

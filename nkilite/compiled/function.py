@@ -31,8 +31,10 @@ _R = TypeVar("_R")
 
 _DTYPES = {"Ints": np.dtype(np.int64), "Floats": np.dtype(np.float64)}
 _C_TYPES = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool, None: None}
-#: Items worked through in Python, together, which take about as long as compiling, and as loading what is kept.
-WORTH_COMPILING, WORTH_LOADING = 20_000, 200
+#: Items worked through in Python, together, which take about as long as compiling, by the byte of bytecode, and as
+#: loading what is kept.
+COMPILING_A_BYTE, WORTH_LOADING = 4, 200
+_INLINED = 25  # LLVM's cost of what is inlined at most: beyond that, code is no faster, and takes twice as long to make
 
 
 class Keeper(Protocol):
@@ -106,7 +108,12 @@ class Compiled(Generic[_P, _R]):
             found = _kept(self)
             if found is not None:
                 self.__dict__["_machine_code"] = _loaded(found)
-        return "_machine_code" in self.__dict__ or self._worked > WORTH_COMPILING
+        return "_machine_code" in self.__dict__ or self._worked > COMPILING_A_BYTE * self._bytes
+
+    @cached_property
+    def _bytes(self) -> int:
+        """Of the bytecode of what is compiled."""
+        return sum(len(each._function.__code__.co_code) for each in _reached(self))
 
     @cached_property
     def _plain(self) -> FunctionType:
@@ -151,10 +158,8 @@ def compiled(python: Callable[_P, _R]) -> Compiled[_P, _R]:
 
 def text_of(function: Compiled[..., Any]) -> str:
     """The LLVM module of a function and of those it calls."""
-    found: dict[str, Compiled[..., Any]] = {}
-    _collect(function, found)
     return "\n".join([DECLARATIONS, *(
-        translate(f.interface, f._source, _lookup(f), external=f is function) for f in found.values()
+        translate(f.interface, f._source, _lookup(f), external=f is function) for f in _reached(function)
     )])
 
 
@@ -168,13 +173,6 @@ def _functions(file: str) -> dict[tuple[str, int], ast.FunctionDef]:
         if isinstance(node, ast.FunctionDef):
             found[node.name, min([node.lineno, *(d.lineno for d in node.decorator_list)])] = node
     return found
-
-
-def _collect(function: Compiled[..., Any], found: dict[str, Compiled[..., Any]]) -> None:
-    if function.interface.symbol not in found:
-        found[function.interface.symbol] = function
-        for called in _called(function).values():
-            _collect(called, found)
 
 
 def _global(function: Compiled[..., Any], name: str) -> Any:
@@ -195,6 +193,14 @@ def _called(function: Compiled[..., Any]) -> dict[str, Compiled[..., Any]]:
     return {name: value for name, value in named.items() if isinstance(value, Compiled)}
 
 
+def _reached(function: Compiled[..., Any]) -> list[Compiled[..., Any]]:
+    """A function, and those that it and they call."""
+    reached = [function]
+    for each in reached:  # grows
+        reached += [other for other in _called(each).values() if other not in reached]
+    return reached
+
+
 # --- machine code ---------------------------------------------------------------------------------------------------
 
 _engines: list[Any] = []  # what owns the machine code; it stays for as long as the process
@@ -213,7 +219,9 @@ def _compiled(function: Compiled[..., Any]) -> _Code:
 
     machine = _machine()
     module = llvm.parse_assembly(text_of(function))
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options.inlining_threshold = _INLINED
+    builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     own = function.interface
     return _Code(own.symbol, tuple(kind for _, kind in own.arguments), own.result, machine.emit_object(module))
@@ -257,9 +265,7 @@ def _key(function: Compiled[..., Any]) -> str | None:
     LLVM; None if a file cannot be read."""
     import llvmlite.binding as llvm
 
-    reached = [function]
-    for each in reached:  # grows
-        reached += [other for other in _called(each).values() if other not in reached]
+    reached = _reached(function)
     files = {each._function.__code__.co_filename for each in reached}
     files |= {str(path) for path in Path(__file__).parent.glob("*.py")}
     numbers = [

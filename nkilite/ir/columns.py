@@ -123,3 +123,10 @@ class BufferColumns:
         found = np.zeros(len(self._buffers), bool)
         found[list(ids)] = True
         return found
+
+
+def unique(values: np.ndarray) -> np.ndarray:
+    """The distinct numbers of an array, sorted, without what np.unique loads for arrays with masks."""
+    found = np.sort(values, axis=None)
+    result: np.ndarray = found[np.append(True, found[1:] != found[:-1])[: len(found)]]
+    return result

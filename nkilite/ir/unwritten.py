@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.errors import NkiError, UnwrittenOutput
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import Columns, unique
 from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
@@ -137,7 +137,7 @@ def _mark(program: Program, covers: Sequence[Coverage]) -> None:
         for operand in signature.operands:
             if not operand.writes or operand.type.region.on_chip:
                 continue
-            places = np.stack([position[columns.code[starts + operand.word]], columns.code[starts + operand.word + 1]])
-            for number, byte_offset in np.unique(places, axis=1).T.tolist():
-                if number >= 0:
+            numbers, offsets = position[columns.code[starts + operand.word]], columns.code[starts + operand.word + 1]
+            for number in unique(numbers[numbers >= 0]).tolist():
+                for byte_offset in unique(offsets[numbers == number]).tolist():
                     covers[number].mark(operand.type, byte_offset)

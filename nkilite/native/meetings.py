@@ -19,6 +19,7 @@ import numpy as np
 
 from nkilite.codegen import nest
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
+from nkilite.ir.columns import unique
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
 from nkilite.machine.engine import Engine
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
@@ -227,7 +228,7 @@ def _atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.nda
 def _numbered(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Intervals of a base as atoms: those that begin and end where some interval does, or, if too many of them overlap
     (thin columns of a tall matrix), those that intervals which overlap make together."""
-    edges = np.unique(np.concatenate([np.unique(start), np.unique(end)]))
+    edges = unique(np.concatenate([start, end]))
     first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
     if (last - first).sum() <= _CROWD * len(start):
         return first, last, len(edges)

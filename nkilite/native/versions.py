@@ -24,17 +24,17 @@ def versions() -> str | None:
     None where nkilite's sources may have changed since this process imported them.
     """
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    found = hashlib.blake2b(digest_size=20)
+    found = hashlib.sha256()
     latest = 0
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):
             if name.endswith(".py"):
                 path = os.path.join(folder, name)
-                with open(path, "rb") as file:
-                    content = file.read()
+                with open(path, "rb", buffering=0) as file:
                     latest = max(latest, os.fstat(file.fileno()).st_mtime_ns)
-                found.update(f"{os.path.relpath(path, root)} {len(content)}\n".encode())
+                    content = file.read()
+                found.update(f"{path[len(root) + 1:]} {len(content)}\n".encode())
                 found.update(content)
     if latest > _IMPORTED - _MARGIN:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.columns import BufferColumns, Columns, unique
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.passes.reorder import reorder, stretches
@@ -54,7 +54,8 @@ def _first_two(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarr
         np.stack([columns.code[starts + operand.word], rows])
         for signature, rows, starts in columns.uses() for operand in signature.operands
     ]
-    touched = np.unique(np.concatenate(pairs, axis=1), axis=1) if pairs else np.empty((2, 0), np.int64)
+    touched = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), np.int64)
+    touched = np.stack(np.divmod(unique(touched[0] * program.count + touched[1]), max(program.count, 1)))
     first, second = np.full((2, len(program.buffers)), program.count)
     number, at = np.unique(touched[0], return_index=True)
     first[number] = touched[1, at]

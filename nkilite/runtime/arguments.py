@@ -65,7 +65,8 @@ def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
         UnsupportedArgument: a zero-dimensional or empty array, or one that is not in CPU memory.
     """
     if isinstance(value, np.ndarray):
-        if isinstance(value, np.ma.MaskedArray):
+        masked = sys.modules.get("numpy.ma")  # takes a while to load, and without it there are none
+        if masked is not None and isinstance(value, masked.MaskedArray):
             raise UnsupportedArgument(name=name, kernel=kernel, type="masked array, whose mask would be lost")
         return _checked(name, value, value, "numpy", kernel)
     module = type(value).__module__

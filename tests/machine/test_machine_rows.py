@@ -15,7 +15,7 @@ from nkilite.machine.rows import distinct
 @given(st.lists(st.tuples(st.integers(-3, 3), st.sampled_from([0, 1, 1 << 33, -(1 << 40)])), max_size=40))
 def test_every_row_has_the_number_of_its_equals(worth_compiling: int, rows: list[tuple[int, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+        for worth in ("WORTH_LOADING", "COMPILING_A_BYTE"):
             patch.setattr(f"nkilite.compiled.function.{worth}", worth_compiling)
         found, numbers = distinct(np.array(rows, np.int64).reshape(-1, 2))
     known: dict[tuple[int, int], int] = {}

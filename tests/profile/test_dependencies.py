@@ -17,7 +17,7 @@ def edges(regions: list[Region], accesses: list[tuple[int, int, int]], queues: l
     found = []
     for worth_compiling in (0, 1 << 60):  # as machine code, and in Python
         with pytest.MonkeyPatch.context() as patch:
-            for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+            for worth in ("WORTH_LOADING", "COMPILING_A_BYTE"):
                 patch.setattr(f"nkilite.compiled.function.{worth}", worth_compiling)
             edges = hazards(np.array(regions, np.int64).reshape(-1, 7), Accesses(*columns), queues)
         found.append(list(zip(edges.producer.tolist(), edges.consumer.tolist(), edges.kind.tolist(), strict=True)))

@@ -28,7 +28,7 @@ def run(
     lines = []
     for worth_compiling in (0, 1 << 60):  # as machine code, and in Python
         with pytest.MonkeyPatch.context() as patch:
-            for worth in ("WORTH_LOADING", "WORTH_COMPILING"):
+            for worth in ("WORTH_LOADING", "COMPILING_A_BYTE"):
                 patch.setattr(f"nkilite.compiled.function.{worth}", worth_compiling)
             lines.append(simulate(work, order))
     for name, found in vars(lines[0]).items():
