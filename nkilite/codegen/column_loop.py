@@ -1,19 +1,23 @@
 """Loops over columns: a few columns at a time go through elementwise members without leaving the registers.
 
 The members' own rules write the code, on variables of the emitter in the place of memory. Elements are loaded where
-the first member reads them and stored after the last one has written them, if they are needed elsewhere.
+the first member reads them and stored after the last one has written them, if they are needed elsewhere. What members
+combine over a row stays in registers until its last column; then they take it, in their order.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, nest
 from nkilite.codegen.ahead import Ahead, fetch, fetch_lines
-from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.kernel import CpuOperand
+from nkilite.codegen.emitter import Emitter, Loop, Value
+from nkilite.codegen.kernel import CpuOperand, Sweep
+from nkilite.codegen.sums import TURNS, Combination, Sum
 from nkilite.host.memory import LINE
 
 _AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
@@ -32,13 +36,17 @@ class Access(NamedTuple):
     pointer: Value | None
     reads: bool
     writes: bool
+    sums: bool = False
 
 
 class Member(NamedTuple):
-    """An instruction: its operands, and what writes its code, given a variable for each and the number of columns."""
+    """An instruction: its operands, and what writes its code.
+
+    That is given a variable for each operand, or the address of one that takes sums, and the number of columns.
+    """
 
     accesses: Sequence[Access]
-    compute: Callable[[Mapping[str, Value], int], None]
+    compute: Callable[[Mapping[str, Value], int, Sweep], None]
 
 
 def write(e: Emitter, members: Sequence[Member], rows: int, columns: int) -> None:
@@ -74,8 +82,9 @@ class _Elements:
     def __init__(self, access: Access, columns: int) -> None:
         self.operand = access.operand
         self.pointer = access.pointer
+        self.sums = access.sums  # touched after the last column alone
         self.repeated = access.operand.columns != columns  # one element of the row is used for all columns
-        self.loaded = access.reads
+        self.loaded = access.reads and not access.sums
         self.last_write = -1
         self.streams = False
         self.ahead: Ahead | None = None
@@ -102,12 +111,14 @@ class _Body:
                     found[access.number] = _Elements(access, columns)
                 elements = found[access.number]
                 elements.ahead = elements.ahead or access.operand.ahead
-                if access.writes and access.pointer is not None:
+                if access.writes and access.pointer is not None and not (access.sums or access.operand.unread):
                     elements.last_write = position
                     elements.streams |= access.operand.streams
         self.elements = found
         self._in_memory = {number: x.pointer for number, x in found.items() if x.pointer is not None}
         self.streams = [n for n, x in found.items() if x.streams]
+        self._reduces = any(all(a.sums for a in m.accesses if a.writes) for m in members)
+        assert not (self.streams and any(x.sums for x in found.values())), "elements at the ends come several times"
 
     def at(self, row: Value) -> dict[int, Value]:
         """Where the elements of a row begin."""
@@ -136,23 +147,51 @@ class _Body:
             _StreamedRow(self, at, count).write()
             return
         e, repeated, lanes = self.e, self.repeated(at), elementwise.step_lanes(self.e)
-        whole = count // lanes * lanes
-        with e.loop(whole, step=lanes) as loop:
-            self.columns_at(at, repeated, loop.index, lanes)
-        first, lanes = whole, lanes // 2
+        sums = _Sums(e, lanes)
+        turns = TURNS if self._reduces and count >= TURNS * lanes else 1
+        step = lanes * turns
+        whole = count // step * step
+        with e.loop(whole, step=step) as loop, sums.inside(loop, whole // step):
+            for turn in range(turns):
+                self.columns_at(at, repeated, e.add(loop.index, e.i64(turn * lanes)), lanes, sums=sums)
+        first = whole
         while first < count:
-            if count - first >= lanes:
-                self.columns_at(at, repeated, e.i64(first), lanes)
-                first += lanes
-            lanes //= 2
+            if count - first < lanes:
+                lanes //= 2
+                continue
+            self.columns_at(at, repeated, e.i64(first), lanes, sums=sums)
+            first += lanes
+        self._finish(at, repeated, sums)
+
+    def _finish(self, at: Mapping[int, Value], repeated: Mapping[int, Value], sums: _Sums) -> None:
+        """What members do with what is combined: their code once more, of which only that is of use."""
+        sums.ended = True
+        for position, member in enumerate(self._members):
+            if any(a.sums for a in member.accesses):
+                variables = self._variables(member, at, repeated)
+                for access in member.accesses:
+                    if access.number not in variables:
+                        variables[access.number] = self.e.variable(
+                            self.e.undef(convert.raw_scalar(access.operand.dtype), 1)
+                        )
+                member.compute({a.operand.name: variables[a.number] for a in member.accesses}, 1, sums.of(position))
+
+    def _variables(
+        self, member: Member, at: Mapping[int, Value], repeated: Mapping[int, Value]
+    ) -> dict[int, Value]:
+        """Those operands of a member that are the same for all columns."""
+        return {
+            a.number: at[a.number] if a.sums else self.e.variable(repeated[a.number])
+            for a in member.accesses if a.sums or a.number in repeated
+        }
 
     def repeated(self, at: Mapping[int, Value]) -> dict[int, Value]:
         """The elements that are used for all columns of a row."""
-        return {n: x.load(self.e, at[n]) for n, x in self.elements.items() if x.repeated}
+        return {n: x.load(self.e, at[n]) for n, x in self.elements.items() if x.repeated and not x.sums}
 
     def columns_at(
         self, at: Mapping[int, Value], repeated: Mapping[int, Value], first: Value, lanes: int,
-        streams: Sequence[int] = (), targets: Mapping[int, Value] | None = None,
+        streams: Sequence[int] = (), targets: Mapping[int, Value] | None = None, sums: _Sums | None = None,
     ) -> None:
         """A few columns.
 
@@ -161,19 +200,24 @@ class _Body:
             repeated: the elements that are used for all columns.
             streams: elements to store past the caches; they begin at a line.
             targets: where to store the columns instead.
+            sums: of the row.
         """
-        e = self.e
+        e, sums = self.e, sums or _Sums(self.e, lanes)
         variables: dict[int, Value] = {}
         for position, member in enumerate(self._members):
             for number in (a.number for a in member.accesses if a.number not in variables):
                 x = self.elements[number]
+                if x.sums:
+                    variables[number] = at[number]
+                    continue
                 value = repeated.get(number)
                 if value is None and x.loaded:
                     pointer = e.step(at[number], first, x.stride)
                     fetch(e, x.ahead, pointer, e.mul(first, e.i64(x.stride)), lanes * x.stride, self.run * x.stride)
                     value = x.load(e, pointer, lanes)
                 variables[number] = e.variable(value)
-            member.compute({a.operand.name: variables[a.number] for a in member.accesses}, lanes)
+            own = {a.operand.name: variables[a.number] for a in member.accesses}
+            member.compute(own, lanes, sums.of(position))
             for number in dict.fromkeys(a.number for a in member.accesses):
                 x = self.elements[number]
                 if x.last_write == position:
@@ -182,6 +226,54 @@ class _Body:
                         fetch_lines(e, target, _AHEAD, lanes * x.stride, write=True)
                     past = number in streams
                     e.store(e.held(variables[number]), target, min(LINE, lanes * x.stride) if past else 1, past)
+
+
+class _Sums:
+    """What the members combine over a row.
+
+    Attributes:
+        ended: its last column is done.
+    """
+
+    def __init__(self, e: Emitter, lanes: int) -> None:
+        self._e, self._lanes, self.ended = e, lanes, False
+        self._found: dict[tuple[int, int], Sum] = {}  # by member, and one after another
+        self._loop: tuple[Loop, int, ExitStack] | None = None
+
+    @contextmanager
+    def inside(self, loop: Loop, trips: int) -> Iterator[None]:
+        """The body of the loop over columns is written."""
+        with ExitStack() as stack:
+            self._loop = loop, trips, stack
+            yield
+        self._loop = None
+
+    def of(self, member: int) -> _MemberSums:
+        return _MemberSums(self, member)
+
+    def at(self, key: tuple[int, int], what: Combination) -> Sum:
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = Sum(self._e, what, self._lanes)
+            if self._loop is not None:
+                loop, trips, stack = self._loop
+                stack.enter_context(found.inside(loop, trips))
+        return found
+
+
+class _MemberSums:
+    """Those of one member, which combines them in the same order every time its code is written."""
+
+    def __init__(self, sums: _Sums, member: int) -> None:
+        self._sums, self._member, self._next = sums, member, itertools.count()
+
+    def combine(self, what: Combination, value: Value, finish: Callable[[Value], None]) -> None:
+        """As nkilite.codegen.kernel.Sweep."""
+        found = self._sums.at((self._member, next(self._next)), what)
+        if self._sums.ended:
+            finish(found.result())
+        else:
+            found.take(value)
 
 
 class _StreamedRow:

@@ -8,7 +8,7 @@ explicit widths (LLVM splits widths beyond the native register into several regi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -33,16 +33,34 @@ class Value(NamedTuple):
 class Loop:
     """A counted loop being written: its index, the values it carries in, and, once closed, the values it left."""
 
-    def __init__(self, index: Value, values: tuple[Value, ...]) -> None:
+    def __init__(
+        self, index: Value, initial: tuple[Value, ...], values: tuple[Value, ...],
+        name: Callable[[], str] | None = None,
+    ) -> None:
+        """`name` gives values their names; None where the body runs once, as straight-line code."""
         self.index = index
+        self.initial = initial
         self.values = values
         self.results: tuple[Value, ...] = values
         self._next: tuple[Value, ...] = values
+        self._name = name
 
     def carry(self, *values: Value) -> None:
         """The values the next iteration starts from."""
         assert len(values) == len(self.values)
         self._next = values
+
+    def enter(self, initial: Value) -> Value:
+        """One more value that is carried in; what it is at first is known in front of the loop."""
+        value = initial if self._name is None else Value(self._name(), initial.scalar, initial.lanes)
+        self.initial, self.values, self._next = (*self.initial, initial), (*self.values, value), (*self._next, value)
+        return value
+
+    def leave(self, at: int, values: Sequence[Value]) -> list[Value]:
+        """At the end of the body: what carried values, from one on, become; what they are after the loop."""
+        end = at + len(values)
+        self._next = (*self._next[:at], *values, *self._next[end:])
+        return list(values if self._name is None else self.values[at:end])
 
 
 _FLOATS = ("float", "double", "half")
@@ -365,7 +383,7 @@ class Emitter:
         0 writes nothing executable; of 1, straight-line code.
         """
         if isinstance(count, int) and isinstance(start, int) and start + step >= count > start:
-            loop = Loop(self.i64(start), initial)
+            loop = Loop(self.i64(start), initial, initial)
             yield loop
             loop.results = loop._next
             return
@@ -380,19 +398,19 @@ class Emitter:
         more = self.compare("slt", index, limit)
         self.line(f"br {more}, label %{body}, label %{exit}")
         self.start_block(body)
-        loop = Loop(index, values)
+        loop = Loop(index, initial, values, self._name)
         yield loop
         advanced = self.add(index, self.i64(step))
         self.line(f"br label %{head}")
         first_index = start if isinstance(start, int) else start.ref
         phis = [f"  {index.ref} = phi i64 [ {first_index}, %{before} ], [ {advanced.ref}, %{self._block} ]"]
-        for value, first, then in zip(values, initial, loop._next, strict=True):
+        for value, first, then in zip(loop.values, loop.initial, loop._next, strict=True):
             phis.append(
                 f"  {value.ref} = phi {value.type} [ {first.ref}, %{before} ], [ {then.ref}, %{self._block} ]"
             )
         self._lines[phi_at:phi_at] = phis
         self.start_block(exit)
-        loop.results = values
+        loop.results = loop.values
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:

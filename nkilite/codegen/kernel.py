@@ -19,6 +19,7 @@ from nkilite import dtypes
 from nkilite.codegen import convert
 from nkilite.codegen.ahead import Ahead
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.sums import Combination
 from nkilite.dtypes import DType
 from nkilite.host.cpu import Host
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
@@ -102,6 +103,17 @@ class Beside(Protocol):
         """What goes with a row of the loop."""
 
 
+class Sweep(Protocol):
+    """The loop over columns that a part of an instruction is in, given a few columns of a row."""
+
+    def combine(self, what: Combination, value: Value, finish: Callable[[Value], None]) -> None:
+        """Combine a value with those of the other columns of the row.
+
+        Args:
+            finish: is called with all of them combined, one lane, after the last column.
+        """
+
+
 class Split(NamedTuple):
     """How the pieces of a micro-kernel divide its operands, so that those that are divided alike need not wait.
 
@@ -127,6 +139,7 @@ class MicroKernel:
         host: the CPU.
         operands: the tensor arguments by parameter name.
         beside: what a loop over rows and their columns, if there is one, has to do on the way.
+        sweep: the loop over columns that it is in; None if it has all columns.
         private: those whose words mean nothing, for the group keeps what they hold to itself.
         paneled: those in panels of whose columns, a full set of rows after the other, piece i of a split by rows has
             the same as of the rows of others.
@@ -146,6 +159,7 @@ class MicroKernel:
         self.split: Split | None = None
         self.leads = False
         self.beside: Beside | None = None
+        self.sweep: Sweep | None = None
         self.private: set[str] = set()
         self.paneled: set[str] = set()
         self._pointers: dict[str, Value] = {}
@@ -162,7 +176,8 @@ class MicroKernel:
         return kernel
 
     def write_part(
-        self, operands: dict[str, CpuOperand], pointers: Mapping[str, Value], beside: Beside | None = None
+        self, operands: dict[str, CpuOperand], pointers: Mapping[str, Value], beside: Beside | None = None,
+        sweep: Sweep | None = None,
     ) -> None:
         """The code of the instruction on operands of other shapes, at known addresses, with work beside it.
 
@@ -175,7 +190,7 @@ class MicroKernel:
             arguments[name] = ViewType.of(kind.region, kind.dtype, operand.shape, strides)
         call = Signature(self.call.id, self.call.definition, arguments, self.call.target, self.call.key)
         part = self.part(call, operands, pointers)
-        part.beside = beside
+        part.beside, part.sweep = beside, sweep
         call.definition.rule("lower")(call, part)
 
     def has(self, name: str) -> bool:

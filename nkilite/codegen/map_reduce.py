@@ -9,8 +9,7 @@ from nkilite.codegen.elementwise import load, step_lanes, store
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
-
-Combine = Callable[[Emitter, Value, Value], Value]
+from nkilite.codegen.sums import Combination, Combine, Sum
 
 
 def map_reduce(
@@ -34,7 +33,8 @@ def map_reduce(
             its free dimensions; an immediate is repeated everywhere.
         combine: associative operator on float32 lanes.
         identity: operand that `combine` ignores.
-        finish: receives the partition's index (i64) and the result (float32 scalar).
+        finish: receives the partition's index (i64) and the result (float32 scalar); what it reads or writes has one
+            element per partition, and is not touched before.
         positions: body is called with the row-major position in the partition (i32 lanes) before the inputs.
     """
     e = kernel.e
@@ -49,12 +49,16 @@ def map_reduce(
     pointers = {name: kernel.pointer(name) for name in (*walked, *vectors)}
     lanes = step_lanes(e)
     walk = FreeWalk(operands, lanes)
+    what = Combination(combine, "float", identity)
 
     with e.loop(operands[0].shape[0]) as partition:
         at = {n: e.step(p, partition.index, kernel.operands[n].strides[0]) for n, p in pointers.items()}
         repeated = dict(immediates)
         for name in vectors:
             repeated[name] = e.extract(load(e, kernel.operands[name].dtype, at[name], 1, 0, "f32"), 0)
+
+        def settle(total: Value, index: Value = partition.index) -> None:
+            finish(index, e.extract(total, 0))
 
         turn = kernel.beside.row(partition.index) if kernel.beside and walk.lanes == lanes else None
 
@@ -72,32 +76,22 @@ def map_reduce(
                 store(e, operands[0].dtype, result, chunk.pointers[0], chunk.strides[0], "f32")
             if turn and chunk.lanes == lanes:
                 turn.step(chunk.position)
-            return (combine(e, carried[0], _widen(e, result, walk.lanes, identity)),)
+            if kernel.sweep is not None:
+                kernel.sweep.combine(what, result, settle)
+                return carried
+            total = Sum(e, what, walk.lanes, carried)
+            total.take(result)
+            return tuple(total.vectors)
 
-        (accumulators,) = walk.run(e, [at[name] for name in walked], (e.f32(identity, walk.lanes),), step)
+        total = Sum(e, what, walk.lanes)
+        total.vectors = list(walk.run(e, [at[name] for name in walked], tuple(total.vectors), step))
         if turn:
             turn.end()
-        finish(partition.index, fold(e, combine, accumulators))
+        if kernel.sweep is None:
+            settle(total.result())
 
 
 def _positions(e: Emitter, chunk: Chunk) -> Value:
     """The row-major index of every lane, as i32."""
     first = e.splat(e.convert("trunc", chunk.position, "i32"), chunk.lanes)
     return e.add(first, e.vector("i32", [chunk.apart * lane for lane in range(chunk.lanes)]))
-
-
-def fold(e: Emitter, combine: Combine, vector: Value) -> Value:
-    """Combine the lanes of a vector, halving it each time, to a scalar."""
-    while vector.lanes > 1:
-        half = vector.lanes // 2
-        low, high = e.shuffle(vector, None, range(half)), e.shuffle(vector, None, range(half, 2 * half))
-        vector = combine(e, low, high)
-    return e.extract(vector, 0)
-
-
-def _widen(e: Emitter, vector: Value, lanes: int, identity: float) -> Value:
-    """Fill a vector up to `lanes` with a value that accumulators ignore."""
-    if vector.lanes == lanes:
-        return vector
-    fill = e.f32(identity, vector.lanes)
-    return e.shuffle(vector, fill, [min(lane, vector.lanes) for lane in range(lanes)])

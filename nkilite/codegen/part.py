@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nkilite.codegen import column_loop
 from nkilite.codegen.ahead import Ahead, fetch_lines
 from nkilite.codegen.emitter import Value
-from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel
+from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel, Sweep
 from nkilite.codegen.matrix import Matrix
 from nkilite.schedule.tree import Op, Use
 
@@ -88,9 +88,10 @@ class Part:
         for argument in self.kernel.call.operands:
             name, value = argument.name, self._uses[argument.name].value
             assert value is not None
-            accesses.append(
-                column_loop.Access(value, operands[name], pointers.get(name), argument.reads, argument.writes)
-            )
+            accesses.append(column_loop.Access(
+                value, operands[name], pointers.get(name), argument.reads, argument.writes,
+                name in self.kernel.call.access.sums,
+            ))
         return column_loop.Member(accesses, functools.partial(self._compute, operands, columns))
 
     def prefetch(self, row: Value, column: Value, columns: int) -> None:
@@ -134,7 +135,8 @@ class Part:
         )
 
     def _compute(
-        self, operands: Mapping[str, CpuOperand], columns: int, variables: Mapping[str, Value], lanes: int
+        self, operands: Mapping[str, CpuOperand], columns: int, variables: Mapping[str, Value], lanes: int,
+        sweep: Sweep,
     ) -> None:
         """The member's code for a few of its columns, which variables hold."""
         few = {
@@ -144,7 +146,7 @@ class Part:
             )
             for name, o in operands.items()
         }
-        self.kernel.write_part(few, variables)
+        self.kernel.write_part(few, variables, sweep=sweep)
 
 
 def _ahead(use: Use, distance: int) -> Ahead | None:

@@ -15,10 +15,11 @@ from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.nest import Dim
+from nkilite.codegen.sums import TURNS, Combination, Sum
+from nkilite.dtypes import DType
 from nkilite.ir.types import contiguous_strides
 
-# Native vectors combined independently: covers the latency of a combination at two loads per cycle.
-ACCUMULATORS = 8
+_ACROSS = 4  # native vectors whose lanes are kept elements, combined at once
 
 
 class Reduction(NamedTuple):
@@ -39,10 +40,18 @@ class Reduction(NamedTuple):
     leading: Callable[[Emitter, Value, Value], Value] | None = None
     finish: Callable[[Emitter, Value], Value] = lambda e, value: value
 
+    def combination(self, source: DType, turns: int) -> Combination:
+        """How elements of a dtype are combined."""
+        scalar = "float" if self.compute == "f32" else f"i{8 * source.itemsize}"
+        return Combination(self.combine, scalar, self.identity, turns)
+
 
 def reduce(kernel: MicroKernel, out: str, source: str, axes: Sequence[int], what: Reduction) -> None:
     """out = source combined over `axes`; the kept dimensions in row-major order are the elements of out."""
     operand, target = kernel.operands[source], kernel.operands[out]
+    if kernel.sweep is not None:
+        _take_columns(kernel, target, operand, what)
+        return
     kept_axes = [a for a in range(len(operand.shape)) if a not in axes]
     kept_layout = _select(operand, kept_axes)
     reduced = [d for d in nest.unify([_select(operand, axes)]) or [] if d.count > 1]
@@ -66,6 +75,18 @@ def reduce(kernel: MicroKernel, out: str, source: str, axes: Sequence[int], what
         elementwise.store(e, target.dtype, bits, at[0], strides[0], "bits")
 
     elementwise.visit(kernel, [target, dense], [pointers[0], staged], copy)
+
+
+def _take_columns(kernel: MicroKernel, target: CpuOperand, operand: CpuOperand, what: Reduction) -> None:
+    """A few columns of a row, of which all are combined."""
+    e, size, out = kernel.e, operand.dtype.itemsize, kernel.pointer(target.name)
+    values = elementwise.load(e, operand.dtype, kernel.pointer(operand.name), operand.columns, size, what.compute)
+
+    def finish(total: Value) -> None:
+        elementwise.store(e, target.dtype, what.finish(e, total), out, target.dtype.itemsize, what.compute)
+
+    assert kernel.sweep is not None
+    kernel.sweep.combine(what.combination(operand.dtype, TURNS), values, finish)
 
 
 def _select(operand: CpuOperand, axes: Sequence[int]) -> nest.Layout:
@@ -111,61 +132,59 @@ class _Reducer:
         out, source = at
         total = None
         for offset, dims in self._slabs:
-            part = self._fold(self._accumulate(self._e.offset(source, offset), dims))
+            part = self._combined(self._e.offset(source, offset), dims)
             total = part if total is None else self._what.combine(self._e, part, total)
         self._finish(source, 0, total, 1, out, 0)
 
-    def _accumulate(self, pointer: Value, dims: list[Dim]) -> list[Value]:
-        """Accumulators of decreasing width that together cover the loops."""
+    def _combined(self, pointer: Value, dims: list[Dim]) -> Value:
+        """Everything in some loops, in one lane."""
         if not dims:
-            return [self._combine(pointer, 1, 0, self._identity(1))]
+            return self._combine(pointer, 1, 0, self._identity(1))
         e, (count, (stride,)) = self._e, dims[-1]
         dense = stride == self._source.dtype.itemsize
-        pieces = _pieces(count, e.host.lanes * (ACCUMULATORS if dense else 1))
+        lanes = min(elementwise.step_lanes(e) if dense else e.host.lanes, 1 << count.bit_length() - 1)
+        total = Sum(e, self._what.combination(self._source.dtype, TURNS if dense else 1), lanes)
 
-        def descend(level: int, pointer: Value, state: list[Value]) -> list[Value]:
+        def descend(level: int, pointer: Value) -> None:
             if level == len(dims) - 1:
-                return [
-                    self._run(pointer, stride, start, trips, value)
-                    for (start, trips, _), value in zip(pieces, state, strict=True)
-                ]
-            with e.loop(dims[level].count, *state) as loop:
-                inner = e.step(pointer, loop.index, dims[level].strides[0])
-                loop.carry(*descend(level + 1, inner, list(loop.values)))
-            return list(loop.results)
+                self._run(pointer, dims[-1], lanes, total)
+                return
+            with e.loop(dims[level].count) as loop, total.inside(loop, dims[level].count):
+                descend(level + 1, e.step(pointer, loop.index, dims[level].strides[0]))
 
-        return descend(0, pointer, [self._identity(width) for _, _, width in pieces])
+        descend(0, pointer)
+        return total.result()
 
-    def _run(self, pointer: Value, stride: int, start: int, trips: int, state: Value) -> Value:
-        """Combine `trips` vectors, the first at element `start`, into an accumulator of their width."""
-        e, width = self._e, state.lanes
-        with e.loop(start + trips * width, state, start=start, step=width) as loop:
-            here = e.step(pointer, loop.index, stride)
+    def _run(self, pointer: Value, dim: Dim, lanes: int, total: Sum) -> None:
+        """Combine one run of elements, a few at a time."""
+        e, (stride,) = self._e, dim.strides
+
+        def take(index: Value, width: int) -> None:
+            here = e.step(pointer, index, stride)
             if stride == self._source.dtype.itemsize:
-                offset, run = e.mul(loop.index, e.i64(stride)), self._reduced[-1].count * stride
-                fetch(e, self._source.ahead, here, offset, width * stride, run)
-            loop.carry(self._combine(here, width, stride, loop.values[0]))
-        return loop.results[0]
+                fetch(e, self._source.ahead, here, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
+            total.take(self._load(here, width, stride))
 
-    def _fold(self, accumulators: list[Value]) -> Value:
-        """Combine accumulators and their lanes to one lane, halving the widest each time."""
-        e, waiting = self._e, {a.lanes: a for a in accumulators}
-        lanes = max(waiting)
-        value = waiting.pop(lanes)
-        while value.lanes > 1:
-            half = value.lanes // 2
-            low, high = e.shuffle(value, None, range(half)), e.shuffle(value, None, range(half, 2 * half))
-            value = self._what.combine(e, high, low)
-            if half in waiting:
-                value = self._what.combine(e, waiting.pop(half), value)
-        return value
+        step = TURNS * lanes
+        whole = dim.count // step * step
+        if whole:
+            with e.loop(whole, step=step) as loop, total.inside(loop, whole // step):
+                for turn in range(TURNS):
+                    take(e.add(loop.index, e.i64(turn * lanes)), lanes)
+        first, width = whole, lanes
+        while first < dim.count:
+            if dim.count - first < width:
+                width //= 2
+                continue
+            take(e.i64(first), width)
+            first += width
 
     # --- across a dense kept loop ---------------------------------------------------------------------------
 
     def _across(self, dim: Dim, at: list[Value]) -> None:
         """The lanes are elements of a kept loop."""
         e, (out_stride, stride) = self._e, dim.strides
-        wide = e.host.lanes * (ACCUMULATORS // 2 if stride == self._source.dtype.itemsize else 1)
+        wide = e.host.lanes * (_ACROSS if stride == self._source.dtype.itemsize else 1)
 
         def chunk(index: Value, width: int) -> None:
             out, source = (e.step(p, index, s) for p, s in zip(at, dim.strides, strict=True))
@@ -194,8 +213,8 @@ class _Reducer:
         return self._what.combine(self._e, self._load(pointer, width, stride), state)
 
     def _identity(self, width: int) -> Value:
-        scalar = "float" if self._what.compute == "f32" else f"i{8 * self._source.dtype.itemsize}"
-        return self._e.const(scalar, self._what.identity, width)
+        what = self._what.combination(self._source.dtype, 1)
+        return self._e.const(what.scalar, what.identity, width)
 
     def _finish(
         self, source: Value, stride: int, total: Value | None, width: int, out: Value, out_stride: int
@@ -208,19 +227,6 @@ class _Reducer:
         assert total is not None
         value = what.finish(e, total)
         elementwise.store(e, self._target.dtype, value, out, out_stride, what.compute)
-
-
-def _pieces(count: int, widest: int) -> list[tuple[int, int, int]]:
-    """(first element, vectors, lanes): full vectors, then at most one of each narrower power of two."""
-    pieces = []
-    start, width = 0, widest
-    while start < count:
-        trips = (count - start) // width
-        if trips:
-            pieces.append((start, trips, width))
-            start += trips * width
-        width //= 2
-    return pieces
 
 
 def _without_first(dims: list[Dim]) -> list[tuple[int, list[Dim]]]:

@@ -6,12 +6,14 @@ A rule is a line of text. Names in brackets are loops, one for each dimension of
     m n: dst[m n] stationary[k m] moving[k n]      k is reduced, for nothing that is written has it
     p f: dst[f p] = data[p f]                      a move: dst takes the elements of data, all bits if dtypes agree
     p, f in order: dst[p f] data[p f] initial[p]   a scan along f
+    p, f combined: dst[p] data[p f]                a reduction
     p: dst[p s] data[p f]                          all of f decides about all of s
 
 Before the colon stand the loops of which something is known. *Parallel*: the instruction on a slice of every operand
 that has the loop makes that slice of the results. *Sequential* ("in order"): what is written at a position depends on
-that position, and on what is read there and before it. Any other loop is *whole*: all of it may be needed. Loops are
-*reduced* in what is written without them.
+that position, and on what is read there and before it. *Combined*: every position gives something, and results are all
+of that under an operator of which any grouping is right; nothing that is written has the loop. Any other loop is
+*whole*: all of it may be needed. Loops are *reduced* in what is written without them; a parallel loop combines there.
 
 The last name of an operand takes all dimensions that are left, in row-major order, and dimensions that are one in a
 view may have several names. `(n 4)` is a dimension with four neighbours for each n, and `1` one of a single element.
@@ -36,6 +38,7 @@ class Kind(Enum):
 
     parallel = "parallel"
     sequential = "sequential"
+    combined = "combined"
     whole = "whole"
 
 
@@ -68,6 +71,8 @@ class Rule(NamedTuple):
 
 _NOTHING = Rule({}, {})
 _OPERAND = re.compile(r"\s*(=?)\s*(\w+)\[([^\]]*)\]")
+_KIND = re.compile(r"((?:\s*\w+)*?)\s*(in order|combined)?\s*")
+_KINDS = {None: Kind.parallel, "in order": Kind.sequential, "combined": Kind.combined}
 _TERM = re.compile(r"\s*(?:\((\w+) (\d+)\)|(\d+)|([a-z]\w*))")
 
 
@@ -81,10 +86,10 @@ def parse(text: str) -> Rule:
     header, colon, body = text.rpartition(":")
     kinds: dict[str, Kind] = {}
     for part in header.split(",") if colon else ():
-        names, ordered, rest = part.partition(" in order")
-        if rest.strip():
+        said = _KIND.fullmatch(part)
+        if said is None:
             raise ValueError(f"access rule {text!r}: {part!r}")
-        kinds |= dict.fromkeys(names.split(), Kind.sequential if ordered else Kind.parallel)
+        kinds |= dict.fromkeys(said[1].split(), _KINDS[said[2]])
     operands: dict[str, tuple[Term, ...]] = {}
     move, at = None, 0
     while body[at:].strip():
@@ -120,12 +125,13 @@ class AccessMap:
         extents: positions of every loop.
         rows: the parallel loop over dimension 0 of all that is written; what is read has it there as well, or not at
             all. None if there is no such loop.
-        columns: elements of a row, if every element of it depends on the same element of the operands alone, and on
-            those that have one for the whole row; else 0.
+        sweep: elements of a row, if each is worked on on its own: it depends on the same element of the operands alone,
+            and on those that have one for the whole row; else 0.
+        sums: what is written with one element per row, which combines what a sweep makes of every element.
         move: as in the rule.
     """
 
-    __slots__ = ("_kinds", "_rule", "columns", "extents", "move", "rows")
+    __slots__ = ("_kinds", "_rule", "extents", "move", "rows", "sums", "sweep")
 
     def __init__(self, rule: Rule, kinds: Mapping[str, ViewType], written: Sequence[str]) -> None:
         """
@@ -142,12 +148,18 @@ class AccessMap:
             raise ValueError(f"the access rule does not say how {', '.join(sorted(missing))} is used")
         self.extents = _extents(rule, kinds) if rule is not _NOTHING else {}
         self.rows = self._find_rows(written)
-        self.columns = self._find_columns(written)
+        self.sums: frozenset[str] = frozenset()
+        self.sweep = self._find_sweep(written)
 
     @property
     def known(self) -> bool:
         """Whether anything is: not of what opaque instructions do."""
         return self._rule is not _NOTHING
+
+    @property
+    def columns(self) -> int:
+        """Elements of a row that depend on the same element of the operands alone, and combine into nothing; else 0."""
+        return 0 if self.sums else self.sweep
 
     def kind(self, loop: str) -> Kind:
         return self._rule.kinds.get(loop, Kind.whole)
@@ -230,15 +242,17 @@ class AccessMap:
                 return None
         return rows
 
-    def _find_columns(self, written: Sequence[str]) -> int:
+    def _find_sweep(self, written: Sequence[str]) -> int:
         if self.rows is None:
             return 0
         free = {name: self._free(name) for name in self._kinds}
         own = max(free.values(), key=len)
-        if any(self.kind(term.loop) is not Kind.parallel or term.block != 1 for term in own):
+        kinds = {self.kind(term.loop) for term in own}
+        if not kinds <= {Kind.parallel, Kind.combined} or any(term.block != 1 for term in own):
             return 0
-        if any(terms not in (own, ()) or (terms != own and name in written) for name, terms in free.items()):
+        if any(terms not in (own, ()) for terms in free.values()):
             return 0
+        self.sums = frozenset(name for name in written if free[name] != own)
         return prod(self.extents[term.loop] for term in own)
 
     def _free(self, operand: str) -> tuple[Term, ...]:

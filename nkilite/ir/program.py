@@ -123,6 +123,11 @@ class Signature:
         return self._access
 
     @property
+    def sweep(self) -> int:
+        """As `columns`, and of reductions of a row, too."""
+        return 0 if any(o.type.dtype.is_wide for o in self.operands) else self.access.sweep
+
+    @property
     def columns(self) -> int:
         """Elements of a row that can go through registers a few at a time, as `access` has it; 0 if none can.
 

@@ -179,11 +179,12 @@ def _tensor_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray,
 @tensor_reduce.access
 def _tensor_reduce_access(call: Signature) -> str:
     free = [f"f{i}" for i in range(1, call.data.ndim)]
+    combined = "" if call.op is _SUBTRACT else f", {' '.join(free[call.axis[0] - 1 :])} combined"
     into, of = ([n for n in dims if n > 1] for dims in (call.dst.shape[1:], call.data.shape[1 : call.axis[0]]))
     if len(into) > 1 and into != of:
-        return f"p: dst[p s] data[p {' '.join(free)}]"  # the same elements in other dimensions
+        return f"p{combined}: dst[p s] data[p {' '.join(free)}]"  # the same elements in other dimensions
     kept = " ".join(free[: call.axis[0] - 1])
-    return f"p {kept}: dst[p {kept}] data[p {' '.join(free)}]"
+    return f"p {kept}{combined}: dst[p {kept}] data[p {' '.join(free)}]"
 
 
 @tensor_reduce.cost

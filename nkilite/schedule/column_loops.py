@@ -55,8 +55,8 @@ def find_column_loops(
 
 
 def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
-    """The number of elements per row of an elementwise instruction whose operands are dense; 0 for any other."""
-    columns = signature.columns
+    """Elements per row of an instruction that goes over each on its own, its operands dense; 0 for any other."""
+    columns = signature.sweep
     return columns if columns >= _LEAST_COLUMNS and all(a.operand.dense for a in accesses) else 0
 
 
@@ -67,12 +67,21 @@ def elements(access: Access) -> tuple[int, ...]:
 
 
 def _in_step(run: Run, members: list[int], new: int, sources: Mapping[int, int]) -> bool:
-    """Whether a column of one more member only meets the same column of the others, at a known address."""
+    """Whether a column of one more member only meets the same column of the others, at a known address.
+
+    What is combined over the row is there after the last column: only what is combined, too, may follow it there.
+    Stores past the caches go over elements at the ends of a row several times.
+    """
+    every = [a for m in (*members, new) for a in run.accesses[m]]
+    if any(a.operand.sums for a in every) and any(a.operand.writes and not a.operand.on_chip for a in every):
+        return False
     for access in _accesses(run, new, sources):
         for m in members:
             for other in _accesses(run, m, sources):
                 if access.space != other.space or not (access.operand.writes or other.operand.writes):
                     continue
+                if access.operand.sums != other.operand.sums and meet(access, other, run.rows):
+                    return False
                 if elements(access) != elements(other) and meet(access, other, run.rows):
                     return False
     return True
@@ -105,7 +114,7 @@ def held(accesses: Sequence[Access], loops: Sequence[ColumnLoop]) -> bool:
     written: set[tuple[int, ...]] = set()
     for access in sorted(accesses, key=lambda a: (a.member, not a.operand.reads)):  # a member reads before it writes
         known = elements(access)
-        if known not in written and access.operand.reads:
+        if (known not in written and access.operand.reads) or access.operand.sums:
             return False
         written.add(known)
     return any(all(s.first <= a.member < s.end for a in accesses) for s in loops)

@@ -28,6 +28,7 @@ class RowOperand(NamedTuple):
         bytes: of its elements in a row.
         row: which bytes they are.
         dense: the elements of a row follow each other without gaps.
+        sums: it is written with what the elements of a row are combined to.
     """
 
     operand: int
@@ -41,6 +42,7 @@ class RowOperand(NamedTuple):
     reads: bool
     writes: bool
     on_chip: bool
+    sums: bool
 
 
 class RowShape(NamedTuple):
@@ -63,7 +65,7 @@ def row_shape(signature: Signature) -> RowShape | None:
         return None
     if any(o.type.shape[0] != 1 for o, all_rows in zip(signature.operands, repeated, strict=True) if all_rows):
         return None  # rows of an operand that is needed whole
-    operands = tuple(_row_operand(i, o, repeated[i]) for i, o in enumerate(signature.operands))
+    operands = tuple(_row_operand(i, o, repeated[i], o.name in access.sums) for i, o in enumerate(signature.operands))
     for operand, known in zip(operands, signature.operands, strict=True):
         kind = known.type
         if operand.writes and not (operand.stride if operand.on_chip else distinct(kind.shape, kind.strides)):
@@ -80,7 +82,7 @@ def _transposed(operand: Operand) -> bool:
     return bool(free) and 0 < abs(kind.strides[0]) < min(free)
 
 
-def _row_operand(position: int, operand: Operand, repeated: bool) -> RowOperand:
+def _row_operand(position: int, operand: Operand, repeated: bool, sums: bool) -> RowOperand:
     kind = operand.type
     size = kind.dtype.itemsize
     low, high = extent(kind.shape[1:], kind.strides[1:])
@@ -92,7 +94,7 @@ def _row_operand(position: int, operand: Operand, repeated: bool) -> RowOperand:
             step *= n
     return RowOperand(
         position, operand.word, 0 if repeated else kind.strides[0] * size, low * size, (high + 1) * size,
-        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip,
+        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip, sums,
     )
 
 

@@ -24,11 +24,16 @@ def verify_values(members: Members, ops: Sequence[Op], loops: Sequence[Loop]) ->
             if op.elided:
                 continue
             touches = members.touches[op.member]
-            alike = members.signatures[op.member].columns == loop.extent and all(t.dense for t in touches)
+            alike = members.signatures[op.member].sweep == loop.extent and all(t.dense for t in touches)
             need(alike, f"member {op.member} does not work on {loop.extent} columns, each on its own")
             known += zip((use.value for use in op.uses), touches, strict=True)
+        stores = any(t.operand.writes and not t.operand.type.region.on_chip for _, t in known)
+        need(not (stores and any(map(members.sums, (t for _, t in known)))), "it combines a row and stores to HBM")
         for (value, one), (number, other) in combinations(known, 2):
-            if value == number:
+            if members.sums(one) != members.sums(other) and (one.operand.writes or other.operand.writes):
+                apart = members.rows_apart(one, other)
+                need(apart, f"{members.name(one)} is combined, and meets {members.name(other)}")
+            elif value == number:
                 need(one.same(other), f"{members.name(one)} and {members.name(other)} are not one value")
             elif one.operand.writes or other.operand.writes:
                 apart = one.member == other.member or members.rows_apart(one, other)
@@ -45,5 +50,6 @@ def verify_held(members: Members, ops: Sequence[Op], loops: Sequence[Loop], buff
     made: set[int | None] = set()
     for touch in sorted(uses, key=lambda t: (t.member, not t.operand.reads)):
         value = ops[touch.member].uses[touch.position].value
+        need(not members.sums(touch), f"{members.name(touch)} is combined, and held in registers")
         need(value in made or not touch.operand.reads, f"{members.name(touch)} is read before it is made")
         made.add(value)

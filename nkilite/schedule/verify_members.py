@@ -79,6 +79,10 @@ class Members:
         """An operand, for messages."""
         return f"{touch.operand.name} ({self.program.buffers[touch.buffer].label}) of member {touch.member}"
 
+    def sums(self, touch: Touch) -> bool:
+        """Whether an operand takes what a row is combined to."""
+        return touch.operand.name in self.signatures[touch.member].access.sums
+
     def meet(self, one: Touch, other: Touch) -> bool:
         """Whether two operands touch the same memory, in any of their rows."""
         height = max(t.operand.type.shape[0] for t in (one, other))  # one row that serves all has step 0

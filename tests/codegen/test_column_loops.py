@@ -118,6 +118,59 @@ def test_the_same_elements_have_one_number() -> None:
     assert [[use.value for use in op.uses] for op in operations(loop.body)] == [[0] * 3, [1] * 3, [0, 0, 1], [2, 0]]
 
 
+def reducing(op: Any, dtype: Any) -> Any:
+    """Products that are only summed, a sum and a largest element of what is kept, and what comes of the three."""
+
+    def kernel(x: Any, y: Any) -> Any:
+        a, b = nl.load(x), nl.load(y)
+        product, result = (nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf) for _ in range(2))
+        first, total, last = (nl.ndarray((x.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf) for _ in range(3))
+        nisa.tensor_tensor(dst=product, data1=a, data2=b, op=nl.multiply)
+        nisa.tensor_reduce(dst=first, op=op, data=product, axis=1)
+        kept = nl.ndarray(x.shape, dtype=dtype, buffer=nl.sbuf)
+        nisa.activation(dst=kept, op=nl.exp, data=a, scale=0.1, reduce_op=nl.add, reduce_res=total,
+                        reduce_cmd=nisa.reduce_cmd.reset_reduce)
+        nisa.tensor_reduce(dst=last, op=nl.maximum, data=kept, axis=1, negate=True)
+        nisa.tensor_scalar(dst=result, data=kept, op0=nl.multiply, operand0=first, op1=nl.add, operand1=total)
+        nisa.tensor_scalar(dst=result, data=result, op0=nl.add, operand0=last)
+        out = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=result)
+        return (out,)
+
+    return kernel
+
+
+@pytest.mark.parametrize("level", available())
+@pytest.mark.parametrize("width", [33, 160, 631])
+def test_rows_are_combined_on_the_way(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sums, bit for bit, as those of instructions that go over a row on their own."""
+    monkeypatch.setenv("NKILITE_CPU", level)
+    op, dtype = (nl.add, nl.bfloat16) if width == 160 else (nl.maximum, nl.float32)
+    tree = check(reducing(op, dtype), make((16, width), "float32", 5), make((16, width), "float32", 6))
+    loops = column_loops(tree.loop)
+    assert [[op.member for op in operations(loop.body)] for loop in loops] == [[2, 3, 4, 5], [6, 7, 8]]
+    assert len(tree.scratch) == 4, "three results and what is kept; products are in registers alone"
+
+
+def test_what_is_combined_is_there_after_the_row() -> None:
+    """Who reads a sum, or stores a row to HBM, does not go along with who makes it."""
+
+    def kernel(x: Any) -> Any:
+        tile = nl.load(x)
+        total, again = (nl.ndarray((16, 1), dtype=nl.float32, buffer=nl.sbuf) for _ in range(2))
+        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=2.0)
+        nisa.tensor_reduce(dst=total, op=nl.add, data=tile, axis=1)
+        nisa.tensor_scalar(dst=tile, data=tile, op0=nl.subtract, operand0=total)
+        nisa.tensor_reduce(dst=again, op=nl.add, data=tile, axis=1)
+        outs = [nl.ndarray(t.shape, dtype=nl.float32, buffer=nl.shared_hbm) for t in (tile, again)]
+        nisa.dma_copy(dst=outs[0], src=tile)
+        nisa.dma_copy(dst=outs[1], src=again)
+        return tuple(outs)
+
+    tree = check(kernel, make((16, 128), "float32"))
+    assert [[op.member for op in operations(loop.body)] for loop in column_loops(tree.loop)] == [[0, 1, 2], [3, 4]]
+
+
 def test_columns_that_meet_others_end_a_segment() -> None:
     def kernel(x: Any) -> Any:
         out = nl.ndarray((16, 64), dtype=x.dtype, buffer=nl.shared_hbm)

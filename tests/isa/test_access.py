@@ -295,7 +295,10 @@ def _require_combined(call: Call, operand: str, combine: Callable) -> None:
     whole = call.results(call.arrays)[operand].astype(np.float64)
     if operand in call.read:  # an accumulation: its start counts once
         return
-    for loop in call.signature.access.reduced(operand):
+    reduced = call.signature.access.reduced(operand)
+    claimed = [loop for loop, _ in call.loops(Kind.combined)]
+    assert set(claimed) <= set(reduced), "nothing that is written has a loop whose positions are combined"
+    for loop in reduced:
         n = call.signature.access.extents[loop]
         halves = [
             call.results({o: call.cut(o, a, loop, *half) for o, a in call.arrays.items()})[operand]
