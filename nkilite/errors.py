@@ -626,6 +626,11 @@ class RankMissing(ExecutionError, LookupError):
     remedy = "launch it on all of them: nkilite.ranks(count, main), or mpiexec -n COUNT python -m nkilite run FILE."
 
 
+class RankInNoGroup(ExecutionError, LookupError):
+    template = "rank {rank} comes to {instruction} of {groups}, none of which it is in."
+    remedy = "list every rank that the kernel runs on, or let the others not come to it."
+
+
 class RanksDiffer(ExecutionError, RuntimeError):
     template = "rank {rank} comes to {first} and rank {other} to {second}, where both are to do the same."
     remedy = "let all ranks of a group call the same collectives, in the same order and with the same shapes."

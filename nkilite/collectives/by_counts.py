@@ -24,10 +24,11 @@ class Prepared:
 
     Attributes:
         instruction: what reads the metadata.
+        loop: the loop in whose body it is, which is that of the trigger, too.
     """
 
-    def __init__(self, kind: str, call: _Call, instruction: NkiInstruction) -> None:
-        self.kind, self.call, self.instruction = kind, call, instruction
+    def __init__(self, kind: str, call: _Call, instruction: NkiInstruction, loop: int | None) -> None:
+        self.kind, self.call, self.instruction, self.loop = kind, call, instruction, loop
 
     def depends_on(self, *producers: NkiInstruction) -> Prepared:
         """Make the reading of the metadata run after each of the producers; returns itself."""
@@ -94,7 +95,8 @@ def all_to_all_v_prepare(
     srcs: Sequence[NkiTensor], dsts: Sequence[NkiTensor], replica_group: ReplicaGroup, metadata_tensor: NkiTensor,
     recv_counts_known: bool = False, has_rdispls: bool = False, priority: int | None = None, name: str | None = None,
 ) -> Prepared:
-    """Read the metadata of an all_to_all_v; exactly one all_to_all_v_trigger follows, and no other prepare before it.
+    """Read the metadata of an all_to_all_v; exactly one all_to_all_v_trigger follows in the same
+    body of a loop, and no other prepare before it.
 
     Args and errors: as all_to_all_v.
 
@@ -123,7 +125,7 @@ def all_to_all_v_trigger(prepare: Prepared, name: str | None = None) -> NkiInstr
         prepare: what all_to_all_v_prepare returned.
 
     Raises:
-        InvalidOperand: it is something else, or was triggered before.
+        InvalidOperand: it is something else, was triggered before, or prepared outside of the loop around the trigger.
     """
     return _trigger("all_to_all_v", prepare, name)
 
@@ -184,7 +186,7 @@ def _prepare(
     for row in rows:
         at = (slice(None), row) if region.on_chip else row
         instruction = dma_copy(read[at], call.metadata[at], name=name)
-    prepared = Prepared(kind, call._replace(metadata=read), instruction)
+    prepared = Prepared(kind, call._replace(metadata=read), instruction, builder.nesting.innermost)
     builder.left = CollectiveNotTriggered(instruction=f"nki.collectives.{kind}_prepare")
     builder.prepared = prepared
     return prepared
@@ -197,5 +199,7 @@ def _trigger(kind: str, prepare: Any, name: str | None) -> NkiInstruction:
         if isinstance(prepare, Prepared):
             found = "triggered before" if prepare.kind == kind else f"what {prepare.kind}_prepare returned"
         raise invalid(f"{kind}_trigger", "prepare", found, f"what {kind}_prepare returned, triggered once")
+    if prepare.loop != builder.nesting.innermost:
+        raise invalid(f"{kind}_trigger", "prepare", "prepared outside of this loop", "one of the same turn of a loop")
     builder.left = builder.prepared = None
     return _emit(kind, prepare.call, prepare.call.metadata, name)

@@ -61,12 +61,16 @@ def as_channels(found: Any, count: int, instruction: str) -> tuple[int, ...]:
     Raises:
         InvalidOperand: they are not 0, 1, ..., one for each.
     """
+    if not 1 <= count <= _MOST_CHANNELS:
+        raise InvalidOperand(
+            instruction=instruction, operand="dsts_by_channel", found=f"a list for each of {count} channels",
+            expected=f"lists for 1 to {_MOST_CHANNELS} channels",
+        )
     channels = tuple(found) if isinstance(found, (list, tuple)) else ()
-    if channels != tuple(range(count)) or not 1 <= count <= _MOST_CHANNELS:
+    if channels != tuple(range(count)):
         raise InvalidOperand(
             instruction=instruction, operand="channel_ids", found=describe(found),
-            expected=f"{list(range(count))}, one for each list of tensors, of which there are at most "
-            f"{_MOST_CHANNELS}",
+            expected=f"{list(range(count))}, one for each list of tensors",
         )
     return channels
 

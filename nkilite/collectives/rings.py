@@ -7,7 +7,7 @@ from typing import Any
 
 from nkilite.collectives.checks import as_op, as_tensors, require_places, require_priority, require_shapes
 from nkilite.collectives.group import ReplicaGroup, as_channels, as_groups, as_pairs
-from nkilite.collectives.transfer import collective, invalid, rank_number
+from nkilite.collectives.transfer import CURRENT_RANK, collective, invalid, rank_number
 from nkilite.errors import describe
 from nkilite.isa.scalars import NkiScalar, new_scalar
 from nkilite.trace import active
@@ -101,9 +101,9 @@ def collective_permute_implicit_current_processing_rank_id(
 
     Raises:
         InvalidOperand: one of them is of the wrong kind.
-        RankMissing: (when the kernel runs) the rank is in no list.
+        RankInNoGroup: (when the kernel runs) the rank is in no list.
     """
-    kind = "collective_permute_implicit_current_processing_rank_id"
+    kind = CURRENT_RANK
     groups = as_groups(replica_group, f"nki.collectives.{kind}")
     if isinstance(channel_id, bool) or channel_id not in range(4):
         raise invalid(kind, "channel_id", describe(channel_id), "an int from 0 to 3")

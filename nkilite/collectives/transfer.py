@@ -11,15 +11,16 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.collectives.group import own_group
 from nkilite.collectives.kinds import KINDS, Brought, Round, received_counts
 from nkilite.dtypes import ALL, ELEMENTS
-from nkilite.errors import InvalidOperand, RankMissing
+from nkilite.errors import InvalidOperand, RankInNoGroup
 from nkilite.ir.access import Opaque
 from nkilite.ir.definition import Meets
 from nkilite.ir.meeting import Arrival, Written
 from nkilite.ir.program import Signature
-from nkilite.ir.rank import Rank
+from nkilite.ir.rank import Group, Rank
 from nkilite.isa import rules
 from nkilite.isa.operators import Op
 from nkilite.isa.registers import require_int, require_registers
+from nkilite.location import Location
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
 from nkilite.trace.instruction import instruction
@@ -28,6 +29,7 @@ from nkilite.trace.tensor import NkiTensor
 
 MOST = 8  # tensors of a call
 _REDUCED = tuple(d for d in ALL.values() if d not in ELEMENTS and not d.is_wide)  # packed elements have no sum
+CURRENT_RANK = "collective_permute_implicit_current_processing_rank_id"
 _COUNTED = ("all_to_all_v", "all_gather_v")
 
 
@@ -115,7 +117,7 @@ def _received(call: Arrival, rank: Rank) -> Written:
     if group is None:
         if _by_pairs(call):
             return {}
-        raise RankMissing(rank=rank.number, count=rank.count, group=[list(g) for g in groups], location=call.location)
+        raise _in_no_group(call.kind, rank, groups, call.location)
     sources, destinations = call.items("srcs"), call.items("dsts")
     metadata = call.arguments.get("metadata")
     rows = None if metadata is None else metadata.reshape(-1, len(group)).copy()
@@ -126,6 +128,14 @@ def _received(call: Arrival, rank: Rank) -> Written:
     if call.arguments.get("received") is not None:
         written["received"] = received_counts(found)
     return written
+
+
+def _in_no_group(kind: str, rank: Rank, groups: Sequence[Group], location: Location) -> RankInNoGroup:
+    for group in groups:
+        rank.require(group, location)  # they may be right, and the launch too small
+    return RankInNoGroup(
+        rank=rank.number, instruction=f"nki.collectives.{kind}", groups=[list(g) for g in groups], location=location
+    )
 
 
 def _by_pairs(call: Arrival) -> bool:
@@ -165,8 +175,7 @@ def _rank_number_check(call: Signature) -> None:
 
 @rank_number.check_immediates
 def _rank_number_check_immediates(call: Signature, iteration: Any = 0) -> None:
-    name = "nki.collectives.collective_permute_implicit_current_processing_rank_id"
-    require_int(name, "iteration_id", iteration, call.dst.dtype)
+    require_int(f"nki.collectives.{CURRENT_RANK}", "iteration_id", iteration, call.dst.dtype)
 
 
 @rank_number.reference
@@ -181,8 +190,7 @@ def _rank_number_exchange(arrivals: Sequence[Arrival], rank: Rank) -> list[Writt
     if call.replica_group is not None:
         group = own_group(call.replica_group, rank)
         if group is None:
-            listed = [list(g) for g in call.replica_group]
-            raise RankMissing(rank=number, count=rank.count, group=listed, location=call.location)
+            raise _in_no_group(CURRENT_RANK, rank, call.replica_group, call.location)
         rank.require(group, call.location)
         ring = rank.around(group, call.channel_id)
         steps = int(np.asarray(call.iteration).reshape(-1)[0])

@@ -39,7 +39,7 @@ def all_reduce(
 
     Raises:
         InvalidOperand, DtypeMismatch, ShapeMismatch, UnknownOperator, UnsupportedOnTarget: a rule above is broken.
-        RankMissing, RanksDiffer, RankLost: (when the kernel runs) the ranks of the group do not come.
+        RankMissing, RankInNoGroup, RanksDiffer, RankLost: (when the kernel runs) the ranks of the group do not come.
     """
     groups = _checked("all_reduce", srcs, dsts, replica_group, priority, True)
     require_shapes("all_reduce", srcs, dsts, lambda shape: shape, "they are equal")

@@ -40,7 +40,7 @@ def ranks(
 
     Raises:
         UnknownTopology, InvalidTopology: there is no such topology.
-        InvalidOperand: count or ring is no such number.
+        InvalidOperand: count or ring is no such number, or main no function.
         RanksDiffer, RankLost: ranks wait for others that do not come.
         Exception: what `main` raised on the rank that failed first.
     """
@@ -50,6 +50,10 @@ def ranks(
                 instruction="nkilite.ranks", operand=operand, found=describe(value),
                 expected=f"an int from {least} to {most}",
             )
+    if not callable(main):
+        raise InvalidOperand(
+            instruction="nkilite.ranks", operand="main", found=describe(main), expected="a function of a rank's number"
+        )
     if topology is not None:
         get_topology(topology)
     if processes.count() > 1:
@@ -160,6 +164,8 @@ class _Hall:
         with self._changed:
             if self._failed is None:
                 self._failed = number, error
+                if hasattr(error, "add_note"):  # from Python 3.11 on
+                    error.add_note(f"on rank {number} of nkilite.ranks({self._count}, ...)")
             self._changed.notify_all()
 
 

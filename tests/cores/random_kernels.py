@@ -8,7 +8,7 @@ the bytes that each has touched, so that it knows races without any analysis.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,7 +206,7 @@ _WRITES = {
 
 
 class Run:
-    """The steps, the stretches of one core before those of the other; some loops do not run at all.
+    """The steps, the stretches of one core before those of the other; `trips` are those of loops, if not their own.
 
     Attributes:
         races: whether between two meetings one core has written what the other touched.
@@ -214,8 +214,8 @@ class Run:
         results: what the kernel returns, if they do not race.
     """
 
-    def __init__(self, steps: Steps, skipped: frozenset[int] = frozenset()) -> None:
-        self._skipped = skipped
+    def __init__(self, steps: Steps, trips: Sequence[int] = ()) -> None:
+        self._trips = trips
         self.shared = [X[1].copy() for _ in range(SHARED)]
         self.tiles = [[X[core].copy() for _ in range(TILES)] for core in range(2)]
         self.races = self.seen = False
@@ -236,9 +236,10 @@ class Run:
         self._begin()
 
     def _run(self, steps: Steps, turn: int = 0) -> None:
-        for number, (one, other) in enumerate(steps):
+        trips = iter(self._trips)
+        for one, other in steps:
             if one.kind == "loop":
-                for i in range(0 if number in self._skipped else one.trips):
+                for i in range(next(trips, one.trips)):
                     self._run(one.body, i)
             elif one.kind in ("compute", "store", "load", "place"):
                 for core, step in enumerate((one, other)):
@@ -277,10 +278,9 @@ class Run:
 
 
 def may_race(steps: Steps) -> bool:
-    """Whether the cores race in any of the loops' counts that are like these or 0: a compiler knows none of them."""
-    numbers = [number for number, (step, _) in enumerate(steps) if step.kind == "loop"]
-    subsets = (frozenset(c) for n in range(len(numbers) + 1) for c in itertools.combinations(numbers, n))
-    return any(Run(steps, skipped).races for skipped in subsets)
+    """Whether the cores race for some counts of the loops' turns: a compiler knows none of them."""
+    loops = sum(step.kind == "loop" for step, _ in steps)
+    return any(Run(steps, trips).races for trips in itertools.product((0, 3), repeat=loops))
 
 
 def _meet(read: np.ndarray, written: np.ndarray) -> bool:

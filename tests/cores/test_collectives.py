@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ import nkilite.collectives as ncc
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
+from nkilite.ir.rank import Rank
 
 WRAPS = {"simulate": nki.simulate, "compiled": nki.jit}
 ROWS, COLUMNS = 8, 6
@@ -175,6 +178,9 @@ def test_rings_differ():
     assert around(0) == (5, 0, 1, 2, 3, 4)
     rings = {around(ring) for ring in range(4)} | {around(1, channel) for channel in (1, 2)}
     assert len(rings) >= 4
+    for ring, count in itertools.product(range(1, 9), range(3, 9)):
+        group = tuple(range(count))
+        assert Rank(0, count, ring).around(group) != group  # the first rank is the first: no rotations
     assert all(sorted(ring) == list(range(6)) for ring in rings)
 
 
@@ -261,6 +267,8 @@ MISUSES = {
     "dimension of all_gather": lambda t, hbm: ncc.all_gather([hbm()], [hbm()], GROUP, 1),
     "all_to_all in SBUF": lambda t, hbm: ncc.all_to_all([t], [t], GROUP, 0),
     "pairs that form no circle": lambda t, hbm: ncc.collective_permute([hbm()], [hbm()], [(0, 1)]),
+    "list for each of 5": lambda t, hbm: ncc.collective_permute_implicit(
+        [[t[i : i + 1]] for i in range(5)], [[t[i : i + 1]] for i in range(5)], GROUP, [0, 1, 2, 3, 4]),
     "channels": lambda t, hbm: ncc.collective_permute_implicit([[t]], [[t]], GROUP, [1]),
     "priority before trn3": lambda t, hbm: ncc.all_reduce([t], [t], GROUP, nl.add, priority=1),
     "metadata": lambda t, hbm: ncc.all_to_all_v([hbm()], [hbm()], GROUP, hbm()),
@@ -324,6 +332,36 @@ def test_prepared_and_not_triggered():
     assert caught.value.location.source.startswith("ncc.all_to_all_v_prepare")
 
 
+@pytest.mark.parametrize("mode", WRAPS)
+@pytest.mark.parametrize("outside", ["prepare", "trigger"])
+def test_prepared_and_triggered_in_one_turn_of_a_loop(outside, mode):
+    def kernel(x):
+        a, b = (nl.ndarray((8,), nl.float32, buffer=nl.private_hbm) for _ in range(2))
+        counts = nl.ndarray((3, 1), nl.uint32, buffer=nl.private_hbm)
+        ones = nl.ndarray((3, 8), nl.uint32, buffer=nl.sbuf)
+        nisa.memset(ones, 1)
+        nisa.dma_copy(counts, ones[:, :1])
+        nisa.dma_copy(a, ones[0].view(nl.float32))
+
+        def prepare():
+            return ncc.all_to_all_v_prepare([a], [b], ncc.ReplicaGroup([[0]]), counts)
+
+        prepared = [prepare()] if outside == "prepare" else []
+
+        def turn(i):
+            if outside == "prepare":
+                ncc.all_to_all_v_trigger(prepared[0])
+            else:
+                prepared.append(prepare())
+
+        nl.fori_loop(0, 1, turn)
+        ncc.all_to_all_v_trigger(prepared[0])
+        return x
+
+    with pytest.raises(errors.InvalidOperand, match="prepared outside of this loop"):
+        WRAPS[mode](kernel)(brought(0))
+
+
 def test_ranks_that_do_not_come():
     def one(rank, tile, hbm):
         if rank == 0:
@@ -352,7 +390,8 @@ def test_ranks_that_do_not_come():
             raise ValueError("no data on rank 1")
         ncc.all_reduce([tile], [tile], GROUP, nl.add)
 
-    failing(broken, error=ValueError)
+    failed = failing(broken, error=ValueError)
+    assert "on rank 1 of" in "".join(getattr(failed, "__notes__", ["on rank 1 of"]))
 
 
 def test_ranks_that_are_not_there():
@@ -365,5 +404,9 @@ def test_ranks_that_are_not_there():
         for wrap in WRAPS.values():
             with pytest.raises(errors.RankMissing, match="1 rank"):
                 wrap(run)(brought(0), group)
+    with pytest.raises(errors.RankInNoGroup, match=r"rank 2 comes to nki.collectives.all_reduce of \[\[0, 1\]\]"):
+        nki.ranks(3, lambda rank: nki.jit(run)(brought(rank), [[0, 1]]))
     with pytest.raises(errors.InvalidOperand, match="count is int 0"):
         nki.ranks(0, print)
+    with pytest.raises(errors.InvalidOperand, match="main is int 5"):
+        nki.ranks(2, 5)
