@@ -1,7 +1,7 @@
 """Results leave PSUM as soon as they are complete: for programs whose PSUM tiles do not fit as they are written.
 
 Kernels accumulate into many tiles and read them all afterwards. On the chip, what reads the first one runs on another
-engine than the matmuls, as soon as that tile is complete, and the queue of no engine has to change for that.
+engine than the matmuls, as soon as that tile is complete. The queues of the engines stay as the kernel has them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
+from nkilite.machine.engine import Engine
 from nkilite.passes.liveness import accessed
 from nkilite.passes.reorder import reorder, stretches
 
@@ -20,7 +21,7 @@ _ON_CHIP = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.registers)
 
 def drain_psum(program: Program) -> bool:
     """Move instructions that are the last to touch a PSUM tile to where all is there that they read, within a loop body
-    and between two meetings. Buffers count as a whole.
+    and between two meetings, past none of their own engine. Buffers count as a whole.
 
     Returns whether there was anything to move.
     """
@@ -67,7 +68,11 @@ def _earliest(program: Program, columns: Columns, moving: np.ndarray) -> np.ndar
     begins = np.searchsorted(stretch, stretch)  # the first instruction of its stretch
     place = np.arange(program.count)
     touched: list[list[tuple[int, bool]]] = [[] for _ in range(program.count)]
+    queues: dict[Engine, int] = {}  # an engine is like a place that all of its instructions write
     for signature, rows, starts in columns.uses():
+        queue = queues.setdefault(signature.definition.rule("cost")(signature).engine, -1 - len(queues))
+        for row in rows.tolist():
+            touched[row].append((queue, True))
         for operand in signature.operands:
             spaces = space[columns.code[starts + operand.word]].tolist()
             for row, where in zip(rows.tolist(), spaces, strict=True):

@@ -60,9 +60,9 @@ def test_names_and_dependencies_follow() -> None:
         _, sums = complete(x, matmul, 3, "sum")
         out = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
         results = [nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf) for _ in sums]
-        first = nisa.tensor_copy(results[0], sums[0], name="read0")
-        nisa.tensor_copy(results[1], sums[1], name="read1")
-        nisa.tensor_copy(results[2], sums[2], name="read2").depends_on(first)
+        first = nisa.tensor_copy(results[0], sums[0], engine=nisa.engine.scalar, name="read0")
+        nisa.tensor_copy(results[1], sums[1], engine=nisa.engine.vector, name="read1")
+        nisa.tensor_copy(results[2], sums[2], engine=nisa.engine.scalar, name="read2").depends_on(first)
         nisa.dma_copy(out, results[1])
         return out
 
@@ -101,7 +101,21 @@ def read_by_a_loop(x):
     return out
 
 
-@pytest.mark.parametrize("kernel", [overwrites_what_is_read, read_by_a_loop])
+def complete_by_the_engine_that_reads(x):
+    """Whose queue has all sums before the first read."""
+    def add(psum, moving, stationary, name):
+        nisa.tensor_copy(psum, moving, engine=nisa.engine.vector)
+
+    _, sums = complete(x, add)
+    out = nl.ndarray((len(sums), 128, 512), dtype=nl.float32, buffer=nl.shared_hbm)
+    for i, psum in enumerate(sums):
+        result = nl.ndarray((128, 512), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_copy(result, psum, engine=nisa.engine.vector)
+        nisa.dma_copy(out[i], result)
+    return out
+
+
+@pytest.mark.parametrize("kernel", [overwrites_what_is_read, read_by_a_loop, complete_by_the_engine_that_reads])
 def test_what_does_not_fit_in_any_such_order(kernel) -> None:
     for wrap in (nki.jit, nki.simulate):
         with pytest.raises(MemoryOverflow, match="PSUM overflow"):
