@@ -13,11 +13,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from nkilite.later import later
+
+if TYPE_CHECKING:
+    import importlib.metadata as packages
+else:
+    packages = later("importlib.metadata")
 
 _DIGITS = 16
 _ON_CPU = {"cpu", "error"}
@@ -102,9 +110,6 @@ def cpu_model() -> str:
 @cache
 def cpu_level() -> str:
     """The instruction level kernels are compiled for here, found by compiling the smallest one."""
-    import nkilite.isa as nisa
-    import nkilite.language as nl
-
     @nki.jit
     def smallest(x: Any) -> Any:
         out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
@@ -117,12 +122,10 @@ def cpu_level() -> str:
 @cache
 def versions() -> dict[str, str]:
     """Versions recorded with every trial, for people; Context.nkilite alone decides whether it still counts."""
-    from importlib.metadata import PackageNotFoundError, version
-
     found = {"python": ".".join(map(str, sys.version_info[:3])), "nkilite": nki.__version__}
     for package in ("llvmlite", "numpy", "optuna"):
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:
+            found[package] = packages.version(package)
+        except packages.PackageNotFoundError:
             continue
     return found

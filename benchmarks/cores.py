@@ -37,7 +37,7 @@ def kernel(checkout: Path) -> Kernel:
         sys.exit(f"{checkout} is no checkout of nki-library: it has no src/nkilib_src")
     compat.install()
     sys.path.insert(0, str(source))
-    from nkilib_src.nkilib.core.attention.attention_cte import attention_cte  # type: ignore[import-not-found]
+    from nkilib_src.nkilib.core.attention.attention_cte import attention_cte  # type: ignore[import-not-found]  # noqa: PLC0415
 
     return attention_cte
 

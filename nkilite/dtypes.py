@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
 
 __all__ = [
-    "ALL", "BIASABLE", "BIASES", "ELEMENTS", "FORMS", "DType", "Elements", "Form", "as_dtype", "biased", "cast",
-    "elements", "from_numpy", "numpy_known", "stored", "unpack",
+    "ALL", "BIASABLE", "BIASES", "ELEMENTS", "FORMS", "DType", "DTypeLike", "Elements", "Form", "as_dtype", "biased",
+    "cast", "elements", "from_numpy", "numpy_known", "stored", "unpack",
 ]
 
 
@@ -76,7 +76,7 @@ class DType(str, metaclass=_Namespace):
         """Whether the exponent bias is another than the usual one, so that NumPy has no such type."""
         return self.base is not self
 
-    def to_bits(self, values: Any) -> np.ndarray:
+    def to_bits(self, values: object) -> np.ndarray:
         """Numbers, rounded to nearest even, as an array of `numpy`: of bytes where the bias is adjusted."""
         return stored(cast(np.asarray(values, np.float32), self), self)
 
@@ -133,7 +133,11 @@ _ALIASES = {"bool_": bool_, "fp32": float32, "bf16": bfloat16, "fp16": float16, 
 _FROM_NUMPY = {d.numpy: d for d in ALL.values() if d.kind != "x" and d is not tfloat32}
 
 
-def as_dtype(value: Any) -> DType:
+#: What names an element type: see `as_dtype`.
+DTypeLike: TypeAlias = "DType | str | np.dtype | type"
+
+
+def as_dtype(value: DTypeLike) -> DType:
     """The DType for a name, a NumPy or ml_dtypes type, or anything with a ``dtype``.
 
     Raises:

@@ -62,19 +62,19 @@ class NkiError(Exception):
     def __copy__(self: _Error) -> _Error:
         return _restored(type(self), self.args, self._state())
 
-    def __deepcopy__(self: _Error, memo: Any) -> _Error:
+    def __deepcopy__(self: _Error, memo: object) -> _Error:
         return self.__copy__()  # what it is made of does not change
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         state = self._state()
         state["fields"] = {name: _portable(value, describe(value)) for name, value in self.fields.items()}
         return _restored, (type(self), self.args, {name: _portable(value) for name, value in state.items()})
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, object]:
         return {**vars(self), "__cause__": self.__cause__, "__suppress_context__": self.__suppress_context__}
 
 
-def _filled(template: str, fields: Mapping[str, Any]) -> str:
+def _filled(template: str, fields: Mapping[str, object]) -> str:
     """A template with its values, also those that cannot be shown as it says."""
     try:
         return template.format(**fields)
@@ -82,7 +82,7 @@ def _filled(template: str, fields: Mapping[str, Any]) -> str:
         return template.format(**{name: _shown(value) for name, value in fields.items()})
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> Any:
     """A value, or what it is if it has no text."""
     try:
         str(value)
@@ -91,7 +91,7 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def _restored(kind: type[_Error], args: tuple[Any, ...], state: Mapping[str, Any]) -> _Error:
+def _restored(kind: type[_Error], args: tuple[object, ...], state: Mapping[str, object]) -> _Error:
     """An error with the message it once had, which its fields may no longer be able to give."""
     error = kind.__new__(kind)
     super(NkiError, error).__init__(*args)
@@ -100,7 +100,7 @@ def _restored(kind: type[_Error], args: tuple[Any, ...], state: Mapping[str, Any
     return error
 
 
-def _portable(value: Any, otherwise: Any = None) -> Any:
+def _portable(value: object, otherwise: object = None) -> Any:
     """A value as another process will have it, or something else in its place if it cannot be taken there."""
     try:
         pickle.loads(pickle.dumps(value))

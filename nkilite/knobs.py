@@ -10,6 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+try:
+    import pwd
+except ImportError:  # Windows
+    pwd = None  # type: ignore[assignment]
+
 DEFAULT_TARGET = "trn2"
 _TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 _CORES = "NEURON_LOGICAL_NC_CONFIG"
@@ -133,8 +138,6 @@ def _home() -> str | None:
     found = os.environ.get("HOME", "")
     if not os.path.isabs(found):
         try:
-            import pwd
-
             found = pwd.getpwuid(os.getuid()).pw_dir
         except (ImportError, KeyError):  # Windows; a container's user
             found = os.path.expanduser("~") if os.name == "nt" else ""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import html
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
+from nkilite.later import later
 from nkilite.plain import plain
+
+if TYPE_CHECKING:
+    from rich import console
+else:
+    console = later("rich.console")  # a tenth of a second that launches need not pay
 
 _LINES = 200  # of a long text, before the rest is only counted
 _WIDTH = 140
@@ -21,16 +27,14 @@ def preformatted(text: str, title: str = "") -> str:
     return f"<details><summary>{html.escape(plain(title))}</summary>{body}</details>" if title else body
 
 
-def rendered(*parts: Any) -> str:
+def rendered(*parts: object) -> str:
     """Tables and texts of rich."""
-    from rich.console import Console  # a tenth of a second that launches need not pay
-
-    console = Console(
+    made = console.Console(
         file=io.StringIO(), record=True, width=_WIDTH, markup=False, emoji=False, highlight=False, force_jupyter=False
     )
     for part in parts:
-        console.print(part)
-    return console.export_html(inline_styles=True, code_format=f'<pre style="{_STYLE}">{{code}}</pre>')
+        made.print(part)
+    return made.export_html(inline_styles=True, code_format=f'<pre style="{_STYLE}">{{code}}</pre>')
 
 
 def frame(page: str, height: int = 640) -> str:

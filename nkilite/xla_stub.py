@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
 from nkilite.frameworks import custom_op, torch_neuronx
+from nkilite.later import later
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = later("torch")  # that scripts bring
 
 _PACKAGES = ("torch_xla", "torch_neuronx")
 
@@ -27,8 +33,6 @@ def install() -> None:
 
 
 def _cpu(*_: Any, **__: Any) -> Any:
-    import torch
-
     return torch.device("cpu")
 
 
@@ -37,14 +41,10 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _seed() -> int:
-    import torch
-
     return int(torch.initial_seed() % (1 << 31))
 
 
 def _seeded(seed: int, *_: Any) -> None:
-    import torch
-
     torch.manual_seed(seed)
 
 

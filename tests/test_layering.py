@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
-    ["location", "knobs", "notices", "plain"],
+    ["later", "location", "knobs", "notices", "plain"],
     ["notebook"],
     ["deprecation", "errors"],
     ["suggest"],
@@ -79,7 +79,7 @@ PUBLIC = {
     "nkilite.cli.specs", "nkilite.cli.terminal",
     "nkilite.errors",
     "nkilite.isa",
-    "nkilite.language",
+    "nkilite.language", "nkilite.later",
     "nkilite.location", "nkilite.notebook", "nkilite.plain",
     "nkilite.profiling",
     "nkilite.sparsity",

@@ -19,10 +19,13 @@ from autotune.figures import CPU
 from autotune.objective import Candidate, Objective, Verdict, Workload
 from autotune.outcome import Outcome, Reason, Rejections, rejection
 from autotune.space import Configuration, Space, infer
+from nkilite.later import later
 from nkilite.notebook import preformatted
 
 if TYPE_CHECKING:
-    from autotune.explore.samplers import Suggester
+    from autotune.explore import samplers
+else:
+    samplers = later("autotune.explore.samplers")  # and optuna, half of what importing autotune would take
 
 TRIALS = 100
 REJECTIONS = 200  # new ones a study ends after, and as many more as
@@ -157,18 +160,16 @@ class Study:
         self._leading: list[Candidate] = []  # of several figures, the front so far
         self._resumed = len(self._known()) if self.resume else 0
         self._evaluating = 0.0
-        self._suggester: Suggester | BruteForce = self._make_suggester()
+        self._suggester: samplers.Suggester | BruteForce = self._make_suggester()
 
-    def _make_suggester(self) -> Suggester | BruteForce:
+    def _make_suggester(self) -> samplers.Suggester | BruteForce:
         small = self._space.size <= self.trials
         if not small and self._space.size <= 100 * self.trials:  # constraints may leave few
             legal = (c for c in self._space if self._space.violated(c) is None)
             small = sum(1 for _ in islice(legal, self.trials + 1)) <= self.trials
         if small or self.sampler == BRUTE_FORCE:
             return BruteForce(self._space)
-        from autotune.explore.samplers import Suggester  # and optuna, half of what importing autotune would take
-
-        return Suggester(self._space, self.sampler, self.seed, self.trials, len(self.objective.figures))
+        return samplers.Suggester(self._space, self.sampler, self.seed, self.trials, len(self.objective.figures))
 
     @property
     def whole(self) -> bool:

@@ -11,23 +11,27 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autotune.context import Context
 from autotune.database import Database
 from autotune.errors import InvalidPlot, MissingLibrary, NothingToPlot
 from autotune.plots.data import Tuned
+from nkilite.later import later
+
+if TYPE_CHECKING:  # extras
+    from autotune.plots import images as _images
+    from autotune.plots import page as _page
+else:
+    _images, _page = later("autotune.plots.images"), later("autotune.plots.page")
 
 
 def _html(tuned: Tuned, stem: Path, axes: Sequence[str]) -> list[Path]:
-    from autotune.plots import page
-
-    return page.write(tuned, stem, axes)
+    return _page.write(tuned, stem, axes)
 
 
 def _png(tuned: Tuned, stem: Path, axes: Sequence[str]) -> list[Path]:
-    from autotune.plots import images
-
-    return images.write(tuned, stem, axes)
+    return _images.write(tuned, stem, axes)
 
 
 FORMATS: dict[str, Callable[[Tuned, Path, Sequence[str]], list[Path]]] = {"html": _html, "png": _png}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -17,6 +17,12 @@ from autotune.errors import InvalidPlot
 from autotune.figures import MODELLED, SBUF, Figure, figure_named
 from autotune.outcome import Rejections
 from autotune.space import Configuration
+from nkilite.later import later
+
+if TYPE_CHECKING:
+    from optuna import importance
+else:
+    importance = later("optuna.importance")  # where there is scikit-learn, it imports that: seconds
 
 PARETO_FIGURES = (2, 3)
 
@@ -119,9 +125,7 @@ class Tuned:
         """The share of each parameter in what makes configurations good, the largest first."""
         if not self.everywhere:
             return {}
-        from optuna.importance import get_param_importances  # where there is scikit-learn, it imports that: seconds
-
-        return get_param_importances(self.study(figure), params=self.everywhere)
+        return importance.get_param_importances(self.study(figure), params=self.everywhere)
 
     def grid(self, figure: Figure, axes: Sequence[str] = ()) -> Grid | None:
         """The heat map of a figure over two parameters, the most important ones by default; None if none varies.

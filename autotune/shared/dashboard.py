@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -15,6 +15,12 @@ from autotune.context import Context
 from autotune.database import DEFAULT_PATH, Database, Trial, open_any
 from autotune.errors import InvalidDatabase, MissingExtra
 from autotune.shared.storage import open_storage, quiet
+from nkilite.later import later
+
+if TYPE_CHECKING:  # an extra
+    import optuna_dashboard
+else:
+    optuna_dashboard = later("optuna_dashboard")
 
 PORT = 8080
 
@@ -27,7 +33,7 @@ def show(url: str | None, database: str | os.PathLike[str] | None, host: str, po
         InvalidStorage, InvalidDatabase: there is nothing to show.
     """
     try:
-        from optuna_dashboard import run_server
+        run_server = optuna_dashboard.run_server
     except ImportError as error:
         raise MissingExtra(extra="dashboard", what="the dashboard", problem=error) from None
     if url is not None:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import optuna
@@ -26,6 +26,15 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from autotune.errors import InvalidStorage, MissingExtra, StorageLost
 from autotune.shared.addresses import hidden, remember, shown
+from nkilite.later import later
+
+if TYPE_CHECKING:  # what journals do without
+    import grpc
+    from sqlalchemy import exc as sqlalchemy
+
+    from autotune.shared import tokens
+else:
+    grpc, sqlalchemy, tokens = later("grpc"), later("sqlalchemy.exc"), later("autotune.shared.tokens")
 
 GRPC_PORT = 13000
 GRPC_SECONDS = 10.0  # within which a server has to answer
@@ -135,14 +144,12 @@ def _journal(path: str) -> BaseStorage:
 
 
 def _database(url: str) -> BaseStorage:
-    from sqlalchemy.exc import SQLAlchemyError
-
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         options["connect_args"] = {"timeout": SQLITE_SECONDS}
     try:
         return get_storage(RDBStorage(_with_driver(url), engine_kwargs=options))
-    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+    except (sqlalchemy.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise ValueError(str(error.__cause__ or error).splitlines()[0]) from None
 
 
@@ -159,18 +166,14 @@ def _proxy(url: str) -> BaseStorage:
         raise ValueError("there is no host")
     if find_spec("grpc") is None:
         raise ModuleNotFoundError("grpcio is not installed")
-    import grpc
-
-    from autotune.shared.tokens import TOKEN_VARIABLE, Client
-
-    storage = Client(parts.hostname, parts.port or GRPC_PORT, os.environ.get(TOKEN_VARIABLE, ""))
+    storage = tokens.Client(parts.hostname, parts.port or GRPC_PORT, os.environ.get(tokens.TOKEN_VARIABLE, ""))
     storage.wait_server_ready(GRPC_SECONDS)
     try:
         storage.get_all_studies()
     except grpc.RpcError as error:
         code = getattr(error, "code", None)
         if callable(code) and code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise ValueError(f"set {TOKEN_VARIABLE} to the token that autotune proxy has") from None
+            raise ValueError(f"set {tokens.TOKEN_VARIABLE} to the token that autotune proxy has") from None
         raise ValueError(_problem(error)) from None
     return storage
 
@@ -189,8 +192,6 @@ def serve(url: str, host: str, port: int, tell: Callable[[str], Any] = lambda to
         raise InvalidStorage(url=shown(url), problem="optuna's proxy serves databases, not journals")
     if find_spec("grpc") is None:
         raise MissingExtra(extra="storage", what="the proxy", problem="grpcio is not installed")
-    from autotune.shared import tokens
-
     token = os.environ.get(tokens.TOKEN_VARIABLE)
     if not token:
         token = tokens.new_token()

@@ -14,10 +14,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the ratios of measured rows."""
     if peers.library("matplotlib") is None:
         raise SystemExit("--plot needs matplotlib: pip install 'nkilite[bench]'")
-    import matplotlib
+    import matplotlib  # noqa: PLC0415  an extra
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # noqa: PLC0415  after its backend is chosen
 
     figure, axes = pyplot.subplots(figsize=(11, 0.2 * len(rows) + 1), layout="constrained")
     places = range(len(rows))

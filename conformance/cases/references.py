@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -103,6 +104,4 @@ def rms_norm_matmul(lhs: np.ndarray, rhs: np.ndarray, epsilon: float = 1e-6) -> 
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """The exact, erf-based GELU."""
-    from math import erf
-
-    return 0.5 * x * (1.0 + np.vectorize(erf)(x / np.sqrt(2.0)))
+    return 0.5 * x * (1.0 + np.vectorize(math.erf)(x / np.sqrt(2.0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -98,7 +98,7 @@ def _dump_passes(program: Program, only: str | None) -> None:
     compile_program(program, observe=show)
 
 
-def _summarize(found: Kernel[...], positional: list[Any], named: dict[str, Any], times: bool) -> None:
+def _summarize(found: Kernel[...], positional: list[object], named: dict[str, object], times: bool) -> None:
     console = terminal()
     compiled = found.compile(*positional, **named)
     program = compiled.program

@@ -126,7 +126,7 @@ def _load_file(spec: str, where: str) -> ModuleType:
     return module
 
 
-def parse_arguments(specs: list[str], seed: int = 0, fill: bool = True) -> tuple[list[Any], dict[str, Any]]:
+def parse_arguments(specs: list[str], seed: int = 0, fill: bool = True) -> tuple[list[object], dict[str, object]]:
     """Positional and keyword arguments from specs like ``x=128x512:float32``, ``256x64:bf16`` or ``causal=True``.
 
     Arrays hold reproducible standard-normal values (small integers for integer dtypes), or nothing in particular
@@ -136,8 +136,8 @@ def parse_arguments(specs: list[str], seed: int = 0, fill: bool = True) -> tuple
         InvalidArgumentSpec.
     """
     rng = np.random.default_rng(seed) if fill else None
-    positional: list[Any] = []
-    named: dict[str, Any] = {}
+    positional: list[object] = []
+    named: dict[str, object] = {}
     for spec in specs:
         head, mark, rest = spec.partition("=")
         name, text = (head, rest) if mark else ("", spec)

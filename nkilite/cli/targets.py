@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -40,7 +40,7 @@ def _described(chip: Target) -> list[str]:
     return [f"{field.name} = {_toml(getattr(chip, field.name))}" for field in fields(chip)]
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -41,7 +41,7 @@ class _Call(NamedTuple):
 
     srcs: list[NkiTensor]
     dsts: list[NkiTensor]
-    groups: Any
+    groups: Sequence[Sequence[int]]
     metadata: NkiTensor
     received: NkiTensor | None
     has_rdispls: bool
@@ -171,7 +171,8 @@ def _emit(kind: str, call: _Call, metadata: NkiTensor, name: str | None) -> NkiI
 
 
 def _prepare(
-    kind: str, srcs: Any, dsts: Any, replica_group: Any, metadata: Any, known: Any, has_rdispls: Any, priority: Any,
+    kind: str, srcs: object, dsts: object, replica_group: object, metadata: object, known: object,
+    has_rdispls: object, priority: object,
     name: str | None,
 ) -> Prepared:
     call = _checked(kind, srcs, dsts, replica_group, metadata, known, has_rdispls, priority)
@@ -192,7 +193,7 @@ def _prepare(
     return prepared
 
 
-def _trigger(kind: str, prepare: Any, name: str | None) -> NkiInstruction:
+def _trigger(kind: str, prepare: object, name: str | None) -> NkiInstruction:
     builder = active.builder(f"nki.collectives.{kind}_trigger")
     if not isinstance(prepare, Prepared) or prepare.kind != kind or builder.prepared is not prepare:
         found = describe(prepare)

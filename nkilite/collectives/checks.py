@@ -83,7 +83,7 @@ def require_shapes(
             )
 
 
-def as_op(op: Any, kind: str) -> str:
+def as_op(op: object, kind: str) -> str:
     """The name of a reduction.
 
     Raises:
@@ -92,13 +92,13 @@ def as_op(op: Any, kind: str) -> str:
     return alu.lookup(op, f"nki.collectives.{kind}", _REDUCTIONS).name
 
 
-def require_dim(kind: str, dim: Any, allowed: tuple[int, ...]) -> None:
+def require_dim(kind: str, dim: object, allowed: tuple[int, ...]) -> None:
     """Raise InvalidOperand for another dimension."""
     if isinstance(dim, bool) or dim not in allowed:
         raise invalid(kind, "collective_dim", describe(dim), " or ".join(map(str, allowed)))
 
 
-def require_priority(kind: str, priority: Any, target: Target) -> None:
+def require_priority(kind: str, priority: object, target: Target) -> None:
     """Raise for a priority that is none, or that the chip does not have."""
     if priority is None:
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.rank import Group, Rank
@@ -20,7 +19,7 @@ class ReplicaGroup(NKIObject):
     groups: Sequence[Sequence[int]]
 
 
-def as_groups(found: Any, instruction: str) -> tuple[Group, ...]:
+def as_groups(found: object, instruction: str) -> tuple[Group, ...]:
     """The rank lists of a ReplicaGroup.
 
     Raises:
@@ -38,7 +37,7 @@ def as_groups(found: Any, instruction: str) -> tuple[Group, ...]:
     )
 
 
-def as_pairs(found: Any, instruction: str) -> tuple[tuple[int, int], ...]:
+def as_pairs(found: object, instruction: str) -> tuple[tuple[int, int], ...]:
     """Pairs (source, target) that form circles.
 
     Raises:
@@ -55,7 +54,7 @@ def as_pairs(found: Any, instruction: str) -> tuple[tuple[int, int], ...]:
     )
 
 
-def as_channels(found: Any, count: int, instruction: str) -> tuple[int, ...]:
+def as_channels(found: object, count: int, instruction: str) -> tuple[int, ...]:
     """Channel ids of so many lists of tensors.
 
     Raises:

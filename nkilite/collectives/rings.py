@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nkilite.collectives.checks import as_op, as_tensors, require_places, require_priority, require_shapes
 from nkilite.collectives.group import ReplicaGroup, as_channels, as_groups, as_pairs
@@ -65,7 +64,7 @@ def collective_permute_implicit(
 
 def collective_permute_implicit_reduce(
     srcs0_by_channel: Sequence[Sequence[NkiTensor]], srcs1_by_channel: Sequence[Sequence[NkiTensor]],
-    dsts_by_channel: Sequence[Sequence[NkiTensor]], replica_group: ReplicaGroup, op: Any,
+    dsts_by_channel: Sequence[Sequence[NkiTensor]], replica_group: ReplicaGroup, op: object,
     channel_ids: Sequence[int] = _FIRST_CHANNEL, priority: int | None = None, name: str | None = None,
 ) -> NkiInstruction:
     """As collective_permute_implicit, but what is sent is op(srcs0, srcs1).
@@ -120,7 +119,8 @@ def rank_id(name: str | None = None) -> NkiScalar:
 
 
 def _around(
-    kind: str, srcs: list[list[NkiTensor]], dsts: list[NkiTensor], replica_group: Any, channel_ids: Any, priority: Any,
+    kind: str, srcs: list[list[NkiTensor]], dsts: list[NkiTensor], replica_group: object, channel_ids: object,
+    priority: object,
     op: str | None, name: str | None,
 ) -> NkiInstruction:
     require_priority(kind, priority, active.builder(f"nki.collectives.{kind}").target)
@@ -140,7 +140,7 @@ def _as_many(kind: str, srcs: list[NkiTensor], dsts: list[NkiTensor]) -> list[Nk
     return dsts
 
 
-def _by_channel(found: Any, operand: str, kind: str) -> list[NkiTensor]:
+def _by_channel(found: object, operand: str, kind: str) -> list[NkiTensor]:
     """The tensor of every channel."""
     if not isinstance(found, (list, tuple)) or not found:
         raise invalid(kind, operand, describe(found), "a list with a list of one tensor for each channel")

@@ -33,7 +33,7 @@ CURRENT_RANK = "collective_permute_implicit_current_processing_rank_id"
 _COUNTED = ("all_to_all_v", "all_gather_v")
 
 
-def _keeps(arguments: dict[str, Any]) -> tuple[str, ...]:
+def _keeps(arguments: dict[str, object]) -> tuple[str, ...]:
     """Where counts say what arrives, the rest of a destination stays."""
     return ("dsts_0",) if arguments["kind"] in _COUNTED else ()
 
@@ -94,7 +94,7 @@ def _collective_check(call: Signature) -> None:
 
 
 @collective.reference
-def _collective_reference(call: Signature, **given: Any) -> tuple[object, ...]:
+def _collective_reference(call: Signature, **given: object) -> tuple[object, ...]:
     """Of a rank that is alone in its group, on whose ring it follows itself."""
     return tuple(None for o in call.operands if o.writes)
 
@@ -179,7 +179,7 @@ def _rank_number_check_immediates(call: Signature, iteration: Any = 0) -> None:
 
 
 @rank_number.reference
-def _rank_number_reference(call: Signature, dst: np.ndarray, **_: Any) -> np.ndarray:
+def _rank_number_reference(call: Signature, dst: np.ndarray, **_: object) -> np.ndarray:
     return np.zeros((1, 1), np.int32)
 
 

@@ -23,7 +23,7 @@ from nkilite.trace.tensor import NkiTensor
 
 
 def all_reduce(
-    srcs: Sequence[NkiTensor], dsts: Sequence[NkiTensor], replica_group: ReplicaGroup, op: Any,
+    srcs: Sequence[NkiTensor], dsts: Sequence[NkiTensor], replica_group: ReplicaGroup, op: object,
     priority: int | None = None, name: str | None = None,
 ) -> NkiInstruction:
     """dsts[i] = the sources i of all ranks of the group, reduced element by element.
@@ -74,7 +74,7 @@ def all_gather(
 
 
 def reduce_scatter(
-    srcs: Sequence[NkiTensor], dsts: Sequence[NkiTensor], replica_group: ReplicaGroup, collective_dim: int, op: Any,
+    srcs: Sequence[NkiTensor], dsts: Sequence[NkiTensor], replica_group: ReplicaGroup, collective_dim: int, op: object,
     priority: int | None = None, name: str | None = None,
 ) -> NkiInstruction:
     """Sources are reduced as by all_reduce, and the i-th rank of the list receives the i-th part along dimension 0.
@@ -129,7 +129,7 @@ def all_to_all(
     return collective("all_to_all", list(srcs), list(dsts), groups, collective_dim=0, name=name)
 
 
-def _checked(kind: str, srcs: Any, dsts: Any, replica_group: Any, priority: Any, sbuf: bool) -> Any:
+def _checked(kind: str, srcs: object, dsts: object, replica_group: object, priority: object, sbuf: bool) -> Any:
     """The rank lists of a call whose tensors are where they may be."""
     builder = active.builder(f"nki.collectives.{kind}")
     require_places(kind, as_tensors(srcs, "srcs", kind), as_tensors(dsts, "dsts", kind), sbuf)

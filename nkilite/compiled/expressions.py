@@ -77,7 +77,7 @@ class Expressions:
                 return found
         raise self._error(node, type(node).__name__)
 
-    def _constant(self, node: ast.AST, value: Any) -> Value:
+    def _constant(self, node: ast.AST, value: object) -> Value:
         if isinstance(value, bool):
             return Value(str(value).lower(), TRUTH)
         if isinstance(value, int):

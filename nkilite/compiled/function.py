@@ -13,12 +13,18 @@ from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from nkilite.compiled.interface import Interface, interface
 from nkilite.compiled.translate import DECLARATIONS, translate
+from nkilite.later import later
+
+if TYPE_CHECKING:
+    from llvmlite import binding as llvm
+else:
+    llvm = later("llvmlite.binding")  # which takes a while to load, and small programs do without
 
 __all__ = ["Compiled", "Floats", "Ints", "compiled"]
 
@@ -85,7 +91,7 @@ class Compiled(Generic[_P, _R]):
         result: _R = run(*(self._passed(a, kind) for a, kind in zip(args, kinds, strict=True)))
         return result
 
-    def run(self, items: int, *args: Any) -> _R:
+    def run(self, items: int, *args: object) -> _R:
         """Call it with arrays: in Python until it has worked through so many items that compiling it is worth while.
 
         Args:
@@ -94,7 +100,7 @@ class Compiled(Generic[_P, _R]):
         self._worked += items
         if self._worked > WORTH_LOADING and self._is_ready():
             return cast("Callable[..., _R]", self)(*args)
-        given: list[Any] = [a.tolist() if isinstance(a, np.ndarray) else a for a in args]
+        given: list[object] = [a.tolist() if isinstance(a, np.ndarray) else a for a in args]
         result = cast("Callable[..., _R]", self._plain)(*given)
         for array, values in zip(args, given, strict=True):
             if isinstance(array, np.ndarray) and array.flags.writeable:
@@ -156,7 +162,7 @@ def compiled(python: Callable[_P, _R]) -> Compiled[_P, _R]:
     return Compiled(python)
 
 
-def text_of(function: Compiled[..., Any]) -> str:
+def text_of(function: Compiled[..., object]) -> str:
     """The LLVM module of a function and of those it calls."""
     return "\n".join([DECLARATIONS, *(
         translate(f.interface, f._source, _lookup(f), external=f is function) for f in _reached(function)
@@ -179,7 +185,7 @@ def _global(function: Compiled[..., Any], name: str) -> Any:
     return function._function.__globals__.get(name)
 
 
-def _lookup(function: Compiled[..., Any]) -> Callable[[str], Any]:
+def _lookup(function: Compiled[..., object]) -> Callable[[str], object]:
     def found(name: str) -> Any:
         value = _global(function, name)
         return value.interface if isinstance(value, Compiled) else value
@@ -203,20 +209,16 @@ def _reached(function: Compiled[..., Any]) -> list[Compiled[..., Any]]:
 
 # --- machine code ---------------------------------------------------------------------------------------------------
 
-_engines: list[Any] = []  # what owns the machine code; it stays for as long as the process
+_engines: list[object] = []  # what owns the machine code; it stays for as long as the process
 
 
 def _machine() -> Any:
-    import llvmlite.binding as llvm  # which takes a while to load, and small programs do without
-
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(opt=1, jit=True)
 
 
 def _compiled(function: Compiled[..., Any]) -> _Code:
-    import llvmlite.binding as llvm
-
     machine = _machine()
     module = llvm.parse_assembly(text_of(function))
     options = llvm.create_pipeline_tuning_options(speed_level=1)
@@ -229,8 +231,6 @@ def _compiled(function: Compiled[..., Any]) -> _Code:
 
 def _loaded(code: _Code) -> tuple[Callable[..., Any], tuple[str, ...]]:
     """A function that is called with addresses and numbers, and the kinds of its arguments."""
-    import llvmlite.binding as llvm
-
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object))
     engine.finalize_object()
@@ -260,11 +260,9 @@ def _keep(function: Compiled[..., Any], code: _Code) -> None:
         keeper[0].put(function.__name__, key, described + b"\n" + code.object)
 
 
-def _key(function: Compiled[..., Any]) -> str | None:
+def _key(function: Compiled[..., object]) -> str | None:
     """What the code of a function depends on: the files of those it calls, numbers they name, the translation, and
     LLVM; None if a file cannot be read."""
-    import llvmlite.binding as llvm
-
     reached = _reached(function)
     files = {each._function.__code__.co_filename for each in reached}
     files |= {str(path) for path in Path(__file__).parent.glob("*.py")}

@@ -17,7 +17,7 @@ from nkilite.compiled.interface import ARRAYS, INT, SCALARS, TRUTH, Interface
 __all__ = ["DECLARATIONS", "translate"]
 
 
-def translate(own: Interface, function: ast.FunctionDef, lookup: Callable[[str], Any], external: bool) -> str:
+def translate(own: Interface, function: ast.FunctionDef, lookup: Callable[[str], object], external: bool) -> str:
     """The LLVM text of a function.
 
     Args:

@@ -9,11 +9,11 @@ __all__ = ["AS_WRITTEN", "enable_stack_allocator", "force_auto_alloc", "skip_mid
 AS_WRITTEN = "__nki_as_written__"  # the attribute of functions that skip_middle_end_transformations decorates
 
 
-def _directive(function: Any) -> Any:
+def _directive(function: object) -> Any:
     return (lambda decorated: decorated) if function is None else function
 
 
-def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
+def skip_middle_end_transformations(func: object = None, **_: object) -> Any:
     """Returns the kernel as it is; profiles take its instructions as written."""
     if func is None:
         return skip_middle_end_transformations
@@ -21,11 +21,11 @@ def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
     return func
 
 
-def enable_stack_allocator(func: Any = None, **_: Any) -> Any:
+def enable_stack_allocator(func: object = None, **_: object) -> Any:
     """Returns the kernel as it is: the planner places tiles by their lives."""
     return _directive(func)
 
 
-def force_auto_alloc(func: Any = None, **_: Any) -> Any:
+def force_auto_alloc(func: object = None, **_: object) -> Any:
     """Returns the kernel as it is; addresses that it gives are followed."""
     return _directive(func)

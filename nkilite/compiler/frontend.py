@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from nkilite import knobs
 from nkilite.ir.printer import print_program
@@ -29,7 +29,7 @@ class Module:
     def operation(self) -> Module:
         return self
 
-    def print(self, file: TextIO | None = None, **options: Any) -> None:
+    def print(self, file: TextIO | None = None, **options: object) -> None:
         """Write the text form; options of the vendor's printer are accepted and have no meaning."""
         print(self, file=sys.stdout if file is None else file)
 
@@ -53,8 +53,8 @@ class NKIFrontend:
 
     def compile(
         self,
-        kernel: Callable[..., Any],
-        inputs: Mapping[str, Any],
+        kernel: Callable[..., object],
+        inputs: Mapping[str, object],
         target: str,
         lnc: int = 1,
         artifacts_dir: str | None = None,

@@ -6,7 +6,7 @@ import cmd
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -226,7 +226,7 @@ class Debugger(cmd.Cmd):
         for text in dict.fromkeys(method.__doc__ or "" for method in methods):
             self._out(f"  {text}")
 
-    def _variables(self) -> dict[str, Any]:
+    def _variables(self) -> dict[str, object]:
         frame = self._stop.frame
         return {} if frame is None else dict(frame.f_locals)
 
@@ -249,7 +249,7 @@ def _line(stop: Stop) -> tuple[object, ...]:
     return stop.location.file, stop.location.line
 
 
-def _tensor(value: Any) -> NkiTensor | None:
+def _tensor(value: object) -> NkiTensor | None:
     """The tensor that a variable is or stands for: a tile of Beta 1, or a register."""
     for found in (value, getattr(value, "nki", None), getattr(value, "register_tensor", None)):
         if isinstance(found, NkiTensor):

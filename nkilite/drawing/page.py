@@ -70,12 +70,12 @@ def draw(kernel: Any, *args: Any, steps: int = STEPS, **kwargs: Any) -> Drawing:
     return Drawing(found, watch(found, args, kwargs, steps))
 
 
-def _data(kernel: Kernel[...], watched: Watched) -> dict[str, Any]:
+def _data(kernel: Kernel[...], watched: Watched) -> dict[str, object]:
     pictures: dict[Picture, int] = {}
     blocks: dict[str, int] = {}
     places = {id: place for place, id in enumerate(watched.buffers)}
 
-    def touched(t: Touched) -> list[Any]:
+    def touched(t: Touched) -> list[object]:
         return [
             t.operand, int(t.reads) + 2 * int(t.writes), places[t.buffer], list(t.shape), t.dtype,
             blocks.setdefault(t.blocks, len(blocks)), pictures.setdefault(t.picture, len(pictures)),
@@ -98,7 +98,7 @@ def _data(kernel: Kernel[...], watched: Watched) -> dict[str, Any]:
     }
 
 
-def _buffer(buffer: Buffer) -> dict[str, Any]:
+def _buffer(buffer: Buffer) -> dict[str, object]:
     grid = Grid.of(buffer)
     return {
         "name": buffer.label, "memory": _MEMORIES.get(str(buffer.region), "HBM"), "dtype": str(buffer.dtype),
@@ -107,7 +107,7 @@ def _buffer(buffer: Buffer) -> dict[str, Any]:
     }
 
 
-def _source(file: str, steps: Iterable[Step]) -> dict[str, Any]:
+def _source(file: str, steps: Iterable[Step]) -> dict[str, object]:
     """The lines of a file that are shown: all of them, or those around the lines of steps."""
     lines = linecache.getlines(file)
     wanted = range(1, len(lines) + 1)

@@ -104,9 +104,9 @@ class _Watcher(EagerBuilder):
         if len(self.steps) < self._most:
             given = _given(signature, operands)
             touched = tuple(
-                self._touched(o.name, located.get(o.name, given[o.name]), o.writes, o.reads)
+                self._touched(o.name, located.get(o.name, tensor), o.writes, o.reads)
                 for o in signature.operands
-                if isinstance(given.get(o.name), NkiTensor) and given[o.name].buffer is not MemoryRegion.registers
+                if isinstance(tensor := given.get(o.name), NkiTensor) and tensor.buffer is not MemoryRegion.registers
             )
             engine = signature.definition.rule("cost")(signature).engine.name
             self.steps.append(Step(engine, signature.name, name or "", _attributes(signature, given), here(), touched))
@@ -143,12 +143,12 @@ class _Watcher(EagerBuilder):
         return {n: storage.located(t) for n, t in given.items() if isinstance(t, NkiTensor) and t.index is not None}
 
 
-def _given(signature: Signature, operands: Values) -> dict[str, Any]:
+def _given(signature: Signature, operands: Values) -> dict[str, object]:
     names = [p.name for p in signature.definition.parameters if p.role is not Role.attribute]
     return dict(zip(names, operands, strict=True))
 
 
-def _attributes(signature: Signature, given: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _attributes(signature: Signature, given: dict[str, object]) -> tuple[tuple[str, str], ...]:
     defaults = {p.name: p.default for p in signature.definition.parameters}
     found = []
     for name, value in signature.arguments.items():

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +21,19 @@ from nkilite.frameworks.outline import Traced
 from nkilite.host.cpu import host
 from nkilite.ir.digest import digest
 from nkilite.ir.rank import current
+from nkilite.later import later
 from nkilite.location import Location
 from nkilite.native import xla, xla_handler
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
 from nkilite.runtime.kernel import Kernel
 from nkilite.runtime.specialization import executable_of
+
+if TYPE_CHECKING:
+    from jax.extend import core
+    from jax.interpreters import batching, mlir
+else:
+    core, batching, mlir = later("jax.extend.core"), later("jax.interpreters.batching"), later("jax.interpreters.mlir")
 
 _TARGET = "nkilite"
 
@@ -110,9 +117,6 @@ def _version(include: Path) -> tuple[int, int] | None:
 @functools.cache
 def _guard() -> Any:
     """A primitive that hands arrays on, and refuses to gather them from several devices."""
-    from jax.extend import core
-    from jax.interpreters import batching, mlir
-
     guard = core.Primitive("nki_arguments")
     guard.multiple_results = True
 

@@ -89,7 +89,7 @@ class Operator:
         self._require(position, given, exact, "a whole number of at most 2**53")
         return float(given)
 
-    def _require(self, position: int, given: Any, right: bool, expected: str) -> None:
+    def _require(self, position: int, given: object, right: bool, expected: str) -> None:
         if not right:
             raise InvalidOperand(
                 instruction=self.title, operand=f"argument {position}", found=describe(given), expected=expected
@@ -156,7 +156,7 @@ def _function(
 
 
 def _check(path: Path, name: str, cores: int, cost: float | str | None) -> None:
-    def require(operand: str, right: bool, found: Any, expected: str) -> None:
+    def require(operand: str, right: bool, found: object, expected: str) -> None:
         if not right:
             raise InvalidOperand(
                 instruction="gpsimd.operator", operand=operand, found=describe(found), expected=expected

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nkilite.later import later
+
+if TYPE_CHECKING:
+    import llvmlite as _llvmlite
+    from llvmlite import binding as _binding
+else:
+    _llvmlite, _binding = later("llvmlite"), later("llvmlite.binding")
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    from llvmlite import binding
-
-    return getattr(binding, name)
+    return getattr(_binding, name)
 
 
 def versions() -> str:
     """Of llvmlite and of LLVM, which together decide what code is made."""
-    import llvmlite
-    from llvmlite import binding
-
-    return " ".join((llvmlite.__version__, ".".join(map(str, binding.llvm_version_info))))
+    return " ".join((_llvmlite.__version__, ".".join(map(str, _binding.llvm_version_info))))

@@ -10,10 +10,10 @@ from typing import Any
 from nkilite.dtypes import ALL, DType
 from nkilite.errors import IrError
 
-_types: dict[str, tuple[type, Callable[[str], Any]]] = {}
+_types: dict[str, tuple[type, Callable[[str], object]]] = {}
 
 
-def register(prefix: str, kind: type, parse: Callable[[str], Any]) -> None:
+def register(prefix: str, kind: type, parse: Callable[[str], object]) -> None:
     """Let values of a type be printed as ``prefix.name`` (by `str` or the enum member's name) and read back."""
     _types[prefix] = (kind, parse)
 
@@ -23,7 +23,7 @@ def register_enum(kind: type[Enum]) -> None:
     register(kind.__name__, kind, lambda name: kind[name])
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """The text of an attribute value.
 
     Raises:

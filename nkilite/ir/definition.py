@@ -75,7 +75,7 @@ class Parameter:
 
     name: str
     role: Role
-    default: Any
+    default: object
     written: bool
     optional: bool = True
     register: bool = False
@@ -102,8 +102,8 @@ class Definition:
     name: str
     function: Callable[..., None]
     parameters: tuple[Parameter, ...]
-    registers: Callable[[dict[str, Any]], str | None]
-    updates: Callable[[dict[str, Any]], tuple[str, ...]]
+    registers: Callable[[dict[str, object]], str | None]
+    updates: Callable[[dict[str, object]], tuple[str, ...]]
     control: Control | None = None
     least_rows: int = 1
     indexed: bool = False
@@ -136,12 +136,12 @@ class Definition:
 Values: TypeAlias = tuple[Any, ...]
 
 
-def public_name(name: str, arguments: Mapping[str, Any]) -> str:
+def public_name(name: str, arguments: Mapping[str, object]) -> str:
     """How messages name a call: all collectives are one instruction."""
     return f"nki.collectives.{arguments['kind']}" if REGISTRY[name].meets is Meets.ranks else f"nisa.{name}"
 
 
-def public_operand(name: str, arguments: Mapping[str, Any], operand: str) -> str:
+def public_operand(name: str, arguments: Mapping[str, object], operand: str) -> str:
     """How messages name an operand of a call: as the function has it that the user called."""
     definition = REGISTRY[name]
     if "spelling" in definition.rules:
@@ -174,8 +174,8 @@ def role_of(annotation: str) -> Role:
 def define(
     function: Callable[..., None],
     writes: tuple[str, ...],
-    registers: Callable[[dict[str, Any]], str | None],
-    updates: Callable[[dict[str, Any]], tuple[str, ...]],
+    registers: Callable[[dict[str, object]], str | None],
+    updates: Callable[[dict[str, object]], tuple[str, ...]],
     control: Control | None = None,
     least_rows: int = 1,
     indexed: bool = False,

@@ -67,7 +67,7 @@ def _signature(signature: Signature) -> tuple[object, ...]:
     return signature.name, [(name, _argument(value)) for name, value in signature.arguments.items()]
 
 
-def _argument(value: Any) -> str:
+def _argument(value: object) -> str:
     return str(value) if isinstance(value, ViewType) else "imm" if value is IMMEDIATE else attributes.text(value)
 
 

@@ -62,10 +62,10 @@ class Arrival:
         except KeyError:
             raise AttributeError(name) from None
 
-    def items(self, name: str) -> list[Any]:
+    def items(self, name: str) -> list[np.ndarray]:
         """The items of a list of tensors."""
-        found = (self.arguments.get(f"{name}_{i}") for i in count())
-        return list(takewhile(lambda item: item is not None, found))
+        keys = takewhile(lambda key: self.arguments.get(key) is not None, (f"{name}_{i}" for i in count()))
+        return [self.arguments[key] for key in keys]
 
     @property
     def waits(self) -> bool:

@@ -7,7 +7,6 @@ import base64
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -163,7 +162,7 @@ class ProgramParser:
             raise IrError(f"there is no instruction {match['op']!r}", location=UNKNOWN)
         definition = REGISTRY[match["op"]]
         given = dict(_split_argument(a) for a in _split_top(match["arguments"]))
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         slots: list[int] = []
         parameters = {p.name: p for p in definition.parameters}
         for name in [*parameters, *(n for n in given if n not in parameters)]:

@@ -254,7 +254,7 @@ class Program:
         kind: BufferKind = BufferKind.internal,
         address: tuple[int, int] | None = None,
         location: Location = UNKNOWN,
-        data: Any = None,
+        data: object = None,
         loop: int | None = None,
         dims: tuple[tuple[int, int], ...] = (),
     ) -> Buffer:

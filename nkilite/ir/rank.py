@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from nkilite.errors import RankMissing
 from nkilite.location import Location
+
+Item = TypeVar("Item")  # what ranks bring to a collective
 
 Group = tuple[int, ...]
 
@@ -30,7 +32,7 @@ class Rank:
         self.number, self.count, self.ring, self.topology = number, count, ring, topology
         self.compiling: AbstractContextManager[object] = nullcontext()
 
-    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Item, location: Location) -> dict[int, Item]:
         """What every rank of a group brings to a collective, by rank; waits for them all.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite.dtypes import float32
 from nkilite.errors import DtypeMismatch, UnsupportedDtype
@@ -24,7 +24,7 @@ class Rounded(NamedTuple):
     """
 
     names: tuple[str, ...]
-    wide: dict[str, Any]
+    wide: dict[str, object]
 
 
 def rounded(signature: Signature) -> Rounded | None:

@@ -88,7 +88,7 @@ class Problem(NamedTuple):
     fields: dict[str, Any]
 
     @classmethod
-    def of(cls, error: type[ViewError], **fields: Any) -> Problem:
+    def of(cls, error: type[ViewError], **fields: object) -> Problem:
         """That of a view made at the user's line."""
         return cls(error, {**fields, "made_at": here()})
 

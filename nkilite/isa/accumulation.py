@@ -17,7 +17,6 @@ sits in front of the write. A call uses the first P registers, P being its parti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -35,10 +34,10 @@ from nkilite.isa.constants import reduce_cmd
 _REDUCING = (reduce_cmd.reduce, reduce_cmd.reset_reduce, reduce_cmd.load_reduce)
 
 
-def uses(engine: str) -> Callable[[dict[str, Any]], str | None]:
+def uses(engine: str) -> Callable[[dict[str, object]], str | None]:
     """The `registers` fact of an instruction on this engine: none while idle without a reduce_res."""
 
-    def registers(arguments: dict[str, Any]) -> str | None:
+    def registers(arguments: dict[str, object]) -> str | None:
         idle = arguments["reduce_cmd"] is reduce_cmd.idle and arguments["reduce_res"] is None
         return None if idle else engine
 
@@ -104,7 +103,7 @@ def reference(
     op: AluOp,
     values: np.ndarray,
     registers: np.ndarray | None,
-    init: Any = None,
+    init: object = None,
 ) -> tuple[np.ndarray, ...]:
     """The written operands (dst, reduce_res, registers; those the call has) for float32 results `values`."""
     if registers is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -39,12 +38,12 @@ class ActivationFunction:
     """
 
     name: str
-    exact: Callable[..., Any]
+    exact: Callable[..., object]
     code: Callable[..., Value]
     valid_range: tuple[float, float] = _EVERYWHERE
     takes_slope: bool = False
 
-    def numpy(self, x: Any, slope: Any = 0.0) -> np.ndarray:
+    def numpy(self, x: object, slope: object = 0.0) -> np.ndarray:
         """The function on float32 arrays: computed in float64, rounded once."""
         with np.errstate(all="ignore"):
             wide = np.asarray(x, np.float64)
@@ -186,7 +185,7 @@ def _row(name: str) -> ActivationFunction:
     return TABLE[name]
 
 
-def lookup(op: Any, instruction: str, allowed: tuple[ActivationFunction, ...] = ALL) -> ActivationFunction:
+def lookup(op: object, instruction: str, allowed: tuple[ActivationFunction, ...] = ALL) -> ActivationFunction:
     """The row an `op` argument names: an nl function, a NumPy ufunc of the same meaning, a row, or a name.
 
     Raises:

@@ -173,7 +173,7 @@ def _shift(name: str) -> Emit:
 
 
 def _shift_numpy(ufunc: np.ufunc) -> Reference:
-    def reference(x: Any, y: Any) -> Any:
+    def reference(x: object, y: object) -> Any:
         x = np.asarray(x)
         unsigned = np.dtype(f"u{x.itemsize}")
         bits, amount = x.view(unsigned), np.asarray(y, x.dtype).view(unsigned)
@@ -195,7 +195,7 @@ def _in_double(function: Reference) -> Reference:
 
 
 def _quiet(function: Reference) -> Reference:
-    def reference(x: Any, y: Any) -> Any:
+    def reference(x: object, y: object) -> Any:
         with np.errstate(all="ignore"):
             return function(x, y)
 
@@ -214,7 +214,7 @@ def _unary(name: str, numpy: Reference, emit: Emit, **facts: Any) -> AluOp:
     return AluOp(name, "unary", _quiet(numpy), emit, **facts)
 
 
-def _reduces(identity: float) -> dict[str, Any]:
+def _reduces(identity: float) -> dict[str, object]:
     return {"commutative": True, "identity": identity, "reduction": True}
 
 
@@ -318,7 +318,7 @@ def _row(name: str) -> AluOp:
     return TABLE[name]
 
 
-def lookup(op: Any, instruction: str, allowed: tuple[AluOp, ...] = ELEMENTWISE) -> AluOp:
+def lookup(op: object, instruction: str, allowed: tuple[AluOp, ...] = ELEMENTWISE) -> AluOp:
     """The row an `op` argument names: an nl function, a NumPy ufunc of the same meaning, a row, or a name.
 
     Args:

@@ -174,7 +174,7 @@ def from_domain(result: np.ndarray, domain: Domain, dtype: DType) -> np.ndarray:
     return np.ascontiguousarray(result).astype(f"u{dtype.itemsize}").view(dtype.numpy)
 
 
-def operate(op: AluOp, data: np.ndarray, operand: Any, domain: Domain, reverse: bool) -> np.ndarray:
+def operate(op: AluOp, data: np.ndarray, operand: object, domain: Domain, reverse: bool) -> np.ndarray:
     """data op operand, or operand op data, for data in the domain and a number, [P, 1] vector or None."""
     other = to_domain(0.0 if operand is None else operand, domain)
     if isinstance(other, np.ndarray):

@@ -49,7 +49,7 @@ def tensor_copy(dst: NkiTensor, src: NkiTensor, engine: Engine = _any_engine, na
 
 
 @tensor_copy.normalize
-def _tensor_copy_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_copy_normalize(arguments: dict[str, object], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = Engine.vector
 
@@ -72,7 +72,7 @@ def _tensor_copy_indirection(call: Signature, indices: Mapping[str, Hashable]) -
 
 
 @tensor_copy.reference
-def _tensor_copy_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
+def _tensor_copy_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Elements:
     return Elements(src.reshape(dst.shape), call.src.dtype)
 
 
@@ -117,7 +117,7 @@ def tensor_copy_predicated(
 
 
 @tensor_copy_predicated.normalize
-def _tensor_copy_predicated_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_copy_predicated_normalize(arguments: dict[str, object], target: Target) -> None:
     arguments["reverse_pred"] = bool(arguments["reverse_pred"])
 
 
@@ -188,7 +188,7 @@ def memset(dst: NkiTensor, value: float, engine: Engine = _any_engine, name: str
 
 
 @memset.normalize
-def _memset_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _memset_normalize(arguments: dict[str, object], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = Engine.vector
 
@@ -218,7 +218,7 @@ def _memset_check_immediates(call: Signature, value: float) -> None:
 
 
 @memset.reference
-def _memset_reference(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
+def _memset_reference(call: Signature, dst: np.ndarray, value: float, **_: object) -> np.ndarray:
     return np.full(dst.shape, constant(value, call.dst.dtype))
 
 

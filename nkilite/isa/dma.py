@@ -79,7 +79,7 @@ def dma_copy(
 
 
 @dma_copy.normalize
-def _dma_copy_normalize(arguments: dict[str, Any], target: Any) -> None:
+def _dma_copy_normalize(arguments: dict[str, object], target: object) -> None:
     _name_mode(arguments)
 
 
@@ -109,7 +109,7 @@ def _dma_copy_check(call: Signature) -> None:
 
 @dma_copy.reference
 def _dma_copy_reference(
-    call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: Any
+    call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: object
 ) -> Elements:
     return _keep_absent(call, dst, src.reshape(dst.shape), src, src_present)
 
@@ -212,7 +212,7 @@ def dma_transpose(
 
 
 @dma_transpose.normalize
-def _dma_transpose_normalize(arguments: dict[str, Any], target: Any) -> None:
+def _dma_transpose_normalize(arguments: dict[str, object], target: object) -> None:
     _name_mode(arguments)
     if arguments["axes"] is None and isinstance(arguments["src"], ViewType):
         arguments["axes"] = _ORDERS.get(arguments["src"].ndim)
@@ -308,7 +308,7 @@ def _require_gather_transpose(call: Signature, src: ViewType) -> None:
 
 @dma_transpose.reference
 def _dma_transpose_reference(
-    call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: Any
+    call: Signature, dst: np.ndarray, src: np.ndarray, src_present: np.ndarray | None = None, **_: object
 ) -> Elements:
     return _keep_absent(call, dst, src.transpose(call.axes), src, src_present, call.axes)
 
@@ -353,7 +353,7 @@ def require_reachable(call: Signature, operand: str) -> None:
         )
 
 
-def _name_mode(arguments: dict[str, Any]) -> None:
+def _name_mode(arguments: dict[str, object]) -> None:
     """The member of nisa.dge_mode that public kernels also write as its value."""
     mode = arguments["dge_mode"]
     if type(mode) is int and mode in [member.value for member in _DgeMode]:

@@ -29,7 +29,7 @@ _ADD = alu.TABLE["add"]
 _MOST = 16  # sources
 
 
-def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
+def _keeps_rows(arguments: dict[str, object]) -> tuple[str, ...]:
     """A gather that skips indices keeps what the destination holds."""
     gathers = any(isinstance(a, ViewType) and n != "dst" and by_vector(a) for n, a in arguments.items())
     return ("dst",) if gathers and arguments["oob_mode"] is OobMode.skip else ()
@@ -78,7 +78,7 @@ def dma_compute(
 
 
 @dma_compute.normalize
-def _dma_compute_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _dma_compute_normalize(arguments: dict[str, object], target: Target) -> None:
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.dma_compute", (_ADD,))
 
 

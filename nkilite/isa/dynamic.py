@@ -119,7 +119,7 @@ def _bounded_index_check(call: Signature) -> None:
 
 
 @bounded_index.check_immediates
-def _check_immediates(call: Signature, **numbers: Any) -> None:
+def _check_immediates(call: Signature, **numbers: object) -> None:
     for name, value in numbers.items():
         if type(value) is not int or not (name in ("unit", "bound")) <= abs(value) < 1 << 53:
             expected = "an int that float64 holds"
@@ -199,7 +199,8 @@ bounded_count.check_immediates(_check_immediates)
 
 @bounded_count.reference
 def _bounded_count_reference(
-    call: Signature, dst: np.ndarray, index: Any, size: np.ndarray, most: float, base: float, step: float, unit: float,
+    call: Signature, dst: np.ndarray, index: object, size: np.ndarray, most: float, base: float, step: float,
+    unit: float,
     bound: float,
 ) -> np.ndarray:
     rest = int(size.reshape(-1)[0]) - _position(register_value(index), base, step, unit, bound)
@@ -291,7 +292,7 @@ def _squeezed(sizes: Sequence[int]) -> tuple[int, ...]:
 @dma_copy_within.reference
 def _dma_copy_within_reference(
     call: Signature, dst: np.ndarray, src: np.ndarray, count: np.ndarray, other: np.ndarray | None = None,
-    src_present: np.ndarray | None = None, **_: Any,
+    src_present: np.ndarray | None = None, **_: object,
 ) -> Elements:
     shape = _common(call.src.shape, call.dst.shape)
     mask = np.ones(shape, bool)

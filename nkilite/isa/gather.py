@@ -154,7 +154,7 @@ def _local_gather_check(call: Signature) -> None:
 
 @local_gather.reference
 def _local_gather_reference(
-    call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, src_buffer: np.ndarray, index: np.ndarray, **_: object
 ) -> Elements:
     rows, indices = src_buffer.reshape(src_buffer.shape[0], -1), index.reshape(index.shape[0], -1)
     core, width = call.target.partitions_per_gpsimd_core, call.num_elem_per_idx
@@ -266,7 +266,7 @@ def _offsets(call: Signature, index: np.ndarray, limit: int) -> Iterator[tuple[s
 
 @tensor_indirection.reference
 def _tensor_indirection_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: object
 ) -> Elements:
     rows = data.reshape(data.shape[0], -1)
     result = np.empty((rows.shape[0], call.count), rows.dtype)
@@ -277,7 +277,7 @@ def _tensor_indirection_reference(
 
 @tensor_scatter.reference
 def _tensor_scatter_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, data: np.ndarray, index: np.ndarray, **_: object
 ) -> Elements:
     rows, values = dst.reshape(dst.shape[0], -1).copy(), data.reshape(data.shape[0], -1)
     for served, chosen in _offsets(call, index, rows.shape[1]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def _topk_check(call: Signature) -> None:
 
 @topk.reference
 def _topk_reference(
-    call: Signature, val_dst: np.ndarray, idx_dst: np.ndarray, src: np.ndarray, **_: Any
+    call: Signature, val_dst: np.ndarray, idx_dst: np.ndarray, src: np.ndarray, **_: object
 ) -> tuple[np.ndarray, np.ndarray]:
     core, k = call.target.partitions_per_gpsimd_core, call.val_dst.free_size
     values, indices = (dst.copy().reshape(dst.shape[0], -1) for dst in (val_dst, idx_dst))

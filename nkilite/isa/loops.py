@@ -68,7 +68,7 @@ def _for_begin_trips(
 
 @for_begin.reference
 def _for_begin_reference(
-    call: Signature, index: np.ndarray, counter: np.ndarray, lower: Any, upper: Any, step: float,
+    call: Signature, index: np.ndarray, counter: np.ndarray, lower: object, upper: object, step: float,
 ) -> tuple[object, ...]:
     first, bound = register_value(lower), register_value(upper)
     if first >= bound:

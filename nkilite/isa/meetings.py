@@ -6,7 +6,7 @@ Source: public pages nki.isa.core_barrier, nki.isa.sendrecv, nki.isa.sendrecv_co
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def core_barrier(
 
 
 @core_barrier.normalize
-def _core_barrier_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _core_barrier_normalize(arguments: dict[str, object], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = Engine.gpsimd
     found, here = arguments["cores"], _core()
@@ -96,7 +96,7 @@ def _core_barrier_check(call: Signature) -> None:
 
 
 @core_barrier.reference
-def _core_barrier_reference(call: Signature, **_: Any) -> tuple[object, ...]:
+def _core_barrier_reference(call: Signature, **_: object) -> tuple[object, ...]:
     return ()
 
 
@@ -176,7 +176,7 @@ def sendrecv_compute(
 
 
 @sendrecv.normalize
-def _sendrecv_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _sendrecv_normalize(arguments: dict[str, object], target: Target) -> None:
     _require_partner("nisa.sendrecv", arguments, target)
     pipe, engine = arguments["pipe_id"], arguments["dma_engine"]
     if isinstance(pipe, bool) or not isinstance(pipe, (int, np.integer)) or pipe < 0:
@@ -191,12 +191,12 @@ def _sendrecv_normalize(arguments: dict[str, Any], target: Target) -> None:
 
 
 @sendrecv_compute.normalize
-def _sendrecv_compute_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _sendrecv_compute_normalize(arguments: dict[str, object], target: Target) -> None:
     _require_partner("nisa.sendrecv_compute", arguments, target)
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.sendrecv_compute", _REDUCTIONS).name
 
 
-def _require_partner(name: str, arguments: dict[str, Any], target: Target) -> None:
+def _require_partner(name: str, arguments: dict[str, object], target: Target) -> None:
     """Raise unless there is another core, and both ranks of the call are that one."""
     here = _core()
     if here.cores == 1:
@@ -262,12 +262,12 @@ def _sendrecv_compute_check(call: Signature) -> None:
 
 
 @sendrecv.reference
-def _sendrecv_reference(call: Signature, src: np.ndarray, **_: Any) -> np.ndarray:
+def _sendrecv_reference(call: Signature, src: np.ndarray, **_: object) -> np.ndarray:
     return src  # as between cores that hold the same; the exchange rule is for all others
 
 
 @sendrecv_compute.reference
-def _sendrecv_compute_reference(call: Signature, src: np.ndarray, reduce_op: str, **_: Any) -> np.ndarray:
+def _sendrecv_compute_reference(call: Signature, src: np.ndarray, reduce_op: str, **_: object) -> np.ndarray:
     return _reduced(reduce_op, src, src)
 
 

@@ -96,7 +96,7 @@ def _quantize_mx_starts(call: Signature) -> dict[str, tuple[int, ...]]:
 
 @quantize_mx.reference
 def _quantize_mx_reference(
-    call: Signature, dst: np.ndarray, src: np.ndarray, dst_scale: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, src: np.ndarray, dst_scale: np.ndarray, **_: object
 ) -> tuple[np.ndarray, ...]:
     element = dtypes.ELEMENTS[call.dst.dtype]
     largest = mx.largest(call.dst.dtype)
@@ -175,7 +175,7 @@ def nc_matmul_mx(
 
 
 @nc_matmul_mx.normalize
-def _nc_matmul_mx_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _nc_matmul_mx_normalize(arguments: dict[str, object], target: Target) -> None:
     processing_array.normalize_tile(arguments)
     if arguments["accumulate"] is not None:
         arguments["accumulate"] = bool(arguments["accumulate"])
@@ -220,7 +220,7 @@ def _nc_matmul_mx_indirection(call: Signature, indices: Mapping[str, Hashable]) 
 @nc_matmul_mx.reference
 def _nc_matmul_mx_reference(
     call: Signature, dst: np.ndarray, stationary: np.ndarray, moving: np.ndarray, stationary_scale: np.ndarray,
-    moving_scale: np.ndarray, accumulate: bool, **_: Any,
+    moving_scale: np.ndarray, accumulate: bool, **_: object,
 ) -> np.ndarray:
     rows = _dequantized(stationary, call.stationary.dtype, stationary_scale)
     columns = _dequantized(moving, call.moving.dtype, moving_scale)

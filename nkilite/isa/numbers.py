@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite import dtypes
@@ -38,7 +36,7 @@ def _advance_counters_check(call: Signature) -> None:
 
 
 @advance_counters.reference
-def _advance_counters_reference(call: Signature, dst: np.ndarray, step: np.ndarray, **_: Any) -> np.ndarray:
+def _advance_counters_reference(call: Signature, dst: np.ndarray, step: np.ndarray, **_: object) -> np.ndarray:
     result: np.ndarray = dst + step
     return result
 
@@ -75,7 +73,7 @@ def _find_special_check(call: Signature) -> None:
 
 @find_special.reference
 def _find_special_reference(
-    call: Signature, data: np.ndarray, state: np.ndarray, number: float, **_: Any
+    call: Signature, data: np.ndarray, state: np.ndarray, number: float, **_: object
 ) -> np.ndarray:
     single = data.astype(np.float32).reshape(len(data), -1)
     special = np.isnan(single) if call.what == NAN else ~np.isfinite(single)

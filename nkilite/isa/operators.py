@@ -61,7 +61,7 @@ class Table(Generic[Row]):
     def __getitem__(self, name: str) -> Row:
         return self.rows[name]
 
-    def lookup(self, op: Any, instruction: str, allowed: tuple[Row, ...]) -> Row:
+    def lookup(self, op: object, instruction: str, allowed: tuple[Row, ...]) -> Row:
         """The row `op` names.
 
         Raises:

@@ -62,7 +62,7 @@ def iota(
 
 
 @iota.normalize
-def _iota_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _iota_normalize(arguments: dict[str, object], target: Target) -> None:
     _normalize_pattern(arguments, "nisa.iota")
 
 
@@ -80,7 +80,7 @@ def _iota_check_immediates(call: Signature, offset: float) -> None:
 
 
 @iota.reference
-def _iota_reference(call: Signature, dst: np.ndarray, offset: float, **_: Any) -> np.ndarray:
+def _iota_reference(call: Signature, dst: np.ndarray, offset: float, **_: object) -> np.ndarray:
     return _integers_as(_affine(call, dst.shape[0], offset).reshape(dst.shape), call.dst.dtype)
 
 
@@ -131,7 +131,7 @@ def affine_select(
 
 
 @affine_select.normalize
-def _affine_select_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _affine_select_normalize(arguments: dict[str, object], target: Target) -> None:
     _normalize_pattern(arguments, "nisa.affine_select")
     arguments["cmp_op"] = alu.lookup(arguments["cmp_op"], "nisa.affine_select", _COMPARISONS)
 
@@ -153,7 +153,7 @@ def _affine_select_check_immediates(call: Signature, on_false_value: float, offs
 
 @affine_select.reference
 def _affine_select_reference(
-    call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, on_false_value: float, offset: float, **_: Any
+    call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, on_false_value: float, offset: float, **_: object
 ) -> np.ndarray | Elements:
     values = _affine(call, dst.shape[0], offset).reshape(dst.shape)
     chosen = call.cmp_op.numpy(values, np.int32(0)) != 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite.errors import (
@@ -17,7 +15,7 @@ from nkilite.ir.program import Signature
 from nkilite.isa import rules
 
 
-def normalize_tile(arguments: dict[str, Any]) -> None:
+def normalize_tile(arguments: dict[str, object]) -> None:
     """An unset tile_position or tile_size, which means the whole array, becomes an empty tuple."""
     for name in ("tile_position", "tile_size"):
         arguments[name] = () if arguments[name] is None else arguments[name]
@@ -115,6 +113,6 @@ def _tile(call: Signature, all_columns: str) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _pair(value: Any) -> bool:
+def _pair(value: object) -> bool:
     whole = (int, np.integer)
     return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, whole) for v in value)

@@ -9,7 +9,6 @@ nkilite's own (nkilite/isa/xorwow.py): the one of the hardware is not public, an
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -38,11 +37,11 @@ _DRAWN = (
 )  # fmt: skip
 
 
-def _of_vector(arguments: dict[str, Any]) -> str:
+def _of_vector(arguments: dict[str, object]) -> str:
     return "vector_random"
 
 
-def _of_engine(arguments: dict[str, Any]) -> str | None:
+def _of_engine(arguments: dict[str, object]) -> str | None:
     """The registers of the engine a call names; of none if it is not an engine that has any."""
     name = f"{getattr(arguments['engine'], 'name', '')}_random"
     return name if name in REGISTERS else None
@@ -69,7 +68,7 @@ def rng(dst: NkiTensor, engine: Engine = _vector_engine, name: str | None = None
 
 
 @rng.normalize
-def _rng_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _rng_normalize(arguments: dict[str, object], target: Target) -> None:
     _choose(arguments, Engine.vector)
 
 
@@ -82,7 +81,9 @@ def _rng_check(call: Signature) -> None:
 
 
 @rng.reference
-def _rng_reference(call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any) -> tuple[np.ndarray, np.ndarray]:
+def _rng_reference(
+    call: Signature, dst: np.ndarray, registers: np.ndarray, **_: object
+) -> tuple[np.ndarray, np.ndarray]:
     drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     return drawn.astype(dst.dtype).reshape(dst.shape), registers
 
@@ -142,7 +143,7 @@ def _rand2_check_immediates(call: Signature, **ends: float) -> None:
 
 @rand2.reference
 def _rand2_reference(
-    call: Signature, dst: np.ndarray, min: Any, max: Any, registers: np.ndarray
+    call: Signature, dst: np.ndarray, min: object, max: object, registers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     low, high = (np.asarray(end).astype(np.float32).reshape(-1, 1) for end in (min, max))
@@ -204,7 +205,7 @@ def _dropout_check_immediates(call: Signature, prob: float = 0) -> None:
 
 @dropout.reference
 def _dropout_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, prob: Any, registers: np.ndarray
+    call: Signature, dst: np.ndarray, data: np.ndarray, prob: object, registers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     drawn, registers = xorwow.draw(registers, _source(call).seed, call.dst.partitions, call.dst.free_size)
     kept = xorwow.uniform(drawn) >= np.asarray(prob).astype(np.float32).reshape(-1, 1)
@@ -293,7 +294,7 @@ def rand_set_state(src_seeds: NkiTensor, engine: Engine = _gpsimd_engine, name: 
 
 
 @rand_set_state.normalize
-def _rand_set_state_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _rand_set_state_normalize(arguments: dict[str, object], target: Target) -> None:
     _choose(arguments, Engine.gpsimd)
 
 
@@ -305,7 +306,7 @@ def _rand_set_state_check(call: Signature) -> None:
 
 
 @rand_set_state.reference
-def _rand_set_state_reference(call: Signature, src_seeds: np.ndarray, registers: np.ndarray, **_: Any) -> np.ndarray:
+def _rand_set_state_reference(call: Signature, src_seeds: np.ndarray, registers: np.ndarray, **_: object) -> np.ndarray:
     after = registers.copy()
     after[: src_seeds.shape[0]] = src_seeds.reshape(src_seeds.shape[0], -1)
     result: np.ndarray = after
@@ -344,7 +345,7 @@ def rand_get_state(dst: NkiTensor, engine: Engine = _gpsimd_engine, name: str | 
 
 
 @rand_get_state.normalize
-def _rand_get_state_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _rand_get_state_normalize(arguments: dict[str, object], target: Target) -> None:
     _choose(arguments, Engine.gpsimd)
 
 
@@ -358,7 +359,7 @@ def _rand_get_state_check(call: Signature) -> None:
 
 @rand_get_state.reference
 def _rand_get_state_reference(
-    call: Signature, dst: np.ndarray, registers: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, registers: np.ndarray, **_: object
 ) -> tuple[np.ndarray, np.ndarray]:
     return xorwow.states(registers, _source(call).seed)[: dst.shape[0]].reshape(dst.shape), registers
 
@@ -376,7 +377,7 @@ def _rand_get_state_lower(call: Signature, kernel: MicroKernel) -> None:
 # --- shared -------------------------------------------------------------------------------------------------
 
 
-def _choose(arguments: dict[str, Any], default: Engine) -> None:
+def _choose(arguments: dict[str, object], default: Engine) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         arguments["engine"] = default
 

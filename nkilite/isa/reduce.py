@@ -132,7 +132,7 @@ def _tensor_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
     arguments["keepdims"] = False
 
 
-def _axes(axis: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _axes(axis: object, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The axes as ascending non-negative numbers.
 
     Raises:
@@ -170,7 +170,7 @@ def _tensor_reduce_check(call: Signature) -> None:
 
 
 @tensor_reduce.reference
-def _tensor_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
+def _tensor_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: object) -> np.ndarray:
     domain = Domain.bits if call.op.bitvec else Domain.float32
     result = combined(call.op, arithmetic.to_domain(data, domain), call.axis).reshape(dst.shape)
     return arithmetic.from_domain(-result if call.negate else result, domain, call.dst.dtype)
@@ -223,7 +223,7 @@ def tensor_partition_reduce(dst: NkiTensor, op: Op, data: NkiTensor, name: str |
 
 
 @tensor_partition_reduce.normalize
-def _tensor_partition_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_partition_reduce_normalize(arguments: dict[str, object], target: Target) -> None:
     arguments["op"] = alu.lookup(arguments["op"], "nisa.tensor_partition_reduce", _PARTITION_OPERATORS)
 
 
@@ -242,7 +242,7 @@ def _tensor_partition_reduce_check(call: Signature) -> None:
 
 
 @tensor_partition_reduce.reference
-def _tensor_partition_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> np.ndarray:
+def _tensor_partition_reduce_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: object) -> np.ndarray:
     domain = Domain.bits if call.op.bitvec else Domain.float32
     result = combined(call.op, arithmetic.to_domain(data, domain), (0,)).reshape(dst.shape)
     if call.op is _AVERAGE:
@@ -313,7 +313,7 @@ def tensor_scalar_reduce(
 
 
 @tensor_scalar_reduce.normalize
-def _tensor_scalar_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_scalar_reduce_normalize(arguments: dict[str, object], target: Target) -> None:
     instruction = "nisa.tensor_scalar_reduce"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], instruction, _REGISTER_OPERATORS)
@@ -350,8 +350,8 @@ def _tensor_scalar_reduce_check_immediates(call: Signature, operand0: float = 0,
 
 @tensor_scalar_reduce.reference
 def _tensor_scalar_reduce_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, registers: np.ndarray,
-    reduce_init: Any = None, **_: Any,
+    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: object, registers: np.ndarray,
+    reduce_init: object = None, **_: object,
 ) -> tuple[np.ndarray, ...]:
     values = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, False)
     results = accumulation.reference(

@@ -84,7 +84,7 @@ def _register_move_check_immediates(call: Signature, src: Any = 0) -> None:
 
 
 @register_move.reference
-def _register_move_reference(call: Signature, dst: np.ndarray, src: Any) -> np.ndarray:
+def _register_move_reference(call: Signature, dst: np.ndarray, src: object) -> np.ndarray:
     return np.full((1, 1), register_value(src), call.dst.dtype.numpy)
 
 
@@ -197,7 +197,7 @@ def register_value(operand: Any) -> int:
     return int(operand[0, 0]) if isinstance(operand, np.ndarray) else int(operand)
 
 
-def require_int(instruction: str, operand: str, value: Any, dtype: dtypes.DType) -> None:
+def require_int(instruction: str, operand: str, value: object, dtype: dtypes.DType) -> None:
     """Raise InvalidOperand unless a number is an int that fits into a register of a dtype."""
     end = 1 << 8 * dtype.itemsize - 1
     if not isinstance(value, (int, np.integer)) or not -end <= value < end:

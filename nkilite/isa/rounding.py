@@ -6,7 +6,7 @@ whose destination then is float32, and `round_stochastically` (nkilite/passes/ro
 
 from __future__ import annotations
 
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def _set_rounding_check(call: Signature) -> None:
 
 
 @set_rounding.reference
-def _set_rounding_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: Any) -> Elements:
+def _set_rounding_reference(call: Signature, dst: np.ndarray, src: np.ndarray, **_: object) -> Elements:
     return Elements(src, call.src.dtype)
 
 
@@ -86,7 +86,7 @@ def _round_stochastically_check(call: Signature) -> None:
 @round_stochastically.reference
 def _round_stochastically_reference(
     call: Signature, dst: np.ndarray, data: np.ndarray, low: np.ndarray, high: np.ndarray, columns: np.ndarray,
-    site_low: float, site_high: float, **_: Any,
+    site_low: float, site_high: float, **_: object,
 ) -> np.ndarray:
     site = int(site_low) | int(site_high) << 32
     bits = key_bits(low.reshape(-1, 1), high.reshape(-1, 1), columns.reshape(1, -1), site).reshape(dst.shape)

@@ -218,7 +218,7 @@ def require_dimensions(call: Signature, operand: str, most: int, fewest: int = 1
         )
 
 
-def require_capability(call: Signature, has: Callable[[Target], Any], feature: str) -> None:
+def require_capability(call: Signature, has: Callable[[Target], object], feature: str) -> None:
     """Raise UnsupportedOnTarget unless the chip has what `has` reads off a target."""
     if not has(call.target):
         raise UnsupportedOnTarget(feature=feature, needs=first_with(has), target=call.target.name)

@@ -88,7 +88,7 @@ def activation(
 
 
 @activation.normalize
-def _activation_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _activation_normalize(arguments: dict[str, object], target: Target) -> None:
     _normalize(arguments, "nisa.activation")
 
 
@@ -150,7 +150,7 @@ def activation_reduce(
 
 
 @activation_reduce.normalize
-def _activation_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _activation_reduce_normalize(arguments: dict[str, object], target: Target) -> None:
     _normalize(arguments, "nisa.activation_reduce")
 
 
@@ -178,7 +178,7 @@ def _activation_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
 # --- what the two share -------------------------------------------------------------------------------------
 
 
-def _normalize(arguments: dict[str, Any], name: str) -> None:
+def _normalize(arguments: dict[str, object], name: str) -> None:
     arguments["op"] = activation_functions.lookup(arguments["op"], name)
     arguments["reduce_op"] = alu.lookup(
         _ADD if arguments["reduce_op"] is None else arguments["reduce_op"], name, (_ADD,)
@@ -208,7 +208,7 @@ def _check(call: Signature) -> None:
         rules.require_capability(call, lambda t: t.activation_reciprocal_bias, feature)
 
 
-def _activated(call: Signature, data: np.ndarray, bias: Any, scale: Any, **_: Any) -> np.ndarray:
+def _activated(call: Signature, data: np.ndarray, bias: object, scale: object, **_: object) -> np.ndarray:
     with np.errstate(all="ignore"):
         x = _rows(data) * _column(scale)
         if bias is not None:
@@ -222,7 +222,7 @@ def _rows(tile: np.ndarray) -> np.ndarray:
     return tile.reshape(tile.shape[0], -1).astype(np.float32)
 
 
-def _column(operand: Any) -> np.ndarray:
+def _column(operand: object) -> np.ndarray:
     """A number or a vector operand as float32 that broadcasts along rows."""
     return np.asarray(operand).astype(np.float32).reshape(-1, 1)
 
@@ -310,7 +310,7 @@ def activate2(
 
 
 @activate2.normalize
-def _activate2_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _activate2_normalize(arguments: dict[str, object], target: Target) -> None:
     name = "nisa.activate2"
     arguments["op"] = activation_functions.lookup(arguments["op"], name)
     reduction = arguments["reduce_op"]
@@ -354,11 +354,11 @@ def _activate2_check(call: Signature) -> None:
 def _activate2_reference(
     call: Signature,
     data: np.ndarray,
-    imm0: Any,
-    imm1: Any,
-    relu_param: Any,
+    imm0: object,
+    imm1: object,
+    relu_param: object,
     registers: np.ndarray | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[np.ndarray, ...]:
     with np.errstate(all="ignore"):
         x = _rows(data)
@@ -488,10 +488,10 @@ def _check_exponential_start(call: Signature, found: str) -> None:
 def _exponential_reference(
     call: Signature,
     src: np.ndarray,
-    max_value: Any,
-    reduce_init: Any,
+    max_value: object,
+    reduce_init: object,
     registers: np.ndarray | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[np.ndarray, ...]:
     with np.errstate(all="ignore"):
         values = _EXP.numpy(_rows(src) - _column(max_value))

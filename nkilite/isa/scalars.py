@@ -75,7 +75,7 @@ class NkiScalar(VirtualRegister):
     def __neg__(self) -> NkiScalar:
         return _computed("sub", 0, self)
 
-    def _compare(self, other: Any) -> Comparison:
+    def _compare(self, other: object) -> Comparison:
         dtype = _common_dtype(self, other)
         if dtype.is_wide:
             raise UnsupportedError(feature=f"comparing scalars of {dtype}")
@@ -154,7 +154,7 @@ def _scalar_compute_check(call: Signature) -> None:
 
 
 @scalar_compute.reference
-def _scalar_compute_reference(call: Signature, dst: np.ndarray, a: Any, b: Any, op: str) -> np.ndarray:
+def _scalar_compute_reference(call: Signature, dst: np.ndarray, a: object, b: object, op: str) -> np.ndarray:
     left, right = (np.full((1, 1), register_value(x), call.dst.dtype.numpy) for x in (a, b))
     return _NUMPY[op](left, right)
 
@@ -191,7 +191,7 @@ def _number(value: int, dtype: dtypes.DType) -> int | NkiScalar:
     return whole
 
 
-def _common_dtype(a: Any, b: Any) -> dtypes.DType:
+def _common_dtype(a: object, b: object) -> dtypes.DType:
     """The dtype of an operator on scalars, and on ints that it holds.
 
     Raises:
@@ -216,7 +216,7 @@ def _common_dtype(a: Any, b: Any) -> dtypes.DType:
     return dtype
 
 
-def _require_dtype(tensor: Any, instruction: str, operand: str, allowed: tuple[dtypes.DType, ...]) -> None:
+def _require_dtype(tensor: object, instruction: str, operand: str, allowed: tuple[dtypes.DType, ...]) -> None:
     """Raise UnsupportedDtype for a tensor of another dtype; what is no tensor is left to the instruction."""
     if isinstance(tensor, NkiTensor) and tensor.dtype not in allowed:
         target = active.builder(instruction).target.name

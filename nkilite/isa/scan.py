@@ -81,7 +81,7 @@ def tensor_tensor_scan(
 
 
 @tensor_tensor_scan.normalize
-def _tensor_tensor_scan_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_tensor_scan_normalize(arguments: dict[str, object], target: Target) -> None:
     for op, reverse in (("op0", "reverse0"), ("op1", "reverse1")):
         row = alu.lookup(arguments[op], "nisa.tensor_tensor_scan", arithmetic.BINARY_ARITHMETIC)
         arguments[op], arguments[reverse] = row, arithmetic.reverses(row, arguments[reverse])
@@ -99,7 +99,7 @@ def _tensor_tensor_scan_check(call: Signature) -> None:
 
 @tensor_tensor_scan.reference
 def _tensor_tensor_scan_reference(
-    call: Signature, dst: np.ndarray, data0: np.ndarray, data1: np.ndarray, initial: Any, **_: Any
+    call: Signature, dst: np.ndarray, data0: np.ndarray, data1: np.ndarray, initial: object, **_: object
 ) -> np.ndarray:
     a, b = (x.astype(np.float32).reshape(x.shape[0], -1) for x in (data0, data1))
 
@@ -172,7 +172,7 @@ def tensor_scalar_cumulative(
 
 
 @tensor_scalar_cumulative.normalize
-def _tensor_scalar_cumulative_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_scalar_cumulative_normalize(arguments: dict[str, object], target: Target) -> None:
     instruction = "nisa.tensor_scalar_cumulative"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["op1"] = alu.lookup(arguments["op1"], instruction, _CUMULATIVE)
@@ -197,8 +197,8 @@ def _tensor_scalar_cumulative_check_immediates(call: Signature, imm0: float = 0,
 
 @tensor_scalar_cumulative.reference
 def _tensor_scalar_cumulative_reference(
-    call: Signature, dst: np.ndarray, src: np.ndarray, imm0: Any, registers: np.ndarray, imm1: Any = None,
-    **_: Any,
+    call: Signature, dst: np.ndarray, src: np.ndarray, imm0: object, registers: np.ndarray, imm1: object = None,
+    **_: object,
 ) -> tuple[np.ndarray, np.ndarray]:
     values = arithmetic.operate(
         call.op0, src.astype(np.float32).reshape(src.shape[0], -1), imm0, Domain.float32, False

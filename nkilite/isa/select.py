@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, SupportsFloat
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def select_reduce(
 
 
 @select_reduce.normalize
-def _select_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _select_reduce_normalize(arguments: dict[str, object], target: Target) -> None:
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.select_reduce", (_MAXIMUM,))
     arguments["reverse_pred"] = bool(arguments["reverse_pred"])
 
@@ -105,8 +105,8 @@ def _select_reduce_check(call: Signature) -> None:
 
 @select_reduce.reference
 def _select_reduce_reference(
-    call: Signature, dst: np.ndarray, predicate: np.ndarray, on_true: np.ndarray, on_false: Any,
-    registers: np.ndarray | None = None, **_: Any,
+    call: Signature, dst: np.ndarray, predicate: np.ndarray, on_true: np.ndarray, on_false: object,
+    registers: np.ndarray | None = None, **_: object,
 ) -> tuple[np.ndarray, ...]:
     shape = (dst.shape[0], -1)
     chosen = (predicate.reshape(shape) != 0) != call.reverse_pred
@@ -182,7 +182,7 @@ def range_select(
 
 
 @range_select.normalize
-def _range_select_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _range_select_normalize(arguments: dict[str, object], target: Target) -> None:
     arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], "nisa.range_select", (_MAXIMUM,))
     for operator in ("comp_op0", "comp_op1"):
         arguments[operator] = alu.lookup(arguments[operator], "nisa.range_select", _COMPARISONS)
@@ -226,7 +226,7 @@ def _range_select_check_immediates(call: Signature, range_start: float) -> None:
 @range_select.reference
 def _range_select_reference(
     call: Signature, dst: np.ndarray, on_true_tile: np.ndarray, bound0: np.ndarray, bound1: np.ndarray,
-    range_start: float, registers: np.ndarray | None = None, **_: Any,
+    range_start: float, registers: np.ndarray | None = None, **_: object,
 ) -> tuple[np.ndarray, ...]:
     source = on_true_tile.reshape(dst.shape[0], -1).astype(np.float32)
     position = (int(range_start) + np.arange(source.shape[1])).astype(np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def nc_stream_shuffle(dst: NkiTensor, src: NkiTensor, shuffle_mask: Sequence[int
 
 
 @nc_stream_shuffle.normalize
-def _nc_stream_shuffle_normalize(arguments: dict[str, Any], target: object) -> None:
+def _nc_stream_shuffle_normalize(arguments: dict[str, object], target: object) -> None:
     mask = arguments["shuffle_mask"]
     if isinstance(mask, tuple) and all(isinstance(m, (int, np.integer)) for m in mask):
         arguments["shuffle_mask"] = tuple(int(m) for m in mask)

@@ -147,7 +147,7 @@ def _check_shapes(call: Signature) -> None:
 @nc_matmul_sparse.reference
 def _nc_matmul_sparse_reference(
     call: Signature, dst: np.ndarray, moving: np.ndarray, stationary: np.ndarray, tag: np.ndarray, accumulate: bool,
-    **_: Any,
+    **_: object,
 ) -> np.ndarray:
     weights = stationary.astype(np.float32).reshape(stationary.shape[0], -1)
     rows = moving.astype(np.float32).reshape(moving.shape[0] * call.compress_ratio, -1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -90,7 +89,7 @@ def nc_matmul(
 
 
 @nc_matmul.normalize
-def _nc_matmul_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _nc_matmul_normalize(arguments: dict[str, object], target: Target) -> None:
     for flag in ("is_stationary_onezero", "is_moving_onezero", "is_transpose"):
         arguments[flag] = bool(arguments[flag])
     if arguments["accumulate"] is not None:
@@ -202,7 +201,7 @@ def _nc_matmul_indirection(call: Signature, indices: Mapping[str, Hashable]) -> 
 
 @nc_matmul.reference
 def _nc_matmul_reference(
-    call: Signature, dst: np.ndarray, stationary: np.ndarray, moving: np.ndarray, accumulate: bool, **_: Any
+    call: Signature, dst: np.ndarray, stationary: np.ndarray, moving: np.ndarray, accumulate: bool, **_: object
 ) -> np.ndarray | Elements:
     if _moves_bits(call):
         selected = _selected(_as_matrix(stationary), _as_matrix(moving))
@@ -293,7 +292,7 @@ def nc_transpose(dst: NkiTensor, data: NkiTensor, engine: Engine = _any_engine, 
 
 
 @nc_transpose.normalize
-def _nc_transpose_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _nc_transpose_normalize(arguments: dict[str, object], target: Target) -> None:
     if arguments["engine"] in (None, Engine.unknown):
         data = arguments["data"]
         limit = target.vector_transpose_max
@@ -339,7 +338,7 @@ def _multiplies_into_float32(call: Signature) -> bool:
 
 
 @nc_transpose.reference
-def _nc_transpose_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: Any) -> Elements:
+def _nc_transpose_reference(call: Signature, dst: np.ndarray, data: np.ndarray, **_: object) -> Elements:
     return Elements(_as_matrix(data).T.reshape(dst.shape), call.data.dtype)
 
 

@@ -5,8 +5,6 @@ Stochastic rounding knows instructions by their number in the kernel (nkilite/ro
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite.codegen import copy
@@ -37,7 +35,7 @@ def _fill_unwritten_check(call: Signature) -> None:
 
 
 @fill_unwritten.reference
-def _fill_unwritten_reference(call: Signature, dst: np.ndarray, value: float, **_: Any) -> np.ndarray:
+def _fill_unwritten_reference(call: Signature, dst: np.ndarray, value: float, **_: object) -> np.ndarray:
     return np.full(dst.shape, constant(value, call.dst.dtype))
 
 

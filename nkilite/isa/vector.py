@@ -60,7 +60,7 @@ def tensor_tensor(
 
 
 @tensor_tensor.normalize
-def _tensor_tensor_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_tensor_normalize(arguments: dict[str, object], target: Target) -> None:
     op = arguments["op"] = alu.lookup(arguments["op"], "nisa.tensor_tensor", arithmetic.BINARY)
     if arguments["engine"] in (None, Engine.unknown):
         exact = _native(arguments) and not rules.in_psum(arguments, *_TILES)
@@ -98,7 +98,7 @@ def _tensor_tensor_check(call: Signature) -> None:
 
 @tensor_tensor.reference
 def _tensor_tensor_reference(
-    call: Signature, dst: np.ndarray, data1: np.ndarray, data2: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, data1: np.ndarray, data2: np.ndarray, **_: object
 ) -> np.ndarray:
     domain = _tensor_tensor_domain(call)
     a, b = (arithmetic.to_domain(x, domain).reshape(dst.shape) for x in (data1, data2))
@@ -234,7 +234,7 @@ def _tensor_scalar_check_immediates(call: Signature, **operands: float) -> None:
 
 @tensor_scalar.reference
 def _tensor_scalar_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: Any = None, **_: Any
+    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: object, operand1: object = None, **_: object
 ) -> np.ndarray:
     domain = Domain.bits if call.op0.bitvec else Domain.float32
     result = arithmetic.operate(call.op0, arithmetic.to_domain(data, domain), operand0, domain, call.reverse0)
@@ -335,7 +335,7 @@ def _scalar_tensor_tensor_check_immediates(call: Signature, operand0: float = 0)
 
 @scalar_tensor_tensor.reference
 def _scalar_tensor_tensor_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: Any, operand1: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: object, operand1: np.ndarray, **_: object
 ) -> np.ndarray:
     first = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, call.reverse0)
     second = operand1.astype(np.float32).reshape(data.shape)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nkilite import isa as nisa
+from nkilite.dtypes import DTypeLike
 from nkilite.errors import WrongMemory
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.broadcasting import output, require_tile
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-def unary(op: Callable[..., Any], x: NkiTensor, dtype: Any) -> NkiTensor:
+def unary(op: Callable[..., object], x: NkiTensor, dtype: DTypeLike) -> NkiTensor:
     """A new SBUF tile `op(x)` by nisa.activation."""
     x = require_tile(x, "x", op.__name__)
     result = output(x.shape, dtype, x.dtype, op.__name__)

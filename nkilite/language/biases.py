@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nkilite.dtypes import BIASABLE, BIASES, DType, as_dtype, biased
+from nkilite.dtypes import BIASABLE, BIASES, DType, DTypeLike, as_dtype, biased
 from nkilite.errors import InvalidOperand, describe
 
 _NAMES = ", ".join(f"nl.{d}" for d in BIASABLE)
 
 
-def cfp8(dtype: Any, bias: int) -> DType:
+def cfp8(dtype: DTypeLike, bias: int) -> DType:
     """A float8 dtype with an adjusted exponent bias, an extension of nkilite.
 
     A number with sign s, exponent bits e and mantissa bits m of n is (-1)**s * 2**(e - bias) * (1 + m / 2**n), or

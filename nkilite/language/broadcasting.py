@@ -21,7 +21,7 @@ _SHUFFLED = 32  # partitions one nc_stream_shuffle reaches
 _TO_A_TILE = "pass arrays as arguments of the kernel and nl.load them; make a tile of a number with nl.full"
 
 
-def require_tile(x: Any, operand: str, function: str) -> NkiTensor:
+def require_tile(x: object, operand: str, function: str) -> NkiTensor:
     """Raise InvalidOperand unless `x` is a tensor on chip."""
     if isinstance(x, NkiTensor) and x.buffer.on_chip:
         return x

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from nkilite.dtypes import as_dtype
+from nkilite.dtypes import DTypeLike, as_dtype
 from nkilite.errors import InvalidOperand, describe
 
 __all__ = ["sizeinbytes"]
 
 
-def sizeinbytes(dtype: Any) -> int:
+def sizeinbytes(dtype: DTypeLike) -> int:
     """Bytes of an element.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.dimensions import Dim
-from nkilite.dtypes import ALL, DType, as_dtype
+from nkilite.dtypes import ALL, DType, DTypeLike, as_dtype
 from nkilite.errors import (
     HbmOverflow,
     InvalidOperand,
@@ -89,7 +89,7 @@ def ndarray(
 
 
 def _dynamic(
-    shape: Sequence[Any], dtype: Any, buffer: Any, name: str, address: tuple[int, int] | None, place: int
+    shape: Sequence[object], dtype: DTypeLike, buffer: object, name: str, address: tuple[int, int] | None, place: int
 ) -> NkiTensor:
     """A new tensor with dynamic dimensions; errors as in `ndarray`."""
     builder = active.builder()
@@ -114,7 +114,7 @@ def _dynamic(
     return builder.allocate(kind.region, kind.shape, kind.dtype, name, location=location, dims=dims)
 
 
-def _checked_type(shape: Any, dtype: Any, buffer: Any, name: str, target: Target) -> ViewType:
+def _checked_type(shape: object, dtype: DTypeLike, buffer: object, name: str, target: Target) -> ViewType:
     """The type of a new tensor; errors as in `ndarray`."""
     region = as_region(buffer, "ndarray")
     sizes, element = as_shape(shape, "ndarray"), element_type(dtype, "ndarray")
@@ -155,14 +155,14 @@ def _checked_type(shape: Any, dtype: Any, buffer: Any, name: str, target: Target
 
 
 def zeros(
-    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+    shape: Sequence[int], dtype: DTypeLike, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
 ) -> NkiTensor:
     """A new tensor of zeros; arguments and errors as in `ndarray`."""
     return full(shape, 0, dtype, buffer, name)
 
 
 def ones(
-    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+    shape: Sequence[int], dtype: DTypeLike, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
 ) -> NkiTensor:
     """A new tensor of ones; arguments and errors as in `ndarray`."""
     return full(shape, 1, dtype, buffer, name)
@@ -171,7 +171,7 @@ def ones(
 def full(
     shape: Sequence[int],
     fill_value: float,
-    dtype: Any,
+    dtype: DTypeLike,
     buffer: MemoryRegion = MemoryRegion.sbuf,
     name: str = "",
 ) -> NkiTensor:
@@ -182,7 +182,7 @@ def full(
 
 
 def zeros_like(
-    x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | None = None, name: str = ""
+    x: NkiTensor, dtype: DTypeLike | None = None, buffer: MemoryRegion | None = None, name: str = ""
 ) -> NkiTensor:
     """A new tensor of zeros with the shape of `x`, and its dtype and memory unless given."""
     x = require_tensor(x, "x", "zeros_like")
@@ -219,14 +219,14 @@ def pieces(tensor: NkiTensor) -> Iterator[NkiTensor]:
         done += rows * count
 
 
-def require_tensor(x: Any, operand: str, function: str) -> NkiTensor:
+def require_tensor(x: object, operand: str, function: str) -> NkiTensor:
     """Raise InvalidOperand unless `x` is a tensor."""
     if isinstance(x, NkiTensor):
         return x
     raise InvalidOperand(instruction=f"nl.{function}", operand=operand, found=describe(x), expected="a tensor")
 
 
-def as_shape(shape: Any, function: str, operand: str = "shape") -> tuple[int, ...]:
+def as_shape(shape: object, function: str, operand: str = "shape") -> tuple[int, ...]:
     """Check a shape argument: a sequence of positive integers.
 
     Raises:
@@ -253,7 +253,7 @@ def as_shape(shape: Any, function: str, operand: str = "shape") -> tuple[int, ..
     return tuple(int(size) for size in shape)
 
 
-def element_type(dtype: Any, function: str) -> DType:
+def element_type(dtype: DTypeLike, function: str) -> DType:
     """Check a dtype argument.
 
     Raises:
@@ -270,7 +270,7 @@ def element_type(dtype: Any, function: str) -> DType:
         ) from None
 
 
-def _as_address(address: Any) -> tuple[int, int]:
+def _as_address(address: object) -> tuple[int, int]:
     if isinstance(address, (tuple, list)) and len(address) == 2:
         partition, byte = address
         if type(partition) is int and type(byte) is int:
@@ -280,5 +280,5 @@ def _as_address(address: Any) -> tuple[int, int]:
     raise _bad_address(address, "(first partition, byte in the partition) as two ints")
 
 
-def _bad_address(address: Any, expected: str) -> InvalidOperand:
+def _bad_address(address: object, expected: str) -> InvalidOperand:
     return InvalidOperand(instruction="nl.ndarray", operand="address", found=repr(address), expected=expected)

@@ -12,12 +12,12 @@ Source: the public pages nki.language.<function>.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from nkilite import isa as nisa
-from nkilite.dtypes import float32
+from nkilite.dtypes import DTypeLike, float32
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.broadcasting import common_shape, output, promote, repeat, require_tile
 from nkilite.trace.tensor import NkiTensor
@@ -51,7 +51,10 @@ __all__ = [
     "subtract",
 ]
 
-_NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether an operand is a number of Python's, or of NumPy's, which computes like one."""
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
 def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:
@@ -62,12 +65,12 @@ def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:
         ShapeMismatch: the shapes do not broadcast.
     """
     function = op.__name__
-    if isinstance(y, _NUMBERS) and not isinstance(x, _NUMBERS):
+    if is_number(y) and not is_number(x):
         x = require_tile(x, "x", function)
         result = output(x.shape, dtype, x.dtype, function)
         nisa.tensor_scalar(result, x, op0=op, operand0=y)
         return result
-    if isinstance(x, _NUMBERS):
+    if is_number(x):
         y = require_tile(y, "y", function)
         result = output(y.shape, dtype, y.dtype, function)
         nisa.tensor_scalar(result, y, op0=op, operand0=x, reverse0=True)
@@ -84,7 +87,7 @@ def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:
     return result
 
 
-def _beside(op: Callable[..., Any], x: NkiTensor, y: NkiTensor) -> NkiTensor:
+def _beside(op: Callable[..., object], x: NkiTensor, y: NkiTensor) -> NkiTensor:
     """`y`, or a copy in SBUF when `x` is in PSUM too: engines read PSUM through one port."""
     if not x.buffer is y.buffer is MemoryRegion.psum:
         return y
@@ -115,7 +118,7 @@ def multiply(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
 
 def divide(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     """x / y, as x times the reciprocal of y: the ALUs do not divide."""
-    if isinstance(y, _NUMBERS):
+    if is_number(y):
         with np.errstate(all="ignore"):
             return multiply(x, float(np.float64(1) / y), dtype)
     y = require_tile(y, "y", "divide")
@@ -125,7 +128,7 @@ def divide(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     return multiply(x, inverse, default if dtype is None else dtype)
 
 
-def negative(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def negative(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """-x."""
     return multiply(require_tile(x, "x", "negative"), -1.0, dtype)
 

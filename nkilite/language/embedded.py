@@ -6,12 +6,11 @@ Source: public pages nki.language.shared_constant and shared_identity_matrix.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 
 from nkilite import isa as nisa
-from nkilite.dtypes import cast, from_numpy, uint8
+from nkilite.dtypes import DTypeLike, cast, from_numpy, uint8
 from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.language.creation import element_type, ndarray
@@ -56,7 +55,7 @@ def shared_constant(constant: np.ndarray | str | os.PathLike[str]) -> NkiTensor:
     return found
 
 
-def shared_identity_matrix(n: int, dtype: Any = uint8, dst: NkiTensor | None = None) -> NkiTensor:
+def shared_identity_matrix(n: int, dtype: DTypeLike = uint8, dst: NkiTensor | None = None) -> NkiTensor:
     """The n x n identity in SBUF; calls with the same size and dtype share one tile.
 
     Args:

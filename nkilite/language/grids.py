@@ -202,7 +202,7 @@ class NkiGrid:
 
     # --- indexing -------------------------------------------------------------------------------------------------
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         """Select cells by integers, slices and an ellipsis.
 
         Raises:
@@ -218,7 +218,7 @@ class NkiGrid:
             axes.append(axis)
         return type(self)(self.source, tuple(axes), self.packed)
 
-    def _keys(self, key: Any) -> list[Any]:
+    def _keys(self, key: object) -> list[object]:
         """A key for each coordinate."""
         keys = list(key) if type(key) is tuple else [key]
         dots = [i for i, k in enumerate(keys) if k is Ellipsis]
@@ -231,7 +231,7 @@ class NkiGrid:
         rest = [slice(None)] * (len(shape) - len(keys) + len(dots))
         return keys[:at] + rest + keys[at + len(dots):]
 
-    def _select(self, axis: Axis, key: Any, dim: int) -> Axis:
+    def _select(self, axis: Axis, key: object, dim: int) -> Axis:
         of = f" of a grid of shape {self.shape}"
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
             if not -axis.cells <= key < axis.cells:

@@ -42,7 +42,7 @@ __all__ = [
 range = builtins.range
 
 
-def ds(start: Any, size: int) -> DynamicSlice:
+def ds(start: object, size: int) -> DynamicSlice:
     """An index of `size` elements from `start`: an int, or a runtime index (a [1, 1] tile or a register)."""
     return DynamicSlice(start, size)
 
@@ -86,7 +86,7 @@ def static_range(start: int, stop: int | None = None, step: int = 1) -> builtins
     return _unrolled("static_range", start, stop, step)
 
 
-def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> Iterable[Any]:
+def dynamic_range(start: object, stop: object = None, step: int = 1) -> Iterable[object]:
     """A counted loop in the place of `range` (deprecated name).
 
     Over compile-time ints it unrolls. With a bound in a register the loop runs on the device: Python runs the body
@@ -123,7 +123,7 @@ def _not_left(counted: _Counted, location: Location) -> Iterator[VirtualRegister
             counted.builder.left = LoopLeft(loop=counted.name, location=location)
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int = 1) -> None:
+def fori_loop(lower: object, upper: object, body_fun: Callable[[object], object], step: int = 1) -> None:
     """A loop on the device: run ``body_fun(i)`` for i = lower, lower + step, ... below upper.
 
     The body is traced once. It carries state from iteration to iteration in tensors made before the loop; a tensor
@@ -174,7 +174,7 @@ class _Counted:
                 require_int(name, operand, number, self._dtype)
         self._lower, self._upper, self._step = lower, upper, int(step)
 
-    def _common_dtype(self, lower: Any, upper: Any) -> DType:
+    def _common_dtype(self, lower: object, upper: object) -> DType:
         """The dtype of the bounds that are registers, which is that of the index."""
         bounds = ("lower", lower), ("upper", upper)
         registers = [(n, b.register_tensor.type) for n, b in bounds if isinstance(b, VirtualRegister)]
@@ -226,7 +226,7 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
             while_end(value, condition)
 
 
-def _require_bound(name: str, operand: str, bound: Any) -> None:
+def _require_bound(name: str, operand: str, bound: object) -> None:
     if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
         raise InvalidOperand(
             instruction=name,
@@ -237,7 +237,7 @@ def _require_bound(name: str, operand: str, bound: Any) -> None:
         )
 
 
-def _require_body(name: str, body_fun: Any) -> None:
+def _require_body(name: str, body_fun: object) -> None:
     found = describe(body_fun)
     if callable(body_fun) and code_of(body_fun) is not None:
         try:
@@ -253,7 +253,7 @@ def _require_body(name: str, body_fun: Any) -> None:
     )
 
 
-def _require_condition(name: str, operand: str, condition: Any) -> None:
+def _require_condition(name: str, operand: str, condition: object) -> None:
     if not isinstance(condition, VirtualRegister):
         fix = _LOAD if isinstance(condition, NkiTensor) else ""
         raise InvalidOperand(

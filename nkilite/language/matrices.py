@@ -5,10 +5,8 @@ Source: public pages nki.language.matmul and transpose.
 
 from __future__ import annotations
 
-from typing import Any
-
 from nkilite import isa as nisa
-from nkilite.dtypes import float32
+from nkilite.dtypes import DTypeLike, float32
 from nkilite.errors import InvalidOperand, ShapeMismatch
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.broadcasting import require_tile
@@ -43,7 +41,7 @@ def matmul(x: NkiTensor, y: NkiTensor, transpose_x: bool = False) -> NkiTensor:
     return result
 
 
-def transpose(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def transpose(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """The transpose of a matrix of at most 128 x 128, as a new PSUM tile (in SBUF if `dtype` converts it).
 
     Raises:
@@ -58,7 +56,7 @@ def transpose(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     return result if converted == x.dtype else copy(result, converted)
 
 
-def _require_matrix(x: Any, operand: str, function: str) -> NkiTensor:
+def _require_matrix(x: object, operand: str, function: str) -> NkiTensor:
     tile: NkiTensor = require_tile(x, operand, function)
     if tile.ndim != 2:
         raise InvalidOperand(

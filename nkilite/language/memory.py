@@ -76,7 +76,7 @@ def copy(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     return result
 
 
-def assign(view: NkiTensor, value: Any) -> None:
+def assign(view: NkiTensor, value: object) -> None:
     """What `t[...] = value` does: DMA when HBM is involved, an engine copy on chip, memset for a number.
 
     Raises:
@@ -101,7 +101,7 @@ def assign(view: NkiTensor, value: Any) -> None:
 tensors.assign[0] = assign
 
 
-def _require_hbm(x: Any, operand: str, function: str) -> NkiTensor:
+def _require_hbm(x: object, operand: str, function: str) -> NkiTensor:
     if isinstance(x, NkiTensor) and not x.buffer.on_chip:
         return x
     on_chip = isinstance(x, NkiTensor)

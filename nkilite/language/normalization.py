@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from nkilite.dtypes import float32
+from nkilite.dtypes import DTypeLike, float32
 from nkilite.language import activations, elementwise, reductions
 from nkilite.language.broadcasting import require_tile
 from nkilite.language.creation import element_type
@@ -13,7 +11,7 @@ from nkilite.trace.tensor import NkiTensor
 __all__ = ["rms_norm", "softmax"]
 
 
-def softmax(x: NkiTensor, axis: reductions.Axis = -1, dtype: Any = None) -> NkiTensor:
+def softmax(x: NkiTensor, axis: reductions.Axis = -1, dtype: DTypeLike | None = None) -> NkiTensor:
     """exp(x) divided by its sum along `axis` (the last free dimensions), shifted by the maximum against
     overflow."""
     x = require_tile(x, "x", "softmax")
@@ -30,8 +28,8 @@ def rms_norm(
     axis: reductions.Axis,
     n: int,
     epsilon: float = 1e-6,
-    dtype: Any = None,
-    compute_dtype: Any = None,
+    dtype: DTypeLike | None = None,
+    compute_dtype: DTypeLike | None = None,
 ) -> NkiTensor:
     """x / sqrt(sum(x^2) / n + epsilon) * w.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ def num_programs(axes: int | Sequence[int] | None = 0) -> int:
     return _core().cores if 0 in [_axis("nl.num_programs", "axes", axis) for axis in along] else 1
 
 
-def _axis(function: str, parameter: str, axis: Any) -> int:
+def _axis(function: str, parameter: str, axis: object) -> int:
     if not isinstance(axis, (int, np.integer)):
         raise InvalidOperand(instruction=function, operand=parameter, found=describe(axis), expected="an int")
     return int(axis)

@@ -7,10 +7,9 @@ Source: public pages nki.language.rand, random_seed, dropout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nkilite import isa as nisa
-from nkilite.dtypes import uint32
+from nkilite.dtypes import DTypeLike, uint32
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.language.creation import ndarray, pieces, require_tensor
@@ -24,7 +23,7 @@ _SHIFT, _UNIT = 8, 2.0**-24  # of 32 random bits, float32 holds 24
 
 
 def rand(
-    shape: Sequence[int], dtype: Any, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
+    shape: Sequence[int], dtype: DTypeLike, buffer: MemoryRegion = MemoryRegion.sbuf, name: str = ""
 ) -> NkiTensor:
     """A new tensor of uniform random values in [0, 1), made of 24 random bits each.
 
@@ -63,7 +62,7 @@ def random_seed(seed: NkiTensor) -> None:
     nisa.set_rng_seed(require_tensor(seed, "seed", "random_seed"))
 
 
-def dropout(x: NkiTensor, rate: float | NkiTensor, dtype: Any = None) -> NkiTensor:
+def dropout(x: NkiTensor, rate: float | NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """`x` with zeros in the place of elements chosen at random, as a new SBUF tile; the others are not scaled.
 
     Args:

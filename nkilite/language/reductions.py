@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
-from nkilite.dtypes import float32
+from nkilite.dtypes import DTypeLike, float32
 from nkilite.errors import InvalidOperand, describe
 from nkilite.language import elementwise
 from nkilite.language.broadcasting import output, require_tile
@@ -64,7 +64,7 @@ def mean(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) ->
     return result
 
 
-def var(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def var(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool = False) -> NkiTensor:
     """Population variance along `axis`; reduced dimensions are kept whatever `keepdims` is, as documented."""
     x = require_tile(x, "x", "var")
     axes = last_axes(x, axis, "var")
@@ -76,7 +76,7 @@ def var(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> 
 
 
 def _reduce(
-    function: str, op: Callable[..., Any], x: NkiTensor, axis: Axis, dtype: Any, keepdims: bool
+    function: str, op: Callable[..., object], x: NkiTensor, axis: Axis, dtype: DTypeLike, keepdims: bool
 ) -> NkiTensor:
     x = require_tile(x, "x", function)
     axes = last_axes(x, axis, function)

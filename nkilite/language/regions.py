@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nkilite.errors import InvalidOperand
 from nkilite.ir.types import MemoryRegion
 
@@ -42,7 +40,7 @@ class _DeviceMemory:
         return "nl.hbm"
 
 
-hbm: Any = _DeviceMemory()
+hbm: object = _DeviceMemory()
 
 _PUBLIC = (sbuf, psum, private_hbm, shared_hbm)
 

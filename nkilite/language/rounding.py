@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nkilite import isa as nisa
-from nkilite.dtypes import float32, int32, uint8
+from nkilite.dtypes import DTypeLike, float32, int32, uint8
 from nkilite.errors import InvalidOperand
 from nkilite.language import activations, elementwise
 from nkilite.language.broadcasting import common_shape, promote, require_tile
@@ -36,7 +36,7 @@ def ceil(x: NkiTensor, dtype: Any = None) -> NkiTensor:
     return _finish(x, elementwise.add(whole, elementwise.less(whole, x, float32)), dtype)
 
 
-def trunc(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def trunc(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """x without its fraction: the nearest integers toward zero."""
     x = require_tile(x, "x", "trunc")
     magnitude = floor(activations.abs(x, float32))
@@ -73,7 +73,7 @@ def nearest(x: NkiTensor) -> NkiTensor:
     return rounded
 
 
-def _finish(x: NkiTensor, rounded: NkiTensor, dtype: Any) -> NkiTensor:
+def _finish(x: NkiTensor, rounded: NkiTensor, dtype: DTypeLike) -> NkiTensor:
     """`rounded` where |x| < 2^23, and x elsewhere: large values, infinities, NaN."""
     exact = ndarray(x.shape, float32)
     nisa.tensor_copy(exact, x)
@@ -86,7 +86,7 @@ def _converted(x: NkiTensor, dtype: Any) -> NkiTensor:
     return x if x.dtype == dtype else copy(x, dtype)
 
 
-def _operands(x: Any, y: Any, function: str) -> tuple[NkiTensor, NkiTensor, Any]:
+def _operands(x: object, y: object, function: str) -> tuple[NkiTensor, NkiTensor, object]:
     """Both operands as float32 tiles of one shape, and the dtype of the result."""
     tiles = [t for t in (x, y) if isinstance(t, NkiTensor)]
     if not tiles:
@@ -100,7 +100,7 @@ def _operands(x: Any, y: Any, function: str) -> tuple[NkiTensor, NkiTensor, Any]
     return a, b, default
 
 
-def _spread(value: Any, shape: tuple[int, ...]) -> NkiTensor:
+def _spread(value: object, shape: tuple[int, ...]) -> NkiTensor:
     """A float32 tile of the shape, from a number or a tile that broadcasts to it."""
     return elementwise.add(full(shape, 0.0, float32), value, float32)
 

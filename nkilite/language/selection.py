@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from nkilite import isa as nisa
-from nkilite.dtypes import uint8, uint32
+from nkilite.dtypes import DTypeLike, uint8, uint32
 from nkilite.errors import InvalidOperand
 from nkilite.language import elementwise
 from nkilite.language.broadcasting import common_shape, output, promote, repeat, require_tile
@@ -47,7 +47,7 @@ def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     return result
 
 
-def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: Any = None) -> NkiTensor:
+def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: DTypeLike | None = None) -> NkiTensor:
     """In every partition, the elements of `data` at positions `indices` of its flattened free dimensions.
 
     Args:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nkilite import isa as nisa
 from nkilite.deprecation import deprecated
-from nkilite.dtypes import DType, bfloat16, float16, float32
+from nkilite.dtypes import DType, DTypeLike, bfloat16, float16, float32
 from nkilite.errors import ShapeMismatch
 from nkilite.language.broadcasting import repeat, require_tile, to_partitions
 from nkilite.language.creation import as_shape, element_type, ndarray, require_tensor
@@ -32,7 +31,7 @@ def expand_dims(x: NkiTensor, axis: int) -> NkiTensor:
     return x.expand_dim(axis + x.ndim + 1 if axis < 0 else axis)
 
 
-def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTensor:
+def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: DTypeLike | None = None) -> NkiTensor:
     """A new SBUF tile with `x` repeated to `shape`; `x` itself when neither shape nor dtype changes.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from nkilite.dtypes import DTypeLike
 from nkilite.errors import InvalidOperand, InvalidView, PartitionLimitExceeded, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import as_shape, ndarray, require_tensor
@@ -58,7 +59,7 @@ def alloc_tiles(
     tile_shape: tuple[int, ...],
     element_shape: tuple[int, ...],
     buffer: MemoryRegion,
-    dtype: Any,
+    dtype: DTypeLike,
     address: tuple[int, int] | None = None,
     name: str = "",
 ) -> NkiTileGrid:
@@ -84,7 +85,7 @@ def alloc_blocks(
     block_shape: tuple[int, ...],
     element_shape: tuple[int, ...],
     buffer: MemoryRegion,
-    dtype: Any,
+    dtype: DTypeLike,
     address: tuple[int, int] | None = None,
     name: str = "",
 ) -> NkiBlockGrid:
@@ -184,7 +185,8 @@ def _regrouped(grid: NkiGrid, groups: Shape) -> tuple[Axis, ...]:
 
 
 def _storage(
-    tile_shape: Any, block_shape: Any, element_shape: Any, buffer: Any, dtype: Any, address: Any, name: str,
+    tile_shape: object, block_shape: object, element_shape: object, buffer: object, dtype: DTypeLike,
+    address: object, name: str,
     function: str,
 ) -> tuple[NkiTensor, tuple[Axis, ...], bool]:
     """What a grid over new storage is made of."""
@@ -204,7 +206,7 @@ def _backing(axes: tuple[Axis, ...], region: MemoryRegion, dtype: Any, address: 
     return flat.reshape((axes[first].tile, rows, *columns))
 
 
-def _axes(sizes: Shape, tile_shape: Any, block_shape: Any, function: str) -> tuple[Axis, ...]:
+def _axes(sizes: Shape, tile_shape: object, block_shape: object, function: str) -> tuple[Axis, ...]:
     """An axis for each dimension; the last ones are tiled."""
     tile = _sizes(tile_shape, "tile_shape", function)
     if not 2 <= len(tile) <= len(sizes):
@@ -218,7 +220,7 @@ def _axes(sizes: Shape, tile_shape: Any, block_shape: Any, function: str) -> tup
     )
 
 
-def _groups(block_shape: Any, tile: Shape, function: str) -> Shape:
+def _groups(block_shape: object, tile: Shape, function: str) -> Shape:
     """The tiles of a cell in each tiled dimension."""
     if block_shape is None and function in ("tiles", "alloc_tiles"):
         return (1,) * len(tile)
@@ -228,7 +230,7 @@ def _groups(block_shape: Any, tile: Shape, function: str) -> Shape:
     return groups
 
 
-def _sizes(shape: Any, operand: str, function: str) -> Shape:
+def _sizes(shape: object, operand: str, function: str) -> Shape:
     if not isinstance(shape, tuple):
         raise _invalid(function, operand, describe(shape), "a tuple of positive ints")
     return as_shape(shape, function, operand)
@@ -250,5 +252,5 @@ def _transposed(items: Shape, sizes: Shape, order: Any, region: MemoryRegion) ->
     return tuple(items[i] for i in order)
 
 
-def _invalid(function: str, operand: str, found: Any, expected: str) -> InvalidOperand:
+def _invalid(function: str, operand: str, found: object, expected: str) -> InvalidOperand:
     return InvalidOperand(instruction=f"nl.{function}", operand=operand, found=str(found), expected=expected)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
-from nkilite.dtypes import float32
+from nkilite.dtypes import DTypeLike, float32
 from nkilite.language import activations, elementwise
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.language.creation import ndarray
@@ -41,19 +41,19 @@ def _parts(bits: int) -> tuple[float, float, float]:
 _PARTS = _parts(8)
 
 
-def sin(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def sin(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """Sine of x in radians."""
     x = require_tile(x, "x", "sin")
     return _sine(_reduced(x), x.dtype if dtype is None else dtype)
 
 
-def cos(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def cos(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """Cosine of x in radians."""
     x = require_tile(x, "x", "cos")
     return _cosine(_reduced(x), x.dtype if dtype is None else dtype)
 
 
-def tan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def tan(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """Tangent of x in radians."""
     x = require_tile(x, "x", "tan")
     angle = _reduced(x)
@@ -84,13 +84,13 @@ def _reduced(x: NkiTensor) -> NkiTensor:
     return clamped
 
 
-def _sine(angle: NkiTensor, dtype: Any) -> NkiTensor:
+def _sine(angle: NkiTensor, dtype: DTypeLike) -> NkiTensor:
     result = output(angle.shape, dtype, float32, "sin")
     nisa.activation(result, op=sin, data=angle)
     return result
 
 
-def _cosine(angle: NkiTensor, dtype: Any) -> NkiTensor:
+def _cosine(angle: NkiTensor, dtype: DTypeLike) -> NkiTensor:
     """sin(pi/2 - |angle|)."""
     complement = ndarray(angle.shape, float32)
     nisa.tensor_scalar(

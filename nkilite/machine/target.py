@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from nkilite.errors import UnknownTarget
 from nkilite.machine.chip import Target
@@ -68,7 +67,7 @@ def target_identity(name: str) -> str:
     return target.name if TARGETS.get(target.name) is target else f"{target.name}@{target.digest}"
 
 
-def first_with(has: Callable[[Target], Any]) -> str:
+def first_with(has: Callable[[Target], object]) -> str:
     """The oldest target that has something, as messages name it; "another chip" if none does."""
     found = next((t for t in TARGETS.values() if has(t)), None)
     return f"{found.name} (gen{found.generation})" if found else "another chip"

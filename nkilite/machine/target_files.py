@@ -96,10 +96,10 @@ def _looks(path: str) -> _Look:
 
 
 def _chain(
-    path: str, known: Mapping[str, dict[str, Any]] = MappingProxyType({})
-) -> list[tuple[str, dict[str, Any]]]:
+    path: str, known: Mapping[str, dict[str, object]] = MappingProxyType({})
+) -> list[tuple[str, dict[str, object]]]:
     """The tables of a file and of those it inherits from, the file itself first; `known` need not be read."""
-    chain: list[tuple[str, dict[str, Any]]] = []
+    chain: list[tuple[str, dict[str, object]]] = []
     while True:
         if path in [file for file, _ in chain]:
             raise _invalid(path, "inherits from itself", "inherit from another target")
@@ -117,10 +117,10 @@ def _chain(
         path = following
 
 
-def _table(path: str) -> dict[str, Any]:
+def _table(path: str) -> dict[str, object]:
     try:
         with open(path, "rb") as file:
-            table: dict[str, Any] = tomllib.load(file)
+            table: dict[str, object] = tomllib.load(file)
     except OSError as error:
         raise _invalid(path, f"cannot be read: {error.strerror}", "pass the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -195,11 +195,11 @@ def _impossible(target: Target) -> Iterator[tuple[str, str]]:
 _REMOVE = "remove it; nkilite targets trn2 shows all fields"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return repr(sorted(value) if isinstance(value, frozenset) else value)
 
 
-def _wrong_kind(path: str, key: str, value: Any, kind: str) -> InvalidTarget:
+def _wrong_kind(path: str, key: str, value: object, kind: str) -> InvalidTarget:
     return _invalid(path, f"{key} = {value!r} is not {_KINDS[kind]}", f"give {key} as {_KINDS[kind]}")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from nkilite.ir.meeting import Arrival, complete, exchange
 from nkilite.ir.rank import current
+from nkilite.later import later
 from nkilite.location import UNKNOWN
 from nkilite.native import stack, threads
 from nkilite.native.executable import Executable, receive
@@ -24,7 +25,9 @@ from nkilite.native.image import Image
 from nkilite.native.workspace import address
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent import futures
+else:
+    futures = later("concurrent.futures")  # launches on one core do without
 
 
 def launchable(executables: Sequence[Executable]) -> Executable | Cores:
@@ -173,28 +176,26 @@ def _side_by_side(runs: Sequence[Run]) -> list[Arrival | None]:
         IndirectOutOfBounds: that of the first core that has one; all have come to rest.
     """
     first, *others = runs
-    futures: list[Future[Arrival | None]] = [_crew().submit(run.proceed) for run in others]
+    begun: list[futures.Future[Arrival | None]] = [_crew().submit(run.proceed) for run in others]
     try:
-        return [first.proceed(), *(future.result() for future in futures)]
+        return [first.proceed(), *(future.result() for future in begun)]
     except BaseException:
         for run in others:
             run.end()
         raise
     finally:
-        for future in futures:
+        for future in begun:
             future.exception()  # waits: nobody may be at work in memory that a caller is about to free
 
 
-_pool: ThreadPoolExecutor | None = None
+_pool: futures.ThreadPoolExecutor | None = None
 
 
-def _crew() -> ThreadPoolExecutor:
+def _crew() -> futures.ThreadPoolExecutor:
     """Threads for the cores of all launches of this process; a launch never waits for one to begin another."""
     global _pool
     if _pool is None:
-        from concurrent.futures import ThreadPoolExecutor  # launches on one core do without
-
-        _pool = ThreadPoolExecutor(threads.MOST, thread_name_prefix="nkilite core")
+        _pool = futures.ThreadPoolExecutor(threads.MOST, thread_name_prefix="nkilite core")
     return _pool
 
 

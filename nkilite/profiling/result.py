@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from nkilite.errors import MemoryOverflow
 from nkilite.ir.definition import Meets
 from nkilite.ir.program import Program, Signature
+from nkilite.later import later
 from nkilite.location import Location
 from nkilite.machine.communication import World
 from nkilite.machine.engine import Engine
@@ -31,6 +32,11 @@ from nkilite.profiling.queues import COLLECTIVES, FIRST_TRIGGER, PER_CORE, QUEUE
 from nkilite.profiling.spill import Spills
 from nkilite.profiling.summary import Summary
 from nkilite.profiling.workload import Costs, signature_ids
+
+if TYPE_CHECKING:  # what draws profiles
+    from nkilite.profiling import html, text
+else:
+    html, text = later("nkilite.profiling.html"), later("nkilite.profiling.text")
 
 __all__ = ["EngineUse", "Gap", "LineCost", "Profile"]
 
@@ -378,20 +384,14 @@ class Profile:
 
     def html(self, path: str | PathLike[str]) -> None:
         """Write the report: one page that needs nothing else."""
-        from nkilite.profiling.html import write_page  # which draws profiles
-
-        write_page(self, path)
+        html.write_page(self, path)
 
     def show(self) -> None:
         """Show the report: below the cell of a notebook, else in the browser."""
-        from nkilite.profiling.html import show_page
-
-        show_page(self)
+        html.show_page(self)
 
     def _repr_html_(self) -> str:
-        from nkilite.profiling.text import advice_text, comparison, line_table
-
-        return rendered(comparison([self]), line_table(self), advice_text(self))
+        return rendered(text.comparison([self]), text.line_table(self), text.advice_text(self))
 
 
 _PRODUCTS = ("nc_matmul", "nc_matmul_mx", "nc_matmul_sparse")

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nkilite import knobs
 from nkilite.errors import NoTuner
+from nkilite.later import later
+
+if TYPE_CHECKING:
+    from importlib import metadata as packages
+else:
+    packages = later("importlib.metadata")  # as long to import as tracing a kernel takes
 
 ENTRY_POINT = "nkilite.configurations"
 
@@ -54,9 +60,7 @@ def _current() -> Lookup | None:
     if _lookup is _NOT_LOADED:
         path, found = knobs.tuned(), None
         if path:
-            from importlib.metadata import entry_points  # as long to import as tracing a kernel takes
-
-            tuners = list(entry_points(group=ENTRY_POINT))
+            tuners = list(packages.entry_points(group=ENTRY_POINT))
             if not tuners:
                 raise NoTuner(path=path)
             found = tuners[-1].load()(path)

@@ -7,12 +7,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nkilite.errors import MpiMissing, NotThatManyRanks
 from nkilite.ir.rank import Group, Rank, launching_for
+from nkilite.later import later
 from nkilite.location import Location
 from nkilite.runtime.mail import Mail
+
+if TYPE_CHECKING:  # an extra
+    from mpi4py import MPI
+else:
+    MPI = later("mpi4py.MPI")
 
 # What Open MPI, MPICH and others tell the processes they start.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
@@ -60,7 +66,7 @@ def _post() -> Mail:
     global _mail
     if _mail is None:
         try:
-            from mpi4py import MPI
+            MPI.COMM_WORLD  # noqa: B018  asked for, so that it is imported
         except ImportError:
             raise MpiMissing from None
         _mail = Mail(MPI)

@@ -119,7 +119,7 @@ class Builder:
         kind: BufferKind = BufferKind.internal,
         address: tuple[int, int] | None = None,
         location: Location | None = None,
-        data: Any = None,
+        data: object = None,
         dims: tuple[tuple[int, int], ...] = (),
     ) -> NkiTensor:
         """A tensor over a new buffer, made where the user's line is unless a location is given.
@@ -185,7 +185,7 @@ class Builder:
     def specialize(self, definition: Definition, values: Values) -> Signature:
         """Normalize and check the arguments of a call; returns its interned signature."""
         limits.require_instruction(definition, self.target)
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         for parameter, value in zip(definition.parameters, values, strict=True):
             arguments[parameter.name] = _classify(definition, parameter, value)
         normalize = definition.rules.get("normalize")
@@ -332,7 +332,7 @@ class Builder:
 
     # --- loops ----------------------------------------------------------------------------------------------------
 
-    def loop(self, begin: Callable[[], Any]) -> Generator[None, None, None]:
+    def loop(self, begin: Callable[[], object]) -> Generator[None, None, None]:
         """Record a loop: `begin` emits what begins it, the caller in every turn the body and what ends it.
 
         Tensors made in a turn close with it. If the iterator is not run to its end, nothing of the loop is kept.
@@ -445,7 +445,7 @@ def _check_immediates(signature: Signature, operands: Values) -> None:
     signature.definition.rules["check_immediates"](signature, **dict(zip(names, numbers, strict=True)))
 
 
-def _checked_name(program: Program, signature: int, name: Any) -> str:
+def _checked_name(program: Program, signature: int, name: object) -> str:
     if isinstance(name, str):
         return name
     raise InvalidOperand(
@@ -454,7 +454,7 @@ def _checked_name(program: Program, signature: int, name: Any) -> str:
     )
 
 
-def _classify(definition: Definition, parameter: Parameter, value: Any) -> Any:
+def _classify(definition: Definition, parameter: Parameter, value: object) -> Any:
     """The value a parameter has in a signature."""
     role = parameter.role
     if role is Role.attribute:
@@ -484,7 +484,7 @@ _EXPECTED = {
 }
 
 
-def _attribute(definition: Definition, parameter: Parameter, value: Any) -> Any:
+def _attribute(definition: Definition, parameter: Parameter, value: object) -> Any:
     """A compile-time value in the form signatures keep: hashable, and flags as bool."""
     if isinstance(parameter.default, bool):
         if isinstance(value, (bool, int, np.bool_)) and value in (True, False):
@@ -500,7 +500,7 @@ def _attribute(definition: Definition, parameter: Parameter, value: Any) -> Any:
     return frozen
 
 
-def _invalid(definition: Definition, parameter: Parameter, value: Any, expected: str) -> InvalidOperand:
+def _invalid(definition: Definition, parameter: Parameter, value: object, expected: str) -> InvalidOperand:
     fix = "pass the array as an argument of the kernel, where it is a tensor" if isinstance(value, np.ndarray) else ""
     return InvalidOperand(
         instruction=f"nisa.{definition.name}", operand=parameter.name, found=describe(value), expected=expected, fix=fix

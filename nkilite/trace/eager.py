@@ -201,7 +201,7 @@ class EagerBuilder(Builder):
         return recorded
 
     def _tell(
-        self, watch: Watch, signature: Signature, tensors: dict[str, NkiTensor], numbers: dict[str, Any], name: str,
+        self, watch: Watch, signature: Signature, tensors: dict[str, NkiTensor], numbers: dict[str, object], name: str,
         where: Location,
     ) -> None:
         """Let somebody look at the instruction that has just run; the other cores are where they would be then."""

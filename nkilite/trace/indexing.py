@@ -13,6 +13,7 @@ from nkilite.trace.refusals import Refusals
 from nkilite.trace.view_arguments import is_int, require_ints
 
 if TYPE_CHECKING:
+    from nkilite.trace.register import VirtualRegister
     from nkilite.trace.tensor import NkiTensor
 
 
@@ -27,7 +28,7 @@ class RuntimeIndex(NamedTuple):
     """A dimension addressed by a value that is only known on the device, which lies below `limit`."""
 
     dim: int
-    value: Any
+    value: NkiTensor | VirtualRegister
     limit: int
 
 
@@ -137,7 +138,7 @@ def _slice(key: range, size: int, dim: int, tensor: NkiTensor) -> slice:
     return slice(key.start, None if stop < 0 else stop, key.step)
 
 
-def cache_key(key: Any) -> tuple[object, ...]:
+def cache_key(key: object) -> tuple[object, ...]:
     """A hashable stand-in for an index expression (slices hash only since Python 3.12), which tells 1 from 1.0."""
     keys = key if type(key) is tuple else (key,)
     return tuple([
@@ -146,7 +147,7 @@ def cache_key(key: Any) -> tuple[object, ...]:
     ])
 
 
-def _one_per_dimension(tensor: NkiTensor, key: Any) -> list[Any]:
+def _one_per_dimension(tensor: NkiTensor, key: object) -> list[object]:
     """The keys with the ellipsis, and what is left out at the end, replaced by full slices."""
     keys = list(key) if type(key) is tuple else [key]
     ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]

@@ -31,14 +31,10 @@ class IndirectTensor:
 
     __slots__ = ("count", "index", "tensor")
 
-    def __init__(self, tensor: NkiTensor, index: Any, count: Any) -> None:
-        from nkilite.trace.tensor import NkiTensor
-
-        if not isinstance(index, NkiTensor):
-            raise _invalid("index", index, "a tile of integers in SBUF")
+    def __init__(self, tensor: NkiTensor, index: NkiTensor, count: object) -> None:
         count = index.size if count is None else count
         if not is_int(count) or not 1 <= count <= index.size:
-            raise _invalid("num_elem", count, f"an int from 1 to {index.size}, the offsets in index")
+            raise invalid("num_elem", count, f"an int from 1 to {index.size}, the offsets in index")
         self.tensor, self.index, self.count = tensor, index, int(count)
 
     @property
@@ -56,7 +52,7 @@ class IndirectTensor:
     def is_indirect(self) -> bool:
         return True
 
-    def __getitem__(self, key: Any) -> NoReturn:
+    def __getitem__(self, key: object) -> NoReturn:
         hint = "index the tensor or the offsets first."
         raise TensorAsNumber(use="something to index when it is indirect", hint=hint)
 
@@ -69,12 +65,12 @@ def _not_known(indirect: IndirectTensor, tile: NkiTensor, engine: Engine) -> NoR
 
 
 # The instructions that gather an operand into a tile, and scatter one from it, for an engine: set by nkilite.isa.
-gather: list[Callable[[IndirectTensor, Any, Engine], None]] = [_not_known]
-scatter: list[Callable[[IndirectTensor, Any, Engine], None]] = [_not_known]
+gather: list[Callable[[IndirectTensor, NkiTensor, Engine], None]] = [_not_known]
+scatter: list[Callable[[IndirectTensor, NkiTensor, Engine], None]] = [_not_known]
 
 
 def resolved(
-    definition: Definition, function: Callable[..., NkiInstruction], values: tuple[object, ...], name: Any
+    definition: Definition, function: Callable[..., NkiInstruction], values: tuple[object, ...], name: object
 ) -> NkiInstruction:
     """Call an instruction with what its indirect operands hold, and give them what it writes.
 
@@ -168,7 +164,7 @@ def _start(tensor: NkiTensor) -> int:
     return first_partition(tensor.storage, tensor.byte_offset)
 
 
-def _invalid(operand: str, found: Any, expected: str) -> InvalidOperand:
+def invalid(operand: str, found: object, expected: str) -> InvalidOperand:
     return InvalidOperand(
         instruction="NkiTensor.indirect", operand=operand, found=describe(found), expected=expected
     )

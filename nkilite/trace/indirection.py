@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidView
@@ -10,15 +10,16 @@ from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, extent
 from nkilite.trace.refusals import Refusals
 
 if TYPE_CHECKING:
+    from nkilite.trace.register import VirtualRegister
     from nkilite.trace.tensor import NkiTensor
 
 
-def is_runtime_index(value: Any) -> bool:
+def is_runtime_index(value: object) -> TypeGuard[NkiTensor | VirtualRegister]:
     """Whether a value is a tensor or a register, which the device reads when the kernel runs."""
     return isinstance(value, Refusals) or hasattr(value, "register_tensor")
 
 
-def index_tensor(value: Any, what: str) -> NkiTensor:
+def index_tensor(value: object, what: str) -> NkiTensor:
     """The tensor behind a runtime index: itself, or the one-element tensor a register lives in.
 
     Raises:

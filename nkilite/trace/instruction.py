@@ -54,14 +54,14 @@ class Instruction(Protocol[P]):
     def spelling(self, rule: rules.SpellingRule, /) -> rules.SpellingRule: ...
 
 
-_NO_REGISTERS: Callable[[dict[str, Any]], str | None] = lambda arguments: None  # noqa: E731
-_NO_UPDATES: Callable[[dict[str, Any]], tuple[str, ...]] = lambda arguments: ()  # noqa: E731
+_NO_REGISTERS: Callable[[dict[str, object]], str | None] = lambda arguments: None  # noqa: E731
+_NO_UPDATES: Callable[[dict[str, object]], tuple[str, ...]] = lambda arguments: ()  # noqa: E731
 
 
 def instruction(
     writes: tuple[str, ...] = ("dst",),
-    registers: Callable[[dict[str, Any]], str | None] = _NO_REGISTERS,
-    updates: Callable[[dict[str, Any]], tuple[str, ...]] = _NO_UPDATES,
+    registers: Callable[[dict[str, object]], str | None] = _NO_REGISTERS,
+    updates: Callable[[dict[str, object]], tuple[str, ...]] = _NO_UPDATES,
     access: str | Opaque | None = None,
     control: Control | None = None,
     least_rows: int = 1,
@@ -120,7 +120,7 @@ def instruction(
     return decorate
 
 
-def _constant_access(definition: Definition, stated: str | Opaque) -> Callable[[Any], str | Opaque]:
+def _constant_access(definition: Definition, stated: str | Opaque) -> Callable[[object], str | Opaque]:
     """The access rule of an instruction whose calls are all alike: that it names every tensor is checked here."""
     if isinstance(stated, str):
         named = parse(stated).operands.keys()
@@ -131,8 +131,8 @@ def _constant_access(definition: Definition, stated: str | Opaque) -> Callable[[
     return lambda call: stated
 
 
-def _attach(definition: Definition, kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def attach(rule: Callable[..., Any]) -> Callable[..., Any]:
+def _attach(definition: Definition, kind: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    def attach(rule: Callable[..., object]) -> Callable[..., object]:
         assert kind not in definition.rules, f"{definition.name} has two {kind} rules"
         definition.rules[kind] = rule
         return rule
@@ -143,7 +143,7 @@ def _attach(definition: Definition, kind: str) -> Callable[[Callable[..., Any]],
 def _compile_wrapper(definition: Definition) -> Any:
     """Generate the call path of one instruction: a key of types and attributes, one dict lookup, one record."""
     header, key, passed = [], ["D"], []
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, object] = {}
     lists: dict[str, list[str]] = {}
     for p in definition.parameters:
         if p.list:
@@ -214,7 +214,7 @@ def {definition.name}({", ".join(header)}, name=None, **old):
         signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){remembered}
     return builder.emit(signature, ({operands}), name)
 """
-    namespace: dict[str, Any] = {
+    namespace: dict[str, object] = {
         "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
         "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
         "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, "bounded": bounded,
@@ -224,7 +224,7 @@ def {definition.name}({", ".join(header)}, name=None, **old):
     return namespace[definition.name]
 
 
-def _items(definition: Definition, parameter: str, most: int, given: Any) -> tuple[object, ...]:
+def _items(definition: Definition, parameter: str, most: int, given: object) -> tuple[object, ...]:
     """The items of a list of tensors, and None for those it has not.
 
     Raises:
@@ -242,7 +242,7 @@ def _items(definition: Definition, parameter: str, most: int, given: Any) -> tup
     )
 
 
-def _accept_old(definition: Definition, old: dict[str, Any]) -> None:
+def _accept_old(definition: Definition, old: dict[str, object]) -> None:
     """Keywords that instructions had before NKI 0.3: an empty mask, and a dtype (that of dst decides now).
 
     Raises:

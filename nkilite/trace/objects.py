@@ -16,13 +16,13 @@ class NKIObject:
     """A record. Subclasses declare fields; `__post_init__` runs after construction if they define it."""
 
     _nki_fields: ClassVar[
-        dict[str, Any]
+        dict[str, object]
     ] = {}  # name -> default value or dataclasses.Field, inherited ones included
     _nki_signature: ClassVar[inspect.Signature] = inspect.Signature()
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        fields: dict[str, Any] = {}
+        fields: dict[str, object] = {}
         for base in reversed(cls.__mro__[1:]):
             fields.update(vars(base).get("_nki_fields", {}))
         for name in _declared(cls):
@@ -69,18 +69,18 @@ def _declared(cls: type) -> list[str]:
     return [n for n in names if not _is_class_variable(annotations.get(n))]
 
 
-def _is_field(value: Any) -> bool:
+def _is_field(value: object) -> bool:
     """Whether a class attribute is data rather than a method, property or nested class."""
     return not (hasattr(value, "__get__") or isinstance(value, type))
 
 
-def _is_class_variable(annotation: Any) -> bool:
+def _is_class_variable(annotation: object) -> bool:
     if isinstance(annotation, str):
         return annotation.split("[")[0].rpartition(".")[2] == "ClassVar"
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _fresh(default: Any) -> Any:
+def _fresh(default: object) -> Any:
     if not isinstance(default, dataclasses.Field):
         return default
     if default.default_factory is not dataclasses.MISSING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class Refusals:
     def __copy__(self: _Tensor) -> _Tensor:
         return self
 
-    def __deepcopy__(self: _Tensor, memo: Any) -> _Tensor:
+    def __deepcopy__(self: _Tensor, memo: object) -> _Tensor:
         return self  # a place in memory, of which there is one
 
     def __index__(self) -> NoReturn:
@@ -100,12 +100,12 @@ class Refusals:
     def __float__(self) -> NoReturn:
         raise TensorAsNumber(use="a Python float", hint="pass a [P, 1] tile as the operand instead of a number.")
 
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+    def __array__(self, *_: object, **__: object) -> NoReturn:
         raise TensorAsNumber(
             use="a NumPy array", hint="use instructions and nl functions; with nki.simulate, numpy() shows the values."
         )
 
-    def __array_ufunc__(self, ufunc: np.ufunc, *_: Any, **__: Any) -> NoReturn:
+    def __array_ufunc__(self, ufunc: np.ufunc, *_: object, **__: object) -> NoReturn:
         name = ufunc.__name__
         raise TensorOperator(symbol=f"np.{name}", function=_UFUNCS.get(name, name))
 
@@ -121,7 +121,7 @@ def _no_attribute(tensor: object, name: str) -> UnknownName:
 
 
 def _refuse(symbol: str, function: str) -> Callable[..., NoReturn]:
-    def operator(self: Refusals, *_: Any) -> NoReturn:
+    def operator(self: Refusals, *_: object) -> NoReturn:
         raise TensorOperator(symbol=symbol, function=function)
 
     return operator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from nkilite.errors import RegisterInControlFlow, RegisterOperator
 from nkilite.trace.tensor import NkiTensor
@@ -46,16 +46,16 @@ class VirtualRegister:
         raise RegisterInControlFlow(use="an iterable")
 
 
-def _equal(self: VirtualRegister, other: Any) -> bool:
+def _equal(self: VirtualRegister, other: object) -> bool:
     return False if other is None else _refuse_comparison(self, other)  # None where a register is optional
 
 
-def _refuse_comparison(self: VirtualRegister, other: Any) -> NoReturn:
+def _refuse_comparison(self: VirtualRegister, other: object) -> NoReturn:
     raise RegisterInControlFlow(use="an operand of a comparison")
 
 
 def _refuse(symbol: str) -> Callable[..., NoReturn]:
-    def operator(self: VirtualRegister, *_: Any) -> NoReturn:
+    def operator(self: VirtualRegister, *_: object) -> NoReturn:
         raise RegisterOperator(symbol=symbol)
 
     return operator

@@ -27,7 +27,7 @@ class SharedMemory:
         self._made: dict[Label, tuple[int, Buffer, Any]] = {}
         self._counts: dict[int, Counter[str]] = {}
 
-    def find(self, core: int, buffer: Buffer, place: Callable[[Buffer], Any]) -> Any:
+    def find(self, core: int, buffer: Buffer, place: Callable[[Buffer], object]) -> Any:
         """The memory of a tensor that a core makes: that of the core that made it first, or what `place` gives.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nkilite.dtypes import DType
+from nkilite.dtypes import DType, DTypeLike
 from nkilite.errors import (
     IndexOutOfBounds,
     InvalidDimension,
@@ -23,10 +23,11 @@ from nkilite.errors import (
 )
 from nkilite.ir.types import Buffer, Indirection, IndirectKind, MemoryRegion, Problem, ViewType, contiguous_strides
 from nkilite.trace import active, bounded, indexing, layout
-from nkilite.trace.indirect import IndirectTensor
+from nkilite.trace.indirect import IndirectTensor, invalid
 from nkilite.trace.indirection import index_tensor, reachable, require_reach
 from nkilite.trace.rearrange import rearrange
 from nkilite.trace.refusals import Refusals
+from nkilite.trace.storage import read
 from nkilite.trace.view_arguments import element_type, is_int, pattern_key, pattern_pairs, pattern_problem, require_ints
 
 _new = object.__new__
@@ -130,7 +131,7 @@ class NkiTensor(Refusals):
 
     # --- indexing -------------------------------------------------------------------------------------------------
 
-    def __getitem__(self, key: Any) -> NkiTensor:
+    def __getitem__(self, key: object) -> NkiTensor:
         """Index with integers, slices, ranges, Ellipsis and nl.ds.
 
         Raises:
@@ -207,7 +208,7 @@ class NkiTensor(Refusals):
             raise IndexOutOfBounds(index=f"{start}:{end}", dim=dim, size=self.shape[dim], of=indexing.of_tensor(self))
         return self[(slice(None),) * dim + (slice(start, end, step),)]
 
-    def select(self, dim: int, index: Any) -> NkiTensor:
+    def select(self, dim: int, index: object) -> NkiTensor:
         """Remove a dimension by choosing one of its elements, by an integer or by a runtime index.
 
         Args:
@@ -257,6 +258,8 @@ class NkiTensor(Refusals):
         Returns:
             an operand of shape (partitions, num_elem).
         """
+        if not isinstance(index, NkiTensor):
+            raise invalid("index", index, "a tile of integers in SBUF")
         return IndirectTensor(self, index, num_elem)
 
     # --- shape ----------------------------------------------------------------------------------------------------
@@ -379,7 +382,7 @@ class NkiTensor(Refusals):
 
     # --- reinterpretation -----------------------------------------------------------------------------------------
 
-    def view(self, dtype: Any) -> NkiTensor:
+    def view(self, dtype: DTypeLike) -> NkiTensor:
         """Reinterpret the bits as another dtype; the size of the (contiguous) last dimension is rescaled."""
         new = element_type("view", dtype)
         old_size, new_size = self.dtype.itemsize, new.itemsize
@@ -477,8 +480,6 @@ class NkiTensor(Refusals):
             raise self.type.problem.raised()
         if self.storage.data is None:
             raise TensorAsNumber(use="an array", hint="run the kernel with nki.simulate to look at values.")
-        from nkilite.trace.storage import read
-
         builder = active.builder_or_none()
         if builder is not None:
             builder.looked_at()
@@ -508,7 +509,7 @@ class NkiTensor(Refusals):
         type = ViewType.of(self.type.region, dtype, shape, strides, problem=self.type.problem)
         return NkiTensor(self.storage, type, self.byte_offset)
 
-    def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: Any,
+    def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: object,
                  limit: int, problem: Problem | None = None) -> NkiTensor:
         if self.type.region.on_chip and dim == 0:
             self._guard_partition(0, "a runtime index", "index a free dimension.")
@@ -527,7 +528,7 @@ class NkiTensor(Refusals):
         return NkiTensor(self.storage, type, byte_offset, index)
 
     @staticmethod
-    def _sizes(shape: tuple[int, ...], new_shape: Any) -> tuple[int, ...]:
+    def _sizes(shape: tuple[int, ...], new_shape: object) -> tuple[int, ...]:
         """The sizes a reshape asks for, which must be ints."""
         sizes = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
         if not sizes or not all(is_int(n) for n in sizes):
@@ -558,9 +559,9 @@ def whole(storage: Buffer) -> NkiTensor:
     return NkiTensor(storage, kind, 0)
 
 
-def _no_assignment(view: NkiTensor, value: Any) -> NoReturn:
+def _no_assignment(view: NkiTensor, value: object) -> NoReturn:
     raise AssertionError("nkilite.language was not imported")
 
 
 # How `t[...] = value` copies: set by nkilite.language, which knows the instructions.
-assign: list[Callable[[NkiTensor, Any], None]] = [_no_assignment]
+assign: list[Callable[[NkiTensor, object], None]] = [_no_assignment]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from nkilite.ir.meeting import Arrival, Written, complete, exchange
 from nkilite.ir.rank import current
@@ -37,13 +36,13 @@ class Turns:
         self._finished = [0] * count  # instructions since the last meeting
         self.encounters = Encounters()
 
-    def run(self, bodies: list[Callable[[], Any]]) -> list[Any]:
+    def run(self, bodies: list[Callable[[], object]]) -> list[object]:
         """What the functions of all cores return, called with turns; the first on this thread.
 
         Raises:
             BaseException: what the first of them to fail raised.
         """
-        results: list[Any] = [None] * self._count
+        results: list[object] = [None] * self._count
         threads = [
             threading.Thread(target=self._core, args=(core, bodies[core], results), name=f"nkilite core {core}")
             for core in range(1, self._count)
@@ -110,7 +109,7 @@ class Turns:
                 self._received[arrival.core] = written
             self.encounters.end_phase()
 
-    def _core(self, core: int, body: Callable[[], Any], results: list[Any]) -> None:
+    def _core(self, core: int, body: Callable[[], object], results: list[object]) -> None:
         try:
             with suppress(Ended):
                 self._gates.wait(core)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from nkilite.dtypes import ALL, DType, as_dtype
+from nkilite.dtypes import ALL, DType, DTypeLike, as_dtype
 from nkilite.errors import InvalidOperand, InvalidView, PartitionStrideMismatch, PatternOutOfBounds, describe
 from nkilite.ir.types import Buffer, Problem, extent
 
 
-def is_int(value: Any) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """Whether a value is an integer, which a bool is not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def require_ints(operation: str, **values: Any) -> None:
+def require_ints(operation: str, **values: object) -> None:
     """Raise InvalidView for the first argument that is not an int."""
     for name, value in values.items():
         if not is_int(value):
@@ -25,7 +25,7 @@ def require_ints(operation: str, **values: Any) -> None:
             )
 
 
-def element_type(operation: str, dtype: Any) -> DType:
+def element_type(operation: str, dtype: DTypeLike) -> DType:
     """The DType an argument names. Raises InvalidOperand when there is none."""
     try:
         return as_dtype(dtype)
@@ -53,7 +53,7 @@ def pattern_key(pattern: Any, offset: Any, dtype: Any) -> tuple[object, ...] | N
     return tuple(key)
 
 
-def pattern_pairs(pattern: Any) -> list[tuple[int, int]]:
+def pattern_pairs(pattern: object) -> list[tuple[int, int]]:
     """The (stride, count) pairs of an access pattern. Raises InvalidView when it is something else."""
     if not isinstance(pattern, (tuple, list)) or not all(_is_pair(p) for p in pattern):
         raise InvalidView(
@@ -69,7 +69,7 @@ def pattern_pairs(pattern: Any) -> list[tuple[int, int]]:
     return pairs
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == 2 and all(is_int(v) for v in value)
 
 

@@ -14,6 +14,7 @@ from autotune.errors import InvalidPlot, MissingLibrary, NothingToPlot
 from autotune.figures import FIGURES
 from autotune.outcome import Outcome, Reason
 from autotune.plots.data import Tuned
+from nkilite.later import later
 
 PNG = b"\x89PNG\r\n"
 
@@ -124,7 +125,7 @@ def test_mistakes(database, tmp_path) -> None:
 def test_missing_libraries_are_named(database, tmp_path, monkeypatch) -> None:
     for library, module, name in (("plotly", "page", "html"), ("matplotlib", "images", "png")):
         monkeypatch.delitem(sys.modules, f"autotune.plots.{module}", raising=False)
-        monkeypatch.delattr(plots, module, raising=False)
+        monkeypatch.setattr(plots, f"_{module}", later(f"autotune.plots.{module}"))
         monkeypatch.setitem(sys.modules, f"{library}.pyplot" if library == "matplotlib" else library, None)
         with pytest.raises(MissingLibrary, match=rf"(?s)plots need {library}.*nkilite\[plots\]"):
             plots.write(database, tmp_path, formats=[name])
