@@ -592,7 +592,7 @@ class Deadlock(TracingError, RuntimeError):
 class DataRace(TracingError, RuntimeError):
     template = (
         "the cores race for {tensor}: core 0 {does} bytes [{low}, {high}) in {instruction}, and core 1 {other_does} "
-        "them in {other_instruction}, with no meeting between the two.\n  core 1 at {there}"
+        "them in {other_instruction}, with no meeting between the two{doubt}.\n  core 1 at {there}"
     )
     remedy = "put nisa.core_barrier({tensor}, (0, 1)) between them, or let the cores touch different parts."
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
 from nkilite.ir.phases import Phase, phases
+from nkilite.ir.places import Place
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.types import Buffer
-from nkilite.ir.values import Place, Wrote, written
+from nkilite.ir.values import Wrote, written
 from nkilite.location import Location
 
 
@@ -31,13 +32,18 @@ class Side(NamedTuple):
 
 
 class Race(NamedTuple):
-    """Two instructions that are not ordered, of which one at least writes bytes [low, high) of a shared tensor."""
+    """Two instructions that are not ordered, of which one at least writes bytes [low, high) of a shared tensor.
+
+    Attributes:
+        open: whether it would take long to find out that they write the same.
+    """
 
     one: Side
     other: Side
     tensor: str
     low: int
     high: int
+    open: bool = False
 
 
 def races(programs: Sequence[Program]) -> Iterator[Race]:
@@ -67,7 +73,7 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
             if key not in known:
                 known.add(key)
                 buffer = [*one.inputs, *one.outputs][overlap.space]
-                yield Race(sides[0], sides[1], buffer.label, overlap.low, overlap.high)
+                yield Race(sides[0], sides[1], buffer.label, overlap.low, overlap.high, not alike and same.open)
 
 
 def _alike(one: Program, other: Program) -> bool:
@@ -96,9 +102,18 @@ class _Same:
         self._programs, self._touched = programs, touched
 
     @cached_property
+    def _known(self) -> list[list[Wrote]] | None:
+        return written(self._programs)
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing is known, because it would take long."""
+        return self._known is None
+
+    @property
     def _written(self) -> list[list[Wrote]]:
         """By core, what is written in shared tensors."""
-        return written(self._programs)
+        return self._known or [[], []]
 
     @cached_property
     def _read(self) -> list[set[tuple[int, int]]]:

@@ -15,21 +15,14 @@ import numpy as np
 
 from nkilite.ir.accesses import Spaces, accesses
 from nkilite.ir.definition import Meets
+from nkilite.ir.places import Numbered, Place, around, covers, without
 from nkilite.ir.program import Instruction, Operand, Program
-from nkilite.ir.regions import PARTITION, Pattern, apart
+from nkilite.ir.regions import Pattern, apart
 from nkilite.ir.types import Buffer, BufferKind
 
 _MOST_COMPARED = 1 << 21  # places with others
 _MOST_SORTED = 64  # parts of a place
-_MOST_RECTANGLES = 256  # that what is left of a place is cut into
 _NOTHING = -1  # what was there before all that was written over
-
-
-class Place(NamedTuple):
-    """Bytes of a space: a pattern, and where its lowest byte is."""
-
-    low: int
-    pattern: Pattern
 
 
 Parts = list[tuple[int, Pattern, int]]  # from the place's lowest byte on, and their numbers, in order
@@ -44,16 +37,16 @@ class Wrote(NamedTuple):
     number: int
 
 
-def written(programs: Sequence[Program]) -> list[list[Wrote]]:
-    """What the instructions of each of two cores write in shared memory, in order.
+def written(programs: Sequence[Program]) -> list[list[Wrote]] | None:
+    """What the instructions of each of two cores write in shared memory, in order; None where it would take long.
 
     The spaces of shared memory are the positions of inputs and outputs. It is known up to the first loop that the
-    device runs; nothing is where it would take long.
+    device runs.
     """
     try:
         return _run(programs)
     except _TakesLong:
-        return [[] for _ in programs]
+        return None
 
 
 def _run(programs: Sequence[Program]) -> list[list[Wrote]]:
@@ -109,37 +102,40 @@ class _Memory:
 
     def __init__(self, numbers: _Numbers) -> None:
         self._numbers = numbers
-        self._spaces: dict[int, dict[Place, int]] = {}
+        self._spaces: dict[int, Numbered] = {}
         self._apart: dict[tuple[Pattern, Pattern, int], bool] = {}
 
     def write(self, space: int, place: Place, number: int) -> None:
         """The latest is the last. What it replaces is gone, unless only some bytes of the place may be meant."""
-        known = self._spaces.setdefault(space, {})
-        before = known.pop(place, None)
+        known = self._spaces.setdefault(space, Numbered())
+        before = known.get(place)
         if not place.pattern.exact:
-            known[place] = self._numbers.of("some of", number, before)
-            return
-        if before is not None:
-            known[place] = number
-            return
-        self._numbers.spend(len(known))
-        for other in [o for o in known if _covers(place, o)]:
-            del known[other]
-        known[place] = number
+            number = self._numbers.of("some of", number, before)
+        elif before is None:
+            self._replaced(known, place)
+        known.put(place, number)
+
+    def _replaced(self, known: Numbered, place: Place) -> None:
+        """Forget what is written over as a whole."""
+        near = known.near(place)
+        self._numbers.spend(len(near))
+        for other, _ in near:
+            if other == place or covers(place, other):
+                known.drop(other)
 
     def read(self, space: int, place: Place, before: int) -> int:
         """The number of what is at a place, where there was `before` at first."""
         parts: Parts = []
-        left = [_around(place)]
-        known = self._spaces.get(space, {})
-        self._numbers.spend(len(known))
-        for other, number in reversed(known.items()):
+        left = [around(place)]
+        near = self._near(space, place)
+        self._numbers.spend(len(near))
+        for other, number in near:
             if other == place and place.pattern.exact:
                 before = number
                 break
             if self._meet(place, other):
                 parts.append((other.low - place.low, other.pattern, number))
-                left = _without(left, other)
+                left = without(left, other)
                 if not left:
                     before = _NOTHING
                     break
@@ -155,17 +151,19 @@ class _Memory:
 
     def parts(self, space: int, place: Place) -> Parts:
         """What is at a place, by the parts that were written; none if some reach beyond it."""
-        found = [(o, n) for o, n in self._spaces.get(space, {}).items() if self._meet(place, o)]
-        inside = all(o == place or _covers(place, o) for o, _ in found)
+        found = [(o, n) for o, n in reversed(self._near(space, place)) if self._meet(place, o)]
+        inside = all(o == place or covers(place, o) for o, _ in found)
         return [(o.low - place.low, o.pattern, n) for o, n in found] if inside else []
 
     def write_parts(self, space: int, place: Place, parts: Parts) -> None:
         """Write what `parts` found at another place with the same pattern."""
-        known = self._spaces.setdefault(space, {})
-        for other in [o for o in known if o == place or _covers(place, o)]:
-            del known[other]
+        self._replaced(self._spaces.setdefault(space, Numbered()), place)
         for low, part, number in parts:
             self.write(space, Place(place.low + low, part), number)
+
+    def _near(self, space: int, place: Place) -> list[tuple[Place, int]]:
+        known = self._spaces.get(space)
+        return [] if known is None else known.near(place)
 
     def _meet(self, one: Place, other: Place) -> bool:
         key = one.pattern, other.pattern, other.low - one.low
@@ -173,57 +171,6 @@ class _Memory:
         if found is None:
             found = self._apart[key] = apart(*key)
         return not found
-
-
-class _Rectangle(NamedTuple):
-    """Bytes [left, right) of partitions [top, bottom)."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
-def _around(place: Place) -> _Rectangle:
-    """The smallest rectangle with all bytes of a place."""
-    top, left = divmod(place.low, PARTITION)
-    rows, width = 1, place.pattern.width
-    for count, stride in place.pattern.dims:
-        if stride >= PARTITION:
-            rows += (count - 1) * stride // PARTITION
-        else:
-            width += (count - 1) * stride
-    return _Rectangle(top, top + rows, left, left + width)
-
-
-def _fills(place: Place) -> bool:
-    """Whether a place is a rectangle, all of which is written."""
-    return place.pattern.exact and all(stride == PARTITION for _, stride in place.pattern.dims)
-
-
-def _covers(one: Place, other: Place) -> bool:
-    """Whether every byte of the other is in a place that is a rectangle; else False."""
-    return _fills(one) and not _without([_around(other)], one)
-
-
-def _without(rectangles: list[_Rectangle], place: Place) -> list[_Rectangle]:
-    """What is left of rectangles beside a place, or more if it is none."""
-    if not _fills(place) or len(rectangles) > _MOST_RECTANGLES:
-        return rectangles
-    cut = _around(place)
-    found = []
-    for one in rectangles:
-        top, bottom = max(one.top, cut.top), min(one.bottom, cut.bottom)
-        left, right = max(one.left, cut.left), min(one.right, cut.right)
-        if top >= bottom or left >= right:
-            found.append(one)
-            continue
-        pieces = (
-            one._replace(bottom=top), one._replace(top=bottom),
-            _Rectangle(top, bottom, one.left, left), _Rectangle(top, bottom, right, one.right),
-        )
-        found += [piece for piece in pieces if piece.top < piece.bottom and piece.left < piece.right]
-    return found
 
 
 class _Core:

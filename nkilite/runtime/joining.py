@@ -70,7 +70,7 @@ def _look_for_races(programs: Sequence[Program], met: Sequence[Race]) -> None:
         error = DataRace(
             tensor=race.tensor, low=race.low, high=race.high, does=_does(one), other_does=_does(other),
             instruction=one.instruction, other_instruction=other.instruction,
-            there=there(other.location), location=one.location,
+            doubt=_DOUBT if race.open else "", there=there(other.location), location=one.location,
         )
         if wanted == "error":
             raise error
@@ -78,6 +78,7 @@ def _look_for_races(programs: Sequence[Program], met: Sequence[Race]) -> None:
 
 
 _MOST_RACES = 20  # reported of a launch
+_DOUBT = ", unless they write the same there, which it would take long to find out for so many instructions"
 
 
 def _does(side: Side) -> str:

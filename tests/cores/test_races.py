@@ -13,6 +13,7 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
+from nkilite.ir import values
 
 BOTH = (0, 1)
 X = np.ones((8, 16), np.float32)
@@ -592,6 +593,25 @@ def loop_that_runs_once(core, x, out, tile):
 
     nl.fori_loop(0, 1, turn)
     nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])
+
+
+@clean
+def the_same_from_many_tiles_at_addresses(core, x, out, tile):
+    """All tiles with an address are in one space."""
+    other = loaded(x)
+    nisa.tensor_scalar(other, other, op0=nl.add, operand0=float(core))
+    last = tile
+    for i in range(1200):
+        sums = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf, address=(0, 16384 + x.shape[1] * 4 * i))
+        nisa.tensor_tensor(sums, last, tile, op=nl.add)
+        last = sums
+    nisa.dma_copy(out, last)
+
+
+def test_what_is_not_found_out(monkeypatch):
+    monkeypatch.setattr(values, "_MOST_COMPARED", 1)
+    with pytest.warns(errors.RaceWarning, match="unless they write the same there"):
+        nki.jit(around(the_same_from_many_tiles_at_addresses))[2](X.copy())
 
 
 @pytest.mark.parametrize(("body", "says", "mode"), RACES)
