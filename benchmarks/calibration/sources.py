@@ -185,6 +185,54 @@ def nkibench(folder: Path, _: str, problem: str) -> list[Launch]:
     return [(_module(kernel).kernel, tuple(given), {})]
 
 
+_LABS = "trainium-agent-labs/projects"
+_QWEN = {"gate_up": (4096, 256, 6144), "q_proj": (4096, 256, 2048)}  # K, M, N
+_WIDE = {"tokens": (2048, 4096), "heads": (32768, 128)}
+
+
+def chipboost_matmul(folder: Path, _: str, kernel: str, caps: str, case: str, cores: int = 1) -> list[Launch]:
+    """A bf16 matmul of Qwen3-8B at 256 tokens, or both, with blocks of so many tiles (M, N, K) at most."""
+    text = (folder / _LABS / f"03-chipboost/kernels/{kernel}.py").read_text()
+    for cap in caps.split():
+        text = re.sub(rf"^TILES_IN_BLOCK_{cap[0].upper()} = \d+", rf"TILES_IN_BLOCK_{cap[0].upper()} = {cap[1:]}", text,
+                      flags=re.MULTILINE)
+    function = _module_of(text).nki_matmul_tiled_
+    sizes = [_QWEN[case]] if case in _QWEN else list(_QWEN.values())
+    return [
+        (function[cores] if cores > 1 else function,
+         (np.empty((k, m), ml_dtypes.bfloat16), np.empty((k, n), ml_dtypes.bfloat16)), {})
+        for k, m, n in sizes
+    ]
+
+
+def chipboost_rows(folder: Path, _: str, kernel: str, *shape: int) -> list[Launch]:
+    """RMSNorm of a bf16 matrix, or a copy of it; without a shape, of the two that were measured together."""
+    module = _module(folder / _LABS / f"03-chipboost/kernels/{kernel}.py")
+    shapes = [shape] if shape else list(_WIDE.values())
+    if kernel.startswith("copy"):
+        return [(module.copy_floor, (np.empty(s, ml_dtypes.bfloat16),), {}) for s in shapes]
+    return [
+        (module.qwen3_rmsnorm, (np.empty(s, ml_dtypes.bfloat16), np.empty((1, s[1]), ml_dtypes.bfloat16)), {})
+        for s in shapes
+    ]
+
+
+def tile_attention(folder: Path, _: str, kernel: str, positions: int, features: int) -> list[Launch]:
+    """float32 attention of one tile."""
+    module = _module(folder / "trainium-agent-labs/attention" / f"{kernel}.py")
+    tensor = np.empty((positions, features), np.float32)
+    return [(module.nki_attention_, (tensor, tensor.copy(), tensor.copy()), {})]
+
+
+def heads_attention(
+    folder: Path, _: str, kernel: str, positions: int, heads: int, features: int, cores: int = 1
+) -> list[Launch]:
+    """float32 attention of one tile for each of some heads."""
+    function = _module(folder / "trainium-agent-labs/attention" / f"{kernel}.py").nki_mha_
+    tensor = np.empty((positions, heads, features), np.float32)
+    return [(function[cores] if cores > 1 else function, (tensor, tensor.copy(), tensor.copy()), {})]
+
+
 def _step(path: Path, number: int) -> Any:
     """The kernel of one step of a trace: an expression of nested candidates, each with its code."""
     found: list[str] = []
@@ -202,6 +250,6 @@ SOURCES: dict[str, Callable[..., list[Launch]]] = {
     for f in (
         optimization_tutorial, kernel_library, mamba, attention, mlp, vector_add, vector_add_by, transpose,
         transpose_by, convolution, gemm_chain, conv1d_chain, attention_chain, sd_attention_chain, mamba_chain,
-        nkibench,
+        nkibench, chipboost_matmul, chipboost_rows, tile_attention, heads_attention,
     )
 }

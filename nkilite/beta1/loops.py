@@ -41,7 +41,7 @@ def _running() -> list[LoopIndex]:
 class Range:
     """`nl.affine_range(...)` and its relatives: a range whose ints know their loop."""
 
-    __slots__ = ("_range",)
+    __slots__ = ("_affine", "_range")
 
     def __init__(self, *bounds: Any, name: str) -> None:
         for bound in bounds:
@@ -51,6 +51,7 @@ class Range:
                     fix="use // instead of / to compute it" if isinstance(bound, float) else "",
                 )
         self._range = range(*map(int, bounds))
+        self._affine = name == "affine_range"
 
     def __len__(self) -> int:
         return len(self._range)
@@ -61,12 +62,19 @@ class Range:
     def __iter__(self) -> Iterator[int]:
         loop, running = Loop(), _running()
         depth = len(running)
+        builder = active.local.builder
+        program = builder.program if builder is not None else None
+        begins = []
         try:
             for number in self._range:
                 found = LoopIndex(number)
                 found.loop = loop
                 running[depth:] = (found,)
+                if program is not None:
+                    begins.append(program.count)
                 yield found
+            if program is not None and begins and program.managed:
+                program.affine.append([*(begins if self._affine else begins[:1]), program.count])
         finally:
             del running[depth:]
 

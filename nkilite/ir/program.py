@@ -230,6 +230,7 @@ class Program:
         self.managed = False  # whether the vendor's compiler would schedule, place and merge, as in Beta 1
         self.disable_dge = False  # whether that compiler makes descriptors, where a call leaves it open
         self.renames = False  # whether that compiler gives every content of a tile memory of its own, as in Beta 1
+        self.affine: list[list[int]] = []  # of loops, inner ones first: where their iterations begin and the last ends
         self.open_engines: set[int] = set()  # signatures of calls that left the engine to the compiler
         self._signature_ids: dict[tuple[object, ...], Signature] = {}
         self._location_ids: dict[Location, int] = {}

@@ -470,8 +470,8 @@ def dma(
     """A DMA transfer of `buffers` contiguous runs of `buffer_bytes` bytes each.
 
     Each DMA engine serves eight SBUF partitions, so a tile of few partitions uses few engines (dma, example
-    1). A buffer holds its engine for its bytes over the engine's bandwidth plus `Target.dma_descriptor_ns`, and for
-    `Target.dma_store_bytes` more where it stores less than these. Starting takes `Target.dma_start_ns` (dma-bw).
+    1). A buffer holds its engine for its bytes over the engine's bandwidth plus `Target.dma_descriptor_ns`; one that
+    stores less than `Target.dma_store_bytes`, as long as these. Starting takes `Target.dma_start_ns` (dma-bw).
 
     Args:
         buffers: contiguous runs on the side that is cut into more of them; at least one per SBUF partition.
@@ -479,7 +479,7 @@ def dma(
         partitions: SBUF partitions touched; None when neither side is in SBUF (runs spread over all engines).
         to_hbm: whether it stores to HBM.
     """
-    held = buffer_bytes + (target.dma_store_bytes if to_hbm and buffer_bytes < target.dma_store_bytes else 0)
+    held = max(buffer_bytes, target.dma_store_bytes if to_hbm else 0)
     return replace(
         _dma(target, buffers, held, partitions, efficiency=1.0), bytes_moved=round(buffers * buffer_bytes)
     )

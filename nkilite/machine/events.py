@@ -40,7 +40,7 @@ MEETINGS = 4
 N_QUEUES, N_PORTS, FIFO = range(3)
 WINDOW_NS, MEMORY_FREE = range(2)
 
-_WARMS, _COOLS = 0.5, 0.05  # share of a window in work that makes an engine warm, or keeps it so
+_WARMS, _COOLS = 0.75, 0.35  # share of a window in work from which an engine is warm, and stays so
 _NEVER = 1e300
 
 

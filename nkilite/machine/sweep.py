@@ -82,11 +82,18 @@ def sweep(
 def _next_fit(
     holes: Ints, by_size: Ints, state: Ints, closed: Ints, rules: Ints, first: int, last: int, size: int
 ) -> int:
-    """The first fit from the rover on, once round the ring; the tightest when that is out of reach."""
-    count, rover = state[HOLES], state[_ROVER]
+    """The first fit from the rover on, once round the ring; the tightest when that is out of reach.
+
+    Where the rover's hole ends too soon but reaches back far enough, the end of it: what overlaps the last tile least
+    waits least for it.
+    """
+    count, rover, align = state[HOLES], state[_ROVER], rules[_ALIGN]
     current = _after(holes, count, rover) - 1
     if current >= 0 and holes[2 * current + 1] > rover:
-        offset = _fit(closed, rules, first, last, rover, holes[2 * current + 1], size)
+        end = holes[2 * current + 1]
+        offset = _fit(closed, rules, first, last, rover, end, size)
+        if offset == _NONE and rules[_BANK] == 0 and end - size >= holes[2 * current]:
+            offset = _fit(closed, rules, first, last, (end - size) // align * align, end, size)
         if offset != _NONE:
             return offset
     for step in range(1, min(count, _RING_REACH) + 1):

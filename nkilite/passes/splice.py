@@ -37,3 +37,4 @@ def splice(program: Program, runs: dict[int, list[int]]) -> None:
     program.code, program.count = new, count
     program.names = {moved[i]: name for i, name in program.names.items()}
     program.dependencies = [(moved[a], moved[b]) for a, b in program.dependencies]
+    program.affine = [[moved[i - 1] + 1 if i else 0 for i in bounds] for bounds in program.affine]

@@ -21,6 +21,7 @@ from nkilite.profiling.balance import balanced
 from nkilite.profiling.communication import collectives, world_of
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.joined import joined
+from nkilite.profiling.merged import merged
 from nkilite.profiling.oversubscribe import allocate, fits
 from nkilite.profiling.renamed import renamed
 from nkilite.profiling.result import Profile
@@ -69,7 +70,7 @@ def _settled(
     program = FollowWrites().run(program)
     placed = False
     if order == "compiler":
-        program = balanced(turned(renamed(program)))
+        program = balanced(turned(merged(renamed(program))))
         program, placed = _shortened(program)
     overflow, spills = None if placed else allocate(program), None
     if overflow is not None and program.managed:

@@ -91,7 +91,7 @@ def workload_of(launch: Joined, costs: Costs, collectives: Mapping[int, Collecti
             busy[rows] = _issue_ns(signature, program)
             latency[rows], transfer[rows], count[rows] = cost.fixed_ns, cost.transfer_ns, cost.dma_engines
             priority[rows] = signature.arguments.get("priority") or 0
-            memory[rows] = sum(hbm_bytes(signature)) / (target.hbm_bytes_per_ns * launch.cores)
+            memory[rows] = sum(hbm_bytes(signature)) / _memory_bytes_per_ns(target, launch.cores)
             if place == HARDWARE_SYNC and program.managed:
                 spread.append(rows)
         else:
@@ -119,6 +119,12 @@ def workload_of(launch: Joined, costs: Costs, collectives: Mapping[int, Collecti
     )
 
 
+def _memory_bytes_per_ns(target: Target, cores: int) -> float:
+    """Bandwidth of the memory for the cores of a launch: their share; one alone gets what its DMA engines move."""
+    own = target.dma_engines * target.dma_bytes_per_ns if cores == 1 else 0.0
+    return max(target.hbm_bytes_per_ns * cores, own)
+
+
 def _traffic(launch: Joined, rows: np.ndarray, transfer: Transfer) -> list[Traffic]:
     """What collectives move by the DMA engines of the cores that issue them, each its share.
 
@@ -127,7 +133,7 @@ def _traffic(launch: Joined, rows: np.ndarray, transfer: Transfer) -> list[Traff
     target, cores = launch.program.target, launch.cores
     bytes = transfer.touched / 2 / cores / target.dma_engines
     engine_ns = min(bytes / target.dma_bytes_per_ns, transfer.ns)
-    memory_ns = min(transfer.touched / cores / (target.hbm_bytes_per_ns * cores), transfer.ns / cores)
+    memory_ns = min(transfer.touched / cores / _memory_bytes_per_ns(target, cores), transfer.ns / cores)
     return [
         Traffic(
             int(row), (int(launch.core[row]) * target.dma_engines, target.dma_engines), engine_ns, memory_ns,

@@ -206,10 +206,11 @@ def test_local_gather_gets_cheaper_per_element_with_longer_fetches() -> None:
 
 
 def test_dma_uses_one_engine_per_eight_partitions() -> None:
-    """The worked examples of the DMA overview: [4, 4096] bf16 on one engine takes 1416 ns there."""
+    """The worked examples of the DMA overview: [4, 4096] bf16 on one engine takes 1416 ns there, at a rate that
+    profiles of kernels exceed."""
     narrow = e.dma(TRN2, 4, 8192, partitions=4)
     assert narrow.dma_engines == 1
-    assert narrow.transfer_ns == pytest.approx(1416, rel=0.03)
+    assert narrow.transfer_ns == pytest.approx(1416, rel=0.15)
     wide = e.dma(TRN2, 128, 256, partitions=128)
     assert wide.dma_engines == 16
     assert wide.bytes_moved == narrow.bytes_moved == 32 * 1024
@@ -217,12 +218,11 @@ def test_dma_uses_one_engine_per_eight_partitions() -> None:
 
 
 def test_a_descriptor_takes_its_bytes_and_a_little() -> None:
-    """Packets of 4096, 512 and 256 bytes follow each other in 176, 24 and 14 ns in published profiles."""
-    for size, published in ((4096, 176), (512, 24), (256, 14)):
+    """Packets of 4096, 2048, 512 and 256 bytes follow each other in 155, 80, 23.5 and 14 ns in published profiles."""
+    for size, published in ((4096, 155), (2048, 80), (512, 23.5), (256, 14)):
         cost = e.dma(TRN2, 16, size, partitions=128)
-        assert cost.transfer_ns == size / 23 + 1.5
-        assert cost.transfer_ns == pytest.approx(published, rel=0.1)
-    assert e.dma(TRN2, 128, 512, partitions=128).transfer_ns == 8 * (512 / 23 + 1.5)
+        assert cost.transfer_ns == pytest.approx(published, rel=0.01)
+    assert e.dma(TRN2, 128, 512, partitions=128).transfer_ns == 8 * (512 / 27.2 + 4.6)
 
 
 @pytest.mark.parametrize(("buffer_bytes", "share"), [(4096, 0.966), (8192, 0.983), (32768, 1.0)])
@@ -240,22 +240,23 @@ def test_results_and_descriptors_take_the_published_latencies() -> None:
 
 
 def test_dma_peaks_at_the_published_aggregate_and_below_device_memory() -> None:
-    for target, aggregate in zip(PUBLISHED, (272, 368, 528), strict=True):
+    for target, aggregate in zip(PUBLISHED, (272, 435.2, 528), strict=True):  # trn2: as its profiler states
         cost = e.dma(target, 128, 1 << 20, partitions=128)
         assert cost.bytes_moved / cost.transfer_ns == pytest.approx(aggregate, rel=1e-3)
-        assert aggregate <= target.hbm_bytes_per_ns
+        assert aggregate <= target.device_hbm_bytes_per_ns
 
 
 def test_dma_without_sbuf_spreads_over_what_there_is() -> None:
     assert e.dma(TRN2, 1, 1 << 16).dma_engines == 1
     assert e.dma(TRN2, 40, 1 << 16).dma_engines == 16
-    assert e.dma(TRN2, 40, 1 << 16).transfer_ns == 3 * ((1 << 16) / 23 + 1.5)
+    assert e.dma(TRN2, 40, 1 << 16).transfer_ns == 3 * ((1 << 16) / 27.2 + 4.6)
 
 
-def test_a_small_store_to_hbm_reads_what_surrounds_it() -> None:
-    """256 bytes: loaded in 17 ns and stored in 40 on trn2; 512 bytes either way in 27 (published profiles)."""
+def test_a_small_store_to_hbm_takes_as_long_as_512_bytes() -> None:
+    """Stores of 256 bytes follow each other in 22 ns on trn2, loads in 14; of 512 bytes, either in 23.5."""
     load, store = (e.dma(TRN2, 16, 256, partitions=128, to_hbm=stores) for stores in (False, True))
-    assert store.transfer_ns - load.transfer_ns == pytest.approx(512 / 23)
+    assert store.transfer_ns == pytest.approx(22, rel=0.1)
+    assert load.transfer_ns == pytest.approx(14, rel=0.01)
     assert store.bytes_moved == load.bytes_moved == 16 * 256
     assert e.dma(TRN2, 16, 512, partitions=128, to_hbm=True) == e.dma(TRN2, 16, 512, partitions=128)
     assert e.dma(TRN1, 16, 256, partitions=128, to_hbm=True) == e.dma(TRN1, 16, 256, partitions=128)

@@ -269,7 +269,7 @@ def test_a_collective_takes_engines_from_the_kernel() -> None:
 
     alone, beside = (nki.profile(loading, X, X, c, target="trn2") for c in (False, True))
     moved = 8 * SIZE / (16 * get_target("trn2").dma_bytes_per_ns) / 1000  # of what is read and written, half each
-    assert alone.latency_us < beside.latency_us <= alone.latency_us + 1.05 * moved
+    assert alone.latency_us < beside.latency_us <= alone.latency_us + 1.3 * moved
 
 
 def test_rank_lists_share_the_links_of_their_chips() -> None:

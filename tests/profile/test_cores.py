@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import nkilite.language as nl
 from kernels.matmul import matmul_on_cores
 from nkilite.__main__ import app
 from nkilite.cli.specs import load_kernel
+from nkilite.machine.target import get_target
 from nkilite.machine.timeline import simulate
 from nkilite.profiling import advise
 from nkilite.profiling.html import write_page
@@ -61,11 +63,14 @@ def code(location) -> str:
 
 
 def test_cores_that_do_not_meet_take_as_long_as_one() -> None:
-    both, one = nki.profile(halves[2], X, target="trn2"), nki.profile(halves, X[:128], target="trn2")
+    ample = replace(get_target("trn2"), device_hbm_bytes_per_ns=8000.0)  # more than the DMA engines of both move
+    both, one = nki.profile(halves[2], X, target=ample), nki.profile(halves, X[:128], target=ample)
     assert both.cores == 2
-    assert both.span_us == one.span_us
-    assert both.timeline.start[: len(one.workload)].tolist() == both.timeline.start[len(one.workload):].tolist()
-    assert both.engines["Scalar (core 0)"] == both.engines["Scalar (core 1)"] == one.engines["Scalar"]
+    assert both.span_us == pytest.approx(one.span_us, rel=0.02)  # a start of each transfer at a time
+    own, other = both.timeline.start[: len(one.workload)], both.timeline.start[len(one.workload):]
+    assert own == pytest.approx(other, rel=0.05)
+    scalar = [both.engines["Scalar (core 0)"], both.engines["Scalar (core 1)"], one.engines["Scalar"]]
+    assert len({(use.instructions, use.busy_us) for use in scalar}) == 1
     assert both.engines["DMA (core 1)"].instructions == 2
     assert both.hbm_bytes == 2 * one.hbm_bytes
     assert both.mbu == pytest.approx(one.mbu)

@@ -107,7 +107,7 @@ def test_loads_overlap_with_compute() -> None:
     assert eight.span_us < 8 * one.span_us * 0.7
     assert eight.engines["Vector"].instructions == 8
     assert eight.engines["Vector"].busy_us == pytest.approx(8 * 2048 / 1.6 / 960)
-    moved = 16 * 128 / 16 * (2048 * 4 / 23 + 1.5) / 1000
+    moved = 16 * 128 / 16 * (2048 * 4 / 27.2 + 4.6) / 1000
     assert eight.dma_utilization * eight.latency_us == pytest.approx(moved)
     assert eight.engines["DMA"].busy_us >= moved * 0.999
 
