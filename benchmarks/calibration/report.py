@@ -154,12 +154,12 @@ rows. Errors of used rows are smaller than those to expect of a kernel that the 
 
 _REMARKS = """## What to make of it
 
-- nc_latency is what nki.benchmark reports; a captured profile of the same launch is 4 to 10 µs longer. `latency_us`
-  of a profile is the former, `captured_us` the latter.
+- nc_latency is what nki.benchmark reports; a captured profile of the same launch is 4 to 10 µs longer. `latency_us` of
+  a profile is the former, `captured_us` the latter.
 - Profiles of allenkchau/trainium-kernel-fusion list every instruction and DMA packet. From them: the cold Tensor
-  Engine, the start of activations, float32 tensor_scalar, the distance of packets (4096, 2048, 512 and 256 bytes in 155,
-  80, 23.5 and 14 ns), generators that hold the Scalar Engine while they make descriptors of stores, and that the vendor's
-  compiler loads a tensor once if it fits.
+  Engine, the start of activations, float32 tensor_scalar, the distance of packets (4096, 2048, 512 and 256 bytes in
+  155, 80, 23.5 and 14 ns), generators that hold the Scalar Engine while they make descriptors of stores, and that the
+  vendor's compiler loads a tensor once if it fits.
 - Not explained: mamba_v2 at 8192 channels, which spills: as a kernel that the vendor's compiler manages it comes out
   25 % too slow, as written (as here) 7 % too fast; phases that pass tensors through HBM (attention baseline at 1024),
   which the compiler overlaps less than the model; the second step of the GEMM chain, slower than the first though it
@@ -173,27 +173,28 @@ _REMARKS = """## What to make of it
   launch, and a transpose of 64 small tiles takes half of what it takes with generators (86 µs, another measurement of
   nearly the same kernel). Rows whose source is such a run say so in rows.toml.
 - Vector additions as others measured them, and the other convolutions, were held out from the start.
-- Of NKIBench's kernels, half was used. They say how much of SBUF the compiler fills before it spills, and that products
-  of a tile and a number run on the Scalar Engine. Not explained: which intermediate results adamw keeps in PSUM, and
-  what silu waits for, whose engines are busy as long as measured.
+- Of NKIBench's kernels, half was used. They say how much of SBUF the compiler fills before it spills, and that
+  products of a tile and a number run on the Scalar Engine. Not explained: which intermediate results adamw keeps in
+  PSUM, and what silu waits for, whose engines are busy as long as measured.
 - The last step of the conv1d chain taught that the compiler makes one instruction of a small loop whose iterations are
-  independent (it takes a tenth of the time of the one before, with the same instructions). The steps of autocomp's
-  attention, which were held out, came out within a tenth with that, from up to 45 % too slow. Not explained: the two
-  steps before it, whose larger loops keep parts in PSUM and take 60 to 70 % of what their instructions would.
-- How rows are split: those of a source are held out from the start, or by the SHA-256 of their names (NKIBench); one that
-  a rule was chosen with is used from then on, with what is like it. gqa_full of NKIBench is one, spilled when spilling was
-  modelled; so are copies and matmuls with large blocks among the kernels of a workshop (yahavb/trainium-agent-labs), which
-  show the rate of DMA and that a tile which does not fit behind the one before it overlaps that as little as it can.
-- Kernels of that workshop run with NKI 0.6.0, as written. Not explained: 128 loads of one row each take 0 to 110 ns apiece
-  (rmsnorm_start; the model has 600, as 128 rows have), loads of the tiled matmul 390 to 490 ns, and those of a
+  independent (it takes a tenth of the time of the one before, with the same instructions). Of the steps of autocomp's
+  attention, which were held out, it brings most within a tenth, from up to 45 % too slow. Not explained: the two steps
+  before it, whose larger loops keep parts in PSUM and take 60 to 70 % of what their instructions would.
+- How rows are split: those of a source are held out from the start, or by the SHA-256 of their names (NKIBench); one
+  that a rule was chosen with is used from then on, with what is like it. gqa_full of NKIBench is one, spilled when
+  spilling was modelled; so are copies and matmuls with large blocks among the kernels of a workshop
+  (yahavb/trainium-agent-labs), which show the rate of DMA and that a tile which does not fit behind the one before it
+  overlaps that as little as it can.
+- Kernels of that workshop run with NKI 0.6.0, as written. Not explained: 128 loads of one row each take 0 to 110 ns
+  apiece (rmsnorm_start; the model has 600, as 128 rows have), loads of the tiled matmul 390 to 490 ns, and those of a
   head 670 to 900 (attention of heads), of 128 rows all.
 - Some steps of the attention chain differ in nothing but their text, and were measured 15 % apart: pairs of them have
   no order.
 - neuronx-cc 2.21 reads an identity matrix of float32 as 16,384 bytes, version 2.23 as 65,536; the model follows the
   latter.
 - Left out: a transpose of chenhzhu/asst4-trainium2, whose profile shows other transfers than its kernel has; and
-  Jerry2423/kda-for-trainium, which reports 37.8 float32 TFLOPS and 800 GB/s for a core of trn2, twice what is published
-  as its peak. What its figures are of is not known.
+  Jerry2423/kda-for-trainium, which reports 37.8 float32 TFLOPS and 800 GB/s for a core of trn2, twice what is
+  published as its peak. What its figures are of is not known.
 - The plotted DMA throughput below 2 KiB per partition is what 850 to 880 ns per transfer give, whatever its size, and
   explained by no figure of bytes, descriptors or triggers; matmul version 2, bound by triggers, comes out right with
   600 ns. The worked example of the same page (1416 ns) has a lower rate than packets have in profiles of kernels.

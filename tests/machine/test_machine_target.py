@@ -92,10 +92,12 @@ def test_moving_limit_is_what_psum_holds(target) -> None:
 
 
 def test_capabilities_only_grow_with_the_generation() -> None:
-    targets = [t for t in TARGETS.values() if t.calibrated]
+    targets = [TARGETS[name] for name in ("trn1", "trn2", "trn3")]
     for older, newer in zip(targets, targets[1:]):
         for field in dataclasses.fields(older):
             before, after = getattr(older, field.name), getattr(newer, field.name)
+            if field.name == "calibrated":
+                continue  # of no kernel on trn3 a measurement was published
             if isinstance(before, bool):
                 assert after >= before, field.name
             elif field.name.startswith("missing_"):

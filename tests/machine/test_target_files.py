@@ -67,7 +67,7 @@ def test_a_file_changes_what_it_names(written):
     target = get_target(path)
     assert (target.name, target.tensor_ghz, target.pe_tile_sizes) == ("mychip", 3.0, (64, 128))
     assert dataclasses.replace(
-        target, name="trn3", tensor_ghz=2.4, pe_tile_sizes=(32, 64, 128), calibrated=True, aliases=("gen4",),
+        target, name="trn3", tensor_ghz=2.4, pe_tile_sizes=(32, 64, 128), aliases=("gen4",),
         matmul_dtypes=TARGETS["trn3"].matmul_dtypes,
     ) == TARGETS["trn3"]
     assert get_target(path) is target

@@ -73,7 +73,7 @@ def test_cores_that_do_not_meet_take_as_long_as_one() -> None:
     assert len({(use.instructions, use.busy_us) for use in scalar}) == 1
     assert both.engines["DMA (core 1)"].instructions == 2
     assert both.hbm_bytes == 2 * one.hbm_bytes
-    assert both.mbu == pytest.approx(one.mbu)
+    assert both.mbu == pytest.approx(one.mbu, rel=0.02)
 
 
 def test_a_matmul_on_two_cores_takes_half_the_time() -> None:
