@@ -1,6 +1,7 @@
 """A stand-in for torch_xla and torch_neuronx, made on request: scripts that move tensors to a device stay on the CPU.
 
 `xm.xla_device()` is the CPU, a step marker does nothing, and `torch_neuronx.trace` returns the function it is given.
+Kernels without a gradient detach their results, with a warning, where they otherwise refuse arguments that require one.
 Anything else of these packages says that it is the vendor's when it is used.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
 from nkilite.frameworks import custom_op, torch_neuronx
+from nkilite.frameworks.torch import detach_without_gradient
 from nkilite.later import later
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def install() -> None:
     for name in [n for n in sys.modules if n.split(".")[0] in _PACKAGES]:
         del sys.modules[name]
     sys.meta_path.insert(0, _STUBS)
+    detach_without_gradient()
 
 
 def _cpu(*_: Any, **__: Any) -> Any:

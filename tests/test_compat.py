@@ -147,7 +147,7 @@ def twice(x: tensor[4, 8]):
 x = torch.ones((4, 8), dtype=torch.bfloat16).to(device=xm.xla_device())
 y = twice(x)
 xla_model.mark_step()
-print(y.dtype, float(y.sum()))
+print(y.dtype, float(y.sum()), twice(x.requires_grad_()).requires_grad)
 """
 
 
@@ -156,7 +156,9 @@ def test_both_dialects_and_the_stub_of_torch_xla(tmp_path):
     (tmp_path / "program.py").write_text(BETA1)
     command = ("-m", "nkilite", "run")
     assert "No module named 'torch_xla'" in python(*command, "program.py", cwd=tmp_path, code=1)
-    assert python(*command, "--torch-xla-stub", "program.py", cwd=tmp_path) == "torch.bfloat16 64.0\n"
+    printed = python(*command, "--torch-xla-stub", "program.py", cwd=tmp_path)
+    assert "program.py:18: GradientDropped: argument 'x' of kernel 'twice' requires a gradient" in printed
+    assert "torch.bfloat16 64.0 False\n" in printed
 
 
 def test_modules_are_nkilites_own(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,8 @@ from nkilite.frameworks.calls import Call, Place, take_apart
 from nkilite.frameworks.imports import once_imported
 from nkilite.frameworks.outline import Outline, outline
 from nkilite.frameworks.tensors import viewed
+from nkilite.location import here
+from nkilite.notices import Notice, give
 from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
@@ -37,6 +40,10 @@ class MissingGradient(ArgumentError, RuntimeError):
         "give it one with {kernel}.register_autograd(backward, setup_context=...), or call it under torch.no_grad() "
         "or with {name}.detach()."
     )
+
+
+class GradientDropped(UserWarning):
+    """A result is detached from an argument that requires a gradient, as where torch_xla runs the kernel."""
 
 
 class WritesWithGradient(ArgumentError, RuntimeError):
@@ -118,10 +125,33 @@ def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
     parameters = list(kernel.signature.parameters)
     taken = take_apart(args, kwargs, parameters, torch.Tensor, (float, torch.SymFloat), (torch.SymInt,))
     found = _known_outline(kernel, taken, args, kwargs)
+    detached = False
     if torch.is_grad_enabled():
-        _check_gradients(kernel, taken, found)
-    outputs = _operator(kernel, taken, found).overload(*taken.tensors, *taken.floats)
+        detached = _detaches and kernel.gradient is None
+        if detached:
+            _say_dropped(kernel, taken)
+        else:
+            _check_gradients(kernel, taken, found)
+    with torch.no_grad() if detached else nullcontext():
+        outputs = _operator(kernel, taken, found).overload(*taken.tensors, *taken.floats)
     return _assembled(found.returned, taken.tensors, _listed(outputs))
+
+
+_detaches = False
+
+
+def detach_without_gradient() -> None:
+    """Let kernels that have no gradient return tensors without one, with a warning, as torch_xla does."""
+    global _detaches
+    _detaches = True
+
+
+def _say_dropped(kernel: Kernel[...], taken: Call) -> None:
+    names = [n for n, t in zip(taken.names, taken.tensors, strict=True) if t.requires_grad]
+    if names:
+        what = f"argument {names[0]!r} of kernel {kernel.__name__!r} requires a gradient: its results are detached."
+        where = here()
+        give(Notice(what, GradientDropped, where.file, where.line, once=True))
 
 
 def _check_gradients(kernel: Kernel[...], taken: Call, found: Outline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from beta1_testing import check, random
@@ -38,6 +39,23 @@ def test_matmul_accumulates_in_psum():
     check(kernel, (a.T @ b, a.T @ b), a, b)
     program = kernel.trace(a, b)
     assert sum(program.signatures[i.signature.id].name == "memset" for i in program) == 0
+
+
+def test_matmuls_of_float32_and_a_narrower_dtype():
+    @nki.jit
+    def kernel(a, b):
+        out = nl.ndarray((5, 7), dtype=nl.float32, buffer=nl.shared_hbm)
+        again = nl.ndarray((5, 7), dtype=nl.float32, buffer=nl.shared_hbm)
+        left, right = nl.copy(nl.load(a), dtype=nl.bfloat16), nl.load(b)
+        nl.store(out, nl.copy(nl.matmul(left, right)))
+        i_p, i_m = nl.arange(9)[:, None], nl.arange(5)[None, :]
+        flipped = nl.copy(nl.transpose(left))
+        nl.store(again, nl.copy(nisa.nc_matmul(flipped[i_p, i_m], right, mask=i_p < 6)))
+        return out, again
+
+    a, b = random(5, 9), random(9, 7, seed=1)
+    rounded = a.astype(ml_dtypes.bfloat16).astype(np.float32)
+    check(kernel, (rounded @ b, rounded[:, :6] @ b[:6]), a, b)
 
 
 def test_softmax_and_numpy_functions_on_tiles():

@@ -26,7 +26,7 @@ from nkilite.beta1.mask import Mask
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import limited, selected
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
-from nkilite.dtypes import float32
+from nkilite.dtypes import float32, tfloat32
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     tensor_engine,
@@ -35,7 +35,7 @@ from nkilite.isa.constants import (
 )
 from nkilite.trace.tensor import NkiTensor
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+Emit = Callable[[NkiTensor, NkiTensor, NkiTensor], Any]
 
 
 @remembered
@@ -58,14 +58,13 @@ def nc_matmul(
     return product(emit, stationary, moving, mask, 2 if pairs else 1)
 
 
-def product(
-    emit: Callable[[NkiTensor, NkiTensor, NkiTensor], Any], stationary: Tile, moving: Tile, mask: Any, first: int = 1
-) -> Tile:
+def product(emit: Emit, stationary: Tile, moving: Tile, mask: Any, first: int = 1) -> Tile:
     """The result of a matmul; `first` is the first dimension of its operands that is not contracted.
 
     A mask along dimension 0 limits what is contracted. One along others belongs to the operand that needs it, or that
     alone has that many columns.
     """
+    emit = _widening(emit)
     if mask is None and stationary.mask is None and moving.mask is None:
         x, y = in_sbuf(stationary.nki), in_sbuf(moving.nki)
         shape = (x.type.free_size // first, *y.type.shape[first:])
@@ -108,6 +107,20 @@ def product(
     result = cleared(shape, float32, PSUM)
     emit(cut(tile(result), box), in_sbuf(cut(stationary, left)), in_sbuf(cut(moving, right)))
     return tile(result)
+
+
+def _widening(emit: Emit) -> Emit:
+    """The pages of Beta 1 do not say that operands are float32 together: a narrower one is made float32 first."""
+
+    def emit_alike(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
+        wide = [operand.type.dtype in (float32, tfloat32) for operand in (x, y)]
+        if wide == [True, False]:
+            y = functional.moved(y, float32)
+        elif wide == [False, True]:
+            x = functional.moved(x, float32)
+        emit(dst, x, y)
+
+    return emit_alike
 
 
 def _sides(mask: Mask, stationary: Tile, moving: Tile) -> tuple[int, ...]:
