@@ -30,7 +30,6 @@ from nkilite.beta1.tile import IN_IADD, LOCAL_IN_IADD, Beyond, Gathered, Tile, c
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
-from nkilite.ir.limits import first_partition
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import fill
 from nkilite.trace import active
@@ -112,24 +111,13 @@ def assign(dst: Tile, value: Any) -> None:
             copy(dst.nki, value)
     elif isinstance(value, _NUMBERS):
         functional.wrote(dst.nki)
-        _set(dst.nki, value)
+        fill(dst.nki, value)
     elif isinstance(value, Index):
         fill_from_index[0](dst, value)
     else:
         raise InvalidOperand(
             instruction="t[...] = value", operand="value", found=describe(value), expected="a tile or a number"
         )
-
-
-def _set(dst: NkiTensor, value: Any) -> None:
-    """Fill a view with a number; where compute engines do not begin, DMA brings it from a tile of its own."""
-    allowed = active.builder("t[...] = value").target.start_partitions(dst.shape[0])
-    if not dst.type.region.on_chip or first_partition(dst.storage, dst.byte_offset) in allowed:
-        fill(dst, value)
-        return
-    filled = allocated(dst.shape, dst.dtype)
-    fill(filled, value)
-    nisa.dma_copy(dst, filled)
 
 
 def copy(dst: NkiTensor, value: Tile) -> None:

@@ -31,7 +31,10 @@ class Blocks:
     Args:
         blocks: sizes of the block dimensions.
         inner: shape of every tile.
-        make: makes a tile.
+        make: makes a tile by its number.
+        made: tiles that there are.
+        first: number of the first tile.
+        steps: what a step along each block dimension adds to the number; by default as in an array.
     """
 
     __slots__ = ("_first", "_made", "_make", "_selected", "_steps", "blocks", "buffer", "dtype", "inner")
@@ -39,11 +42,12 @@ class Blocks:
     def __init__(
         self, blocks: tuple[int, ...], inner: tuple[int, ...], dtype: DType, buffer: MemoryRegion,
         make: Callable[[int], Tile], made: dict[int, Tile] | None = None, first: int = 0,
+        steps: tuple[int, ...] = (),
     ) -> None:
         self.blocks, self.inner, self.dtype, self.buffer = blocks, inner, dtype, buffer
         self._make, self._first = make, first
         self._made: dict[int, Tile] = {} if made is None else made
-        self._steps = tuple(prod(blocks[d + 1 :]) for d in range(len(blocks)))
+        self._steps = steps or _steps(blocks)
         self._selected: dict[Any, Any] = {}  # by subscript
 
     @property
@@ -72,7 +76,7 @@ class Blocks:
         return f"{prod(self.blocks)} tiles {self.dtype} {self.inner} in {self.buffer}"
 
     def __getitem__(self, key: Any) -> Any:
-        """Ints choose a block; what follows them indexes its tile.
+        """Ints choose a block, slices several; what follows them indexes each of the tiles.
 
         Raises:
             IndexOutOfBounds, InvalidIndex, TooManyIndices.
@@ -94,7 +98,7 @@ class Blocks:
         taken = 0
         for k, size, step in zip(keys, blocks, self._steps, strict=False):
             if k.__class__ is not int and k.__class__ is not LoopIndex:
-                if k is Ellipsis or (isinstance(k, slice) and k == slice(None)):
+                if k is Ellipsis or isinstance(k, slice):
                     break
                 k = self._block(k, taken)
             if not 0 <= k < size:
@@ -134,7 +138,8 @@ class Blocks:
             UnsupportedError: the shape of the tiles would change.
         """
         wanted = tuple(map(int, shape[0] if len(shape) == 1 else shape))
-        if wanted[-len(self.inner) :] != self.inner or prod(wanted) != self.size:
+        apart = self._steps != _steps(self.blocks)
+        if apart or wanted[-len(self.inner) :] != self.inner or prod(wanted) != self.size:
             raise UnsupportedError(feature=f"reshaping {self!r} to {wanted}, across its block dimensions")
         blocks = wanted[: -len(self.inner)]
         return Blocks(blocks, self.inner, self.dtype, self.buffer, self._make, self._made, self._first)
@@ -145,18 +150,34 @@ class Blocks:
             found = self._made[number] = self._make(number)
         return found
 
-    def _part(self, number: int, taken: int, rest: tuple[object, ...]) -> Any:
-        if any(not (k is Ellipsis or (isinstance(k, slice) and k == slice(None))) for k in rest):
-            whole = all(n == 1 for n in self.blocks[taken:])
-            if not whole:
-                raise InvalidIndex(
-                    what=f"{describe(rest[0])} of block dimension {taken} of {self!r}",
-                    hint="choose one block with an int (a loop variable), then index its tile.",
-                )
-            return self._tile(number)[rest[len(self.blocks) - taken :]]
-        if not taken:
+    def _part(self, number: int, taken: int, rest: tuple[Any, ...]) -> Any:
+        """Several tiles, and of each what follows the subscripts of blocks."""
+        outer, inner = _split(rest, len(self.blocks) - taken)
+        if not taken and not inner and all(_is_whole(k) for k in outer):
             return self
-        return Blocks(self.blocks[taken:], self.inner, self.dtype, self.buffer, self._make, self._made, number)
+        blocks, steps = [], []
+        for dim, key in enumerate(outer, taken):
+            step = self._steps[dim]
+            if isinstance(key, slice):
+                chosen = self._range(key, dim)
+                blocks.append(len(chosen))
+                steps.append(chosen.step * step)
+                number += chosen.start * step
+            else:
+                number += self._inside(self._block(key, dim), dim) * step
+        make, made, shape = self._make, self._made, self.inner
+        if inner:
+            make, made, shape = lambda n: self._tile(n)[inner], {}, self._tile(number)[inner].shape
+        return Blocks(tuple(blocks), shape, self.dtype, self.buffer, make, made, number, tuple(steps))
+
+    def _range(self, key: slice, dim: int) -> range:
+        size = self.blocks[dim]
+        if key.stop is not None and int(key.stop) > size:
+            raise IndexOutOfBounds(index=int(key.stop) - 1, dim=dim, size=size, of=f" of {self!r}")
+        chosen = range(size)[key]
+        if not chosen:
+            raise InvalidIndex(what=f"{describe(key)} of block dimension {dim} of {self!r}", hint="it selects nothing.")
+        return chosen
 
     def _block(self, key: Any, dim: int) -> int:
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
@@ -180,3 +201,21 @@ class Blocks:
         if prod(self.blocks) == 1:
             return self._tile(self._first).nki
         raise TooManyIndices(found=0, ndim=len(self.blocks), shape=self.shape)
+
+
+def _steps(blocks: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(blocks[d + 1 :]) for d in range(len(blocks)))
+
+
+def _is_whole(key: object) -> bool:
+    return isinstance(key, slice) and key == slice(None)
+
+
+def _split(keys: tuple[Any, ...], dims: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Subscripts of as many block dimensions, and those of the tiles; none if these are whole."""
+    spread = next((n for n, k in enumerate(keys[:dims]) if k is Ellipsis), None)
+    if spread is None:
+        outer, inner = (*keys[:dims], *(slice(None),) * (dims - len(keys))), keys[dims:]
+    else:
+        outer, inner = (*keys[:spread], *(slice(None),) * (dims - spread)), keys[spread:]
+    return outer, () if all(k is Ellipsis or _is_whole(k) for k in inner) else inner

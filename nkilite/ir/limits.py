@@ -20,7 +20,7 @@ from nkilite.errors import (
     UnsupportedOnTarget,
 )
 from nkilite.ir.definition import Definition
-from nkilite.ir.program import Operand, Signature
+from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.regions import distinct
 from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
 from nkilite.location import Location
@@ -158,6 +158,16 @@ def partition_rules(call: Signature) -> Iterator[tuple[Operand, tuple[int, ...]]
     special = {} if rule is None else rule(call)
     for operand in _accessed(call):
         yield operand, special.get(operand.name) or call.target.start_partitions(operand.type.partitions)
+
+
+def is_brought(program: Program, call: Signature, operand: Operand) -> bool:
+    """Whether DMA brings an operand to partition 0 if it begins elsewhere (nkilite/passes/bring_partitions.py).
+
+    Where the vendor's compiler places tiles, where they begin is its business. DMA does not reach PSUM, and what is
+    indexed as the program runs stays where it is.
+    """
+    indexed = any(o.name == f"{operand.name}.index" for o in call.operands)
+    return program.managed and operand.type.region is MemoryRegion.sbuf and not indexed
 
 
 def first_partition(buffer: Buffer, byte_offset: int) -> int:

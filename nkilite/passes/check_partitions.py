@@ -17,24 +17,29 @@ class CheckPartitions:
     """
 
     def run(self, program: Program) -> Program:
-        columns = Columns.of(program)
-        buffers = BufferColumns.of(program)
-        base, pitch = buffers.partition, np.maximum(buffers.row_bytes, 1)
-        tables: dict[tuple[int, ...], np.ndarray] = {}
-        suspects: list[tuple[int, Signature, Operand, tuple[int, ...]]] = []
-        for signature, _, starts in columns.uses():
-            for operand, allowed in partition_rules(signature):
-                table = tables.get(allowed)
-                if table is None:
-                    table = tables[allowed] = np.zeros(program.target.num_partitions, bool)
-                    table[list(allowed)] = True
-                used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
-                right = table[base[used] + offsets // pitch[used]]
-                if operand.type.partitions > 1:
-                    right &= pitch[used] == operand.type.strides[0] * operand.type.dtype.itemsize
-                suspects += [(int(at), signature, operand, allowed) for at in starts[~right]]
-        for at, signature, operand, allowed in sorted(suspects, key=lambda found: found[0]):
+        for at, signature, operand, allowed in misplaced(program):
             buffer, offset = program.buffers[program.code[at + operand.word]], program.code[at + operand.word + 1]
             location = program.locations[program.code[at + 1]]
             require_partitions(signature, operand, allowed, buffer, offset, location)
         return program
+
+
+def misplaced(program: Program) -> list[tuple[int, Signature, Operand, tuple[int, ...]]]:
+    """Operands that begin elsewhere or skip partitions, by the position of their instruction; where they may begin."""
+    columns = Columns.of(program)
+    buffers = BufferColumns.of(program)
+    base, pitch = buffers.partition, np.maximum(buffers.row_bytes, 1)
+    tables: dict[tuple[int, ...], np.ndarray] = {}
+    found: list[tuple[int, Signature, Operand, tuple[int, ...]]] = []
+    for signature, _, starts in columns.uses():
+        for operand, allowed in partition_rules(signature):
+            table = tables.get(allowed)
+            if table is None:
+                table = tables[allowed] = np.zeros(program.target.num_partitions, bool)
+                table[list(allowed)] = True
+            used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
+            right = table[base[used] + offsets // pitch[used]]
+            if operand.type.partitions > 1:
+                right &= pitch[used] == operand.type.strides[0] * operand.type.dtype.itemsize
+            found += [(int(at), signature, operand, allowed) for at in starts[~right]]
+    return sorted(found, key=lambda one: one[0])

@@ -9,6 +9,7 @@ from nkilite import knobs
 from nkilite.ir.program import Program
 from nkilite.ir.verifier import verify
 from nkilite.passes.allocate import Allocate
+from nkilite.passes.bring_partitions import BringPartitions
 from nkilite.passes.check_destinations import CheckDestinations
 from nkilite.passes.check_partitions import CheckPartitions
 from nkilite.passes.fill_unwritten import FillUnwritten
@@ -28,6 +29,7 @@ class Pass(Protocol[Subject]):
 
 PIPELINE: tuple[type[Pass[Program]], ...] = (
     CheckDestinations,
+    BringPartitions,
     CheckPartitions,
     FollowWrites,
     FillUnwritten,

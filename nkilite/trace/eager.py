@@ -164,6 +164,8 @@ class EagerBuilder(Builder):
             elif kind is IMMEDIATE:
                 arguments[key] = float(_next_given(values))
         for operand, allowed in limits.partition_rules(signature):
+            if limits.is_brought(self.program, signature, operand):
+                continue
             tensor = tensors[operand.name]
             limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, where)
         self._follow_writes(signature, arguments, tensors, where)

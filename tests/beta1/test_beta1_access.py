@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from beta1_testing import check, random
 
+import nkilite
 from nkilite import beta1 as nki
+from nkilite.beta1 import compiler as ncc
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
-from nkilite.errors import IndexOutOfBounds, InvalidIndex, ShapeMismatch
+from nkilite.errors import IndexOutOfBounds, InvalidIndex, PartitionStartMisplaced, ShapeMismatch
 
 
 def test_affine_subscripts():
@@ -239,3 +241,51 @@ def test_numbers_are_assigned_to_any_partition():
     wanted = np.zeros((5, 3))
     wanted[range(5), np.arange(5) % 3] = range(1, 6)
     check(kernel, wanted)
+
+
+def test_rows_are_read_and_written_at_any_partition():
+    def kernel(x):
+        out = nl.ndarray((8, 12), dtype=x.dtype, buffer=nl.shared_hbm)
+        rows, made = nl.load(x), nl.ndarray((nl.par_dim(8), 12), dtype=x.dtype, buffer=nl.sbuf)
+        for i in nl.static_range(8):
+            made[i : i + 1, 0:12] = nl.add(rows[i : i + 1], rows[7 - i : 8 - i]) * 2
+            made[i : i + 1, 3] *= nl.max(rows[i : i + 1, 0:3], axis=1)
+        nl.store(out, nl.multiply(made, rows[3:4]))
+        return out
+
+    x = random(8, 12)
+    made = 2 * (x + x[::-1])
+    made[:, 3] *= x[:, :3].max(1)
+    check(nki.jit(kernel), made * x[3], x)
+    as_written = nki.jit(ncc.skip_middle_end_transformations(kernel))
+    for run in (as_written, nkilite.simulate(as_written)):
+        with pytest.raises(PartitionStartMisplaced):
+            run(x)
+
+
+def test_slices_of_block_dimensions():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((4, 8, 12), dtype=x.dtype, buffer=nl.shared_hbm)
+        tiles = nl.ndarray((2, 4, nl.par_dim(8), 12), dtype=x.dtype, buffer=nl.sbuf)
+        for i in nl.affine_range(2):
+            for j in nl.affine_range(4):
+                tiles[i, j] = nl.load(x[i, j])
+        odd = tiles[1:2, 1:4:2, :, 2:8]  # two blocks of (8, 6)
+        assert odd.shape == (1, 2, 8, 6)
+        later = tiles[0, 2:][:, 0:8]
+        for k in nl.affine_range(2):
+            nl.store(out[k, :, 0:6], odd[0, k])
+            nl.store(out[k, :, 6:12], odd[0][k])
+            nl.store(out[2 + k], later[k])
+        odd[0, :] = 0.0
+        nl.store(out[1, :, 6:12], tiles[1, 3, :, 2:8])
+        return out
+
+    x = random(2, 4, 8, 12)
+    halves = np.concatenate([x[1, 1::2, :, 2:8], x[1, 1::2, :, 2:8]], 2)
+    halves[1, :, 6:] = 0
+    check(kernel, np.concatenate([halves, x[0, 2:]]), x)
+    for broken, error in ((np.s_[0:3], IndexOutOfBounds), (np.s_[2:2], InvalidIndex)):
+        with pytest.raises(error, match="tiles float32"):
+            nki.jit(lambda x, key=broken: nl.ndarray((2, nl.par_dim(4), 4), dtype=x.dtype)[key]).trace(x)

@@ -1,0 +1,81 @@
+"""Bring what compute engines access to partition 0, by DMA, where it begins at a partition at which they do not.
+
+Only in programs whose tiles the vendor's compiler places: where a tile begins is its business, as it is which engine
+moves a row. Other programs say both themselves, and CheckPartitions refuses what the chip cannot do.
+"""
+
+from __future__ import annotations
+
+from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.limits import is_brought
+from nkilite.ir.program import Instruction, Operand, Program
+from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.passes.check_partitions import misplaced
+from nkilite.passes.splice import splice
+
+
+class BringPartitions:
+    """Does nothing in other programs, nor to operands that DMA cannot bring."""
+
+    def run(self, program: Program) -> Program:
+        found: dict[int, list[Operand]] = {}
+        for at, signature, operand, _ in misplaced(program) if program.managed else ():
+            if is_brought(program, signature, operand):
+                found.setdefault(at, []).append(operand)
+        if found:
+            splice(program, _runs(program, found))
+        return program
+
+
+def _runs(program: Program, found: dict[int, list[Operand]]) -> dict[int, list[int]]:
+    runs: dict[int, list[int]] = {}
+    open_loops: list[int] = []
+    begun = 0
+    for instruction in program:
+        control = instruction.signature.definition.control
+        if instruction.start in found:
+            loop = open_loops[-1] if open_loops else None
+            runs[instruction.start] = _run(program, instruction, found[instruction.start], loop)
+        if control is Control.begin:
+            open_loops.append(begun)
+            begun += 1
+        elif control is Control.end:
+            open_loops.pop()
+    return runs
+
+
+def _run(program: Program, instruction: Instruction, operands: list[Operand], loop: int | None) -> list[int]:
+    """The words of an instruction on tiles of their own, and of the DMA before and behind it."""
+    call, start = instruction.signature, instruction.start
+    words = list(program.code[start : start + call.n_words])
+    arguments, brought = dict(call.arguments), {}
+    before: list[int] = []
+    behind: list[int] = []
+    for operand in operands:
+        kind = ViewType.dense(MemoryRegion.sbuf, operand.type.dtype, operand.type.shape)
+        tile = program.add_buffer(kind.region, kind.shape, kind.dtype, loop=loop).id
+        arguments[operand.name], brought[operand.name] = kind, tile
+        view = words[operand.word], words[operand.word + 1]
+        if operand.reads:
+            before += _copy(program, words[1], kind, (tile, 0), operand.type, view)
+        if operand.writes:
+            behind += _copy(program, words[1], operand.type, view, kind, (tile, 0))
+    moved = program.signature(call.definition, arguments)
+    own = [moved.id, *words[1:]]
+    for operand in moved.operands:
+        if operand.name in brought:
+            own[operand.word : operand.word + 2] = brought[operand.name], 0
+    return before + own + behind
+
+
+def _copy(
+    program: Program, where: int, dst: ViewType, to: tuple[int, int], src: ViewType, of: tuple[int, int]
+) -> list[int]:
+    definition = REGISTRY["dma_copy"]
+    arguments = {p.name: p.default for p in definition.parameters} | {"dst": dst, "src": src}
+    signature = program.signature(definition, arguments)
+    words = [signature.id, where, 0, 0, 0, 0]
+    for operand, (buffer, offset) in (("dst", to), ("src", of)):
+        at = signature.operand(operand).word
+        words[at : at + 2] = buffer, offset
+    return words
