@@ -205,7 +205,14 @@ def reduced(
         target = target[tuple(slice(0, 1) if d in axes else slice(r.start, r.stop) for d, r in enumerate(box))]
     last = tuple(range(len(kept), len(shape)))
     emit(target, view if axes == last else view.permute((*kept, *axes)), last)
-    return fresh(result, mask if isinstance(mask, Mask) and len(kept) > 1 else None)
+    return fresh(result, mask if isinstance(mask, Mask) and _leaves_out(mask, shape, axes, result_shape) else None)
+
+
+def _leaves_out(mask: Mask, shape: tuple[int, ...], axes: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    """Whether a mask of what is reduced leaves out results, too, and can be told of them."""
+    if len(axes) + 1 < len(shape):
+        return True
+    return len(result) == len(shape) and not mask.positions(shape).any(axes).all()
 
 
 def reduction(name: str, op_name: str) -> Callable[..., Tile]:
@@ -339,9 +346,18 @@ def remainder(name: str) -> Callable[..., Tile]:
         if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
             shape = x.shape if isinstance(x, Tile) else y.shape
             return Absent(shape, dtype_or(dtype, float32, f"nl.{name}"), functional.SBUF)
-        a = x.nki if isinstance(x, Tile) else x
-        b = y.nki if isinstance(y, Tile) else y
-        return fresh(op(a, b, dtype))
+        if not isinstance(mask, Mask):
+            return fresh(op(x.nki if isinstance(x, Tile) else x, y.nki if isinstance(y, Tile) else y, dtype))
+        operands = [t for t in (x, y) if isinstance(t, Tile)]
+
+        def emit(dst: NkiTensor, *views: NkiTensor) -> None:
+            left = iter(views)
+            nisa.tensor_copy(dst, op(*(next(left) if isinstance(t, Tile) else t for t in (x, y)), dst.type.dtype))
+
+        one, other = operands[0], operands[-1]
+        shape = broadcasting.common_shape(one.shape, other.shape, name)
+        kind = dtype_or(dtype, broadcasting.promote(one.dtype, other.dtype), f"nl.{name}")
+        return pointwise(emit, shape, kind, mask, operands)
 
     return _published(function, name, op.__doc__ or "")
 

@@ -26,7 +26,18 @@ from nkilite.beta1.last_use import is_last_use
 from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import predicate
-from nkilite.beta1.tile import IN_IADD, LOCAL_IN_IADD, Beyond, Gathered, Tile, cut, has_other_views, is_local, tile
+from nkilite.beta1.tile import (
+    IN_IADD,
+    LOCAL_IN_IADD,
+    Beyond,
+    Gathered,
+    Tile,
+    Unplaced,
+    cut,
+    has_other_views,
+    is_local,
+    tile,
+)
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
@@ -97,6 +108,8 @@ def assign(dst: Tile, value: Any) -> None:
         InvalidOperand: the value is neither.
         ShapeMismatch: it has another shape.
     """
+    if value.__class__ is Unplaced and dst.__class__ is Tile and dst.mask is None and _placed(dst.nki, value):
+        return
     if isinstance(value, Blocks):
         value = functional.on_chip(value, "value", "assignment")
     if isinstance(value, Tile):
@@ -105,7 +118,8 @@ def assign(dst: Tile, value: Any) -> None:
         elif value.mask is not None or dst.mask is not None:
             _assign_masked(dst, value)
         elif isinstance(dst, Zeros) and dst.pending() and value.size == dst.size:
-            copy(dst.part, value)
+            if value.__class__ is not Unplaced or not _placed(dst.part, value):
+                copy(dst.part, value)
             dst.wrote()
         elif not isinstance(value, Absent):
             copy(dst.nki, value)
@@ -135,6 +149,11 @@ def copy(dst: NkiTensor, value: Tile) -> None:
         nisa.dma_copy(dst, fitted)
     else:
         nisa.tensor_copy(dst, fitted)
+
+
+def _placed(dst: NkiTensor, value: Unplaced, accumulate: bool = False) -> bool:
+    """Let the instruction that has just made `value`, which nothing else can see, write, or add, to a view."""
+    return dst.index is None and value.placed(dst.storage, dst.type, dst.byte_offset, accumulate)
 
 
 def _redirected(dst: NkiTensor, value: Tile) -> bool:
@@ -214,8 +233,10 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
 
     def operator(self: Tile, other: Any) -> Any:
         if isinstance(other, Tile) and other.made >= 0:
-            references = getrefcount(other)
+            references = getrefcount(other) - (other.__class__ is Unplaced)  # which its builder has, too
             if references > IN_IADD and not _is_done_with(other, references, sys._getframe(1)):
+                if other.__class__ is Unplaced:
+                    other.settle()
                 other.made = -1
             elif adds and _accumulated(self, other):
                 return self
@@ -264,6 +285,12 @@ def _joined_within(op: Callable[..., Any], dst: Tile, value: Tile, mask: Mask) -
 
 def _accumulated(dst: Tile, value: Tile) -> bool:
     """Let the matmul that has just made `value` add to `dst` in PSUM."""
+    if value.__class__ is Unplaced:
+        waits = isinstance(dst, Zeros) and dst.pending()
+        added = _placed(dst.part if waits else dst.nki, value, accumulate=True)  # type: ignore[attr-defined]
+        if added and waits:
+            dst.wrote()  # type: ignore[attr-defined]
+        return added
     builder = active.local.builder
     if builder is None or builder.program.count != value.made or value.mask is not None:
         return False
@@ -273,7 +300,7 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
         return False
     if one.shape[0] != other.shape[0] or one.free_size != other.free_size:
         return False
-    if target.storage.id in functional.foreign(builder) or builder.program.count != value.made:
+    if target.storage.id in tiles.foreign(builder) or builder.program.count != value.made:
         return False
     if has_other_views(value, builder.holders(value.nki.storage)):
         return False

@@ -6,23 +6,57 @@ Source: the block dimension migration guide of Beta 1.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from math import prod
 from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
+from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
-from nkilite.beta1.select import UNEQUAL
-from nkilite.beta1.tile import Tile, assign, is_held
+from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, tile
+from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
-from nkilite.ir.types import MemoryRegion
+from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.trace.builder import Builder
 from nkilite.trace.tensor import NkiTensor
 
+_new = object.__new__
 _MOST = 1 << 16  # subscripts kept
 _POSITIONS = frozenset({int, LoopIndex, Index})
+
+
+class Tiles(dict[int, Tile]):
+    """Tiles of a type by number, made when they are first asked for, at a location id of their builder.
+
+    Args:
+        zeros: whether they are of zeros, in PSUM.
+    """
+
+    __slots__ = ("_builder", "_kind", "_place", "_zeros")
+
+    def __init__(self, builder: Builder, kind: ViewType, place: int, zeros: bool) -> None:
+        self._builder, self._kind, self._place, self._zeros = builder, kind, place, zeros
+
+    def __missing__(self, number: int) -> Tile:
+        view = self._builder.tile(self._kind, "", self._place)
+        made = Zeros(view) if self._zeros else tile(view)
+        self[number] = made
+        return made
+
+
+class Parts(dict[int, Tile]):
+    """What a subscript selects of tiles, by their number."""
+
+    __slots__ = ("_subscript", "_tiles")
+
+    def __init__(self, tiles: dict[int, Tile], subscript: tuple[Any, ...]) -> None:
+        self._tiles, self._subscript = tiles, subscript
+
+    def __missing__(self, number: int) -> Tile:
+        self[number] = part = self._tiles[number][self._subscript]
+        return part
 
 
 class Blocks:
@@ -31,22 +65,19 @@ class Blocks:
     Args:
         blocks: sizes of the block dimensions.
         inner: shape of every tile.
-        make: makes a tile by its number.
-        made: tiles that there are.
+        tiles: by number.
         first: number of the first tile.
         steps: what a step along each block dimension adds to the number; by default as in an array.
     """
 
-    __slots__ = ("_first", "_made", "_make", "_selected", "_steps", "blocks", "buffer", "dtype", "inner")
+    __slots__ = ("_first", "_selected", "_steps", "_tiles", "blocks", "buffer", "dtype", "inner")
 
     def __init__(
         self, blocks: tuple[int, ...], inner: tuple[int, ...], dtype: DType, buffer: MemoryRegion,
-        make: Callable[[int], Tile], made: dict[int, Tile] | None = None, first: int = 0,
-        steps: tuple[int, ...] = (),
+        tiles: dict[int, Tile], first: int = 0, steps: tuple[int, ...] = (),
     ) -> None:
         self.blocks, self.inner, self.dtype, self.buffer = blocks, inner, dtype, buffer
-        self._make, self._first = make, first
-        self._made: dict[int, Tile] = {} if made is None else made
+        self._tiles, self._first = tiles, first
         self._steps = steps or _steps(blocks)
         self._selected: dict[Any, Any] = {}  # by subscript
 
@@ -82,18 +113,20 @@ class Blocks:
             IndexOutOfBounds, InvalidIndex, TooManyIndices.
         """
         try:
-            found = self._selected[key]
-        except (KeyError, TypeError):  # new, or with slices in it
+            found = self._selected.get(key)
+        except TypeError:  # there are slices in it
+            return self._select(key)
+        if found is None:
             return self._select(key)
         for k in key if key.__class__ is tuple else (key,):
-            if k.__class__ in UNEQUAL:
+            if k.__class__ in select.UNEQUAL:
                 return self._select(key)
         return found
 
     def _select(self, key: Any) -> Any:
         """What a subscript selects, kept for the next one like it: tiles and parts know nothing else."""
-        keys = key if key.__class__ is tuple else (key,)
         blocks = self.blocks
+        keys = key if key.__class__ is tuple else (key,)
         number = self._first
         taken = 0
         for k, size, step in zip(keys, blocks, self._steps, strict=False):
@@ -107,8 +140,17 @@ class Blocks:
             taken += 1
         rest = keys[taken:]
         if taken == len(blocks):
-            found = self._tile(number)
-            found = found[rest] if rest else found
+            found = self._tiles[number]
+            if rest:
+                known = select.find(found.nki, rest) if found.__class__ is Tile else None
+                if known is not None:  # a subscript that has been here has nothing but ints and index tensors
+                    made = _new(Tile)
+                    made.nki, made.made, made.mask = known, -1, None
+                    if len(self._selected) >= _MOST:
+                        self._selected.clear()
+                    self._selected[key] = made
+                    return made
+                found = found[rest]
         else:
             found = self._part(number, taken, rest)
         if (taken < len(blocks) or type(found).settled) and _POSITIONS.issuperset(map(type, keys)):
@@ -119,7 +161,14 @@ class Blocks:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy into a tile, or into all tiles of a part."""
-        if isinstance(value, Tile) and value.made >= 0:
+        if value.__class__ is Unplaced:
+            references = getrefcount(value) - 1
+            if references > IN_SETITEM and is_held(references, value, sys._getframe(1)):
+                value.settle()
+                value.made = -1
+            elif key.__class__ is tuple and self._placed(key, value):
+                return
+        elif isinstance(value, Tile) and value.made >= 0:
             if is_held(getrefcount(value), value, sys._getframe(1)):
                 value.made = -1
         elif self[key] is value:
@@ -130,6 +179,33 @@ class Blocks:
             return
         for block in range(found.blocks[0]):
             found[block] = value[block] if isinstance(value, Blocks) else value
+
+    def _placed(self, key: tuple[Any, ...], value: Unplaced) -> bool:
+        """Let the instruction of a value write a part of a tile, if it can, and such a part is known."""
+        number = self._first
+        taken = 0
+        for k, size, step in zip(key, self.blocks, self._steps, strict=False):
+            if (k.__class__ is not LoopIndex and k.__class__ is not int) or not 0 <= k < size:
+                return False
+            number += k * step
+            taken += 1
+        if taken < len(self.blocks):
+            return False
+        base = self._tiles[number]
+        zeros = base if isinstance(base, Zeros) else None
+        view = base.nki if zeros is None else zeros.part
+        try:
+            kind, distance, numbers = select.known[view.type][key[taken:]]
+        except (KeyError, TypeError):  # new, or with slices in it
+            return False
+        for position in numbers:
+            if key[taken + position].__class__ in select.UNEQUAL:
+                return False
+        if not value.placed(view.storage, kind, view.byte_offset + distance):
+            return False
+        if zeros is not None:
+            zeros.wrote_at(kind, view.byte_offset + distance)
+        return True
 
     def reshape(self, *shape: Any) -> Any:
         """The same tiles in other block dimensions.
@@ -142,13 +218,7 @@ class Blocks:
         if apart or wanted[-len(self.inner) :] != self.inner or prod(wanted) != self.size:
             raise UnsupportedError(feature=f"reshaping {self!r} to {wanted}, across its block dimensions")
         blocks = wanted[: -len(self.inner)]
-        return Blocks(blocks, self.inner, self.dtype, self.buffer, self._make, self._made, self._first)
-
-    def _tile(self, number: int) -> Tile:
-        found = self._made.get(number)
-        if found is None:
-            found = self._made[number] = self._make(number)
-        return found
+        return Blocks(blocks, self.inner, self.dtype, self.buffer, self._tiles, self._first)
 
     def _part(self, number: int, taken: int, rest: tuple[Any, ...]) -> Any:
         """Several tiles, and of each what follows the subscripts of blocks."""
@@ -165,10 +235,11 @@ class Blocks:
                 number += chosen.start * step
             else:
                 number += self._inside(self._block(key, dim), dim) * step
-        make, made, shape = self._make, self._made, self.inner
+        tiles, shape = self._tiles, self.inner
         if inner:
-            make, made, shape = lambda n: self._tile(n)[inner], {}, self._tile(number)[inner].shape
-        return Blocks(tuple(blocks), shape, self.dtype, self.buffer, make, made, number, tuple(steps))
+            tiles = Parts(tiles, inner)
+            shape = tiles[number].shape
+        return Blocks(tuple(blocks), shape, self.dtype, self.buffer, tiles, number, tuple(steps))
 
     def _range(self, key: slice, dim: int) -> range:
         size = self.blocks[dim]
@@ -199,7 +270,7 @@ class Blocks:
     def nki(self) -> NkiTensor:
         """The view of its only tile. Raises TooManyIndices if there are more."""
         if prod(self.blocks) == 1:
-            return self._tile(self._first).nki
+            return self._tiles[self._first].nki
         raise TooManyIndices(found=0, ndim=len(self.blocks), shape=self.shape)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite import language
-from nkilite.beta1.blocks import Blocks
-from nkilite.beta1.functional import PSUM, allocated, dtype_or
+from nkilite.beta1.blocks import Blocks, Tiles
+from nkilite.beta1.functional import PSUM, allocated, checked, dtype_or
 from nkilite.beta1.grid import shared
 from nkilite.beta1.index import Index
 from nkilite.beta1.tile import Tile, tile
@@ -92,14 +92,18 @@ def new_tensor(shape: Any, dtype: Any, buffer: Any, name: str, function: str, va
         return _in_hbm(sizes, kind, region, name, value)
     if not marked:
         return _tile(inner, kind, region, value)
-    made = Blocks(sizes[:marked], inner, kind, region, lambda _: _tile(inner, kind, region, value))
-    if value is not None:
+    builder = active.builder("nl.ndarray")
+    place = builder.place(sys._getframe(1))
+    tiles = Tiles(builder, checked(builder, inner, kind, region), place, value is not None)
+    if value is not None and not (value == 0 and region is PSUM):
         for number in range(int(np.prod(sizes[:marked]))):
-            made._tile(number)
-    return made
+            view = builder.tile(checked(builder, inner, kind, region), "", place)
+            nisa.memset(view, value)
+            tiles[number] = tile(view)
+    return Blocks(sizes[:marked], inner, kind, region, tiles)
 
 
-_OURS = 4  # _tile, what makes a tile of blocks or a new tensor, and what asked for that: Blocks, or a public function
+_OURS = 3  # _tile, what makes a new tensor, and the public function
 
 
 def _tile(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, value: float | None) -> Tile:

@@ -14,10 +14,10 @@ from typing import Any
 from nkilite import isa as nisa
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.mask import Box, Mask
-from nkilite.beta1.tile import Beyond, Tile, cut, tile
+from nkilite.beta1.tile import Beyond, Tile, cut, foreign, tile
 from nkilite.dtypes import DType, float32
-from nkilite.errors import AccessPatternExceeded, InvalidOperand, UnsupportedError, describe
-from nkilite.ir.types import MemoryRegion
+from nkilite.errors import AccessPatternExceeded, IndexOutOfBounds, InvalidOperand, UnsupportedError, describe
+from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.language.creation import _checked_type, element_type
 from nkilite.trace import active
 from nkilite.trace.builder import Builder
@@ -25,7 +25,6 @@ from nkilite.trace.tensor import NkiTensor
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 
-_FOREIGN = "psum written by other engines"
 Emit = Callable[..., Any]
 
 
@@ -67,10 +66,16 @@ def allocated(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF, o
     builder = active.local.builder
     if builder is None:
         builder = active.builder("a Beta-1 function")
-    kind = builder.tiles.get((region, dtype, shape))
-    if kind is None:
-        kind = builder.tiles[region, dtype, shape] = _checked_type(shape, dtype, region, "", builder.target)
+    kind = builder.tiles.get((region, dtype, shape)) or checked(builder, shape, dtype, region)
     return builder.tile(kind, "", builder.place(sys._getframe(ours)))
+
+
+def checked(builder: Builder, shape: Sequence[int], dtype: DType, region: MemoryRegion) -> ViewType:
+    """The type of new tiles. Raises as nl.ndarray does."""
+    found = builder.tiles.get((region, dtype, shape))
+    if found is None:
+        found = builder.tiles[region, dtype, shape] = _checked_type(shape, dtype, region, "", builder.target)
+    return found
 
 
 def cleared(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF) -> NkiTensor:
@@ -78,15 +83,6 @@ def cleared(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF) -> 
     made = allocated(tuple(shape), dtype, region)
     nisa.memset(made, 0)
     return made
-
-
-def foreign(builder: Builder) -> set[int]:
-    """The numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
-    constants: dict[Any, Any] = builder.constants
-    found: set[int] | None = constants.get(_FOREIGN)
-    if found is None:
-        found = constants[_FOREIGN] = set()
-    return found
 
 
 def wrote(view: NkiTensor) -> None:
@@ -181,16 +177,19 @@ def vector(x: Any, exact: bool = False) -> Any:
 
 
 def pointwise(
-    emit: Emit, shape: tuple[int, ...], dtype: DType, mask: Any, tiles: Sequence[Tile], region: MemoryRegion = SBUF
+    emit: Emit, shape: tuple[int, ...], dtype: DType, mask: Any, tiles: Sequence[Tile], region: MemoryRegion = SBUF,
+    vectors: Sequence[Any] = (),
 ) -> Tile:
     """The result of an instruction that computes each position from the same position of its operands.
 
     Args:
-        emit: called with the view to write and those to read.
+        emit: called with the view to write, those to read, and the vectors.
         mask: None, a mask, or a bool.
+        vectors: numbers, or tiles with one element per partition (`vector`).
     """
     if mask is None or mask is True:
         views = [t.nki for t in tiles]
+        views += [rows_of(v, range(shape[0])) for v in vectors]
         result = allocated(shape, dtype, region)
         try:
             emit(result, *views)
@@ -200,17 +199,18 @@ def pointwise(
         return fresh(result)
     if not isinstance(mask, Mask):
         if not is_false(mask):
-            return pointwise(emit, shape, dtype, None, tiles, region)
+            return pointwise(emit, shape, dtype, None, tiles, region, vectors)
         return Absent(shape, dtype, region)
     if not any(isinstance(t, Beyond) for t in tiles):
         result = allocated(shape, dtype, region)
-        emit(result, *[t.nki for t in tiles])
+        emit(result, *[t.nki for t in tiles], *[rows_of(v, range(shape[0])) for v in vectors])
         return fresh(result, mask)
     box, _ = box_of(mask, shape)
     if box is None:
         return Absent(shape, dtype, region)
+    box = reachable(box, tiles)
     result = cleared(shape, dtype, region)
-    emit(cut(tile(result), box), *[cut(t, box) for t in tiles])
+    emit(cut(tile(result), box), *[cut(t, box) for t in tiles], *[rows_of(v, box[0]) for v in vectors])
     made = tile(result)
     made.mask = mask
     return made
@@ -256,6 +256,28 @@ def box_of(mask: Mask, shape: tuple[int, ...]) -> tuple[Box | None, bool]:
     return (None if any(not r for r in box) else box), exact
 
 
+def reachable(box: Box, tiles: Sequence[Tile]) -> Box:
+    """A box whose partitions compute engines can access: from the first one on, if not from where it begins.
+
+    What a mask leaves out of a result is undefined, so that an instruction may compute more than it selects, as long as
+    operands are inside of their tensors.
+    """
+    if starts_well(box[0]):
+        return box
+    wider = (range(box[0].stop), *box[1:])
+    try:
+        for t in tiles:
+            cut(t, wider)
+    except IndexOutOfBounds:
+        return box
+    return wider
+
+
+def starts_well(partitions: range) -> bool:
+    """Whether compute engines can access these partitions of a tile."""
+    return partitions.start in active.builder().target.start_partitions(len(partitions))
+
+
 def exact_box(mask: Mask, shape: tuple[int, ...], function: str) -> Box | None:
     """The box of a mask. Raises UnsupportedError if the mask selects other positions than those of a box."""
     box, exact = box_of(mask, shape)
@@ -281,8 +303,9 @@ def alu_operand(x: Any, op: Any, data: Tile) -> Any:
     return vector(x, exact)
 
 
-def rows_of(operand: Any, rows: int) -> Any:
-    """The vector operand of the first partitions of a tile."""
-    if operand.__class__ is NkiTensor and operand.type.shape[0] > rows:
-        return operand[0:rows, 0:1]
-    return operand
+def rows_of(operand: Any, rows: range) -> Any:
+    """The vector operand of some partitions of a tile; a number, or the vector of one partition, is that of all."""
+    if operand.__class__ is not NkiTensor:
+        return operand
+    count = operand.type.shape[0]
+    return operand if count == 1 or count == len(rows) else operand[rows.start : rows.stop, 0:1]

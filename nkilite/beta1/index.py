@@ -24,9 +24,9 @@ _MOST = 1 << 16  # index tensors kept of a grid
 
 
 class LoopIndex(int):
-    """A loop variable: an int that knows its loop."""
+    """A loop variable: an int that its loop knows (nkilite/beta1/loops.py)."""
 
-    loop: Any  # nkilite.beta1.loops.Loop
+    __slots__ = ()
 
 
 class Grid:
@@ -35,10 +35,10 @@ class Grid:
     Attributes:
         low, high: the smallest and largest value above the offset.
         at: its index tensors by their offset.
-        memo: results of arithmetic with it; forms: of subscripts; column, row: of the most frequent two.
+        memo: results of arithmetic with it; forms: of subscripts.
     """
 
-    __slots__ = ("at", "column", "forms", "high", "low", "memo", "row", "shape", "strides")
+    __slots__ = ("at", "forms", "high", "low", "memo", "shape", "strides")
     _interned: ClassVar[dict[tuple[object, ...], Grid]] = {}
 
     shape: tuple[int, ...]
@@ -48,8 +48,6 @@ class Grid:
     at: dict[int, Index]
     memo: dict[Any, Grid]
     forms: dict[int, Grid]
-    column: Grid | None
-    row: Grid | None
 
     @classmethod
     def of(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> Grid:
@@ -61,7 +59,6 @@ class Grid:
             reach = [s * (n - 1) for n, s in zip(shape, strides, strict=True)]
             found.low, found.high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
             found.at, found.memo, found.forms = {}, {}, {}
-            found.column = found.row = None
         return found
 
     def times(self, factor: int) -> Grid:
@@ -95,10 +92,12 @@ class Grid:
 class Index:
     """Interned: an affine index tensor, `offset` plus the steps of `grid`."""
 
-    __slots__ = ("grid", "offset")
+    __slots__ = ("_column", "_row", "grid", "offset")
 
     offset: int
     grid: Grid
+    _column: Index | None  # [:, None]
+    _row: Index | None  # [None, :]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -121,13 +120,15 @@ class Index:
 
     def __getitem__(self, key: Any) -> Index:
         """New axes by None; `:` and `...` keep dimensions."""
+        if key == _COLUMN:
+            found = self._column
+            if found is not None:
+                return found
+        elif key == _ROW:
+            found = self._row
+            if found is not None:
+                return found
         if key.__class__ is tuple:
-            grid = self.grid.column if key == _COLUMN else self.grid.row if key == _ROW else None
-            if grid is not None:
-                try:
-                    return grid.at[self.offset]
-                except KeyError:
-                    return index(self.offset, grid)
             form = 1
             for k in key:
                 if k is None:
@@ -136,14 +137,15 @@ class Index:
                     form += form + 1
                 else:
                     return self._reshaped(key)
-            found = self.grid.forms.get(form)
-            if found is None:
-                found = self.grid.forms[form] = self._reshaped(key).grid
-                if key == _COLUMN:
-                    self.grid.column = found
-                elif key == _ROW:
-                    self.grid.row = found
-            return index(self.offset, found)
+            grid = self.grid.forms.get(form)
+            if grid is None:
+                grid = self.grid.forms[form] = self._reshaped(key).grid
+            found = index(self.offset, grid)
+            if key == _COLUMN:
+                self._column = found
+            elif key == _ROW:
+                self._row = found
+            return found
         return self._reshaped(key)
 
     def _reshaped(self, key: Any) -> Index:
@@ -317,6 +319,7 @@ def index(offset: int, grid: Grid) -> Index:
             grid.at.clear()
         found = grid.at[offset] = _new(Index)
         found.offset, found.grid = offset, grid
+        found._column = found._row = None
     return found
 
 

@@ -23,19 +23,45 @@ from nkilite.trace import active
 
 
 class Loop:
-    """One run of a loop."""
+    """One run of a loop.
 
-    __slots__ = ()
+    Attributes:
+        variable: its loop variable now.
+    """
+
+    __slots__ = ("variable",)
+
+    variable: LoopIndex
 
 
-def _running() -> list[LoopIndex]:
-    """The variables of the loops that run now, outermost first."""
+def _running() -> list[Loop]:
+    """The loops that run now, outermost first."""
     builder = active.local.builder
     if builder is None:
         return []
     constants: dict[Any, Any] = builder.constants
-    found: list[LoopIndex] = constants.setdefault("loops", [])
+    found: list[Loop] = constants.setdefault("loops", [])
     return found
+
+
+class _Variables(dict[int, LoopIndex]):
+    """Loop variables by their value, made once: those of loops in one another are told apart by identity."""
+
+    def __missing__(self, number: int) -> LoopIndex:
+        if len(self) >= _MOST:
+            self.clear()
+        self[number] = made = LoopIndex(number)
+        return made
+
+
+_MOST = 1 << 16
+_variables: list[_Variables] = []  # by depth of the loops
+
+
+def _variables_at(depth: int) -> _Variables:
+    while len(_variables) <= depth:
+        _variables.append(_Variables())
+    return _variables[depth]
 
 
 class Range:
@@ -65,11 +91,12 @@ class Range:
         builder = active.local.builder
         program = builder.program if builder is not None else None
         begins = []
+        variables = _variables_at(depth)
         try:
             for number in self._range:
-                found = LoopIndex(number)
-                found.loop = loop
-                running[depth:] = (found,)
+                loop.variable = found = variables[number]
+                if len(running) != depth + 1 or running[depth] is not loop:
+                    running[depth:] = (loop,)  # loops inside that were left by break or return end with it
                 if program is not None:
                     begins.append(program.count)
                 yield found
@@ -103,14 +130,18 @@ def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None,
         loop_indices: the variables of the loops.
     """
     x = on_chip(x, "x", "nl.loop_reduce")
+    running = _running()
+    reduced = []
     for position in loop_indices:
-        if not isinstance(position, LoopIndex):
+        loop = next((one for one in running if one.variable is position), None)
+        if loop is None:
             raise InvalidOperand(
                 instruction="nl.loop_reduce", operand="loop_indices", found=describe(position),
-                expected="variables of nl.affine_range or nl.sequential_range loops",
+                expected="variables of nl.affine_range or nl.sequential_range loops that it is in",
             )
+        reduced.append(loop)
     builder = active.builder("nl.loop_reduce")
-    key = ("loop_reduce", *_place(), *_iteration([i.loop for i in loop_indices]))
+    key = ("loop_reduce", *_place(), *_iteration(reduced))
     total = builder.constants.get(key)
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return tile(total) if total is not None else Absent(x.shape, x.dtype, functional.SBUF)
@@ -133,10 +164,10 @@ def _place() -> tuple[int, ...]:
     return tuple(found)
 
 
-def _iteration(reduced: list[Any]) -> tuple[Any, ...]:
+def _iteration(reduced: list[Loop]) -> tuple[Any, ...]:
     """What tells sums apart: the run of the outermost loop that is summed over, and where loops inside it are that
     are not. Inner loops begin again in each of its iterations."""
     running = _running()
-    outermost = next((d for d, position in enumerate(running) if position.loop in reduced), len(running))
-    inside = [int(position) for position in running[outermost:] if position.loop not in reduced]
-    return (running[outermost].loop if outermost < len(running) else None, *inside)
+    outermost = next((depth for depth, loop in enumerate(running) if loop in reduced), len(running))
+    inside = [int(loop.variable) for loop in running[outermost:] if loop not in reduced]
+    return (running[outermost] if outermost < len(running) else None, *inside)

@@ -239,8 +239,17 @@ def where(condition: Any, x: Any, y: Any, dtype: Any = None, mask: Any = None, *
     operands = tuple(t for t in (condition, x, y) if isinstance(t, Tile))
     if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
         return Absent(operands[-1].shape, dtype_or(dtype, operands[-1].dtype, "nl.where"), functional.SBUF)
+    if isinstance(mask, Mask):
+
+        def emit(dst: NkiTensor, which: NkiTensor, *views: NkiTensor) -> None:
+            left = iter(views)
+            one, other = (next(left) if isinstance(t, Tile) else t for t in (x, y))
+            nisa.tensor_copy(dst, language.where(which, one, other, dst.type.dtype))
+
+        kind = dtype_or(dtype, operands[-1].dtype, "nl.where")
+        return pointwise(emit, operands[-1].shape, kind, mask, operands)
     one, other = (t.nki if isinstance(t, Tile) else t for t in (x, y))
-    made = fresh(language.where(condition.nki, one, other, dtype), mask if isinstance(mask, Mask) else None)
+    made = fresh(language.where(condition.nki, one, other, dtype))
     made.made = -1  # two instructions made it
     return made
 

@@ -13,14 +13,14 @@ import inspect
 import sys
 from collections.abc import Callable
 from enum import Enum
-from operator import itemgetter
+from operator import is_, itemgetter
 from types import BuiltinFunctionType, FrameType, FunctionType, NoneType
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from nkilite.beta1.index import LoopIndex
-from nkilite.beta1.tile import Tile
+from nkilite.beta1.tile import Tile, Unplaced
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
@@ -53,9 +53,10 @@ class Pattern:
         names: those that have one, counted from the first.
         result: the new tile it returns, the type of the view of it and the view's offset; None for no result.
         fresh: whether an assignment can let the last instruction write elsewhere.
+        at: where the words of its only instruction have the only tile that it makes, which is its result; else -1.
     """
 
-    __slots__ = ("constants", "count", "fresh", "names", "result", "tiles", "words")
+    __slots__ = ("at", "constants", "count", "fresh", "names", "result", "tiles", "words")
 
     tiles: tuple[ViewType, ...]
     words: Callable[[list[int]], tuple[int, ...]]
@@ -64,6 +65,7 @@ class Pattern:
     names: tuple[tuple[int, str], ...]
     result: tuple[int, ViewType, int] | None
     fresh: bool
+    at: int
 
 
 UNKNOWN = Pattern()  # of calls that may record something else each time
@@ -78,7 +80,7 @@ def remembered(function: F) -> F:
     """
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     assert len(parameters) < len(inspect.signature(function).parameters), "it refuses keywords that this ignores"
-    header, key, pool = [], ["F"], ""
+    header, kinds, key, same, stored, pool = [], "", ["F"], [], [], ""
     defaults: dict[str, Any] = {}
     for p in parameters:
         if p.default is p.empty:
@@ -86,57 +88,118 @@ def remembered(function: F) -> F:
         else:
             header.append(f"{p.name}=d_{p.name}")
             defaults[f"d_{p.name}"] = p.default
+        stored.append(f"w_{p.name}")
         if p.name in _ATTRIBUTES or isinstance(p.default, bool):
             key.append(f"{p.name}.__class__, {p.name}")
-            continue
-        key.append(f"{p.name}.nki.type if {p.name}.__class__ is T and {p.name}.mask is None else C({p.name})")
-        pool += f"""
+            found = p.name
+        else:
+            found = f"k_{p.name}"
+            key.append(f"{found}.__class__, {found}")
+            kinds += f"""
+    {found} = {p.name}.nki.type if {p.name}.__class__ is T and {p.name}.mask is None else K({p.name})"""
+            pool += f"""
         if {p.name}.__class__ is T:
             view = {p.name}.nki
             pool += (view.storage.open_id, view.byte_offset)
         elif {p.name}.__class__ is Z:
             view = {p.name}.part
             pool += (view.storage.open_id, view.byte_offset)"""
+        same.append(f"w_{p.name} is {found}" + ("" if p.default is False else f" or E(w_{p.name}, {found})"))
     values = "".join(f"{p.name}, " for p in parameters)
+    found = "".join(f"k_{p.name}, " if f"k_{p.name} =" in kinds else f"{p.name}, " for p in parameters)
     source = f"""
 def {function.__name__}({", ".join(header)}, **ignored):
     builder = active.builder
     if builder is None or not builder.records:
-        return F({values}**ignored)
-    key = ({", ".join(key)},)
-    try:
-        pattern = builder.patterns[key]
-        pool = [0]{pool}
-    except (KeyError, TypeError, AttributeError):  # new, or what cannot be part of a key, or a tensor of another kernel
-        return compared(builder, F, ({values}), key, getframe(1))
+        return F({values}**ignored){kinds}
     frame = getframe(1)
-    place = builder.places.get((id(frame.f_code), frame.f_lasti), -1)
-    pool[0] = builder.place(frame) if place < 0 else place
+    site = F, id(frame.f_code), frame.f_lasti
+    known = builder.calls.get(site)
+    if known:
+        {", ".join(stored)}, pattern, place = known
+        if ({") and (".join(same)}):
+            pool = [place]
+            try:{pool.replace(chr(10), chr(10) + "        ")}
+                return again(builder, pattern, pool)
+            except AttributeError:  # a tensor of another kernel
+                return F({values})
+    pool = [0]
+    try:
+        pattern = builder.patterns[{", ".join(key)}]{pool}
+    except (KeyError, TypeError, AttributeError):  # new, or what cannot be part of a key, or a tensor of another kernel
+        return compared(builder, F, ({values}), ({found}), site, frame)
+    if known is None:
+        keep(builder, site, ({found}), pattern, frame)
+    pool[0] = builder.place(frame)
     return again(builder, pattern, pool)
 """
     namespace: dict[str, Any] = {
-        "F": function, "T": Tile, "Z": Zeros, "C": _with_class, "active": active.local, "again": _again,
-        "compared": _compared, "getframe": sys._getframe, **defaults,
+        "F": function, "T": Tile, "Z": Zeros, "K": _kind, "E": _equal, "active": active.local, "again": _again,
+        "compared": _compared, "keep": _keep, "getframe": sys._getframe, **defaults,
     }
     exec(compile(source, f"<nkilite Beta 1 {function.__name__}>", "exec"), namespace)
     return cast(F, functools.update_wrapper(namespace[function.__name__], function))
 
 
-def _with_class(value: Any) -> Any:
-    """What a quick key has of something other than a tile."""
-    if value.__class__ is Zeros and not value.pending():
+def _kind(value: Any) -> Any:
+    """What keys have of an argument other than a tile: the argument itself, or a type if it is a tile after all."""
+    if value.__class__ is Unplaced:
+        return value.nki.type
+    if value.__class__ is Zeros and not value.pending() and value.mask is None:
         return value.part.type
-    return value.__class__, value
+    return value
+
+
+class _Items(tuple[object, ...]):
+    """What a list held."""
+
+
+def _equal(known: Any, found: Any) -> bool:
+    """Whether an argument that is not the one of an earlier call is another one like it."""
+    cls = found.__class__
+    if cls is list:
+        return known.__class__ is _Items and len(known) == len(found) and all(map(is_, known, found))
+    return known.__class__ is cls and _told_apart(found) and bool(known == found)
+
+
+def _stored(value: Any) -> Any:
+    """An argument as it is compared with that of later calls. Raises TypeError if it may change, or is none."""
+    if value.__class__ in _PLAIN or value.__class__ is ViewType or isinstance(value, (float, np.generic, Enum)):
+        return value
+    if value.__class__ is tuple and _PLAIN.issuperset(map(type, value)):
+        return value
+    if value.__class__ is list and _PLAIN.issuperset(map(type, value)):
+        return _Items(value)
+    raise TypeError
+
+
+def _keep(
+    builder: Builder, site: tuple[object, ...], kinds: tuple[object, ...], pattern: Pattern, frame: FrameType
+) -> None:
+    """The next call at a place with the same arguments can be recorded at once, if the place is the user's."""
+    place = builder.place(frame)
+    if builder.places[id(frame.f_code), frame.f_lasti] != place:
+        builder.calls[site] = ()
+        return
+    try:
+        builder.calls[site] = (*map(_stored, kinds), pattern, place)
+    except TypeError:
+        builder.calls[site] = ()
 
 
 def _compared(
     builder: Builder,
     function: Callable[..., Any],
     values: tuple[object, ...],
-    quick: tuple[object, ...],
+    kinds: tuple[object, ...],
+    site: tuple[object, ...],
     frame: FrameType,
 ) -> Any:
-    """A call whose quick key is new, or means more than one call: by its full key, or by running the function."""
+    """A call whose quick key is new, or means more than one call: by its full key, or by running the function.
+
+    Args:
+        kinds: the values, with types instead of tiles.
+    """
     kind: list[Any] = [function]
     pool = [0]
     exact = True
@@ -162,14 +225,35 @@ def _compared(
         return _first(builder, key, pool, frame, lambda: function(*values))
     if pattern is UNKNOWN:
         return function(*values)
-    if exact and same is None:
-        builder.patterns[quick] = pattern
+    if same is None:
+        if exact:
+            quick = (function, *(part for k in kinds for part in (k.__class__, k)))
+            builder.patterns[quick] = pattern
+        if site not in builder.calls:
+            _keep(builder, site, kinds, pattern, frame)
     pool[0] = builder.place(frame)
     return _again(builder, pattern, pool)
 
 
 def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
     """Record a pattern with the place and the tiles of a call."""
+    if pattern.at >= 0 and builder.nesting.innermost is None:
+        pool.append(-1)
+        pool += pattern.constants
+        words = builder.words
+        start = len(words)
+        words += pattern.words(pool)
+        program = builder.program
+        if pattern.names:
+            program.names[program.count] = pattern.names[0][1]
+        program.count = count = program.count + 1
+        if builder.unplaced is not None:
+            builder.unplaced.settle()
+        unplaced: Unplaced = _new(Unplaced)
+        unplaced.mask, unplaced.made = None, count
+        unplaced._words = builder, start, start + pattern.at, pattern.tiles[0], pool[0]
+        builder.unplaced = unplaced
+        return unplaced
     made: list[NkiTensor] = []
     for kind in pattern.tiles:
         view = builder.tile(kind, "", pool[0])
@@ -257,8 +341,10 @@ def _same(pool: list[int]) -> tuple[int, ...] | None:
 
 def _first(builder: Builder, key: tuple[object, ...], pool: list[int], frame: FrameType, run: Callable[[], Any]) -> Any:
     """Run a call, and keep what it records if another one of its kind can be recorded like it."""
+    builder.settle()
     before = _State(builder)
     result = run()
+    builder.settle()
     pairs = list(zip(pool[1::2], pool[2::2], strict=True))
     unknown = UNKNOWN if key in builder.patterns else ONCE_MORE
     builder.patterns[key] = _pattern(before, pairs, builder.place(frame), result) or unknown
@@ -299,6 +385,9 @@ def _pattern(before: _State, pairs: list[tuple[int, int]], place: int, result: A
     fixed = 1 + 2 * len(pairs) + len(made)
     chosen = [s if s >= 0 else fixed + constants.setdefault(~s, len(constants)) for s in sources]
     found.words, found.constants = itemgetter(*chosen), tuple(constants)
+    places = [at for at, source in enumerate(sources) if source == 1 + 2 * len(pairs)]
+    single = found.fresh and found.count == len(made) == len(places) == 1
+    found.at = places[0] if single and found.result == (0, found.tiles[0], 0) else -1
     return found
 
 

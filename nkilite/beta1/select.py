@@ -135,6 +135,8 @@ def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[Any]) -> ViewT
     before = [(n, kind.strides[d] * step) for d, n, step in sliced if adjacent and d < advanced[0]]
     after = [(n, kind.strides[d] * step) for d, n, step in sliced if not adjacent or d > advanced[0]]
     dims = [*before, *zip(shape, strides, strict=True), *after]
+    if kind.region.on_chip and structure[0] is None and dims[0][0] > 1:  # of one partition
+        dims = [(1, kind.strides[0]), *dims]
     return ViewType.of(kind.region, kind.dtype, *_settled(kind, dims), kind.indirection)
 
 

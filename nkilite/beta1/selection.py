@@ -9,7 +9,7 @@ import numpy as np
 
 from nkilite import isa as nisa
 from nkilite import language
-from nkilite.beta1.functional import allocated, box_of
+from nkilite.beta1.functional import allocated, box_of, reachable
 from nkilite.beta1.mask import Box, Mask, boxes
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import DType, uint8
@@ -35,8 +35,11 @@ def limited(x: Tile, mask: Mask, op: Any, function: str) -> tuple[NkiTensor, Box
     if box is None:
         return None
     if exact:
+        box = reachable(box, (x,))
         return cut(x, box), box
-    return cut(filled(x, mask, op, function), box), box
+    made = filled(x, mask, op, function)
+    box = reachable(box, (made,))
+    return cut(made, box), box
 
 
 def filled(x: Tile, mask: Mask, op: Any, function: str) -> Tile:

@@ -19,13 +19,15 @@ import numpy as np
 from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import Box, Mask
-from nkilite.dtypes import DType
+from nkilite.dtypes import DType, float32
 from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber
-from nkilite.ir.types import MemoryRegion
+from nkilite.ir.types import Buffer, MemoryRegion, ViewType
+from nkilite.trace.builder import Builder
 from nkilite.trace.indexing import of_tensor
 from nkilite.trace.tensor import NkiTensor
 
 _new = object.__new__
+_FOREIGN = "psum written by other engines"
 
 
 def _references(held: bool, in_place: bool) -> int:
@@ -103,12 +105,13 @@ class Tile:
         mask: what positions hold something; None for all.
     """
 
-    __slots__ = ("made", "mask", "nki")
+    __slots__ = ("_words", "made", "mask", "nki")
 
     settled = True  # whether it is inside of its tensor, and where it is does not depend on what instructions do
     nki: NkiTensor
     made: int
     mask: Mask | None
+    _words: tuple[Builder, int, int, ViewType, int]  # of an unplaced tile; see there
 
     # --- attributes -----------------------------------------------------------------------------------------------
 
@@ -227,7 +230,11 @@ class Tile:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Copy a tile or a number into the view. See nkilite/beta1/assign.py."""
-        if isinstance(value, Tile) and value.made >= 0 and is_held(getrefcount(value), value, sys._getframe(1)):
+        if value.__class__ is Unplaced:
+            if is_held(getrefcount(value) - 1, value, sys._getframe(1)):
+                value.settle()
+                value.made = -1
+        elif isinstance(value, Tile) and value.made >= 0 and is_held(getrefcount(value), value, sys._getframe(1)):
             value.made = -1
         assign[0](self[key], value)
 
@@ -261,6 +268,101 @@ def tile(view: NkiTensor) -> Tile:
     made = _new(Tile)
     made.nki, made.made, made.mask = view, -1, None
     return made
+
+
+class Unplaced(Tile):
+    """A new tile that an instruction of its own has made and nothing has used: it has no buffer yet, for most are
+    assigned at once. It becomes a tile as others when it gets one.
+
+    Attributes:
+        _words: its builder, where the words of the instruction begin, where they have the tile, its type, and the
+            location id of the call.
+    """
+
+    __slots__ = ()
+
+    @property
+    def nki(self) -> NkiTensor:  # type: ignore[override]
+        return self.settle()
+
+    @property
+    def kind(self) -> ViewType:
+        """Its type."""
+        return self._words[3]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._words[3].shape
+
+    @property
+    def dtype(self) -> DType:
+        return self._words[3].dtype
+
+    @property
+    def buffer(self) -> MemoryRegion:
+        return self._words[3].region
+
+    def settle(self) -> NkiTensor:
+        """Its view, in a buffer of its own."""
+        builder, start, at, kind, place = self._words
+        view = builder.tile(kind, "", place)
+        builder.words[at] = view.storage.id
+        if builder.program.count == self.made:
+            builder.last = self.made - 1, start
+        builder.unplaced = None
+        del self._words
+        self.__class__ = Tile  # type: ignore[assignment]
+        self.nki = view  # type: ignore[misc]
+        return view
+
+    def placed(self, buffer: Buffer, kind: ViewType, offset: int, accumulate: bool = False) -> bool:
+        """Let its instruction write to, or add to, a view of a buffer. Returns whether it does.
+
+        Nothing else may be able to see this tile.
+        """
+        builder, start, at, made, _ = self._words
+        if builder.program.count != self.made:
+            return False
+        words = builder.words
+        key = words[start], kind, accumulate
+        try:
+            found = builder.placements[key]
+        except KeyError:
+            found = None
+            if _fits(made, kind, accumulate):
+                found = builder.elsewhere(builder.program.signatures[words[start]], kind, accumulate)
+            builder.placements[key] = found
+        if found is None or start + found[1] != at:
+            return False
+        if kind.region is MemoryRegion.psum:
+            if accumulate:
+                if buffer.id in foreign(builder):
+                    return False
+            elif made.region is not MemoryRegion.psum:
+                foreign(builder).add(buffer.id)
+        words[start] = found[0]
+        words[at] = buffer.open_id
+        words[at + 1] = offset
+        builder.unplaced = None
+        return True
+
+
+def _fits(made: ViewType, dst: ViewType, accumulate: bool) -> bool:
+    """Whether what an instruction writes to a tile of its own it can write, or add, to a view."""
+    if made.shape[0] != dst.shape[0] or made.free_size != dst.free_size or not dst.region.on_chip:
+        return False
+    if accumulate:
+        return dst.region is MemoryRegion.psum and made.dtype is float32 and dst.dtype is float32
+    return made.dtype is dst.dtype or made.dtype is float32
+
+
+def foreign(builder: Builder) -> set[int]:
+    """The numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
+    constants: dict[Any, Any] = builder.constants
+    found: set[int] | None = constants.get(_FOREIGN)
+    if found is None:
+        found = constants[_FOREIGN] = set()
+    return found
 
 
 def has_other_views(x: Tile, holders: int) -> bool:

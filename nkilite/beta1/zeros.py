@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from nkilite import isa as nisa
-from nkilite.beta1 import functional, select
+from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import boxes
-from nkilite.beta1.tile import Tile
+from nkilite.beta1.tile import Tile, foreign
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds
 from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
 
 
@@ -59,7 +60,11 @@ class Zeros(Tile):
 
     def wrote(self) -> None:
         """An instruction has written all of the part."""
-        self._written.mark(self.part)
+        self._written.mark(self.part.type, self.part.byte_offset)
+
+    def wrote_at(self, kind: ViewType, offset: int) -> None:
+        """An instruction has written all of a part of the part."""
+        self._written.mark(kind, offset)
 
     @property
     def nki(self) -> NkiTensor:  # type: ignore[override]
@@ -86,14 +91,20 @@ class Written:
         all: everything.
     """
 
+    __slots__ = ("_seen", "_whole", "all")
+
     def __init__(self, whole: NkiTensor) -> None:
         self._whole, self.all = whole, False
-        self._seen: set[tuple[ViewType, int]] = set()
+        self._seen: set[tuple[ViewType, int]] | None = None
 
-    def mark(self, part: NkiTensor) -> None:
+    def mark(self, kind: ViewType, offset: int) -> None:
         """A part has been written."""
-        self._seen.add((part.type, part.byte_offset))
-        self.all = self.all or part.type is self._whole.type
+        if kind is self._whole.type:
+            self.all = True
+        elif self._seen is None:
+            self._seen = {(kind, offset)}
+        else:
+            self._seen.add((kind, offset))
 
     def complete(self) -> None:
         """Set to zero what has not been written."""
@@ -102,10 +113,10 @@ class Written:
         self.all = True
         whole = self._whole.type
         written = np.zeros(whole.size, bool)
-        for kind, offset in self._seen:
+        for kind, offset in self._seen or ():
             start = (offset - self._whole.byte_offset) // kind.dtype.itemsize
             np.ndarray(kind.shape, bool, written, start, kind.strides)[...] = True
         if not written.all():
-            functional.wrote(self._whole)
+            foreign(active.builder()).add(self._whole.storage.id)
         for box in boxes(~written.reshape(whole.shape)):
             nisa.memset(self._whole[tuple(slice(r.start, r.stop) for r in box)], 0)

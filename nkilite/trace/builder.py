@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Callable, Generator, Hashable, Sequence
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +56,13 @@ class NkiInstruction:
         return self
 
 
+class Unplaced(Protocol):
+    """What the last instruction has made, if its tile has no buffer yet."""
+
+    def settle(self) -> object:
+        """Give it one, and take it from `Builder.unplaced`."""
+
+
 class Builder:
     """What a kernel's front end writes to.
 
@@ -75,7 +82,9 @@ class Builder:
         placed: types of tiles with addresses that suit them.
         words: the instruction table while it grows.
         sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
-        patterns: what calls of functions record, by kind of call (nkilite/beta1/remembered.py).
+        patterns: what calls of functions record, by kind of call (nkilite/beta1/remembered.py); calls: by their place.
+        unplaced: a result that an assignment may yet place, if there is one; placements: what instructions become
+            that write elsewhere, by signature, type of what they write, and whether they add to it.
         places: location ids of places in user code, by (id of the code object, bytecode position); -1 for our own.
         last: an instruction, and the position of its words, where they are known.
         left: what is wrong if nothing follows: a Python loop over the turns of a loop has ended before them, or a
@@ -98,6 +107,9 @@ class Builder:
         self.places: dict[tuple[int, int], int] = {}
         self.sites: dict[tuple[object, ...], tuple[int, int]] = {}
         self.patterns: dict[tuple[object, ...], Any] = {}
+        self.calls: dict[tuple[object, ...], tuple[Any, ...]] = {}
+        self.unplaced: Unplaced | None = None
+        self.placements: dict[tuple[int, ViewType, bool], tuple[int, int] | None] = {}
         self._codes: dict[int, CodeType] = {}
         self.last = 0, 0
         self._elsewhere: dict[tuple[object, ...], tuple[int, int] | None] = {}
@@ -268,7 +280,7 @@ class Builder:
         try:
             found = self._elsewhere[key]
         except KeyError:
-            found = self._elsewhere[key] = self._elsewhere_of(self.program.signatures[words[start]], dst, accumulate)
+            found = self._elsewhere[key] = self.elsewhere(self.program.signatures[words[start]], dst.type, accumulate)
         if found is None:
             return False
         signature, word = found
@@ -282,12 +294,21 @@ class Builder:
             buffers.pop()
         return True
 
-    def _elsewhere_of(self, signature: Signature, dst: NkiTensor, accumulate: bool) -> tuple[int, int] | None:
-        """The signature of the same call with another dst, and the place of dst among its words; None if none."""
+    def settle(self) -> None:
+        """Give what has no buffer yet one."""
+        if self.unplaced is not None:
+            self.unplaced.settle()
+
+    def elsewhere(self, signature: Signature, dst: ViewType, accumulate: bool) -> tuple[int, int] | None:
+        """The signature of the same call with another dst, and the place of dst among its words; None if none.
+
+        Args:
+            accumulate: whether it is to add to what dst holds, for matmuls.
+        """
         arguments = dict(signature.arguments)
         if accumulate and "accumulate" not in arguments:
             return None
-        arguments["dst"] = dst.type
+        arguments["dst"] = dst
         if accumulate:
             arguments["accumulate"] = None
         call = Signature(-1, signature.definition, arguments, self.target, ())
@@ -337,6 +358,7 @@ class Builder:
 
         Tensors made in a turn close with it. If the iterator is not run to its end, nothing of the loop is kept.
         """
+        self.settle()
         program, nesting = self.program, self.nesting
         start = len(program.code), program.count
         outside = len(nesting), nesting.innermost
@@ -369,6 +391,7 @@ class Builder:
                 buffer.close()
             self.constants = constants  # a loop may run zero times: what its body loaded is not there after it
             self.patterns.clear()
+            self.calls.clear()
         return made
 
     # --- places ---------------------------------------------------------------------------------------------------
@@ -407,6 +430,7 @@ class Builder:
 
     def close(self) -> None:
         """The kernel call has ended: its tensors are not accepted as operands any more, and its words are packed."""
+        self.settle()
         for buffer in self.program.buffers:
             buffer.close()
         self.program.code = array("q", self.words)

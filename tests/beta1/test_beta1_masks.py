@@ -144,3 +144,95 @@ def test_a_false_mask_leaves_transposes_that_nobody_reads():
 
     x = random(8, 12)
     check(kernel, x[:, :4] @ x[:4] + x[:, 4:8] @ x[:4], x)
+
+
+PARTITIONS = (0, 3, 32, 40)
+
+
+@pytest.mark.parametrize("first", PARTITIONS)
+@pytest.mark.parametrize("beyond", [0, 4])
+def test_masks_that_begin_at_any_partition(first, beyond):
+    """Engines begin at few partitions, and vectors of one element per partition go with those that are computed."""
+    rows, columns = 64, 6
+
+    @nki.jit
+    def kernel(x, v):
+        out = nl.ndarray((5, rows, columns), dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.arange(rows)[:, None], nl.arange(columns + beyond)[None, :]
+        inside = (i_p >= first) & (i_f < columns)
+        tile, vector = nl.load(x), nl.load(v)
+        results = (
+            nisa.activation(np.exp, tile[i_p, i_f], bias=vector, mask=inside),
+            nisa.tensor_scalar(tile[i_p, i_f], np.multiply, vector, mask=inside),
+            nisa.scalar_tensor_tensor(tile[i_p, i_f], np.add, vector, np.multiply, tile[i_p, i_f], mask=inside),
+            nl.mod(tile[i_p, i_f], 2.0, mask=inside),
+            nl.where(tile[i_p, i_f], vector, tile[i_p, i_f], mask=inside),
+        )
+        for number, result in enumerate(results):
+            made = nl.full((rows, columns + beyond), 7.0, dtype=x.dtype)
+            made[i_p, i_f] = result
+            nl.store(out[number], made[:, 0:columns])
+        return out
+
+    x, v = random(rows, columns), random(rows, 1, seed=1)
+    wanted = np.stack([np.exp(x + v), x * v, (x + v) * x, np.mod(x, 2), np.where(x, v, x)])
+    wanted[:, :first] = 7
+    check(kernel, wanted, x, v)
+
+
+@pytest.mark.parametrize("first", PARTITIONS)
+def test_sums_under_masks_that_begin_at_any_partition(first):
+    rows, columns = 64, 6
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((5, rows, 1), dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0:rows, 0:columns]
+        tile = nl.load(x)
+        sums = nl.full((5, nl.par_dim(rows), 1), 7.0, dtype=x.dtype)
+        nisa.activation_reduce(np.exp, tile, reduce_op=np.add, reduce_res=sums[0], mask=i_p >= first)
+        nisa.activation_reduce(np.exp, tile, np.add, sums[1], mask=(i_p >= first) & (i_f <= i_p - first))
+        nisa.tensor_scalar_reduce(tile, np.multiply, 2.0, np.add, sums[2], mask=(i_p >= first) & (i_f < 3))
+        sums[3, nl.arange(rows)[:, None], nl.arange(1)[None, :]] = nl.sum(tile, axis=[1], mask=i_p >= first)
+        total = nisa.tensor_partition_reduce(np.add, tile, mask=i_p >= first)
+        sums[4] = nl.copy(total[0:1, 0:1].broadcast_to((rows, 1)))
+        for number in range(5):
+            nl.store(out[number], sums[number])
+        return out
+
+    x = random(rows, columns)
+    lower = np.arange(columns) <= np.arange(rows)[:, None] - first
+    wanted = np.stack([
+        np.exp(x).sum(1), np.where(lower, np.exp(x), 0).sum(1), 2 * x[:, :3].sum(1), x.sum(1),
+        np.full(rows, x[first:, 0].sum()),
+    ])[..., None]
+    wanted[:4, :first] = 7
+    check(kernel, wanted, x)
+
+
+@pytest.mark.parametrize("first", PARTITIONS)
+def test_matmuls_under_masks_that_begin_at_any_partition(first):
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((x.shape[1], x.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0 : x.shape[0], 0 : x.shape[1]]
+        tile = nl.load(x)
+        nl.store(out, nl.copy(nisa.nc_matmul(tile[i_p, i_f], tile, mask=i_p >= first)))
+        return out
+
+    x = random(64, 6)
+    check(kernel, x[first:].T @ x[first:], x)
+
+
+def test_numbers_under_masks():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0 : x.shape[0], 0 : x.shape[1]]
+        tile = nl.load(x)
+        tile[i_p, i_f] = nisa.memset(x.shape, 2.0, x.dtype, mask=i_f <= i_p + 2)
+        nl.store(out, tile)
+        return out
+
+    x = random(*SHAPE)
+    check(kernel, np.where(LOWER, 2, x), x)

@@ -20,7 +20,6 @@ from nkilite.beta1.functional import (
     dtype_or,
     on_chip,
     pointwise,
-    rows_of,
     skipped,
 )
 from nkilite.beta1.mask import Mask, boxes
@@ -34,6 +33,7 @@ from nkilite.isa.constants import (
     unknown_engine,
 )
 from nkilite.language import broadcasting
+from nkilite.language.creation import element_type
 from nkilite.trace.tensor import NkiTensor
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
@@ -74,11 +74,10 @@ def tensor_scalar(
         return Absent(data.shape, kind, SBUF)
     x0, x1 = alu_operand(operand0, first, data), alu_operand(operand1, second, data)
 
-    def emit(dst: NkiTensor, x: NkiTensor) -> None:
-        rows = x.type.shape[0]
-        nisa.tensor_scalar(dst, x, first, rows_of(x0, rows), reverse0, second, rows_of(x1, rows), reverse1, engine)
+    def emit(dst: NkiTensor, x: NkiTensor, y0: Any, y1: Any) -> None:
+        nisa.tensor_scalar(dst, x, first, y0, reverse0, second, y1, reverse1, engine)
 
-    return pointwise(emit, data.shape, kind, mask, (data,))
+    return pointwise(emit, data.shape, kind, mask, (data,), vectors=(x0, x1))
 
 
 @remembered
@@ -100,11 +99,11 @@ def scalar_tensor_tensor(
         return tensor_tensor(tensor_tensor(data, operand0, op0, mask=mask), operand1, op1, kind, mask)
     x0 = alu_operand(operand0, first, data)
 
-    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
+    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor, scalar: Any) -> None:
         y = beside(x, repeated(y, x.type.shape) if y.type.size != x.type.size else y)
-        nisa.scalar_tensor_tensor(dst, x, first, rows_of(x0, x.type.shape[0]), second, y, reverse0, reverse1)
+        nisa.scalar_tensor_tensor(dst, x, first, scalar, second, y, reverse0, reverse1)
 
-    return pointwise(emit, data.shape, kind, mask, (data, operand1))
+    return pointwise(emit, data.shape, kind, mask, (data, operand1), vectors=(x0,))
 
 
 def reciprocal(data: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
@@ -137,7 +136,12 @@ def tensor_copy_dynamic_dst(
 
 def memset(shape: Any, value: Any, dtype: Any, mask: Any = None, engine: Any = unknown_engine, **_: Any) -> Any:
     """A new tile with every element `value`."""
-    return new_tensor(shape, dtype, None, "", "memset", value)
+    if skipped(mask):
+        return Absent(tuple(shape), element_type(dtype, "nisa.memset"), SBUF)
+    made = new_tensor(shape, dtype, None, "", "memset", value)
+    if isinstance(mask, Mask):
+        made.mask = mask
+    return made
 
 
 @remembered

@@ -71,7 +71,9 @@ def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = N
         box, exact = functional.box_of(mask, data.shape)
         if box is None:
             return Absent(shape, kind, SBUF)
-        view = cut(data if exact else filled(data, mask, chosen, name), (box[0], *map(range, data.shape[1:])))
+        if not exact or not functional.starts_well(box[0]):
+            data, box = filled(data, mask, chosen, name), (range(box[0].stop), *box[1:])
+        view = cut(data, (box[0], *map(range, data.shape[1:])))
     result = allocated(shape, kind)
     nisa.tensor_partition_reduce(result, chosen, in_sbuf(view))
     return fresh(result)
@@ -91,24 +93,25 @@ def tensor_tensor_scan(
         return Absent(shape, kind, SBUF)
     start = vector(initial, exact=True)
 
-    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor) -> None:
+    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor, first: Any) -> None:
         if y.type.size != x.type.size:
             whole = broadcasting.common_shape(x.type.shape, y.type.shape, name)
             x, y = repeated(x, whole), repeated(y, whole)
         nisa.tensor_tensor_scan(
-            dst, x, beside(x, y), rows_of(start, x.type.shape[0]), operator(op0), operator(op1), reverse0, reverse1
+            dst, x, beside(x, y), first, operator(op0), operator(op1), reverse0, reverse1
         )
 
     if not isinstance(mask, Mask):
         shape = broadcasting.common_shape(shape, data1.shape, name)
-        return pointwise(emit, shape, kind, None, (data0, data1))
+        return pointwise(emit, shape, kind, None, (data0, data1), vectors=(start,))
     box, exact = functional.box_of(mask, shape)
     if box is None:
         return Absent(shape, kind, SBUF)
     if not exact:
         _require_prefixes(mask, shape, name)
+    box = functional.reachable(box, (data0, data1))
     made = tile(cleared(shape, kind))
-    emit(cut(made, box), *(cut(t, box) for t in (data0, data1)))
+    emit(cut(made, box), cut(data0, box), cut(data1, box), rows_of(start, box[0]))
     made.mask = mask
     return made
 

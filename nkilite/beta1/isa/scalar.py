@@ -23,11 +23,13 @@ from nkilite.beta1.functional import (
     skipped,
     vector,
 )
-from nkilite.beta1.mask import Mask
+from nkilite.beta1.mask import Mask, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
+from nkilite.beta1.selection import filled
 from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import DType
+from nkilite.errors import UnsupportedError
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     reduce_cmd,
@@ -53,11 +55,10 @@ def activation(
     scale = vector(scale)
     if reduce_res is None and reduce_op is None:
 
-        def emit(dst: NkiTensor, x: NkiTensor) -> None:
-            rows = x.type.shape[0]
-            nisa.activation(dst, function, x, rows_of(bias, rows), rows_of(scale, rows))
+        def emit(dst: NkiTensor, x: NkiTensor, added: Any, factor: Any) -> None:
+            nisa.activation(dst, function, x, added, factor)
 
-        return pointwise(emit, data.shape, kind, mask, (data,))
+        return pointwise(emit, data.shape, kind, mask, (data,), vectors=(bias, scale))
     return summed(
         lambda dst, x, total, rows: nisa.activation(
             dst, function, x, rows_of(bias, rows), rows_of(scale, rows), operator(reduce_op), total, reduce_cmd
@@ -82,7 +83,7 @@ def activation_reduce(
         lambda dst, x, total, rows: nisa.activation_reduce(
             dst, function, x, operator(reduce_op), total, rows_of(bias, rows), rows_of(scale, rows)
         ),
-        data, kind, mask, reduce_res, name,
+        data, kind, mask, reduce_res, name, reduce_op,
     )
 
 
@@ -103,15 +104,22 @@ def tensor_scalar_reduce(
         lambda dst, x, total, rows: nisa.tensor_scalar_reduce(
             dst, x, first, rows_of(operand0, rows), operator(reduce_op), total, reverse0
         ),
-        data, kind, mask, reduce_res, name,
+        data, kind, mask, reduce_res, name, reduce_op,
     )
 
 
 def summed(
-    emit: Callable[[NkiTensor, NkiTensor, NkiTensor | None, int], Any], data: Tile, dtype: DType, mask: Any,
-    reduce_res: Any, function: str,
+    emit: Callable[[NkiTensor, NkiTensor, NkiTensor | None, range], Any], data: Tile, dtype: DType, mask: Any,
+    reduce_res: Any, function: str, reduce_op: Any = None,
 ) -> Tile:
-    """The result of an instruction that also reduces every partition into reduce_res."""
+    """The result of an instruction that also reduces every partition into reduce_res.
+
+    Under a mask of no rectangle it computes without reducing, and what `reduce_op` passes over stands for what is left
+    out.
+
+    Args:
+        emit: called with the view to write, that to read, the sums, and the partitions.
+    """
     total = None
     if reduce_res is not None:
         total = reduce_res.nki
@@ -119,14 +127,24 @@ def summed(
             total = total.reshape((total.type.shape[0], 1))
     if not isinstance(mask, Mask):
         result = allocated(data.shape, dtype)
-        emit(result, data.nki, total, data.shape[0])
+        emit(result, data.nki, total, range(data.shape[0]))
         return fresh(result)
-    box = functional.exact_box(mask, data.shape, function)
+    box, exact = functional.box_of(mask, data.shape)
     if box is None:
         return Absent(data.shape, dtype, SBUF)
+    if not exact and (total is None or reduce_op is None):
+        raise UnsupportedError(feature=f"{function} under a mask that selects no rectangle")
+    wider = functional.reachable(box, (data,))
     result = cleared(data.shape, dtype)
-    rows = len(box[0])
-    emit(cut(tile(result), box), cut(data, box), rows_of(total, rows), rows)
+    sums = total if total is None or (exact and wider == box) else allocated((wider[0].stop, 1), total.type.dtype)
+    rows = rows_of(sums, wider[0])
+    emit(cut(tile(result), wider), cut(data, wider), rows if exact else None, wider[0])
+    if not exact:
+        chosen = filled(tile(result), mask, operator(reduce_op), function)
+        nisa.tensor_reduce(rows, operator(reduce_op), cut(chosen, wider), tuple(range(1, data.ndim)))
+    if sums is not total:
+        for (taken,) in boxes(np.atleast_1d(mask.positions(data.shape).any(tuple(range(1, data.ndim))))):
+            nisa.dma_copy(rows_of(total, taken), rows_of(sums, taken))
     made = tile(result)
     made.mask = mask
     return made

@@ -154,12 +154,13 @@ def select_reduce(
         on_chip(t, o, name) for o, t in (("dst", dst), ("predicate", predicate), ("on_true", on_true))
     )
     to, which, true = (t.nki for t in (dst, predicate, on_true))
+    rows = range(to.type.shape[0])
     if isinstance(mask, Mask):
         box = functional.exact_box(mask, dst.shape, name)
         if box is None:
             return
         to, which, true = (cut(t, box) for t in (dst, predicate, on_true))
-    rows = to.type.shape[0]
+        rows = box[0]
     false = vector(on_false, exact=True)
     total = None if reduce_res is None else vector(reduce_res, exact=True)
     nisa.select_reduce(

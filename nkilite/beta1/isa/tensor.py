@@ -90,8 +90,9 @@ def product(emit: Emit, stationary: Tile, moving: Tile, mask: Any, first: int = 
             found, exact = functional.box_of(limit, operands[side].shape)
             if found is None:
                 return Absent(shape, float32, PSUM)
-            if not exact:
+            if not exact or not functional.starts_well(found[0]):
                 operands[side] = tile(selected(operands[side], limit, 0))
+                found = (range(found[0].stop), *found[1:])
             span = found
         spans.append(span)
     (left, right), (stationary, moving) = spans, operands
