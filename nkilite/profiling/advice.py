@@ -16,7 +16,7 @@ from nkilite.ir.program import Signature
 from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.location import Location
 from nkilite.machine.engine import Engine
-from nkilite.profiling.meetings import active_us, meeting_waits, waiting_us
+from nkilite.profiling.meetings import active_us, barriers, meeting_waits, waiting_us
 from nkilite.profiling.overlap import communication, exposed_us
 from nkilite.profiling.queues import without_core
 from nkilite.profiling.result import Profile, matmul_flops
@@ -306,13 +306,14 @@ def _unbalanced_cores(profile: Profile, uses: _Uses) -> Iterator[Advice]:
 
 
 def _barrier_bound(profile: Profile, uses: _Uses) -> Iterator[Advice]:
-    """Both cores wait for each other, again and again."""
-    waits = meeting_waits(profile)
+    """Both cores wait for each other, again and again, or have not much more to do than to meet."""
     share = min(waiting_us(profile)) / profile.latency_us
-    if waits and share >= 2 * _SHARE:
+    if share >= 2 * _SHARE:
+        waits = meeting_waits(profile)
+        where = waits[0].location if waits else profile.location(int(np.flatnonzero(barriers(profile))[0]))
         count = len(np.unique(np.asarray(profile.workload.meetings))) - 1
         yield Advice(
-            "barrier-bound", waits[0].location, f"every core waits {share:.0%} of the launch at {count} meetings",
+            "barrier-bound", where, f"every core waits {share:.0%} of the launch at {count} meetings",
             "Meet less often: let a core do more between two meetings, and other work while it waits.", share,
         )
 

@@ -12,7 +12,7 @@ from nkilite.location import Location
 from nkilite.machine.timeline import Timeline
 from nkilite.profiling.result import Profile, union_ns
 
-__all__ = ["MeetingWait", "active_us", "meeting_waits", "waiting_us"]
+__all__ = ["MeetingWait", "active_us", "barriers", "meeting_waits", "waiting_us"]
 
 
 class MeetingWait(NamedTuple):
@@ -72,21 +72,30 @@ def active_us(profile: Profile) -> list[float]:
     return [union_ns(*_active(profile, core)) / 1000 for core in range(profile.cores)]
 
 
+def barriers(profile: Profile) -> np.ndarray:
+    """Of every instruction, whether it is one at which cores meet and that does nothing else."""
+    found = np.zeros(len(profile.workload), bool)
+    meetings = np.asarray(profile.workload.meetings, np.int64)
+    found[[i for i in np.flatnonzero(meetings >= 0).tolist() if profile.opcode(i) == "core_barrier"]] = True
+    return found
+
+
 def waiting_us(profile: Profile) -> list[float]:
-    """By core, the time in which it waited at meetings and did nothing else."""
-    line = profile.timeline
+    """By core, the time in which it waited at meetings or passed a barrier, and did nothing else."""
+    line, barrier = profile.timeline, barriers(profile)
+    until = np.where(barrier, line.end, line.start)
     found = []
     for core in range(profile.cores):
         mine = profile.launch.core == core
-        begin, end = _active(profile, core)
-        both = [np.concatenate(pair) for pair in ((begin, line.arrival[mine]), (end, line.start[mine]))]
+        begin, end = _active(profile, core, ~barrier)
+        both = [np.concatenate(pair) for pair in ((begin, line.arrival[mine]), (end, until[mine]))]
         found.append((union_ns(*both) - union_ns(begin, end)) / 1000)
     return found
 
 
-def _active(profile: Profile, core: int) -> tuple[np.ndarray, np.ndarray]:
+def _active(profile: Profile, core: int, chosen: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
     """When instructions of a core began and ended to work, transfers included."""
-    line, mine = profile.timeline, profile.launch.core == core
+    line, mine = profile.timeline, (profile.launch.core == core) & chosen
     moves = profile.dma_instructions
     moves = moves[profile.launch.core[moves] == core]
     return np.concatenate([line.start[mine], line.moving[moves]]), np.concatenate([line.end[mine], line.finish[moves]])

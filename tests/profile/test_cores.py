@@ -256,6 +256,18 @@ def test_advice_on_cores_that_differ_and_on_those_that_meet_too_often() -> None:
     assert "at 20 meetings" in found.figure
     assert "unbalanced cores" not in kinds(bound)
 
+    @nki.jit
+    def meets_alone(x):
+        out = nl.ndarray((2, 128, 4), dtype=x.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(out[nl.program_id(0)], x[:128, :4])
+        for _ in range(300):
+            nisa.core_barrier(out, (0, 1))
+        return out
+
+    found = next(a for a in advise(nki.profile(meets_alone[2], X, target="trn2")) if a.kind == "barrier-bound")
+    assert "core_barrier" in code(found.location)  # although no core comes later than the other
+    assert "at 300 meetings" in found.figure
+
     assert not {"unbalanced cores", "barrier-bound"} & kinds(nki.profile(halves[2], X, target="trn2"))
 
 
