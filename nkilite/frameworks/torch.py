@@ -349,8 +349,11 @@ _names: set[str] = set()
 
 
 def _unused_name(kernel: Kernel[...]) -> str:
-    """A name torch takes, the same in every process that registers the same kernels in the same order."""
-    base = re.sub(r"\W+", "_", f"{kernel.__module__}_{kernel.__qualname__}".replace("<locals>", ""))
+    """A name torch takes, the same in every process that registers the same kernels in the same order.
+
+    Torch writes it in the body of a class, where a name that begins with two underscores would be another one.
+    """
+    base = re.sub(r"\W+", "_", f"{kernel.__module__}_{kernel.__qualname__}".replace("<locals>", "")).lstrip("_")
     name = next(n for n in (base, *(f"{base}_{i}" for i in range(1, len(_names) + 2))) if n not in _names)
     _names.add(name)
     return name

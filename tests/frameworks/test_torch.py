@@ -83,6 +83,18 @@ def test_a_graph_holds_the_call(x: Any) -> None:
         torch.testing.assert_close(function(x, factor), (x + 1) * factor * 3)
 
 
+def test_code_that_torch_writes_finds_kernels_of_a_script(x: Any) -> None:
+    """Inductor calls operators in the body of a class, where names that begin with two underscores are others."""
+    kernel = doubling()
+    kernel.__module__ = "__main__"
+    before = set(dir(torch.ops.nkilite))
+    torch.vmap(kernel)(x[None])
+    (name,) = set(dir(torch.ops.nkilite)) - before
+    names = {"torch": torch}
+    exec(f"class Runner:\n    def call(self, x): return torch.ops.nkilite.{name}(x)", names)
+    torch.testing.assert_close(names["Runner"]().call(x), 2 * x)
+
+
 def test_a_new_float_is_no_new_operator(x: Any) -> None:
     kernel = doubling()
     before = len([n for n in dir(torch.ops.nkilite) if "scaled" in n])
