@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from nkilite.codegen import convert, elementwise, nest
+from nkilite.codegen import convert, elementwise
 from nkilite.codegen.ahead import Ahead, fetch, fetch_lines
 from nkilite.codegen.emitter import Emitter, Loop, Value
 from nkilite.codegen.kernel import CpuOperand, Sweep
 from nkilite.codegen.sums import TURNS, Combination, Sum
 from nkilite.host.memory import LINE
+from nkilite.ir import nest
 
+_LEAST_LINES = 2  # neighbours that are stored past the caches
 _AHEAD = 2 << 10  # bytes from a store to the line that is fetched for one to come: processors do that too late
 
 
@@ -83,15 +85,17 @@ class _Elements:
         self.operand = access.operand
         self.pointer = access.pointer
         self.sums = access.sums  # touched after the last column alone
-        self.repeated = access.operand.columns != columns  # one element of the row is used for all columns
+        self.single = access.operand.columns != columns  # one element of the row is used for all columns
+        self.stride = 0 if self.single else access.operand.dtype.itemsize  # bytes between neighbouring columns
         self.loaded = access.reads and not access.sums
         self.last_write = -1
         self.streams = False
         self.ahead: Ahead | None = None
 
     @property
-    def stride(self) -> int:
-        return 0 if self.repeated else self.operand.dtype.itemsize
+    def repeated(self) -> bool:
+        """Whether it is the same for neighbouring columns."""
+        return not self.stride
 
     def load(self, e: Emitter, pointer: Value, lanes: int = 0) -> Value:
         return e.load(convert.raw_scalar(self.operand.dtype), pointer, lanes)
@@ -103,7 +107,7 @@ class _Body:
     def __init__(self, e: Emitter, members: Sequence[Member], columns: int) -> None:
         self.e = e
         self._members = members
-        self._columns = self.run = columns
+        self._columns = columns
         found: dict[int, _Elements] = {}
         for position, member in enumerate(members):
             for access in sorted(member.accesses, key=lambda a: not a.reads):  # a member reads before it writes
@@ -116,7 +120,13 @@ class _Body:
                     elements.streams |= access.operand.streams
         self.elements = found
         self._in_memory = {number: x.pointer for number, x in found.items() if x.pointer is not None}
-        self.streams = [n for n, x in found.items() if x.streams]
+        self._dims = self._find_dims()
+        self.run = self._dims[-1].count
+        for x, stride in zip((found[n] for n in self._in_memory), self._dims[-1].strides, strict=True):
+            x.stride = stride
+        lines = self.run * min((x.stride for x in found.values() if x.streams), default=0) // LINE
+        long = self.run >= elementwise.step_lanes(e) and lines >= _LEAST_LINES
+        self.streams = [n for n, x in found.items() if x.streams and long]
         self._reduces = any(all(a.sums for a in m.accesses if a.writes) for m in members)
         assert not (self.streams and any(x.sums for x in found.values())), "elements at the ends come several times"
 
@@ -126,20 +136,32 @@ class _Body:
 
     def write(self, rows: int) -> None:
         """All rows of a block."""
-        numbers = list(self._in_memory)
-        elements = [self.elements[n] for n in numbers]
-        dims = [
-            nest.Dim(rows, tuple(x.operand.strides[0] for x in elements)),
-            nest.Dim(self._columns, tuple(x.stride for x in elements)),
-        ]
+        pitches = tuple(self.elements[n].operand.strides[0] for n in self._in_memory)
+        dims = [nest.Dim(rows, pitches), *self._dims]
         if self._columns > 1:  # columns of one element are no runs of any
             dims = nest.merge(dims)
         self.run = dims[-1].count
+        self._descend(dims, self._in_memory)
+
+    def _find_dims(self) -> list[nest.Dim]:
+        """Loops over the columns of a row, with the strides of what is in memory."""
+        elements = [self.elements[n] for n in self._in_memory]
+        if self._columns == 1:
+            return [nest.Dim(1, tuple(x.stride for x in elements))]
+        dims = nest.unify([
+            ((self._columns,), (0,)) if x.single else (x.operand.shape[1:], x.operand.strides[1:]) for x in elements
+        ])
+        assert dims, "rows that have gaps have them at the same places"
+        return dims
+
+    def _descend(self, dims: Sequence[nest.Dim], at: Mapping[int, Value]) -> None:
+        """All of some loops, given where elements begin."""
         if len(dims) == 1:
-            self._row(self._in_memory, dims[0].count)
+            self._row(at, dims[0].count)
             return
-        with self.e.loop(dims[0].count) as row:
-            self._row(self.at(row.index), dims[1].count)
+        with self.e.loop(dims[0].count) as loop:
+            strides = zip(at.items(), dims[0].strides, strict=True)
+            self._descend(dims[1:], {n: self.e.step(p, loop.index, stride) for (n, p), stride in strides})
 
     def _row(self, at: Mapping[int, Value], count: int) -> None:
         """All columns of a row, whose elements begin at given addresses."""
@@ -211,6 +233,8 @@ class _Body:
                     variables[number] = at[number]
                     continue
                 value = repeated.get(number)
+                if value is not None and not x.single:
+                    value = e.splat(value, lanes)
                 if value is None and x.loaded:
                     pointer = e.step(at[number], first, x.stride)
                     fetch(e, x.ahead, pointer, e.mul(first, e.i64(x.stride)), lanes * x.stride, self.run * x.stride)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nkilite import dtypes
-from nkilite.codegen import convert, elementwise, loops, nest, transpose
+from nkilite.codegen import convert, elementwise, loops, transpose
 from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
+from nkilite.ir import nest
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nkilite import dtypes
-from nkilite.codegen import convert, nest
+from nkilite.codegen import convert
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
+from nkilite.ir import nest
 
 Body = Callable[..., Value]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
-from nkilite.codegen import nest
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
-from nkilite.codegen.nest import Dim
+from nkilite.ir import nest
+from nkilite.ir.nest import Dim
 
 Carried = tuple[Value, ...]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from nkilite.codegen import bits, convert, elementwise, nest
+from nkilite.codegen import bits, convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.move import address
+from nkilite.ir import nest
 
 _CHECKED = 16  # positions compared with their limit at once
 _POSITION = 4  # bytes of one in a table

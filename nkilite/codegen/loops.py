@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
-from nkilite.codegen.nest import Dim
 from nkilite.codegen.watch import end_if_told
 from nkilite.host.memory import LARGE, LINE
+from nkilite.ir.nest import Dim
 
 ROWS = 16  # of a tile that a thread does at once: a register block, and a block of most row groups
 BAND = 128  # bytes of a row in HBM that are gone through at once: lines come in pairs

@@ -7,10 +7,11 @@ from contextlib import nullcontext
 from math import prod
 from typing import NamedTuple
 
-from nkilite.codegen import elementwise, nest
+from nkilite.codegen import elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
+from nkilite.ir import nest
 from nkilite.ir.types import contiguous_strides
 from nkilite.schedule.panels import WIDTH, Panels
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from math import gcd, prod
 
-from nkilite.codegen import copy, elementwise, loops, nest, transpose
+from nkilite.codegen import copy, elementwise, loops, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.ir import nest
 from nkilite.ir.types import IndirectKind
 
 

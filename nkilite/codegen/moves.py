@@ -8,7 +8,7 @@ from typing import NamedTuple
 from nkilite.codegen import copy, loops, pack_transposed
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.nest import Dim
+from nkilite.ir.nest import Dim
 from nkilite.schedule.panels import WIDTH
 from nkilite.schedule.tree import Move
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from nkilite.codegen import bits, elementwise, nest
+from nkilite.codegen import bits, elementwise
 from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.move import address
+from nkilite.ir import nest
 from nkilite.ir.numbers import BITS, COLUMN, NOW, NUMBER, SPECIAL, WHEN
 
 

@@ -7,12 +7,13 @@ from math import prod
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import convert, copy, elementwise, nest, transpose
+from nkilite.codegen import convert, copy, elementwise, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.matrix import Matrix
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
+from nkilite.ir import nest
 from nkilite.ir.types import contiguous_strides
 from nkilite.schedule.panels import TILE_ROWS, WIDTH, Panels
 

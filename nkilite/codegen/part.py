@@ -11,7 +11,8 @@ from nkilite.codegen.ahead import Ahead, fetch_lines
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel, Sweep
 from nkilite.codegen.matrix import Matrix
-from nkilite.schedule.tree import Op, Use
+from nkilite.ir import nest
+from nkilite.schedule.tree import Op, Slice, Use
 
 
 class Block(NamedTuple):
@@ -61,7 +62,7 @@ class Part:
 
     def __init__(self, kernel: MicroKernel, op: Op, homes: Mapping[str, Home], columns: int) -> None:
         """`columns` are those that blocks may divide; operands that have others are the same for all columns."""
-        self.kernel = kernel
+        self.kernel, self._slice = kernel, op.slice
         self._uses = dict(zip((o.name for o in kernel.call.operands), op.uses, strict=True))
         self._homes = dict(homes)
         self.wide = {name for name, o in kernel.operands.items() if o.columns == columns}
@@ -84,6 +85,11 @@ class Part:
         found = self._homes | dict(homes or {})
         pointers = self._pointers(block, found)
         operands = {name: self._operand(name, block, found) for name in self._uses}
+        if self._slice is not None:
+            for name in self.wide:
+                operands[name], offset = _cut(operands[name], self._slice)
+                if name in pointers:
+                    pointers[name] = self.kernel.e.offset(pointers[name], offset)
         accesses = []
         for argument in self.kernel.call.operands:
             name, value = argument.name, self._uses[argument.name].value
@@ -147,6 +153,14 @@ class Part:
             for name, o in operands.items()
         }
         self.kernel.write_part(few, variables, sweep=sweep)
+
+
+def _cut(operand: CpuOperand, slice: Slice) -> tuple[CpuOperand, int]:
+    """Some columns of an operand, and how far from its first element they begin."""
+    found = nest.take((operand.shape[1:], operand.strides[1:]), *slice)
+    assert found is not None
+    offset, (shape, strides) = found
+    return operand._replace(shape=(operand.shape[0], *shape), strides=(operand.strides[0], *strides)), offset
 
 
 def _ahead(use: Use, distance: int) -> Ahead | None:

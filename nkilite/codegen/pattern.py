@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from math import gcd, prod
 
 from nkilite import dtypes
-from nkilite.codegen import convert, elementwise, nest
+from nkilite.codegen import convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
+from nkilite.ir import nest
 
 Element = Callable[[list[Value], Sequence[int], Value], None]
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
-from nkilite.codegen import elementwise, nest
+from nkilite.codegen import elementwise
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.nest import Dim
 from nkilite.codegen.sums import TURNS, Combination, Sum
 from nkilite.dtypes import DType
+from nkilite.ir import nest
+from nkilite.ir.nest import Dim
 from nkilite.ir.types import contiguous_strides
 
 _ACROSS = 4  # native vectors whose lanes are kept elements, combined at once

@@ -18,7 +18,7 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
     late = next((node for node in column_loops(loop) if node.beside is not None), None)
     paired = _paired(loop, late)
     slots = [e.scratch(loop.step * pitch * (2 if i in paired else 1)) for i, pitch in enumerate(tree.scratch)]
-    parts = {op.member: _part(op, members, loop, tree.scratch, slots, paired) for op in tree.ops if not op.elided}
+    parts = {op: _part(op, members, loop, tree.scratch, slots, paired) for op in tree.ops if not op.elided}
     for inner in column_loops(loop):
         for op in operations(inner.body):
             members[op.member].load_immediates()
@@ -28,7 +28,7 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
 
     def inside(inner: Loop, block: Value) -> list[column_loop.Member]:
         ops = (op for op in operations(inner.body) if not op.elided)
-        return [parts[op.member].in_columns(Block(loop.step, block), inner.extent) for op in ops]
+        return [parts[op].in_columns(Block(loop.step, block), inner.extent) for op in ops]
 
     elements = loop.extent * sum(max((o.columns for o in m.operands.values()), default=0) for m in members)
     with e.loop(end, start=first) as block:
@@ -43,10 +43,10 @@ def write(members: Sequence[MicroKernel], tree: Tree) -> None:
                 follows = e.compare("sgt", block.index, first)
                 before = e.select(follows, e.sub(block.index, e.i64(1)), block.index)
                 beside = column_loop.Beside(e, inside(late, before), loop.step, late.extent, follows)
-                parts[node.member].write(Block(loop.step, block.index), beside=beside)
+                parts[node].write(Block(loop.step, block.index), beside=beside)
                 beside.finish()
             elif not node.elided:
-                parts[node.member].write(Block(loop.step, block.index))
+                parts[node].write(Block(loop.step, block.index))
     if late is not None:
         with e.when(e.compare("sgt", end, first)):
             column_loop.write(e, inside(late, e.sub(end, e.i64(1))), loop.step, late.extent)

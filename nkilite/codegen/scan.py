@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from nkilite.codegen import columns, elementwise, nest
+from nkilite.codegen import columns, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.ir import nest
 
 Step = Callable[..., Value]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nkilite.codegen import bits, elementwise, nest
+from nkilite.codegen import bits, elementwise
 from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.move import address
+from nkilite.ir import nest
 
 
 def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str, every: int) -> None:

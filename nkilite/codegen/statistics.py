@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise, nest
+from nkilite.codegen import elementwise
 from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.ir import nest
 
 _FLOAT = dtypes.float32.itemsize
 

@@ -7,10 +7,10 @@ from the last position, so that of equal values the first ones come out on top.
 
 from __future__ import annotations
 
-from nkilite.codegen import nest
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.move import address
+from nkilite.ir import nest
 
 _DIGITS = 256
 _SIGN, _INFINITY, _MINUS_INFINITY = 0x8000, 0x7F80, 0xFF80

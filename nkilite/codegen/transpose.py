@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from nkilite.codegen import convert, elementwise, loops, matrix, nest
+from nkilite.codegen import convert, elementwise, loops, matrix
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
+from nkilite.ir import nest
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _WIDTH = {"i8": 8, "i16": 16, "i64": 64}  # bits; of others 32

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from nkilite.codegen import columns, copy, elementwise, nest
+from nkilite.codegen import columns, copy, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.move import address
+from nkilite.ir import nest
 from nkilite.machine.registers import STATE_WORDS
 
 WEYL = 362437  # what d grows by

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import convert, copy, nest
+from nkilite.codegen import convert, copy
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import Elements, cast
@@ -28,6 +28,7 @@ from nkilite.errors import (
     UnsupportedError,
     describe,
 )
+from nkilite.ir import nest
 from nkilite.ir.access import Opaque
 from nkilite.ir.columns import Columns
 from nkilite.ir.definition import Definition

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nkilite.codegen import copy, nest
+from nkilite.codegen import copy
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import Elements
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch
+from nkilite.ir import nest
 from nkilite.ir.program import Signature
 from nkilite.isa import rules
 from nkilite.machine import engine as costs

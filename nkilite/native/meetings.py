@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.codegen import nest
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
+from nkilite.ir import nest
 from nkilite.ir.columns import unique
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
 from nkilite.machine.engine import Engine

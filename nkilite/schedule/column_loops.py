@@ -1,95 +1,207 @@
-"""Loops over columns of a row group: elementwise members that a few columns at a time go through in registers."""
+"""Loops over columns of a row group: members that a few columns at a time go through in registers.
+
+Members that have more columns than others, such as one that works on both halves of what those take one by one, are
+cut: they come once for each half.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nkilite.ir.program import Program, Signature
+from nkilite.ir import nest
+from nkilite.ir.program import Program
 from nkilite.schedule.rows import Access, meet
 from nkilite.schedule.runs import Run
+from nkilite.schedule.tree import Slice
+
+_LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
+_LEAST_RUN = 16  # neighbours in a row, if it has gaps
+_SLICES = 4  # of a member
+
+
+class Step(NamedTuple):
+    """A member of a loop, or a slice of one.
+
+    Attributes:
+        values: for every one of its tensor operands, a number: equal numbers are the same elements.
+    """
+
+    member: int
+    slice: Slice | None
+    accesses: tuple[Access, ...]
+    values: tuple[int, ...]
 
 
 class ColumnLoop(NamedTuple):
-    """Members `first` to `end - 1`, elementwise, which a few columns at a time go through in registers.
+    """What of members `first` to `end - 1` is not left out, and goes through registers a few columns at a time.
 
     Attributes:
-        columns: how many elements per row a member works on.
-        values: for every member that is not left out and every one of its tensor operands, a number: equal numbers are
-            the same elements.
+        columns: how many elements per row a step works on.
     """
 
     first: int
     end: int
     columns: int
-    values: dict[int, tuple[int, ...]]
+    steps: tuple[Step, ...]
 
-
-_LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
+    @property
+    def flat(self) -> bool:
+        """Whether rows have no gaps."""
+        return all(step.slice is None and all(a.operand.dense for a in step.accesses) for step in self.steps)
 
 
 def find_column_loops(
     program: Program, run: Run, elided: Collection[int], sources: Mapping[int, int]
 ) -> list[ColumnLoop]:
-    """The elementwise members that follow each other in step.
+    """The members that follow each other in step.
 
     Args:
         elided: members that are left out.
         sources: tiles whose readers read what a load, one of these members, would have copied.
     """
     found: list[ColumnLoop] = []
-    members: list[int] = []
-    columns = 0
+    growing = _Growing(run, sources)
     for m in range(len(run.shapes) + 1):
         if m in elided:
             continue
-        own = _columns(program.signatures[run.signatures[m]], run.accesses[m]) if m < len(run.shapes) else 0
-        if members and (own != columns or not _in_step(run, members, m, sources)):
-            if len(members) > 1:
-                found.append(_loop(run, members, columns))
-            members = []
-        if own:
-            members.append(m)
-            columns = own
+        own = program.signatures[run.signatures[m]].sweep if m < len(run.shapes) else 0
+        if not growing.takes(m, own):
+            if growing.members > 1:
+                found.append(growing.loop())
+            growing = _Growing(run, sources)
+            growing.takes(m, own)
     return found
 
 
-def _columns(signature: Signature, accesses: Sequence[Access]) -> int:
-    """Elements per row of an instruction that goes over each on its own, its operands dense; 0 for any other."""
-    columns = signature.sweep
-    return columns if columns >= _LEAST_COLUMNS and all(a.operand.dense for a in accesses) else 0
-
-
-def elements(access: Access) -> tuple[int, ...]:
+def elements(access: Access) -> tuple[object, ...]:
     """What tells accesses in step apart: equal ones are the same elements, others have none in common."""
     memory = access.space if access.operand.on_chip else access.buffer
-    return memory, access.low, access.high, access.first, access.step
+    return memory, access.start, access.operand.free, access.first, access.step
 
 
-def _in_step(run: Run, members: list[int], new: int, sources: Mapping[int, int]) -> bool:
-    """Whether a column of one more member only meets the same column of the others, at a known address.
+class _Part(NamedTuple):
+    """A member, or a slice of it: what it touches, and that with the memory that a load copies in place of its tile."""
 
-    What is combined over the row is there after the last column: only what is combined, too, may follow it there.
-    Stores past the caches go over elements at the ends of a row several times.
-    """
-    every = [a for m in (*members, new) for a in run.accesses[m]]
-    if any(a.operand.sums for a in every) and any(a.operand.writes and not a.operand.on_chip for a in every):
+    member: int
+    slice: Slice | None
+    accesses: tuple[Access, ...]
+    seen: tuple[Access, ...]
+
+
+class _Growing:
+    """A loop that is being put together."""
+
+    def __init__(self, run: Run, sources: Mapping[int, int]) -> None:
+        self._run, self._sources = run, sources
+        self._parts: list[_Part] = []
+        self._columns = 0
+
+    @property
+    def members(self) -> int:
+        return len({part.member for part in self._parts})
+
+    def takes(self, member: int, columns: int) -> bool:
+        """Add a member with so many columns, cut if need be, if it may be."""
+        if not columns:
+            return False
+        for cuts, pieces in self._ways(member, columns):
+            old = [new for part in self._parts for new in self._cut(part.member, cuts)] if cuts else self._parts
+            new = self._cut(member, pieces)
+            least = min(columns, self._columns or columns)
+            whole = len(new) == max(1, len(pieces)) and len(old) == len(self._parts) * max(1, len(cuts))
+            if whole and least >= _LEAST_COLUMNS and self._fit(old, new, least):
+                self._parts, self._columns = [*old, *new], least
+                return True
         return False
-    for access in _accesses(run, new, sources):
-        for m in members:
-            for other in _accesses(run, m, sources):
-                if access.space != other.space or not (access.operand.writes or other.operand.writes):
-                    continue
-                if access.operand.sums != other.operand.sums and meet(access, other, run.rows):
-                    return False
-                if elements(access) != elements(other) and meet(access, other, run.rows):
-                    return False
-    return True
+
+    def _ways(self, member: int, columns: int) -> Iterator[tuple[list[Slice], list[Slice]]]:
+        """How to cut the parts there are, and one more member, to the same number of columns; no slices for not."""
+        if columns == self._columns or not self._parts:
+            yield [], []
+            return
+        most, least = max(columns, self._columns), min(columns, self._columns)
+        count, rest = divmod(most, least)
+        if rest or count > _SLICES or (columns < self._columns and any(part.slice for part in self._parts)):
+            return
+        runs = {part.slice.run for part in self._parts if part.slice} or {
+            a.operand.free[0][-1] for accesses in (self._run.accesses[member], *(part.accesses for part in self._parts))
+            for a in accesses if a.operand.free[0]
+        } | {least}
+        for run in sorted(runs, reverse=True):
+            if run >= _LEAST_RUN and most % (run * count) == 0:
+                slices = [Slice(count, run, i) for i in range(count)]
+                yield ([], slices) if columns > self._columns else (slices, [])
+
+    def _cut(self, member: int, slices: Sequence[Slice]) -> list[_Part]:
+        """A member in slices, or as it is; nothing where a slice is no loop of its own."""
+        run, sources = self._run, self._sources
+        own = run.accesses[member]
+        seen = [_at_source(run, a, sources[a.buffer]) if a.buffer in sources else a for a in own]
+        found = []
+        pieces: list[Slice | None] = [*slices] if slices else [None]
+        for piece in pieces:
+            parts = [tuple(cut for a in accesses if (cut := a.sliced(piece)) is not None) for accesses in (own, seen)]
+            if any(len(part) < len(own) for part in parts):
+                return []
+            found.append(_Part(member, piece, *parts))
+        return found
+
+    def _fit(self, old: Sequence[_Part], new: Sequence[_Part], columns: int) -> bool:
+        """Whether new parts go with those there are: a column only meets the same column, at a known address.
+
+        Where rows have gaps, all have them at the same places. What is combined over the row is there after the last
+        column: only what is combined, too, may follow it there. Stores past the caches go over elements at the ends of
+        a row several times.
+        """
+        every = [a for part in (*old, *new) for a in part.seen]
+        flat = all(a.operand.dense for a in every)
+        stores = any(a.operand.writes and not a.operand.on_chip for a in every)
+        if any(a.operand.sums for a in every) and (stores or not flat):
+            return False
+        if not flat and not _alike(every, columns):
+            return False
+        if any(part.slice for part in (*old, *new)) and not _share(old, new):
+            return False
+        return all(
+            _in_step(one, other, self._run.rows)
+            for i, part in enumerate(new) for before in (*old, *new[:i]) for one in part.seen for other in before.seen
+        )
+
+    def loop(self) -> ColumnLoop:
+        """The loop of all that was taken."""
+        numbers: dict[tuple[object, ...], int] = {}
+        steps = tuple(
+            Step(part.member, part.slice, part.accesses, tuple(
+                numbers.setdefault(elements(a), len(numbers)) for a in part.accesses
+            )) for part in self._parts
+        )
+        return ColumnLoop(self._parts[0].member, self._parts[-1].member + 1, self._columns, steps)
 
 
-def _accesses(run: Run, member: int, sources: Mapping[int, int]) -> list[Access]:
-    """What a member touches, with the memory that a load copies in the place of its tile."""
-    return [_at_source(run, a, sources[a.buffer]) if a.buffer in sources else a for a in run.accesses[member]]
+def _alike(accesses: Sequence[Access], columns: int) -> bool:
+    """Whether elements are visited by loops that all accesses have, the innermost over neighbours."""
+    layouts = [a.operand.free if a.operand.free[0] else ((columns,), (0,)) for a in accesses]
+    dims = nest.unify(layouts)
+    if not dims or dims[-1].count < _LEAST_RUN:
+        return False
+    return all(stride in (0, a.operand.itemsize) for stride, a in zip(dims[-1].strides, accesses, strict=True))
+
+
+def _share(old: Sequence[_Part], new: Sequence[_Part]) -> bool:
+    """Whether two sets of parts have elements in common, of which one of them writes some."""
+    known = [{elements(a) for part in parts for a in part.seen if a.operand.free[0]} for parts in (old, new)]
+    return bool(known[0] & known[1])
+
+
+def _in_step(access: Access, other: Access, rows: int) -> bool:
+    """Whether a column of one access only meets the same column of another, at a known address."""
+    if access.space != other.space or not (access.operand.writes or other.operand.writes):
+        return True
+    if elements(access) == elements(other) and access.operand.sums == other.operand.sums:
+        return True
+    return not meet(access, other, rows)
 
 
 def _at_source(run: Run, access: Access, load: int) -> Access:
@@ -102,22 +214,25 @@ def _at_source(run: Run, access: Access, load: int) -> Access:
     )
 
 
-def _loop(run: Run, members: list[int], columns: int) -> ColumnLoop:
-    first, end = members[0], members[-1] + 1
-    numbers: dict[tuple[object, ...], int] = {}
-    values = {m: tuple(numbers.setdefault(elements(a), len(numbers)) for a in run.accesses[m]) for m in members}
-    return ColumnLoop(first, end, columns, values)
+def held(buffer: int, accesses: Sequence[Access], loops: Sequence[ColumnLoop]) -> bool:
+    """Whether a tile that dies in a run, which is touched so, is but a value of a loop."""
+    members = {a.member for a in accesses}
+    for loop in loops:
+        inside = [(step.member, a) for step in loop.steps for a in step.accesses if a.buffer == buffer]
+        if members <= {member for member, _ in inside}:
+            return _made_before_used(inside)
+    return False
 
 
-def held(accesses: Sequence[Access], loops: Sequence[ColumnLoop]) -> bool:
-    """Whether a tile that dies in a run is but a value of a loop, given all that touches it, in order."""
-    written: set[tuple[int, ...]] = set()
-    for access in sorted(accesses, key=lambda a: (a.member, not a.operand.reads)):  # a member reads before it writes
-        known = elements(access)
-        if (known not in written and access.operand.reads) or access.operand.sums:
-            return False
-        written.add(known)
-    return any(all(s.first <= a.member < s.end for a in accesses) for s in loops)
+def _made_before_used(accesses: Sequence[tuple[int, Access]]) -> bool:
+    written: set[tuple[object, ...]] = set()
+    for _, same in itertools.groupby(accesses, lambda pair: pair[0]):
+        for _, access in sorted(same, key=lambda pair: not pair[1].operand.reads):  # a member reads before it writes
+            known = elements(access)
+            if (known not in written and access.operand.reads) or access.operand.sums:
+                return False
+            written.add(known)
+    return True
 
 
 def row_bytes(touched: dict[int, list[Access]], apart: Collection[int] = ()) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from nkilite.ir.program import Operand
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import lifetimes
-from nkilite.schedule.column_loops import ColumnLoop, elements, held
+from nkilite.schedule.column_loops import ColumnLoop, Step, elements, held
 from nkilite.schedule.rows import Access, Rows, meet
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.strips import strip_shape
@@ -106,7 +106,7 @@ class Epilogues:
         registers = tuple(place for places in held.values() for place in places)
         return Epilogue(len(taken), sums, values, registers, (*private, *held))
 
-    def _held(self, taken: Sequence[Sequence[Access]], first: int) -> dict[int, list[tuple[int, int]]]:
+    def _held(self, taken: Sequence[tuple[Access, ...]], first: int) -> dict[int, list[tuple[int, int]]]:
         """By buffer, the operands of members that begin at an instruction which no others need."""
         uses: dict[int, list[Access]] = {}
         places: dict[int, list[tuple[int, int]]] = {}
@@ -114,10 +114,10 @@ class Epilogues:
             for i, access in enumerate(accesses):
                 uses.setdefault(access.buffer, []).append(access)
                 places.setdefault(access.buffer, []).append((m, i))
-        loop = [ColumnLoop(0, len(taken), 0, {})]
+        loop = ColumnLoop(0, len(taken), 0, tuple(Step(m, None, one, ()) for m, one in enumerate(taken)))
         return {
             buffer: places[buffer] for buffer, accesses in uses.items()
-            if self._scratchable(buffer) and held(accesses, loop)
+            if self._scratchable(buffer) and held(buffer, accesses, [loop])
             and self._lives.first[buffer] >= first and self._lives.last[buffer] < first + len(taken)
         }
 

@@ -23,6 +23,7 @@ from nkilite.schedule.tree import (
     Prefetch,
     Register,
     Scratch,
+    Slice,
     Source,
     Spot,
     Steps,
@@ -37,7 +38,8 @@ _LOOP = re.compile(
     r"for (?P<dim>\w+) (?P<extent>\d+)(?: by (?P<step>\d+))?(?: parallel (?P<parallel>\d+))?"
     r"(?: beside (?P<beside>\d+))? \{$"
 )
-_OP = re.compile(r"(?P<member>\d+) (?P<name>\w+)\((?P<uses>.*)\)(?P<elided> elided)?$")
+_OP = re.compile(r"(?P<member>\d+) (?P<name>\w+)\((?P<uses>.*)\)(?P<elided> elided)?"
+                 r"(?: (?P<index>\d+) of (?P<of>\d+) by (?P<run>\d+))?$")
 _USE = re.compile(
     r"(?P<name>[\w.]+)=(?:#(?P<value>\d+))? ?(?P<place>(?:scratch|source) \d+ \+ -?\d+|register|strip|nowhere)? ?"
     rf"(?:prefetch (?P<first>\d+)\.\.(?P<end>\d+)/{PARTS}(?: \+ (?P<byte>-?\d+))?)? ?"
@@ -155,7 +157,8 @@ class _Trees:
         uses = tuple(said.pop(operand.name, Use()) for operand in signature.operands)
         if said:
             raise IrError(f"{signature.name} has no operand {next(iter(said))}", location=UNKNOWN)
-        return Op(member, uses, bool(match["elided"]))
+        cut = None if match["of"] is None else Slice(*(int(match[name]) for name in Slice._fields))
+        return Op(member, uses, bool(match["elided"]), cut)
 
 
 def _matched(pattern: re.Pattern[str], line: str, what: str) -> re.Match[str]:

@@ -114,7 +114,8 @@ def _head(loop: Loop) -> str:
 def _op(op: Op, signature: Signature) -> str:
     uses = ((o.name, _use(use)) for o, use in zip(signature.operands, op.uses, strict=True))
     said = ", ".join(f"{name}={use}" for name, use in uses if use)
-    return f"{op.member} {signature.name}({said}){' elided' if op.elided else ''}"
+    cut = f" {op.slice.index} of {op.slice.of} by {op.slice.run}" if op.slice else ""
+    return f"{op.member} {signature.name}({said}){' elided' if op.elided else ''}{cut}"
 
 
 def _use(use: Use) -> str:

@@ -12,7 +12,7 @@ from nkilite.host.memory import ALIASING, LINE, NEAR
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import Lifetimes, lifetimes
 from nkilite.schedule import hbm
-from nkilite.schedule.column_loops import ColumnLoop, find_column_loops, held, row_bytes
+from nkilite.schedule.column_loops import ColumnLoop, Step, find_column_loops, held, row_bytes
 from nkilite.schedule.panels import WIDTH
 from nkilite.schedule.rows import Access, meet
 from nkilite.schedule.runs import Run, moves
@@ -107,7 +107,7 @@ class Planner:
         for buffer in dead:
             if buffer not in touched or buffer in sources:
                 continue
-            if held(touched[buffer], loops):
+            if held(buffer, touched[buffer], loops):
                 homes[buffer] = Register()
             else:
                 low, width = _extent(touched[buffer])
@@ -215,6 +215,8 @@ class Planner:
         if not loops or not ahead or rows == run.rows:
             return None
         last, (member, operand, _) = loops[-1], ahead[-1]
+        if not last.flat:
+            return None
         ends = all(op.member < last.end or op.elided for op in ops)
         streams = sum(any(use.nontemporal for use in op.uses) for op in ops[last.first : last.end])
         if not ends or member >= last.first or streams != 1:
@@ -232,14 +234,20 @@ def _nested(ops: Sequence[Op], loops: Sequence[ColumnLoop], beside: int | None) 
     done = 0
     for loop in loops:
         inside = tuple(
-            Op(op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, loop.values[op.member], strict=True)))
-            if op.member in loop.values else op
-            for op in ops[loop.first : loop.end]
+            valued for op in ops[loop.first : loop.end]
+            for valued in [_valued(op, step) for step in loop.steps if step.member == op.member] or [op]
         )
         beside = beside if loop is loops[-1] else None
         body += [*ops[done : loop.first], Loop(Dim.columns, loop.columns, inside, beside=beside)]
         done = loop.end
     return (*body, *ops[done:])
+
+
+def _valued(op: Op, step: Step) -> Op:
+    """An operation in a loop over columns."""
+    return Op(
+        op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, step.values, strict=True)), slice=step.slice
+    )
 
 
 def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir import regions
+from nkilite.ir import nest, regions
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.regions import all_apart, distinct, in_step
 from nkilite.ir.types import extent
 from nkilite.schedule.schedule import Schedule
+from nkilite.schedule.tree import Slice
 
 
 class RowOperand(NamedTuple):
@@ -29,6 +30,7 @@ class RowOperand(NamedTuple):
         row: which bytes they are.
         dense: the elements of a row follow each other without gaps.
         sums: it is written with what the elements of a row are combined to.
+        free: the elements of a row in their order: counts and strides in bytes, as few as possible.
     """
 
     operand: int
@@ -43,6 +45,8 @@ class RowOperand(NamedTuple):
     writes: bool
     on_chip: bool
     sums: bool
+    itemsize: int
+    free: nest.Layout
 
 
 class RowShape(NamedTuple):
@@ -94,7 +98,8 @@ def _row_operand(position: int, operand: Operand, repeated: bool, sums: bool) ->
             step *= n
     return RowOperand(
         position, operand.word, 0 if repeated else kind.strides[0] * size, low * size, (high + 1) * size,
-        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip, sums,
+        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip, sums, size,
+        nest.collapse((kind.shape[1:], tuple(s * size for s in kind.strides[1:]))),
     )
 
 
@@ -117,6 +122,29 @@ class Access(NamedTuple):
     step: int
     low: int
     high: int
+
+    @property
+    def start(self) -> int:
+        """Where the first element of row 0 is."""
+        return self.low - self.operand.low
+
+    def sliced(self, slice: Slice | None) -> Access | None:
+        """Some columns of it; all where it has one element for all. None where they are no loops of their own."""
+        operand = self.operand
+        if slice is None or not operand.free[0]:
+            return self
+        found = nest.take(operand.free, *slice)
+        if found is None:
+            return None
+        offset, (shape, strides) = found
+        low, high = extent(shape, strides)
+        row = regions.pattern(operand.itemsize, zip(shape, strides, strict=True))
+        part = operand._replace(
+            low=low, high=high + operand.itemsize, bytes=operand.bytes // slice.of, row=row, free=found[1],
+            dense=strides in ((), (operand.itemsize,)),
+        )
+        start = self.start + offset
+        return self._replace(operand=part, low=start + part.low, high=start + part.high)
 
     @property
     def rows(self) -> regions.Rows:

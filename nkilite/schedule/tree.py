@@ -119,6 +119,14 @@ class Use:
     unread: bool = False
 
 
+class Slice(NamedTuple):
+    """Some columns of a member: of every `of` runs of `run` columns, the one with an index."""
+
+    of: int
+    run: int
+    index: int  # type: ignore[assignment]  # tuple.index is of no use here
+
+
 @dataclass(frozen=True)
 class Op:
     """A member on what the loops around it leave of its operands.
@@ -126,11 +134,14 @@ class Op:
     Attributes:
         uses: of every tensor operand, in the order of the signature.
         elided: it does nothing: what it writes is not read, not where it writes it, or there already.
+        slice: the columns it works on in a loop over columns, which other operations of the member complete; None for
+            all.
     """
 
     member: int
     uses: tuple[Use, ...]
     elided: bool = False
+    slice: Slice | None = None
 
 
 class Dim(Enum):
@@ -242,8 +253,13 @@ class Tree:
 
     @property
     def ops(self) -> tuple[Op, ...]:
-        """Of every member."""
+        """Of every member, in one or more slices."""
         return tuple(operations(self.body))
+
+    @property
+    def members(self) -> tuple[Op, ...]:
+        """One of every member: its only one, or its first slice."""
+        return tuple(op for op in operations(self.body) if op.slice is None or not op.slice.index)
 
     @property
     def terms(self) -> tuple[Op, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, groupby
 
-from nkilite.schedule.tree import Loop, Op, operations
+from nkilite.ir import nest
+from nkilite.schedule.tree import Loop, Op, Slice, operations
 from nkilite.schedule.verify_members import Members, Touch
 
 
@@ -19,37 +20,73 @@ def verify_values(members: Members, ops: Sequence[Op], loops: Sequence[Loop]) ->
         need(right, f"member {op.member} has values for registers, or has none")
     for loop in loops:
         need(not (loop.step or loop.parallel), "a loop over columns has steps of its own")
-        known: list[tuple[int | None, Touch]] = []
+        known: list[tuple[int | None, Touch, Slice | None]] = []
         for op in operations(loop.body):
             if op.elided:
                 continue
             touches = members.touches[op.member]
-            alike = members.signatures[op.member].sweep == loop.extent and all(t.dense for t in touches)
+            alike = members.signatures[op.member].sweep == loop.extent * (op.slice.of if op.slice else 1)
             need(alike, f"member {op.member} does not work on {loop.extent} columns, each on its own")
-            known += zip((use.value for use in op.uses), touches, strict=True)
-        stores = any(t.operand.writes and not t.operand.type.region.on_chip for _, t in known)
-        need(not (stores and any(map(members.sums, (t for _, t in known)))), "it combines a row and stores to HBM")
-        for (value, one), (number, other) in combinations(known, 2):
-            if members.sums(one) != members.sums(other) and (one.operand.writes or other.operand.writes):
-                apart = members.rows_apart(one, other)
-                need(apart, f"{members.name(one)} is combined, and meets {members.name(other)}")
+            known += ((use.value, touch, op.slice) for use, touch in zip(op.uses, touches, strict=True))
+        _verify_combined(members, [touch for _, touch, _ in known])
+        _verify_gaps(members, loop.extent, known)
+        for (value, one, cut), (number, other, other_cut) in combinations(known, 2):
+            if members.sums(one) != members.sums(other):
+                if one.operand.writes or other.operand.writes:
+                    apart = members.rows_apart(one, other)
+                    need(apart, f"{members.name(one)} is combined, and meets {members.name(other)}")
             elif value == number:
-                need(one.same(other), f"{members.name(one)} and {members.name(other)} are not one value")
+                same = one.same(other, cut, other_cut)
+                need(same, f"{members.name(one)} and {members.name(other)} are not one value")
             elif one.operand.writes or other.operand.writes:
-                apart = one.member == other.member or members.rows_apart(one, other)
+                apart = (one.member, cut) == (other.member, other_cut) or (
+                    one.apart(other, cut, other_cut) if cut or other_cut else members.rows_apart(one, other)
+                )
                 need(apart, f"{members.name(one)} and {members.name(other)} are one value")
 
 
-def verify_held(members: Members, ops: Sequence[Op], loops: Sequence[Loop], buffer: int) -> None:
+def _verify_combined(members: Members, touches: Sequence[Touch]) -> None:
+    """A loop that combines rows goes over each element once."""
+    if any(map(members.sums, touches)):
+        stores = any(t.operand.writes and not t.operand.type.region.on_chip for t in touches)
+        members.need(not stores and all(t.dense for t in touches), "it combines rows that have gaps or go to HBM")
+
+
+def _verify_gaps(members: Members, columns: int, known: Sequence[tuple[int | None, Touch, Slice | None]]) -> None:
+    """All operands are reached by the same loops, the innermost over neighbours."""
+    layouts, sizes = [], []
+    for _, touch, cut in known:
+        kind, size = touch.operand.type, touch.operand.type.dtype.itemsize
+        layout = kind.shape[1:], tuple(s * size for s in kind.strides[1:])
+        if kind.free_size == 1:
+            layout = (columns,), (0,)
+        elif cut is not None:
+            found = nest.take(layout, *cut)
+            if found is None:
+                raise members.fail(f"{members.name(touch)} has no columns {cut}")
+            layout = found[1]
+        layouts.append(layout)
+        sizes.append(size)
+    dims = nest.unify(layouts) or [nest.Dim(0, (-1,) * len(sizes))]
+    near = all(stride in (0, size) for stride, size in zip(dims[-1].strides, sizes, strict=True))
+    members.need(near, "its rows have gaps at different places")
+
+
+def verify_held(members: Members, loops: Sequence[Loop], buffer: int) -> None:
     """Check that a value that never leaves registers is made, before it is used, in the one loop that uses it."""
     need = members.need
-    uses = [t for op in ops if not op.elided for t in members.touches[op.member] if t.buffer == buffer]
-    together = ({op.member for op in operations(loop.body)} for loop in loops)
-    alone = any({t.member for t in uses} <= inside for inside in together)
-    need(alone, f"{members.name(uses[0])} is held in registers outside of a loop over columns")
+    uses = [
+        [(op.member, t, use.value) for op in operations(loop.body) if not op.elided
+         for t, use in zip(members.touches[op.member], op.uses, strict=True) if t.buffer == buffer]
+        for loop in loops
+    ]
+    inside = next((found for found in uses if found), [])
+    name = f"buffer {members.program.buffers[buffer].label}"
+    touched = {t.member for touches in members.touches for t in touches if t.buffer == buffer}
+    need(touched <= {m for m, _, _ in inside}, f"{name} is held in registers outside of a loop over columns")
     made: set[int | None] = set()
-    for touch in sorted(uses, key=lambda t: (t.member, not t.operand.reads)):
-        value = ops[touch.member].uses[touch.position].value
-        need(not members.sums(touch), f"{members.name(touch)} is combined, and held in registers")
-        need(value in made or not touch.operand.reads, f"{members.name(touch)} is read before it is made")
-        made.add(value)
+    for _, same in groupby(inside, lambda use: use[0]):
+        for _, touch, value in sorted(same, key=lambda use: not use[1].operand.reads):
+            need(not members.sums(touch), f"{members.name(touch)} is combined, and held in registers")
+            need(value in made or not touch.operand.reads, f"{members.name(touch)} is read before it is made")
+            made.add(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
+from itertools import groupby
 
 from nkilite.errors import IrError
 from nkilite.ir.accesses import Spaces
@@ -10,7 +12,7 @@ from nkilite.ir.loops import loops
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Group, Kind, Tree
+from nkilite.schedule.tree import Group, Kind, Slice, Tree
 from nkilite.schedule.verify_members import Members
 from nkilite.schedule.verify_moves import verify_moves
 from nkilite.schedule.verify_rows import verify_rows
@@ -51,12 +53,20 @@ def verify_groups(schedule: Schedule, where: str) -> None:
 
 def _check_members(members: Members, tree: Tree) -> None:
     """Every member has its operation, in order, and every operation all of the member's operands."""
-    numbers = [op.member for op in tree.ops]
+    numbers = [op.member for op in tree.members]
     members.need(numbers == list(range(len(members.signatures))), f"its tree has the members {numbers}")
-    for op, touches in zip(tree.ops, members.touches, strict=True):
+    for op in tree.ops:
+        touches, first = members.touches[op.member], tree.members[op.member]
         members.need(
             len(op.uses) == len(touches), f"{len(op.uses)} uses of the {len(touches)} operands of member {op.member}"
         )
+        alike = [replace(use, value=None) for use in op.uses] == [replace(use, value=None) for use in first.uses]
+        members.need(alike, f"slices of member {op.member} are used differently")
+    for member, same in groupby(tree.ops, lambda op: op.member):
+        cuts = [op.slice for op in same]
+        first_cut = cuts[0]
+        whole = len(cuts) == 1 if first_cut is None else cuts == [Slice(*first_cut[:2], i) for i in range(first_cut.of)]
+        members.need(whole, f"member {member} has the slices {cuts}")
 
 
 def _pattern(members: Members) -> Hashable:

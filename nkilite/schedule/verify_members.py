@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from nkilite.errors import IrError
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.regions import PARTITION, Rows, all_apart, apart, in_step, line_strides, pattern
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Group
+from nkilite.schedule.tree import Group, Slice
 
 
 class Touch(NamedTuple):
@@ -36,13 +38,39 @@ class Touch(NamedTuple):
     after: int
     dense: bool
 
-    def same(self, other: Touch) -> bool:
-        """Whether it is the same elements, row by row and in the same order."""
+    def same(self, other: Touch, cut: Slice | None = None, other_cut: Slice | None = None) -> bool:
+        """Whether it is the same elements, or such columns of them, row by row and in the same order."""
+        if cut or other_cut or not (self.dense and other.dense):
+            sizes = {t.operand.type.dtype.itemsize for t in (self, other)}
+            alike = (self.space, self.rows.step) == (other.space, other.rows.step) and len(sizes) == 1
+            return alike and np.array_equal(self.columns(cut), other.columns(other_cut))
         if (self.space, self.low, self.rows) != (other.space, other.low, other.rows):
             return False
         mine, theirs = (t.operand.type for t in (self, other))
         kinds = [(kind.dtype.itemsize, kind.shape[1:], kind.strides[1:]) for kind in (mine, theirs)]
         return kinds[0] == kinds[1] or (self.dense and other.dense and kinds[0][0] == kinds[1][0])
+
+
+    def columns(self, cut: Slice | None) -> np.ndarray:
+        """Where the elements of row 0 begin on the line of the space, in their order; or some columns of them."""
+        kind = self.operand.type
+        at = np.array([self.low + self.before])
+        for n, stride in zip(kind.shape[1:], kind.strides[1:], strict=True):
+            at = (at[:, None] + np.arange(n) * stride * kind.dtype.itemsize).reshape(-1)
+        if cut is None or len(at) == 1:
+            return at
+        runs: np.ndarray = at.reshape(-1, cut.of, cut.run)[:, cut.index].reshape(-1)
+        return runs
+
+    def apart(self, other: Touch, cut: Slice | None, other_cut: Slice | None) -> bool:
+        """Whether row i of some columns does not meet row i of others."""
+        if self.space != other.space:
+            return True
+        one, two = (
+            (t.columns(c)[:, None] + np.arange(t.operand.type.dtype.itemsize)).reshape(-1)
+            for t, c in ((self, cut), (other, other_cut))
+        )
+        return self.rows.step == other.rows.step and not len(np.intersect1d(one, two))
 
 
 class Members:

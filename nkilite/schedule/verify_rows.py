@@ -21,7 +21,7 @@ def verify_rows(members: Members, tree: Tree) -> None:
 class _Rows:
     def __init__(self, members: Members, tree: Tree) -> None:
         self.members, self.tree, self.need = members, tree, members.need
-        self.loop, self.ops = tree.loop, tree.ops
+        self.loop, self.ops = tree.loop, tree.members
         self.size = len(members.signatures)
         self.working = [op.member for op in self.ops if not op.elided]
         self.loops = column_loops(self.loop)
@@ -40,7 +40,7 @@ class _Rows:
             )
             need(flat, "it has other loops in a row")
         self._order()
-        verify_values(self.members, self.ops, self.loops)
+        verify_values(self.members, self.tree.ops, self.loops)
         self._private()
         for op in self.ops:
             if op.elided:
@@ -89,7 +89,7 @@ class _Rows:
         self.need(len(slots) == len(set(slots)), "two buffers share scratch")
         for buffer, home in homes.items():
             if not home:
-                verify_held(self.members, self.ops, self.loops, buffer)
+                verify_held(self.members, self.loops, buffer)
 
     def _row(self, touch: Touch) -> int:
         result: int = max(self.members.program.buffers[touch.buffer].partition_bytes, 1)

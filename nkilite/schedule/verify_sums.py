@@ -90,7 +90,7 @@ def _taken(members: Members, tree: Tree, target: Touch, epilogue: list[list[Touc
     )
     uses = {(t.member, t.position): t for touches in epilogue for t in touches}
     for buffer in members.private - {target.buffer}:
-        verify_held(members, ops, loops, buffer)
+        verify_held(members, loops, buffer)
     kept = {place for place, t in uses.items() if t.buffer in members.private - {target.buffer}}
     need(held == kept, f"it keeps {sorted(kept)} to itself, and has {sorted(held)} in registers")
     need(bool(strip) == (target.buffer in members.private), "the sums are in memory, or need none")

@@ -115,7 +115,8 @@ def test_the_same_elements_have_one_number() -> None:
         return (out,)
 
     (loop,) = column_loops(check(kernel, make((16, 128), "float32")).loop)
-    assert [[use.value for use in op.uses] for op in operations(loop.body)] == [[0] * 3, [1] * 3, [0, 0, 1], [2, 0]]
+    values = [[use.value for use in op.uses] for op in operations(loop.body)]
+    assert values == [[0, 1], [2, 3], [0] * 3, [2] * 3, [0, 0, 2], [4, 0]], "the load comes in halves"
 
 
 def reducing(op: Any, dtype: Any) -> Any:
@@ -171,6 +172,63 @@ def test_what_is_combined_is_there_after_the_row() -> None:
     assert [[op.member for op in operations(loop.body)] for loop in column_loops(tree.loop)] == [[0, 1, 2], [3, 4]]
 
 
+def turned(x: Any, cos: Any, sin: Any) -> Any:
+    """Pairs of elements, half a head apart, turned: instructions on both halves beside some on one of them."""
+    rows, heads, width = x.shape
+    half = width // 2
+    tile, first, second = (nl.load(t) for t in (x, cos, sin))
+    pairs = tile.reshape((rows, heads, 2, half))
+    by_cos, by_sin = (nl.ndarray(pairs.shape, dtype=nl.float32, buffer=nl.sbuf) for _ in range(2))
+    for product, angles in ((by_cos, first), (by_sin, second)):
+        spread = angles.reshape((rows, 1, 1, half)).broadcast(1, heads).broadcast(2, 2)
+        nisa.tensor_tensor(dst=product, data1=pairs, data2=spread, op=nl.multiply)
+    result = nl.ndarray(pairs.shape, dtype=x.dtype, buffer=nl.sbuf)
+    for this, other, op in ((0, 1, nl.subtract), (1, 0, nl.add)):
+        nisa.tensor_tensor(
+            dst=result[:, :, this, :], data1=by_cos[:, :, this, :], data2=by_sin[:, :, other, :], op=op
+        )
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=result.reshape(x.shape))
+    return (out,)
+
+
+@pytest.mark.parametrize("level", available())
+@pytest.mark.parametrize(("heads", "width"), [(8, 128), (3, 66), (1, 64)])
+@pytest.mark.parametrize("large", [False, True])
+def test_what_works_on_more_columns_is_cut(
+    heads: int, width: int, large: bool, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the operands is in memory, wherever rows have gaps; results may go past the caches."""
+    monkeypatch.setenv("NKILITE_CPU", level)
+    monkeypatch.setenv("NKILITE_VERIFY", "1")
+    monkeypatch.setattr(hbm, "LARGE", 0 if large else hbm.LARGE)
+    arrays = make((16, heads, width), "float32", 7), *(make((16, width // 2), "float32", s) for s in (8, 9))
+    tree = check(turned, *arrays)
+    (loop,) = column_loops(tree.loop)
+    cuts = [(op.member, op.slice and op.slice.index) for op in operations(loop.body)]
+    assert cuts == [(3, 0), (3, 1), (4, 0), (4, 1), (5, None), (6, None), (7, 0), (7, 1)]
+    assert tree.scratch == () and loop.extent == heads * width // 2
+
+
+def test_rows_with_gaps() -> None:
+    """What skips elements goes along with what skips the same ones, and with nothing else."""
+
+    def kernel(x: Any) -> Any:
+        tile = nl.load(x)
+        outs = []
+        for part in (tile[:, :, 0:32], tile[:, :, 16:48]):
+            nisa.activation(dst=part, op=nl.square, data=part)
+            nisa.tensor_scalar(dst=part, data=part, op0=nl.add, operand0=1.0)
+            out = nl.ndarray(part.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+            nisa.dma_copy(dst=out, src=part)
+            outs.append(out)
+        return tuple(outs)
+
+    tree = check(kernel, make((16, 4, 64), "float32"))
+    loops = [[op.member for op in operations(loop.body)] for loop in column_loops(tree.loop)]
+    assert loops == [[0, 0, 1, 2, 3], [4, 5, 6]], "the load comes in two parts"
+
+
 def test_columns_that_meet_others_end_a_segment() -> None:
     def kernel(x: Any) -> Any:
         out = nl.ndarray((16, 64), dtype=x.dtype, buffer=nl.shared_hbm)
@@ -180,8 +238,8 @@ def test_columns_that_meet_others_end_a_segment() -> None:
         nisa.dma_copy(dst=out, src=tile[:, 1:65])
         return (out,)
 
-    (loop,) = column_loops(check(kernel, make((16, 128), "float32")).loop)
-    assert [op.member for op in operations(loop.body)] == [2, 3]
+    loops = column_loops(check(kernel, make((16, 128), "float32")).loop)
+    assert [[op.member for op in operations(loop.body)] for loop in loops] == [[0, 0, 1], [2, 3]]
 
 
 def test_a_variable_is_the_bits_stored_last() -> None:

@@ -217,9 +217,9 @@ def test_stores_follow_what_takes_nothing_along(eager: None) -> None:
         tile = nl.load(x)
         squares = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
         nisa.activation(dst=squares, op=nl.square, data=tile)
-        largest = nl.ndarray((x.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
-        nisa.tensor_reduce(dst=largest, op=nl.maximum, data=tile, axis=1)
-        nisa.tensor_scalar(dst=squares, data=squares, op0=nl.multiply, operand0=largest)
+        largest = nl.ndarray((x.shape[0], 8), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.max8(dst=largest, src=tile)
+        nisa.tensor_scalar(dst=squares, data=squares, op0=nl.multiply, operand0=largest[:, 0:1])
         nisa.dma_copy(dst=out, src=squares)
         return out
 

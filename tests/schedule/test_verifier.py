@@ -32,12 +32,32 @@ def rows(x, gain):
         nisa.dma_copy(dst=tile, src=x[r:r + 128])
         nisa.tensor_scalar(dst=squares, data=tile, op0=nl.multiply, operand0=0.5)
         nisa.tensor_tensor(dst=squares, data1=squares, data2=tile, op=nl.multiply)
-        nisa.tensor_reduce(dst=total, op=nl.add, data=squares, axis=1)
+        nisa.tensor_reduce(dst=total, op=nl.subtract, data=squares, axis=1)  # from the first: in no loop over columns
         nisa.tensor_scalar(dst=squares, data=squares, op0=nl.add, operand0=total)
         nisa.activation(dst=scaled, op=nl.exp, data=tile)
         nisa.tensor_tensor(dst=scaled, data1=scaled, data2=every, op=nl.multiply)
         nisa.tensor_tensor(dst=scaled, data1=scaled, data2=squares, op=nl.add)
         nl.store(out[r:r + 128], scaled)
+    return out
+
+
+def combined(x, gain):
+    """Loops over columns that combine rows, and take members in parts."""
+    tile, total = nl.load(x[0:128]), nl.ndarray((128, 1), dtype=nl.float32, buffer=nl.sbuf)
+    product, turned = (nl.ndarray((128, 32, 2, 64), dtype=nl.float32, buffer=nl.sbuf) for _ in range(2))
+    nisa.tensor_scalar(dst=product, data=tile.reshape(product.shape), op0=nl.multiply, operand0=0.5)
+    nisa.tensor_tensor(dst=turned[:, :, 0], data1=product[:, :, 0], data2=product[:, :, 1], op=nl.subtract)
+    nisa.tensor_tensor(dst=turned[:, :, 1], data1=product[:, :, 1], data2=product[:, :, 0], op=nl.add)
+    whole = nl.ndarray((128, 4096), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.tensor_scalar(dst=whole, data=turned.reshape((128, 4096)), op0=nl.add, operand0=1.0)
+    nisa.tensor_reduce(dst=total, op=nl.subtract, data=whole, axis=1)
+    again, last = (nl.ndarray((128, n), dtype=nl.float32, buffer=nl.sbuf) for n in (4096, 1))
+    nisa.tensor_scalar(dst=again, data=whole, op0=nl.multiply, operand0=total)
+    nisa.tensor_reduce(dst=last, op=nl.add, data=again, axis=1)
+    nisa.tensor_scalar(dst=whole, data=again, op0=nl.subtract, operand0=last)
+    nisa.activation(dst=whole, op=nl.exp, data=whole)
+    out = nl.ndarray(whole.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, whole)
     return out
 
 
@@ -76,8 +96,8 @@ def _compiled(kernel: Any) -> Schedule:
     return scheduled(nki.jit(kernel).trace(*arrays))
 
 
-SCHEDULES = {kernel: _compiled(kernel) for kernel in (rows, sums, turns)}
-KINDS = {rows: Kind.rows, sums: Kind.sums, turns: Kind.moves}
+SCHEDULES = {kernel: _compiled(kernel) for kernel in (rows, combined, sums, turns)}
+KINDS = {rows: Kind.rows, combined: Kind.rows, sums: Kind.sums, turns: Kind.moves}
 
 
 def group(kernel: Any) -> tuple[int, Group]:
@@ -116,6 +136,12 @@ SPOILT_TREES = {
     "prefetch of what is written": (rows, r"(tensor_reduce\(dst=scratch 1 \+ 0)", r"\1 prefetch 0..8/8"),
     "prefetch of too much": (rows, r"prefetch \d\.\.8/8", "prefetch 1..9/8"),
     "unread": (rows, r"(data=scratch 0 \+ 0)", r"\1 unread"),
+    "a sum in registers": (combined, r"dst=#(\d+) scratch 0 \+ 0", r"dst=#\1 register"),
+    "a sum that is read": (combined, r"(7 tensor_reduce\(.*\)\n) *}\n *for columns \d+ {\n", r"\1"),
+    "half of a member": (combined, r" *\d \w+\(.*\) 1 of 2 by 64\n", ""),
+    "halves of other sizes": (combined, r"1 of 2 by 64", "1 of 2 by 32"),
+    "the same half": (combined, r"1 of 2 by 64", "0 of 2 by 64"),
+    "halves that are one value": (combined, r"(dst=#)\d+(.*1 of 2)", r"\g<1>0\2"),
     "beside itself": (rows, r"(columns \d+) ((?:.*\n)+  }\n)", r"\1 beside 7 \2"),
     "more matmuls": (sums, r"terms 2", "terms 3"),
     "an epilogue among the terms": (sums, r"    }\n( *2 activation.*\n)", r"\1    }\n"),

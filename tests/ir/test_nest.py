@@ -8,7 +8,7 @@ from math import prod
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nkilite.codegen import nest
+from nkilite.ir import nest
 
 
 def addresses(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:

@@ -61,6 +61,23 @@ def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
     return _layout(outer), _layout(inner)
 
 
+def take(layout: Layout, of: int, run: int, index: int) -> tuple[int, Layout] | None:
+    """Of every `of` runs of `run` elements, that of an index: where the first begins, and the layout of all.
+
+    None if the runs differ.
+    """
+    runs = cut(layout, run)
+    sets = cut(runs[0], of) if runs is not None else None
+    if runs is None or sets is None:
+        return None
+    start, rest = 0, index
+    for n, stride in zip(reversed(sets[1][0]), reversed(sets[1][1]), strict=True):
+        start += rest % n * stride
+        rest //= n
+    joined = collapse((sets[0][0] + runs[1][0], sets[0][1] + runs[1][1]))
+    return start, joined
+
+
 def _layout(dims: list[tuple[int, int]]) -> Layout:
     """The layout of (count, stride) pairs, innermost first."""
     return collapse((tuple(n for n, _ in reversed(dims)), tuple(s for _, s in reversed(dims))))
