@@ -67,10 +67,10 @@ def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
         assert_checked(builder.program)
         found.programs.append(builder.program)
         found.returned.append(returned)
+    merge(found.programs, arguments.same)
     join(found.programs, found.returned, kernel.__name__, kernel.location)
     follow_shared(found.programs)
     check_written(found.programs, returned_views(found.returned[0]), kernel.__name__)
-    merge(found.programs, arguments.same)
     return found
 
 
@@ -107,6 +107,7 @@ def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[Any, list[np.
         check_returned(value, program, kernel.__name__, kernel.location)
         CheckDestinations().run(program)
         Allocate().run(program)  # overflows are mistakes here, too
+    merge(programs, arguments.same)
     join(programs, returned, kernel.__name__, kernel.location, turns.encounters.races)
     for builder in builders:
         report(builder.program, builder.suspects)

@@ -608,6 +608,20 @@ def the_same_from_many_tiles_at_addresses(core, x, out, tile):
     nisa.dma_copy(out, last)
 
 
+@pytest.mark.parametrize("mode", ["simulate", "compiled"])
+def test_one_array_that_is_two_arguments(mode, monkeypatch):
+    def kernel(x, y):
+        core = nl.program_id(0)
+        nisa.dma_copy(y[half(1 - core, 8)], loaded(x[half(core, 8)]))
+        return y
+
+    monkeypatch.setenv("NKILITE_RACES", "error")
+    launch, array = launches(kernel)[mode], X.copy()
+    launch(array, X.copy())
+    with pytest.raises(errors.DataRace, match="the cores race for x"):
+        launch(array, array)
+
+
 def test_what_is_not_found_out(monkeypatch):
     monkeypatch.setattr(values, "_MOST_COMPARED", 1)
     with pytest.warns(errors.RaceWarning, match="unless they write the same there"):
