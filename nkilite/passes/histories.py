@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from nkilite.ir.columns import Columns
 from nkilite.ir.program import Operand, Program
+
+_BYTES = 16  # of an access that is done
 
 
 class Access(NamedTuple):
@@ -47,19 +50,20 @@ class Histories:
         buffers, when, numbers, offsets, rows = np.concatenate(found, axis=1)
         order = np.lexsort((numbers, when, buffers))
         self._done = np.stack([numbers[order], offsets[order]], axis=1)
+        self._bytes = self._done.tobytes()
         self._rows = rows[order]
         self.buffers = np.flatnonzero(chosen).tolist()
-        bounds = np.searchsorted(buffers[order], [*self.buffers, len(chosen)])
-        self._slices = {id: slice(*bounds[i : i + 2].tolist()) for i, id in enumerate(self.buffers)}
+        bounds = np.searchsorted(buffers[order], [*self.buffers, len(chosen)]).tolist()
+        self._bounds = dict(zip(self.buffers, pairwise(bounds), strict=True))
 
     def kind(self, buffer: int) -> Hashable:
         """Equal for buffers of one type to which the same is done in the same order."""
-        whole = self._program.buffers[buffer]
-        return whole.type, whole.address is None, self._done[self._slices[buffer]].tobytes()
+        whole, (first, end) = self._program.buffers[buffer], self._bounds[buffer]
+        return id(whole.type), whole.address is None, self._bytes[first * _BYTES : end * _BYTES]
 
     def of(self, buffer: int) -> list[Access]:
         """What is done to a buffer, in order."""
-        where = self._slices[buffer]
+        where = slice(*self._bounds[buffer])
         return [
             Access(row, self._operands[number], offset, self._partly[number])
             for row, (number, offset) in zip(self._rows[where].tolist(), self._done[where].tolist(), strict=True)

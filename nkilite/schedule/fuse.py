@@ -8,9 +8,11 @@ filled at all, and results go to HBM past the caches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nkilite import knobs
 from nkilite.ir.program import Program
-from nkilite.schedule.row_plans import Planner
+from nkilite.schedule.row_plans import Alike, Planner
 from nkilite.schedule.runs import Finder, with_common_ends
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Group
@@ -26,23 +28,20 @@ class Fuse:
             return schedule
         runs = with_common_ends(list(Finder(schedule).runs()))
         planner = Planner(schedule)
-        found = [group for run in runs if (group := planner.group(run)) is not None]
-        groups = _affordable(schedule.program, found)
+        groups = _affordable(schedule.program, planner.groups(runs))
         schedule.groups = sorted([*schedule.groups, *groups])
         return schedule
 
 
-def _affordable(program: Program, groups: list[Group]) -> list[Group]:
+def _affordable(program: Program, found: Iterable[Alike]) -> list[Group]:
     """The groups worth compiling: code is written per distinct group, and a program may have thousands.
 
     Those that repeat most, by their members, come first, until the distinct ones together have a few members per
     signature of the program.
     """
-    code, starts = program.code, program.starts()
-    kinds: dict[tuple[tuple[int, ...], object], list[Group]] = {}
-    for group in groups:
-        members = tuple(code[at] for at in starts[group.first : group.first + group.size])
-        kinds.setdefault((members, group.tree), []).append(group)
+    kinds: dict[tuple[tuple[int, ...], int], list[Group]] = {}
+    for alike in found:
+        kinds.setdefault((alike.signatures, id(alike.tree)), []).extend(alike.groups)
     budget = max(_BUDGET, 2 * len(program.signatures))
     chosen: list[Group] = []
     for (members, _), same in sorted(kinds.items(), key=lambda kind: -len(kind[1]) * len(kind[0][0])):

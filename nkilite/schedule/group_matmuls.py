@@ -6,9 +6,13 @@ The CPU then keeps sums in registers or the nearest cache, and fetches operands 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 from nkilite import knobs
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Signature
 from nkilite.schedule.epilogues import Epilogue, Epilogues
 from nkilite.schedule.infer_panels import free_runs
@@ -30,12 +34,14 @@ class GroupMatmuls:
         program = schedule.program
         groups: list[Group] = []
         trees: dict[tuple[object, ...], Tree] = {}
-        epilogues = Epilogues(schedule) if knobs.fuse() else None
+        epilogues: Epilogues | None = None
         starts = program.starts()
         written = [[o.word for o in s.operands if o.writes] for s in program.signatures]
         for first, end, product in _runs(schedule):
             members = starts[first:end]
             found = Epilogue(0)
+            if epilogues is None and knobs.fuse():
+                epilogues = Epilogues(schedule)
             if epilogues is not None and product.dense:
                 sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
                 found = epilogues.of(members, first, product.dst, not product.accumulates, sources)
@@ -123,29 +129,34 @@ class _Product(NamedTuple):
 def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
     """First and end of matmuls that add up, and what is known of the first."""
     program = schedule.program
-    code, tiles = program.code.tolist(), Feed.tiles
-    feed = schedule.panels.get
+    columns = Columns.of(program)
+    packed = [b for b, feed in schedule.panels.items() if feed is not Feed.tiles]
+    in_panels = BufferColumns.of(program).chosen(packed)
     products = [_product(s) for s in program.signatures]
-    words = [None if p is None else (p.left, p.right, p.dst.word, p.kinds, p.accumulates) for p in products]
-    widths = [s.n_words for s in program.signatures]
-    run: tuple[object, ...] | None = None  # what the members have in common
-    leader: _Product | None = None
-    first = start = 0
-    for index in range(program.count):
-        number = code[start]
-        key, adds = None, False
-        known = words[number]
-        if known is not None:
-            left, right, dst, kinds, adds = known
-            if feed(code[start + left], tiles) is not tiles and feed(code[start + right], tiles) is not tiles:
-                key = code[start + dst], code[start + dst + 1], kinds
-        if key is None or key != run or not adds or index - first == _LONGEST:
-            if leader is not None:
-                yield first, index, leader
-            first, run, leader = index, key, products[number] if key is not None else None
-        start += widths[number]
-    if leader is not None:
-        yield first, program.count, leader
+    kinds: dict[tuple[object, ...], int] = {}
+    found: list[np.ndarray] = []
+    for signature, rows, starts in columns.uses():
+        product = products[signature.id]
+        if product is not None:
+            kind = kinds.setdefault(product.kinds, len(kinds))
+            dst, left, right = (columns.code[starts + word] for word in (product.dst.word, product.left, product.right))
+            offset = columns.code[starts + product.dst.word + 1]
+            facts = rows, dst, offset, np.full(len(rows), kind), np.full(len(rows), product.accumulates)
+            found.append(np.stack(facts)[:, in_panels[left] & in_panels[right]])
+    if not found:
+        return
+    together = np.concatenate(found, axis=1)
+    rows, *same, adds = together[:, np.argsort(together[0])]
+    goes_on = (np.diff(rows) == 1) & (adds[1:] == 1)
+    for fact in same:
+        goes_on &= fact[1:] == fact[:-1]
+    begins = np.flatnonzero(np.append(True, ~goes_on)).tolist() if len(rows) else []
+    for begin, end in pairwise([*begins, len(rows)]):
+        for at in range(begin, end, _LONGEST):
+            first = int(rows[at])
+            product = products[columns.ids[first]]
+            assert product is not None
+            yield first, first + min(_LONGEST, end - at), product
 
 
 def _product(signature: Signature) -> _Product | None:

@@ -31,18 +31,26 @@ class Patterns:
         for signature, rows, starts in columns.uses():
             for i, operand in enumerate(_operands(shapes[signature.id])):
                 words[ends[rows] - counts[signature.id] + i] = starts + operand
-        self._first = [0, *ends.tolist()]
+        self._firsts = np.append(0, ends)
+        self._first = self._firsts.tolist()
         self.touched = code[words]
         line = spaces.line(self.touched, code[words + 1])
         self._kinds = _kinds(schedule, spaces)[self.touched]
         self._back = _back(self.touched)
-        self._near, self._shift = self._back, line
+        self._near = self._back
         if not np.array_equal(spaces.space[self.touched], self.touched):
             self._near = _back(spaces.space[self.touched])
         again = np.flatnonzero(self._near < _NEVER)
-        self._shift = np.zeros(len(line), np.int64)
-        self._shift[again] = line[again] - line[again - self._near[again]]
+        shift = np.zeros(len(line), np.int64)
+        shift[again] = line[again] - line[again - self._near[again]]
         self._count = np.arange(len(line))
+        self._ways = np.stack([self._near, shift], axis=1)
+        self._before = (self._count - self._near)[:, None]
+
+    @property
+    def instruction(self) -> np.ndarray:
+        """Of every access, whose it is."""
+        return np.repeat(np.arange(len(self._firsts) - 1), np.diff(self._firsts))
 
     def accesses(self, first: int, size: int) -> slice:
         """Those of so many instructions, counted over the program."""
@@ -51,13 +59,25 @@ class Patterns:
     def of(self, first: int, size: int) -> Hashable:
         """The pattern of so many instructions of known signatures."""
         where = self.accesses(first, size)
-        near, position = self._near[where], self._count[: where.stop - where.start]
-        inside = near <= position
-        found = (near * inside).tobytes() + (self._shift[where] * inside).tobytes() + self._kinds[where].tobytes()
+        found: bytes = (self._ways[where] * (self._before[where] >= where.start)).tobytes()
+        found += self._kinds[where].tobytes()
         if self._back is not self._near:
             back = self._back[where]
-            found += (back * (back <= position)).tobytes()
+            found += (back * (back <= self._count[: where.stop - where.start])).tobytes()
         return found
+
+    def repeated(self, first: int, size: int, others: np.ndarray) -> np.ndarray:
+        """Whether so many instructions from others on, of the same signatures, have the same pattern as those from
+        `first` on."""
+        where = self.accesses(first, size)
+        position = self._count[: where.stop - where.start]
+        there = self._firsts[np.append(first, others)][:, None] + position
+        alike = [self._ways[there] * (self._before[there] >= there[:, :1, None]), self._kinds[there]]
+        if self._back is not self._near:
+            back = self._back[there]
+            alike.append(back * (back <= position))
+        result: np.ndarray = np.logical_and.reduce([(f[1:] == f[0]).all(axis=tuple(range(1, f.ndim))) for f in alike])
+        return result
 
 
 def _operands(shape: RowShape | None) -> list[int]:

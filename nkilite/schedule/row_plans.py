@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from nkilite.host.memory import ALIASING, LINE, NEAR
 from nkilite.ir.columns import BufferColumns, Columns
-from nkilite.passes.liveness import Lifetimes, lifetimes
+from nkilite.passes.liveness import accessed
 from nkilite.schedule import hbm
 from nkilite.schedule.column_loops import ColumnLoop, Step, find_column_loops, held, row_bytes
 from nkilite.schedule.panels import WIDTH
@@ -51,46 +51,85 @@ class _Fetch(NamedTuple):
     what: Prefetch
 
 
+class Alike(NamedTuple):
+    """Groups of the same signatures and of one tree; equal trees are the same object."""
+
+    signatures: tuple[int, ...]
+    tree: Tree
+    groups: list[Group]
+
+
 class Planner:
     """Decides how runs are written."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._program = program = schedule.program
         columns = Columns.of(program)
-        self._lifetimes: Lifetimes = lifetimes(program, columns)
+        self._first_use, self._last_use = accessed(program, columns)
         self._large, self._never_read = hbm.large(program), hbm.never_read(program, columns)
         buffers = BufferColumns.of(program)
-        self._scratchable = (buffers.on_chip & ~buffers.fixed & buffers.internal).tolist()
+        self._scratchable = buffers.on_chip & ~buffers.fixed & buffers.internal
         # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
         self._panels = any(
             g.tree.kind is Kind.sums and g.tree.loop.dim is Dim.rows for g in schedule.groups
         )
-        first, last = (np.array(times, np.int64) for times in self._lifetimes)
-        self._first, self._last = np.where(self._scratchable, first, -1), last
+        self._first, self._last = np.where(self._scratchable, self._first_use, -1), self._last_use
         self._hbm = np.array(self._large) + 2 * np.array(self._never_read)
         # Private buffers are known by an access of the run that touches them.
-        self._plans: dict[Hashable, tuple[Tree, list[int]] | None] = {}
+        self._plans: dict[tuple[int, bytes], tuple[Tree, list[int]] | None] = {}
+        self._trees: dict[Tree, Tree] = {}  # equal ones are one
 
-    def group(self, run: Run) -> Group | None:
-        """The group of a run, or None if its instructions are better off on their own."""
-        touched = run.touched
-        key = run.pattern, self._fates(touched, run)
-        if key not in self._plans:
-            self._plans[key] = None
-            if sum(s.bytes for s in run.shapes) * run.rows >= (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
-                plan, private = self._plan(run)
-                self._plans[key] = plan, [touched.tolist().index(b) for b in private]
-        found = self._plans[key]
-        if found is None:
+    def groups(self, runs: Sequence[Run]) -> Iterator[Alike]:
+        """The groups of runs, all the times they come, but for those whose instructions are better off on their own."""
+        if not runs:
+            return
+        patterns = runs[0].finder.patterns
+        touched, fates = patterns.touched, self._fates(runs)
+        for run in runs:
+            size = len(run.signatures)
+            first = patterns.accesses(run.first, size)
+            width = first.stop - first.start
+            begin = 0
+            while begin < run.count:
+                at = first.start + begin * width
+                end, fate = begin + 1, fates[at : at + width]
+                while end < run.count and fates.startswith(fate, first.start + end * width):
+                    end += 1
+                key = run.pattern, fate
+                if key not in self._plans:
+                    self._plans[key] = self._made(run.times(begin, end), touched[at : at + width].tolist())
+                found = self._plans[key]
+                if found is not None:
+                    tree, places = found
+                    private = touched[at : at + (end - begin) * width].reshape(-1, width)[:, places].tolist()
+                    firsts = range(run.first + begin * size, run.first + end * size, size)
+                    groups = [Group(n, size, tree, tuple(own)) for n, own in zip(firsts, private, strict=True)]
+                    yield Alike(run.signatures, tree, groups)
+                begin = end
+
+    def _made(self, run: Run, touched: list[int]) -> tuple[Tree, list[int]] | None:
+        """The plan of a run, and by which of its accesses its private buffers are known."""
+        if sum(s.bytes for s in run.shapes) * run.rows < (_LEAST_BYTES if len(run.shapes) > 1 else _LEAST_ALONE):
             return None
-        plan, numbers = found
-        return Group(run.first, len(run.signatures), plan, tuple(touched[numbers].tolist()))
+        tree, private = self._plan(run)
+        return self._trees.setdefault(tree, tree), [touched.index(buffer) for buffer in private]
 
-    def _fates(self, touched: np.ndarray, run: Run) -> bytes:
-        """What a plan depends on beside the pattern of the run."""
-        inside = (self._first[touched] >= run.first) & (self._last[touched] < run.first + len(run.signatures))
-        result: bytes = (self._hbm[touched] + 4 * inside).tobytes()
-        return result
+    def _fates(self, runs: Sequence[Run]) -> bytes:
+        """What plans depend on beside the patterns of runs: for every access in them, a byte."""
+        patterns = runs[0].finder.patterns
+        first, size, count = np.array([(run.first, len(run.signatures), run.count) for run in runs], np.int64).T
+        whole = size * count
+        run = np.repeat(np.arange(len(runs)), whole)
+        inside = np.arange(len(run)) - np.repeat(np.cumsum(whole) - whole, whole)
+        begin = np.zeros(self._program.count, np.int64)
+        end = begin.copy()
+        instructions = first[run] + inside
+        begin[instructions] = first[run] + inside // size[run] * size[run]
+        end[instructions] = begin[instructions] + size[run]
+        touched, own = patterns.touched, patterns.instruction
+        private = (self._first[touched] >= begin[own]) & (self._last[touched] < end[own])
+        found: np.ndarray = self._hbm[touched] + 4 * private
+        return found.astype(np.uint8).tobytes()
 
     def _plan(self, run: Run) -> tuple[Tree, tuple[int, ...]]:
         """How a run is written, and the buffers that need no memory."""
@@ -157,9 +196,9 @@ class Planner:
     def _dies(self, buffer: int, accesses: list[Access], run: Run) -> bool:
         """Whether nothing outside the run needs a tile, and its rows are those of the run."""
         return (
-            self._scratchable[buffer]
-            and self._lifetimes.first[buffer] >= run.first
-            and self._lifetimes.last[buffer] < run.first + len(run.signatures)
+            bool(self._scratchable[buffer])
+            and self._first_use[buffer] >= run.first
+            and self._last_use[buffer] < run.first + len(run.signatures)
             and len({(a.first, a.step) for a in accesses}) == 1
         )
 

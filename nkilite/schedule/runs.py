@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from nkilite.ir.columns import Columns
 from nkilite.schedule.patterns import Patterns
 from nkilite.schedule.rows import Access, Rows, RowShape, keep_to_rows, row_shape
 from nkilite.schedule.schedule import Schedule
@@ -17,22 +18,25 @@ from nkilite.schedule.schedule import Schedule
 _ROW_LIMIT = 512 << 10  # bytes of a block with the fewest rows a run is efficient with
 _LONGEST = 64  # members
 _REMEMBERED = 8  # series of signatures that begin alike
+_WORD = 4  # bytes of a signature's number
+_AT_ONCE = 8  # times a run is looked for at first, where it has come three times
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
-    """Instructions that may be fused.
+    """Instructions that may be fused, and those after them that are the same once more.
 
     Attributes:
         first: index of the first one.
-        starts: word position of each.
+        pattern: of equal runs, and of all that are legal alike, the same number.
+        count: how often it comes, one after the other.
     """
 
     first: int
     signatures: tuple[int, ...]
-    starts: tuple[int, ...]
     finder: Finder
-    pattern: Hashable  # equal for runs that are legal alike
+    pattern: int
+    count: int = 1
 
     @property
     def rows(self) -> int:
@@ -44,21 +48,20 @@ class Run:
 
     @cached_property
     def accesses(self) -> tuple[tuple[Access, ...], ...]:
-        """What every member touches."""
-        reader = self.finder.reader
+        """What every member touches, the first time."""
+        reader, starts = self.finder.reader, self.finder.starts(self.first, len(self.signatures))
         return tuple(
             tuple(reader.accesses(shape, member, start))
-            for member, (shape, start) in enumerate(zip(self.shapes, self.starts, strict=True))
+            for member, (shape, start) in enumerate(zip(self.shapes, starts, strict=True))
         )
 
-    @property
-    def touched(self) -> np.ndarray:
-        """The buffer of every access, in order."""
-        patterns = self.finder.patterns
-        return patterns.touched[patterns.accesses(self.first, len(self.signatures))]
-
     def part(self, begin: int, end: int) -> Run:
+        """Some of the instructions, the first time."""
         return self.finder.run(self.first + begin, self.first + end)
+
+    def times(self, begin: int, end: int) -> Run:
+        """It, some of the times."""
+        return replace(self, first=self.first + begin * len(self.signatures), count=end - begin)
 
 
 class Finder:
@@ -77,10 +80,14 @@ class Finder:
         self._panels = schedule.panels
         self._code = program.code
         self._starts = program.starts()
-        self._signatures = [program.code[start] for start in self._starts]
-        self._free = bytearray(self._shapes[signature] is not None for signature in self._signatures)
+        self._ids = Columns.of(program).ids
+        self._signatures = self._ids.tolist()
+        self._words = self._ids.astype(np.int32).tobytes()
+        by_row = np.array([shape is not None for shape in self._shapes], bool)
+        self._free = bytearray(by_row[self._ids].tobytes())
         for group in schedule.groups:
             self._free[group.first : group.first + group.size] = bytes(group.size)
+        self._numbers: dict[Hashable, int] = {}  # of patterns
 
     def shape(self, signature: int) -> RowShape:
         """How a signature that is in a run works by row."""
@@ -88,27 +95,58 @@ class Finder:
         assert shape is not None
         return shape
 
+    def starts(self, first: int, count: int) -> Sequence[int]:
+        """Word positions of so many instructions."""
+        return self._starts[first : first + count]
+
     def runs(self) -> Iterator[Run]:
         """All of them, in order."""
         known: dict[int, _Similar] = {}  # by the first signature
         index = self._free.find(1)
+        streak = -1  # pattern of the last two runs, if they were alike
+        before = -1
         while index >= 0:
             similar = known.setdefault(self._signatures[index], {})
-            run = self._repetition(similar, index) or self._longest(similar, index)
+            run = self._repetition(similar, index, streak) or self._longest(similar, index)
             if run is not None:
                 yield run
-            index = self._free.find(1, index + (1 if run is None else len(run.signatures)))
+                streak = run.pattern if before == run.pattern else -1
+                before = run.pattern
+            index = self._free.find(1, index + (1 if run is None else len(run.signatures) * run.count))
 
-    def _repetition(self, similar: _Similar, index: int) -> Run | None:
-        """A run once more, from an instruction on; None if none is repeated, or may go on."""
-        for signatures, legal in similar.items():
-            end = index + len(signatures)
-            if tuple(self._signatures[index:end]) != signatures or 0 in self._free[index:end]:
+    def _repetition(self, similar: _Similar, index: int, streak: int) -> Run | None:
+        """A run once more, from an instruction on, or more often where the last ones were like it; None if none is
+        repeated, or may go on."""
+        for words, legal in similar.items():
+            if not self._words.startswith(words, _WORD * index):
                 continue
-            known = legal.get(self.patterns.of(index, len(signatures)))
-            if known is not None and (known.size < len(signatures) or self._ends(end, known.stored)):
-                return self.run(index, index + known.size, known.pattern)
+            size = len(words) // _WORD
+            end = index + size
+            if self._free.find(0, index, end) >= 0:
+                continue
+            known = legal.get(self.patterns.of(index, size))
+            if known is not None and (known.size < size or self._ends(end, known.stored)):
+                count = self._times(index, size, known) if known.pattern == streak else 1
+                return Run(index, known.signatures, self, known.pattern, count)
         return None
+
+    def _times(self, index: int, size: int, known: _Known) -> int:
+        """How often a run that is known from an instruction on comes, one after the other, at least."""
+        count, more, step = 1, _AT_ONCE, known.size
+        while True:
+            more = min(more, (len(self._signatures) - index - size) // step - count + 1)
+            if more < 1:
+                return count
+            firsts = index + (count + np.arange(more)) * step
+            there = firsts[:, None] + np.arange(size)
+            alike = (self._ids[there] == self._ids[index : index + size]).all(axis=1)
+            alike &= np.frombuffer(self._free, bool)[there].all(axis=1)
+            alike[alike] = self.patterns.repeated(index, size, firsts[alike])
+            if known.size == size:
+                alike[alike] = [self._ends(first + size, known.stored) for first in firsts[alike].tolist()]
+            if not alike.all():
+                return count + int(alike.argmin())
+            count, more = count + more, 2 * more
 
     def _longest(self, similar: _Similar, index: int) -> Run | None:
         """The longest run from an instruction on, which is kept among the similar ones; None if it is in none."""
@@ -119,12 +157,12 @@ class Finder:
         if at == index:
             return None
         end = at if self._ends(at, growing.stored) else at + 1
-        signatures = tuple(self._signatures[index:end])
-        if signatures not in similar and len(similar) == _REMEMBERED:
+        words = self._words[_WORD * index : _WORD * end]
+        if words not in similar and len(similar) == _REMEMBERED:
             del similar[next(iter(similar))]
         found = self.run(index, at)
-        known = _Known(at - index, growing.stored, found.pattern)
-        similar.setdefault(signatures, {})[self.patterns.of(index, end - index)] = known
+        known = _Known(at - index, growing.stored, found.signatures, found.pattern)
+        similar.setdefault(words, {})[self.patterns.of(index, end - index)] = known
         return found
 
     def _ends(self, index: int, stored: bool) -> bool:
@@ -143,23 +181,24 @@ class Finder:
         growing.add(shape, accesses, self._stores[signature])
         return True
 
-    def run(self, begin: int, end: int, pattern: Hashable = None) -> Run:
-        """The run of some instructions, whose pattern may be known."""
+    def run(self, begin: int, end: int) -> Run:
+        """The run of some instructions."""
         signatures = tuple(self._signatures[begin:end])
-        pattern = pattern or (signatures, self.patterns.of(begin, end - begin))
-        return Run(begin, signatures, tuple(self._starts[begin:end]), self, pattern)
+        pattern = signatures, self.patterns.of(begin, end - begin)
+        return Run(begin, signatures, self, self._numbers.setdefault(pattern, len(self._numbers)))
 
 
 class _Known(NamedTuple):
-    """How many of some instructions, all or all but the last, are a run, whether they store to HBM, and its pattern."""
+    """How many of some instructions, all or all but the last, are a run, whether they store to HBM, and the run."""
 
     size: int
     stored: bool
-    pattern: Hashable
+    signatures: tuple[int, ...]
+    pattern: int
 
 
 # What is known of instructions by their signatures and their pattern.
-_Similar = dict[tuple[int, ...], dict[Hashable, _Known]]
+_Similar = dict[bytes, dict[Hashable, _Known]]
 
 
 def moves(shape: RowShape | None, load: bool) -> bool:
@@ -215,7 +254,10 @@ def with_common_ends(runs: list[Run]) -> list[Run]:
         size = len(run.signatures)
         tail = 0 if following is None else len(following.signatures)
         if following is not None and 1 < tail < size and run.signatures[-tail:] == following.signatures:
-            result += [run.part(0, size - tail), run.part(size - tail, size)]
+            if run.count > 1:
+                result.append(run.times(0, run.count - 1))
+            last = run.times(run.count - 1, run.count)
+            result += [last.part(0, size - tail), last.part(size - tail, size)]
         else:
             result.append(run)
     return result
