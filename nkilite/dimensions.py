@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from nkilite.errors import InvalidOperand, describe
 
@@ -46,7 +45,7 @@ class Dim:
         object.__setattr__(self, "max", max)
         object.__setattr__(self, "min", min)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a dimension does not change: {self!r}")
 
     def __eq__(self, other: object) -> bool:
@@ -55,7 +54,7 @@ class Dim:
     def __hash__(self) -> int:
         return hash((self.name, self.max, self.min))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _dim, (self.name, self.max, self.min)
 
     def __repr__(self) -> str:
@@ -67,7 +66,7 @@ def _dim(name: str, max: int, min: int) -> Dim:
     return Dim(name, max=max, min=min)
 
 
-def shapes_of(option: Any) -> Shapes:
+def shapes_of(option: object) -> Shapes:
     """What `dynamic_shapes` says, in a form that can be compared.
 
     Raises:
@@ -91,5 +90,5 @@ def numbered(shapes: Shapes) -> dict[Dim, int]:
     return {dim: number for number, dim in enumerate(dict.fromkeys(d for _, axes in shapes for _, d in axes))}
 
 
-def _invalid(function: str, operand: str, found: Any, expected: str) -> InvalidOperand:
+def _invalid(function: str, operand: str, found: object, expected: str) -> InvalidOperand:
     return InvalidOperand(instruction=function, operand=operand, found=describe(found), expected=expected)

@@ -38,7 +38,7 @@ class NkiError(Exception):
     template: ClassVar[str] = "{message}"
     remedy: ClassVar[str] = ""
 
-    def __init__(self, *args: Any, location: Location | None = None, **fields: Any) -> None:
+    def __init__(self, *args: object, location: Location | None = None, **fields: Any) -> None:
         if args and not fields and self.template == "{message}":
             fields = {"message": args[0]}
         self.fields = fields
@@ -82,7 +82,7 @@ def _filled(template: str, fields: Mapping[str, object]) -> str:
         return template.format(**{name: _shown(value) for name, value in fields.items()})
 
 
-def _shown(value: object) -> Any:
+def _shown(value: object) -> object:
     """A value, or what it is if it has no text."""
     try:
         str(value)
@@ -100,7 +100,7 @@ def _restored(kind: type[_Error], args: tuple[object, ...], state: Mapping[str, 
     return error
 
 
-def _portable(value: object, otherwise: object = None) -> Any:
+def _portable(value: object, otherwise: object = None) -> object:
     """A value as another process will have it, or something else in its place if it cannot be taken there."""
     try:
         pickle.loads(pickle.dumps(value))

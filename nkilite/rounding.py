@@ -14,7 +14,6 @@ product: further shifts would make them no better.
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -98,7 +97,7 @@ def columns(count: int) -> np.ndarray:
     return found
 
 
-def _hashed(values: np.ndarray, key: Any) -> np.ndarray:
+def _hashed(values: np.ndarray, key: object) -> np.ndarray:
     """The hash of uint32 values and of a key that joins them half-way; the highest bits are the best."""
     values = values * np.uint32(FIRST) ^ key
     found: np.ndarray = (values ^ values >> np.uint32(FOLD)) * np.uint32(SECOND)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite.errors import InvalidWeight, describe
@@ -66,7 +64,7 @@ def expand(values: np.ndarray, tags: np.ndarray, compress_ratio: int) -> np.ndar
     return dense.reshape(-1, columns)
 
 
-def _require_array(array: Any, name: str) -> None:
+def _require_array(array: object, name: str) -> None:
     if not isinstance(array, np.ndarray):
         raise InvalidWeight(found=f"{name} is {describe(array)}", expected="a NumPy array")
 

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 
 import nkilite as nki
-from nkilite.dtypes import float_limits
+from nkilite.dtypes import DTypeLike, float_limits
 from nkilite.errors import NkiError
 from nkilite.ir.sums import longest_sum
 from nkilite.location import Location
@@ -80,7 +80,7 @@ class Difference(NamedTuple):
         ])
 
 
-def make(shape: int | Iterable[int], dtype: Any, seed: int = 0) -> np.ndarray:
+def make(shape: int | Iterable[int], dtype: DTypeLike, seed: int = 0) -> np.ndarray:
     """A reproducible array of `shape` in any unpacked element type of the chip.
 
     Floats are drawn from the standard normal distribution and rounded to `dtype` (``float8_e8m0fnu``, which
@@ -152,7 +152,7 @@ def ulps(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return result
 
 
-def run(kernel: Callable[..., Any], mode: str, *arrays: np.ndarray, **meta: Any) -> tuple[np.ndarray, ...]:
+def run(kernel: Callable[..., object], mode: str, *arrays: np.ndarray, **meta: object) -> tuple[np.ndarray, ...]:
     """Run `kernel` on copies of `arrays` and return its outputs as a tuple.
 
     Args:
@@ -168,7 +168,7 @@ def run(kernel: Callable[..., Any], mode: str, *arrays: np.ndarray, **meta: Any)
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is not one of {MODES}")
     if mode == "simulate":
-        launch: Callable[..., Any] = nki.simulate(kernel)
+        launch: Callable[..., object] = nki.simulate(kernel)
     else:
         launch = nki.jit(kernel) if inspect.isfunction(kernel) else kernel
     result = launch(*(array.copy() for array in arrays), **meta)
@@ -228,14 +228,14 @@ def compare(
 
 
 def check(
-    kernel: Callable[..., Any],
-    reference: Callable[..., Any],
+    kernel: Callable[..., object],
+    reference: Callable[..., object],
     *arrays: np.ndarray,
     modes: Iterable[str] = MODES,
     rtol: float | None = None,
     atol: float | None = None,
     reduction: int | None = None,
-    **meta: Any,
+    **meta: object,
 ) -> None:
     """Run `kernel` in every mode and require its outputs to match ``reference(*arrays)``.
 
@@ -283,12 +283,12 @@ def check(
 
 
 def first_difference(
-    kernel: Callable[..., Any],
+    kernel: Callable[..., object],
     *arrays: np.ndarray,
     between: tuple[str, str] = ("simulate", "compiled"),
     rtol: float | None = None,
     atol: float | None = None,
-    **meta: Any,
+    **meta: object,
 ) -> Difference | None:
     """Run `kernel` in two ways and compare what every instruction writes; None where all of it agrees.
 
@@ -346,18 +346,18 @@ def _parted(
     return Difference(number, right.instruction, right.name, right.operand, right.location, element, values, allowed)
 
 
-def _longest_sum(kernel: Callable[..., Any], arrays: tuple[np.ndarray, ...], meta: dict[str, Any]) -> int:
+def _longest_sum(kernel: Callable[..., object], arrays: tuple[np.ndarray, ...], meta: dict[str, object]) -> int:
     try:
         return longest_sum(_launchable(kernel).trace(*(a.copy() for a in arrays), **meta))
     except NkiError:  # it only runs simulated, or what runs it next explains
         return 1
 
 
-def _launchable(kernel: Callable[..., Any]) -> nki.Kernel[...]:
+def _launchable(kernel: Callable[..., object]) -> nki.Kernel[...]:
     return kernel if isinstance(kernel, nki.Kernel) else nki.jit(kernel)
 
 
-def _rms(values: Any) -> float:
+def _rms(values: object) -> float:
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
     return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
@@ -371,7 +371,7 @@ def _remedy(mode: str) -> str:
     )
 
 
-def _numpy_dtype(dtype: Any) -> np.dtype:
+def _numpy_dtype(dtype: DTypeLike) -> np.dtype:
     if isinstance(dtype, str):
         name = {"tfloat32": "float32"}.get(str(dtype), str(dtype))
         return np.dtype(getattr(ml_dtypes, name, name))

@@ -16,16 +16,16 @@ __all__ = ["TensorAnnotation", "mutable_tensor", "tensor"]
 class TensorAnnotation:
     """`tensor[shape]`: a tensor type, the shape it is meant to have, and whether the kernel writes it."""
 
-    def __init__(self, name: str, mutable: bool, shape: tuple[Any, ...] | None = None) -> None:
+    def __init__(self, name: str, mutable: bool, shape: tuple[object, ...] | None = None) -> None:
         self.name, self.mutable, self.shape = name, mutable, shape
 
-    def __getitem__(self, shape: Any) -> TensorAnnotation:
+    def __getitem__(self, shape: object) -> TensorAnnotation:
         return TensorAnnotation(self.name, self.mutable, shape if isinstance(shape, tuple) else (shape,))
 
     def __instancecheck__(self, value: object) -> bool:
         return isinstance(value, NkiTensor)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: object) -> Any:
         return NkiTensor | other
 
     __ror__ = __or__

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
@@ -35,11 +35,11 @@ def install() -> None:
     detach_without_gradient()
 
 
-def _cpu(*_: Any, **__: Any) -> Any:
+def _cpu(*_: object, **__: object) -> object:
     return torch.device("cpu")
 
 
-def _nothing(*_: Any, **__: Any) -> None:
+def _nothing(*_: object, **__: object) -> None:
     """Steps, barriers and waits: results are there when a call returns."""
 
 
@@ -47,15 +47,15 @@ def _seed() -> int:
     return int(torch.initial_seed() % (1 << 31))
 
 
-def _seeded(seed: int, *_: Any) -> None:
+def _seeded(seed: int, *_: object) -> None:
     torch.manual_seed(seed)
 
 
-def _unchanged(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
+def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Callable[..., object]:
     return function
 
 
-_XLA_MODEL: dict[str, Any] = {
+_XLA_MODEL: dict[str, object] = {
     "xla_device": _cpu,
     "mark_step": _nothing,
     "wait_device_ops": _nothing,
@@ -71,7 +71,7 @@ _XLA_MODEL: dict[str, Any] = {
     "master_print": print,
     "save": lambda *args, **_: __import__("torch").save(*args),
 }
-_NAMES: dict[str, dict[str, Any]] = {
+_NAMES: dict[str, dict[str, object]] = {
     "torch_xla": {"device": _cpu, "sync": _nothing, "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0"},
     "torch_xla.core.xla_model": _XLA_MODEL,
     "torch_xla.runtime": {"world_size": lambda *_: 1, "global_ordinal": lambda *_: 0},

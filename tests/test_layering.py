@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LINES_OF_A_FUNCTION = 60  # at most, without its docstring
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
@@ -158,6 +159,21 @@ def test_no_file_is_a_dumping_ground() -> None:
         for path in modules()
         if (count := len(path.read_text().splitlines())) > 700
     ]
+    assert not long
+
+
+@pytest.mark.parametrize("package", ["nkilite", "autotune", "kernels", "conformance", "benchmarks"])
+def test_no_function_is_long(package: str) -> None:
+    long = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = node.body[0]
+                documented = ast.get_docstring(node, clean=False) is not None
+                described = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+                lines = (node.end_lineno or 0) - node.lineno + 1 - described
+                if lines > LINES_OF_A_FUNCTION:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {lines} lines")
     assert not long
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +26,7 @@ from autotune.shared.coordinator import distribute
 from autotune.shared.specification import Specification
 from autotune.shared.worker import URL_VARIABLE
 from nkilite.cli.failure import run_command
-from nkilite.cli.terminal import say, version_option
+from nkilite.cli.terminal import Terminal, say, version_option
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -92,21 +94,25 @@ def run(
         sampler, seed, trials, seconds, timeout, lease, model,
     )
     with Database(database) as kept:
-        try:
-            with Bar(terminal, specification.label) as bar:
-                if storage is None and workers is None:
-                    result = specification.search(kept, resume, bar)
-                else:
-                    count = 1 if workers is None else workers
-                    result = distribute(
-                        specification, storage, study=study, workers=count, database=kept, resume=resume, on_trial=bar
-                    )
-        except KeyboardInterrupt:
-            terminal.print("interrupted before any configuration was accepted")
-            raise typer.Exit(INTERRUPTED) from None
+        with _told_of_interrupts(terminal), Bar(terminal, specification.label) as bar:
+            alone = storage is None and workers is None
+            result = specification.search(kept, resume, bar) if alone else distribute(
+                specification, storage, study=study, workers=1 if workers is None else workers, database=kept,
+                resume=resume, on_trial=bar,
+            )
         show_result(terminal, result)
         if plots is not None:
             show_files(write_plots(kept, plots, contexts=result.contexts))
+
+
+@contextmanager
+def _told_of_interrupts(terminal: Terminal) -> Iterator[None]:
+    """Ends the command where Ctrl-C ends a search that has found nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.print("interrupted before any configuration was accepted")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()

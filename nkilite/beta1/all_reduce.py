@@ -19,10 +19,10 @@ class _Part(NamedTuple):
     """What an instance comes with."""
 
     tile: Tile
-    op: Any
+    op: object
     axes: tuple[int, ...]
     dtype: DType
-    mask: Any
+    mask: object
 
 
 def all_reduce(x: Any, op: Any, program_axes: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
@@ -52,7 +52,7 @@ def all_reduce(x: Any, op: Any, program_axes: Any, dtype: Any = None, mask: Any 
     return result
 
 
-def _axes(given: Any, grid: tuple[int, ...]) -> tuple[int, ...]:
+def _axes(given: object, grid: tuple[int, ...]) -> tuple[int, ...]:
     axes = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     if len(grid) < 2 and len(axes) == 1 and isinstance(axes[0], int):
         return tuple(range(len(grid)))

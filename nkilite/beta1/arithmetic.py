@@ -18,13 +18,14 @@ from nkilite.beta1 import functional
 from nkilite.beta1 import tile as tiles
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, beside, dtype_or, fresh, on_chip, pointwise
-from nkilite.beta1.mask import Mask
+from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import limited
 from nkilite.beta1.tile import Tile, tile
-from nkilite.dtypes import DType, bool_, float32
+from nkilite.dtypes import DType, DTypeLike, bool_, float32
 from nkilite.errors import InvalidOperand, describe
+from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.trace.tensor import NkiTensor
 
@@ -63,7 +64,7 @@ def _binary(op: Any, label: str, x: Any, y: Any, dtype: Any, mask: Any) -> Tile:
     return pointwise(lambda dst, a, b: join(op, dst, a, b), shape, kind, mask, (x, y))
 
 
-def join(op: Any, dst: NkiTensor, a: NkiTensor, b: NkiTensor) -> None:
+def join(op: Op, dst: NkiTensor, a: NkiTensor, b: NkiTensor) -> None:
     """dst = a <op> b, by tensor_scalar where one has one float32 element per partition; shapes broadcast."""
     shape = dst.type.shape
     if a.type.shape == b.type.shape and (a.type.free_size > 1 or shape == a.type.shape):
@@ -84,7 +85,7 @@ def _is_vector(x: NkiTensor, shape: tuple[int, ...]) -> bool:
     return x.type.dtype is float32 and x.type.free_size == 1 and x.type.shape[0] == shape[0]
 
 
-def _with_number(dtype: DType, number: Any, op: Any) -> DType:
+def _with_number(dtype: DType, number: object, op: Op) -> DType:
     """The dtype of a tile with a number: a fraction makes floats of integers."""
     whole = not isinstance(number, (float, np.floating)) or float(number).is_integer()
     return dtype if whole or not dtype.is_integer else float32
@@ -106,13 +107,13 @@ def divide(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Til
 
 
 @remembered
-def negative(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def negative(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """-x."""
     return multiply(x, -1, dtype, mask)
 
 
 @remembered
-def logical_not(x: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Tile:
+def logical_not(x: object, dtype: DTypeLike = bool_, mask: MaskLike = None, **_: object) -> Tile:
     """1 where x is zero, else 0."""
     return _binary(language.equal, "nl.logical_not", x, 0, dtype, mask)
 
@@ -155,7 +156,7 @@ def unary(name: str) -> Callable[..., Tile]:
 # --- reductions -----------------------------------------------------------------------------------------------------
 
 
-def axes_of(axis: Any, ndim: int, function: str) -> tuple[int, ...]:
+def axes_of(axis: object, ndim: int, function: str) -> tuple[int, ...]:
     """Axes as ascending free dimensions.
 
     Raises:
@@ -173,7 +174,8 @@ def axes_of(axis: Any, ndim: int, function: str) -> tuple[int, ...]:
 
 
 def reduced(
-    emit: Callable[[NkiTensor, NkiTensor, tuple[int, ...]], Any], op: Any, x: Tile, axis: Any, dtype: DType, mask: Any,
+    emit: Callable[[NkiTensor, NkiTensor, tuple[int, ...]], object], op: Op, x: Tile, axis: object, dtype: DType,
+    mask: MaskLike,
     keepdims: bool, function: str,
 ) -> Tile:
     """The result of a reduction along free dimensions.
@@ -233,7 +235,7 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
 
 
 @remembered
-def all(x: Any, axis: Any, dtype: Any = bool_, mask: Any = None, **_: Any) -> Tile:
+def all(x: object, axis: object, dtype: DTypeLike = bool_, mask: MaskLike = None, **_: object) -> Tile:
     """1 where every element along `axis` is nonzero, else 0."""
     x = on_chip(x, "x", "nl.all")
 
@@ -251,7 +253,7 @@ def mean(x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool 
     return multiply(total, _share(x, axis, mask, total, "nl.mean"), dtype_or(dtype, x.dtype, "nl.mean"))
 
 
-def _share(x: Tile, axis: Any, mask: Any, total: Tile, function: str) -> Any:
+def _share(x: Tile, axis: object, mask: MaskLike, total: Tile, function: str) -> object:
     """One over the number of elements along `axis` that take part: a number, or a tile like `total`."""
     axes = axes_of(axis, x.ndim, function)
     if not isinstance(mask, Mask):
@@ -369,7 +371,7 @@ mod, fmod = remainder("mod"), remainder("fmod")
 
 
 def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], Any]:
-    def operator(self: Tile, other: Any) -> Any:
+    def operator(self: Tile, other: object) -> Any:
         if not isinstance(other, (Tile, Blocks, *_NUMBERS)):
             return NotImplemented
         return function(other, self) if swapped else function(self, other)
@@ -394,7 +396,7 @@ for _name, _function in (
     ("lt", less), ("le", less_equal), ("gt", greater), ("ge", greater_equal), ("eq", equal), ("ne", not_equal),
 ):
     setattr(Tile, f"__{_name}__", _operator(_function))
-_UNARY: dict[str, Callable[[Any], Any]] = {
+_UNARY: dict[str, Callable[..., Tile]] = {
     "neg": negative, "pos": lambda x: x, "abs": abs, "invert": invert,
 }
 for _name, _function in _UNARY.items():
@@ -435,7 +437,7 @@ Tile.__array_function__ = _function_of_numpy  # type: ignore[attr-defined]
 
 
 @remembered
-def broadcast_to(src: Any, shape: Sequence[int], **_: Any) -> Tile:
+def broadcast_to(src: object, shape: Sequence[int], **_: object) -> Tile:
     """A new SBUF tile with `src` repeated to a shape."""
     if isinstance(src, Tile) and not src.buffer.on_chip:
         view = src.nki

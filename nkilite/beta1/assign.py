@@ -52,7 +52,7 @@ _NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
 # --- subscripts that are not ints, slices and index tensors alone ---------------------------------------------------
 
 
-def subscript(x: Tile, key: Any) -> Tile:
+def subscript(x: Tile, key: object) -> Tile:
     """What `x[key]` is for any key; see `Tile.__getitem__`."""
     if isinstance(key, Mask):
         return _masked(x, key)
@@ -250,21 +250,24 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
             return self
         if not isinstance(other, Tile):
             return NotImplemented
-        mask = other.mask
         functional.wrote(self.nki)
-        if mask is None:
-            view, value = self.nki, other.nki
-        else:
-            box, exact = functional.box_of(mask, self.shape)
-            if box is None:
-                return self
-            if not exact:
-                return _joined_within(op, self, other, mask)
-            view, value = cut(self, box), cut(other, box)
-        join(op, view, view, value)
+        _join(op, self, other)
         return self
 
     return operator
+
+
+def _join(op: Callable[..., object], dst: Tile, value: Tile) -> None:
+    """`dst <op>= value`, as far as its mask reaches."""
+    if value.mask is None:
+        join(op, dst.nki, dst.nki, value.nki)
+        return
+    box, exact = functional.box_of(value.mask, dst.shape)
+    if box is not None and exact:
+        view = cut(dst, box)
+        join(op, view, view, cut(value, box))
+    elif box is not None:
+        _join_within(op, dst, value, value.mask)
 
 
 def _is_done_with(value: Tile, references: int, frame: FrameType) -> bool:
@@ -274,13 +277,12 @@ def _is_done_with(value: Tile, references: int, frame: FrameType) -> bool:
     return is_last_use(frame) or (not IN_IADD and not is_local(value, frame))
 
 
-def _joined_within(op: Callable[..., Any], dst: Tile, value: Tile, mask: Mask) -> Tile:
+def _join_within(op: Callable[..., object], dst: Tile, value: Tile, mask: Mask) -> None:
     """`dst <op>= value` at the positions of a mask that selects no rectangle."""
     shape = dst.shape
     result = allocated(shape, dst.dtype)
     join(op, result, dst.nki, value.nki)
     nisa.tensor_copy_predicated(dst.nki, result, predicate(mask.positions(shape), shape))
-    return dst
 
 
 def _accumulated(dst: Tile, value: Tile) -> bool:

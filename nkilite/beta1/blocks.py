@@ -159,7 +159,7 @@ class Blocks:
             self._selected[key] = found
         return found
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         """Copy into a tile, or into all tiles of a part."""
         if value.__class__ is Unplaced:
             references = getrefcount(value) - 1
@@ -250,7 +250,7 @@ class Blocks:
             raise InvalidIndex(what=f"{describe(key)} of block dimension {dim} of {self!r}", hint="it selects nothing.")
         return chosen
 
-    def _block(self, key: Any, dim: int) -> int:
+    def _block(self, key: object, dim: int) -> int:
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
             return int(key)
         if isinstance(key, Index) and not any(key.grid.strides):

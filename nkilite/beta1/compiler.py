@@ -35,11 +35,11 @@ class Memory:
     def __init__(self, region: MemoryRegion) -> None:
         self.region = region
 
-    def alloc(self, func: Callable[..., Any]) -> Placement:
+    def alloc(self, func: Callable[..., object]) -> Placement:
         """Tiles placed by a function of their block indices."""
         return Placement(self.region)
 
-    def mod_alloc(self, **_: Any) -> Placement:
+    def mod_alloc(self, **_: object) -> Placement:
         """Tiles placed round robin from a base address."""
         return Placement(self.region)
 
@@ -52,7 +52,7 @@ sbuf, psum = Memory(MemoryRegion.sbuf), Memory(MemoryRegion.psum)
 
 
 @contextmanager
-def allocation_scope(*_: Any, **__: Any) -> Iterator[None]:
+def allocation_scope(*_: object, **__: object) -> Iterator[None]:
     """A scope for tiles, whose lives decide here anyway."""
     yield
 

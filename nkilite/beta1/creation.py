@@ -18,7 +18,7 @@ from nkilite.beta1.grid import shared
 from nkilite.beta1.index import Index
 from nkilite.beta1.tile import Tile, tile
 from nkilite.beta1.zeros import Zeros
-from nkilite.dtypes import DType, cast, uint8
+from nkilite.dtypes import DType, DTypeLike, cast, uint8
 from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import as_shape, element_type
@@ -29,7 +29,7 @@ from nkilite.trace import active
 class par_dim(int):  # the public name
     """`nl.par_dim(128)`: marks the partition dimension of a shape. What stands before it are block dimensions."""
 
-    def __new__(cls, size: Any) -> par_dim:
+    def __new__(cls, size: object) -> par_dim:
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
             raise InvalidOperand(
                 instruction="nl.par_dim", operand="size", found=describe(size), expected="an int",
@@ -49,7 +49,7 @@ class Placement:
 _known: dict[tuple[object, ...], tuple[MemoryRegion, DType, tuple[int, ...], tuple[int, ...]]] = {}
 
 
-def _region(buffer: Any) -> MemoryRegion:
+def _region(buffer: object) -> MemoryRegion:
     if isinstance(buffer, Placement):
         return buffer.region
     if buffer is None:
@@ -57,7 +57,7 @@ def _region(buffer: Any) -> MemoryRegion:
     return as_region(getattr(buffer, "region", buffer), "ndarray")
 
 
-def ndarray(shape: Any, dtype: Any, buffer: Any = None, name: str = "", **_: Any) -> Any:
+def ndarray(shape: object, dtype: DTypeLike, buffer: object = None, name: str = "", **_: object) -> Any:
     """A new, uninitialized tensor: in SBUF unless `buffer` says otherwise.
 
     Args:
@@ -125,17 +125,19 @@ def _in_hbm(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, name: st
     return tile(found)
 
 
-def zeros(shape: Any, dtype: Any = np.float32, buffer: Any = None, name: str = "", **_: Any) -> Any:
+def zeros(shape: object, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object) -> Any:
     """A new tensor of zeros."""
     return new_tensor(shape, dtype, buffer, name, "zeros", 0)
 
 
-def ones(shape: Any, dtype: Any = np.float32, buffer: Any = None, name: str = "", **_: Any) -> Any:
+def ones(shape: object, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object) -> Any:
     """A new tensor of ones."""
     return new_tensor(shape, dtype, buffer, name, "ones", 1)
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = np.float32, buffer: Any = None, name: str = "", **_: Any) -> Any:
+def full(
+    shape: Any, fill_value: Any, dtype: DTypeLike | None = np.float32, buffer: Any = None, name: str = "", **_: Any
+) -> Any:
     """A new tensor with every element `fill_value`."""
     return new_tensor(shape, dtype, buffer, name, "full", fill_value)
 
@@ -150,7 +152,7 @@ def empty_like(a: Any, dtype: Any = None, buffer: Any = None, name: str = "", **
     return _like(a, dtype, buffer, name, None)
 
 
-def _like(a: Any, dtype: Any, buffer: Any, name: str, value: float | None) -> Any:
+def _like(a: Any, dtype: DTypeLike | None, buffer: Any, name: str, value: float | None) -> Any:
     shape = (*a.blocks, par_dim(a.inner[0]), *a.inner[1:]) if isinstance(a, Blocks) else a.shape
     region = a.buffer if buffer is None else buffer
     return new_tensor(shape, a.dtype if dtype is None else dtype, region, name, "zeros_like", value)
@@ -161,7 +163,7 @@ def rand(shape: Any, dtype: Any = np.float32, **_: Any) -> Tile:
     return tile(language.rand(tuple(shape), element_type(dtype, "rand")))
 
 
-def shared_constant(constant: Any, dtype: Any = None, **_: Any) -> Tile:
+def shared_constant(constant: object, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """An HBM tensor with constant data, converted to `dtype` if given."""
     array = constant.numpy() if isinstance(constant, Index) else np.asarray(constant)
     if dtype is not None:
@@ -173,6 +175,6 @@ def shared_constant(constant: Any, dtype: Any = None, **_: Any) -> Tile:
     return tile(language.shared_constant(array))
 
 
-def shared_identity_matrix(n: int, dtype: Any = uint8, **_: Any) -> Tile:
+def shared_identity_matrix(n: int, dtype: DTypeLike = uint8, **_: object) -> Tile:
     """The n x n identity in SBUF."""
     return tile(language.shared_identity_matrix(n, dtype_or(dtype, uint8, "shared_identity_matrix")))

@@ -13,11 +13,12 @@ from typing import Any
 
 from nkilite import isa as nisa
 from nkilite.beta1.blocks import Blocks
-from nkilite.beta1.mask import Box, Mask
+from nkilite.beta1.mask import Box, Mask, MaskLike
 from nkilite.beta1.tile import Beyond, Tile, cut, foreign, tile
-from nkilite.dtypes import DType, float32
+from nkilite.dtypes import DType, DTypeLike, float32
 from nkilite.errors import AccessPatternExceeded, IndexOutOfBounds, InvalidOperand, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.isa.operators import Op
 from nkilite.language.creation import _checked_type, element_type
 from nkilite.trace import active
 from nkilite.trace.builder import Builder
@@ -99,7 +100,7 @@ def fresh(view: NkiTensor, mask: Any = None) -> Tile:
     return made
 
 
-def on_chip(x: Any, operand: str, function: str) -> Tile:
+def on_chip(x: object, operand: str, function: str) -> Tile:
     """Raise InvalidOperand unless `x` is a tile in SBUF or PSUM."""
     if isinstance(x, Blocks) and prod(x.blocks) == 1:
         only: Tile = x[(0,) * len(x.blocks)]
@@ -117,14 +118,14 @@ def on_chip(x: Any, operand: str, function: str) -> Tile:
     )
 
 
-def describe_operand(x: Any) -> str:
+def describe_operand(x: object) -> str:
     """How messages describe what was passed."""
     if isinstance(x, Tile):
         return f"a tensor of shape {x.shape} in {str(x.buffer).upper()}"
     return repr(x) if isinstance(x, Blocks) else describe(x)
 
 
-def dtype_or(dtype: Any, default: DType, function: str) -> DType:
+def dtype_or(dtype: DTypeLike, default: DType, function: str) -> DType:
     """The dtype of a result: what was asked for, or the default."""
     if dtype is None:
         return default
@@ -139,7 +140,7 @@ def dtype_or(dtype: Any, default: DType, function: str) -> DType:
     return found
 
 
-_elements: dict[Any, DType] = {}  # by NumPy type
+_elements: dict[object, DType] = {}  # by NumPy type
 
 
 def beside(x: NkiTensor, y: NkiTensor) -> NkiTensor:
@@ -161,7 +162,7 @@ def in_sbuf(x: NkiTensor) -> NkiTensor:
     return moved(x) if x.type.region is PSUM else x
 
 
-def vector(x: Any, exact: bool = False) -> Any:
+def vector(x: object, exact: bool = False) -> Any:
     """An operand with one element per partition as instructions take it: a number, or a float32 (P, 1) tile."""
     if not isinstance(x, (Tile, Blocks)):
         return x
@@ -229,7 +230,7 @@ def in_slices(emit: Emit, *views: NkiTensor) -> None:
             in_slices(emit, *parts)
 
 
-def is_false(mask: Any) -> bool:
+def is_false(mask: MaskLike) -> bool:
     """Whether a mask that is no comparison of index tensors is false.
 
     Raises:
@@ -290,12 +291,12 @@ _BITVEC = {"bitwise_and", "bitwise_or", "bitwise_xor", "invert", "left_shift", "
 _INT32 = ("int32", "uint32")
 
 
-def skipped(mask: Any) -> bool:
+def skipped(mask: MaskLike) -> bool:
     """Whether a mask is false everywhere, so that nothing is emitted."""
     return mask is not None and mask is not True and not isinstance(mask, Mask) and is_false(mask)
 
 
-def alu_operand(x: Any, op: Any, data: Tile) -> Any:
+def alu_operand(x: object, op: Op, data: Tile) -> Any:
     """A number-or-vector operand of an ALU operator."""
     if not isinstance(x, (Tile, Blocks)):
         return x

@@ -55,7 +55,7 @@ def spmd_dim(*parts: Any) -> Cores:
     return Cores(prod(int(p) for p in parts))
 
 
-def as_grid(key: Any) -> tuple[int, ...]:
+def as_grid(key: object) -> tuple[int, ...]:
     """The sizes of a launch grid; 0, which public scripts write, stands for 1.
 
     Raises:
@@ -86,7 +86,7 @@ class Instances:
         self.number = 0
         self._tensors: list[NkiTensor] = []
         self._made = [0] * len(self.positions)
-        self._loops: list[list[Any]] = [[] for _ in self.positions]
+        self._loops: list[list[object]] = [[] for _ in self.positions]
         self._builder = active.builder()
         self._turns = Turns(len(self.positions), self._enter)
 
@@ -95,13 +95,13 @@ class Instances:
         """Position of the one that runs."""
         return self.positions[self.number]
 
-    def run(self, body: Callable[[], Any]) -> list[Any]:
+    def run(self, body: Callable[[], object]) -> list[object]:
         """What a function returns in every instance.
 
         Raises:
             InstancesDiffer: some do not come to a meeting of the others.
         """
-        results: list[Any] = [None] * len(self.positions)
+        results: list[object] = [None] * len(self.positions)
 
         def instance(number: int) -> None:
             with running(self):
@@ -116,7 +116,7 @@ class Instances:
         constants: dict[Any, Any] = self._builder.constants
         constants["loops"] = self._loops[number]
 
-    def meet(self, arrival: Any, exchange: Exchange) -> Any:
+    def meet(self, arrival: object, exchange: Exchange) -> Any:
         """Wait for the other instances; what `exchange` makes for this one of what each comes with, in order."""
         if self._builder.nesting.innermost is not None:
             raise UnsupportedError(feature="nl.all_reduce in a loop of the device")

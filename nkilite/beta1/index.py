@@ -46,7 +46,7 @@ class Grid:
     low: int
     high: int
     at: dict[int, Index]
-    memo: dict[Any, Grid]
+    memo: dict[object, Grid]
     forms: dict[int, Grid]
 
     @classmethod
@@ -118,7 +118,7 @@ class Index:
             values += stride * np.arange(size).reshape([-1 if d == dim else 1 for d in range(self.ndim)])
         return values
 
-    def __getitem__(self, key: Any) -> Index:
+    def __getitem__(self, key: object) -> Index:
         """New axes by None; `:` and `...` keep dimensions."""
         if key == _COLUMN:
             found = self._column
@@ -148,7 +148,7 @@ class Index:
             return found
         return self._reshaped(key)
 
-    def _reshaped(self, key: Any) -> Index:
+    def _reshaped(self, key: object) -> Index:
         keys = key if isinstance(key, tuple) else (key,)
         shape: list[int] = []
         strides: list[int] = []
@@ -173,7 +173,7 @@ class Index:
 
     # --- arithmetic ---------------------------------------------------------------------------------------------
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: object) -> Any:
         if isinstance(other, int):
             try:
                 return self.grid.at[self.offset + other]
@@ -187,14 +187,14 @@ class Index:
 
     __radd__ = __add__
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: object) -> Any:
         if isinstance(other, (int, np.integer)):
             return index(self.offset - int(other), self.grid)
         if other.__class__ is Index:
             return index(self.offset - other.offset, self.grid.plus(other.grid.times(-1)))
         return NotImplemented
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: object) -> Any:
         return -self + other
 
     def __neg__(self) -> Index:
@@ -203,7 +203,7 @@ class Index:
     def __pos__(self) -> Index:
         return self
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: object) -> Any:
         if other.__class__ is int:
             return index(self.offset * other, self.grid.memo.get(other) or self.grid.times(other))
         if isinstance(other, (int, np.integer)):
@@ -220,12 +220,12 @@ class Index:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, other: Any) -> Any:
+    def __floordiv__(self, other: object) -> Any:
         if not isinstance(other, (int, np.integer)) or other < 1:
             raise _not_affine(f"a quotient by {describe(other)}")
         return self._divided(int(other))[0]
 
-    def __mod__(self, other: Any) -> Any:
+    def __mod__(self, other: object) -> Any:
         if not isinstance(other, (int, np.integer)) or other < 1:
             raise _not_affine(f"a remainder by {describe(other)}")
         return self._divided(int(other))[1]
@@ -242,7 +242,7 @@ class Index:
 
     # --- comparisons --------------------------------------------------------------------------------------------
 
-    def __lt__(self, other: Any) -> Any:
+    def __lt__(self, other: object) -> Any:
         if other.__class__ is int:  # nearly always the same at every position
             if self.offset + self.grid.high < other:
                 return True
@@ -250,13 +250,13 @@ class Index:
                 return False
         return _above(other, self, strict=True)
 
-    def __le__(self, other: Any) -> Any:
+    def __le__(self, other: object) -> Any:
         return _above(other, self, strict=False)
 
-    def __gt__(self, other: Any) -> Any:
+    def __gt__(self, other: object) -> Any:
         return _above(self, other, strict=True)
 
-    def __ge__(self, other: Any) -> Any:
+    def __ge__(self, other: object) -> Any:
         if other.__class__ is int:
             if self.offset + self.grid.low >= other:
                 return True
@@ -264,11 +264,11 @@ class Index:
                 return False
         return _above(self, other, strict=False)
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: object) -> Any:
         difference = _difference(self, other)
         return NotImplemented if difference is None else Mask.of(Condition.zero, difference)
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: object) -> Any:
         difference = _difference(self, other)
         return NotImplemented if difference is None else Mask.of(Condition.nonzero, difference)
 
@@ -278,7 +278,7 @@ class Index:
         raise InvalidIndex(what="an index tensor as a truth value", hint="pass a comparison of it as mask=.")
 
 
-def _above(larger: Any, smaller: Any, strict: bool) -> Any:
+def _above(larger: object, smaller: object, strict: bool) -> object:
     """The mask larger > smaller, or larger >= smaller."""
     difference = _difference(larger, smaller)
     if difference is None:
@@ -308,7 +308,7 @@ def _plain(number: Any) -> Any:
 
 
 # `tile + index tensor`, set by nkilite/beta1/indirect.py.
-dynamic: list[Callable[[Any, Index], Any]] = [lambda other, index: NotImplemented]
+dynamic: list[Callable[[object, Index], object]] = [lambda other, index: NotImplemented]
 
 
 def index(offset: int, grid: Grid) -> Index:
@@ -383,7 +383,7 @@ class _Grids(tuple[Index, ...]):
 class _Mgrid:
     """`nl.mgrid[0:128, 0:512]`: one index tensor per slice, each along its own dimension."""
 
-    def __getitem__(self, key: Any) -> _Grids:
+    def __getitem__(self, key: object) -> _Grids:
         """
         Raises:
             InvalidIndex: something is no slice of ints, or is empty.

@@ -110,7 +110,7 @@ def _whole(tile: Tile) -> Tile:
     return tiles.tile(whole)
 
 
-def _dynamic(other: Any, static: Index) -> Any:
+def _dynamic(other: object, static: Index) -> object:
     return DynamicIndex(other, static) if isinstance(other, Tile) else NotImplemented
 
 

@@ -31,7 +31,7 @@ class Beta1Kernel(Kernel[...]):
     """A function in the Beta-1 dialect that runs on a (modelled) NeuronCore."""
 
     def __init__(
-        self, function: Callable[..., Any], simulated: bool = False, grid: tuple[int, ...] = (),
+        self, function: Callable[..., object], simulated: bool = False, grid: tuple[int, ...] = (),
         settings: Settings = FROM_ENVIRONMENT,
     ) -> None:
         super().__init__(function, 1, simulated, settings)
@@ -47,7 +47,7 @@ class Beta1Kernel(Kernel[...]):
     def renames(self) -> bool:
         return True
 
-    def __getitem__(self, grid: Any) -> Beta1Kernel:
+    def __getitem__(self, grid: object) -> Beta1Kernel:
         """`kernel[grid]`: the kernel once for each position of a grid of any number of dimensions.
 
         Raises:
@@ -63,11 +63,11 @@ class Beta1Kernel(Kernel[...]):
     def as_simulated(self, settings: Settings) -> Beta1Kernel:
         return Beta1Kernel(self.function, True, self.grid, settings)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Beta1Kernel:
+    def __deepcopy__(self, memo: dict[int, object]) -> Beta1Kernel:
         function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied
         return self if function is self.function else _derived(function, 0, self.simulated, self.grid)
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[object, ...]:
         return reference(self, _derived, (self.simulated, self.grid))
 
     def call(self, arguments: Arguments, tensors: dict[int, NkiTensor]) -> Any:
@@ -83,12 +83,12 @@ class Beta1Kernel(Kernel[...]):
         return results[0]
 
 
-def _derived(place: Any, steps: int, simulated: bool, grid: tuple[int, ...]) -> Beta1Kernel:
+def _derived(place: object, steps: int, simulated: bool, grid: tuple[int, ...]) -> Beta1Kernel:
     """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
     return Beta1Kernel(found_in(place, steps), simulated, grid)
 
 
-def _unwrapped(value: Any, _: str) -> Any:
+def _unwrapped(value: object, _: str) -> object:
     """What the runtime takes of a returned value: HBM tensors; those on chip are stored to new ones."""
     if isinstance(value, Blocks):
         raise InvalidReturn(kernel="the kernel", what=repr(value), fix="store its tiles to a tensor in HBM")
@@ -102,11 +102,11 @@ def _unwrapped(value: Any, _: str) -> Any:
     return stored
 
 
-def _require_same(first: Any, other: Any, kernel: Kernel[...]) -> None:
+def _require_same(first: object, other: object, kernel: Kernel[...]) -> None:
     """Raise InvalidReturn unless two instances of a grid returned the same tensors."""
-    found: list[Any] = []
+    found: list[object] = []
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         found.append(value.storage if isinstance(value, NkiTensor) else None)
         return value
 
@@ -167,7 +167,7 @@ def trace(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     return jit(kernel, **options)
 
 
-def simulate_kernel(kernel: Any, *args: Any, **kwargs: Any) -> Any:
+def simulate_kernel(kernel: object, *args: object, **kwargs: object) -> Any:
     """Run a kernel by NumPy reference semantics, so that print and breakpoint() see values; what it returned."""
     return as_kernel(kernel, True)(*args, **kwargs)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from nkilite.dtypes import as_dtype, float_limits
+from nkilite.dtypes import DTypeLike, as_dtype, float_limits
 from nkilite.language.tile_size import TileSize
 
 __all__ = ["bfp16", "finfo", "fp32", "tile_size"]
@@ -40,6 +38,6 @@ class Extremes:
 fp32, bfp16 = Extremes("float32"), Extremes("bfloat16")
 
 
-def finfo(dtype: Any) -> Extremes:
+def finfo(dtype: DTypeLike) -> Extremes:
     """The limits of a float dtype."""
     return Extremes(str(as_dtype(np.float32 if dtype is None else dtype)))

@@ -106,12 +106,12 @@ class Range:
             del running[depth:]
 
 
-def affine_range(*bounds: Any, **_: Any) -> Range:
+def affine_range(*bounds: object, **_: object) -> Range:
     """A loop whose iterations do not depend on each other; it unrolls."""
     return Range(*bounds, name="affine_range")
 
 
-def sequential_range(*bounds: Any, **_: Any) -> Range:
+def sequential_range(*bounds: object, **_: object) -> Range:
     """A loop whose iterations may depend on each other; it unrolls."""
     return Range(*bounds, name="sequential_range")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Mask:
 
     # --- joining ------------------------------------------------------------------------------------------------
 
-    def __and__(self, other: Any) -> Any:
+    def __and__(self, other: object) -> Any:
         if isinstance(other, Mask):
             return Mask(Condition.all, None, (self, other))
         if other is None or other is True:
@@ -63,7 +63,7 @@ class Mask:
 
     __rand__ = __and__
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: object) -> Any:
         if isinstance(other, Mask):
             return Mask(Condition.any, None, (self, other))
         return True if _truth(other) else self
@@ -150,12 +150,16 @@ class Mask:
         return np.broadcast_to(found, shape)
 
 
+#: What `mask=` takes: comparisons of index tensors, and their outcome where that is the same everywhere.
+MaskLike: TypeAlias = "Mask | bool | np.bool_ | None"
+
+
 def _without_one(shape: tuple[int, ...]) -> tuple[int, ...]:
     at = len(shape) - 1 - shape[::-1].index(1)
     return shape[:at] + shape[at + 1 :]
 
 
-def _truth(other: Any) -> bool:
+def _truth(other: object) -> bool:
     if isinstance(other, (bool, int, np.bool_, np.integer)):
         return bool(other)
     raise InvalidIndex(what=f"a mask joined with {describe(other)}", hint="join masks with masks and bools.")

@@ -17,14 +17,15 @@ from nkilite.beta1.assign import fill_from_index
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, dtype_or, fresh, on_chip, pointwise
 from nkilite.beta1.index import Index
-from nkilite.beta1.mask import Box, Mask, boxes
+from nkilite.beta1.mask import Box, Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import predicate
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
-from nkilite.dtypes import DType, cast
+from nkilite.dtypes import DType, DTypeLike, cast
 from nkilite.errors import IndexOutOfBounds, InvalidOperand, UnknownOperator
 from nkilite.ir.types import MemoryRegion, OobMode
+from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
 from nkilite.trace.tensor import NkiTensor
@@ -32,7 +33,7 @@ from nkilite.trace.tensor import NkiTensor
 _NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
 
 
-def in_hbm(x: Any, operand: str, function: str) -> Tile:
+def in_hbm(x: object, operand: str, function: str) -> Tile:
     """Raise InvalidOperand unless `x` is a tensor in HBM."""
     if isinstance(x, Tile) and not x.buffer.on_chip:
         return x
@@ -71,11 +72,11 @@ def load(src: Any, mask: Any = None, dtype: Any = None, mode: Any = None, **_: A
     return _load_masked(src, mask, shape, kind)
 
 
-def _oob(mode: Any) -> OobMode:
+def _oob(mode: object) -> OobMode:
     return OobMode[mode.name] if hasattr(mode, "name") else OobMode.error
 
 
-def _load_masked(src: Tile, mask: Any, shape: tuple[int, ...], dtype: DType) -> Tile:
+def _load_masked(src: Tile, mask: MaskLike, shape: tuple[int, ...], dtype: DType) -> Tile:
     if not isinstance(mask, Mask):
         return Absent(shape, dtype, functional.SBUF) if functional.is_false(mask) else load(src, dtype=dtype)
     if not isinstance(src, Beyond):
@@ -195,14 +196,14 @@ def copy(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
     return pointwise(nisa.tensor_copy, src.shape, kind, mask, (src,))
 
 
-def static_cast(input_data: Any, dtype: Any) -> Tile:
+def static_cast(input_data: object, dtype: DTypeLike) -> Tile:
     """A copy of a tile with another dtype; of a NumPy array, too, as callers of kernels use it."""
     if isinstance(input_data, np.ndarray):
         return cast(input_data.astype(np.float32), element_type(dtype, "static_cast"))  # type: ignore[return-value]
     return copy(input_data, dtype=dtype)
 
 
-def atomic_rmw(dst: Any, value: Any, op: Any, mask: Any = None, **_: Any) -> None:
+def atomic_rmw(dst: object, value: object, op: Op, mask: MaskLike = None, **_: object) -> None:
     """dst = dst <op> value in HBM, where dst may be indexed by a tile; `op` is an addition.
 
     Raises:
@@ -254,18 +255,20 @@ def where(condition: Any, x: Any, y: Any, dtype: Any = None, mask: Any = None, *
     return made
 
 
-def gather_flattened(data: Any, indices: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def gather_flattened(
+    data: object, indices: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+) -> Tile:
     """In every partition, the elements of `data` at the positions `indices` of its flattened free dimensions."""
     data, indices = on_chip(data, "data", "nl.gather_flattened"), on_chip(indices, "indices", "nl.gather_flattened")
     return fresh(language.gather_flattened(functional.in_sbuf(data.nki), functional.in_sbuf(indices.nki), dtype=dtype))
 
 
-def expand_dims(data: Any, axis: int) -> Tile:
+def expand_dims(data: object, axis: int) -> Tile:
     """A view with a dimension of size 1 inserted at `axis`."""
     return on_chip(data, "data", "nl.expand_dims").expand_dims(axis)
 
 
-def device_print(prefix: str, x: Any, mask: Any = None, **_: Any) -> None:
+def device_print(prefix: str, x: Any, mask: object = None, **_: Any) -> None:
     """Print a tile when the kernel runs."""
     language.device_print(prefix, x.nki)
 

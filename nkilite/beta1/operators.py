@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from nkilite import language
-from nkilite.isa.operators import name_of
+from nkilite.isa.operators import Op, name_of
 
-_known: dict[Any, Any] = {}
+_known: dict[object, object] = {}
 _NUMPY = {
     "amax": "maximum", "amin": "minimum", "max": "maximum", "min": "minimum", "sum": "add", "prod": "multiply",
     "copy": "copy", "mean": "average", "any": "logical_or", "all": "logical_and",
 }
 
 
-def operator(op: Any) -> Any:
+def operator(op: Op) -> Any:
     """The nkilite.language function of an operator, or what was passed: the instruction then says what it takes."""
     if op is None:
         return None
@@ -30,7 +30,7 @@ def operator(op: Any) -> Any:
     return found
 
 
-def _find(op: Any) -> Any:
+def _find(op: Op) -> object:
     module = getattr(op, "__module__", None) or ""
     name = getattr(op, "__name__", None)
     if module.startswith("nkilite.beta1"):

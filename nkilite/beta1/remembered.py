@@ -80,14 +80,9 @@ def remembered(function: F) -> F:
     """
     parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     assert len(parameters) < len(inspect.signature(function).parameters), "it refuses keywords that this ignores"
-    header, kinds, key, same, stored, pool = [], "", ["F"], [], [], ""
-    defaults: dict[str, Any] = {}
+    header = "".join(p.name + (", " if p.default is p.empty else f"=d_{p.name}, ") for p in parameters)
+    kinds, key, same, stored, pool = "", ["F"], [], [], ""
     for p in parameters:
-        if p.default is p.empty:
-            header.append(p.name)
-        else:
-            header.append(f"{p.name}=d_{p.name}")
-            defaults[f"d_{p.name}"] = p.default
         stored.append(f"w_{p.name}")
         if p.name in _ATTRIBUTES or isinstance(p.default, bool):
             key.append(f"{p.name}.__class__, {p.name}")
@@ -108,7 +103,7 @@ def remembered(function: F) -> F:
     values = "".join(f"{p.name}, " for p in parameters)
     found = "".join(f"k_{p.name}, " if f"k_{p.name} =" in kinds else f"{p.name}, " for p in parameters)
     source = f"""
-def {function.__name__}({", ".join(header)}, **ignored):
+def {function.__name__}({header}**ignored):
     builder = active.builder
     if builder is None or not builder.records:
         return F({values}**ignored){kinds}
@@ -135,7 +130,8 @@ def {function.__name__}({", ".join(header)}, **ignored):
 """
     namespace: dict[str, Any] = {
         "F": function, "T": Tile, "Z": Zeros, "K": _kind, "E": _equal, "active": active.local, "again": _again,
-        "compared": _compared, "keep": _keep, "getframe": sys._getframe, **defaults,
+        "compared": _compared, "keep": _keep, "getframe": sys._getframe,
+        **{f"d_{p.name}": p.default for p in parameters},
     }
     exec(compile(source, f"<nkilite Beta 1 {function.__name__}>", "exec"), namespace)
     return cast(F, functools.update_wrapper(namespace[function.__name__], function))
@@ -189,7 +185,7 @@ def _keep(
 
 def _compared(
     builder: Builder,
-    function: Callable[..., Any],
+    function: Callable[..., object],
     values: tuple[object, ...],
     kinds: tuple[object, ...],
     site: tuple[object, ...],
@@ -284,14 +280,14 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
     return found
 
 
-def _told_apart(value: Any) -> bool:
+def _told_apart(value: object) -> bool:
     """Whether comparing an attribute and its class with another one tells them apart."""
     cls = value.__class__
     number = cls is float or isinstance(value, np.generic)
     return isinstance(value, Enum) or (cls is tuple and not value) or bool(number and value != 0)
 
 
-def _attribute(value: Any) -> Any:
+def _attribute(value: object) -> object:
     """A value as a part of keys. Raises TypeError for what may change, or is no attribute."""
     if isinstance(value, (float, np.generic)):
         return value if value else repr(value)  # 0.0 and -0.0 are equal
@@ -339,7 +335,9 @@ def _same(pool: list[int]) -> tuple[int, ...] | None:
     return None if len(set(first)) == len(first) else first
 
 
-def _first(builder: Builder, key: tuple[object, ...], pool: list[int], frame: FrameType, run: Callable[[], Any]) -> Any:
+def _first(
+    builder: Builder, key: tuple[object, ...], pool: list[int], frame: FrameType, run: Callable[[], object]
+) -> object:
     """Run a call, and keep what it records if another one of its kind can be recorded like it."""
     builder.settle()
     before = _State(builder)
@@ -351,7 +349,7 @@ def _first(builder: Builder, key: tuple[object, ...], pool: list[int], frame: Fr
     return result
 
 
-def _pattern(before: _State, pairs: list[tuple[int, int]], place: int, result: Any) -> Pattern | None:
+def _pattern(before: _State, pairs: list[tuple[int, int]], place: int, result: object) -> Pattern | None:
     """The pattern of what has been recorded; None if a call of its kind may record something else."""
     builder = before.builder
     program = builder.program

@@ -59,14 +59,14 @@ def keep(view: NkiTensor, key: tuple[object, ...], found: NkiTensor) -> None:
         kept[key] = found.type, found.byte_offset - view.byte_offset, numbers
 
 
-def hashable(key: tuple[Any, ...]) -> tuple[Any, ...]:
+def hashable(key: tuple[object, ...]) -> tuple[object, ...]:
     """A subscript with something that can be hashed in the place of its slices."""
     return tuple([
         (k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)) if k.__class__ is slice else k for k in key
     ])
 
 
-def is_static(key: tuple[Any, ...]) -> bool:
+def is_static(key: tuple[object, ...]) -> bool:
     """Whether a subscript has ints, slices of ints and index tensors alone."""
     return all(
         k.__class__ in _STATIC or (k.__class__ is slice and _BOUNDS.issuperset(map(type, (k.start, k.stop, k.step))))
@@ -117,7 +117,7 @@ def select(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor:
     return selected
 
 
-def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[Any]) -> ViewType:
+def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[object]) -> ViewType:
     grids = [(d, s) for d, s in enumerate(structure) if isinstance(s, Grid)]
     whole = grids[0][1].times(0)
     for _, grid in grids[1:]:
@@ -153,7 +153,7 @@ def _settled(kind: ViewType, dims: list[tuple[int, int]]) -> tuple[tuple[int, ..
     return tuple(n for n, _ in dims), tuple(s for _, s in dims)
 
 
-def _require_partitions(first: Any, shape: tuple[int, ...], view: NkiTensor) -> None:
+def _require_partitions(first: object, shape: tuple[int, ...], view: NkiTensor) -> None:
     """Raise InvalidIndex unless the partitions of a tile run along dimension 0 of what is selected, and alone."""
     if isinstance(first, tuple):
         return
@@ -166,7 +166,7 @@ def _require_partitions(first: Any, shape: tuple[int, ...], view: NkiTensor) -> 
         )
 
 
-def normalize(view: NkiTensor, key: Any) -> tuple[object, ...]:
+def normalize(view: NkiTensor, key: object) -> tuple[object, ...]:
     """A subscript as one Index, int or range for every dimension.
 
     Raises:
@@ -182,7 +182,7 @@ def normalize(view: NkiTensor, key: Any) -> tuple[object, ...]:
     return tuple(_item(view, dim, k) for dim, k in enumerate(keys))
 
 
-def _item(view: NkiTensor, dim: int, key: Any) -> Any:
+def _item(view: NkiTensor, dim: int, key: object) -> object:
     size = view.shape[dim]
     if isinstance(key, Index):
         return key if key.ndim else int(key.offset)
@@ -205,7 +205,7 @@ def _item(view: NkiTensor, dim: int, key: Any) -> Any:
 def spread(view: NkiTensor, keys: tuple[object, ...]) -> tuple[object, ...] | None:
     """A subscript of ints and slices as one of index tensors, which a mask can limit; None if it has other items."""
     dims: list[tuple[int, int, int, int]] = []
-    found: list[Any] = []
+    found: list[object] = []
     for dim, k in enumerate((*keys, *(slice(None),) * (view.ndim - len(keys)))):
         if isinstance(k, DynamicSlice):
             k = slice(k.start, k.start + k.size)

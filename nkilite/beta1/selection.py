@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from nkilite.beta1.mask import Box, Mask, boxes
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
 from nkilite.dtypes import DType, uint8
 from nkilite.errors import UnsupportedError
+from nkilite.isa.operators import Op
 from nkilite.trace.tensor import NkiTensor
 
 _NEUTRAL = {
@@ -23,7 +23,7 @@ _NEUTRAL = {
 }
 
 
-def limited(x: Tile, mask: Mask, op: Any, function: str) -> tuple[NkiTensor, Box] | None:
+def limited(x: Tile, mask: Mask, op: Op, function: str) -> tuple[NkiTensor, Box] | None:
     """What a mask selects of a tile, and where; None if that is nothing.
 
     A rectangle is a view. Of anything else it is a copy, in which `op` passes over the other elements.
@@ -42,7 +42,7 @@ def limited(x: Tile, mask: Mask, op: Any, function: str) -> tuple[NkiTensor, Box
     return cut(made, box), box
 
 
-def filled(x: Tile, mask: Mask, op: Any, function: str) -> Tile:
+def filled(x: Tile, mask: Mask, op: Op, function: str) -> Tile:
     """A copy in SBUF of what a mask selects of a tile, in which `op` passes over the other elements.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import Box, Mask
-from nkilite.dtypes import DType, float32
+from nkilite.dtypes import DType, DTypeLike, float32
 from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.trace.builder import Builder
@@ -35,10 +35,10 @@ def _references(held: bool, in_place: bool) -> int:
     seen: list[int] = []
 
     class Probe:
-        def __setitem__(self, key: Any, value: Any) -> None:
+        def __setitem__(self, key: object, value: object) -> None:
             seen.append(getrefcount(value))
 
-        def __iadd__(self, value: Any) -> Probe:
+        def __iadd__(self, value: object) -> Probe:
             seen.append(getrefcount(value))
             return self
 
@@ -69,12 +69,12 @@ IN_SETITEM, IN_IADD = _of_temporaries(False), _of_temporaries(True)
 LOCAL_IN_SETITEM, LOCAL_IN_IADD = _references(True, False), _references(True, True)
 
 
-def is_local(value: Any, frame: FrameType) -> bool:
+def is_local(value: object, frame: FrameType) -> bool:
     """Whether a local variable of a frame holds a value."""
     return any(local is value for local in frame.f_locals.values())
 
 
-def is_held(references: int, value: Any, frame: FrameType) -> bool:
+def is_held(references: int, value: object, frame: FrameType) -> bool:
     """Whether something else can see a new tile that a frame assigns, by the references at the beginning of
     `__setitem__`."""
     if IN_SETITEM:
@@ -172,52 +172,45 @@ class Tile:
 
     # --- views ------------------------------------------------------------------------------------------------------
 
-    def __getitem__(self, key: Any) -> Tile:
+    def __getitem__(self, key: object) -> Tile:
         """Index with ints, slices, index tensors, nl.ds, or tiles of indices.
 
         Raises:
             IndexOutOfBounds, EmptySlice, TooManyIndices, InvalidIndex: at once, or for index tensors that leave a
                 dimension when an instruction uses the tile without a mask that keeps them inside.
         """
-        if key.__class__ is tuple:
-            if key and key[0].__class__ is not slice:
-                found = select.find(self.nki, key)
-                if found is not None:
-                    return tile(found)
-            plain = advanced = True
-            for k in key:
-                if k.__class__ is Index:
-                    plain = False
-                elif k.__class__ is int or k.__class__ is LoopIndex:
-                    if k < 0:
-                        advanced = False
-                elif k.__class__ is slice:
-                    advanced = False
-                else:
-                    plain = advanced = False
-            if plain:
-                try:
-                    return tile(self.nki[key])
-                except IndexOutOfBounds:
-                    items = select.spread(self.nki, key)
-                    if items is None:
-                        raise
-                    return Beyond(self.nki, items)
-            view = self.nki
-            if advanced and len(key) == len(view.type.shape):
-                try:
-                    found = select.select(view, key)
-                    select.keep(view, key, found)
-                    return tile(found)
-                except select.Outside:
-                    return Beyond(view, key)
-            if not plain and not advanced:
-                return self._mixed(key)
-        elif key is Ellipsis:
-            return self
-        return subscript[0](self, key)
+        if key.__class__ is not tuple:
+            return self if key is Ellipsis else subscript[0](self, key)
+        if key and key[0].__class__ is not slice:
+            found = select.find(self.nki, key)
+            if found is not None:
+                return tile(found)
+        plain, advanced = _kinds(key)
+        if plain:
+            return self._sliced(key)
+        if not advanced:
+            return self._mixed(key)
+        view = self.nki
+        if len(key) != len(view.type.shape):
+            return subscript[0](self, key)
+        try:
+            found = select.select(view, key)
+            select.keep(view, key, found)
+            return tile(found)
+        except select.Outside:
+            return Beyond(view, key)
 
-    def _mixed(self, key: tuple[Any, ...]) -> Tile:
+    def _sliced(self, key: tuple[object, ...]) -> Tile:
+        """What a subscript of ints and slices selects."""
+        try:
+            return tile(self.nki[key])
+        except IndexOutOfBounds:
+            items = select.spread(self.nki, key)
+            if items is None:
+                raise
+            return Beyond(self.nki, items)
+
+    def _mixed(self, key: tuple[object, ...]) -> Tile:
         """What a subscript selects that has slices beside index tensors, or other items."""
         view, hashable = self.nki, select.hashable(key)
         found = select.find(view, hashable)
@@ -228,7 +221,7 @@ class Tile:
             select.keep(view, hashable, made.nki)
         return made
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         """Copy a tile or a number into the view. See nkilite/beta1/assign.py."""
         if value.__class__ is Unplaced:
             if is_held(getrefcount(value) - 1, value, sys._getframe(1)):
@@ -238,7 +231,7 @@ class Tile:
             value.made = -1
         assign[0](self[key], value)
 
-    def reshape(self, *shape: Any, **named: Any) -> Tile:
+    def reshape(self, *shape: object, **named: object) -> Tile:
         """The same elements in row-major order under another shape; on chip partitions keep their dimension."""
         wanted = named["shape"] if named else shape[0] if len(shape) == 1 else shape
         return tile(self.nki.reshape(tuple(map(int, wanted)) if isinstance(wanted, (tuple, list)) else wanted))
@@ -247,15 +240,15 @@ class Tile:
         """A view with a dimension of size 1 inserted at `axis`."""
         return tile(self.nki.expand_dim(axis + self.ndim + 1 if axis < 0 else axis))
 
-    def broadcast_to(self, *shape: Any) -> Tile:
+    def broadcast_to(self, *shape: object) -> Tile:
         """The tile repeated to a shape."""
         return broadcast[0](self, shape[0] if len(shape) == 1 else shape)
 
-    def astype(self, dtype: Any) -> Tile:
+    def astype(self, dtype: DTypeLike) -> Tile:
         """A copy in SBUF with another dtype."""
         return convert[0](self, dtype)
 
-    def view(self, dtype: Any) -> Tile:
+    def view(self, dtype: DTypeLike) -> Tile:
         """The bits as another dtype."""
         return tile(self.nki.view(dtype))
 
@@ -436,13 +429,30 @@ def cut(x: Tile, box: Box) -> NkiTensor:
     return view[tuple(slice(0, 1) if n == 1 else slice(r.start, r.stop) for n, r in zip(view.shape, box, strict=True))]
 
 
-def _undefined(*_: Any) -> NoReturn:
+def _undefined(*_: object) -> NoReturn:
     raise AssertionError("nkilite.beta1 was not imported")
 
 
+def _kinds(key: tuple[Any, ...]) -> tuple[bool, bool]:
+    """Whether a subscript has only ints and slices, and whether only index tensors and ints from 0 on."""
+    plain = advanced = True
+    for k in key:
+        kind = k.__class__
+        if kind is Index:
+            plain = False
+        elif kind is int or kind is LoopIndex:
+            if k < 0:
+                advanced = False
+        elif kind is slice:
+            advanced = False
+        else:
+            return False, False
+    return plain, advanced
+
+
 # Set by the modules that know the instructions.
-subscript: list[Callable[[Tile, Any], Tile]] = [_undefined]
-assign: list[Callable[[Tile, Any], None]] = [_undefined]
+subscript: list[Callable[[Tile, object], Tile]] = [_undefined]
+assign: list[Callable[[Tile, object], None]] = [_undefined]
 gather: list[Callable[[NkiTensor, tuple[object, ...], Box | None], NkiTensor]] = [_undefined]
 broadcast: list[Callable[[Tile, Any], Tile]] = [_undefined]
-convert: list[Callable[[Tile, Any], Tile]] = [_undefined]
+convert: list[Callable[[Tile, DTypeLike], Tile]] = [_undefined]

@@ -31,8 +31,8 @@ class Turns:
         self._builder = active.builder()
         self._threads: list[threading.Thread] = []
         self._gates = Gates(count)
-        self._arrivals: list[Any] = []  # in order, until all are there
-        self._results: list[Any] = []
+        self._arrivals: list[object] = []  # in order, until all are there
+        self._results: list[object] = []
         self._meeting = UNKNOWN  # where the last one that came to it called it
         self._ended = 0
 
@@ -57,7 +57,7 @@ class Turns:
         if self._gates.failed is not None:
             raise self._gates.failed
 
-    def meet(self, number: int, arrival: Any, exchange: Exchange) -> Any:
+    def meet(self, number: int, arrival: object, exchange: Exchange) -> Any:
         """Wait for the others; what `exchange` makes of the arrivals of all, in order, for this instance."""
         if self._ended:
             raise InstancesDiffer(problem=f"instance {self._ended - 1} has ended and instance {number} waits for it")

@@ -5,7 +5,7 @@ Such a stand-in has a shape and a dtype but no values: nki.benchmark and nki.pro
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from nkilite.beta1.tile import Tile
 from nkilite.dtypes import as_dtype
@@ -24,7 +24,7 @@ class _TensorType(type):
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, (Tile, NkiTensor))
 
-    def __getitem__(cls, key: Any) -> Shaped:
+    def __getitem__(cls, key: object) -> Shaped:
         keys = key if isinstance(key, tuple) else (key,)
         if len(keys) == 2 and isinstance(keys[0], (list, tuple)):
             try:
@@ -52,7 +52,7 @@ class scalar(metaclass=_TensorType):  # the public name
         UnsupportedError: when called, for a count of iterations that a tile holds.
     """
 
-    def __new__(cls, *_: Any) -> NoReturn:
+    def __new__(cls, *_: object) -> NoReturn:
         raise UnsupportedError(feature="nt.scalar, a number known on the device alone, as the count of a loop")
 
 

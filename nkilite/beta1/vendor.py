@@ -18,7 +18,7 @@ class VendorName:
     def __init__(self, name: str) -> None:
         self.__name__ = self.__qualname__ = name
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise VendorModule(module=self.__name__)
 
     __call__ = __getitem__ = __iter__ = __enter__ = __mro_entries__ = _refuse
@@ -40,7 +40,7 @@ class VendorModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         known: by module, what there is in it.
     """
 
-    def __init__(self, *packages: str, known: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+    def __init__(self, *packages: str, known: Mapping[str, Mapping[str, object]] = MappingProxyType({})) -> None:
         self._packages, self._known = packages, known
 
     def find_spec(

@@ -6,8 +6,6 @@ set to zero when something else uses the tile.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite import isa as nisa
@@ -36,7 +34,7 @@ class Zeros(Tile):
         self._written = Written(part) if written is None else written
         self.made, self.mask = -1, None
 
-    def __getitem__(self, key: Any) -> Tile:
+    def __getitem__(self, key: object) -> Tile:
         if self._written.all:
             return super().__getitem__(key)
         if key is Ellipsis:

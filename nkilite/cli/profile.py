@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from nkilite.cli.specs import load_kernel, parse_arguments
 from nkilite.cli.targets import HELP
@@ -55,10 +56,7 @@ def profile(
         raise typer.BadParameter(f"{order!r} is not one of {', '.join(ORDERS)}", param_hint="--order")
     specs = [s for s in re.split(r"[\s,]+(?![^(\[]*[)\]])", shapes) if s]
     positional, named = parse_arguments(specs, fill=False)
-    if not re.fullmatch(r"(\d+(,\d+)*)?", trips):
-        raise typer.BadParameter(f"{trips!r} is not a list of numbers", param_hint="--trips")
-    counts = [int(n) for n in trips.split(",")] if trips else []
-    told = counts[0] if len(counts) == 1 else counts or None
+    told = _trips(trips)
     profiles: list[Profile] = []
     for spec in [against, *kernels] if against else kernels:
         kernel = load_kernel(spec)
@@ -75,13 +73,7 @@ def profile(
     for i, found in enumerate(profiles[chips:] if against else ()):
         console.print(difference_table(profiles[i % chips], found, lines))
     for found in profiles:
-        console.print(text.line_table(found, lines))
-        console.print(text.wait_table(found))
-        if found.collectives:
-            console.print(text.communication_table(found))
-        if found.cores > 1:
-            console.print(text.meeting_table(found))
-        console.print(text.advice_text(found), soft_wrap=True)
+        _show(console, found, lines)
         for path, write in ((trace, write_trace), (record, write_record)):
             if path is not None:
                 place = _numbered(path, found, profiles)
@@ -90,6 +82,25 @@ def profile(
     if html is not None:
         write_page(profiles, html)
         say(f"written: {html}")
+
+
+def _trips(said: str) -> int | list[int] | None:
+    """The iterations of loops with a runtime trip count, if any are told."""
+    if not re.fullmatch(r"(\d+(,\d+)*)?", said):
+        raise typer.BadParameter(f"{said!r} is not a list of numbers", param_hint="--trips")
+    counts = [int(n) for n in said.split(",")] if said else []
+    return counts[0] if len(counts) == 1 else counts or None
+
+
+def _show(console: Console, found: Profile, lines: int) -> None:
+    """The tables of one profile, and advice."""
+    console.print(text.line_table(found, lines))
+    console.print(text.wait_table(found))
+    if found.collectives:
+        console.print(text.communication_table(found))
+    if found.cores > 1:
+        console.print(text.meeting_table(found))
+    console.print(text.advice_text(found), soft_wrap=True)
 
 
 def _numbered(path: Path, found: Profile, profiles: list[Profile]) -> Path:

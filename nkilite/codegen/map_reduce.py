@@ -63,11 +63,7 @@ def map_reduce(
         turn = kernel.beside.row(partition.index) if kernel.beside and walk.lanes == lanes else None
 
         def step(chunk: Chunk, carried: Carried) -> Carried:
-            loaded = {
-                name: load(e, kernel.operands[name].dtype, pointer, chunk.lanes, stride, "f32")
-                for name, pointer, stride in zip(walked, chunk.pointers, chunk.strides, strict=True)
-                if name in tiles
-            }
+            loaded = _loaded(kernel, walked, tiles, chunk)
             values = [loaded[n] if n in loaded else e.splat(repeated[n], chunk.lanes) for n in inputs]
             if positions:
                 values.insert(0, _positions(e, chunk))
@@ -89,6 +85,15 @@ def map_reduce(
             turn.end()
         if kernel.sweep is None:
             settle(total.result())
+
+
+def _loaded(kernel: MicroKernel, walked: Sequence[str], tiles: Sequence[str], chunk: Chunk) -> dict[str, Value]:
+    """The elements of tiles, of all that is walked over, in a chunk."""
+    return {
+        name: load(kernel.e, kernel.operands[name].dtype, pointer, chunk.lanes, stride, "f32")
+        for name, pointer, stride in zip(walked, chunk.pointers, chunk.strides, strict=True)
+        if name in tiles
+    }
 
 
 def _positions(e: Emitter, chunk: Chunk) -> Value:

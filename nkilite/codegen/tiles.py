@@ -73,17 +73,49 @@ def contract(
         out: None if only the epilogue need the sums.
         kernel: whose dst `out` is, for threads to share the work.
     """
-    pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
-    rows, columns = pairs[0][0].columns, pairs[0][1].columns
-    configure(e)
-    spill = e.scratch(_TILE)
-    scratch = None
-    if out is None:
-        assert kernel is not None
-        scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, rows, 2 * SIDE)
+    _Contraction(e, operands, accumulate, epilogue).run(out, kernel)
 
-    def block(i: Value, heights: list[int], j: Value, widths: list[int], sums: Matrix) -> None:
+
+class _Contraction:
+    """The sums of pairs of operands, by blocks of one or two by one or two tiles."""
+
+    def __init__(
+        self, e: Emitter, operands: Sequence[tuple[Operand, Operand]], accumulate: bool, epilogue: Epilogue | None
+    ) -> None:
+        self._e, self._accumulate, self._epilogue = e, accumulate, epilogue
+        self._pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
+        self._rows, self._columns = self._pairs[0][0].columns, self._pairs[0][1].columns
+        self._packed = isinstance(operands[0][1], Packed)
+
+    def run(self, out: Matrix | None, kernel: MicroKernel | None) -> None:
+        e, epilogue = self._e, self._epilogue
+        configure(e)
+        spill = e.scratch(_TILE)
+        scratch = None
+        if out is None:
+            assert kernel is not None
+            scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, self._rows, 2 * SIDE)
+
+        def strip(j: Value, widths: list[int]) -> None:
+            sums = scratch if out is None else out._replace(pointer=e.step(out.pointer, j, out.column_stride))
+            assert sums is not None
+            _in_pairs(e, self._rows, lambda i, heights: self._block(i, heights, j, widths, sums, spill))
+            if epilogue is not None:
+                epilogue.write(j, sum(widths), scratch)
+
+        pieces = -(-self._columns // (2 * SIDE))
+        part = None
+        if kernel is not None and pieces > 1:
+            of = ("dst", *(sorted(epilogue.names) if epilogue else ()))
+            part = kernel.share(pieces, columns=2 * SIDE, of=of)
+        _in_pairs(e, self._columns, strip, part)
+        e.call("llvm.x86.tilerelease", "void", 0)
+
+    def _block(
+        self, i: Value, heights: list[int], j: Value, widths: list[int], sums: Matrix, spill: Value
+    ) -> None:
         """Sums of one or two by one or two tiles that begin at row i, column j."""
+        e = self._e
         in_place = sums.dense and sums.dtype is dtypes.float32
         corner = e.step(sums.pointer, i, sums.row_stride)
         at = {
@@ -92,17 +124,31 @@ def contract(
         }
         whole = {(y, x) for y, x in at if in_place and heights[y] == widths[x] == SIDE}
         for y, x in at:
-            if accumulate and (y, x) in whole:
+            if self._accumulate and (y, x) in whole:
                 _move(e, "tileloadd64", _SUMS[y][x], at[y, x], sums.row_stride)
             else:
                 e.call("llvm.x86.tilezero", "void", 0, e.const("i8", _SUMS[y][x]))
+        self._multiply(i, heights, j, widths, at)
+        for y, x in at:
+            if (y, x) in whole:
+                _move(e, "tilestored64", _SUMS[y][x], at[y, x], sums.row_stride)
+            else:
+                _move(e, "tilestored64", _SUMS[y][x], spill, _ROW)
+                part = sums._replace(pointer=at[y, x], rows=heights[y], columns=widths[x])
+                _copy_sums(e, spill, part, self._accumulate)
+
+    def _multiply(
+        self, i: Value, heights: list[int], j: Value, widths: list[int], at: dict[tuple[int, int], Value]
+    ) -> None:
+        """Add the products of all pairs to a block's tiles; operands and the epilogue's rows are fetched beside."""
+        e, epilogue, pairs = self._e, self._epilogue, self._pairs
         each = -(-sum(heights) // (len(pairs) * pairs[0][0].steps))
         for number, (left, right) in enumerate(pairs):
             columns_at = right.at(e, j)
             ahead = None
-            if isinstance(operands[0][1], Packed):
+            if self._packed:
                 # Every block of rows fetches some of each tile of the columns that come next.
-                lines = min(_LINES_AHEAD, -(-(2 * SIDE) ** 2 // rows))
+                lines = min(_LINES_AHEAD, -(-(2 * SIDE) ** 2 // self._rows))
                 first = e.step(e.offset(columns_at, 2 * right.strip), i, lines * _ROW // (2 * SIDE))
                 ahead = _Ahead(first, lines)
 
@@ -114,27 +160,6 @@ def contract(
                         epilogue.touch(e.add(first, e.i64(row)), j, sum(widths))
 
             _multiply(e, left, left.at(e, i), right, columns_at, at, ahead, touch)
-        for y, x in at:
-            if (y, x) in whole:
-                _move(e, "tilestored64", _SUMS[y][x], at[y, x], sums.row_stride)
-            else:
-                _move(e, "tilestored64", _SUMS[y][x], spill, _ROW)
-                part = sums._replace(pointer=at[y, x], rows=heights[y], columns=widths[x])
-                _copy_sums(e, spill, part, accumulate)
-
-    def strip(j: Value, widths: list[int]) -> None:
-        sums = scratch if out is None else out._replace(pointer=e.step(out.pointer, j, out.column_stride))
-        assert sums is not None
-        _in_pairs(e, rows, lambda i, heights: block(i, heights, j, widths, sums))
-        if epilogue is not None:
-            epilogue.write(j, sum(widths), scratch)
-
-    pieces = -(-columns // (2 * SIDE))
-    part = None
-    if kernel is not None and pieces > 1:
-        part = kernel.share(pieces, columns=2 * SIDE, of=("dst", *(sorted(epilogue.names) if epilogue else ())))
-    _in_pairs(e, columns, strip, part)
-    e.call("llvm.x86.tilerelease", "void", 0)
 
 
 def _in_pairs(

@@ -36,14 +36,14 @@ class Call:
     tensors: tuple[Any, ...]
     floats: tuple[float, ...]
 
-    def of(self, tensors: Sequence[Any], floats: Sequence[float]) -> Call:
+    def of(self, tensors: Sequence[object], floats: Sequence[float]) -> Call:
         """The same call of other tensors and floats."""
         return replace(self, tensors=tuple(tensors), floats=tuple(floats))
 
     def arguments(self) -> tuple[Args, Kwargs]:
         """The arguments, put together again."""
 
-        def leaf(value: Any, _: str) -> Any:
+        def leaf(value: object, _: str) -> Any:
             if not isinstance(value, Place):
                 return value
             return self.floats[value.number] if value.floats else self.tensors[value.number]

@@ -83,8 +83,8 @@ def _register(library: Library) -> None:
         _registered[key] = home
 
 
-def _without_memory(torch: Any, operator: LibraryOperator) -> Any:
-    def meta(*arguments: Any) -> Any:
+def _without_memory(torch: object, operator: LibraryOperator) -> object:
+    def meta(*arguments: object) -> Any:
         return _empty(torch, operator, arguments, "meta")
 
     return meta
@@ -105,7 +105,7 @@ def _empty(torch: Any, operator: LibraryOperator, arguments: Sequence[Any], devi
     return torch.empty(shape, dtype=getattr(torch, str(dtype)), device=device)
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: object) -> bool:
     return hasattr(value, "data_ptr")
 
 

@@ -45,7 +45,7 @@ def wanted(args: Args, kwargs: Kwargs) -> bool:
         return False
     found = []
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if isinstance(value, jax.Array):
             found.append(isinstance(value, jax.core.Tracer) or len(value.sharding.device_set) > 1)
         return value

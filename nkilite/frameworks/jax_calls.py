@@ -93,7 +93,7 @@ def _native(jax: Any) -> bool:
 
 
 @functools.cache
-def _registered(jax: Any) -> bool:
+def _registered(jax: object) -> bool:
     """Register the handler with XLA, if jaxlib has the interface that it is for."""
     ffi = getattr(jax, "ffi", None)
     version = None if ffi is None else _version(Path(ffi.include_dir()))
@@ -120,7 +120,7 @@ def _guard() -> Any:
     guard = core.Primitive("nki_arguments")
     guard.multiple_results = True
 
-    def abstract(*avals: Any, kernel: str, line: Location) -> Sequence[Any]:
+    def abstract(*avals: object, kernel: str, line: Location) -> Sequence[object]:
         for aval in avals:
             spec = getattr(getattr(aval, "sharding", None), "spec", ())
             if any(axis is not None for axis in spec):
@@ -140,7 +140,7 @@ def _guard() -> Any:
     return guard
 
 
-def _automatic_devices(context: Any) -> int:
+def _automatic_devices(context: object) -> int:
     """How many devices XLA would spread code over by itself: those of axes that no shard_map has taken."""
     mesh = getattr(context, "mesh", None)
     if mesh is None:

@@ -24,7 +24,7 @@ class Outline(NamedTuple):
         written: which tensors of the call it writes.
     """
 
-    returned: Any
+    returned: object
     outputs: tuple[tuple[tuple[int, ...], str], ...]
     written: tuple[int, ...]
 
@@ -57,7 +57,7 @@ def traced(kernel: Kernel[...], call: Call) -> Traced:
     ours, sizes = len(arguments.arrays) - len(order), arguments.size_list
     written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if not isinstance(value, Result):
             return value
         # The call may have its tensors in another order, and has none for what is ours between them and the results.

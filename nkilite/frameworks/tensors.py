@@ -37,7 +37,7 @@ def torch_library(torch: Any) -> Library:
     def memory(tensor: Any) -> Any:
         return torch_memory(torch, tensor.detach())
 
-    def maker(shape: tuple[int, ...], dtype: str) -> Callable[[], Any] | None:
+    def maker(shape: tuple[int, ...], dtype: str) -> Callable[[], object] | None:
         kind = getattr(torch, dtype, None)
         if kind is None:
             return None

@@ -76,7 +76,7 @@ def wanted(args: Args, kwargs: Kwargs) -> bool:
     plain = (torch.Tensor, torch.nn.Parameter)
     found = []
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if isinstance(value, torch.Tensor):
             found.append(
                 traces or (differentiates and value.requires_grad) or type(value) not in plain
@@ -193,21 +193,21 @@ def _dtype_of(tensor: Any) -> np.dtype:
     return as_dtype(str(tensor.dtype).removeprefix("torch.")).numpy
 
 
-def _assembled(returned: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+def _assembled(returned: object, inputs: Sequence[object], outputs: Sequence[object]) -> object:
     """What the kernel returns, of the tensors of an operator."""
     tensors = [*inputs, *outputs]
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         return viewed(tensors[value.array], value) if isinstance(value, Result) else value
 
     return map_leaves(returned, leaf, records=False)
 
 
-def _listed(outputs: Any) -> list[Any]:
+def _listed(outputs: object) -> list[object]:
     return list(outputs) if isinstance(outputs, (tuple, list)) else [] if outputs is None else [outputs]
 
 
-def _packed(outputs: Sequence[Any]) -> Any:
+def _packed(outputs: Sequence[object]) -> object:
     """Outputs as torch has them from an operator: one is no tuple, none is None."""
     return tuple(outputs) if len(outputs) > 1 else outputs[0] if outputs else None
 
@@ -242,7 +242,7 @@ class Operator:
     def _at(self, operands: Sequence[Any]) -> Call:
         return self._call.of(operands[: self._tensors], operands[self._tensors:])
 
-    def _run(self, *operands: Any) -> Any:
+    def _run(self, *operands: object) -> object:
         """The operator on CPU tensors."""
         args, kwargs = self._at(operands).arguments()
         outputs = self._kernel.outputs(*args, **kwargs)
@@ -283,7 +283,7 @@ class Operator:
         stacked = [torch.stack(column) for column in zip(*results, strict=True)]
         return _packed(stacked), _packed([0] * len(stacked))
 
-    def _save(self, ctx: Any, inputs: tuple[object, ...], output: Any) -> None:
+    def _save(self, ctx: object, inputs: tuple[object, ...], output: object) -> None:
         """What the gradient keeps of a call, as the user's `setup_context` says."""
         gradient = self._kernel.gradient
         if gradient is None or gradient.setup_context is None:
@@ -292,7 +292,7 @@ class Operator:
         returned = _assembled(self._outline.returned, taken.tensors, _listed(output))
         gradient.setup_context(ctx, self._by_parameter(taken.arguments()), returned)
 
-    def _backward(self, ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+    def _backward(self, ctx: object, *gradients: object) -> tuple[object, ...]:
         """The gradients of all operands, from those the user's `backward` has for the parameters.
 
         Raises:
@@ -305,7 +305,7 @@ class Operator:
         parameters = self._by_parameter(self._call.template)
         if len(values) != len(parameters):
             raise InvalidGradient(kernel=self._kernel.__name__, found=len(values), wanted=len(parameters))
-        operands: list[Any] = [None] * (self._tensors + self._floats)
+        operands: list[object] = [None] * (self._tensors + self._floats)
         for template, value in zip(parameters, values, strict=True):
             self._spread(template, value, operands)
         return tuple(operands)
@@ -324,7 +324,7 @@ class Operator:
             for part, one in zip(template, value, strict=True):
                 self._spread(part, one, operands)
 
-    def _by_parameter(self, arguments: tuple[Args, Kwargs]) -> tuple[Any, ...]:
+    def _by_parameter(self, arguments: tuple[Args, Kwargs]) -> tuple[object, ...]:
         """Arguments of the kernel in the order of its parameters."""
         args, kwargs = arguments
         bound = self._kernel.signature.bind(*args, **kwargs)

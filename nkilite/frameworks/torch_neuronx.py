@@ -13,7 +13,8 @@ __all__ = ["nki", "nki_op", "wrap_nki"]
 
 
 def nki_op(
-    name: str, function: Callable[..., Any] | None = None, /, *, mutates_args: str | Iterable[str] = (), **options: Any
+    name: str, function: Callable[..., object] | None = None, /, *, mutates_args: str | Iterable[str] = (),
+    **options: object
 ) -> Any:
     """Make a function that calls kernels an operator of torch, for `torch.compile`, `torch.export` and training.
 
@@ -32,7 +33,7 @@ def nki_op(
     """
     written = mutates_args if isinstance(mutates_args, str) else tuple(mutates_args)
 
-    def register(function: Callable[..., Any]) -> Any:
+    def register(function: Callable[..., object]) -> Any:
         library = importlib.import_module("torch.library")
         operator = library.custom_op(name, function, mutates_args=written, **options)
         operator.register_fake(function)
@@ -41,7 +42,7 @@ def nki_op(
     return register if function is None else register(function)
 
 
-def wrap_nki(kernel: Callable[..., Any]) -> Kernel[...]:
+def wrap_nki(kernel: Callable[..., object]) -> Kernel[...]:
     """A kernel that can be called in a graph of torch, `wrap_nki(kernel)[lnc](...)`; here every kernel can."""
     found: Kernel[...] = jit(kernel)
     return found

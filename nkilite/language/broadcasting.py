@@ -7,10 +7,9 @@ are separate memories.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nkilite import isa as nisa
-from nkilite.dtypes import DType, float32
+from nkilite.dtypes import DType, DTypeLike, float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.language.creation import element_type, ndarray
 from nkilite.trace.tensor import NkiTensor
@@ -34,7 +33,7 @@ def require_tile(x: object, operand: str, function: str) -> NkiTensor:
     )
 
 
-def output(shape: Sequence[int], dtype: Any, default: DType, function: str) -> NkiTensor:
+def output(shape: Sequence[int], dtype: DTypeLike, default: DType, function: str) -> NkiTensor:
     """A new SBUF tile for a result, of the dtype asked for or the default."""
     return ndarray(shape, default if dtype is None else element_type(dtype, function))
 

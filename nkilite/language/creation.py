@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ _FILL_ELEMENTS = 2048  # per partition of an SBUF tile that HBM is filled from
 
 def ndarray(
     shape: Sequence[int],
-    dtype: Any,
+    dtype: DTypeLike,
     buffer: MemoryRegion = MemoryRegion.sbuf,
     name: str | None = "",
     address: tuple[int, int] | None = None,

@@ -57,7 +57,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
-def binary(op: Callable[..., Any], x: Any, y: Any, dtype: Any) -> NkiTensor:
+def binary(op: Callable[..., object], x: object, y: object, dtype: DTypeLike) -> NkiTensor:
     """A new SBUF tile `op(x, y)`, by tensor_scalar if one side is a number or a float32 (P, 1) tile.
 
     Raises:
@@ -116,7 +116,7 @@ def multiply(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     return binary(multiply, x, y, dtype)
 
 
-def divide(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def divide(x: object, y: object, dtype: DTypeLike | None = None) -> NkiTensor:
     """x / y, as x times the reciprocal of y: the ALUs do not divide."""
     if is_number(y):
         with np.errstate(all="ignore"):

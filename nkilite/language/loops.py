@@ -161,7 +161,7 @@ def fori_loop(lower: object, upper: object, body_fun: Callable[[object], object]
 class _Counted:
     """A counted loop on the device."""
 
-    def __init__(self, name: str, lower: Any, upper: Any, step: Any) -> None:
+    def __init__(self, name: str, lower: Any, upper: Any, step: object) -> None:
         self.name, self.builder = name, active.builder(name)
         for operand, bound in (("lower", lower), ("upper", upper)):
             if not isinstance(bound, VirtualRegister):

@@ -22,14 +22,14 @@ __all__ = ["ceil", "floor", "fmod", "mod", "trunc"]
 _INTEGRAL = float(2**23)  # float32 of this magnitude and more are integers
 
 
-def floor(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def floor(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """The largest integers not above x."""
     x = require_tile(x, "x", "floor")
     whole = nearest(x)
     return _finish(x, elementwise.subtract(whole, elementwise.greater(whole, x, float32)), dtype)
 
 
-def ceil(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def ceil(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """The smallest integers not below x."""
     x = require_tile(x, "x", "ceil")
     whole = nearest(x)
@@ -43,7 +43,7 @@ def trunc(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     return elementwise.multiply(magnitude, activations.sign(x, float32), x.dtype if dtype is None else dtype)
 
 
-def mod(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def mod(x: Any, y: Any, dtype: DTypeLike | None = None) -> NkiTensor:
     """The remainder of x / y with the sign of y, as Python's %.
 
     Args:
@@ -58,7 +58,7 @@ def mod(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
     return elementwise.add(remainder, elementwise.multiply(moved, y), default if dtype is None else dtype)
 
 
-def fmod(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def fmod(x: Any, y: Any, dtype: DTypeLike | None = None) -> NkiTensor:
     """The remainder of x / y with the sign of x, as C's fmod; arguments as in `mod`."""
     x, y, default = _operands(x, y, "fmod")
     return _converted(_remainder(x, y), default if dtype is None else dtype)
@@ -73,7 +73,7 @@ def nearest(x: NkiTensor) -> NkiTensor:
     return rounded
 
 
-def _finish(x: NkiTensor, rounded: NkiTensor, dtype: DTypeLike) -> NkiTensor:
+def _finish(x: NkiTensor, rounded: NkiTensor, dtype: DTypeLike | None) -> NkiTensor:
     """`rounded` where |x| < 2^23, and x elsewhere: large values, infinities, NaN."""
     exact = ndarray(x.shape, float32)
     nisa.tensor_copy(exact, x)
@@ -82,7 +82,7 @@ def _finish(x: NkiTensor, rounded: NkiTensor, dtype: DTypeLike) -> NkiTensor:
     return _converted(exact, x.dtype if dtype is None else dtype)
 
 
-def _converted(x: NkiTensor, dtype: Any) -> NkiTensor:
+def _converted(x: NkiTensor, dtype: object) -> NkiTensor:
     return x if x.dtype == dtype else copy(x, dtype)
 
 

@@ -167,6 +167,13 @@ def _typed(path: str, key: str, value: Any) -> Any:
 
 def _impossible(target: Target) -> Iterator[tuple[str, str]]:
     """Fields with values that no chip has, and what is wrong with them."""
+    yield from _impossible_alone(target)
+    yield from _impossible_choices(target)
+    yield from _impossible_together(target)
+
+
+def _impossible_alone(target: Target) -> Iterator[tuple[str, str]]:
+    """Numbers and names that cannot be, whatever their field."""
     for key in _FIELDS:
         value = getattr(target, key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -176,20 +183,28 @@ def _impossible(target: Target) -> Iterator[tuple[str, str]]:
             yield key, f"names {sorted(value - ALL.keys())[0]!r}, which is no dtype"
         elif key in ("random_engines", "random_state_engines") and value - _ENGINES:
             yield key, "names another engine than vector and gpsimd"
+
+
+def _impossible_choices(target: Target) -> Iterator[tuple[str, str]]:
+    """Values that are none of those their field can have."""
     if target.generation not in _GENERATIONS:
         yield "generation", "is not from 2 to 4"
     if target.max_logical_core_size not in _CORES:
         yield "max_logical_core_size", "is neither 1 nor 2"
     if target.unwritten_byte > 0xFF:
         yield "unwritten_byte", "is no byte"
+    for key in ("dma_transpose_efficiency_hbm", "dma_transpose_efficiency_sbuf"):
+        if getattr(target, key) > 1:
+            yield key, "is more than 1"
+
+
+def _impossible_together(target: Target) -> Iterator[tuple[str, str]]:
+    """Values that another one rules out."""
     if target.sbuf_reserved_bytes >= target.sbuf_partition_bytes:
         yield "sbuf_reserved_bytes", f"leaves nothing of sbuf_partition_bytes = {target.sbuf_partition_bytes}"
     for key, whole in (("quadrant_partitions", "num_partitions"), ("partitions_per_gpsimd_core", "num_partitions")):
         if getattr(target, whole) % getattr(target, key):
             yield key, f"does not divide {whole} = {getattr(target, whole)}"
-    for key in ("dma_transpose_efficiency_hbm", "dma_transpose_efficiency_sbuf"):
-        if getattr(target, key) > 1:
-            yield key, "is more than 1"
 
 
 _REMOVE = "remove it; nkilite targets trn2 shows all fields"

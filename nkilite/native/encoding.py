@@ -27,7 +27,7 @@ from nkilite.notices import Notice
 
 UNPACKED_BYTES_AT_MOST = 1 << 28
 _COMPRESSION = 1  # zlib's fastest: tables are repetitive, and reading must be quick
-_RECORDS: dict[str, Any] = {
+_RECORDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (Image, HbmArray, Held, Stop, Lowered, Source, Kept, Location, Notice, Numbers, Check)
 }
@@ -38,7 +38,7 @@ class NotData(Exception):
     """A value that has no encoding, bytes that are no encoding, or too many of them."""
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """
     Raises:
         NotData: it holds something else than plain data, or too much.

@@ -125,6 +125,25 @@ zero:
 """
 
 
+# Runs the table and gives what stopped it; a launch that was told to stop raises.
+_RUN = f"""run:
+  %state = call ptr %save()
+  %stopped = call i64 %walk(ptr %table, i64 0, i64 %count, ptr %bases)
+  call void %restore(ptr %state)
+  %told_at = getelementptr i8, ptr %bases, i64 {WATCH}
+  %watch = load ptr, ptr %told_at, align 8
+  %stop_at = getelementptr i8, ptr %watch, i64 {STOP}
+  %stop = load i64, ptr %stop_at, align 8
+  %told = icmp ne i64 %stop, 0
+  br i1 %told, label %raise, label %give
+give:
+  %result = call ptr %number(i64 %stopped)
+  ret ptr %result
+raise:
+  ret ptr null
+"""
+
+
 def _entry(name: str, data_of: Callable[[str, str], str], fits: str) -> Source:
     return Source(name, f"""
 define ptr @{name}(ptr %self, ptr %args, i64 %given) {{
@@ -174,22 +193,7 @@ zeroing:
   %records = mul i64 %arrays, {_RECORD}
   %behind = add i64 %records, {_RECORDS}
   %ranges = getelementptr i64, ptr %words, i64 %behind
-{ZERO_RANGES}run:
-  %state = call ptr %save()
-  %stopped = call i64 %walk(ptr %table, i64 0, i64 %count, ptr %bases)
-  call void %restore(ptr %state)
-  %told_at = getelementptr i8, ptr %bases, i64 {WATCH}
-  %watch = load ptr, ptr %told_at, align 8
-  %stop_at = getelementptr i8, ptr %watch, i64 {STOP}
-  %stop = load i64, ptr %stop_at, align 8
-  %told = icmp ne i64 %stop, 0
-  br i1 %told, label %raise, label %give
-give:
-  %result = call ptr %number(i64 %stopped)
-  ret ptr %result
-raise:
-  ret ptr null
-refuse:
+{ZERO_RANGES}{_RUN}refuse:
   %refused = call ptr %number(i64 {REFUSED})
   ret ptr %refused
 }}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 LARGE = 16 << 20  # bytes of the stacks that this package makes
 LITTLE = 16 << 10  # what fits into any stack
@@ -28,7 +28,7 @@ def fits(bytes: int) -> bool:
     return result
 
 
-def with_room(bytes: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
+def with_room(bytes: int, function: Callable[..., _Result], *arguments: object) -> _Result:
     """Call a function where the stack has room for so many bytes: here, or on a thread of its own."""
     if fits(bytes):
         return function(*arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -58,6 +58,20 @@ class FollowWrites:
         return program
 
 
+class _State(NamedTuple):
+    """What a walk knows where it is.
+
+    Attributes:
+        followed: by buffer, whether it is followed.
+        open_loops: with the word positions of their beginnings.
+    """
+
+    followed: list[bool]
+    coverage: _Each[Coverage]
+    foreign: _Each[Foreign | None]
+    open_loops: list[tuple[Loop, int]]
+
+
 class _Walk:
     """Goes through a program, following what is written to some buffers.
 
@@ -79,7 +93,8 @@ class _Walk:
         foreign = _Each(lambda id: Foreign(buffers[id]) if buffers[id].region is MemoryRegion.psum else None)
         all_loops = loops(program)
         begun = 0
-        open_loops: list[tuple[Loop, int]] = []  # with the word position of the beginning
+        open_loops: list[tuple[Loop, int]] = []
+        state = _State(followed, coverage, foreign, open_loops)
         code, starts = program.code.tolist(), program.starts()
         plans = [_Plan(s) for s in program.signatures]
         control = [s.id for s in program.signatures if s.definition.control is not None]
@@ -88,41 +103,21 @@ class _Walk:
             plan = plans[code[start]]
             for word, kind, operand in plan.reads:
                 id, offset = code[start + word], code[start + word + 1]
-                if not followed[id]:
-                    continue
-                cover = coverage[id]
-                if not cover.full and (kind, offset) not in cover.seen:
-                    buffer = buffers[id]
-                    if len(open_loops) > 1 and buffer.loop != open_loops[-1][0].number:
-                        continue  # an inner loop may run for the first time in a later iteration of the outer one
-                    location = program.locations[code[start + 1]]
-                    found = check_read(cover, plan.signature, operand, buffer, offset, location)
-                    if found is not None:
-                        self._suspects.append((index, word, Suspect(index, found)))
-                        self.doubtful.add(id)
-            if plan.adds is not None and followed[code[start + plan.adds.word]]:
-                self._check_sum(plan, plan.adds, foreign, start)
-            if plan.infers is not None and followed[code[start + plan.infers.word]]:
-                cover = coverage[code[start + plan.infers.word]]
-                if cover.full or (plan.infers.type, code[start + plan.infers.word + 1]) in cover.seen:
-                    program.code[start] = plan.settled(program, True)
-                else:
-                    self._settle(plan, plan.infers, cover, start, open_loops)
+                if followed[id] and not (cover := coverage[id]).full and (kind, offset) not in cover.seen:
+                    inner = open_loops[-1][0] if len(open_loops) > 1 else None
+                    self._check_read(plan, operand, cover, index, (start, word), inner)
+            if plan.adds is not None or plan.infers is not None or plan.zeroes:
+                self._add(plan, start, state)
                 if len(plans) < len(program.signatures):
                     plans += [_Plan(s) for s in program.signatures[len(plans):]]
-            for operand in plan.zeroes:
-                id = code[start + operand.word]
-                if followed[id] and buffers[id].address is None:
-                    self._zero(operand, coverage[id], start, open_loops)
             for word, kind, _ in plan.writes:
                 id, offset = code[start + word], code[start + word + 1]
-                if not followed[id]:
-                    continue
-                cover, others = coverage[id], foreign[id]
-                if others is not None:
-                    others.wrote(kind, offset, plan.tensor_engine)
-                if not cover.full and (kind, offset) not in cover.seen:
-                    cover.mark(kind, offset)
+                if followed[id]:
+                    others = foreign[id]
+                    if others is not None:
+                        others.wrote(kind, offset, plan.tensor_engine)
+                    if not (cover := coverage[id]).full and (kind, offset) not in cover.seen:
+                        cover.mark(kind, offset)
             if plan.control is Control.begin:
                 open_loops.append((all_loops[begun], start))
                 begun += 1
@@ -138,6 +133,32 @@ class _Walk:
             code = program.code
             splice(program, {at: [*words, *code[at:at + widths[code[at]]]] for at, words in self._inserted.items()})
 
+    def _check_read(
+        self, plan: _Plan, operand: Operand, cover: Coverage, index: int, at: tuple[int, int], inner: Loop | None
+    ) -> None:
+        """Suspect a read of what nothing may have written, of the instruction that has a number, at a word."""
+        program, (start, word) = self._program, at
+        id, offset = program.code[start + word], program.code[start + word + 1]
+        buffer = program.buffers[id]
+        if inner is not None and buffer.loop != inner.number:
+            return  # an inner loop may run for the first time in a later iteration of the outer one
+        found = check_read(cover, plan.signature, operand, buffer, offset, program.locations[program.code[start + 1]])
+        if found is not None:
+            self._suspects.append((index, word, Suspect(index, found)))
+            self.doubtful.add(id)
+
+    def _add(self, plan: _Plan, start: int, state: _State) -> None:
+        """Decide what the instruction at a word position adds to, and zero what of it nothing has written."""
+        code, followed = self._program.code, state.followed
+        if plan.adds is not None and followed[code[start + plan.adds.word]]:
+            self._check_sum(plan, plan.adds, state.foreign, start)
+        if plan.infers is not None and followed[id := code[start + plan.infers.word]]:
+            self._settle(plan, plan.infers, state.coverage[id], start, state.open_loops)
+        for operand in plan.zeroes:
+            id = code[start + operand.word]
+            if followed[id] and self._program.buffers[id].address is None:
+                self._zero(operand, state.coverage[id], start, state.open_loops)
+
     def _check_sum(self, plan: _Plan, dst: Operand, foreign: _Each[Foreign | None], start: int) -> None:
         """Warn of a matmul at a word position that may add to what another engine wrote."""
         program = self._program
@@ -152,6 +173,9 @@ class _Walk:
     ) -> None:
         """Decide accumulate=None of the instruction at a word position, from what is covered of `dst`."""
         program, code = self._program, self._program.code
+        if cover.full or (dst.type, code[start + dst.word + 1]) in cover.seen:
+            code[start] = plan.settled(program, True)
+            return
         covered = cover.covered(dst.type, code[start + dst.word + 1])
         loop = carrying([loop for loop, _ in open_loops], program.buffers[code[start + dst.word]])
         dynamic = dst.type.indirection is not None

@@ -29,7 +29,7 @@ class Shaped:
         shape, dtype: its type; dtype is None in an annotation that names none.
     """
 
-    def __init__(self, shape: tuple[Any, ...], dtype: DType | None) -> None:
+    def __init__(self, shape: tuple[object, ...], dtype: DType | None) -> None:
         self.shape, self.dtype = shape, dtype
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class Benchmark:
         self._found: list[BenchmarkResult] = [] if found is None else found  # shared by the launches on all grids
         functools.update_wrapper(self, kernel.function, updated=())
 
-    def __getitem__(self, grid: Any) -> Benchmark:
+    def __getitem__(self, grid: object) -> Benchmark:
         return Benchmark(self.kernel[grid], self._compile_options, self._found)
 
     @property
@@ -133,6 +133,6 @@ def benchmark(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     return Benchmark(jit(kernel), compile_options(options))
 
 
-def compile_options(options: dict[str, Any]) -> str:
+def compile_options(options: dict[str, object]) -> str:
     """What `additional_compile_opt` says, if it is there."""
     return str(options.get("additional_compile_opt") or "")

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def show_page(profile: Profile) -> None:
         print(f"written: {file.name}")
 
 
-def _data(profile: Profile) -> dict[str, Any]:
+def _data(profile: Profile) -> dict[str, object]:
     line, work = profile.timeline, profile.workload
     program = profile.program
     where = np.frombuffer(program.code, np.int64)[profile.starts + 1]
@@ -134,7 +133,7 @@ def _cards(profile: Profile) -> list[tuple[str, str]]:
     return cards
 
 
-def _roof(profile: Profile) -> dict[str, Any]:
+def _roof(profile: Profile) -> dict[str, object]:
     """Peak and achieved GFLOP/s, HBM GB/s, FLOP per byte."""
     flops: dict[str, int] = {}
     for number, count in enumerate(np.bincount(profile.ids, minlength=1).tolist()):
@@ -150,7 +149,7 @@ def _roof(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _lanes(profile: Profile) -> list[dict[str, Any]]:
+def _lanes(profile: Profile) -> list[dict[str, object]]:
     """Slices by queue, and DMA transfers on lanes on which they do not overlap."""
     line, queues = profile.timeline, np.asarray(profile.workload.queues)
     lanes = []
@@ -163,7 +162,7 @@ def _lanes(profile: Profile) -> list[dict[str, Any]]:
     return lanes
 
 
-def _transfer_lanes(profile: Profile, core: int) -> list[dict[str, Any]]:
+def _transfer_lanes(profile: Profile, core: int) -> list[dict[str, object]]:
     line, moves = profile.timeline, profile.dma_instructions
     moves = moves[profile.launch.core[moves] == core]
     free = [0.0] * _TRANSFER_LANES
@@ -181,7 +180,7 @@ def _transfer_lanes(profile: Profile, core: int) -> list[dict[str, Any]]:
     ]
 
 
-def _lane(name: str, start: np.ndarray, end: np.ndarray, members: np.ndarray, counts: bool) -> dict[str, Any]:
+def _lane(name: str, start: np.ndarray, end: np.ndarray, members: np.ndarray, counts: bool) -> dict[str, object]:
     members = members[np.argsort(start[members], kind="stable")]
     ends = np.maximum.accumulate(end[members]) if len(members) else end[members]
     return {
@@ -189,7 +188,7 @@ def _lane(name: str, start: np.ndarray, end: np.ndarray, members: np.ndarray, co
     }
 
 
-def _curves(profile: Profile) -> list[dict[str, Any]]:
+def _curves(profile: Profile) -> list[dict[str, object]]:
     found = []
     memories = (
         (MemoryRegion.sbuf, "SBUF per partition", profile.target.sbuf_fmax_bytes),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,10 +44,10 @@ class _Operands:
         }
 
 
-def trace_events(profile: Profile) -> dict[str, Any]:
+def trace_events(profile: Profile) -> dict[str, object]:
     """The trace as a JSON-ready object."""
     line, work = profile.timeline, profile.workload
-    events: list[dict[str, Any]] = [
+    events: list[dict[str, object]] = [
         _named("process_name", 0, f"{profile.name} on {profile.machine} (modelled)"),
         *(_named("thread_name", q, queue_name(q, profile.cores)) for q in np.unique(work.queues).tolist()),
     ]
@@ -96,5 +95,5 @@ def write_trace(profile: Profile, path: str | Path) -> None:
     Path(path).write_text(json.dumps(plain_json(trace_events(profile))))
 
 
-def _named(kind: str, thread: int, name: str) -> dict[str, Any]:
+def _named(kind: str, thread: int, name: str) -> dict[str, object]:
     return {"ph": "M", "pid": _PROCESS, "tid": thread, "name": kind, "args": {"name": name}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from nkilite.plain import plain_json
 from nkilite.profiling.meetings import MeetingWait, meeting_waits
@@ -17,7 +16,7 @@ SCHEMA = Path(__file__).with_name("profile.schema.json")
 VERSION = 1  # of the schema; a field that changes its meaning or goes away makes a new one
 
 
-def record(profile: Profile) -> dict[str, Any]:
+def record(profile: Profile) -> dict[str, object]:
     """The figures of a profile: times in microseconds, all of them modelled."""
     known = profile.accuracy
     return {
@@ -54,14 +53,14 @@ def record(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _line(cost: LineCost) -> dict[str, Any]:
+def _line(cost: LineCost) -> dict[str, object]:
     return {
         "file": cost.location.file, "line": cost.location.line, "code": cost.location.source.strip(),
         "instructions": cost.instructions, "busy_us": cost.busy_us, "critical_us": cost.critical_us,
     }
 
 
-def _communication(found: Communication) -> dict[str, Any]:
+def _communication(found: Communication) -> dict[str, object]:
     kind, group, size, transfer = found.collective
     return {
         "file": found.location.file, "line": found.location.line, "kind": kind, "ranks": len(group), "bytes": size,
@@ -70,7 +69,7 @@ def _communication(found: Communication) -> dict[str, Any]:
     }
 
 
-def _wait(profile: Profile, wait: MeetingWait) -> dict[str, Any]:
+def _wait(profile: Profile, wait: MeetingWait) -> dict[str, object]:
     cause = profile.location(wait.cause)
     return {
         "file": wait.location.file, "line": wait.location.line, "core": wait.core, "waited_us": wait.waited_us,

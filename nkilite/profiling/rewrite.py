@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from copy import copy
-from typing import Any
 
 from nkilite.errors import NkiError
 from nkilite.ir.program import Program, Signature
@@ -20,7 +19,7 @@ def copied(program: Program) -> Program:
     return own
 
 
-def changed(program: Program, signature: Signature, name: str, value: Any) -> Signature | None:
+def changed(program: Program, signature: Signature, name: str, value: object) -> Signature | None:
     """The signature with another argument; None where the hardware does not allow it."""
     arguments = {**signature.arguments, name: value}
     try:

@@ -104,7 +104,7 @@ def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: 
 
 
 def _words(
-    program: Program, name: str, arguments: Mapping[str, Any], operands: dict[str, _Place], location: int
+    program: Program, name: str, arguments: Mapping[str, object], operands: dict[str, _Place], location: int
 ) -> list[int]:
     """One instruction; which engine copies is left to the compiler."""
     types = {operand: place[0] for operand, place in operands.items()}

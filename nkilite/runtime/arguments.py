@@ -33,7 +33,7 @@ class ArrayArgument:
 
     __slots__ = ("copied", "dims", "dtype", "framework", "name", "numpy", "original", "shape", "source")
 
-    def __init__(self, name: str, original: Any, array: np.ndarray, dtype: DType, framework: str) -> None:
+    def __init__(self, name: str, original: object, array: np.ndarray, dtype: DType, framework: str) -> None:
         self.name, self.original, self.dtype, self.framework = name, original, dtype, framework
         self.source = array
         self.shape = tuple(array.shape)
@@ -57,7 +57,7 @@ class ArrayArgument:
         return not self.copied and self.numpy.flags.writeable and self.framework != "jax"
 
 
-def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
+def as_array(name: str, value: object, kernel: str) -> ArrayArgument | None:
     """The array behind an argument, or None when it is not an array.
 
     Raises:
@@ -84,7 +84,7 @@ def as_array(name: str, value: Any, kernel: str) -> ArrayArgument | None:
     return None
 
 
-def _read(take: Callable[[], np.ndarray], name: str, value: Any, kernel: str) -> np.ndarray:
+def _read(take: Callable[[], np.ndarray], name: str, value: object, kernel: str) -> np.ndarray:
     """The elements of another library's array: sparse, quantized, conjugate, fake and traced ones give none."""
     try:
         return take()
@@ -96,7 +96,7 @@ def _read(take: Callable[[], np.ndarray], name: str, value: Any, kernel: str) ->
         ) from None
 
 
-def _checked(name: str, original: Any, array: np.ndarray, framework: str, kernel: str) -> ArrayArgument:
+def _checked(name: str, original: object, array: np.ndarray, framework: str, kernel: str) -> ArrayArgument:
     try:
         dtype = from_numpy(array.dtype)
     except KeyError:
@@ -138,14 +138,14 @@ def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
     return array.view(numpy_known(dtype)) if dtype.kind == "x" else array
 
 
-def map_arrays(value: Any, name: str, kernel: str, replace: Callable[[ArrayArgument], Any]) -> Any:
+def map_arrays(value: object, name: str, kernel: str, replace: Callable[[ArrayArgument], object]) -> Any:
     """Copy an argument with every array inside tuples, lists, dicts and records replaced.
 
     Raises:
         UnsupportedArgument: an array a kernel cannot be called with.
     """
 
-    def leaf(value: Any, name: str) -> Any:
+    def leaf(value: object, name: str) -> Any:
         array = as_array(name, value, kernel)
         return value if array is None else replace(array)
 
@@ -197,7 +197,7 @@ def cache_key(value: Any, name: str, kernel: str, held: list[tuple[str, Any]]) -
     return kind, _Held(value)
 
 
-def _is_lasting(value: Any) -> bool:
+def _is_lasting(value: object) -> bool:
     """Whether a trace leaves an object what it is, as far as its class tells: iterators and the like are used up."""
     if callable(value) or isinstance(value, (np.dtype, dict, list, tuple, set, int, str)):
         return True
@@ -213,7 +213,7 @@ class _Held:
 
     __slots__ = ("value",)
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
 
     def __hash__(self) -> int:

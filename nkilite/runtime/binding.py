@@ -36,8 +36,8 @@ class Arguments:
     __slots__ = ("arrays", "bound", "held", "key", "rounding", "same", "sizes", "values", "watch")
 
     def __init__(
-        self, bound: inspect.BoundArguments, values: dict[str, Any], arrays: list[ArrayArgument],
-        key: tuple[object, ...], same: tuple[int, ...], held: list[tuple[str, Any]],
+        self, bound: inspect.BoundArguments, values: dict[str, object], arrays: list[ArrayArgument],
+        key: tuple[object, ...], same: tuple[int, ...], held: list[tuple[str, object]],
         rounding: ArrayArgument | None = None, watch: Watch = UNWATCHED, sizes: ArrayArgument | None = None,
     ) -> None:
         self.sizes = sizes
@@ -62,7 +62,7 @@ class Arguments:
         return [] if self.sizes is None else self.sizes.numpy.reshape(-1).tolist()
 
     @property
-    def originals(self) -> list[Any]:
+    def originals(self) -> list[object]:
         """The arrays as the caller passed them."""
         return [a.original for a in self.arrays]
 
@@ -70,7 +70,7 @@ class Arguments:
         """Without the memory of arrays: enough to trace the kernel later."""
         arrays: list[ArrayArgument] = []
 
-        def leaf(value: Any, _: str) -> Any:
+        def leaf(value: object, _: str) -> Any:
             if not isinstance(value, ArrayArgument):
                 return value
             arrays.append(value.detached())
@@ -82,10 +82,10 @@ class Arguments:
         arrays += (ours for ours in (sizes, rounding) if ours is not None)
         return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding, self.watch, sizes)
 
-    def call(self, function: Callable[..., Any], tensors: dict[int, NkiTensor]) -> Any:
+    def call(self, function: Callable[..., object], tensors: dict[int, NkiTensor]) -> Any:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
 
-        def leaf(value: Any, _: str) -> Any:
+        def leaf(value: object, _: str) -> Any:
             return tensors[id(value)] if isinstance(value, ArrayArgument) else value
 
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(self.bound.arguments))
@@ -132,7 +132,7 @@ def bind(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Arguments:
 
     values = {k: map_arrays(v, k, kernel.__name__, remember) for k, v in bound.arguments.items()}
     sizes = bound_shapes(kernel.__name__, kernel.settings.dynamic_shapes, values)
-    held: list[tuple[str, Any]] = []
+    held: list[tuple[str, object]] = []
     key = tuple(cache_key(v, k, kernel.__name__, held) for k, v in values.items())
     rounding, watch = kernel.rounder.argument(), watch_of(kernel.settings)
     arrays += (ours for ours in (sizes, rounding) if ours is not None)

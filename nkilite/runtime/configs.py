@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite.errors import InvalidOperand, NestedConfig, UnknownKeyword, describe
 from nkilite.location import here
@@ -28,7 +28,7 @@ class AddressRotation(Enum):
 class _Config:
     """A configuration: dataclass fields with defaults, whose types values must have."""
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, *values: object, **named: object) -> None:
         known = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
         given = {**dict(zip(known, values, strict=False)), **named}
         for name in given:

@@ -42,7 +42,7 @@ def none_registered() -> bool:
     return _lookup is None
 
 
-def configured(kernel: Any, explicit: Mapping[str, Any]) -> Mapping[str, Any]:
+def configured(kernel: object, explicit: Mapping[str, object]) -> Mapping[str, object]:
     """Values for the parameters of `kernel` that are not in `explicit`; empty when no tuner is registered."""
     lookup = _lookup if _lookup is not _NOT_LOADED else _current()
     if lookup is None:

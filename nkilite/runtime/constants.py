@@ -97,7 +97,7 @@ def is_constant(value: Any) -> bool:
     return kind in _LIMITS or module.partition(".")[0] == "nkilite" or module in ("typing", "dataclasses", "enum")
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a scalar of NumPy or ml_dtypes, and not of a class derived from theirs."""
     kind = type(value)
     return isinstance(value, np.generic) and kind.__module__ in ("numpy", "ml_dtypes") and kind not in (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def map_leaves(value: Any, leaf: Callable[[Any, str], Any], name: str = "", records: bool = True) -> Any:
+def map_leaves(value: object, leaf: Callable[[object, str], object], name: str = "", records: bool = True) -> Any:
     """Copy a nesting of containers with every other value replaced.
 
     Args:
@@ -43,7 +43,7 @@ def map_leaves(value: Any, leaf: Callable[[Any, str], Any], name: str = "", reco
     return leaf(value, name)
 
 
-def is_record(value: Any) -> bool:
+def is_record(value: object) -> bool:
     """Whether a value is a user's dataclass or NKIObject: an instance whose state is in attributes and slots."""
     kind = type(value)
     if isinstance(value, (type, types.ModuleType, types.FunctionType, enum.Enum)):
@@ -53,7 +53,7 @@ def is_record(value: Any) -> bool:
     return not isinstance(value, (tuple, list, dict, set, frozenset, int, float, complex, str, bytes))
 
 
-def state_of(value: Any) -> dict[str, Any]:
+def state_of(value: object) -> dict[str, object]:
     """The attributes of a record by name, those in slots first."""
     found = {}
     for base in reversed(type(value).__mro__):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from nkilite.runtime.kernel import Kernel
 
 #: What a kernel is called with.
 Args: TypeAlias = tuple[Any, ...]
@@ -19,7 +22,7 @@ class Delegate(NamedTuple):
     """
 
     wanted: Callable[[Args, Kwargs], bool]
-    call: Callable[[Any, Args, Kwargs], Any]
+    call: Callable[[Kernel[...], Args, Kwargs], Any]
 
 
 class Graphs(NamedTuple):
@@ -31,14 +34,14 @@ class Graphs(NamedTuple):
     """
 
     compiling: Callable[[], bool]
-    call: Callable[[Any, Args, Kwargs], Any]
+    call: Callable[[Kernel[...], Args, Kwargs], Any]
 
 
 def _never() -> bool:
     return False
 
 
-def _nothing(*_: Any) -> Any:
+def _nothing(*_: object) -> NoReturn:
     raise AssertionError("nobody is compiling")
 
 

@@ -20,7 +20,7 @@ from nkilite.trace.storage import beyond_bounds
 Dims = Sequence[tuple[int, int]]  # of an array: its dynamic dimensions, and their places among the sizes
 
 
-def bound_shapes(kernel: str, shapes: Shapes, values: Mapping[str, Any]) -> ArrayArgument | None:
+def bound_shapes(kernel: str, shapes: Shapes, values: Mapping[str, object]) -> ArrayArgument | None:
     """Give arguments with dynamic dimensions the shapes of their bounds; the sizes, None if there are none.
 
     Raises:
@@ -122,10 +122,10 @@ def write_back(argument: ArrayArgument, array: np.ndarray) -> None:
         np.copyto(argument.source, array[tuple(slice(n) for n in argument.source.shape)])
 
 
-def sized(returned: Any, sizes: Sequence[int]) -> Any:
+def sized(returned: object, sizes: Sequence[int]) -> Any:
     """What a kernel returns, with the shapes that results have for these sizes."""
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if not isinstance(value, Result) or not value.dims:
             return value
         shape = size_of(value.shape, value.dims, sizes)
@@ -135,10 +135,10 @@ def sized(returned: Any, sizes: Sequence[int]) -> Any:
     return map_leaves(returned, leaf, records=False)
 
 
-def parts(returned: Any, sizes: Sequence[int]) -> Any:
+def parts(returned: object, sizes: Sequence[int]) -> Any:
     """The same, as parts of arrays of the bounds."""
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if not isinstance(value, Result) or not value.dims:
             return value
         strides = _strides(value.shape, as_dtype(value.dtype).itemsize)

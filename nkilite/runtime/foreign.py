@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,11 @@ class Library(NamedTuple):
         view: what a kernel returns of an array, all of it or a part.
     """
 
-    look: Callable[[Any], Hashable | None]
-    address: Callable[[Any], int]
-    memory: Callable[[Any], np.ndarray]
-    maker: Callable[[tuple[int, ...], str], Callable[[], Any] | None]
-    view: Callable[[Any, Result], Any]
+    look: Callable[[object], Hashable | None]
+    address: Callable[[object], int]
+    memory: Callable[[object], np.ndarray]
+    maker: Callable[[tuple[int, ...], str], Callable[[], object] | None]
+    view: Callable[[object, Result], object]
 
 
 #: By the exact type of their arrays, libraries that have been imported.

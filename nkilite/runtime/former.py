@@ -12,7 +12,7 @@ from nkilite.runtime.kernel import jit, simulate
 __all__ = ["baremetal", "simulate_kernel"]
 
 
-def simulate_kernel(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def simulate_kernel(kernel: Callable[..., object], *args: object, **kwargs: object) -> Any:
     """Run a kernel by NumPy reference semantics: nki.simulate(kernel)(*args, **kwargs)."""
     deprecated("nki.simulate_kernel(kernel, ...)", "nki.simulate(kernel)(...)")
     return simulate(kernel)(*args, **kwargs)

@@ -15,7 +15,7 @@ from nkilite.location import code_of
 _BY_VALUE = ("cloudpickle", "dill", "joblib.externals.cloudpickle")  # picklers that take any function
 
 
-def signature_of(function: Any, decorator: str) -> inspect.Signature:
+def signature_of(function: object, decorator: str) -> inspect.Signature:
     """The signature of a callable that can be a kernel.
 
     Raises:
@@ -58,12 +58,13 @@ def reference(kernel: Any, derived: Callable[..., Any], options: tuple[Any, ...]
     Raises:
         KernelNotPickled: neither the kernel nor its function can be found by its name.
     """
-    function = kernel.function
-    found = place = _named(kernel.__module__, kernel.__qualname__)
+    function, name = kernel.function, str(kernel.__qualname__)
+    place = _named(kernel.__module__, kernel.__qualname__)
+    found: object = place
     steps = 0
     while found is not None:
         if found is kernel and steps == 0:
-            return str(kernel.__qualname__)
+            return name
         if found is function or getattr(found, "function", None) is function:
             return derived, (place, steps, *options)
         found, steps = getattr(found, "__wrapped__", None), steps + 1
@@ -80,7 +81,7 @@ def found_in(place: Any, steps: int) -> Callable[..., Any]:
     return function
 
 
-def _pickled(function: Any) -> bool:
+def _pickled(function: object) -> bool:
     """Whether pickle takes a callable by itself, as it does partials, methods and objects of functions by name."""
     try:
         pickle.dumps(function)
@@ -89,9 +90,9 @@ def _pickled(function: Any) -> bool:
     return True
 
 
-def _named(module: str, qualname: str) -> Any:
+def _named(module: str, qualname: str) -> object:
     """What has a qualified name in a module; None if nothing has."""
-    found: Any = sys.modules.get(module)
+    found: object = sys.modules.get(module)
     for name in qualname.split("."):
         found = getattr(found, name, None)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
 
 
-def as_grid(found: Any, kernel: str) -> int:
+def as_grid(found: object, kernel: str) -> int:
     """The cores that the brackets of `kernel[...]` ask for: a number, in a tuple or not, or what has one as `size`.
 
     Raises:

@@ -18,22 +18,22 @@ class Guards:
     """
 
     def __init__(self) -> None:
-        self._items: dict[tuple[int, str], tuple[Mapping[str, Any], str, Any]] = {}
-        self._absent: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
-        self._attributes: list[tuple[Any, str, Any]] = []
-        self._empty: list[Any] = []
+        self._items: dict[tuple[int, str], tuple[Mapping[str, object], str, object]] = {}
+        self._absent: dict[tuple[int, str], tuple[Mapping[str, object], str]] = {}
+        self._attributes: list[tuple[object, str, object]] = []
+        self._empty: list[object] = []
         self._checks: list[Callable[[], bool]] = []
         self._quick: Callable[[], bool] | None = None
 
-    def item(self, mapping: Mapping[str, Any], name: str, value: Any) -> None:
+    def item(self, mapping: Mapping[str, object], name: str, value: object) -> None:
         """A dict has a value under a name."""
         self._items[id(mapping), name] = mapping, name, value
 
-    def absent(self, mapping: Mapping[str, Any], name: str) -> None:
+    def absent(self, mapping: Mapping[str, object], name: str) -> None:
         """A dict has nothing under a name."""
         self._absent[id(mapping), name] = mapping, name
 
-    def attributes(self, value: Any, *names: str) -> None:
+    def attributes(self, value: object, *names: str) -> None:
         """An object has the attributes it has now.
 
         Raises:
@@ -41,11 +41,11 @@ class Guards:
         """
         self._attributes += [(value, name, getattr(value, name)) for name in names]
 
-    def empty(self, container: Any) -> None:
+    def empty(self, container: object) -> None:
         """A container that exists for as long as these guards is empty."""
         self._empty.append(container)
 
-    def mapping(self, keys: Callable[[], Iterable[Any]], values: Callable[[], Iterable[Any]]) -> None:
+    def mapping(self, keys: Callable[[], Iterable[object]], values: Callable[[], Iterable[object]]) -> None:
         """A dict has the keys and values it has now, in that order."""
         all_keys, all_values = list(keys()), list(values())
 
@@ -55,7 +55,7 @@ class Guards:
 
         self._checks.append(same)
 
-    def sequence(self, items: Callable[[], Sequence[Any]]) -> None:
+    def sequence(self, items: Callable[[], Sequence[object]]) -> None:
         """What `items` makes a list of is what it is now."""
         values = items()
 
@@ -65,7 +65,7 @@ class Guards:
 
         self._checks.append(same)
 
-    def equal(self, read: Callable[[], Any]) -> None:
+    def equal(self, read: Callable[[], object]) -> None:
         """What `read` returns, plain data of fixed types, equals what it returns now."""
         value = read()
         self._checks.append(lambda: read() == value)
@@ -93,7 +93,7 @@ class Guards:
         values: list[Any] = []
         numbers: dict[int, str] = {}
 
-        def variable(value: Any) -> str:
+        def variable(value: object) -> str:
             name = numbers.get(id(value))
             if name is None:
                 name = numbers[id(value)] = f"v{len(values)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, islice
-from typing import Any
 
 from nkilite import knobs
 from nkilite.errors import CoresDiffer, DataRace, InvalidSetting, RaceWarning
@@ -21,7 +20,7 @@ from nkilite.trace.tensor import NkiTensor
 
 
 def join(
-    programs: Sequence[Program], returned: Sequence[Any], kernel: str, location: Location,
+    programs: Sequence[Program], returned: Sequence[object], kernel: str, location: Location,
     met: Sequence[Race] = (),
 ) -> None:
     """Make the shared tensors of all cores the outputs of their programs, in one order.
@@ -85,13 +84,13 @@ def _does(side: Side) -> str:
     return "writes" if side.writes else "reads"
 
 
-def _made(returned: Any, kernel: Location) -> Location:
+def _made(returned: object, kernel: Location) -> Location:
     """Where the first tensor in what a core returns was made."""
     found: list[Location] = []
     map_leaves(returned, lambda v, _: found.append(v.storage.location) if isinstance(v, NkiTensor) else None)
     return found[0] if found else kernel
 
 
-def _said(returned: Any) -> str:
+def _said(returned: object) -> str:
     shown = map_leaves(returned, lambda v, _: f"{v.dtype} {list(v.shape)}" if isinstance(v, NkiTensor) else v)
     return shown if isinstance(shown, str) else repr(shown)

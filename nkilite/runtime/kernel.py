@@ -69,8 +69,8 @@ _OWN = {
 class Gradient(NamedTuple):
     """What `register_autograd` was given."""
 
-    backward: Callable[..., Any]
-    setup_context: Callable[..., Any] | None
+    backward: Callable[..., object]
+    setup_context: Callable[..., object] | None
 
 
 class Kernel(Generic[P]):
@@ -89,7 +89,7 @@ class Kernel(Generic[P]):
     grid: tuple[int, ...] = ()  # of instances, in Beta 1
 
     def __init__(
-        self, function: Callable[P, Any], lnc: int | None = None, simulated: bool = False,
+        self, function: Callable[P, object], lnc: int | None = None, simulated: bool = False,
         settings: Settings = FROM_ENVIRONMENT,
     ) -> None:
         self.lnc = lnc
@@ -105,7 +105,7 @@ class Kernel(Generic[P]):
         self.gradient: Gradient | None = None
         self.number = next(_count)
         numbered[self.number] = self
-        self._specializations: dict[Any, Specialization] = {}
+        self._specializations: dict[object, Specialization] = {}
         self._executables: dict[str, Executable | Cores] = {}
         self._explained = False  # whether it was said why this kernel is traced at every launch
 
@@ -191,11 +191,11 @@ class Kernel(Generic[P]):
     def __copy__(self) -> Kernel[P]:
         return self  # as functions are
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel[...]:
+    def __deepcopy__(self, memo: dict[int, object]) -> Kernel[...]:
         function = copy.deepcopy(self.function, memo)  # another one for a method of an object that is copied
         return self if function is self.function else _derived(function, 0, *self._options)
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[object, ...]:
         return reference(self, _derived, self._options)
 
     @property
@@ -207,7 +207,7 @@ class Kernel(Generic[P]):
         """Where the kernel is defined."""
         return defined_at(self.function)
 
-    def __getitem__(self, lnc: Any) -> Kernel[P]:
+    def __getitem__(self, lnc: object) -> Kernel[P]:
         """`kernel[lnc]`: the kernel on a logical NeuronCore of that many physical cores.
 
         Raises:
@@ -223,7 +223,7 @@ class Kernel(Generic[P]):
             found.tuning = self.tuning  # type: ignore[attr-defined]
         return found
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
     @overload
@@ -250,7 +250,7 @@ class Kernel(Generic[P]):
             shown = presented(error, self.__name__)
             raise shown from shown.__cause__
 
-    def _run(self, args: Args, kwargs: Kwargs, key: tuple[object, ...] | None) -> Any:
+    def _run(self, args: Args, kwargs: Kwargs, key: tuple[object, ...] | None) -> object:
         """A launch that does not look like an earlier one; `key` is what later ones like it look like."""
         delegate = delegation.delegate_for(args, kwargs)
         if delegate is not None:
@@ -312,7 +312,7 @@ class Kernel(Generic[P]):
         return Kernel(self.function, self.lnc, True, settings)
 
     def register_autograd(
-        self, backward: Callable[..., Any], *, setup_context: Callable[..., Any] | None = None
+        self, backward: Callable[..., object], *, setup_context: Callable[..., object] | None = None
     ) -> None:
         """Give the kernel a gradient in torch, as `torch.library.register_autograd` does for operators.
 
@@ -328,7 +328,7 @@ class Kernel(Generic[P]):
         """Run the function on the tensors of a launch, by id of their argument; what it returned."""
         return arguments.call(self.function, tensors)
 
-    def _inline(self, args: Args, kwargs: Kwargs) -> Any:
+    def _inline(self, args: Args, kwargs: Kwargs) -> object:
         """Run as a part of the kernel that is being traced."""
         builder = active.builder()
         outer, cores = builder.configs, builder.core.cores
@@ -473,7 +473,7 @@ def _explain(kernel: str, unproven: Unproven) -> None:
     )
 
 
-def _declaration(function: Callable[..., Any]) -> tuple[Any, ...]:
+def _declaration(function: Callable[..., object]) -> tuple[object, ...]:
     """What the signature of a function is made of."""
     plain = inspect.unwrap(function)
     if not isinstance(plain, types.FunctionType):
@@ -484,7 +484,7 @@ def _declaration(function: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def _derived(
-    place: Any, steps: int, lnc: int | None, simulated: bool, settings: Settings, schedule: Schedule
+    place: object, steps: int, lnc: int | None, simulated: bool, settings: Settings, schedule: Schedule
 ) -> Kernel[...]:
     """The kernel that a pickle or a copy describes; see nkilite/runtime/functions.py."""
     kernel = Kernel(found_in(place, steps), lnc, simulated, settings)
@@ -493,11 +493,11 @@ def _derived(
 
 
 @overload
-def jit(fn: Callable[P, Any], **options: Any) -> Kernel[P]: ...
+def jit(fn: Callable[P, object], **options: object) -> Kernel[P]: ...
 
 
 @overload
-def jit(fn: None = None, **options: Any) -> Callable[[Callable[P, Any]], Kernel[P]]: ...
+def jit(fn: None = None, **options: object) -> Callable[[Callable[P, object]], Kernel[P]]: ...
 
 
 def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -529,7 +529,7 @@ def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
     return Kernel(fn, settings=settings)
 
 
-def program_digest(kernel: Callable[..., Any], *args: Any, target: str | None = None, **kwargs: Any) -> str:
+def program_digest(kernel: Callable[..., object], *args: object, target: str | None = None, **kwargs: object) -> str:
     """Trace a kernel; a digest of what its program computes, the same in every process.
 
     Launches with the same digest do the same, whatever the kernel's code and the values it reads. Names and lines do
@@ -553,12 +553,12 @@ def simulate(
 
 @overload
 def simulate(
-    kernel: Callable[P, Any], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None,
+    kernel: Callable[P, object], *, stochastic_rounding: bool | None = None, rounding_seed: int | None = None,
     check_nan: str | None = None, watch: Watch | None = None,
 ) -> Kernel[P]: ...
 
 
-def simulate(kernel: Callable[..., Any], *, watch: Watch | None = None, **options: Any) -> Kernel[...]:
+def simulate(kernel: Callable[..., object], *, watch: Watch | None = None, **options: object) -> Kernel[...]:
     """The kernel executed eagerly by NumPy reference semantics, so that print and breakpoint() see values.
 
     Args:

@@ -36,7 +36,7 @@ class Calls:
 
     VALUES = 2  # where values begin in a key; a float and an array of another library have one item, others two
 
-    def __init__(self, kernel: Any, signature: inspect.Signature, takes_out: bool) -> None:
+    def __init__(self, kernel: object, signature: inspect.Signature, takes_out: bool) -> None:
         self._kernel, self._takes_out = kernel, takes_out
         self._names = tuple(signature.parameters)
         kinds = {p.kind for p in signature.parameters.values()}
@@ -119,7 +119,7 @@ class Calls:
     def clear(self) -> None:
         self._launches.clear()
 
-    def _explicit(self, args: tuple[object, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _explicit(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         explicit = {**dict(zip(self._names, args, strict=False)), **kwargs}
         if self._takes_out:
             explicit.pop("out", None)
@@ -164,13 +164,13 @@ class Launch:
             return False, None
         return True, collect(self.specialization.returned, arrays, memory, "numpy")
 
-    def outputs(self, args: Args, kwargs: Kwargs) -> list[Any] | None:
+    def outputs(self, args: Args, kwargs: Kwargs) -> list[object] | None:
         """The new arrays; None if the arrays were not accepted."""
         arrays = self._arrays(args, kwargs)
         made = [new() for new in self._outputs]
         return made if self._accepted([*arrays, *made]) else None
 
-    def _arrays(self, args: Args, kwargs: Kwargs) -> Sequence[Any]:
+    def _arrays(self, args: Args, kwargs: Kwargs) -> Sequence[object]:
         if self._picks is None:
             return args
         values = (*args, *kwargs.values())
@@ -188,7 +188,7 @@ class ForeignLaunch(Launch):
 
     def __init__(
         self, specialization: Specialization, picks: Sequence[int] | None, given: bool, direct: bool,
-        library: Library, makers: Sequence[Callable[[], Any]],
+        library: Library, makers: Sequence[Callable[[], object]],
     ) -> None:
         """
         Args:
@@ -213,7 +213,7 @@ class ForeignLaunch(Launch):
 
         return True, map_leaves(self.specialization.returned, leaf, records=False)
 
-    def _accepted(self, memory: Sequence[Any]) -> bool:
+    def _accepted(self, memory: Sequence[object]) -> bool:
         if self._at is not None:
             return self._at(*map(self._library.address, memory))
         return self._execute(*map(self._library.memory, memory))

@@ -42,7 +42,7 @@ class _Message(NamedTuple):
     group: Group = ()
     what: tuple[object, ...] = ()
     where: str = ""
-    brought: Any = None
+    brought: object = None
 
 
 class Mail:
@@ -65,7 +65,7 @@ class Mail:
         self._circle = False
         atexit.register(self._leave)  # called before what mpi4py has registered
 
-    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: object, location: Location) -> dict[int, object]:
         """What every rank of a group brings to a collective, by rank; waits for them all.
 
         Raises:
@@ -92,7 +92,7 @@ class Mail:
         self._missing = []
         return found
 
-    def end(self, result: Any) -> list[Any]:
+    def end(self, result: object) -> list[Any]:
         """What all ranks have returned, once the launch has ended on all of them.
 
         A rank that still waits for this one learns that it has ended, and ends the job.

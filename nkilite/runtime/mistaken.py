@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
 
 from nkilite.errors import NkiError, NotAnArray, describe
 from nkilite.location import Location, is_internal
@@ -18,7 +17,7 @@ _INDICES = re.compile(r"(list|tuple) indices must be integers or slices, not \w+
 _VALUES = (list, tuple, dict, int, float, complex, str, type(None))
 
 
-def explained(error: Exception, passed: Mapping[str, Any], kernel: str) -> NotAnArray | None:
+def explained(error: Exception, passed: Mapping[str, object], kernel: str) -> NotAnArray | None:
     """The error to raise in the place of one that a kernel function ended with; None if it is about something else."""
     user = last = None
     trace = error.__traceback__
@@ -47,7 +46,7 @@ def explained(error: Exception, passed: Mapping[str, Any], kernel: str) -> NotAn
     return None
 
 
-def _held(passed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _held(passed: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """The values of parameters, and what is in lists and tuples among them."""
     for name, value in passed.items():
         yield name, value

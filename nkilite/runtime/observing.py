@@ -175,7 +175,7 @@ MODES: dict[str, Callable[[Kernel[...], Args, Kwargs], list[Observed]]] = {
 }
 
 
-def _core(kernel: Kernel[...]) -> Any:
+def _core(kernel: Kernel[...]) -> object:
     cores = cores_of(kernel, get_target(knobs.target()))
     if len(cores) > 1:
         raise OneCoreObserved(kernel=kernel.__name__, cores=len(cores))

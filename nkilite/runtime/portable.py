@@ -76,7 +76,7 @@ def portable(kernel: Kernel[...], arguments: Arguments) -> Portable:
     programs, returned = trace(kernel, arguments)
     results: list[Result] = []
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if isinstance(value, Result):
             results.append(value)
         return value

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nkilite.errors import MpiMissing, NotThatManyRanks
 from nkilite.ir.rank import Group, Rank, launching_for
@@ -23,6 +23,7 @@ else:
 # What Open MPI, MPICH and others tell the processes they start.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
 
+Result = TypeVar("Result")
 _mail: Mail | None = None
 
 
@@ -39,7 +40,7 @@ def attend() -> None:
             _post()
 
 
-def run(wanted: int, main: Callable[[int], Any], ring: int, topology: str | None) -> list[Any]:
+def run(wanted: int, main: Callable[[int], Result], ring: int, topology: str | None) -> list[Result]:
     """Call `main` for the rank that this process is; what it returned on all of them.
 
     A process that fails says so and ends the others, which could only wait for it.

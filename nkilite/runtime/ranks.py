@@ -109,8 +109,8 @@ class _Hall:
         return results
 
     def gather(
-        self, rank: int, group: Group, number: int, what: tuple[object, ...], brought: Any, where: Location
-    ) -> dict[int, Any]:
+        self, rank: int, group: Group, number: int, what: tuple[object, ...], brought: object, where: Location
+    ) -> dict[int, object]:
         """Bring something to the `number`-th gathering of a group, and wait for it to be complete.
 
         Raises:
@@ -178,7 +178,7 @@ class _Gathering:
 
     def __init__(self, first: int, what: tuple[object, ...], where: Location) -> None:
         self.first, self.what, self.where = first, what, where
-        self.brought: dict[int, Any] = {}
+        self.brought: dict[int, object] = {}
         self.taken = 0
 
 

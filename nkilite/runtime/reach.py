@@ -31,7 +31,7 @@ from nkilite.runtime.guards import Guards
 _OBJECTS_AT_MOST = 20_000
 _ITEMS_AT_MOST = 4_096
 _ARRAY_BYTES_AT_MOST = 1 << 16
-_MISSING: Any = object()
+_MISSING: object = object()
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement, or by newer C code
 _FUNCTION = ("__code__", "__defaults__", "__kwdefaults__", "__dict__")
 _DEFINITION = ("__name__", "__qualname__")
@@ -73,16 +73,16 @@ class Reach:
         unproven: why it cannot be told whether it changes; None if it can.
     """
 
-    def __init__(self, function: Callable[..., Any], held: Iterable[tuple[str, Any]]) -> None:
+    def __init__(self, function: Callable[..., object], held: Iterable[tuple[str, object]]) -> None:
         """
         Args:
             held: arguments that are not recognized by their value, by name.
         """
         self.unproven: Unproven | None = None
         self._guards = Guards()
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[int, object] = {}
         self._pending: list[_Found] = []
-        self._definitions: list[Any] = []
+        self._definitions: list[object] = []
         self._of_definitions = False
         where = defined_at(function)
         try:
@@ -115,14 +115,14 @@ class Reach:
 
     # --- the search ---------------------------------------------------------------------------------------------------
 
-    def _add(self, value: Any, name: str, location: Location) -> None:
+    def _add(self, value: object, name: str, location: Location) -> None:
         kind = type(value)
         if kind in constants.ATOMS or id(value) in self._seen:
             return
         self._seen[id(value)] = value
         self._pending.append(_Found(value, name, location))
 
-    def _all(self, values: Iterable[Any], of: _Found) -> None:
+    def _all(self, values: Iterable[object], of: _Found) -> None:
         for value in values:
             self._add(value, of.name, of.location)
 
@@ -197,14 +197,14 @@ class Reach:
         if value is not _MISSING:
             self._add(value, found.name, found.location)
 
-    def _global(self, function: types.FunctionType, name: str) -> Any:
+    def _global(self, function: types.FunctionType, name: str) -> object:
         namespace = function.__globals__
         value = namespace.get(name, _MISSING)
         if value is not _MISSING:
             self._guards.item(namespace, name, value)
             return value
         self._guards.absent(namespace, name)
-        builtin: dict[str, Any] = getattr(function, "__builtins__")  # noqa: B009, mypy does not know it
+        builtin: dict[str, object] = getattr(function, "__builtins__")  # noqa: B009, mypy does not know it
         value = builtin.get(name, _MISSING)
         if value is _MISSING:
             self._guards.absent(builtin, name)
@@ -212,7 +212,7 @@ class Reach:
             self._guards.item(builtin, name, value)
         return value
 
-    def _attribute(self, module: types.ModuleType, name: str, found: _Found) -> Any:
+    def _attribute(self, module: types.ModuleType, name: str, found: _Found) -> object:
         """What a module has under a name; if nothing, it must not find attributes by a function of the user's."""
         names = vars(module)
         value = names.get(name, _MISSING)
@@ -268,8 +268,8 @@ class Reach:
         for name, member in attributes.items():
             self._add(member, f"{found.name}.{name}", found.location)
 
-    def _slot(self, value: Any, member: types.MemberDescriptorType, name: str, found: _Found) -> None:
-        def read() -> list[Any]:
+    def _slot(self, value: object, member: types.MemberDescriptorType, name: str, found: _Found) -> None:
+        def read() -> list[object]:
             try:
                 return [member.__get__(value)]
             except AttributeError:
@@ -313,7 +313,7 @@ class Reach:
         self._guards.attributes(value, "name", "default", "default_factory", "metadata")
         self._all((value.default, value.default_factory, value.metadata), found)
 
-    def _holder(self, value: Any, found: _Found) -> None:
+    def _holder(self, value: object, found: _Found) -> None:
         """What holds functions: a method, a property, ..."""
         for name in ("__func__", "__self__", "fget", "fset", "fdel", "func"):
             self._add(getattr(value, name, None), found.name, found.location)
@@ -333,11 +333,12 @@ def _payload(look: Any, kind: type) -> Any:
     return lambda reach, value, found: look(reach, value, found, kind)
 
 
-def _nothing(reach: Reach, value: Any, found: _Found) -> None:
+def _nothing(reach: Reach, value: object, found: _Found) -> None:
     """Immutable."""
 
 
-_LOOKS: dict[type, Any] = {
+_Look = Callable[["Reach", Any, "_Found"], None]
+_LOOKS: dict[type, _Look] = {
     tuple: Reach._items,
     frozenset: Reach._items,
     types.FunctionType: Reach._function,
@@ -350,7 +351,7 @@ _LOOKS: dict[type, Any] = {
 }
 _HOLDERS = (types.MethodType, staticmethod, classmethod, property, functools.cached_property)
 _LOOKS |= dict.fromkeys(_HOLDERS, Reach._holder)
-_CONTAINERS: dict[type, Any] = {
+_CONTAINERS: dict[type, _Look] = {
     kind: _payload(look, kind)
     for look, kinds in (
         (Reach._sequence, (list, set, collections.deque)),
@@ -360,7 +361,7 @@ _CONTAINERS: dict[type, Any] = {
 }
 _LOOKS |= _CONTAINERS
 #: By the class made in C that instances derive from: how to look at what it adds to attributes.
-_PAYLOADS: dict[type, Any] = {
+_PAYLOADS: dict[type, _Look] = {
     **_CONTAINERS,
     **dict.fromkeys((object, int, float, complex, str, bytes, types.SimpleNamespace), _nothing),
     tuple: lambda r, v, f: r._all(tuple.__iter__(v), f),

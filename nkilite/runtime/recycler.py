@@ -14,7 +14,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -89,7 +88,7 @@ class _Loan:
         self._block, self._limit = block, limit
 
     @property
-    def __array_interface__(self) -> dict[str, Any]:
+    def __array_interface__(self) -> dict[str, object]:
         return self._block.__array_interface__
 
     def __del__(self) -> None:

@@ -50,14 +50,14 @@ class Result:
         return result
 
 
-def check_returned(returned: Any, program: Program, kernel: str, location: Location) -> None:
+def check_returned(returned: object, program: Program, kernel: str, location: Location) -> None:
     """Make what a kernel returned the outputs of its program.
 
     Raises:
         StaleTensor, InvalidReturn: it cannot be returned.
     """
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if not isinstance(value, NkiTensor):
             if value is None or isinstance(value, (int, float, str)):
                 return value
@@ -89,11 +89,11 @@ def check_returned(returned: Any, program: Program, kernel: str, location: Locat
     map_leaves(returned, leaf, records=False)
 
 
-def returned_views(returned: Any) -> list[Returned]:
+def returned_views(returned: object) -> list[Returned]:
     """The tensors in a checked return value."""
     found: list[Returned] = []
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if isinstance(value, NkiTensor):
             found.append(Returned(value.storage, value.type, value.byte_offset))
         return value
@@ -102,11 +102,11 @@ def returned_views(returned: Any) -> list[Returned]:
     return found
 
 
-def results_of(returned: Any, program: Program) -> Any:
+def results_of(returned: object, program: Program) -> Any:
     """A checked return value with a Result in the place of every tensor."""
     arrays = {b.id: i for i, b in enumerate([*program.inputs, *program.outputs])}
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> Any:
         if not isinstance(value, NkiTensor):
             return value
         buffer = value.storage
@@ -142,7 +142,7 @@ class Destinations:
         arrays: by place among inputs and outputs, those the kernel can write itself.
     """
 
-    def __init__(self, out: Any, returned: Any, arguments: Sequence[ArrayArgument], kernel: str) -> None:
+    def __init__(self, out: object, returned: object, arguments: Sequence[ArrayArgument], kernel: str) -> None:
         """
         Raises:
             InvalidOutput: `out` is not nested like the return value, or an array in it cannot take its result.
@@ -179,7 +179,7 @@ class Destinations:
             raise self._refused(name, f"is {describe(out)}", f"None, where the kernel returns {returned!r}")
         return returned
 
-    def _array(self, result: Result, out: Any, name: str) -> Any:
+    def _array(self, result: Result, out: object, name: str) -> object:
         expected = f"a contiguous, writable array {result.dtype} {result.shape}"
         try:
             found = as_array(name, out, self._kernel)

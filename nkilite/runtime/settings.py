@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite import knobs
 from nkilite.dimensions import Shapes
@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 FROM_ENVIRONMENT = Settings()
 
 
-def take_settings(options: dict[str, Any], function: str, default: Settings = FROM_ENVIRONMENT) -> Settings:
+def take_settings(options: dict[str, object], function: str, default: Settings = FROM_ENVIRONMENT) -> Settings:
     """Take the settings out of the options of a decorator.
 
     Raises:
@@ -57,7 +57,7 @@ def take_settings(options: dict[str, Any], function: str, default: Settings = FR
     return default._replace(stochastic_rounding=stochastic, rounding_seed=seed, check_nan=check)
 
 
-def _invalid(function: str, name: str, value: Any, expected: str) -> InvalidOperand:
+def _invalid(function: str, name: str, value: object, expected: str) -> InvalidOperand:
     return InvalidOperand(instruction=function, operand=name, found=describe(value), expected=expected)
 
 

@@ -25,7 +25,7 @@ from nkilite.runtime.specialization import Specialization
 class SizedCalls(Calls):
     """The launches of a kernel with dynamic dimensions."""
 
-    def __init__(self, kernel: Any, signature: inspect.Signature, takes_out: bool, shapes: Shapes) -> None:
+    def __init__(self, kernel: object, signature: inspect.Signature, takes_out: bool, shapes: Shapes) -> None:
         super().__init__(kernel, signature, takes_out)
         numbers = numbered(shapes)
         self._dims = {name: [(axis, dim, numbers[dim]) for axis, dim in axes] for name, axes in shapes}
@@ -122,6 +122,6 @@ class SizedLaunch:
             fill(array, dims, sizes, self.specialization.unwritten)
         return array
 
-    def outputs(self, args: Args, kwargs: Kwargs) -> list[Any] | None:
+    def outputs(self, args: Args, kwargs: Kwargs) -> list[object] | None:
         """The new arrays: always by a closer look."""
         return None

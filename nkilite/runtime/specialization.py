@@ -96,7 +96,7 @@ class Specialization:
         """What was made for the first core."""
         return self.compilations[0]
 
-    def run(self, arguments: Arguments, out: Any = None) -> Any:
+    def run(self, arguments: Arguments, out: object = None) -> Any:
         """Run on arrays; the results in the framework of the inputs, or in the arrays of `out`."""
         returned = self.results(arguments)
         if out is None:
@@ -174,7 +174,8 @@ class Launcher:
     """A kernel compiled for, and bound to, one set of arguments; its outputs are reused from launch to launch."""
 
     def __init__(
-        self, executable: Executable | Cores, returned: Any, originals: Sequence[Any], arrays: Sequence[np.ndarray],
+        self, executable: Executable | Cores, returned: object, originals: Sequence[object],
+        arrays: Sequence[np.ndarray],
         framework: str = "numpy",
     ) -> None:
         """

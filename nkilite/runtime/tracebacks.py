@@ -6,8 +6,8 @@ import inspect
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
 from nkilite import isa, language
 from nkilite.errors import InternalError, InvalidCall, KernelRecursion, NkiError, NumberTooLarge
@@ -111,7 +111,7 @@ def _explained(error: TypeError, entry: TracebackType) -> InvalidCall | None:
     return InvalidCall(function=name, problem=problem, signature=signature, location=_location(entry))
 
 
-def _public(name: str, frame: FrameType) -> Any:
+def _public(name: str, frame: FrameType) -> Callable[..., object] | None:
     """Our function of that name, unless the frame has another one."""
     owner, _, method = name.rpartition(".")
     if owner:

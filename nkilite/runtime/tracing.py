@@ -46,7 +46,7 @@ class Traced(NamedTuple):
     """The programs of a launch, one per core, and what the kernel returned on each."""
 
     programs: list[Program]
-    returned: list[Any]
+    returned: list[object]
 
 
 def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
@@ -74,7 +74,7 @@ def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
     return found
 
 
-def simulate(kernel: Kernel[...], arguments: Arguments, out: Any) -> Any:
+def simulate(kernel: Kernel[...], arguments: Arguments, out: object) -> Any:
     """Run a kernel by the reference rules; its results, written to `out` unless that is None."""
     results, arrays = _simulated(kernel, arguments)
     if out is None:
@@ -85,14 +85,14 @@ def simulate(kernel: Kernel[...], arguments: Arguments, out: Any) -> Any:
     return destinations.fill(arrays)
 
 
-def simulated_outputs(kernel: Kernel[...], arguments: Arguments) -> list[Any]:
+def simulated_outputs(kernel: Kernel[...], arguments: Arguments) -> list[object]:
     """Run a kernel by the reference rules; the arrays it makes, whole."""
     _, arrays = _simulated(kernel, arguments)
     made = arrays[len(arguments.arrays):]
     return [to_framework(array, from_numpy(array.dtype), arguments.framework) for array in made]
 
 
-def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[Any, list[np.ndarray]]:
+def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[object, list[np.ndarray]]:
     """What a kernel returned by the reference rules, with a Result in the place of tensors, and all its arrays."""
     target = get_target(knobs.target())
     cores = cores_of(kernel, target)
@@ -154,7 +154,7 @@ def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bo
         builder.close()
 
 
-def _memory(placement: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _memory(placement: object, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The array of an HBM tensor of a simulated kernel."""
     assert isinstance(placement, Placement)
     result: np.ndarray = np.ndarray(shape, dtype, placement.memory, placement.base)

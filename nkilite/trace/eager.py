@@ -148,7 +148,29 @@ class EagerBuilder(Builder):
         where = self.program.locations[self.place(sys._getframe(1))]
         if self.core.cores > 1 and self._seen_by_others(signature, operands):
             self._baton.in_order(self.core.number)
-        arguments = dict(signature.arguments)
+        arguments, tensors = self._read(signature, operands)
+        for operand, allowed in limits.partition_rules(signature):
+            if limits.is_brought(self.program, signature, operand):
+                continue
+            tensor = tensors[operand.name]
+            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, where)
+        self._follow_writes(signature, arguments, tensors, where)
+        self._execute(signature, arguments, tensors, where)
+        if self.core.cores > 1 and signature.definition.meets is None:
+            self._encounter(signature, tensors, where)
+        if self._rounder is not None:
+            self._rounder.follow(signature.definition.control, self._follows)
+        if self.program.watch:
+            self._look(signature, arguments, tensors, where)
+        if self.watch is not None:
+            numbers = {n: arguments[n] for n in signature.arguments if n not in tensors}
+            self._tell(self.watch, signature, tensors, numbers, name or "", where)
+        self._baton.finished(self.core.number)
+        return recorded
+
+    def _read(self, signature: Signature, operands: Values) -> tuple[dict[str, Any], dict[str, NkiTensor]]:
+        """The arguments of an instruction's reference rule, and the tensors among its operands."""
+        arguments: dict[str, Any] = dict(signature.arguments)
         tensors: dict[str, NkiTensor] = {}
         values = iter(self._operands_of(signature, operands))
         for key, kind in signature.arguments.items():
@@ -163,12 +185,12 @@ class EagerBuilder(Builder):
                     storage.check_bounds(value, signature.title)
             elif kind is IMMEDIATE:
                 arguments[key] = float(_next_given(values))
-        for operand, allowed in limits.partition_rules(signature):
-            if limits.is_brought(self.program, signature, operand):
-                continue
-            tensor = tensors[operand.name]
-            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, where)
-        self._follow_writes(signature, arguments, tensors, where)
+        return arguments, tensors
+
+    def _execute(
+        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+    ) -> None:
+        """Compute what an instruction writes, together with the other cores where they meet, and write it."""
         written = [o.name for o in signature.operands if o.writes]
         rounder, call = self._rounder, signature
         rounds: tuple[str, ...] = ()
@@ -176,11 +198,7 @@ class EagerBuilder(Builder):
             rounds, call = rounder.of(signature)
             arguments |= {name: dtypes.cast(arguments[name], dtypes.float32) for name in rounds}
         if signature.definition.meets is not None:
-            kinds = {name: tensor.dtype for name, tensor in tensors.items()}
-            shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
-            arrival = Arrival(signature.name, arguments, kinds, shared, where, self.core.number)
-            exchanged = self._baton.meet(arrival)
-            results: Any = [exchanged.get(name) for name in written]
+            results: Any = self._exchanged(signature, arguments, tensors, written, where)
         else:
             results = call.definition.rule("reference")(call, **arguments)
         if signature.definition.control is not None:
@@ -190,17 +208,17 @@ class EagerBuilder(Builder):
             if result is not None:
                 tensor = tensors[key]
                 storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
-        if self.core.cores > 1 and signature.definition.meets is None:
-            self._encounter(signature, tensors, where)
-        if rounder is not None:
-            rounder.follow(signature.definition.control, self._follows)
-        if self.program.watch:
-            self._look(signature, arguments, tensors, where)
-        if self.watch is not None:
-            numbers = {n: arguments[n] for n in signature.arguments if n not in tensors}
-            self._tell(self.watch, signature, tensors, numbers, name or "", where)
-        self._baton.finished(self.core.number)
-        return recorded
+
+    def _exchanged(
+        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], written: list[str],
+        where: Location,
+    ) -> list[np.ndarray | dtypes.Elements | None]:
+        """What other cores and ranks leave for the operands that an instruction writes."""
+        kinds = {name: tensor.dtype for name, tensor in tensors.items()}
+        shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
+        arrival = Arrival(signature.name, arguments, kinds, shared, where, self.core.number)
+        exchanged = self._baton.meet(arrival)
+        return [exchanged.get(name) for name in written]
 
     def _tell(
         self, watch: Watch, signature: Signature, tensors: dict[str, NkiTensor], numbers: dict[str, object], name: str,
@@ -262,6 +280,14 @@ class EagerBuilder(Builder):
         self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
     ) -> None:
         """Check reads of on-chip memory, settle accumulate=None, and record what is written."""
+        self._check_reads(signature, arguments, tensors, where)
+        for name in signature.definition.zeroed:
+            arguments[name] = self._zeroed(tensors[name], arguments[name])
+        self._mark_writes(signature, tensors, where)
+
+    def _check_reads(
+        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+    ) -> None:
         infer = arguments.get("accumulate", False) is None
         for operand in signature.operands:
             tensor = tensors.get(operand.name) or tensors[operand.name.removesuffix(".index")].index
@@ -286,8 +312,8 @@ class EagerBuilder(Builder):
                     raise found
                 if found is not None:
                     self.suspects.append(Suspect(None if self._repeats else self.program.count - 1, found))
-        for name in signature.definition.zeroed:
-            arguments[name] = self._zeroed(tensors[name], arguments[name])
+
+    def _mark_writes(self, signature: Signature, tensors: dict[str, NkiTensor], where: Location) -> None:
         for operand in signature.operands:
             if not operand.writes:
                 continue

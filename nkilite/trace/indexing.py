@@ -69,20 +69,15 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
     problem: Problem | None = None
     on_chip = tensor.type.region.on_chip
     for dim, (k, size, stride) in enumerate(zip(keys, tensor.shape, tensor.strides, strict=True)):
+        if isinstance(k, (DynamicSlice, range)):
+            k = _sliced(k, size, dim, tensor)
         if isinstance(k, DynamicSlice):
-            count = _count(k, size, dim, tensor)
-            if not is_int(k.start):
-                if not count:
-                    problem = problem or Problem.of(EmptySlice, index="nl.ds of size 0", dim=dim, size=size)
-                runtime.append(RuntimeIndex(dim, k.start, size - count + 1))
-                shape.append(count)
-                strides.append(stride)
-                continue
-            start = int(k.start) % size if -size <= k.start < 0 else int(k.start)
-            k = slice(start, start + count)
-        elif isinstance(k, range):
-            k = _slice(k, size, dim, tensor)
-        if isinstance(k, slice):
+            if not k.size:
+                problem = problem or Problem.of(EmptySlice, index="nl.ds of size 0", dim=dim, size=size)
+            runtime.append(RuntimeIndex(dim, k.start, size - k.size + 1))
+            shape.append(k.size)
+            strides.append(stride)
+        elif isinstance(k, slice):
             start, count, step = _bounds(k, size, dim, tensor)
             if not count:
                 problem = problem or Problem.of(EmptySlice, index=_show(k), dim=dim, size=size)
@@ -92,11 +87,8 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
             shape.append(count)
             strides.append(stride * step)
         elif isinstance(k, (int, np.integer)) and not isinstance(k, bool):
-            i = int(k)
-            if not -size <= i < size:
-                raise IndexOutOfBounds(index=i, dim=dim, size=size, of=of_tensor(tensor))
             first = "index" if dim == 0 else first
-            offset += (i % size) * stride
+            offset += _position(int(k), dim, tensor) * stride
             if on_chip and dim == 0:
                 shape.append(1)
                 strides.append(stride)
@@ -111,13 +103,37 @@ def select(tensor: NkiTensor, key: Any) -> Selection:
     if len(shape) < (2 if on_chip else 1):
         shape.append(removed[0])
         strides.append(removed[1])
+    _require_one(runtime, tensor)
+    return Selection(tuple(shape), tuple(strides), offset, first, tuple(runtime), problem)
+
+
+def _position(index: int, dim: int, tensor: NkiTensor) -> int:
+    """Where an integer points in a dimension: one below zero counts from its end."""
+    size = tensor.shape[dim]
+    if not -size <= index < size:
+        raise IndexOutOfBounds(index=index, dim=dim, size=size, of=of_tensor(tensor))
+    return index % size
+
+
+def _sliced(key: DynamicSlice | range, size: int, dim: int, tensor: NkiTensor) -> DynamicSlice | slice:
+    """The slice that nl.ds with a number and a range stand for; nl.ds with a runtime index as it is."""
+    if isinstance(key, range):
+        return _slice(key, size, dim, tensor)
+    count = _count(key, size, dim, tensor)
+    if not is_int(key.start):
+        return DynamicSlice(key.start, count)
+    start = int(key.start) % size if -size <= key.start < 0 else int(key.start)
+    return slice(start, start + count)
+
+
+def _require_one(runtime: list[RuntimeIndex], tensor: NkiTensor) -> None:
+    """Raise InvalidView for more runtime indices than a view of the tensor can have."""
     if (len(runtime) > 1 and not tensor.storage.dims) or (runtime and tensor.index is not None):
         raise InvalidView(
             operation="indexing with a runtime value",
             reason="a view has at most one runtime index",
             hint="combine the indices into one before indexing.",
         )
-    return Selection(tuple(shape), tuple(strides), offset, first, tuple(runtime), problem)
 
 
 def _count(key: DynamicSlice, size: int, dim: int, tensor: NkiTensor) -> int:

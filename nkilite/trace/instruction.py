@@ -20,7 +20,7 @@ from nkilite.deprecation import deprecated
 from nkilite.errors import InvalidOperand, UnknownKeyword, describe
 from nkilite.ir import rules
 from nkilite.ir.access import Opaque, by_rows, parse
-from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Meets, Role, define
+from nkilite.ir.definition import OPTIONAL_RULES, RULE_KINDS, Control, Definition, Meets, Parameter, Role, define
 from nkilite.trace import active
 from nkilite.trace.bounded import bounded, checked
 from nkilite.trace.builder import NkiInstruction
@@ -142,39 +142,89 @@ def _attach(definition: Definition, kind: str) -> Callable[[Callable[..., object
 
 def _compile_wrapper(definition: Definition) -> Any:
     """Generate the call path of one instruction: a key of types and attributes, one dict lookup, one record."""
-    header, key, passed = [], ["D"], []
-    defaults: dict[str, object] = {}
+    parameters = definition.parameters
+    passed = [p.name for p in parameters if p.role is not Role.attribute]
+    key = ", ".join(["D", *map(_key_of, parameters)])
+    header, defaults = _header(definition)
+    plain = all(p.role is Role.tensor for p in parameters if p.role is not Role.attribute)
+    fast = _fast(key, passed) if plain else ""
+    remembered = f"""
+    else:
+        if builder.records and signature.plain:
+            builder.remember(getframe(1), ({key}), signature)""" if plain else ""
+    everything = ", ".join(p.name for p in parameters)
+    operands = "".join(f"{name}, " for name in passed)
+    classes = "".join(f"{name}.__class__, " for name in passed)
+    source = f"""
+def {definition.name}({header}, name=None, **old):
+    builder = active.builder
+    if builder is None:
+        builder = active_builder("nki.isa.{definition.name}")
+    if old:
+        accept_old(D, old){_unwrapped(definition)}{fast}
+    try:
+        signature = builder.known[({key})]
+    except (KeyError, TypeError, AttributeError):
+        if X in ({classes}):
+            return resolved(D, {definition.name}, ({everything},), name)
+        if bounded(({operands})):
+            return checked(D, {definition.name}, ({everything},), name)
+        signature = builder.find(D, lambda: ({key}), ({everything},)){remembered}
+    return builder.emit(signature, ({operands}), name)
+"""
+    namespace: dict[str, object] = {
+        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
+        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
+        "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, "bounded": bounded,
+        "checked": checked, **defaults,
+    }
+    exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
+    return namespace[definition.name]
+
+
+def _key_of(p: Parameter) -> str:
+    """What tells calls apart by one argument: its type if it is a tensor, else the attribute, or its class."""
+    if p.role is Role.attribute:
+        return p.name
+    if p.role is Role.tensor:
+        return f"{p.name}.type"
+    return f"({p.name}.type if {p.name}.__class__ is T else {p.name}.__class__)"
+
+
+def _header(definition: Definition) -> tuple[str, dict[str, object]]:
+    """The parameters as they are declared, and the defaults they name. A list stands for its items."""
+    header, defaults = [], {}
+    for p in definition.parameters:
+        if p.default is not inspect.Parameter.empty:
+            defaults[f"d_{p.name}"] = p.default
+            header.append(f"{p.name}=d_{p.name}")
+        else:
+            header.append(p.list or p.name)
+    return ", ".join(dict.fromkeys(header)), defaults
+
+
+def _unwrapped(definition: Definition) -> str:
+    """Puts the tensors behind registers in their place, and the items in that of lists."""
+    lines = [
+        f"    if isinstance({p.name}, R):\n        {p.name} = {p.name}.register_tensor"
+        for p in definition.parameters if p.register
+    ]
     lists: dict[str, list[str]] = {}
     for p in definition.parameters:
         if p.list:
             lists.setdefault(p.list, []).append(p.name)
-        if p.default is not inspect.Parameter.empty:
-            defaults[f"d_{p.name}"] = p.default
-            header.append(f"{p.name}=d_{p.name}")
-        elif not p.list or len(lists[p.list]) == 1:
-            header.append(p.list or p.name)
-        if p.role is Role.attribute:
-            key.append(p.name)
-            continue
-        passed.append(p.name)
-        if p.role is Role.tensor:
-            key.append(f"{p.name}.type")
-        else:
-            key.append(f"({p.name}.type if {p.name}.__class__ is T else {p.name}.__class__)")
-    unwrapped = "".join(
-        f"\n    if isinstance({p.name}, R):\n        {p.name} = {p.name}.register_tensor"
-        for p in definition.parameters if p.register
-    )
-    unwrapped += "".join(
-        f"\n    {', '.join(items)} = items_of(D, {name!r}, {len(items)}, {name})" for name, items in lists.items()
-    )
-    plain = all(p.role is Role.tensor for p in definition.parameters if p.role is not Role.attribute)
+    lines += [f"    {', '.join(items)} = items_of(D, {name!r}, {len(items)}, {name})" for name, items in lists.items()]
+    return "".join(f"\n{line}" for line in lines)
+
+
+def _fast(key: str, passed: list[str]) -> str:
+    """Records a call like an earlier one of its line, unless instructions run as they come."""
     words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
-    fast = f"""
+    return f"""
     if builder.records:
         frame = getframe(1)
         try:
-            number, place = builder.sites[id(frame.f_code), frame.f_lasti, {", ".join(key)}]
+            number, place = builder.sites[id(frame.f_code), frame.f_lasti, {key}]
             if place < 0:
                 place = builder.place(frame)
             builder.words += (number, place, {words})
@@ -189,39 +239,7 @@ def _compile_wrapper(definition: Definition) -> Any:
             handle = new(Handle)  # half the cost of calling the constructor
             handle.builder = builder
             handle.index = index
-            return handle""" if plain else ""
-    remembered = f"""
-    else:
-        if builder.records and signature.plain:
-            builder.remember(getframe(1), ({", ".join(key)}), signature)""" if plain else ""
-    everything = ", ".join(p.name for p in definition.parameters)
-    operands = "".join(f"{name}, " for name in passed)
-    classes = "".join(f"{name}.__class__, " for name in passed)
-    source = f"""
-def {definition.name}({", ".join(header)}, name=None, **old):
-    builder = active.builder
-    if builder is None:
-        builder = active_builder("nki.isa.{definition.name}")
-    if old:
-        accept_old(D, old){unwrapped}{fast}
-    try:
-        signature = builder.known[({", ".join(key)})]
-    except (KeyError, TypeError, AttributeError):
-        if X in ({classes}):
-            return resolved(D, {definition.name}, ({everything},), name)
-        if bounded(({operands})):
-            return checked(D, {definition.name}, ({everything},), name)
-        signature = builder.find(D, lambda: ({", ".join(key)}), ({everything},)){remembered}
-    return builder.emit(signature, ({operands}), name)
-"""
-    namespace: dict[str, object] = {
-        "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
-        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
-        "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, "bounded": bounded,
-        "checked": checked, **defaults,
-    }
-    exec(compile(source, f"<nkilite instruction {definition.name}>", "exec"), namespace)
-    return namespace[definition.name]
+            return handle"""
 
 
 def _items(definition: Definition, parameter: str, most: int, given: object) -> tuple[object, ...]:

@@ -147,19 +147,7 @@ class NkiTensor(Refusals):
                 if plain and type(left) in _BOUNDS and type(right) in _BOUNDS:
                     known = whole
         elif type(key) is tuple:
-            bounds: list[object] = []  # two for each item
-            for k in key:
-                if type(k) is slice:
-                    first, end = k.start, k.stop
-                    if type(first) not in _BOUNDS or type(end) not in _BOUNDS or k.step is not None:
-                        break
-                    bounds += (first, end)
-                elif type(k) is int:
-                    bounds += (k, int)
-                else:
-                    break
-            else:
-                known = tuple(bounds)
+            known = _bounds_of(key)
         if known is None:
             known = indexing.cache_key(key)
         try:
@@ -549,6 +537,22 @@ class NkiTensor(Refusals):
         if not -self.ndim <= dim < self.ndim:
             raise InvalidDimension(operation=operation, found=dim, shape=self.shape, last=self.ndim - 1)
         return dim % self.ndim
+
+
+def _bounds_of(key: tuple[object, ...]) -> tuple[object, ...] | None:
+    """A stand-in for a key of slices with steps of 1 and ints, two values for each; None if it has anything else."""
+    bounds: list[object] = []
+    for k in key:
+        if type(k) is slice:
+            first, end = k.start, k.stop
+            if type(first) not in _BOUNDS or type(end) not in _BOUNDS or k.step is not None:
+                return None
+            bounds += (first, end)
+        elif type(k) is int:
+            bounds += (k, int)
+        else:
+            return None
+    return tuple(bounds)
 
 
 def whole(storage: Buffer) -> NkiTensor:

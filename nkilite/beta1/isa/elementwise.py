@@ -22,12 +22,12 @@ from nkilite.beta1.functional import (
     pointwise,
     skipped,
 )
-from nkilite.beta1.mask import Mask, boxes
+from nkilite.beta1.mask import Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.tile import Tile, cut, tile
-from nkilite.dtypes import uint8
+from nkilite.dtypes import DTypeLike, uint8
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     unknown_engine,
@@ -134,7 +134,9 @@ def tensor_copy_dynamic_dst(
         nisa.tensor_copy(dst.nki, src.nki, engine)
 
 
-def memset(shape: Any, value: Any, dtype: Any, mask: Any = None, engine: Any = unknown_engine, **_: Any) -> Any:
+def memset(
+    shape: Any, value: Any, dtype: DTypeLike, mask: MaskLike = None, engine: Any = unknown_engine, **_: Any
+) -> Any:
     """A new tile with every element `value`."""
     if skipped(mask):
         return Absent(tuple(shape), element_type(dtype, "nisa.memset"), SBUF)

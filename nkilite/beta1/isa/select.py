@@ -27,12 +27,12 @@ from nkilite.beta1.functional import (
 from nkilite.beta1.index import Index
 from nkilite.beta1.isa.elementwise import tensor_copy
 from nkilite.beta1.isa.scalar import summed
-from nkilite.beta1.mask import Mask
+from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import predicate as predicate_of
 from nkilite.beta1.tile import Tile, cut, tile
-from nkilite.dtypes import as_dtype
+from nkilite.dtypes import DTypeLike, as_dtype
 from nkilite.errors import InvalidOperand
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
@@ -42,7 +42,7 @@ from nkilite.isa.constants import (
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
-def iota(expr: Any, dtype: Any, mask: Any = None, **_: Any) -> Tile:
+def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None, **_: object) -> Tile:
     """A tile of the values of an index tensor."""
     if not isinstance(expr, Index):
         raise InvalidOperand(
@@ -180,8 +180,9 @@ def dropout(data: Any, prob: Any, mask: Any = None, dtype: Any = None, **_: Any)
 
 @remembered
 def local_gather(
-    src_buffer: Any, index: Any, num_elem_per_idx: int = 1, num_valid_indices: int | None = None, mask: Any = None,
-    **_: Any,
+    src_buffer: object, index: object, num_elem_per_idx: int = 1, num_valid_indices: int | None = None,
+    mask: MaskLike = None,
+    **_: object,
 ) -> Tile:
     """Elements of `src_buffer` at indices that 16 partitions share."""
     name = "nisa.local_gather"
@@ -195,7 +196,8 @@ def local_gather(
 
 @remembered
 def nc_stream_shuffle(
-    src: Any, dst: Any, shuffle_mask: Sequence[int], dtype: Any = None, mask: Any = None, **_: Any
+    src: object, dst: object, shuffle_mask: Sequence[int], dtype: DTypeLike | None = None, mask: MaskLike = None,
+    **_: object
 ) -> None:
     """Move partitions within quadrants of 32."""
     src, dst = on_chip(src, "src", "nisa.nc_stream_shuffle"), on_chip(dst, "dst", "nisa.nc_stream_shuffle")

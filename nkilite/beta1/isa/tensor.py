@@ -22,11 +22,11 @@ from nkilite.beta1.functional import (
     on_chip,
     skipped,
 )
-from nkilite.beta1.mask import Mask
+from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import limited, selected
 from nkilite.beta1.tile import Beyond, Tile, cut, tile
-from nkilite.dtypes import float32, tfloat32
+from nkilite.dtypes import DTypeLike, float32, tfloat32
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     tensor_engine,
@@ -170,7 +170,7 @@ def nc_transpose(
     return fresh(result) if whole else tile(result)
 
 
-def matmul(x: Any, y: Any, transpose_x: bool = False, mask: Any = None, **_: Any) -> Tile:
+def matmul(x: object, y: object, transpose_x: bool = False, mask: MaskLike = None, **_: object) -> Tile:
     """x @ y, or x.T @ y with `transpose_x`, as a new float32 tile in PSUM."""
     x, y = on_chip(x, "x", "nl.matmul"), on_chip(y, "y", "nl.matmul")
     if skipped(mask):
@@ -181,6 +181,6 @@ def matmul(x: Any, y: Any, transpose_x: bool = False, mask: Any = None, **_: Any
     return product(lambda dst, a, b: nisa.nc_matmul(dst, a, b, accumulate=False), x, y, mask)
 
 
-def transpose(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def transpose(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """The transpose of a matrix of at most 128 x 128."""
     return nc_transpose(x, mask, dtype, tensor_engine)
