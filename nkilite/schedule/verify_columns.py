@@ -28,7 +28,6 @@ def verify_values(members: Members, ops: Sequence[Op], loops: Sequence[Loop]) ->
             alike = members.signatures[op.member].sweep == loop.extent * (op.slice.of if op.slice else 1)
             need(alike, f"member {op.member} does not work on {loop.extent} columns, each on its own")
             known += ((use.value, touch, op.slice) for use, touch in zip(op.uses, touches, strict=True))
-        _verify_combined(members, [touch for _, touch, _ in known])
         _verify_gaps(members, loop.extent, known)
         for (value, one, cut), (number, other, other_cut) in combinations(known, 2):
             if members.sums(one) != members.sums(other):
@@ -45,15 +44,8 @@ def verify_values(members: Members, ops: Sequence[Op], loops: Sequence[Loop]) ->
                 need(apart, f"{members.name(one)} and {members.name(other)} are one value")
 
 
-def _verify_combined(members: Members, touches: Sequence[Touch]) -> None:
-    """A loop that combines rows goes over each element once."""
-    if any(map(members.sums, touches)):
-        stores = any(t.operand.writes and not t.operand.type.region.on_chip for t in touches)
-        members.need(not stores and all(t.dense for t in touches), "it combines rows that have gaps or go to HBM")
-
-
 def _verify_gaps(members: Members, columns: int, known: Sequence[tuple[int | None, Touch, Slice | None]]) -> None:
-    """All operands are reached by the same loops, the innermost over neighbours."""
+    """All operands are reached by the same loops, the innermost over neighbours; by one loop if rows are combined."""
     layouts, sizes = [], []
     for _, touch, cut in known:
         kind, size = touch.operand.type, touch.operand.type.dtype.itemsize
@@ -70,6 +62,10 @@ def _verify_gaps(members: Members, columns: int, known: Sequence[tuple[int | Non
     dims = nest.unify(layouts) or [nest.Dim(0, (-1,) * len(sizes))]
     near = all(stride in (0, size) for stride, size in zip(dims[-1].strides, sizes, strict=True))
     members.need(near, "its rows have gaps at different places")
+    touches = [touch for _, touch, _ in known]
+    if any(map(members.sums, touches)):
+        stores = any(t.operand.writes and not t.operand.type.region.on_chip for t in touches)
+        members.need(not stores and len(dims) == 1, "it combines rows that have gaps or go to HBM")
 
 
 def verify_held(members: Members, loops: Sequence[Loop], buffer: int) -> None:
