@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "beta1.md"
 SECTIONS = {
     title: re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     for title, text in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    if "```python" in text
 }
 
 
