@@ -17,6 +17,7 @@ from nkilite.profiling import Profile, text
 from nkilite.profiling import profile as model
 from nkilite.profiling.difference import difference_table
 from nkilite.profiling.html import write_page
+from nkilite.profiling.meetings import meeting_waits
 from nkilite.profiling.perfetto import write_trace
 from nkilite.profiling.record import write_record
 
@@ -98,7 +99,7 @@ def _show(console: Console, found: Profile, lines: int) -> None:
     console.print(text.wait_table(found))
     if found.collectives:
         console.print(text.communication_table(found))
-    if found.cores > 1:
+    if found.cores > 1 and meeting_waits(found):
         console.print(text.meeting_table(found))
     console.print(text.advice_text(found), soft_wrap=True)
 
