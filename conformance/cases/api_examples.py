@@ -49,6 +49,11 @@ class Example:
     read: Callable[[Sequence[Any]], Sequence[Any]] | None = None
     name: str = ""
 
+    @property
+    def given(self) -> set[str]:
+        """The free names of a fragment that it gives values to."""
+        return {*self.parameters, *self.outputs}
+
 
 def squares(columns: int) -> Example:
     """Fragments that square ``input_tensor`` tile by tile into ``out_tensor``."""

@@ -102,7 +102,7 @@ def _stubs(root: Path, module: str) -> Iterator[Case]:
         label = f"{_STUB_MODULES[module]}.{block.owner}[{block.index}]"
         refused = _TRN3_ONLY if "Available only on NeuronCore-v4" in block.context else frozenset()
         entry = api_examples.EXAMPLES.get(label)
-        if entry is not None:
+        if entry is not None and (entry.kernel or entry.function or set(analysis.free) <= entry.given):
             yield _entry_case(path, label, [block], entry, refused)
         else:
             yield _plain_case(path, label, [block] if not analysis.free else None, block, analysis, refused)

@@ -44,6 +44,10 @@ class Beta1Kernel(Kernel[...]):
         return not getattr(self.function, AS_WRITTEN, False)
 
     @property
+    def placed(self) -> bool:
+        return True
+
+    @property
     def renames(self) -> bool:
         return True
 

@@ -167,7 +167,7 @@ def is_brought(program: Program, call: Signature, operand: Operand) -> bool:
     indexed as the program runs stays where it is.
     """
     indexed = any(o.name == f"{operand.name}.index" for o in call.operands)
-    return program.managed and operand.type.region is MemoryRegion.sbuf and not indexed
+    return program.placed and operand.type.region is MemoryRegion.sbuf and not indexed
 
 
 def first_partition(buffer: Buffer, byte_offset: int) -> int:

@@ -109,6 +109,8 @@ class ProgramParser:
             program.cores = int(said)
         elif body == "managed":
             program.managed = True
+        elif body == "placed":
+            program.placed = True
         elif kind == "watch":
             program.fatal = said.endswith(" fatal")
             program.watch = ast.literal_eval(said.removesuffix(" fatal"))

@@ -15,10 +15,10 @@ The body of a loop is indented, and buffers made in it say which loop that is ("
       dma     dma_copy(dst=%sb5, src=%a [[512, 128], [1, 512]] scalar(%reg3) * 512 < 897)  ; add.py:21
     sync    for_end(index=%reg3, counter=%reg4, step=1.0)  ; add.py:24
 
-Lines after the first say on how many cores programs of the launch run, whether the vendor's compiler would schedule and
-place (`managed`), and what numbers are looked for; once a pass has put checks in, `watched` and `check` say where they
-leave what they find, and whose it is. Which calls left the engine to the compiler, which only the timing model asks, is
-not in the text.
+Lines after the first say on how many cores programs of the launch run, whether the vendor's compiler would schedule
+(`managed`) and place tiles (`placed`), and what numbers are looked for; once a pass has put checks in, `watched` and
+`check` say where they leave what they find, and whose it is. Which calls left the engine to the compiler, which only
+the timing model asks, is not in the text.
 
 An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
 and its access pattern as [[stride, count], ...].
@@ -71,8 +71,7 @@ class Printer:
         yield f"program {program.name} on {program.target.name}"
         if program.cores > 1:
             yield f"cores {program.cores}"
-        if program.managed:
-            yield "managed"
+        yield from (fact for fact in ("managed", "placed") if getattr(program, fact))
         if program.watch:
             yield f"watch {program.watch!r}{' fatal' if program.fatal else ''}"
         for short, file in self.files.items():

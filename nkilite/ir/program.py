@@ -227,7 +227,8 @@ class Program:
         self.fatal = False  # whether it is an error where it is found
         self.checks: list[Check] = []  # made by the pass that looks for it, which notes what it finds in
         self.watched = -1  # this buffer
-        self.managed = False  # whether the vendor's compiler would schedule, place and merge, as in Beta 1
+        self.managed = False  # whether the vendor's compiler would schedule and merge, as in Beta 1
+        self.placed = False  # whether it places tiles that have no address, as in Beta 1
         self.disable_dge = False  # whether that compiler makes descriptors, where a call leaves it open
         self.renames = False  # whether that compiler gives every content of a tile memory of its own, as in Beta 1
         self.affine: list[list[int]] = []  # of loops, inner ones first: where their iterations begin and the last ends

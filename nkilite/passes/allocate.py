@@ -33,7 +33,7 @@ class Allocate:
     Where tiles do not fit in the order of the program, last reads of PSUM move to where it is complete
     (nkilite/passes/drain_psum.py), then first writes that read nothing to where their tiles are used
     (nkilite/passes/delay_writes.py); not where rounding is stochastic, which follows that order. Tiles that the
-    vendor's compiler places (`Program.managed`) and that still do not fit have no address, with a warning: that
+    vendor's compiler places (`Program.placed`) and that still do not fit have no address, with a warning: that
     compiler reorders loops and spills, which changes no result. With `strict` they are an error, too.
 
     Raises:
@@ -93,7 +93,7 @@ class Allocate:
             if isinstance(result, Overflow):
                 placed = [program.buffers[id] for id in automatic.tolist()]
                 overflow = _overflow(result, placed, fixed, region, target)
-                if strict or not program.managed or requests[:, 0].max() > result.capacity:
+                if strict or not program.placed or requests[:, 0].max() > result.capacity:
                     raise overflow
                 _warn(overflow)
                 continue

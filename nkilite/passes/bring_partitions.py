@@ -19,7 +19,7 @@ class BringPartitions:
 
     def run(self, program: Program) -> Program:
         found: dict[int, list[Operand]] = {}
-        for at, signature, operand, _ in misplaced(program) if program.managed else ():
+        for at, signature, operand, _ in misplaced(program) if program.placed else ():
             if is_brought(program, signature, operand):
                 found.setdefault(at, []).append(operand)
         if found:

@@ -46,7 +46,7 @@ def joined(programs: Sequence[Program]) -> Joined:
     first = programs[0]
     whole = first if len(programs) == 1 else Program(first.name, first.target, first.cores)
     if whole is not first:
-        whole.managed, whole.disable_dge = first.managed, first.disable_dge
+        whole.managed, whole.placed, whole.disable_dge = first.managed, first.placed, first.disable_dge
         for program in programs:
             _append(whole, program)
     counts = [len(p) for p in programs]

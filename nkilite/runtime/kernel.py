@@ -180,7 +180,12 @@ class Kernel(Generic[P]):
 
     @property
     def managed(self) -> bool:
-        """Whether the vendor's compiler would schedule and place what it does, as in Beta 1, for profiles."""
+        """Whether the vendor's compiler would schedule what it does, as in Beta 1, for profiles."""
+        return False
+
+    @property
+    def placed(self) -> bool:
+        """Whether the vendor's compiler places tiles, and spills them if they do not fit, as in Beta 1."""
         return False
 
     @property

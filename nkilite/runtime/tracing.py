@@ -59,7 +59,8 @@ def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
     found = Traced([], [])
     for core in cores_of(kernel, target):
         builder = TraceBuilder(kernel.__name__, target, core)
-        builder.program.managed, builder.program.renames = kernel.managed, kernel.renames
+        program = builder.program
+        program.managed, program.placed, program.renames = kernel.managed, kernel.placed, kernel.renames
         with collector_paused():
             returned = enter(builder, kernel, arguments, eager=False)
         apply_schedule(builder.program, kernel.schedule)
@@ -99,7 +100,7 @@ def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[object, list[
     turns, shared = Turns(len(cores), kernel.location), SharedMemory()
     builders = [EagerBuilder(kernel.__name__, target, core, turns, shared) for core in cores]
     for builder in builders:
-        builder.program.managed = kernel.managed
+        builder.program.managed, builder.program.placed = kernel.managed, kernel.placed
         builder.watch = kernel.watch
     returned = turns.run([partial(enter, builder, kernel, arguments, eager=True) for builder in builders])
     programs = [builder.program for builder in builders]

@@ -48,7 +48,7 @@ def test_what_is_spilled_comes_back(seed: int) -> None:
     x, choices = inputs(seed)
     program = FollowWrites().run(nkilite.jit(kernel).trace(x, choices))
     expected, found = np.empty_like(x), np.empty_like(x)
-    program.managed = True
+    program.managed = program.placed = True
     relieved = spilled(program)
     assert relieved is not None
     other, spills = relieved
