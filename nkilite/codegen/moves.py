@@ -10,7 +10,7 @@ from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir.nest import Dim
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.tree import Move
+from nkilite.schedule.tree import Move, Steps
 
 
 def write(members: Sequence[MicroKernel], pieces: Sequence[Move]) -> None:
@@ -62,7 +62,7 @@ def _to_rows(kernel: MicroKernel, piece: Move, source: CpuOperand, origin: Value
     e = kernel.e
     target = _target(kernel)._replace(streams=piece.nontemporal)
     to = e.offset(kernel.pointer(target.name), piece.to.partitions * target.pitch + piece.to.bytes)
-    steps = sorted(piece.loops, key=lambda loop: loop.to, reverse=True)
+    steps = sorted(piece.loops, key=lambda loop: loop.to, reverse=True) or [Steps(1, (0, 0), (0, 0))]
     dims = [Dim(n, (p * target.pitch + b, q * source.pitch + c)) for n, (p, b), (q, c) in steps]
     found = loops.cut(dims, target, source)
     whole = (

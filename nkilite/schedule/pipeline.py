@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from nkilite.ir.program import Program
 from nkilite.passes.pipeline import Pass, run_passes, run_pipeline
+from nkilite.schedule.eliminate_dead_code import EliminateDeadCode
 from nkilite.schedule.find_broadcast import FindBroadcast
 from nkilite.schedule.fuse import Fuse
 from nkilite.schedule.group_matmuls import GroupMatmuls
@@ -16,6 +17,7 @@ from nkilite.schedule.stage_overlaps import StageOverlaps
 from nkilite.schedule.verifier import verify_schedule
 
 PIPELINE: tuple[type[Pass[Schedule]], ...] = (
+    EliminateDeadCode,
     StageOverlaps,
     FindBroadcast,
     InferPanels,

@@ -133,18 +133,17 @@ class Planner:
 
     def _plan(self, run: Run) -> tuple[Tree, tuple[int, ...]]:
         """How a run is written, and the buffers that need no memory."""
-        dead = {b: a for b, a in _touched(run.accesses).items() if self._dies(b, a, run)}
-        idle = _idle(run, dead)
-        touched = _touched([() if i in idle else accesses for i, accesses in enumerate(run.accesses)])
-        sources = {b: m for b in dead if b in touched and (m := self._load(touched[b], run)) is not None}
+        touched = _touched(run.accesses)
+        dead = [b for b, accesses in touched.items() if self._dies(b, accesses, run)]
+        sources = {b: m for b in dead if (m := self._load(touched[b], run)) is not None}
         rows = _rows_per_block(run, touched, sources)
-        elided = idle | set(sources.values())
+        elided = set(sources.values())
         loops = find_column_loops(self._program, run, elided, sources)
         slots: list[int] = []
         homes: dict[int, Scratch | Register] = {}  # scratch of the byte at which a partition of the buffer begins
         space = _SCRATCH_BYTES
         for buffer in dead:
-            if buffer not in touched or buffer in sources:
+            if buffer in sources:
                 continue
             if held(buffer, touched[buffer], loops):
                 homes[buffer] = Register()
@@ -169,7 +168,7 @@ class Planner:
         beside = self._beside(run, loops, ops, ahead, rows)
         each = WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1
         tree = Tree(tuple(slots), (Loop(Dim.rows, run.rows, _nested(ops, loops, beside), rows, each),))
-        return tree, (*homes, *sources, *(b for b in dead if b not in touched))
+        return tree, (*homes, *sources)
 
     def _use(
         self, access: Access, homes: dict[int, Scratch | Register], sources: dict[int, int],
@@ -296,23 +295,6 @@ def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:
         for access in accesses:
             found.setdefault(access.buffer, []).append(access)
     return found
-
-
-def _idle(run: Run, dead: dict[int, list[Access]]) -> set[int]:
-    """Members that write nothing that anything reads."""
-    idle: set[int] = set()
-    changed = True
-    while changed:
-        read = {
-            a.buffer for m, accesses in enumerate(run.accesses) if m not in idle for a in accesses if a.operand.reads
-        }
-        found = {
-            m for m, accesses in enumerate(run.accesses)
-            if all(a.buffer in dead and a.buffer not in read for a in accesses if a.operand.writes)
-        }
-        changed = found != idle
-        idle = found
-    return idle
 
 
 def _extent(accesses: list[Access]) -> tuple[int, int]:

@@ -54,6 +54,13 @@ dma     dma_copy(dst=%product [[512, 128], [1, 128]], src=%back)
 
 # Pass, instructions, and what it makes of them.
 PASSES = {
+    "what nobody reads is not run": (
+        "EliminateDeadCode",
+        LOADS + "scalar  activation(dst=%left, op=act.exp, data=%left, scale=1.0)\n"
+        "dma     dma_copy(dst=%product, src=%right)\n",
+        "dma     dma_copy(dst=%right, src=%y)\n"
+        "dma     dma_copy(dst=%product, src=%right)\n",
+    ),
     "an operand that is overwritten is copied": (
         "StageOverlaps",
         "vector  tensor_copy(dst=%a [[4096, 128], [1, 16]], src=%a + 8 [[4096, 128], [1, 16]], engine=Engine.vector)\n",
