@@ -9,23 +9,27 @@ from nkilite import dtypes
 from nkilite.beta1.functional import dtype_or, on_chip
 from nkilite.beta1.grid import instances
 from nkilite.beta1.isa.elementwise import tensor_tensor
+from nkilite.beta1.mask import MaskLike
 from nkilite.beta1.memory import copy
 from nkilite.beta1.tile import Tile
-from nkilite.dtypes import DType
+from nkilite.dtypes import DType, DTypeLike
 from nkilite.errors import InstancesDiffer, InvalidOperand, describe
+from nkilite.isa.operators import Op
 
 
 class _Part(NamedTuple):
     """What an instance comes with."""
 
     tile: Tile
-    op: object
+    op: Op
     axes: tuple[int, ...]
     dtype: DType
-    mask: object
+    mask: MaskLike
 
 
-def all_reduce(x: Any, op: Any, program_axes: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def all_reduce(
+    x: object, op: Op, program_axes: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+) -> Tile:
     """`x` combined over the instances of the launch that differ along axes of the grid; all of them get the result.
 
     They are combined in the order of the instances, in float32 if `x` is a float, and rounded once.

@@ -40,13 +40,13 @@ def binary(name: str, default: DType | None = None) -> Callable[..., Tile]:
     op = getattr(language, name)
     label = f"nl.{name}"
 
-    def function(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    def function(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
         return _binary(op, label, x, y, default if dtype is None else dtype, mask)
 
     return _published(function, name, f"{op.__doc__} Shapes broadcast; one operand may be a number.")
 
 
-def _binary(op: Any, label: str, x: Any, y: Any, dtype: Any, mask: Any) -> Tile:
+def _binary(op: Op, label: str, x: Any, y: Any, dtype: DTypeLike | None, mask: MaskLike) -> Tile:
     if isinstance(y, _NUMBERS):
         x = on_chip(x, "x", label)
         kind = dtype_or(dtype, _with_number(x.dtype, y, op), label)
@@ -92,7 +92,7 @@ def _with_number(dtype: DType, number: object, op: Op) -> DType:
 
 
 @remembered
-def divide(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def divide(x: Any, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """x / y, as x times the reciprocal of y."""
     if isinstance(y, _NUMBERS):
         with np.errstate(all="ignore"):
@@ -119,7 +119,7 @@ def logical_not(x: object, dtype: DTypeLike = bool_, mask: MaskLike = None, **_:
 
 
 @remembered
-def invert(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def invert(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """~x of an integer tile; of a bool tile, what is false."""
     if on_chip(x, "x", "nl.invert").dtype is bool_:
         return logical_not(x, bool_ if dtype is None else dtype, mask)
@@ -141,7 +141,7 @@ def unary(name: str) -> Callable[..., Tile]:
         else:
             nisa.tensor_copy(dst, op(x, dst.type.dtype))
 
-    def function(x: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    def function(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
         if isinstance(x, _NUMBERS):
             raise InvalidOperand(instruction=label, operand="x", found=describe(x), expected="a tile in SBUF or PSUM")
         x = on_chip(x, "x", label)
@@ -226,7 +226,7 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
         nisa.tensor_reduce(dst, op, x, axis=axes)
 
     def function(
-        x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any
+        x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False, **_: object
     ) -> Tile:
         x = on_chip(x, "x", label)
         return reduced(emit, op, x, axis, dtype_or(dtype, x.dtype, label), mask, keepdims, label)
@@ -246,7 +246,9 @@ def all(x: object, axis: object, dtype: DTypeLike = bool_, mask: MaskLike = None
 
 
 @remembered
-def mean(x: Any, axis: Any, dtype: Any = None, mask: Any = None, keepdims: bool = False, **_: Any) -> Tile:
+def mean(
+    x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False, **_: object
+) -> Tile:
     """Arithmetic mean along `axis`, summed and divided in float32."""
     x = on_chip(x, "x", "nl.mean")
     total = sum(x, axis, float32, mask, keepdims)
@@ -268,7 +270,7 @@ def _share(x: Tile, axis: object, mask: MaskLike, total: Tile, function: str) ->
 
 
 @remembered
-def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def var(x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """Population variance along `axis`; reduced dimensions are kept."""
     x = on_chip(x, "x", "nl.var")
     distance = subtract(x, mean(x, axis, float32, mask, keepdims=True), float32, mask)
@@ -278,7 +280,10 @@ def var(x: Any, axis: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Til
 
 
 @remembered
-def softmax(x: Any, axis: Any, dtype: Any = None, compute_dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def softmax(
+    x: object, axis: Any, dtype: DTypeLike | None = None, compute_dtype: DTypeLike | None = None,
+    mask: MaskLike = None, **_: object,
+) -> Tile:
     """exp(x) divided by its sum along `axis`, shifted by the maximum against overflow."""
     x = on_chip(x, "x", "nl.softmax")
     largest = max(x, axis, float32, mask, keepdims=True)
@@ -289,8 +294,9 @@ def softmax(x: Any, axis: Any, dtype: Any = None, compute_dtype: Any = None, mas
 
 @remembered
 def rms_norm(
-    x: Any, w: Any, axis: Any, n: int, epsilon: float = 1e-6, dtype: Any = None, compute_dtype: Any = None,
-    mask: Any = None, **_: Any,
+    x: object, w: Any, axis: Any, n: int, epsilon: float = 1e-6, dtype: DTypeLike | None = None,
+    compute_dtype: DTypeLike | None = None,
+    mask: MaskLike = None, **_: object,
 ) -> Tile:
     """x / sqrt(sum(x^2) / n + epsilon) * w."""
     x = on_chip(x, "x", "nl.rms_norm")
@@ -344,7 +350,7 @@ def remainder(name: str) -> Callable[..., Tile]:
     """nl.mod or nl.fmod."""
     op = getattr(language, name)
 
-    def function(x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+    def function(x: object, y: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
         if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
             shape = x.shape if isinstance(x, Tile) else y.shape
             return Absent(shape, dtype_or(dtype, float32, f"nl.{name}"), functional.SBUF)
@@ -370,7 +376,7 @@ mod, fmod = remainder("mod"), remainder("fmod")
 # --- Python operators -----------------------------------------------------------------------------------------------
 
 
-def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], Any]:
+def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], object]:
     def operator(self: Tile, other: object) -> Any:
         if not isinstance(other, (Tile, Blocks, *_NUMBERS)):
             return NotImplemented
@@ -379,7 +385,7 @@ def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[
     return operator
 
 
-def _floor_divide(x: Any, y: Any) -> Tile:
+def _floor_divide(x: object, y: Any) -> Tile:
     quotient = divide(x, y, float32)
     return floor(quotient, x.dtype if isinstance(x, Tile) else y.dtype)
 
@@ -410,7 +416,7 @@ _UFUNCS = {
 }
 
 
-def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> Any:
     name = ufunc.__name__
     function: Any = _UFUNCS.get(name) or globals().get(name)
     if method == "reduce" and name in ("add", "maximum", "minimum", "multiply"):
@@ -421,13 +427,15 @@ def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: Any, **options: An
     return function(*inputs, **{k: v for k, v in options.items() if k == "dtype"})
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[Callable[..., object], Callable[..., Tile]] = {
     np.sum: sum, np.max: max, np.min: min, np.prod: prod, np.mean: mean, np.var: var, np.all: all,
     np.amax: max, np.amin: min,
 }
 
 
-def _function_of_numpy(self: Tile, function: Any, types: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _function_of_numpy(
+    self: Tile, function: Callable[..., object], types: object, args: Sequence[object], kwargs: dict[str, object]
+) -> Any:
     found = _FUNCTIONS.get(function)
     return NotImplemented if found is None else found(*args, **kwargs)
 

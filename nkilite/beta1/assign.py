@@ -101,7 +101,7 @@ def _with_new_axes(x: Tile, keys: tuple[object, ...]) -> Tile:
 # --- assignment -----------------------------------------------------------------------------------------------------
 
 
-def assign(dst: Tile, value: Any) -> None:
+def assign(dst: Tile, value: object) -> None:
     """Copy `value`, a tile or a number, into a view; free dimensions of size 1 are repeated.
 
     Raises:
@@ -231,7 +231,7 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
 
     adds = op is language.add
 
-    def operator(self: Tile, other: Any) -> Any:
+    def operator(self: Tile, other: object) -> Any:
         if isinstance(other, Tile) and other.made >= 0:
             references = getrefcount(other) - (other.__class__ is Unplaced)  # which its builder has, too
             if references > IN_IADD and not _is_done_with(other, references, sys._getframe(1)):

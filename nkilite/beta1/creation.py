@@ -71,7 +71,7 @@ def ndarray(shape: object, dtype: DTypeLike, buffer: object = None, name: str = 
     return new_tensor(shape, dtype, buffer, name, "ndarray", None)
 
 
-def new_tensor(shape: Any, dtype: Any, buffer: Any, name: str, function: str, value: float | None) -> Any:
+def new_tensor(shape: Any, dtype: DTypeLike, buffer: Any, name: str, function: str, value: float | None) -> Any:
     """A new tensor, filled unless `value` is None; `function` names it in messages."""
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     marked = 0
@@ -136,18 +136,18 @@ def ones(shape: object, dtype: DTypeLike = np.float32, buffer: object = None, na
 
 
 def full(
-    shape: Any, fill_value: Any, dtype: DTypeLike | None = np.float32, buffer: Any = None, name: str = "", **_: Any
+    shape: Any, fill_value: Any, dtype: DTypeLike = np.float32, buffer: Any = None, name: str = "", **_: object
 ) -> Any:
     """A new tensor with every element `fill_value`."""
     return new_tensor(shape, dtype, buffer, name, "full", fill_value)
 
 
-def zeros_like(a: Any, dtype: Any = None, buffer: Any = None, name: str = "", **_: Any) -> Any:
+def zeros_like(a: object, dtype: DTypeLike | None = None, buffer: Any = None, name: str = "", **_: object) -> Any:
     """A new tensor of zeros with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, 0)
 
 
-def empty_like(a: Any, dtype: Any = None, buffer: Any = None, name: str = "", **_: Any) -> Any:
+def empty_like(a: object, dtype: DTypeLike | None = None, buffer: Any = None, name: str = "", **_: object) -> Any:
     """A new tensor with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, None)
 
@@ -158,7 +158,7 @@ def _like(a: Any, dtype: DTypeLike | None, buffer: Any, name: str, value: float 
     return new_tensor(shape, a.dtype if dtype is None else dtype, region, name, "zeros_like", value)
 
 
-def rand(shape: Any, dtype: Any = np.float32, **_: Any) -> Tile:
+def rand(shape: Any, dtype: DTypeLike = np.float32, **_: object) -> Tile:
     """A new tile of uniform random values in [0, 1)."""
     return tile(language.rand(tuple(shape), element_type(dtype, "rand")))
 

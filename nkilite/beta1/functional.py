@@ -92,7 +92,7 @@ def wrote(view: NkiTensor) -> None:
         foreign(active.builder()).add(view.storage.id)
 
 
-def fresh(view: NkiTensor, mask: Any = None) -> Tile:
+def fresh(view: NkiTensor, mask: Mask | None = None) -> Tile:
     """The tile the last instruction made."""
     made = tile(view)
     made.made = active.local.builder.program.count  # type: ignore[union-attr]
@@ -125,7 +125,7 @@ def describe_operand(x: object) -> str:
     return repr(x) if isinstance(x, Blocks) else describe(x)
 
 
-def dtype_or(dtype: DTypeLike, default: DType, function: str) -> DType:
+def dtype_or(dtype: DTypeLike | None, default: DType, function: str) -> DType:
     """The dtype of a result: what was asked for, or the default."""
     if dtype is None:
         return default
@@ -178,7 +178,8 @@ def vector(x: object, exact: bool = False) -> Any:
 
 
 def pointwise(
-    emit: Emit, shape: tuple[int, ...], dtype: DType, mask: Any, tiles: Sequence[Tile], region: MemoryRegion = SBUF,
+    emit: Emit, shape: tuple[int, ...], dtype: DType, mask: MaskLike, tiles: Sequence[Tile],
+    region: MemoryRegion = SBUF,
     vectors: Sequence[Any] = (),
 ) -> Tile:
     """The result of an instruction that computes each position from the same position of its operands.

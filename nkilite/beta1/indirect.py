@@ -32,7 +32,7 @@ class DynamicIndex:
     def __init__(self, value: Tile, index: Index) -> None:
         self.value, self.index = value, index
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: object) -> Any:
         if isinstance(other, (int, np.integer, Index)):
             return DynamicIndex(self.value, self.index + other)
         if not isinstance(other, Tile):

@@ -187,6 +187,6 @@ def benchmark(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
     return Benchmark(as_kernel(kernel, False), compile_options(options))
 
 
-def profile(func: Callable[..., Any] | None = None, **options: Any) -> Any:
+def profile(func: Callable[..., Any] | None = None, **options: object) -> Any:
     """As `benchmark`; no files are written. `python -m nkilite profile` makes reports."""
     return benchmark(func, **options)

@@ -15,10 +15,12 @@ from nkilite import isa as nisa
 from nkilite.beta1 import functional
 from nkilite.beta1.functional import Absent, allocated, dtype_or, on_chip
 from nkilite.beta1.index import LoopIndex
-from nkilite.beta1.mask import Mask
+from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.operators import operator
 from nkilite.beta1.tile import Tile, tile
+from nkilite.dtypes import DTypeLike
 from nkilite.errors import InvalidOperand, describe
+from nkilite.isa.operators import Op
 from nkilite.trace import active
 
 
@@ -121,7 +123,9 @@ def static_range(*bounds: Any) -> Range:
     return Range(*(int(b) for b in bounds), name="static_range")
 
 
-def loop_reduce(x: Any, op: Any, loop_indices: Sequence[Any], dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def loop_reduce(
+    x: object, op: Op, loop_indices: Sequence[Any], dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+) -> Tile:
     """`x` combined over the iterations of loops; what it returns in the last iteration is the result.
 
     Args:

@@ -45,7 +45,7 @@ def in_hbm(x: object, operand: str, function: str) -> Tile:
 
 
 @remembered
-def load(src: Any, mask: Any = None, dtype: Any = None, mode: Any = None, **_: Any) -> Tile:
+def load(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, mode: Any = None, **_: object) -> Tile:
     """A new SBUF tile with the values of an HBM tensor, converted to `dtype` if given.
 
     Raises:
@@ -105,7 +105,7 @@ def _piece(x: Tile, box: Box, shape: tuple[int, ...]) -> NkiTensor:
 
 
 @remembered
-def store(dst: Any, value: Any, mask: Any = None, mode: Any = None, **_: Any) -> None:
+def store(dst: object, value: object, mask: MaskLike = None, mode: Any = None, **_: object) -> None:
     """Copy a tile, or a number, to an HBM tensor, converted to its dtype; with a mask, to its positions alone.
 
     Raises:
@@ -158,7 +158,7 @@ def _repeated(source: NkiTensor, dst: NkiTensor) -> NkiTensor:
 
 
 @remembered
-def load_transpose2d(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def load_transpose2d(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """A new SBUF tile with the transpose of an HBM matrix; further dimensions of size 1 are left out."""
     src = in_hbm(src, "src", "nl.load_transpose2d")
     shape = src.shape
@@ -188,7 +188,7 @@ def _flipped(view: NkiTensor) -> NkiTensor:
 
 
 @remembered
-def copy(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def copy(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """A new SBUF tile with the values of a tile in SBUF or PSUM, converted to `dtype` if given."""
     src = on_chip(src, "src", "nl.copy")
     kind = dtype_or(dtype, src.dtype, "nl.copy")
@@ -227,7 +227,9 @@ def atomic_rmw(dst: object, value: object, op: Op, mask: MaskLike = None, **_: o
         nisa.dma_compute(target, [source, target], language.add)
 
 
-def where(condition: Any, x: Any, y: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def where(
+    condition: object, x: Any, y: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+) -> Tile:
     """x where the condition is nonzero, else y; the condition is a tile, or a comparison of index tensors."""
     if isinstance(condition, Mask):
         shape = next((t.shape for t in (x, y) if isinstance(t, Tile)), condition.grid)
@@ -268,12 +270,12 @@ def expand_dims(data: object, axis: int) -> Tile:
     return on_chip(data, "data", "nl.expand_dims").expand_dims(axis)
 
 
-def device_print(prefix: str, x: Any, mask: object = None, **_: Any) -> None:
+def device_print(prefix: str, x: Tile, mask: MaskLike = None, **_: object) -> None:
     """Print a tile when the kernel runs."""
     language.device_print(prefix, x.nki)
 
 
-def random_seed(seed: Any, mask: Any = None, **_: Any) -> None:
+def random_seed(seed: Any, mask: MaskLike = None, **_: object) -> None:
     """Seed the generators behind nl.rand and nl.dropout."""
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return
@@ -285,7 +287,7 @@ def random_seed(seed: Any, mask: Any = None, **_: Any) -> None:
     language.random_seed(view)
 
 
-def dropout(x: Any, rate: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def dropout(x: object, rate: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """`x` with zeros in the place of elements chosen at random; the others are not scaled."""
     x = on_chip(x, "x", "nl.dropout")
     kind = dtype_or(dtype, x.dtype, "nl.dropout")

@@ -16,7 +16,7 @@ _NUMPY = {
 }
 
 
-def operator(op: Op) -> Any:
+def operator(op: Op | None) -> Any:
     """The nkilite.language function of an operator, or what was passed: the instruction then says what it takes."""
     if op is None:
         return None

@@ -137,7 +137,7 @@ def {function.__name__}({header}**ignored):
     return cast(F, functools.update_wrapper(namespace[function.__name__], function))
 
 
-def _kind(value: Any) -> Any:
+def _kind(value: object) -> Any:
     """What keys have of an argument other than a tile: the argument itself, or a type if it is a tile after all."""
     if value.__class__ is Unplaced:
         return value.nki.type
@@ -158,7 +158,7 @@ def _equal(known: Any, found: Any) -> bool:
     return known.__class__ is cls and _told_apart(found) and bool(known == found)
 
 
-def _stored(value: Any) -> Any:
+def _stored(value: object) -> Any:
     """An argument as it is compared with that of later calls. Raises TypeError if it may change, or is none."""
     if value.__class__ in _PLAIN or value.__class__ is ViewType or isinstance(value, (float, np.generic, Enum)):
         return value

@@ -73,7 +73,7 @@ def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
     shapes = [jax.ShapeDtypeStruct(shape, as_dtype(dtype).numpy) for shape, dtype in does.outputs]
     launch = jax.custom_jvp(calls(kernel, taken.of((), ()), trace, shapes, line))
 
-    def refuse(*_: Any) -> Any:
+    def refuse(*_: object) -> Any:
         raise MissingJaxGradient(kernel=kernel.__name__, location=line)
 
     launch.defjvp(refuse)

@@ -77,7 +77,7 @@ class _Host:
     def __init__(self, kernel: Kernel[...], taken: Call) -> None:
         self._kernel, self._call = kernel, taken
 
-    def __call__(self, *arrays: Any) -> list[np.ndarray]:
+    def __call__(self, *arrays: object) -> list[np.ndarray]:
         args, kwargs = self._call.of([np.asarray(a) for a in arrays], ()).arguments()
         return self._kernel.outputs(*args, **kwargs)
 
@@ -127,7 +127,7 @@ def _guard() -> Any:
                 raise ShardedInJit(kernel=kernel, sharding=spec, location=line)
         return avals
 
-    def lower(ctx: Any, *arrays: Any, kernel: str, line: Location) -> Sequence[Any]:
+    def lower(ctx: Any, *arrays: object, kernel: str, line: Location) -> Sequence[Any]:
         devices = _automatic_devices(ctx.module_context.axis_context)
         if devices > 1:
             raise SeveralDevices(kernel=kernel, devices=devices, location=line)

@@ -144,7 +144,7 @@ def _tensor_copy_predicated_check(call: Signature) -> None:
 
 @tensor_copy_predicated.reference
 def _tensor_copy_predicated_reference(
-    call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: Any
+    call: Signature, dst: np.ndarray, src: Any, predicate: np.ndarray, **_: object
 ) -> Elements:
     chosen = (predicate.reshape(dst.shape) != 0) != call.reverse_pred
     if call.is_tensor("src"):

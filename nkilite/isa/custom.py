@@ -104,7 +104,7 @@ def _custom_operator_check(call: Signature) -> None:
 
 
 @custom_operator.reference
-def _custom_operator_reference(call: Signature, **given: Any) -> tuple[Elements, ...]:
+def _custom_operator_reference(call: Signature, **given: object) -> tuple[Elements, ...]:
     tensors = {name: given[name] for name in rules.tensors(call)}
     written = {n: np.array(a, order="C") for n, a in tensors.items() if n.startswith("dsts_")}
     if not call.updates:

@@ -141,7 +141,7 @@ def _require_size(call: Signature) -> None:
 @bounded_index.reference
 def _bounded_index_reference(
     call: Signature, dst: np.ndarray, index: Any, size: Any, base: float, step: float, unit: float, bound: float,
-    more: float, **_: Any,
+    more: float, **_: object,
 ) -> np.ndarray:
     last = _position(register_value(index), base, step, unit, bound) + int(more)
     limit = int(np.reshape(size, -1)[0])

@@ -33,7 +33,7 @@ def require_tile(x: object, operand: str, function: str) -> NkiTensor:
     )
 
 
-def output(shape: Sequence[int], dtype: DTypeLike, default: DType, function: str) -> NkiTensor:
+def output(shape: Sequence[int], dtype: DTypeLike | None, default: DType, function: str) -> NkiTensor:
     """A new SBUF tile for a result, of the dtype asked for or the default."""
     return ndarray(shape, default if dtype is None else element_type(dtype, function))
 

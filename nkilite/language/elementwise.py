@@ -12,7 +12,7 @@ Source: the public pages nki.language.<function>.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
-def binary(op: Callable[..., object], x: object, y: object, dtype: DTypeLike) -> NkiTensor:
+def binary(op: Callable[..., object], x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None) -> NkiTensor:
     """A new SBUF tile `op(x, y)`, by tensor_scalar if one side is a number or a float32 (P, 1) tile.
 
     Raises:
@@ -101,22 +101,22 @@ def _is_vector(x: NkiTensor, shape: tuple[int, ...]) -> bool:
     return x.dtype is float32 and x.shape[0] == shape[0] and x.type.free_size == 1
 
 
-def add(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def add(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x + y."""
     return binary(add, x, y, dtype)
 
 
-def subtract(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def subtract(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x - y."""
     return binary(subtract, x, y, dtype)
 
 
-def multiply(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def multiply(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x * y."""
     return binary(multiply, x, y, dtype)
 
 
-def divide(x: object, y: object, dtype: DTypeLike | None = None) -> NkiTensor:
+def divide(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x / y, as x times the reciprocal of y: the ALUs do not divide."""
     if is_number(y):
         with np.errstate(all="ignore"):
@@ -133,106 +133,106 @@ def negative(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     return multiply(require_tile(x, "x", "negative"), -1.0, dtype)
 
 
-def maximum(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def maximum(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """The larger of x and y."""
     return binary(maximum, x, y, dtype)
 
 
-def minimum(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def minimum(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """The smaller of x and y."""
     return binary(minimum, x, y, dtype)
 
 
-def abs_max(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def abs_max(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x where |x| > |y|, else y: the sign is kept. trn3 and newer."""
     return binary(abs_max, x, y, dtype)
 
 
-def abs_min(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def abs_min(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x where |x| < |y|, else y: the sign is kept. trn3 and newer."""
     return binary(abs_min, x, y, dtype)
 
 
-def power(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def power(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x to the power of y."""
     return binary(power, x, y, dtype)
 
 
-def equal(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def equal(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x == y, else 0, in the dtype of the tile unless given."""
     return binary(equal, x, y, dtype)
 
 
-def not_equal(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def not_equal(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x != y, else 0, in the dtype of the tile unless given."""
     return binary(not_equal, x, y, dtype)
 
 
-def less(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def less(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x < y, else 0, in the dtype of the tile unless given."""
     return binary(less, x, y, dtype)
 
 
-def less_equal(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def less_equal(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x <= y, else 0, in the dtype of the tile unless given."""
     return binary(less_equal, x, y, dtype)
 
 
-def greater(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def greater(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x > y, else 0, in the dtype of the tile unless given."""
     return binary(greater, x, y, dtype)
 
 
-def greater_equal(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def greater_equal(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x >= y, else 0, in the dtype of the tile unless given."""
     return binary(greater_equal, x, y, dtype)
 
 
-def bitwise_and(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def bitwise_and(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x & y of integer tiles."""
     return binary(bitwise_and, x, y, dtype)
 
 
-def bitwise_or(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def bitwise_or(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x | y of integer tiles."""
     return binary(bitwise_or, x, y, dtype)
 
 
-def bitwise_xor(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def bitwise_xor(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x ^ y of integer tiles."""
     return binary(bitwise_xor, x, y, dtype)
 
 
-def invert(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def invert(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """~x of an integer tile."""
     return binary(invert, x, 0, dtype)
 
 
-def left_shift(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def left_shift(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x << y of integer tiles."""
     return binary(left_shift, x, y, dtype)
 
 
-def right_shift(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def right_shift(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """x >> y of integer tiles, filling with zero bits."""
     return binary(right_shift, x, y, dtype)
 
 
-def logical_and(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def logical_and(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x and y are both nonzero, else 0."""
     return binary(logical_and, x, y, dtype)
 
 
-def logical_or(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def logical_or(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x or y is nonzero, else 0."""
     return binary(logical_or, x, y, dtype)
 
 
-def logical_xor(x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def logical_xor(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where exactly one of x and y is nonzero, else 0."""
     return binary(logical_xor, x, y, dtype)
 
 
-def logical_not(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def logical_not(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where x is zero, else 0."""
     return binary(logical_xor, require_tile(x, "x", "logical_not"), 1, dtype)

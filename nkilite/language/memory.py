@@ -5,11 +5,10 @@ Source: public pages nki.language.load, store, load_transpose2d, copy.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite import isa as nisa
+from nkilite.dtypes import DTypeLike
 from nkilite.errors import InvalidOperand, describe
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.language.creation import fill
@@ -19,7 +18,7 @@ from nkilite.trace.tensor import NkiTensor
 __all__ = ["copy", "load", "load_transpose2d", "store"]
 
 
-def load(src: NkiTensor, dtype: Any = None) -> NkiTensor:
+def load(src: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """A new SBUF tile with the values of an HBM tensor, converted to `dtype` if given.
 
     Args:
@@ -44,7 +43,7 @@ def store(dst: NkiTensor, value: NkiTensor) -> None:
     nisa.dma_copy(_require_hbm(dst, "dst", "store"), require_tile(value, "value", "store"))
 
 
-def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
+def load_transpose2d(src: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """A new SBUF tile with the transpose of an HBM matrix, converted to `dtype` if given.
 
     Args:
@@ -68,7 +67,7 @@ def load_transpose2d(src: NkiTensor, dtype: Any = None) -> NkiTensor:
     return result
 
 
-def copy(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def copy(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """A new SBUF tile with the values of a tile in SBUF or PSUM, converted to `dtype` if given."""
     x = require_tile(x, "x", "copy")
     result = output(x.shape, dtype, x.dtype, "copy")

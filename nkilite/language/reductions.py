@@ -11,7 +11,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Sequence
 from math import prod as product
-from typing import Any
 
 import numpy as np
 
@@ -27,32 +26,32 @@ __all__ = ["all", "max", "mean", "min", "prod", "sum", "var"]
 Axis = int | Sequence[int]
 
 
-def sum(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def sum(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool = False) -> NkiTensor:
     """Sum along `axis`."""
     return _reduce("sum", elementwise.add, x, axis, dtype, keepdims)
 
 
-def max(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def max(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool = False) -> NkiTensor:
     """Largest element along `axis`."""
     return _reduce("max", elementwise.maximum, x, axis, dtype, keepdims)
 
 
-def min(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def min(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool = False) -> NkiTensor:
     """Smallest element along `axis`."""
     return _reduce("min", elementwise.minimum, x, axis, dtype, keepdims)
 
 
-def prod(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def prod(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool = False) -> NkiTensor:
     """Product along `axis`."""
     return _reduce("prod", elementwise.multiply, x, axis, dtype, keepdims)
 
 
-def all(x: NkiTensor, axis: Axis = -1, dtype: Any = None) -> NkiTensor:
+def all(x: NkiTensor, axis: Axis = -1, dtype: DTypeLike | None = None) -> NkiTensor:
     """1 where every element along `axis` is nonzero, else 0."""
     return _reduce("all", elementwise.logical_and, x, axis, dtype, False)
 
 
-def mean(x: NkiTensor, axis: Axis, dtype: Any = None, keepdims: bool = False) -> NkiTensor:
+def mean(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool = False) -> NkiTensor:
     """Arithmetic mean along `axis`, summed and divided in float32."""
     x = require_tile(x, "x", "mean")
     axes = last_axes(x, axis, "mean")
@@ -76,7 +75,7 @@ def var(x: NkiTensor, axis: Axis, dtype: DTypeLike | None = None, keepdims: bool
 
 
 def _reduce(
-    function: str, op: Callable[..., object], x: NkiTensor, axis: Axis, dtype: DTypeLike, keepdims: bool
+    function: str, op: Callable[..., object], x: NkiTensor, axis: Axis, dtype: DTypeLike | None, keepdims: bool
 ) -> NkiTensor:
     x = require_tile(x, "x", function)
     axes = last_axes(x, axis, function)

@@ -6,10 +6,8 @@ float32, are copied instead. Source: public pages nki.language.floor, ceil, trun
 
 from __future__ import annotations
 
-from typing import Any
-
 from nkilite import isa as nisa
-from nkilite.dtypes import DTypeLike, float32, int32, uint8
+from nkilite.dtypes import DType, DTypeLike, float32, int32, uint8
 from nkilite.errors import InvalidOperand
 from nkilite.language import activations, elementwise
 from nkilite.language.broadcasting import common_shape, promote, require_tile
@@ -43,7 +41,7 @@ def trunc(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     return elementwise.multiply(magnitude, activations.sign(x, float32), x.dtype if dtype is None else dtype)
 
 
-def mod(x: Any, y: Any, dtype: DTypeLike | None = None) -> NkiTensor:
+def mod(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """The remainder of x / y with the sign of y, as Python's %.
 
     Args:
@@ -58,7 +56,7 @@ def mod(x: Any, y: Any, dtype: DTypeLike | None = None) -> NkiTensor:
     return elementwise.add(remainder, elementwise.multiply(moved, y), default if dtype is None else dtype)
 
 
-def fmod(x: Any, y: Any, dtype: DTypeLike | None = None) -> NkiTensor:
+def fmod(x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None) -> NkiTensor:
     """The remainder of x / y with the sign of x, as C's fmod; arguments as in `mod`."""
     x, y, default = _operands(x, y, "fmod")
     return _converted(_remainder(x, y), default if dtype is None else dtype)
@@ -82,11 +80,11 @@ def _finish(x: NkiTensor, rounded: NkiTensor, dtype: DTypeLike | None) -> NkiTen
     return _converted(exact, x.dtype if dtype is None else dtype)
 
 
-def _converted(x: NkiTensor, dtype: object) -> NkiTensor:
+def _converted(x: NkiTensor, dtype: DTypeLike) -> NkiTensor:
     return x if x.dtype == dtype else copy(x, dtype)
 
 
-def _operands(x: object, y: object, function: str) -> tuple[NkiTensor, NkiTensor, object]:
+def _operands(x: NkiTensor | float, y: NkiTensor | float, function: str) -> tuple[NkiTensor, NkiTensor, DType]:
     """Both operands as float32 tiles of one shape, and the dtype of the result."""
     tiles = [t for t in (x, y) if isinstance(t, NkiTensor)]
     if not tiles:
@@ -100,7 +98,7 @@ def _operands(x: object, y: object, function: str) -> tuple[NkiTensor, NkiTensor
     return a, b, default
 
 
-def _spread(value: object, shape: tuple[int, ...]) -> NkiTensor:
+def _spread(value: NkiTensor | float, shape: tuple[int, ...]) -> NkiTensor:
     """A float32 tile of the shape, from a number or a tile that broadcasts to it."""
     return elementwise.add(full(shape, 0.0, float32), value, float32)
 

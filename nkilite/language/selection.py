@@ -5,8 +5,6 @@ Source: public pages nki.language.where, gather_flattened.
 
 from __future__ import annotations
 
-from typing import Any
-
 from nkilite import isa as nisa
 from nkilite.dtypes import DTypeLike, uint8, uint32
 from nkilite.errors import InvalidOperand
@@ -19,7 +17,9 @@ from nkilite.trace.tensor import NkiTensor
 __all__ = ["gather_flattened", "where"]
 
 
-def where(condition: NkiTensor, x: Any, y: Any, dtype: Any = None) -> NkiTensor:
+def where(
+    condition: NkiTensor, x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None = None
+) -> NkiTensor:
     """x where the condition is nonzero, else y, as a new SBUF tile.
 
     Args:

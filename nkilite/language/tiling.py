@@ -102,8 +102,8 @@ def alloc_blocks(
 
 
 def empty_like(
-    x: Any,
-    dtype: Any = None,
+    x: NkiTensor | float,
+    dtype: DTypeLike | None = None,
     buffer: MemoryRegion | None = None,
     name: str = "",
     *,
@@ -195,7 +195,7 @@ def _storage(
     return _backing(axes, region, dtype, address, name), axes, region.on_chip
 
 
-def _backing(axes: tuple[Axis, ...], region: MemoryRegion, dtype: Any, address: Any, name: str) -> NkiTensor:
+def _backing(axes: tuple[Axis, ...], region: MemoryRegion, dtype: DTypeLike, address: Any, name: str) -> NkiTensor:
     """New storage for a grid that covers all of it; on chip (partitions of a tile, rows of tiles, columns)."""
     if not region.on_chip:
         return ndarray(tuple(axis.stop for axis in axes), dtype, region, name, address)

@@ -8,7 +8,6 @@ arctan.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def tan(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     )
 
 
-def arctan(x: NkiTensor, dtype: Any = None) -> NkiTensor:
+def arctan(x: NkiTensor, dtype: DTypeLike | None = None) -> NkiTensor:
     """Inverse tangent, in radians."""
     return activations.unary(arctan, x, dtype)
 
@@ -84,13 +83,13 @@ def _reduced(x: NkiTensor) -> NkiTensor:
     return clamped
 
 
-def _sine(angle: NkiTensor, dtype: DTypeLike) -> NkiTensor:
+def _sine(angle: NkiTensor, dtype: DTypeLike | None) -> NkiTensor:
     result = output(angle.shape, dtype, float32, "sin")
     nisa.activation(result, op=sin, data=angle)
     return result
 
 
-def _cosine(angle: NkiTensor, dtype: DTypeLike) -> NkiTensor:
+def _cosine(angle: NkiTensor, dtype: DTypeLike | None) -> NkiTensor:
     """sin(pi/2 - |angle|)."""
     complement = ndarray(angle.shape, float32)
     nisa.tensor_scalar(

@@ -235,9 +235,9 @@ class Kernel(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
 
     @overload
-    def __call__(self, *args: Any, out: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: object, out: Any, **kwargs: object) -> Any: ...
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         __tracebackhide__ = True
         if delegation.graphs.compiling():
             return delegation.graphs.call(self, args, kwargs)

@@ -37,7 +37,7 @@ class NKIObject:
         if cls.__init__ is NKIObject.__init__:
             cls.__init__ = NKIObject.__init__  # type: ignore[method-assign]  # an own entry, which @dataclass keeps
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         given = self._nki_signature.bind(*args, **kwargs).arguments
         for name, default in self._nki_fields.items():
             if name in given:

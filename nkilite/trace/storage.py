@@ -79,14 +79,15 @@ class EagerMemory:
         return Placement(memory, partition * pitch + byte, pitch)
 
 
-def address(tensor: NkiTensor) -> tuple[Placement, int, tuple[int, ...]]:
+def address(tensor: NkiTensor) -> tuple[Placement, int, list[int]]:
     """Placement, byte offset into its memory, and byte strides of a tensor's static part."""
     placement, kind = tensor.storage.data, tensor.type
-    assert placement.__class__ is Placement
-    strides, offset = kind.byte_strides, tensor.byte_offset
+    assert isinstance(placement, Placement)
+    strides = [s * kind.dtype.itemsize for s in kind.strides]
     per_partition = tensor.storage.partition_bytes
-    if kind.region.on_chip and per_partition != placement.pitch and per_partition:
-        strides = strides[0] // per_partition * placement.pitch, *strides[1:]
+    offset = tensor.byte_offset
+    if kind.region.on_chip and per_partition:
+        strides[0] = strides[0] // per_partition * placement.pitch
         offset = offset // per_partition * placement.pitch + offset % per_partition
     return placement, placement.base + offset, strides
 
@@ -94,8 +95,7 @@ def address(tensor: NkiTensor) -> tuple[Placement, int, tuple[int, ...]]:
 def array(tensor: NkiTensor) -> np.ndarray:
     """The NumPy view of a tensor without a runtime index."""
     placement, offset, strides = address(tensor)
-    kind = tensor.type
-    result: np.ndarray = np.ndarray(kind.shape, kind.dtype.numpy, placement.memory, offset, strides)
+    result: np.ndarray = np.ndarray(tensor.shape, tensor.dtype.numpy, placement.memory, offset, strides)
     return result
 
 
@@ -105,8 +105,7 @@ def read(tensor: NkiTensor) -> np.ndarray:
     A copy too where the dtype's exponent bias is adjusted.
     """
     if tensor.index is None:
-        dtype = tensor.type.dtype
-        return elements(array(tensor), dtype) if dtype.is_biased else array(tensor)
+        return elements(array(tensor), tensor.dtype)
     rows, places, inside = _indirect_rows(tensor)
     if inside.all():
         return elements(rows[places], tensor.dtype)
@@ -117,10 +116,8 @@ def read(tensor: NkiTensor) -> np.ndarray:
 
 def write(tensor: NkiTensor, values: np.ndarray | Elements) -> None:
     """Convert and store values of the tensor's shape (or one with the same number of elements)."""
-    dtype = tensor.type.dtype
-    converted = cast(values if isinstance(values, (np.ndarray, Elements)) else np.asarray(values), dtype)
-    if dtype.is_biased:
-        converted = stored(converted, dtype)
+    values = values if isinstance(values, Elements) else np.asarray(values)
+    converted = stored(cast(values, tensor.dtype), tensor.dtype)
     if tensor.index is None:
         target = array(tensor)
         target[...] = converted.reshape(target.shape) if converted.size == target.size else converted
@@ -167,7 +164,7 @@ class Reach(NamedTuple):
         """That of a tensor in HBM."""
         tensor = located(tensor)
         placement, offset, strides = address(tensor)
-        found = cls(placement.memory, offset, tensor.shape, strides, tensor.dtype.itemsize)
+        found = cls(placement.memory, offset, tensor.shape, tuple(strides), tensor.dtype.itemsize)
         if tensor.index is None:
             return found
         assert tensor.type.indirection is not None

@@ -323,7 +323,7 @@ class NkiTensor(Refusals):
         return self._view((*self.shape[:start_dim], prod(shape), *self.shape[end_dim + 1:]),
                           (*self.strides[:start_dim], stride, *self.strides[end_dim + 1:]), 0)
 
-    def reshape(self, *shape: Any) -> NkiTensor:
+    def reshape(self, *shape: object) -> NkiTensor:
         """View the same elements, in row-major order, under another shape.
 
         On chip the partition dimension keeps its size.

@@ -16,13 +16,15 @@ from nkilite.beta1.functional import (
     in_sbuf,
     skipped,
 )
-from nkilite.beta1.mask import Mask, boxes
+from nkilite.beta1.mask import Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.tile import Tile, cut
+from nkilite.dtypes import DTypeLike
 from nkilite.errors import InvalidOperand, UnknownOperator
 from nkilite.ir.types import OobMode
 from nkilite.isa.constants import dge_mode as dge_mode
+from nkilite.isa.operators import Op
 from nkilite.trace.tensor import NkiTensor
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
@@ -30,8 +32,8 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def dma_copy(
-    dst: Any, src: Any, mask: Any = None, dst_rmw_op: Any = None, oob_mode: Any = OobMode.error,
-    dge_mode: Any = dge_mode.unknown, **_: Any,
+    dst: Tile, src: Tile, mask: MaskLike = None, dst_rmw_op: Op | None = None, oob_mode: Any = OobMode.error,
+    dge_mode: Any = dge_mode.unknown, **_: object,
 ) -> None:
     """Copy between HBM and SBUF, or within them; with dst_rmw_op, add to `dst`."""
     if skipped(mask) or isinstance(src, Absent):
@@ -61,7 +63,9 @@ def _generated(dst: NkiTensor, src: NkiTensor, mode: Any) -> Any:
     return globals()["dge_mode"].unknown if hardware and dst.dtype != src.dtype else mode
 
 
-def dma_transpose(src: Any, axes: Any = None, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def dma_transpose(
+    src: Tile, axes: Any = None, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+) -> Tile:
     """The transpose of a tensor in HBM or SBUF, as a new SBUF tile."""
     name = "nisa.dma_transpose"
     shape = src.shape

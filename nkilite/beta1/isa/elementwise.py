@@ -32,6 +32,7 @@ from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     unknown_engine,
 )
+from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
 from nkilite.trace.tensor import NkiTensor
@@ -41,7 +42,8 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def tensor_tensor(
-    data1: Any, data2: Any, op: Any, dtype: Any = None, mask: Any = None, engine: Any = unknown_engine, **_: Any
+    data1: object, data2: Any, op: Op, dtype: DTypeLike | None = None, mask: MaskLike = None,
+    engine: Any = unknown_engine, **_: object
 ) -> Tile:
     """data1 <op> data2; free dimensions of size 1 repeat."""
     name = "nisa.tensor_tensor"
@@ -62,8 +64,9 @@ def tensor_tensor(
 
 @remembered
 def tensor_scalar(
-    data: Any, op0: Any, operand0: Any, reverse0: bool = False, op1: Any = None, operand1: Any = None,
-    reverse1: bool = False, dtype: Any = None, mask: Any = None, engine: Any = unknown_engine, **_: Any,
+    data: object, op0: Op, operand0: object, reverse0: bool = False, op1: Op | None = None, operand1: Any = None,
+    reverse1: bool = False, dtype: DTypeLike | None = None, mask: MaskLike = None, engine: Any = unknown_engine,
+    **_: object,
 ) -> Tile:
     """(data <op0> operand0) <op1> operand1 with numbers, or one value per partition."""
     name = "nisa.tensor_scalar"
@@ -82,8 +85,8 @@ def tensor_scalar(
 
 @remembered
 def scalar_tensor_tensor(
-    data: Any, op0: Any, operand0: Any, op1: Any, operand1: Any, reverse0: bool = False, reverse1: bool = False,
-    dtype: Any = None, mask: Any = None, **_: Any,
+    data: object, op0: Op, operand0: object, op1: Op, operand1: object, reverse0: bool = False, reverse1: bool = False,
+    dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object,
 ) -> Tile:
     """(data <op0> operand0) <op1> operand1, where operand1 is a whole tile."""
     name = "nisa.scalar_tensor_tensor"
@@ -106,13 +109,15 @@ def scalar_tensor_tensor(
     return pointwise(emit, data.shape, kind, mask, (data, operand1), vectors=(x0,))
 
 
-def reciprocal(data: Any, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
+def reciprocal(data: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """1 / data."""
     data = on_chip(data, "data", "nisa.reciprocal")
     return pointwise(nisa.reciprocal, data.shape, dtype_or(dtype, data.dtype, "nisa.reciprocal"), mask, (data,))
 
 
-def tensor_copy(src: Any, mask: Any = None, dtype: Any = None, engine: Any = unknown_engine, **_: Any) -> Tile:
+def tensor_copy(
+    src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine, **_: object
+) -> Tile:
     """A copy in SBUF."""
     src = on_chip(src, "src", "nisa.tensor_copy")
     kind = dtype_or(dtype, src.dtype, "nisa.tensor_copy")
@@ -126,7 +131,8 @@ tensor_copy_dynamic_src = tensor_copy
 
 @remembered
 def tensor_copy_dynamic_dst(
-    dst: Any, src: Any, mask: Any = None, dtype: Any = None, engine: Any = unknown_engine, **_: Any
+    dst: object, src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine,
+    **_: object
 ) -> None:
     """Copy to a view that begins where a tile says."""
     dst, src = on_chip(dst, "dst", "nisa.tensor_copy_dynamic_dst"), on_chip(src, "src", "nisa.tensor_copy_dynamic_dst")
@@ -135,7 +141,7 @@ def tensor_copy_dynamic_dst(
 
 
 def memset(
-    shape: Any, value: Any, dtype: DTypeLike, mask: MaskLike = None, engine: Any = unknown_engine, **_: Any
+    shape: Any, value: float, dtype: DTypeLike, mask: MaskLike = None, engine: Any = unknown_engine, **_: object
 ) -> Any:
     """A new tile with every element `value`."""
     if skipped(mask):
@@ -148,7 +154,8 @@ def memset(
 
 @remembered
 def tensor_copy_predicated(
-    src: Any, dst: Any, predicate: Any, mask: Any = None, dtype: Any = None, reverse_pred: bool = False, **_: Any
+    src: Any, dst: object, predicate: object, mask: MaskLike = None, dtype: DTypeLike | None = None,
+    reverse_pred: bool = False, **_: object
 ) -> None:
     """Copy elements of `src`, a tile or a number, to `dst` where the predicate is nonzero."""
     name = "nisa.tensor_copy_predicated"

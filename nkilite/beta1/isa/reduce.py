@@ -26,15 +26,16 @@ from nkilite.beta1.functional import (
     skipped,
     vector,
 )
-from nkilite.beta1.mask import Mask
+from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import filled, limited
 from nkilite.beta1.tile import Tile, cut, tile
-from nkilite.dtypes import DType, uint32
+from nkilite.dtypes import DType, DTypeLike, uint32
 from nkilite.errors import UnsupportedError
 from nkilite.isa.constants import dge_mode as dge_mode
+from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.trace.tensor import NkiTensor
 
@@ -43,8 +44,9 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def tensor_reduce(
-    op: Any, data: Any, axis: Any, mask: Any = None, dtype: Any = None, negate: bool = False, keepdims: bool = False,
-    **_: Any,
+    op: Op, data: object, axis: Any, mask: MaskLike = None, dtype: DTypeLike | None = None, negate: bool = False,
+    keepdims: bool = False,
+    **_: object,
 ) -> Tile:
     """data combined along free dimensions."""
     name = "nisa.tensor_reduce"
@@ -57,7 +59,9 @@ def tensor_reduce(
     return reduced(emit, chosen, data, axis, dtype_or(dtype, data.dtype, name), mask, keepdims, name)
 
 
-def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def tensor_partition_reduce(
+    op: Op, data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+) -> Tile:
     """data combined over its partitions."""
     name = "nisa.tensor_partition_reduce"
     data = on_chip(data, "data", name)
@@ -81,8 +85,8 @@ def tensor_partition_reduce(op: Any, data: Any, mask: Any = None, dtype: Any = N
 
 @remembered
 def tensor_tensor_scan(
-    data0: Any, data1: Any, initial: Any, op0: Any, op1: Any, reverse0: bool = False, reverse1: bool = False,
-    dtype: Any = None, mask: Any = None, **_: Any,
+    data0: object, data1: object, initial: object, op0: Op, op1: Op, reverse0: bool = False, reverse1: bool = False,
+    dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object,
 ) -> Tile:
     """The running result of state = (data0 <op0> state) <op1> data1 along the free dimension."""
     name = "nisa.tensor_tensor_scan"
@@ -124,7 +128,7 @@ def _require_prefixes(mask: Mask, shape: tuple[int, ...], function: str) -> None
 
 
 def _per_row(
-    emit: Callable[[NkiTensor, NkiTensor], Any], data: Tile, columns: tuple[int, ...], dtype: DType, mask: Any,
+    emit: Callable[[NkiTensor, NkiTensor], object], data: Tile, columns: tuple[int, ...], dtype: DType, mask: MaskLike,
     function: str, neutral: Any = None,
 ) -> Tile:
     """A result with some numbers for each partition of `data`, limited by a mask on `data`.
@@ -148,25 +152,27 @@ def _per_row(
     return fresh(result) if whole else tile(result)
 
 
-def bn_stats(data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def bn_stats(data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """Statistics of each partition, for bn_aggr."""
     data = on_chip(data, "data", "nisa.bn_stats")
     return _per_row(nisa.bn_stats, data, (6,), dtype_or(dtype, data.dtype, "nisa.bn_stats"), mask, "nisa.bn_stats")
 
 
-def bn_aggr(data: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def bn_aggr(data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """Mean and variance of each partition, from results of bn_stats."""
     data = on_chip(data, "data", "nisa.bn_aggr")
     return _per_row(nisa.bn_aggr, data, (2,), dtype_or(dtype, data.dtype, "nisa.bn_aggr"), mask, "nisa.bn_aggr")
 
 
-def max8(src: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def max8(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """The eight largest elements of each partition, in descending order."""
     src = on_chip(src, "src", "nisa.max8")
     return _per_row(nisa.max8, src, (8,), dtype_or(dtype, src.dtype, "nisa.max8"), mask, "nisa.max8", language.max)
 
 
-def nc_find_index8(data: Any, vals: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def nc_find_index8(
+    data: object, vals: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+) -> Tile:
     """Where each of eight values first stands in each partition."""
     name = "nisa.nc_find_index8"
     data, vals = on_chip(data, "data", name), on_chip(vals, "vals", name)
@@ -184,7 +190,8 @@ def _first_rows(x: Tile, data: NkiTensor) -> NkiTensor:
 
 @remembered
 def nc_match_replace8(
-    data: Any, vals: Any, imm: Any, dst_idx: Any = None, mask: Any = None, dtype: Any = None, **_: Any
+    data: object, vals: object, imm: float, dst_idx: Any = None, mask: MaskLike = None,
+    dtype: DTypeLike | None = None, **_: object
 ) -> Tile:
     """`data` with the first match of each of eight values replaced by `imm`; their positions in dst_idx."""
     name = "nisa.nc_match_replace8"
@@ -212,7 +219,7 @@ def nc_match_replace8(
     return made
 
 
-def sequence_bounds(segment_ids: Any, dtype: Any = None, **_: Any) -> Tile:
+def sequence_bounds(segment_ids: object, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """Where each element's segment begins and ends."""
     segment_ids = on_chip(segment_ids, "segment_ids", "nisa.sequence_bounds")
     rows, *columns = segment_ids.shape

@@ -23,17 +23,18 @@ from nkilite.beta1.functional import (
     skipped,
     vector,
 )
-from nkilite.beta1.mask import Mask, boxes
+from nkilite.beta1.mask import Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import filled
 from nkilite.beta1.tile import Tile, cut, tile
-from nkilite.dtypes import DType
+from nkilite.dtypes import DType, DTypeLike
 from nkilite.errors import UnsupportedError
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     reduce_cmd,
 )
+from nkilite.isa.operators import Op
 from nkilite.trace.tensor import NkiTensor
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
@@ -41,8 +42,8 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def activation(
-    op: Any, data: Any, bias: Any = None, scale: Any = 1.0, reduce_op: Any = None, reduce_res: Any = None,
-    reduce_cmd: Any = reduce_cmd.idle, mask: Any = None, dtype: Any = None, **_: Any,
+    op: Op, data: object, bias: Any = None, scale: Any = 1.0, reduce_op: Op | None = None, reduce_res: Any = None,
+    reduce_cmd: Any = reduce_cmd.idle, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """op(data * scale + bias) on the Scalar Engine, optionally with the sum of each partition."""
     name = "nisa.activation"
@@ -69,8 +70,8 @@ def activation(
 
 @remembered
 def activation_reduce(
-    op: Any, data: Any, reduce_op: Any, reduce_res: Any, bias: Any = None, scale: Any = 1.0, mask: Any = None,
-    dtype: Any = None, **_: Any,
+    op: Op, data: object, reduce_op: Op, reduce_res: Any, bias: Any = None, scale: Any = 1.0, mask: MaskLike = None,
+    dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """op(data * scale + bias), and in reduce_res the sum of each partition."""
     name = "nisa.activation_reduce"
@@ -89,8 +90,9 @@ def activation_reduce(
 
 @remembered
 def tensor_scalar_reduce(
-    data: Any, op0: Any, operand0: Any, reduce_op: Any, reduce_res: Any, reverse0: bool = False, dtype: Any = None,
-    mask: Any = None, **_: Any,
+    data: object, op0: Op, operand0: object, reduce_op: Op, reduce_res: Any, reverse0: bool = False,
+    dtype: DTypeLike | None = None,
+    mask: MaskLike = None, **_: object,
 ) -> Tile:
     """data <op0> operand0, and in reduce_res the reduction of each partition."""
     name = "nisa.tensor_scalar_reduce"
@@ -109,8 +111,8 @@ def tensor_scalar_reduce(
 
 
 def summed(
-    emit: Callable[[NkiTensor, NkiTensor, NkiTensor | None, range], Any], data: Tile, dtype: DType, mask: Any,
-    reduce_res: Any, function: str, reduce_op: Any = None,
+    emit: Callable[[NkiTensor, NkiTensor, NkiTensor | None, range], object], data: Tile, dtype: DType, mask: MaskLike,
+    reduce_res: Any, function: str, reduce_op: Op | None = None,
 ) -> Tile:
     """The result of an instruction that also reduces every partition into reduce_res.
 

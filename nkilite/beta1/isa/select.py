@@ -38,6 +38,7 @@ from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.constants import (
     reduce_cmd,
 )
+from nkilite.isa.operators import Op
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
@@ -63,7 +64,8 @@ def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None, **_: object) -> 
 
 @remembered
 def affine_select(
-    pred: Any, on_true_tile: Any, on_false_value: Any, mask: Any = None, dtype: Any = None, **_: Any
+    pred: MaskLike, on_true_tile: object, on_false_value: float, mask: MaskLike = None, dtype: DTypeLike | None = None,
+    **_: object
 ) -> Tile:
     """`on_true_tile` where a comparison of index tensors holds, else a number."""
     name = "nisa.affine_select"
@@ -119,9 +121,9 @@ def _conjunction(mask: Mask) -> list[Mask] | None:
 
 @remembered
 def range_select(
-    on_true_tile: Any, comp_op0: Any, comp_op1: Any, bound0: Any, bound1: Any, reduce_cmd: Any = reduce_cmd.idle,
+    on_true_tile: object, comp_op0: Op, comp_op1: Op, bound0: object, bound1: object, reduce_cmd: Any = reduce_cmd.idle,
     reduce_res: Any = None, reduce_op: Any = np.max, range_start: Any = 0, on_false_value: Any = -3.4028235e38,
-    mask: Any = None, dtype: Any = None, **_: Any,
+    mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """Elements whose position is within the bounds of their partition, else a number."""
     name = "nisa.range_select"
@@ -143,8 +145,10 @@ def range_select(
 
 @remembered
 def select_reduce(
-    dst: Any, predicate: Any, on_true: Any, on_false: Any, reduce_res: Any = None, reduce_cmd: Any = reduce_cmd.idle,
-    reduce_op: Any = np.max, reverse_pred: bool = False, mask: Any = None, dtype: Any = None, **_: Any,
+    dst: object, predicate: object, on_true: object, on_false: object, reduce_res: Any = None,
+    reduce_cmd: Any = reduce_cmd.idle,
+    reduce_op: Any = np.max, reverse_pred: bool = False, mask: MaskLike = None, dtype: DTypeLike | None = None,
+    **_: object,
 ) -> None:
     """dst = on_true where the predicate is nonzero, else on_false; optionally the maximum of each partition."""
     name = "nisa.select_reduce"
@@ -168,7 +172,7 @@ def select_reduce(
     )
 
 
-def dropout(data: Any, prob: Any, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def dropout(data: object, prob: Any, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """`data` with zeros in the place of elements chosen at random."""
     data = on_chip(data, "data", "nisa.dropout")
     rate = vector(prob)

@@ -35,14 +35,15 @@ from nkilite.isa.constants import (
 )
 from nkilite.trace.tensor import NkiTensor
 
-Emit = Callable[[NkiTensor, NkiTensor, NkiTensor], Any]
+Emit = Callable[[NkiTensor, NkiTensor, NkiTensor], object]
 
 
 @remembered
 def nc_matmul(
     stationary: Any, moving: Any, is_stationary_onezero: bool = False, is_moving_onezero: bool = False,
-    is_transpose: bool = False, tile_position: Any = (), tile_size: Any = (), mask: Any = None, perf_mode: Any = None,
-    **_: Any,
+    is_transpose: bool = False, tile_position: Any = (), tile_size: Any = (), mask: MaskLike = None,
+    perf_mode: Any = None,
+    **_: object,
 ) -> Tile:
     """stationary.T @ moving, as a new float32 tile in PSUM; operands in PSUM are copied to SBUF first."""
     name = "nisa.nc_matmul"
@@ -58,7 +59,7 @@ def nc_matmul(
     return product(emit, stationary, moving, mask, 2 if pairs else 1)
 
 
-def product(emit: Emit, stationary: Tile, moving: Tile, mask: Any, first: int = 1) -> Tile:
+def product(emit: Emit, stationary: Tile, moving: Tile, mask: MaskLike, first: int = 1) -> Tile:
     """The result of a matmul; `first` is the first dimension of its operands that is not contracted.
 
     A mask along dimension 0 limits what is contracted. One along others belongs to the operand that needs it, or that
@@ -142,7 +143,7 @@ def _sides(mask: Mask, stationary: Tile, moving: Tile) -> tuple[int, ...]:
 
 @remembered
 def nc_transpose(
-    data: Any, mask: Any = None, dtype: Any = None, engine: Any = unknown_engine, **_: Any
+    data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine, **_: object
 ) -> Tile:
     """The transpose of a tile: in PSUM by the Tensor Engine, in SBUF by the Vector Engine."""
     name = "nisa.nc_transpose"
