@@ -43,12 +43,14 @@ class DType(str, metaclass=_Namespace):
         kind: "f" float, "i" signed, "u" unsigned, "b" bool, "x" packed ×4 (no arithmetic).
         numpy: the NumPy dtype elements are stored as.
         base: the same format with its usual exponent bias.
+        is_biased: whether the exponent bias is another than the usual one, so that NumPy has no such type.
     """
 
     itemsize: int
     kind: str
     numpy: np.dtype
     base: DType
+    is_biased: bool
 
     def __new__(cls, name: str, kind: str, numpy: Any) -> DType:
         self = super().__new__(cls, name)
@@ -56,6 +58,7 @@ class DType(str, metaclass=_Namespace):
         self.numpy = np.dtype(numpy)
         self.itemsize = self.numpy.itemsize
         self.base = self
+        self.is_biased = False  # an attribute: it is asked for every operand
         return self
 
     @property
@@ -70,11 +73,6 @@ class DType(str, metaclass=_Namespace):
     def is_wide(self) -> bool:
         """Whether elements have 64 bits, twice what engines compute with."""
         return self.itemsize == 8
-
-    @property
-    def is_biased(self) -> bool:
-        """Whether the exponent bias is another than the usual one, so that NumPy has no such type."""
-        return self.base is not self
 
     def to_bits(self, values: object) -> np.ndarray:
         """Numbers, rounded to nearest even, as an array of `numpy`: of bytes where the bias is adjusted."""
@@ -248,7 +246,7 @@ def biased(base: DType, bias: int) -> DType:
     found = _biased.get(name)
     if found is None:
         found = DType(name, "f", np.uint8)
-        found.base = base
+        found.base, found.is_biased = base, True
         FORMS[found] = form._replace(bias=bias)
         found = _biased.setdefault(name, found)
     return found
@@ -327,7 +325,7 @@ def cast(values: np.ndarray | Elements, dtype: DType) -> np.ndarray:
     to integer rounds to nearest even and saturates, and NaN becomes 0; any nonzero value becomes True.
     """
     if isinstance(values, Elements):
-        if values.dtype == dtype:
+        if values.dtype is dtype or values.dtype == dtype:
             return values.values
         values = values.values
     source = values.dtype

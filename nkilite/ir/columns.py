@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
+from itertools import chain
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +61,9 @@ class Columns:
                 yield signature, rows, self.starts[rows]
 
 
+_TYPE, _ADDRESS, _KIND, _LOOP = map(attrgetter, ("type", "address", "kind", "loop"))
+
+
 class BufferColumns:
     """A program's buffers, in the order of their ids. Arrays are not to be changed.
 
@@ -71,25 +77,30 @@ class BufferColumns:
 
     def __init__(self, program: Program) -> None:
         self._buffers = buffers = list(program.buffers)
+        own = list(map(_TYPE, buffers))
+        ids = np.fromiter(map(id, own), np.int64, len(own))  # buffers share types, whose hashes are long
+        by_id = dict(zip(ids.tolist(), own, strict=True))
+        known = np.array(sorted(by_id), np.int64)
         numbers: dict[ViewType, int] = {}
-        known: dict[int, int] = {}  # by identity: buffers share types, whose hashes are long
-        own = [b.type for b in buffers]
-        ids = list(map(id, own))
-        for kind in dict(zip(ids, own, strict=True)).values():
-            known[id(kind)] = numbers.setdefault(kind, len(numbers))
-        self._types = types = np.array([known[number] for number in ids], np.int64)
+        number = np.array([numbers.setdefault(by_id[one], len(numbers)) for one in known.tolist()], np.int64)
+        self._types = types = number[np.searchsorted(known, ids)]
         self._kinds = list(numbers)
         self.row_bytes, self.size_bytes, self.partitions = np.array(
             [(t.free_bytes, t.size * t.dtype.itemsize, t.shape[0] if t.shape else 0) for t in numbers], np.int64,
         ).reshape(len(numbers), 3).T[:, types]
         self.on_chip = self.which(lambda kind: kind.region.on_chip)
-        addresses = [b.address for b in buffers]
-        self.fixed = np.array([a is not None for a in addresses], bool)
+        addresses = list(map(_ADDRESS, buffers))
+        self.fixed = ~_each(addresses, None)
         self.partition, self.byte = np.zeros((2, len(buffers)), np.int64)
         if self.fixed.any():
-            self.partition[self.fixed], self.byte[self.fixed] = np.array([a for a in addresses if a], np.int64).T
-        self.internal = np.array([b.kind is BufferKind.internal for b in buffers], bool)
-        self.loop = np.array([-1 if b.loop is None else b.loop for b in buffers], np.int64)
+            given = chain.from_iterable(filter(None, addresses))
+            self.partition[self.fixed], self.byte[self.fixed] = np.fromiter(given, np.int64).reshape(-1, 2).T
+        self.internal = _each(list(map(_KIND, buffers)), BufferKind.internal)
+        loops = list(map(_LOOP, buffers))
+        outside = _each(loops, None)
+        self.loop = np.full(len(buffers), -1)
+        if not outside.all():
+            self.loop[~outside] = [loop for loop in loops if loop is not None]
 
     @classmethod
     def of(cls, program: Program) -> BufferColumns:
@@ -123,6 +134,13 @@ class BufferColumns:
         found = np.zeros(len(self._buffers), bool)
         found[list(ids)] = True
         return found
+
+
+def _each(values: list[Any], value: object) -> np.ndarray:
+    """Which of some values are another one; mostly all are."""
+    if values.count(value) == len(values):
+        return np.ones(len(values), bool)
+    return np.array([one is value for one in values], bool)
 
 
 def unique(values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from math import prod
 from typing import NamedTuple
@@ -40,12 +41,14 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     return merge(dims)
 
 
+@functools.lru_cache(1 << 14)
 def collapse(layout: Layout) -> Layout:
     """The same addresses in the fewest dimensions."""
     dims = merge([Dim(n, (stride,)) for n, stride in zip(*layout, strict=True)])
     return tuple(d.count for d in dims), tuple(d.strides[0] for d in dims)
 
 
+@functools.lru_cache(1 << 12)
 def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
     """Layouts of the pieces of `length` elements and of one piece; None if the pieces differ."""
     outer: list[tuple[int, int]] = []

@@ -13,8 +13,9 @@ from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
 from nkilite.ir.phases import Phase, phases
 from nkilite.ir.places import Place
 from nkilite.ir.program import Instruction, Program
+from nkilite.ir.regions import apart
 from nkilite.ir.types import Buffer
-from nkilite.ir.values import Wrote, written
+from nkilite.ir.values import Written, Wrote, written
 from nkilite.location import Location
 
 
@@ -51,7 +52,8 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
 
     What a runtime index chooses is not known before a kernel runs, and left out; while cores are simulated it is looked
     at, too (nkilite/trace/encounters.py). Where both cores write the same values
-    to the same place, it is no race that they do, nor that one reads it after it has written it.
+    to the same place, it is no race that they do, nor that one reads it after it has written it. What both leave in a
+    place that neither of them reads counts, and not what they have written over.
     """
     one, other = programs
     alike = _alike(one, other)
@@ -63,7 +65,7 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
         near = _near(_within(touched[0], mine), _within(touched[1], theirs))
         for overlap in conflicts(*near):
             pair = (overlap.one, overlap.other) if alike else same.culprits(overlap, (mine, theirs))
-            if pair is None or (alike and _harmless(overlap, touched[0])):
+            if pair is None or (alike and _harmless(overlap, touched[0])) or same.settles(overlap, (mine, theirs)):
                 continue
             sides = [
                 _side(of[index], [*program.inputs, *program.outputs][overlap.space])
@@ -102,7 +104,7 @@ class _Same:
         self._programs, self._touched = programs, touched
 
     @cached_property
-    def _known(self) -> list[list[Wrote]] | None:
+    def _known(self) -> Written | None:
         return written(self._programs)
 
     @property
@@ -113,7 +115,35 @@ class _Same:
     @property
     def _written(self) -> list[list[Wrote]]:
         """By core, what is written in shared tensors."""
-        return self._known or [[], []]
+        return [[], []] if self._known is None else self._known.log
+
+    def settles(self, overlap: Overlap, phases: Sequence[Phase]) -> bool:
+        """Whether both write, and in the end leave the same there, and neither reads it in the phase."""
+        at, space = (overlap.one, overlap.other), overlap.space
+        if self._known is None or any((i, space) not in self._wrote[core] for core, i in enumerate(at)):
+            return False
+        wrote = [
+            [w for w in log if w.space == space and _in(phase, w.instruction)]
+            for log, phase in zip(self._written, phases, strict=True)
+        ]
+        for core, phase in enumerate(phases):
+            known = {w.instruction for w in wrote[core]}
+            if any(s == space and _in(phase, i) and i not in known for i, s in self._wrote[core]):
+                return False
+        each = [{w.place for w in of if w.instruction == i} for i, of in zip(at, wrote, strict=True)]
+        return any(  # the places of either instruction cover what both touch
+            places and not any(self._reads(c, phases[c], space, place) for c in (0, 1) for place in places)
+            and self._known.leave_the_same(wrote, [(space, place) for place in places]) for places in each
+        )
+
+    def _reads(self, core: int, phase: Phase, space: int, place: Place) -> bool:
+        """Whether an instruction of a phase reads some of a place."""
+        touched = self._touched[core]
+        return any(
+            _in(phase, touched.instruction[i])
+            and not apart(place.pattern, touched.patterns[touched.pattern[i]], int(touched.low[i]) - place.low)
+            for i in np.flatnonzero(touched.reads & (touched.space == space)).tolist()
+        )
 
     @cached_property
     def _read(self) -> list[set[tuple[int, int]]]:

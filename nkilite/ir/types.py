@@ -114,13 +114,14 @@ class ViewType:
         size: number of elements.
         free_size: elements per partition.
         bytes, free_bytes: what the elements take when packed, and of it per partition.
+        byte_strides: the strides in bytes.
         slices: what index expressions select from views of this type, kept by nkilite/trace/tensor.py.
         problem: for views that kernels may make but not use; such types are not interned, and in no signature.
     """
 
     __slots__ = (
-        "bytes", "dtype", "free_bytes", "free_size", "indirection", "ndim", "problem", "region", "shape", "size",
-        "slices", "strides",
+        "byte_strides", "bytes", "dtype", "free_bytes", "free_size", "indirection", "ndim", "problem", "region",
+        "shape", "size", "slices", "strides",
     )
     _interned: ClassVar[dict[tuple[object, ...], ViewType]] = {}
     _dense: ClassVar[dict[tuple[object, ...], ViewType]] = {}
@@ -140,6 +141,7 @@ class ViewType:
         self.size = prod(shape)
         self.free_size = prod(shape[1:])
         self.bytes, self.free_bytes = self.size * dtype.itemsize, self.free_size * dtype.itemsize
+        self.byte_strides = tuple([s * dtype.itemsize for s in strides])
         self.slices: dict[tuple[object, ...], tuple[ViewType, int]] = {}
         self.problem = problem
 

@@ -7,7 +7,7 @@ the same number for the sum, although each has computed another part.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -37,8 +37,8 @@ class Wrote(NamedTuple):
     number: int
 
 
-def written(programs: Sequence[Program]) -> list[list[Wrote]] | None:
-    """What the instructions of each of two cores write in shared memory, in order; None where it would take long.
+def written(programs: Sequence[Program]) -> Written | None:
+    """What the instructions of each of two cores write in shared memory; None where it would take long.
 
     The spaces of shared memory are the positions of inputs and outputs. It is known up to the first loop that the
     device runs.
@@ -49,7 +49,32 @@ def written(programs: Sequence[Program]) -> list[list[Wrote]] | None:
         return None
 
 
-def _run(programs: Sequence[Program]) -> list[list[Wrote]]:
+class Written:
+    """What the instructions of each of two cores write in shared memory.
+
+    Attributes:
+        log: by core, in order.
+    """
+
+    def __init__(self, log: list[list[Wrote]], numbers: _Numbers) -> None:
+        self.log, self._numbers = log, numbers
+
+    def leave_the_same(self, wrote: Sequence[Sequence[Wrote]], places: Iterable[tuple[int, Place]]) -> bool:
+        """Whether both cores leave the same at each of these places of spaces by what they write, given by core."""
+        try:
+            memories = [_Memory(self._numbers) for _ in wrote]
+            for memory, own in zip(memories, wrote, strict=True):
+                for one in own:
+                    memory.write(one.space, one.place, one.number)
+            return all(len({
+                memory.read(space, place, self._numbers.of("not written by", core))
+                for core, memory in enumerate(memories)
+            }) == 1 for space, place in places)
+        except _TakesLong:
+            return False
+
+
+def _run(programs: Sequence[Program]) -> Written:
     numbers = _Numbers()
     shared = _Memory(numbers)
     cores = [_Core(number, program, numbers, shared) for number, program in enumerate(programs)]
@@ -61,7 +86,7 @@ def _run(programs: Sequence[Program]) -> list[list[Wrote]]:
         brought = [core.brings(instruction) for core, instruction in zip(cores, met, strict=True)]
         for core, instruction, mine, theirs in zip(cores, met, brought, reversed(brought), strict=True):
             core.meets(instruction, mine, theirs)
-    return [core.log for core in cores]
+    return Written([core.log for core in cores], numbers)
 
 
 class _TakesLong(Exception):

@@ -124,9 +124,9 @@ def reduce_free(op: AluOp, values: np.ndarray) -> np.ndarray:
     """[P, 1]: the elements of each partition combined pairwise."""
     rows = values.reshape(values.shape[0], -1)
     while rows.shape[1] > 1:
-        half = rows.shape[1] // 2
+        half, odd = divmod(rows.shape[1], 2)
         folded = op.numpy(rows[:, :half], rows[:, half:2 * half])
-        rows = np.concatenate([folded, rows[:, 2 * half:]], axis=1)
+        rows = np.concatenate([folded, rows[:, 2 * half:]], axis=1) if odd else folded
     return rows
 
 

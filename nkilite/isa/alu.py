@@ -40,6 +40,7 @@ class AluOp:
         identity: what a reduction starts from; None when the operator cannot reduce.
         reduction: the documents list it as a legal reduction operator.
         native: has exact int32 and uint32 arithmetic.
+        holds: of a comparison, where it holds.
         engines: where it can run, best first.
     """
 
@@ -52,6 +53,7 @@ class AluOp:
     reduction: bool = False
     native: bool = True
     engines: tuple[Engine, ...] = _VECTOR
+    holds: np.ufunc | None = None
 
     def emit(self, e: Emitter, a: Value, b: Value, signed: bool = True) -> Value:
         """Lanes of `a op b`: float lanes for arithmetic, integer lanes for bitvec and native integers.
@@ -210,6 +212,10 @@ def _arithmetic(name: str, numpy: Reference, emit: Emit, **facts: Any) -> AluOp:
     return AluOp(name, "arithmetic", _quiet(numpy), emit, **facts)
 
 
+def _comparison(name: str, ufunc: np.ufunc, predicate: str, **facts: Any) -> AluOp:
+    return _arithmetic(name, _compare_numpy(ufunc), _compare(predicate), holds=ufunc, **facts)
+
+
 def _unary(name: str, numpy: Reference, emit: Emit, **facts: Any) -> AluOp:
     return AluOp(name, "unary", _quiet(numpy), emit, **facts)
 
@@ -236,12 +242,12 @@ TABLE = Table(
         _arithmetic("multiply", np.multiply, _instruction("mul"), engines=_ANY, **_reduces(1.0)),
         _arithmetic("maximum", np.maximum, _extreme("gt"), **_reduces(-_INF)),
         _arithmetic("minimum", np.minimum, _extreme("lt"), **_reduces(_INF)),
-        _arithmetic("equal", _compare_numpy(np.equal), _compare("eq"), commutative=True),
-        _arithmetic("not_equal", _compare_numpy(np.not_equal), _compare("ne"), commutative=True),
-        _arithmetic("greater_equal", _compare_numpy(np.greater_equal), _compare("ge")),
-        _arithmetic("greater", _compare_numpy(np.greater), _compare("gt")),
-        _arithmetic("less_equal", _compare_numpy(np.less_equal), _compare("le")),
-        _arithmetic("less", _compare_numpy(np.less), _compare("lt")),
+        _comparison("equal", np.equal, "eq", commutative=True),
+        _comparison("not_equal", np.not_equal, "ne", commutative=True),
+        _comparison("greater_equal", np.greater_equal, "ge"),
+        _comparison("greater", np.greater, "gt"),
+        _comparison("less_equal", np.less_equal, "le"),
+        _comparison("less", np.less, "lt"),
         _arithmetic("logical_and", _compare_numpy(np.logical_and), _logical("and_"), **_reduces(1.0)),
         _arithmetic("logical_or", _compare_numpy(np.logical_or), _logical("or_"), **_reduces(0.0)),
         _arithmetic("logical_xor", _compare_numpy(np.logical_xor), _logical("xor"), **_reduces(0.0)),

@@ -55,9 +55,9 @@ def combined(op: AluOp, values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray
 
 def _halve(op: AluOp, rows: np.ndarray) -> np.ndarray:
     while rows.shape[-1] > 1:
-        half = rows.shape[-1] // 2
+        half, odd = divmod(rows.shape[-1], 2)
         folded = op.numpy(rows[..., :half], rows[..., half : 2 * half])
-        rows = np.concatenate([folded, rows[..., 2 * half :]], axis=-1)
+        rows = np.concatenate([folded, rows[..., 2 * half :]], axis=-1) if odd else folded
     return rows
 
 

@@ -210,9 +210,9 @@ def _check(call: Signature) -> None:
 
 def _activated(call: Signature, data: np.ndarray, bias: object, scale: object, **_: object) -> np.ndarray:
     with np.errstate(all="ignore"):
-        x = _rows(data) * _column(scale)
+        x = data.reshape(data.shape[0], -1).astype(np.float32, copy=False) * _column(scale)
         if bias is not None:
-            x = x + _column(bias)
+            x += _column(bias)
         result: np.ndarray = call.op.numpy(x)
         return result
 
@@ -222,9 +222,13 @@ def _rows(tile: np.ndarray) -> np.ndarray:
     return tile.reshape(tile.shape[0], -1).astype(np.float32)
 
 
-def _column(operand: object) -> np.ndarray:
+def _column(operand: object) -> np.ndarray | np.float32:
     """A number or a vector operand as float32 that broadcasts along rows."""
-    return np.asarray(operand).astype(np.float32).reshape(-1, 1)
+    if isinstance(operand, float):
+        number: np.float32 = np.float32(operand)
+        return number
+    vector: np.ndarray = np.asarray(operand).astype(np.float32).reshape(-1, 1)
+    return vector
 
 
 def _cost(call: Signature) -> Cost:

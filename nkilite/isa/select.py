@@ -231,7 +231,7 @@ def _range_select_reference(
     source = on_true_tile.reshape(dst.shape[0], -1).astype(np.float32)
     position = (int(range_start) + np.arange(source.shape[1])).astype(np.float32)
     first, second = bound0.reshape(-1, 1), bound1.reshape(-1, 1)
-    inside = (call.comp_op0.numpy(position, first) != 0) & (call.comp_op1.numpy(position, second) != 0)
+    inside = call.comp_op0.holds(position, first) & call.comp_op1.holds(position, second)
     values = np.where(inside, source, np.float32(_FP32_MIN))
     return accumulation.reference(call, call.reduce_cmd, call.reduce_op, values, registers)
 

@@ -206,7 +206,8 @@ def _nc_matmul_reference(
     if _moves_bits(call):
         selected = _selected(_as_matrix(stationary), _as_matrix(moving))
         return Elements(selected.reshape(dst.shape), call.stationary.dtype)
-    rows, columns = (_contraction_first(x, _double_row(call)) for x in (stationary, moving))
+    paired = _double_row(call)
+    rows, columns = _contraction_first(stationary, paired), _contraction_first(moving, paired)
     with np.errstate(over="ignore", invalid="ignore"):
         result: np.ndarray = (rows.T @ columns).reshape(dst.shape)
         if accumulate:

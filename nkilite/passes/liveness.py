@@ -29,7 +29,16 @@ def lifetimes(program: Program, columns: Columns | None = None) -> Lifetimes:
 
 
 def accessed(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """What `lifetimes` says, as arrays."""
+    """What `lifetimes` says, as arrays, which are not to be changed."""
+    made_in = BufferColumns.of(program).loop
+    known = program.derived.get(Lifetimes)
+    if known is None or known[0] is not columns or known[1] is not made_in:
+        known = program.derived[Lifetimes] = columns, made_in, _accessed(program, columns, made_in)
+    result: tuple[np.ndarray, np.ndarray] = known[2]
+    return result
+
+
+def _accessed(program: Program, columns: Columns, made_in: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     accesses = [
         np.stack([columns.code[starts + operand.word], rows])
         for signature, rows, starts in columns.uses() for operand in signature.operands
@@ -39,7 +48,6 @@ def accessed(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray
     first, last = np.full(len(program.buffers), never), np.full(len(program.buffers), -1)
     np.minimum.at(first, buffers, instructions)
     np.maximum.at(last, buffers, instructions)
-    made_in = BufferColumns.of(program).loop
     for loop in loops(program):
         # The loop carries what was made outside of it, but not outside of the loop around it.
         inside = buffers[(instructions > loop.begin) & (instructions <= loop.end)]
@@ -47,4 +55,5 @@ def accessed(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray
         first[carried] = np.minimum(first[carried], loop.begin)
         last[carried] = np.maximum(last[carried], loop.end)
     first[first == never] = -1
+    first.flags.writeable = last.flags.writeable = False
     return first, last

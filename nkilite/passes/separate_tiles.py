@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from nkilite.compiled import Ints, compiled
-from nkilite.ir.columns import BufferColumns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, MemoryRegion
 from nkilite.passes.histories import Access, Histories
-from nkilite.passes.liveness import lifetimes
+from nkilite.passes.liveness import accessed
 from nkilite.passes.plain_writes import first_writes
 
 
@@ -28,8 +28,7 @@ class SeparateTiles:
 
     def run(self, program: Program) -> Program:
         buffers = BufferColumns.of(program)
-        lives = lifetimes(program)
-        first, last = np.array(lives.first, np.int64), np.array(lives.last, np.int64)
+        first, last = (times.copy() for times in accessed(program, Columns.of(program)))
         fixed = buffers.fixed & (first >= 0)
         if not fixed.any():
             return program

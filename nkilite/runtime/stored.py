@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from typing import NamedTuple
 
 from nkilite import knobs
@@ -71,10 +72,10 @@ class Place:
         if self._key is None or self._store is None:
             return
         sources = list({s.name: s for image in found.images for s in image.lowered.sources}.values())
-        quickly = frozenset().union(*(effort.quick(image.lowered) for image in found.images))
-        objects = library(self._host).keep(sources, self._store, quickly)
+        quickly = [effort.quick(image.lowered) for image in found.images]
+        objects = library(self._host).keep(sources, self._store, frozenset().union(*quickly))
         try:
-            content = encode((tuple(map(_without_text, found.images)), found.notices, objects))
+            content = encode((tuple(map(_without_text, found.images, quickly)), found.notices, objects))
         except NotData:  # too large
             return
         self._store.put(KERNELS, self._name, self._key, content)
@@ -91,10 +92,9 @@ def _decoded(content: bytes) -> tuple[Stored | None, list[Kept]]:
     return (Stored(images, notices), objects) if known and images else (None, [])
 
 
-def _without_text(image: Image) -> Image:
+def _without_text(image: Image, quickly: Collection[str]) -> Image:
     """An image whose micro-kernels are known by name alone, but for those that may have to be compiled again."""
     lowered = image.lowered
-    quickly = effort.quick(lowered)
     names = [s if s.name in quickly else s._replace(text="", declarations=()) for s in lowered.sources]
     return image._replace(lowered=lowered._replace(sources=names))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 from nkilite import dtypes
-from nkilite.ir.columns import Columns
-from nkilite.ir.types import BufferKind
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import lifetimes
 from nkilite.schedule import hbm
 from nkilite.schedule import tree as trees
@@ -56,15 +58,10 @@ class _Grouping:
         columns = Columns.of(program)
         self._lives = lifetimes(program, columns)
         self._streams = hbm.never_read(program, columns)
-        self._rows = [max(1, b.partition_bytes) for b in program.buffers]
-        self._plain = [
-            b.kind is BufferKind.internal and b.address is None and b.id not in schedule.broadcast
-            for b in program.buffers
-        ]
-        self._passing = [
-            plain and b.region.on_chip and b.id not in schedule.panels
-            for plain, b in zip(self._plain, program.buffers, strict=True)
-        ]
+        buffers = BufferColumns.of(program)
+        self._rows = np.maximum(buffers.row_bytes, 1).tolist()
+        self._plain = buffers.internal & ~buffers.fixed & ~buffers.chosen(schedule.broadcast)
+        self._passing = (self._plain & buffers.on_chip & ~buffers.chosen(schedule.panels)).tolist()
         self._plans: dict[tuple[object, ...], Tree | None] = {}
 
     def groups(self) -> Iterator[Group]:
@@ -83,19 +80,29 @@ class _Grouping:
 
     def _runs(self) -> Iterator[list[_Member]]:
         """Moves that follow each other, outside of other groups."""
-        program, code = self._program, self._program.code
-        taken = {i for g in self._schedule.groups for i in range(g.first, g.first + g.size)}
-        run: list[_Member] = []
-        for index, start in enumerate(program.starts()):
-            shape = self._shapes[code[start]]
-            if shape is not None and index not in taken and self._plain[code[start + shape.target.word]]:
-                target, source = ((code[start + o.word], code[start + o.word + 1]) for o in shape[:2])
-                run.append(_Member(index, start, shape, target, source))
-            elif run:
-                yield run
-                run = []
-        if run:
-            yield run
+        columns = Columns.of(self._program)
+        free = np.ones(self._program.count, bool)
+        for group in self._schedule.groups:
+            free[group.first : group.first + group.size] = False
+        found = []
+        for signature, rows, starts in columns.uses():
+            shape = self._shapes[signature.id]
+            if shape is not None:
+                words = [word + i for word in (shape.target.word, shape.source.word) for i in range(2)]
+                move = np.stack([rows, starts, *(columns.code[starts + word] for word in words)])
+                found.append(move[:, free[rows] & self._plain[move[2]]])
+        moves = np.concatenate(found, axis=1)
+        moves = moves[:, np.argsort(moves[0])]
+        ids = columns.ids[moves[0]].tolist()
+        members = [
+            _Member(number, start, shape, (into, to), (source, origin))
+            for id, (number, start, into, to, source, origin) in zip(ids, moves.T.tolist(), strict=True)
+            if (shape := self._shapes[id]) is not None
+        ]
+        ends = (np.flatnonzero(np.diff(moves[0]) != 1) + 1).tolist()
+        for begin, end in pairwise([0, *ends, len(members)]):
+            if members[begin:end]:
+                yield members[begin:end]
 
     def _units(self, run: list[_Member], forward: bool) -> Iterator[tuple[list[_Member], set[int]]]:
         """The shortest parts of a run that share no tile, and the tiles that pass elements on within each.

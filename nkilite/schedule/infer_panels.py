@@ -22,10 +22,13 @@ class InferPanels:
     """
 
     def run(self, schedule: Schedule) -> Schedule:
+        accesses = [(a, starts) for s, _, starts in Columns.of(schedule.program).uses() for a in _accesses(s)]
+        if not any(access.suits and not access.operand.writes for access, _ in accesses):
+            schedule.panels = {}  # nothing reads them
+            return schedule
         uses = _Uses(schedule)
-        for signature, _, starts in Columns.of(schedule.program).uses():
-            for access in _accesses(signature):
-                uses.add(access, starts)
+        for access, starts in accesses:
+            uses.add(access, starts)
         schedule.panels = uses.feeds()
         return schedule
 

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.host.memory import ALIASING, LINE
-from nkilite.ir.columns import BufferColumns
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.types import Buffer, MemoryRegion
 from nkilite.machine.memory import Plan, Request, plan
-from nkilite.passes.liveness import Lifetimes, lifetimes
+from nkilite.passes.liveness import accessed
 from nkilite.schedule.panels import Panels, panels
 from nkilite.schedule.schedule import Schedule
 
@@ -61,7 +61,7 @@ def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
     """Lay out all buffers of a program for a CPU with or without a unit that multiplies tiles."""
     program = schedule.program
     facts = BufferColumns.of(program)
-    first, last = _by_group(schedule, lifetimes(program))
+    first, last = _by_group(schedule, accessed(program, Columns.of(program)))
     base, offset, pitch = np.zeros((3, len(program.buffers)), np.int64)
     external = np.flatnonzero(~facts.on_chip)
     base[external] = np.arange(1, len(external) + 1)
@@ -98,14 +98,14 @@ def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
     return CpuPlacement(base, offset, pitch, packed, end, [program.buffers[id] for id in external.tolist()])
 
 
-def _by_group(schedule: Schedule, found: Lifetimes) -> tuple[np.ndarray, np.ndarray]:
+def _by_group(schedule: Schedule, found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """First and last accesses of buffers, by groups: they begin and end with the groups they begin and end in."""
     firsts = np.arange(schedule.program.count + 1)
     lasts = firsts.copy()
     for group in schedule.groups:
         firsts[group.first : group.first + group.size] = group.first
         lasts[group.first : group.first + group.size] = group.first + group.size - 1
-    first, last = np.array(found.first, np.int64), np.array(found.last, np.int64)
+    first, last = found
     return np.where(first < 0, first, firsts[first]), np.where(last < 0, last, lasts[last])
 
 

@@ -5,6 +5,7 @@ A row is what position i of dimension 0 reaches: a partition on chip, a stretch 
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.regions import all_apart, distinct, in_step
-from nkilite.ir.types import extent
+from nkilite.ir.types import ViewType, extent
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Slice
 
@@ -58,6 +59,7 @@ class RowShape(NamedTuple):
     bytes: int  # that one row of it touches
 
 
+@functools.lru_cache(1 << 10)  # signatures are known by their identity
 def row_shape(signature: Signature) -> RowShape | None:
     """How a signature works by row; None if it does not, or not efficiently."""
     access, definition = signature.access, signature.definition
@@ -86,20 +88,36 @@ def _transposed(operand: Operand) -> bool:
     return bool(free) and 0 < abs(kind.strides[0]) < min(free)
 
 
-def _row_operand(position: int, operand: Operand, repeated: bool, sums: bool) -> RowOperand:
-    kind = operand.type
+class _Row(NamedTuple):
+    """A row of a view: the bytes from `low` to `high` that it spans, which of them, whether all, and how they lie."""
+
+    low: int
+    high: int
+    bytes: regions.Pattern
+    dense: bool
+    layout: nest.Layout
+
+
+@functools.lru_cache(1 << 12)
+def _row(kind: ViewType) -> _Row:
     size = kind.dtype.itemsize
     low, high = extent(kind.shape[1:], kind.strides[1:])
-    row = regions.pattern(size, [(n, s * size) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True)])
+    strides = tuple(s * size for s in kind.strides[1:])
     step, dense = 1, True
     for n, stride in zip(reversed(kind.shape[1:]), reversed(kind.strides[1:]), strict=True):
         if n != 1:
             dense &= stride == step
             step *= n
+    pattern = regions.pattern(size, zip(kind.shape[1:], strides, strict=True))
+    return _Row(low * size, (high + 1) * size, pattern, dense, nest.collapse((kind.shape[1:], strides)))
+
+
+def _row_operand(position: int, operand: Operand, repeated: bool, sums: bool) -> RowOperand:
+    kind, row = operand.type, _row(operand.type)
+    size = kind.dtype.itemsize
     return RowOperand(
-        position, operand.word, 0 if repeated else kind.strides[0] * size, low * size, (high + 1) * size,
-        kind.free_bytes, row, dense, operand.reads, operand.writes, kind.region.on_chip, sums, size,
-        nest.collapse((kind.shape[1:], tuple(s * size for s in kind.strides[1:]))),
+        position, operand.word, 0 if repeated else kind.strides[0] * size, row.low, row.high, kind.free_bytes,
+        row.bytes, row.dense, operand.reads, operand.writes, kind.region.on_chip, sums, size, row.layout,
     )
 
 

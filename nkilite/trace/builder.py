@@ -230,9 +230,13 @@ class Builder:
         Raises:
             StaleTensor, TensorOfLoop: an operand belongs to a kernel call, or a loop body, that has ended.
         """
+        return self.record(self._words(signature, operands, self.place(sys._getframe(1))), name)
+
+    def _words(self, signature: Signature, operands: Values, place: int) -> list[int]:
+        """Those of a call at a location id, after a check of its numbers."""
         if "check_immediates" in signature.definition.rules:
             _check_immediates(signature, operands)
-        words = [signature.id, self.place(sys._getframe(1))]
+        words = [signature.id, place]
         try:
             for value in self._operands_of(signature, operands):
                 if value.__class__ is NkiTensor:
@@ -243,7 +247,7 @@ class Builder:
                     words.append(self.program.constant_id(value))
         except AttributeError:
             raise self._stale(signature, operands) from None
-        return self.record(words, name)
+        return words
 
     def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
         """Append an instruction whose words are known."""

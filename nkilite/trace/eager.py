@@ -10,7 +10,6 @@ import numpy as np
 
 from nkilite import dtypes
 from nkilite.errors import NkiError
-from nkilite.ir import limits
 from nkilite.ir.coverage import (
     Coverage,
     Covered,
@@ -22,13 +21,14 @@ from nkilite.ir.coverage import (
 from nkilite.ir.definition import Values
 from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.numbers import NAN, NumberFound, overflows, watched
-from nkilite.ir.program import IMMEDIATE, Check, Signature
-from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
+from nkilite.ir.program import Check, Operand, Signature
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
 from nkilite.ir.unwritten import Suspect, matters
 from nkilite.location import Location, user_frame
 from nkilite.machine.target import Target
 from nkilite.trace import bounded, storage
 from nkilite.trace.builder import Builder, NkiInstruction
+from nkilite.trace.plan import Plan
 from nkilite.trace.rounding import Rounder
 from nkilite.trace.shared import SharedMemory
 from nkilite.trace.tensor import NkiTensor
@@ -59,6 +59,7 @@ class EagerBuilder(Builder):
         self.refusals: dict[int, Callable[..., NkiError]] = {}  # input buffers that cannot be written: the error
         self._coverage: dict[int, Coverage] = {}
         self._foreign: dict[int, Foreign] = {}
+        self._plans: dict[Signature, Plan] = {}
         self.suspects: list[Suspect] = []  # reads of what was not written
         self._rounder: Rounder | None = None
         self._found = False  # a NaN that is looked for
@@ -144,18 +145,18 @@ class EagerBuilder(Builder):
         return entered and not outer
 
     def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
-        recorded = super().emit(signature, operands, name)
-        where = self.program.locations[self.place(sys._getframe(1))]
-        if self.core.cores > 1 and self._seen_by_others(signature, operands):
+        place = self.place(sys._getframe(1))
+        recorded = self.record(self._words(signature, operands, place), name)
+        where = self.program.locations[place]
+        plan = self._plans.get(signature)
+        if plan is None:
+            plan = self._plans[signature] = Plan(self.program, signature)
+        if self.core.cores > 1 and self._seen_by_others(plan, operands):
             self._baton.in_order(self.core.number)
-        arguments, tensors = self._read(signature, operands)
-        for operand, allowed in limits.partition_rules(signature):
-            if limits.is_brought(self.program, signature, operand):
-                continue
-            tensor = tensors[operand.name]
-            limits.require_partitions(signature, operand, allowed, tensor.storage, tensor.byte_offset, where)
-        self._follow_writes(signature, arguments, tensors, where)
-        self._execute(signature, arguments, tensors, where)
+        arguments, tensors = self._read(plan, signature, operands)
+        plan.require_partitions(tensors, where)
+        self._follow_writes(plan, signature, arguments, tensors, where)
+        self._execute(plan, signature, arguments, tensors, where)
         if self.core.cores > 1 and signature.definition.meets is None:
             self._encounter(signature, tensors, where)
         if self._rounder is not None:
@@ -168,49 +169,51 @@ class EagerBuilder(Builder):
         self._baton.finished(self.core.number)
         return recorded
 
-    def _read(self, signature: Signature, operands: Values) -> tuple[dict[str, Any], dict[str, NkiTensor]]:
-        """The arguments of an instruction's reference rule, and the tensors among its operands."""
-        arguments: dict[str, Any] = dict(signature.arguments)
+    def _read(
+        self, plan: Plan, signature: Signature, operands: Values
+    ) -> tuple[dict[str, Any], dict[str, NkiTensor]]:
+        """What the reference rule of a call takes, and its tensors."""
+        arguments = dict(signature.arguments)
         tensors: dict[str, NkiTensor] = {}
-        values = iter(self._operands_of(signature, operands))
-        for key, kind in signature.arguments.items():
-            if isinstance(kind, ViewType):
-                tensors[key] = value = _next_given(values)
-                arguments[key] = storage.read(value)
-                if value.index is None:
-                    continue
-                if signature.skips_out_of_bounds:
-                    arguments[f"{key}_present"] = storage.valid_rows(value)
-                else:
-                    storage.check_bounds(value, signature.title)
-            elif kind is IMMEDIATE:
-                arguments[key] = float(_next_given(values))
+        values = [value for value in self._operands_of(signature, operands) if value is not None]
+        for (key, is_tensor), value in zip(plan.given, values, strict=True):
+            if not is_tensor:
+                arguments[key] = float(value)
+                continue
+            tensors[key] = value
+            arguments[key] = storage.read(value)
+            if value.index is None:
+                continue
+            if signature.skips_out_of_bounds:
+                arguments[f"{key}_present"] = storage.valid_rows(value)
+            else:
+                storage.check_bounds(value, signature.title)
         return arguments, tensors
 
     def _execute(
-        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        where: Location,
     ) -> None:
         """Compute what an instruction writes, together with the other cores where they meet, and write it."""
-        written = [o.name for o in signature.operands if o.writes]
         rounder, call = self._rounder, signature
         rounds: tuple[str, ...] = ()
         if rounder is not None:
             rounds, call = rounder.of(signature)
             arguments |= {name: dtypes.cast(arguments[name], dtypes.float32) for name in rounds}
         if signature.definition.meets is not None:
-            results: Any = self._exchanged(signature, arguments, tensors, written, where)
+            results: Any = self._exchanged(plan, signature, arguments, tensors, where)
         else:
-            results = call.definition.rule("reference")(call, **arguments)
+            results = plan.reference(call, **arguments)
         if signature.definition.control is not None:
             *results, self._follows = results
         several = isinstance(results, (tuple, list)) and not isinstance(results, dtypes.Elements)
-        for key, result in zip(written, results if several else (results,), strict=True):
+        for key, result in zip(plan.written, results if several else (results,), strict=True):
             if result is not None:
                 tensor = tensors[key]
                 storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
 
     def _exchanged(
-        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], written: list[str],
+        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
         where: Location,
     ) -> list[np.ndarray | dtypes.Elements | None]:
         """What other cores and ranks leave for the operands that an instruction writes."""
@@ -218,7 +221,7 @@ class EagerBuilder(Builder):
         shared = frozenset(n for n, tensor in tensors.items() if tensor.type.region is MemoryRegion.shared_hbm)
         arrival = Arrival(signature.name, arguments, kinds, shared, where, self.core.number)
         exchanged = self._baton.meet(arrival)
-        return [exchanged.get(name) for name in written]
+        return [exchanged.get(name) for name in plan.written]
 
     def _tell(
         self, watch: Watch, signature: Signature, tensors: dict[str, NkiTensor], numbers: dict[str, object], name: str,
@@ -243,16 +246,15 @@ class EagerBuilder(Builder):
             if tensor.storage.kind is not BufferKind.constant:
                 self._baton.encounters.touch(self.core.number, tensor, signature.title, where, operand.writes)
 
-    def _seen_by_others(self, signature: Signature, operands: tuple[object, ...]) -> bool:
+    def _seen_by_others(self, plan: Plan, operands: Values) -> bool:
         """Whether it matters what the other cores have done when an instruction begins.
 
         It does where it touches shared memory, unless it only reads arguments, and where it prints.
         """
-        shared = [o for o in signature.operands if o.type.region is MemoryRegion.shared_hbm]
-        if any(o.writes for o in shared) or signature.name == "device_print":
-            return True
+        if plan.orders or not plan.shared:
+            return plan.orders
         tensors = [t for v in operands if v.__class__ is NkiTensor for t in (v, v.index) if t is not None]
-        return bool(shared) and any(
+        return any(
             t.type.region is MemoryRegion.shared_hbm and t.storage.kind is not BufferKind.input for t in tensors
         )
 
@@ -277,35 +279,31 @@ class EagerBuilder(Builder):
                 NumberFound(check, index, float(values[index])).report(self.program.fatal)
 
     def _follow_writes(
-        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        where: Location,
     ) -> None:
         """Check reads of on-chip memory, settle accumulate=None, and record what is written."""
-        self._check_reads(signature, arguments, tensors, where)
+        self._check_reads(plan, signature, arguments, tensors, where)
         for name in signature.definition.zeroed:
             arguments[name] = self._zeroed(tensors[name], arguments[name])
-        self._mark_writes(signature, tensors, where)
+        self._mark_writes(plan, tensors, where)
 
     def _check_reads(
-        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        where: Location,
     ) -> None:
-        infer = arguments.get("accumulate", False) is None
-        for operand in signature.operands:
-            tensor = tensors.get(operand.name) or tensors[operand.name.removesuffix(".index")].index
+        for operand, argument, is_index in plan.operands:
+            tensor = tensors[argument].index if is_index else tensors[argument]
             assert tensor is not None
             coverage = self._coverage.get(tensor.storage.id)
-            if coverage is None:
+            if coverage is None or (coverage.full and not plan.accumulates):
                 continue
             tensor = storage.located(tensor)
-            foreign = self._foreign.get(tensor.storage.id)
-            if foreign is not None and operand.name == "dst" and arguments.get("accumulate", False) is not False:
-                check_accumulation(foreign, signature, operand, tensor.storage, tensor.byte_offset, where)
-            if infer and operand.name == "dst":
-                covered = coverage.covered(tensor.type, tensor.byte_offset)
-                arguments["accumulate"] = covered is not Covered.none
-                if covered is Covered.some:
-                    unwritten = coverage.unwritten(tensor.type, tensor.byte_offset)
-                    arguments["dst"] = np.where(unwritten, 0, arguments["dst"])
-            elif operand.reads:
+            if plan.accumulates and operand.name == "dst":
+                self._accumulate(signature, operand, arguments, tensor, coverage, where)
+                if signature.arguments["accumulate"] is None:
+                    continue
+            if operand.reads and coverage.covered(tensor.type, tensor.byte_offset) is not Covered.all:
                 read = operand._replace(type=tensor.type)
                 found = check_read(coverage, signature, read, tensor.storage, tensor.byte_offset, where)
                 if isinstance(found, NkiError) and matters(signature):
@@ -313,21 +311,38 @@ class EagerBuilder(Builder):
                 if found is not None:
                     self.suspects.append(Suspect(None if self._repeats else self.program.count - 1, found))
 
-    def _mark_writes(self, signature: Signature, tensors: dict[str, NkiTensor], where: Location) -> None:
-        for operand in signature.operands:
-            if not operand.writes:
-                continue
-            tensor = tensors[operand.name]
+    def _mark_writes(self, plan: Plan, tensors: dict[str, NkiTensor], where: Location) -> None:
+        for name in plan.written:
+            tensor = tensors[name]
             refusal = self.refusals.get(tensor.storage.id)
             if refusal is not None:
                 raise refusal(location=where)
             coverage = self._coverage.get(tensor.storage.id)
-            if coverage is not None:
-                tensor = storage.located(tensor)
-                coverage.mark(tensor.type, tensor.byte_offset)
-                foreign = self._foreign.get(tensor.storage.id)
-                if foreign is not None:
-                    foreign.wrote(tensor.type, tensor.byte_offset, runs_on_tensor_engine(signature))
+            if coverage is None:
+                continue
+            foreign = self._foreign.get(tensor.storage.id)
+            if foreign is None and coverage.full:
+                continue
+            tensor = storage.located(tensor)
+            coverage.mark(tensor.type, tensor.byte_offset)
+            if foreign is not None:
+                foreign.wrote(tensor.type, tensor.byte_offset, plan.tensor_engine)
+
+    def _accumulate(
+        self, signature: Signature, operand: Operand, arguments: dict[str, Any], tensor: NkiTensor, coverage: Coverage,
+        where: Location,
+    ) -> None:
+        """Check what a call that may add to its dst adds to, and settle accumulate=None."""
+        foreign = self._foreign.get(tensor.storage.id)
+        if foreign is not None:
+            check_accumulation(foreign, signature, operand, tensor.storage, tensor.byte_offset, where)
+        if signature.arguments["accumulate"] is not None:
+            return
+        covered = coverage.covered(tensor.type, tensor.byte_offset)
+        arguments["accumulate"] = covered is not Covered.none
+        if covered is Covered.some:
+            unwritten = coverage.unwritten(tensor.type, tensor.byte_offset)
+            arguments["dst"] = np.where(unwritten, 0, arguments["dst"])
 
     def _zeroed(self, tensor: NkiTensor, values: np.ndarray) -> np.ndarray:
         """The values of a tile with bytes of 0 where nothing has written it, as far as only it has its memory."""
@@ -338,7 +353,3 @@ class EagerBuilder(Builder):
         patterns = np.array(values).view(f"u{values.dtype.itemsize}")
         patterns[coverage.unwritten(tensor.type, tensor.byte_offset)] = 0
         return patterns.view(values.dtype)
-
-
-def _next_given(values: Any) -> Any:
-    return next(v for v in values if v is not None)

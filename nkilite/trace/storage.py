@@ -79,15 +79,14 @@ class EagerMemory:
         return Placement(memory, partition * pitch + byte, pitch)
 
 
-def address(tensor: NkiTensor) -> tuple[Placement, int, list[int]]:
+def address(tensor: NkiTensor) -> tuple[Placement, int, tuple[int, ...]]:
     """Placement, byte offset into its memory, and byte strides of a tensor's static part."""
     placement, kind = tensor.storage.data, tensor.type
-    assert isinstance(placement, Placement)
-    strides = [s * kind.dtype.itemsize for s in kind.strides]
+    assert placement.__class__ is Placement
+    strides, offset = kind.byte_strides, tensor.byte_offset
     per_partition = tensor.storage.partition_bytes
-    offset = tensor.byte_offset
-    if kind.region.on_chip and per_partition:
-        strides[0] = strides[0] // per_partition * placement.pitch
+    if kind.region.on_chip and per_partition != placement.pitch and per_partition:
+        strides = strides[0] // per_partition * placement.pitch, *strides[1:]
         offset = offset // per_partition * placement.pitch + offset % per_partition
     return placement, placement.base + offset, strides
 
@@ -95,7 +94,8 @@ def address(tensor: NkiTensor) -> tuple[Placement, int, list[int]]:
 def array(tensor: NkiTensor) -> np.ndarray:
     """The NumPy view of a tensor without a runtime index."""
     placement, offset, strides = address(tensor)
-    result: np.ndarray = np.ndarray(tensor.shape, tensor.dtype.numpy, placement.memory, offset, strides)
+    kind = tensor.type
+    result: np.ndarray = np.ndarray(kind.shape, kind.dtype.numpy, placement.memory, offset, strides)
     return result
 
 
@@ -105,7 +105,8 @@ def read(tensor: NkiTensor) -> np.ndarray:
     A copy too where the dtype's exponent bias is adjusted.
     """
     if tensor.index is None:
-        return elements(array(tensor), tensor.dtype)
+        dtype = tensor.type.dtype
+        return elements(array(tensor), dtype) if dtype.is_biased else array(tensor)
     rows, places, inside = _indirect_rows(tensor)
     if inside.all():
         return elements(rows[places], tensor.dtype)
@@ -116,8 +117,10 @@ def read(tensor: NkiTensor) -> np.ndarray:
 
 def write(tensor: NkiTensor, values: np.ndarray | Elements) -> None:
     """Convert and store values of the tensor's shape (or one with the same number of elements)."""
-    values = values if isinstance(values, Elements) else np.asarray(values)
-    converted = stored(cast(values, tensor.dtype), tensor.dtype)
+    dtype = tensor.type.dtype
+    converted = cast(values if isinstance(values, (np.ndarray, Elements)) else np.asarray(values), dtype)
+    if dtype.is_biased:
+        converted = stored(converted, dtype)
     if tensor.index is None:
         target = array(tensor)
         target[...] = converted.reshape(target.shape) if converted.size == target.size else converted
@@ -164,7 +167,7 @@ class Reach(NamedTuple):
         """That of a tensor in HBM."""
         tensor = located(tensor)
         placement, offset, strides = address(tensor)
-        found = cls(placement.memory, offset, tensor.shape, tuple(strides), tensor.dtype.itemsize)
+        found = cls(placement.memory, offset, tensor.shape, strides, tensor.dtype.itemsize)
         if tensor.index is None:
             return found
         assert tensor.type.indirection is not None

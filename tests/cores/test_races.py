@@ -596,6 +596,42 @@ def loop_that_runs_once(core, x, out, tile):
 
 
 @clean
+def the_same_in_the_end(core, x, out, tile):
+    """Whoever is last, the last that it writes is the same; nobody looks at it before."""
+    own = loaded(x)
+    nisa.memset(own, float(core))
+    nisa.dma_copy(out, own)
+    nisa.dma_copy(out, tile)
+    nisa.dma_copy(out[2:4], tile[4:6])
+
+
+@clean
+def everything_by_both_in_two_steps(core, x, out, tile):
+    zeros = loaded(x)
+    nisa.memset(zeros, 0.0)
+    nisa.dma_copy(out, zeros)
+    nisa.dma_copy(out[:4], tile[:4])
+
+
+@race("core 0 writes", "and core 1 writes them")
+def everything_by_both_and_then_a_half_each(core, x, out, tile):
+    zeros = loaded(x)
+    nisa.memset(zeros, 0.0)
+    nisa.dma_copy(out, zeros)  # one
+    nisa.dma_copy(out[half(core, 8)], tile[half(core, 8)])  # other
+
+
+@race("core 0 writes", "and core 1 writes them")
+def the_same_in_the_end_but_read_before(core, x, out, tile):
+    own = loaded(x)
+    nisa.memset(own, float(core))
+    nisa.dma_copy(out, own)  # one # other
+    if core == 1:
+        nisa.dma_copy(own, out)
+    nisa.dma_copy(out, tile)
+
+
+@clean
 def the_same_from_many_tiles_at_addresses(core, x, out, tile):
     """All tiles with an address are in one space."""
     other = loaded(x)

@@ -462,3 +462,15 @@ def test_more_than_128_partitions_cannot_be_allocated():
 
     with pytest.raises(errors.PartitionLimitExceeded, match="128"):
         nki.jit(kernel)(make((129, 4), "float32"))
+
+
+@pytest.mark.parametrize("row", [row for row in activation_functions.ALL if not row.takes_slope], ids=repr)
+def test_functions_are_the_same_on_large_tiles_and_in_float64(row):
+    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 149.9, -149.9, 151, -151, 1e-40], np.float32)
+    x = np.concatenate([special, make((40_000,), "float32"), make((1_000,), "float32") * np.float32(100)])
+    with np.errstate(all="ignore"):
+        expected = np.asarray((np.exp if row.name == "exp" else row.exact)(x.astype(np.float64))).astype(np.float32)
+    found = row.numpy(x)
+    assert np.array_equal(found.view(np.uint32)[~np.isnan(x)], expected.view(np.uint32)[~np.isnan(x)])
+    assert np.array_equal(found, row.numpy(x.reshape(4, -1)).reshape(-1), equal_nan=True)
+    assert np.isnan(found[np.isnan(x)]).all() == np.isnan(expected[np.isnan(x)]).all()
