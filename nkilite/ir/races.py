@@ -15,7 +15,7 @@ from nkilite.ir.places import Place
 from nkilite.ir.program import Instruction, Program
 from nkilite.ir.regions import apart
 from nkilite.ir.types import Buffer
-from nkilite.ir.values import Written, Wrote, written
+from nkilite.ir.values import Left, Written, Wrote, written
 from nkilite.location import Location
 
 
@@ -60,12 +60,13 @@ def races(programs: Sequence[Program]) -> Iterator[Race]:
     touched = [_shared(program) for program in programs]
     instructions = [list(program) for program in programs]
     known: set[tuple[object, ...]] = set()
+    writers = set(touched[0].instruction[touched[0].writes].tolist())
     same = _Same(programs, touched)
     for mine, theirs in zip(phases(one), phases(other), strict=True):
         near = _near(_within(touched[0], mine), _within(touched[1], theirs))
         for overlap in conflicts(*near):
             pair = (overlap.one, overlap.other) if alike else same.culprits(overlap, (mine, theirs))
-            if pair is None or (alike and _harmless(overlap, touched[0])) or same.settles(overlap, (mine, theirs)):
+            if pair is None or (alike and _harmless(overlap, writers)) or same.settles(overlap, (mine, theirs)):
                 continue
             sides = [
                 _side(of[index], [*program.inputs, *program.outputs][overlap.space])
@@ -88,13 +89,34 @@ def _alike(one: Program, other: Program) -> bool:
     )
 
 
-def _harmless(overlap: Overlap, touched: Accesses) -> bool:
+def _harmless(overlap: Overlap, writers: set[int]) -> bool:
     """Of cores that run the same program: whether both instructions write, or one reads what its core wrote before."""
-    writers = set(touched.instruction[touched.writes].tolist())
     first, second = overlap.one, overlap.other
     if first in writers and second in writers:
         return first == second
     return (first < second) == (first in writers)
+
+
+class _End(NamedTuple):
+    """What both cores leave in a space at the end of a phase.
+
+    Attributes:
+        places: by core, where its instructions write.
+        read: what either of them reads in the phase.
+    """
+
+    places: list[dict[int, set[Place]]]
+    read: list[Place]
+    left: Left
+
+    def same(self, space: int, place: Place) -> bool:
+        """Whether they leave the same at a place, and have not looked at it before."""
+        return self.left.same(space, place) and all(
+            apart(place.pattern, other.pattern, other.low - place.low) for other in self.read
+        )
+
+
+Phases = tuple[Phase, Phase]  # of both cores, the same one
 
 
 class _Same:
@@ -102,6 +124,7 @@ class _Same:
 
     def __init__(self, programs: Sequence[Program], touched: Sequence[Accesses]) -> None:
         self._programs, self._touched = programs, touched
+        self._ends: dict[tuple[Phases, int], _End] = {}
 
     @cached_property
     def _known(self) -> Written | None:
@@ -117,33 +140,39 @@ class _Same:
         """By core, what is written in shared tensors."""
         return [[], []] if self._known is None else self._known.log
 
-    def settles(self, overlap: Overlap, phases: Sequence[Phase]) -> bool:
+    def settles(self, overlap: Overlap, phases: Phases) -> bool:
         """Whether both write, and in the end leave the same there, and neither reads it in the phase."""
         at, space = (overlap.one, overlap.other), overlap.space
         if self._known is None or any((i, space) not in self._wrote[core] for core, i in enumerate(at)):
             return False
-        wrote = [
-            [w for w in log if w.space == space and _in(phase, w.instruction)]
-            for log, phase in zip(self._written, phases, strict=True)
-        ]
-        for core, phase in enumerate(phases):
-            known = {w.instruction for w in wrote[core]}
-            if any(s == space and _in(phase, i) and i not in known for i, s in self._wrote[core]):
-                return False
-        each = [{w.place for w in of if w.instruction == i} for i, of in zip(at, wrote, strict=True)]
+        end = self._ends.get((phases, space))
+        if end is None:
+            end = self._ends[phases, space] = self._end(self._known, phases, space)
         return any(  # the places of either instruction cover what both touch
-            places and not any(self._reads(c, phases[c], space, place) for c in (0, 1) for place in places)
-            and self._known.leave_the_same(wrote, [(space, place) for place in places]) for places in each
+            all(end.same(space, place) for place in places)
+            for i, of in zip(at, end.places, strict=True) if (places := of.get(i))
         )
 
-    def _reads(self, core: int, phase: Phase, space: int, place: Place) -> bool:
-        """Whether an instruction of a phase reads some of a place."""
-        touched = self._touched[core]
-        return any(
-            _in(phase, touched.instruction[i])
-            and not apart(place.pattern, touched.patterns[touched.pattern[i]], int(touched.low[i]) - place.low)
-            for i in np.flatnonzero(touched.reads & (touched.space == space)).tolist()
-        )
+    def _end(self, known: Written, phases: Phases, space: int) -> _End:
+        """What both leave in a space at the end of a phase."""
+        wrote = [
+            [w for w in log if w.space == space and _in(phase, w.instruction)]
+            for log, phase in zip(known.log, phases, strict=True)
+        ]
+        places: list[dict[int, set[Place]]] = [{}, {}]
+        read: list[Place] = []
+        for core, phase in enumerate(phases):
+            for w in wrote[core]:
+                places[core].setdefault(w.instruction, set()).add(w.place)
+            if any(s == space and _in(phase, i) and i not in places[core] for i, s in self._wrote[core]):
+                return _End([{}, {}], [], known.left([[], []]))  # nothing is known of some
+            touched = self._touched[core]
+            read += [
+                Place(int(touched.low[i]), touched.patterns[touched.pattern[i]])
+                for i in np.flatnonzero(touched.reads & (touched.space == space)).tolist()
+                if _in(phase, touched.instruction[i])
+            ]
+        return _End(places, list(dict.fromkeys(read)), known.left(wrote))
 
     @cached_property
     def _read(self) -> list[set[tuple[int, int]]]:

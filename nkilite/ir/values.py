@@ -7,7 +7,8 @@ the same number for the sum, although each has computed another part.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from itertools import combinations
 from typing import NamedTuple
 
@@ -59,19 +60,36 @@ class Written:
     def __init__(self, log: list[list[Wrote]], numbers: _Numbers) -> None:
         self.log, self._numbers = log, numbers
 
-    def leave_the_same(self, wrote: Sequence[Sequence[Wrote]], places: Iterable[tuple[int, Place]]) -> bool:
-        """Whether both cores leave the same at each of these places of spaces by what they write, given by core."""
-        try:
-            memories = [_Memory(self._numbers) for _ in wrote]
+    def left(self, wrote: Sequence[Sequence[Wrote]]) -> Left:
+        """What the cores leave by some of what they write, given by core."""
+        memories = [_Memory(self._numbers) for _ in wrote]
+        with suppress(_TakesLong):
             for memory, own in zip(memories, wrote, strict=True):
                 for one in own:
                     memory.write(one.space, one.place, one.number)
-            return all(len({
-                memory.read(space, place, self._numbers.of("not written by", core))
-                for core, memory in enumerate(memories)
-            }) == 1 for space, place in places)
-        except _TakesLong:
-            return False
+        return Left(memories, self._numbers)
+
+
+class Left:
+    """What each of two cores leaves in shared memory."""
+
+    def __init__(self, memories: list[_Memory], numbers: _Numbers) -> None:
+        self._memories, self._numbers = memories, numbers
+        self._known: dict[tuple[int, Place], bool] = {}
+
+    def same(self, space: int, place: Place) -> bool:
+        """Whether they leave the same at a place; False where it would take long to find out."""
+        key = space, place
+        if key not in self._known:
+            try:
+                one, other = (
+                    memory.read(space, place, self._numbers.of("not written by", core))
+                    for core, memory in enumerate(self._memories)
+                )
+                self._known[key] = one == other
+            except _TakesLong:
+                self._known[key] = False
+        return self._known[key]
 
 
 def _run(programs: Sequence[Program]) -> Written:
