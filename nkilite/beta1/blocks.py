@@ -14,7 +14,7 @@ import numpy as np
 
 from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
-from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, tile
+from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, known_part, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
@@ -22,7 +22,6 @@ from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.trace.builder import Builder
 from nkilite.trace.tensor import NkiTensor
 
-_new = object.__new__
 _MOST = 1 << 16  # subscripts kept
 _POSITIONS = frozenset({int, LoopIndex, Index})
 
@@ -142,10 +141,8 @@ class Blocks:
         if taken == len(blocks):
             found = self._tiles[number]
             if rest:
-                known = select.find(found.nki, rest) if found.__class__ is Tile else None
-                if known is not None:  # a subscript that has been here has nothing but ints and index tensors
-                    made = _new(Tile)
-                    made.nki, made.made, made.mask = known, -1, None
+                made = known_part(found, rest) if found.__class__ is Tile else None
+                if made is not None:  # a subscript that has been here has nothing but ints and index tensors
                     if len(self._selected) >= _MOST:
                         self._selected.clear()
                     self._selected[key] = made
@@ -193,18 +190,21 @@ class Blocks:
             return False
         base = self._tiles[number]
         zeros = base if isinstance(base, Zeros) else None
-        view = base.nki if zeros is None else zeros.part
+        if zeros is None:
+            storage, whole, offset = base.storage, base.kind, base.offset
+        else:
+            storage, whole, offset = zeros.part.storage, zeros.part.type, zeros.part.byte_offset
         try:
-            kind, distance, numbers = select.known[view.type][key[taken:]]
+            kind, distance, numbers = select.known[whole][key[taken:]]
         except (KeyError, TypeError):  # new, or with slices in it
             return False
         for position in numbers:
             if key[taken + position].__class__ in select.UNEQUAL:
                 return False
-        if not value.placed(view.storage, kind, view.byte_offset + distance):
+        if not value.placed(storage, kind, offset + distance):
             return False
         if zeros is not None:
-            zeros.wrote_at(kind, view.byte_offset + distance)
+            zeros.wrote_at(kind, offset + distance)
         return True
 
     def reshape(self, *shape: Any) -> Any:

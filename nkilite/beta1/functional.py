@@ -40,7 +40,7 @@ class Absent(Tile):
         self.made, self.mask = -1, None
 
     @property
-    def nki(self) -> NkiTensor:  # type: ignore[override]
+    def nki(self) -> NkiTensor:
         if self._made is None:
             self._made = cleared(self._shape, self._dtype, self._region)
         return self._made

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from nkilite.beta1.index import LoopIndex
-from nkilite.beta1.tile import Tile, Unplaced
+from nkilite.beta1.tile import Tile, Unplaced, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
@@ -91,11 +91,10 @@ def remembered(function: F) -> F:
             found = f"k_{p.name}"
             key.append(f"{found}.__class__, {found}")
             kinds += f"""
-    {found} = {p.name}.nki.type if {p.name}.__class__ is T and {p.name}.mask is None else K({p.name})"""
+    {found} = {p.name}.kind if {p.name}.__class__ is T and {p.name}.mask is None else K({p.name})"""
             pool += f"""
         if {p.name}.__class__ is T:
-            view = {p.name}.nki
-            pool += (view.storage.open_id, view.byte_offset)
+            pool += ({p.name}.storage.open_id, {p.name}.offset)
         elif {p.name}.__class__ is Z:
             view = {p.name}.part
             pool += (view.storage.open_id, view.byte_offset)"""
@@ -246,8 +245,8 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
         if builder.unplaced is not None:
             builder.unplaced.settle()
         unplaced: Unplaced = _new(Unplaced)
-        unplaced.mask, unplaced.made = None, count
-        unplaced._words = builder, start, start + pattern.at, pattern.tiles[0], pool[0]
+        unplaced.mask, unplaced.made, unplaced.kind = None, count, pattern.tiles[0]
+        unplaced._words = builder, start, start + pattern.at, pool[0]
         builder.unplaced = unplaced
         return unplaced
     made: list[NkiTensor] = []
@@ -269,14 +268,11 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
     view = made[number]
     if view.type is not kind or offset:
         view = NkiTensor(view.storage, kind, offset)
-    found: Tile = _new(Tile)
-    found.nki, found.mask = view, None
+    found = tile(view)
     if pattern.fresh:
         found.made = count
         if pattern.count == 1:
             builder.last = count - 1, start
-    else:
-        found.made = -1
     return found
 
 

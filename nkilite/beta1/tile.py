@@ -99,29 +99,40 @@ class Tile:
     """A tensor in HBM, or a tile in SBUF or PSUM.
 
     Attributes:
-        nki: the tracer's view.
+        nki: the tracer's view, made when it is asked for; storage, kind, offset: its buffer, its type, and where in the
+            buffer it begins, in bytes. Subclasses may have a view alone.
         made: number of instructions when the one that made this new tile had been recorded, else -1: while no other
             follows, an assignment can let it write elsewhere.
         mask: what positions hold something; None for all.
     """
 
-    __slots__ = ("_words", "made", "mask", "nki")
+    __slots__ = ("_nki", "_words", "kind", "made", "mask", "offset", "storage")
 
     settled = True  # whether it is inside of its tensor, and where it is does not depend on what instructions do
-    nki: NkiTensor
+    storage: Buffer
+    kind: ViewType
+    offset: int
     made: int
     mask: Mask | None
-    _words: tuple[Builder, int, int, ViewType, int]  # of an unplaced tile; see there
+    _nki: NkiTensor | None
+    _words: tuple[Builder, int, int, int]  # of an unplaced tile; see there
 
     # --- attributes -----------------------------------------------------------------------------------------------
 
     @property
+    def nki(self) -> NkiTensor:
+        view = self._nki
+        if view is None:
+            view = self._nki = NkiTensor(self.storage, self.kind, self.offset)
+        return view
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return self.nki.type.shape
+        return self.kind.shape
 
     @property
     def dtype(self) -> DType:
-        return self.nki.type.dtype
+        return self.kind.dtype
 
     @property
     def ndim(self) -> int:
@@ -137,7 +148,7 @@ class Tile:
 
     @property
     def buffer(self) -> MemoryRegion:
-        return self.nki.type.region
+        return self.kind.region
 
     @property
     def name(self) -> str:
@@ -182,9 +193,9 @@ class Tile:
         if key.__class__ is not tuple:
             return self if key is Ellipsis else subscript[0](self, key)
         if key and key[0].__class__ is not slice:
-            found = select.find(self.nki, key)
-            if found is not None:
-                return tile(found)
+            known = known_part(self, key)
+            if known is not None:
+                return known
         plain, advanced = _kinds(key)
         if plain:
             return self._sliced(key)
@@ -259,7 +270,26 @@ class Tile:
 def tile(view: NkiTensor) -> Tile:
     """A tile over a view; half the cost of a constructor."""
     made = _new(Tile)
-    made.nki, made.made, made.mask = view, -1, None
+    made._nki, made.made, made.mask = view, -1, None
+    made.storage, made.kind, made.offset = view.storage, view.type, view.byte_offset
+    return made
+
+
+def known_part(x: Tile, key: tuple[object, ...]) -> Tile | None:
+    """What a subscript selects of a tile if it has selected something of such a view before; None otherwise."""
+    if x.__class__ is not Tile or (x._nki is not None and x._nki.index is not None):
+        found = select.find(x.nki, key)
+        return None if found is None else tile(found)
+    try:
+        kind, distance, numbers = select.known[x.kind][key]
+    except (KeyError, TypeError):  # new, or with slices in it
+        return None
+    for position in numbers:
+        if key[position].__class__ in select.UNEQUAL:
+            return None
+    made = _new(Tile)
+    made._nki, made.made, made.mask = None, -1, None
+    made.storage, made.kind, made.offset = x.storage, kind, x.offset + distance
     return made
 
 
@@ -268,44 +298,27 @@ class Unplaced(Tile):
     assigned at once. It becomes a tile as others when it gets one.
 
     Attributes:
-        _words: its builder, where the words of the instruction begin, where they have the tile, its type, and the
-            location id of the call.
+        _words: its builder, where the words of the instruction begin, where they have the tile, and the location id
+            of the call.
     """
 
     __slots__ = ()
 
     @property
-    def nki(self) -> NkiTensor:  # type: ignore[override]
+    def nki(self) -> NkiTensor:
         return self.settle()
-
-    @property
-    def kind(self) -> ViewType:
-        """Its type."""
-        return self._words[3]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._words[3].shape
-
-    @property
-    def dtype(self) -> DType:
-        return self._words[3].dtype
-
-    @property
-    def buffer(self) -> MemoryRegion:
-        return self._words[3].region
 
     def settle(self) -> NkiTensor:
         """Its view, in a buffer of its own."""
-        builder, start, at, kind, place = self._words
-        view = builder.tile(kind, "", place)
+        builder, start, at, place = self._words
+        view = builder.tile(self.kind, "", place)
         builder.words[at] = view.storage.id
         if builder.program.count == self.made:
             builder.last = self.made - 1, start
         builder.unplaced = None
         del self._words
         self.__class__ = Tile  # type: ignore[assignment]
-        self.nki = view  # type: ignore[misc]
+        self._nki, self.storage, self.offset = view, view.storage, 0
         return view
 
     def placed(self, buffer: Buffer, kind: ViewType, offset: int, accumulate: bool = False) -> bool:
@@ -313,7 +326,8 @@ class Unplaced(Tile):
 
         Nothing else may be able to see this tile.
         """
-        builder, start, at, made, _ = self._words
+        builder, start, at, _ = self._words
+        made = self.kind
         if builder.program.count != self.made:
             return False
         words = builder.words
@@ -360,7 +374,7 @@ def foreign(builder: Builder) -> set[int]:
 
 def has_other_views(x: Tile, holders: int) -> bool:
     """Whether what a tile is a view of is seen through others, too, apart from those who hold it anyway."""
-    return getrefcount(x.nki) > _OF_OWNER or getrefcount(x.nki.storage) > _OF_OWNER + holders
+    return getrefcount(x.nki) > _OF_OWNER or getrefcount(x.storage) > _OF_OWNER + holders + 1  # its view has it, too
 
 
 class Beyond(Tile):
@@ -373,7 +387,7 @@ class Beyond(Tile):
         self.base, self.key, self.made, self.mask = base, key, -1, None
 
     @property
-    def nki(self) -> NkiTensor:  # type: ignore[override]
+    def nki(self) -> NkiTensor:
         try:
             return select.select(self.base, self.key)
         except select.Outside as found:
@@ -408,7 +422,7 @@ class Gathered(Beyond):
     __slots__ = ()
 
     @property
-    def nki(self) -> NkiTensor:  # type: ignore[override]
+    def nki(self) -> NkiTensor:
         return gather[0](self.base, self.key, None)
 
     @property

@@ -65,7 +65,7 @@ class Zeros(Tile):
         self._written.mark(kind, offset)
 
     @property
-    def nki(self) -> NkiTensor:  # type: ignore[override]
+    def nki(self) -> NkiTensor:
         self._written.complete()
         return self.part
 
