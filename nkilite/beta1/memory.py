@@ -292,7 +292,7 @@ def dropout(x: object, rate: Any, dtype: DTypeLike | None = None, mask: MaskLike
     x = on_chip(x, "x", "nl.dropout")
     kind = dtype_or(dtype, x.dtype, "nl.dropout")
     probability = functional.vector(rate)
-    made = pointwise(lambda dst, a: nisa.dropout(dst, a, probability), x.shape, kind, mask, (x,))
+    made = pointwise(nisa.dropout, x.shape, kind, mask, (x,), vectors=(probability,))
     made.made = -1  # it has used the generators
     return made
 

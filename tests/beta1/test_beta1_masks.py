@@ -236,3 +236,21 @@ def test_numbers_under_masks():
 
     x = random(*SHAPE)
     check(kernel, np.where(LOWER, 2, x), x)
+
+
+def test_searches_under_masks_look_for_the_values_of_their_own_partitions():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((2, x.shape[0], 8), dtype=np.float32, buffer=nl.shared_hbm)
+        i_p, i_f = nl.mgrid[0 : x.shape[0], 0 : x.shape[1]]
+        tile = nl.load(x)
+        largest = nisa.max8(src=tile[i_p, i_f], mask=i_p >= 32)
+        nl.store(out[0], largest)
+        nl.store(out[1], nl.copy(nisa.nc_find_index8(tile[i_p, i_f], largest, mask=i_p >= 32), dtype=np.float32))
+        return out
+
+    x = random(64, 16)
+    order = np.argsort(-x, axis=1)[:, :8]
+    for found in (nki.simulate_kernel(kernel, x), kernel(x)):
+        np.testing.assert_array_equal(found[0, 32:], np.take_along_axis(x, order, 1)[32:])
+        np.testing.assert_array_equal(found[1, 32:], order[32:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,19 +128,23 @@ def _require_prefixes(mask: Mask, shape: tuple[int, ...], function: str) -> None
 
 
 def _per_row(
-    emit: Callable[[NkiTensor, NkiTensor], object], data: Tile, columns: tuple[int, ...], dtype: DType, mask: MaskLike,
-    function: str, neutral: Any = None,
+    emit: Callable[..., object], data: Tile, columns: tuple[int, ...], dtype: DType, mask: MaskLike, function: str,
+    neutral: Any = None, others: Sequence[Tile] = (),
 ) -> Tile:
     """A result with some numbers for each partition of `data`, limited by a mask on `data`.
 
     Under a mask of no rectangle, results are those among elements that `neutral` passes over.
+
+    Args:
+        emit: called with the view to write, that of `data`, and those of the others.
+        others: further operands with the partitions of `data`.
     """
     shape = (data.shape[0], *columns)
     if skipped(mask):
         return Absent(shape, dtype, SBUF)
     if not isinstance(mask, Mask):
         result = allocated(shape, dtype)
-        emit(result, data.nki)
+        emit(result, data.nki, *(_rows(t, range(data.shape[0])) for t in others))
         return fresh(result)
     found = limited(data, mask, neutral, function)
     if found is None:
@@ -148,7 +152,7 @@ def _per_row(
     view, box = found
     whole = len(box[0]) == shape[0]
     result = allocated(shape, dtype) if whole else cleared(shape, dtype)
-    emit(cut(tile(result), (box[0], *map(range, columns))), view)
+    emit(cut(tile(result), (box[0], *map(range, columns))), view, *(_rows(t, box[0]) for t in others))
     return fresh(result) if whole else tile(result)
 
 
@@ -177,15 +181,13 @@ def nc_find_index8(
     name = "nisa.nc_find_index8"
     data, vals = on_chip(data, "data", name), on_chip(vals, "vals", name)
     kind = dtype_or(dtype, uint32, name)
-    return _per_row(
-        lambda dst, x: nisa.nc_find_index8(dst, x, _first_rows(vals, x)), data, (8,), kind, mask, name
-    )
+    return _per_row(nisa.nc_find_index8, data, (8,), kind, mask, name, others=(vals,))
 
 
-def _first_rows(x: Tile, data: NkiTensor) -> NkiTensor:
+def _rows(x: Tile, rows: range) -> NkiTensor:
+    """What of another operand belongs to some partitions of `data`."""
     view = x.nki
-    rows = data.type.shape[0]
-    return view if view.type.shape[0] == rows else view[0:rows]
+    return view if view.type.shape[0] == len(rows) else view[rows.start : rows.stop]
 
 
 @remembered
@@ -202,19 +204,19 @@ def nc_match_replace8(
     if skipped(mask):
         return Absent(data.shape, kind, SBUF)
 
-    def emit(dst: NkiTensor, x: NkiTensor) -> None:
-        index = None if found is None else _first_rows(found, x)
-        nisa.nc_match_replace8(dst, x, _first_rows(vals, x), number, index)
+    def emit(dst: NkiTensor, x: NkiTensor, rows: range) -> None:
+        index = None if found is None else _rows(found, rows)
+        nisa.nc_match_replace8(dst, x, _rows(vals, rows), number, index)
 
     if not isinstance(mask, Mask):
         result = allocated(data.shape, kind)
-        emit(result, data.nki)
+        emit(result, data.nki, range(data.shape[0]))
         return tile(result)
     box = functional.exact_box(mask, data.shape, name)
     if box is None:
         return Absent(data.shape, kind, SBUF)
     made = tile(cleared(data.shape, kind))
-    emit(cut(made, box), cut(data, box))
+    emit(cut(made, box), cut(data, box), box[0])
     made.mask = mask
     return made
 

@@ -177,7 +177,7 @@ def dropout(data: object, prob: Any, mask: MaskLike = None, dtype: DTypeLike | N
     data = on_chip(data, "data", "nisa.dropout")
     rate = vector(prob)
     kind = dtype_or(dtype, data.dtype, "nisa.dropout")
-    made = pointwise(lambda dst, x: nisa.dropout(dst, x, rate), data.shape, kind, mask, (data,))
+    made = pointwise(nisa.dropout, data.shape, kind, mask, (data,), vectors=(rate,))
     made.made = -1
     return made
 
