@@ -37,7 +37,7 @@ class Coverage:
         seen: (type, byte offset) of the views written so far; empty once `full`.
     """
 
-    __slots__ = ("_buffer", "_map", "_unit", "full", "seen")
+    __slots__ = ("_buffer", "_looked", "_map", "_unit", "full", "seen")
 
     def __init__(self, buffer: Buffer, full: bool = False) -> None:
         self._buffer = buffer
@@ -45,11 +45,12 @@ class Coverage:
         self.seen: set[tuple[ViewType, int]] = set()
         self._map: np.ndarray | None = None
         self._unit = 1  # bytes that an entry of the map stands for
+        self._looked = 0  # views that were written when it was last asked whether they are everything
 
     def copy(self) -> Coverage:
         """What is written so far, to be continued apart."""
         other = Coverage(self._buffer, self.full)
-        other.seen = set(self.seen)
+        other.seen, other._looked = set(self.seen), self._looked
         other._map, other._unit = None if self._map is None else self._map.copy(), self._unit
         return other
 
@@ -60,9 +61,7 @@ class Coverage:
         if type.indirection is not None or (
             byte_offset == 0 and type.size * type.dtype.itemsize == self._buffer.size_bytes and 0 not in type.strides
         ):
-            self.full = True
-            self.seen.clear()
-            self._map = None
+            self._fill()
             return
         self.seen.add((type, byte_offset))
         if self._map is not None:
@@ -74,13 +73,26 @@ class Coverage:
             return Covered.all
         if not self.seen:
             return Covered.none
-        if type.indirection is not None:
-            return Covered.some
+        if type.indirection is not None:  # it may be anything of the buffer
+            self._look_at_all()
+            return Covered.all if self.full else Covered.some
         written = self._written(type, byte_offset)
         if written.all():
             self.seen.add((type, byte_offset))  # what is written stays written
             return Covered.all
         return Covered.some if written.any() else Covered.none
+
+    def _look_at_all(self) -> None:
+        """See whether the views written so far are the whole buffer; once for as many."""
+        if self._looked != len(self.seen):
+            if self._written(self._buffer.type, 0).all():
+                self._fill()
+            self._looked = len(self.seen)
+
+    def _fill(self) -> None:
+        self.full = True
+        self.seen.clear()
+        self._map = None
 
     def unwritten(self, type: ViewType, byte_offset: int) -> np.ndarray:
         """A boolean array of the view's shape: True where an element was not written."""

@@ -73,6 +73,24 @@ def test_nothing_is_said_of_what_the_other_core_wrote(mode: str) -> None:
     np.testing.assert_array_equal(found, np.stack([X, X]))
 
 
+@pytest.mark.parametrize("mode", ["simulate", "compiled"])
+def test_nothing_is_said_of_rows_chosen_among_all_that_was_written_in_parts(mode: str) -> None:
+    def kernel(x):
+        core = nl.program_id(0)
+        mine = slice(64 * core, 64 * core + 64)
+        scratch, out = (nl.ndarray((128, 8), dtype=x.dtype, buffer=nl.shared_hbm, name=n) for n in ("scratch", "out"))
+        tile, index = nl.load(x[mine]), nl.ndarray((64, 1), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.iota(index, [[1, 1]], 64 * core, 1)
+        nisa.dma_copy(dst=scratch[mine], src=tile)
+        nisa.dma_copy(dst=tile, src=scratch.ap([[8, 64], [1, 8]], vector_offset=index, indirect_dim=0))
+        nisa.dma_copy(dst=out[mine], src=tile)
+        return out
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PartlyUninitialized)
+        np.testing.assert_array_equal(launches(kernel)[mode](X), X)
+
+
 @pytest.mark.parametrize("byte", [255, 0])
 @pytest.mark.parametrize("mode", ["simulate", "compiled"])
 def test_results_that_are_partly_written(
