@@ -279,7 +279,8 @@ def nc_transpose(dst: NkiTensor, data: NkiTensor, engine: Engine = _any_engine, 
             is up to [32, 32], and the Tensor Engine for larger tiles.
 
     On trn1 the Tensor Engine multiplies by an identity matrix, and a NaN or infinity spoils its row; here
-    transposes are exact on every target.
+    transposes are exact on every target. From trn2 on it moves bits, and the vendor's compiler refuses another dtype
+    of dst, as kernels that were brought from trn1 to trn2 say.
 
     Raises:
         WrongMemory: a memory the engine cannot reach.
@@ -328,7 +329,7 @@ def _nc_transpose_check(call: Signature) -> None:
         raise DtypeMismatch(
             instruction="nisa.nc_transpose",
             detail=f"dst is {call.dst.dtype} and data {call.data.dtype}: a transpose moves bits",
-            hint=f"allocate dst with dtype {call.data.dtype}.",
+            hint=f"allocate dst with dtype {call.data.dtype}; results of another dtype take a nisa.tensor_copy.",
         )
 
 
