@@ -102,6 +102,19 @@ def test_reductions(op, dtype):
     np.testing.assert_array_equal(found[1], total.astype(dtype))
 
 
+@pytest.mark.parametrize("lists", [((0, 1),), [range(2)], np.arange(2).reshape(1, 2), [[np.int64(0), np.uint8(1)]]])
+def test_lists_of_ranks_of_any_kind(lists):
+    def both(x):
+        tile, out = nl.load(x), nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm)
+        ncc.all_reduce([tile], [tile], ncc.ReplicaGroup(lists), nl.add)
+        nisa.dma_copy(out, tile)
+        return out
+
+    for wrap in WRAPS.values():
+        for found in nki.ranks(2, lambda rank, wrap=wrap: wrap(both)(brought(rank))):
+            np.testing.assert_array_equal(found, brought(0) + brought(1))
+
+
 def test_several_lists_and_tensors():
     def pairs(x):
         source, made = ([nl.ndarray(x.shape, x.dtype, buffer=nl.shared_hbm, name=f"{n}{i}") for i in range(2)]
