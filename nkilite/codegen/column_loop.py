@@ -49,6 +49,7 @@ class Member(NamedTuple):
 
     accesses: Sequence[Access]
     compute: Callable[[Mapping[str, Value], int, Sweep], None]
+    placed: bool = False  # it has to know the row and the columns
 
 
 def write(e: Emitter, members: Sequence[Member], rows: int, columns: int) -> None:
@@ -128,7 +129,9 @@ class _Body:
         long = self.run >= elementwise.step_lanes(e) and lines >= _LEAST_LINES
         self.streams = [n for n, x in found.items() if x.streams and long]
         self._reduces = any(all(a.sums for a in m.accesses if a.writes) for m in members)
-        assert not (self.streams and any(x.sums for x in found.values())), "elements at the ends come several times"
+        self._placed = any(m.placed for m in members)
+        once = self._placed or any(x.sums for x in found.values())
+        assert not (self.streams and once), "elements at the ends come several times"
 
     def at(self, row: Value) -> dict[int, Value]:
         """Where the elements of a row begin."""
@@ -138,6 +141,10 @@ class _Body:
         """All rows of a block."""
         pitches = tuple(self.elements[n].operand.strides[0] for n in self._in_memory)
         dims = [nest.Dim(rows, pitches), *self._dims]
+        if self._placed:
+            with self.e.loop(rows) as loop:
+                self._row(self.at(loop.index), self._columns, loop.index)
+            return
         if self._columns > 1:  # columns of one element are no runs of any
             dims = nest.merge(dims)
         self.run = dims[-1].count
@@ -163,13 +170,13 @@ class _Body:
             strides = zip(at.items(), dims[0].strides, strict=True)
             self._descend(dims[1:], {n: self.e.step(p, loop.index, stride) for (n, p), stride in strides})
 
-    def _row(self, at: Mapping[int, Value], count: int) -> None:
+    def _row(self, at: Mapping[int, Value], count: int, row: Value | None = None) -> None:
         """All columns of a row, whose elements begin at given addresses."""
         if self.streams:
             _StreamedRow(self, at, count).write()
             return
         e, repeated, lanes = self.e, self.repeated(at), elementwise.step_lanes(self.e)
-        sums = _Sums(e, lanes)
+        sums = _Sums(e, lanes, row)
         turns = TURNS if self._reduces and count >= TURNS * lanes else 1
         step = lanes * turns
         whole = count // step * step
@@ -225,6 +232,7 @@ class _Body:
             sums: of the row.
         """
         e, sums = self.e, sums or _Sums(self.e, lanes)
+        sums.column = first
         variables: dict[int, Value] = {}
         for position, member in enumerate(self._members):
             for number in (a.number for a in member.accesses if a.number not in variables):
@@ -256,11 +264,13 @@ class _Sums:
     """What the members combine over a row.
 
     Attributes:
+        row, column: what is being written.
         ended: its last column is done.
     """
 
-    def __init__(self, e: Emitter, lanes: int) -> None:
+    def __init__(self, e: Emitter, lanes: int, row: Value | None = None) -> None:
         self._e, self._lanes, self.ended = e, lanes, False
+        self.row, self.column = e.i64(0) if row is None else row, e.i64(0)
         self._found: dict[tuple[int, int], Sum] = {}  # by member, and one after another
         self._loop: tuple[Loop, int, ExitStack] | None = None
 
@@ -290,6 +300,10 @@ class _MemberSums:
 
     def __init__(self, sums: _Sums, member: int) -> None:
         self._sums, self._member, self._next = sums, member, itertools.count()
+
+    @property
+    def place(self) -> tuple[Value, Value]:
+        return self._sums.row, self._sums.column
 
     def combine(self, what: Combination, value: Value, finish: Callable[[Value], None]) -> None:
         """As nkilite.codegen.kernel.Sweep."""

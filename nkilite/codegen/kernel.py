@@ -106,6 +106,10 @@ class Beside(Protocol):
 class Sweep(Protocol):
     """The loop over columns that a part of an instruction is in, given a few columns of a row."""
 
+    @property
+    def place(self) -> tuple[Value, Value]:
+        """The row of the block, and the first of the columns."""
+
     def combine(self, what: Combination, value: Value, finish: Callable[[Value], None]) -> None:
         """Combine a value with those of the other columns of the row.
 
@@ -140,6 +144,7 @@ class MicroKernel:
         operands: the tensor arguments by parameter name.
         beside: what a loop over rows and their columns, if there is one, has to do on the way.
         sweep: the loop over columns that it is in; None if it has all columns.
+        from_row, from_column: those of the call at which this part of it begins; the column is None if it has all.
         private: those whose words mean nothing, for the group keeps what they hold to itself.
         paneled: those in panels of whose columns, a full set of rows after the other, piece i of a split by rows has
             the same as of the rows of others.
@@ -160,6 +165,8 @@ class MicroKernel:
         self.leads = False
         self.beside: Beside | None = None
         self.sweep: Sweep | None = None
+        self.from_row = self.e.i64(0)
+        self.from_column: Value | None = None
         self.private: set[str] = set()
         self.paneled: set[str] = set()
         self._pointers: dict[str, Value] = {}
@@ -177,7 +184,7 @@ class MicroKernel:
 
     def write_part(
         self, operands: dict[str, CpuOperand], pointers: Mapping[str, Value], beside: Beside | None = None,
-        sweep: Sweep | None = None,
+        sweep: Sweep | None = None, place: tuple[Value | None, Value | None] = (None, None),
     ) -> None:
         """The code of the instruction on operands of other shapes, at known addresses, with work beside it.
 
@@ -191,6 +198,8 @@ class MicroKernel:
         call = Signature(self.call.id, self.call.definition, arguments, self.call.target, self.call.key)
         part = self.part(call, operands, pointers)
         part.beside, part.sweep = beside, sweep
+        row, part.from_column = place
+        part.from_row = self.e.i64(0) if row is None else row
         call.definition.rule("lower")(call, part)
 
     def has(self, name: str) -> bool:

@@ -66,7 +66,7 @@ def map_reduce(
             loaded = _loaded(kernel, walked, tiles, chunk)
             values = [loaded[n] if n in loaded else e.splat(repeated[n], chunk.lanes) for n in inputs]
             if positions:
-                values.insert(0, _positions(e, chunk))
+                values.insert(0, _positions(e, chunk, kernel.from_column))
             result = body(e, *values)
             if out:
                 store(e, operands[0].dtype, result, chunk.pointers[0], chunk.strides[0], "f32")
@@ -96,7 +96,8 @@ def _loaded(kernel: MicroKernel, walked: Sequence[str], tiles: Sequence[str], ch
     }
 
 
-def _positions(e: Emitter, chunk: Chunk) -> Value:
-    """The row-major index of every lane, as i32."""
-    first = e.splat(e.convert("trunc", chunk.position, "i32"), chunk.lanes)
+def _positions(e: Emitter, chunk: Chunk, column: Value | None) -> Value:
+    """The row-major index of every lane, as i32, where the part begins at a column."""
+    position = chunk.position if column is None else e.add(chunk.position, column)
+    first = e.splat(e.convert("trunc", position, "i32"), chunk.lanes)
     return e.add(first, e.vector("i32", [chunk.apart * lane for lane in range(chunk.lanes)]))

@@ -76,7 +76,7 @@ class Part:
         found = self._homes | dict(homes or {})
         pointers = self._pointers(block, found)
         operands = {name: self._operand(name, block, found) for name in self._uses}
-        self.kernel.write_part(operands, pointers, beside)
+        self.kernel.write_part(operands, pointers, beside, place=(self._row(block), block.column))
 
     def in_columns(
         self, block: Block, columns: int, homes: Mapping[str, Home] | None = None
@@ -98,7 +98,14 @@ class Part:
                 value, operands[name], pointers.get(name), argument.reads, argument.writes,
                 name in self.kernel.call.access.sums,
             ))
-        return column_loop.Member(accesses, functools.partial(self._compute, operands, columns))
+        placed = self.kernel.call.access.placed
+        return column_loop.Member(
+            accesses, functools.partial(self._compute, operands, columns, block), placed
+        )
+
+    def _row(self, block: Block) -> Value | None:
+        """The first row of a block, of those of the instruction."""
+        return None if block.number is None else self.kernel.e.mul(block.number, self.kernel.e.i64(block.rows))
 
     def prefetch(self, row: Value, column: Value, columns: int) -> None:
         """Fetch what the member will touch of some columns of a row."""
@@ -141,8 +148,8 @@ class Part:
         )
 
     def _compute(
-        self, operands: Mapping[str, CpuOperand], columns: int, variables: Mapping[str, Value], lanes: int,
-        sweep: Sweep,
+        self, operands: Mapping[str, CpuOperand], columns: int, block: Block, variables: Mapping[str, Value],
+        lanes: int, sweep: Sweep,
     ) -> None:
         """The member's code for a few of its columns, which variables hold."""
         few = {
@@ -152,7 +159,11 @@ class Part:
             )
             for name, o in operands.items()
         }
-        self.kernel.write_part(few, variables, sweep=sweep)
+        e, first = self.kernel.e, self._row(block)
+        row, column = sweep.place
+        row = row if first is None else e.add(first, row)
+        column = column if block.column is None else e.add(block.column, column)
+        self.kernel.write_part(few, variables, sweep=sweep, place=(row, column))
 
 
 def _cut(operand: CpuOperand, slice: Slice) -> tuple[CpuOperand, int]:

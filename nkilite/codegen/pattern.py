@@ -33,6 +33,12 @@ def visit(
     """
     e = kernel.e
     partitions = operands[0].shape[0]
+    offset = e.add(offset, e.mul(kernel.from_row, e.i64(channel_multiplier)))
+    if kernel.from_column is not None:  # some columns, of which there is a loop
+        step = linear(pattern)
+        assert step is not None
+        offset = e.add(offset, e.mul(kernel.from_column, e.i64(step)))
+        pattern = [(step, operands[0].columns)]
     affine = ((partitions, *(n for _, n in pattern)), (channel_multiplier, *(step for step, _ in pattern)))
     layouts = [*(o.layout for o in operands), affine]
     pointers = [kernel.pointer(o.name) for o in operands]
@@ -57,6 +63,12 @@ def visit(
             else:
                 at.append(e.offset(pointer, position))
         _descend(e, inner, at, start, element)
+
+
+def linear(pattern: Sequence[tuple[int, int]]) -> int | None:
+    """The step from element to element of a partition; None if it differs."""
+    _, steps = nest.collapse((tuple(n for _, n in pattern), tuple(step for step, _ in pattern)))
+    return None if len(steps) > 1 else steps[0] if steps else 0
 
 
 def _position(e: Emitter, index: Value, layout: nest.Layout) -> Value:

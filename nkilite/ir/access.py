@@ -7,11 +7,13 @@ A rule is a line of text. Names in brackets are loops, one for each dimension of
     p f: dst[f p] = data[p f]                      a move: dst takes the elements of data, all bits if dtypes agree
     p, f in order: dst[p f] data[p f] initial[p]   a scan along f
     p, f combined: dst[p] data[p f]                a reduction
+    p f placed: dst[p f] data[p f]                 elementwise, and different at every position: a mask
     p: dst[p s] data[p f]                          all of f decides about all of s
 
 Before the colon stand the loops of which something is known. *Parallel*: the instruction on a slice of every operand
 that has the loop makes that slice of the results. *Sequential* ("in order"): what is written at a position depends on
-that position, and on what is read there and before it. *Combined*: every position gives something, and results are all
+that position, and on what is read there and before it. *Placed*: as parallel, for who knows at which positions a slice
+begins. *Combined*: every position gives something, and results are all
 of that under an operator of which any grouping is right; nothing that is written has the loop. Any other loop is
 *whole*: all of it may be needed. Loops are *reduced* in what is written without them; a parallel loop combines there.
 
@@ -38,6 +40,7 @@ class Kind(Enum):
 
     parallel = "parallel"
     sequential = "sequential"
+    placed = "placed"
     combined = "combined"
     whole = "whole"
 
@@ -71,8 +74,9 @@ class Rule(NamedTuple):
 
 _NOTHING = Rule({}, {})
 _OPERAND = re.compile(r"\s*(=?)\s*(\w+)\[([^\]]*)\]")
-_KIND = re.compile(r"((?:\s*\w+)*?)\s*(in order|combined)?\s*")
-_KINDS = {None: Kind.parallel, "in order": Kind.sequential, "combined": Kind.combined}
+_KIND = re.compile(r"((?:\s*\w+)*?)\s*(in order|placed|combined)?\s*")
+_KINDS = {None: Kind.parallel, "in order": Kind.sequential, "placed": Kind.placed, "combined": Kind.combined}
+_CUT = frozenset({Kind.parallel, Kind.placed})
 _TERM = re.compile(r"\s*(?:\((\w+) (\d+)\)|(\d+)|([a-z]\w*))")
 
 
@@ -161,6 +165,11 @@ class AccessMap:
         """Elements of a row that depend on the same element of the operands alone, and combine into nothing; else 0."""
         return 0 if self.sums else self.sweep
 
+    @property
+    def placed(self) -> bool:
+        """Whether it needs to know at which positions a slice begins."""
+        return Kind.placed in self._rule.kinds.values()
+
     def kind(self, loop: str) -> Kind:
         return self._rule.kinds.get(loop, Kind.whole)
 
@@ -228,7 +237,7 @@ class AccessMap:
     def _find_rows(self, written: Sequence[str]) -> str | None:
         tiles = [name for name in written if self._kinds[name].region is not MemoryRegion.registers]
         terms = self._rule.operands.get(tiles[0], ()) if tiles else ()
-        if not terms or terms[0].block != 1 or self._rule.kinds.get(terms[0].loop) is not Kind.parallel:
+        if not terms or terms[0].block != 1 or self._rule.kinds.get(terms[0].loop) not in _CUT:
             return None
         rows = terms[0].loop
         for name, kind in self._kinds.items():
@@ -248,7 +257,7 @@ class AccessMap:
         free = {name: self._free(name) for name in self._kinds}
         own = max(free.values(), key=len)
         kinds = {self.kind(term.loop) for term in own}
-        if not kinds <= {Kind.parallel, Kind.combined} or any(term.block != 1 for term in own):
+        if not kinds <= {*_CUT, Kind.combined} or any(term.block != 1 for term in own):
             return 0
         if any(terms not in (own, ()) for terms in free.values()):
             return 0

@@ -30,7 +30,7 @@ _COMPARISONS = tuple(
 _MOST_DIMENSIONS = 4
 
 
-@instruction(writes=("dst",), access="p f in order: dst[p f]")
+@instruction(writes=("dst",))
 def iota(
     dst: NkiTensor,
     pattern: Sequence[Sequence[int]],
@@ -84,6 +84,11 @@ def _iota_reference(call: Signature, dst: np.ndarray, offset: float, **_: object
     return _integers_as(_affine(call, dst.shape[0], offset).reshape(dst.shape), call.dst.dtype)
 
 
+@iota.access
+def _iota_access(call: Signature) -> str:
+    return _access(call, "dst[p f]")
+
+
 @iota.cost
 def _iota_cost(call: Signature) -> Cost:
     return costs.gpsimd_stream(call.target, call.dst.free_size, (rules.cost_operand(call.dst),))
@@ -94,7 +99,7 @@ def _iota_lower(call: Signature, kernel: MicroKernel) -> None:
     algorithms.iota(kernel, "dst", call.pattern, call.channel_multiplier, "offset")
 
 
-@instruction(writes=("dst",), access="p f in order: dst[p f] on_true_tile[p f]")
+@instruction(writes=("dst",))
 def affine_select(
     dst: NkiTensor,
     pattern: Sequence[Sequence[int]],
@@ -163,6 +168,11 @@ def _affine_select_reference(
     return np.where(chosen, data.astype(np.float32), other)
 
 
+@affine_select.access
+def _affine_select_access(call: Signature) -> str:
+    return _access(call, "dst[p f] on_true_tile[p f]")
+
+
 @affine_select.cost
 def _affine_select_cost(call: Signature) -> Cost:
     operands = rules.cost_operand(call.on_true_tile), rules.cost_operand(call.dst)
@@ -179,6 +189,12 @@ def _affine_select_lower(call: Signature, kernel: MicroKernel) -> None:
         kernel, "dst", "on_true_tile", "on_false_value",
         call.pattern, call.channel_multiplier, "offset", holds,
     )
+
+
+def _access(call: Signature, operands: str) -> str:
+    """The rule of instructions on patterns: columns are placed if they are at equal steps, as rows always are."""
+    linear = algorithms.linear(call.pattern) is not None
+    return f"p{' f' if linear else ''} placed{'' if linear else ', f in order'}: {operands}"
 
 
 # --- patterns -----------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def _select_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
 
 @instruction(
     writes=("dst", "reduce_res"), registers=accumulation.uses("vector"),
-    access="p, f in order: dst[p f] on_true_tile[p f] bound0[p] bound1[p] reduce_res[p] registers[p]",
+    access="p, f placed: dst[p f] on_true_tile[p f] bound0[p] bound1[p] reduce_res[p] registers[p]",
 )
 def range_select(
     dst: NkiTensor,

@@ -158,11 +158,13 @@ class _Growing:
         every = [a for part in (*old, *new) for a in part.seen]
         flat = all(a.operand.dense for a in every)
         stores = any(a.operand.writes and not a.operand.on_chip for a in every)
-        if any(a.operand.sums for a in every) and (stores or not flat):
+        once = any(a.operand.sums or a.operand.placed for a in every)
+        cut = any(part.slice for part in (*old, *new))
+        if once and (stores or not flat or (cut and any(a.operand.placed for a in every))):
             return False
         if not flat and not _alike(every, columns):
             return False
-        if any(part.slice for part in (*old, *new)) and not _share(old, new):
+        if cut and not _share(old, new):
             return False
         return all(
             _in_step(one, other, self._run.rows)

@@ -61,7 +61,7 @@ class FindBroadcast:
 def _spreads(signature: Signature) -> bool:
     """Whether a signature writes the same to all rows if all tiles that it reads have equal rows."""
     access = signature.access
-    return access.rows is not None and all(
+    return access.rows is not None and not access.placed and all(
         o.type.indirection is None
         and (o.type.region.on_chip or o.writes or o.type.strides[0] == 0 or not access.runs_over(o.name, access.rows))
         for o in signature.operands

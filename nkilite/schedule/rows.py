@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.ir import nest, regions
+from nkilite.ir.access import AccessMap
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns
 from nkilite.ir.program import Operand, Signature
@@ -32,6 +33,7 @@ class RowOperand(NamedTuple):
         dense: the elements of a row follow each other without gaps.
         sums: it is written with what the elements of a row are combined to.
         free: the elements of a row in their order: counts and strides in bytes, as few as possible.
+        placed: its instruction has to know which rows and columns it is given.
     """
 
     operand: int
@@ -48,6 +50,7 @@ class RowOperand(NamedTuple):
     sums: bool
     itemsize: int
     free: nest.Layout
+    placed: bool
 
 
 class RowShape(NamedTuple):
@@ -71,7 +74,7 @@ def row_shape(signature: Signature) -> RowShape | None:
         return None
     if any(o.type.shape[0] != 1 for o, all_rows in zip(signature.operands, repeated, strict=True) if all_rows):
         return None  # rows of an operand that is needed whole
-    operands = tuple(_row_operand(i, o, repeated[i], o.name in access.sums) for i, o in enumerate(signature.operands))
+    operands = tuple(_row_operand(i, o, repeated[i], access) for i, o in enumerate(signature.operands))
     for operand, known in zip(operands, signature.operands, strict=True):
         kind = known.type
         if operand.writes and not (operand.stride if operand.on_chip else distinct(kind.shape, kind.strides)):
@@ -112,12 +115,13 @@ def _row(kind: ViewType) -> _Row:
     return _Row(low * size, (high + 1) * size, pattern, dense, nest.collapse((kind.shape[1:], strides)))
 
 
-def _row_operand(position: int, operand: Operand, repeated: bool, sums: bool) -> RowOperand:
+def _row_operand(position: int, operand: Operand, repeated: bool, access: AccessMap) -> RowOperand:
     kind, row = operand.type, _row(operand.type)
     size = kind.dtype.itemsize
     return RowOperand(
         position, operand.word, 0 if repeated else kind.strides[0] * size, row.low, row.high, kind.free_bytes,
-        row.bytes, row.dense, operand.reads, operand.writes, kind.region.on_chip, sums, size, row.layout,
+        row.bytes, row.dense, operand.reads, operand.writes, kind.region.on_chip, operand.name in access.sums, size,
+        row.layout, access.placed,
     )
 
 

@@ -63,7 +63,9 @@ def _verify_gaps(members: Members, columns: int, known: Sequence[tuple[int | Non
     near = all(stride in (0, size) for stride, size in zip(dims[-1].strides, sizes, strict=True))
     members.need(near, "its rows have gaps at different places")
     touches = [touch for _, touch, _ in known]
-    if any(map(members.sums, touches)):
+    placed = [t for t in touches if members.signatures[t.member].access.placed]
+    members.need(not placed or all(cut is None for _, _, cut in known), "it needs to know its columns, and is cut")
+    if placed or any(map(members.sums, touches)):
         stores = any(t.operand.writes and not t.operand.type.region.on_chip for t in touches)
         members.need(not stores and len(dims) == 1, "it combines rows that have gaps or go to HBM")
 

@@ -172,6 +172,60 @@ def test_what_is_combined_is_there_after_the_row() -> None:
     assert [[op.member for op in operations(loop.body)] for loop in column_loops(tree.loop)] == [[0, 1, 2], [3, 4]]
 
 
+def masked(pattern: Any) -> Any:
+    """A mask with its largest elements, positions, and a range of each row, in the loop of what is around them."""
+
+    def kernel(x: Any) -> Any:
+        rows, width = x.shape
+        tile = nl.load(x)
+        low, high, largest, last = (nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf) for _ in range(4))
+        nisa.memset(dst=low, value=3.0)
+        nisa.memset(dst=high, value=width // 2)
+        double, kept, sums, result = (nl.ndarray((rows, width), dtype=nl.float32, buffer=nl.sbuf) for _ in range(4))
+        nisa.tensor_scalar(dst=double, data=tile, op0=nl.multiply, operand0=2.0)
+        nisa.affine_select(dst=kept, pattern=pattern, offset=-20, channel_multiplier=7, on_true_tile=double,
+                           on_false_value=-50.0, cmp_op=nl.greater_equal)
+        nisa.tensor_scalar_reduce(dst=double, data=kept, op0=nl.add, operand0=1.0, reduce_op=nl.maximum,
+                                  reduce_res=largest)
+        positions = nl.ndarray((rows, width), dtype=nl.int32, buffer=nl.sbuf)
+        nisa.iota(dst=positions, pattern=pattern, offset=3, channel_multiplier=-2)
+        nisa.tensor_tensor(dst=sums, data1=positions, data2=double, op=nl.add)
+        nisa.range_select(dst=kept, on_true_tile=sums, comp_op0=nl.greater_equal, comp_op1=nl.less, bound0=low,
+                          bound1=high, reduce_res=last, reduce_cmd=nisa.reduce_cmd.reset_reduce, range_start=1)
+        nisa.tensor_scalar(dst=result, data=kept, op0=nl.maximum, operand0=-1e6, op1=nl.add, operand1=largest)
+        nisa.tensor_scalar(dst=result, data=result, op0=nl.add, operand0=last)
+        out = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=result)
+        return (out,)
+
+    return kernel
+
+
+@pytest.mark.parametrize(("width", "threads"), [(33, 1), (160, 3), (631, 1)])
+def test_what_depends_on_the_position(width: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and columns of a part are those of the instruction."""
+    monkeypatch.setenv("NKILITE_VERIFY", "1")
+    monkeypatch.setenv("NKILITE_NUM_THREADS", str(threads))
+    x = make((64, width), "float32", 10)
+    apart = {"affine_select", "tensor_scalar_reduce", "iota"}
+    every = {"tensor_scalar", "tensor_tensor", "range_select", "dma_copy"} | apart
+    for pattern, missing in (([[-1, width]], set()), ([[9, 5], [1, 32]], apart)):
+        if width == 160 or not missing:  # where steps differ, they have all columns of a few rows at a time
+            kernel = nki.jit(masked(pattern))
+            schedule = kernel.compile(x).schedule
+            names = [i.signature.name for i in schedule.program]
+            inside = {
+                names[g.first + op.member] for g in schedule.groups for loop in column_loops(g.tree.loop)
+                for op in operations(loop.body)
+            }
+            assert inside == every - missing
+            fused = np.asarray(kernel(x)[0])
+            np.testing.assert_allclose(fused, nki.simulate(masked(pattern))(x)[0], rtol=1e-5)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("NKILITE_FUSE", "0")
+                assert fused.tobytes() == np.asarray(nki.jit(masked(pattern))(x)[0]).tobytes()
+
+
 def turned(x: Any, cos: Any, sin: Any) -> Any:
     """Pairs of elements, half a head apart, turned: instructions on both halves beside some on one of them."""
     rows, heads, width = x.shape

@@ -264,6 +264,21 @@ def _mixed(call: Call, operand: str, loop: str, first: int, n: int, array: np.nd
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
+def test_placed_loops_depend_on_nothing_elsewhere(name):
+    for call, other in calls(name):
+        whole = call.results(call.arrays)
+        for loop, n in call.loops(Kind.placed):
+            arrays = {o: _mixed(call, o, loop, n // 2, n, a, other.arrays[o]) for o, a in call.arrays.items()}
+            before, mixed = call.results(arrays), call.results(other.arrays)
+            for operand, found in before.items():
+                call.same_part(operand, call.cut(operand, found, loop, 0, n // 2), whole[operand], loop, 0, n // 2)
+                runs = call.signature.access.runs_over
+                if all(runs(o, loop) or (arrays[o] == other.arrays[o]).all() for o in arrays):
+                    after = call.cut(operand, found, loop, n // 2, n)
+                    call.same_part(operand, after, mixed[operand], loop, n // 2, n)
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
 def test_what_is_only_written_is_not_read(name):
     for call, other in calls(name):
         unread = {o: other.arrays[o] for o in call.written if o not in call.read}
