@@ -74,7 +74,7 @@ def user_frame(depth: int = 1) -> FrameType | None:
     return None
 
 
-def code_of(function: Any) -> CodeType | None:
+def code_of(function: object) -> CodeType | None:
     """The Python code a call runs: of a function, below decorators, partials and methods, or of a callable object."""
     for _ in range(_WRAPPERS):
         code = getattr(function, "__code__", None)

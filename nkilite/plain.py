@@ -16,7 +16,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
-def plain_json(value: Any) -> Any:
+def plain_json(value: object) -> Any:
     """JSON data with all of its strings plain."""
     if isinstance(value, str):
         return plain(value)

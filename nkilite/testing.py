@@ -110,7 +110,7 @@ def make(shape: int | Iterable[int], dtype: DTypeLike, seed: int = 0) -> np.ndar
     return values.astype(target)
 
 
-def tolerance(dtype: Any, *, inputs: Iterable[Any] = (), reduction: int = 1) -> tuple[float, float]:
+def tolerance(dtype: DTypeLike, *, inputs: Iterable[Any] = (), reduction: int = 1) -> tuple[float, float]:
     """Tolerances ``(rtol, atol)`` for a result of `dtype`, `atol` in units of the result's RMS.
 
     Two things limit a correct kernel. Its last rounding is relative to each element, hence `rtol` from the

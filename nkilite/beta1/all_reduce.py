@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite import dtypes
 from nkilite.beta1.functional import dtype_or, on_chip
@@ -28,7 +28,7 @@ class _Part(NamedTuple):
 
 
 def all_reduce(
-    x: object, op: Op, program_axes: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+    x: object, op: Op, program_axes: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
 ) -> Tile:
     """`x` combined over the instances of the launch that differ along axes of the grid; all of them get the result.
 

@@ -226,7 +226,8 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
         nisa.tensor_reduce(dst, op, x, axis=axes)
 
     def function(
-        x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False, **_: object
+        x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False,
+        **_: object
     ) -> Tile:
         x = on_chip(x, "x", label)
         return reduced(emit, op, x, axis, dtype_or(dtype, x.dtype, label), mask, keepdims, label)
@@ -247,7 +248,7 @@ def all(x: object, axis: object, dtype: DTypeLike = bool_, mask: MaskLike = None
 
 @remembered
 def mean(
-    x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False, **_: object
+    x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False, **_: object
 ) -> Tile:
     """Arithmetic mean along `axis`, summed and divided in float32."""
     x = on_chip(x, "x", "nl.mean")
@@ -270,7 +271,7 @@ def _share(x: Tile, axis: object, mask: MaskLike, total: Tile, function: str) ->
 
 
 @remembered
-def var(x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def var(x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """Population variance along `axis`; reduced dimensions are kept."""
     x = on_chip(x, "x", "nl.var")
     distance = subtract(x, mean(x, axis, float32, mask, keepdims=True), float32, mask)
@@ -281,7 +282,7 @@ def var(x: object, axis: Any, dtype: DTypeLike | None = None, mask: MaskLike = N
 
 @remembered
 def softmax(
-    x: object, axis: Any, dtype: DTypeLike | None = None, compute_dtype: DTypeLike | None = None,
+    x: object, axis: object, dtype: DTypeLike | None = None, compute_dtype: DTypeLike | None = None,
     mask: MaskLike = None, **_: object,
 ) -> Tile:
     """exp(x) divided by its sum along `axis`, shifted by the maximum against overflow."""
@@ -294,7 +295,7 @@ def softmax(
 
 @remembered
 def rms_norm(
-    x: object, w: Any, axis: Any, n: int, epsilon: float = 1e-6, dtype: DTypeLike | None = None,
+    x: object, w: object, axis: object, n: int, epsilon: float = 1e-6, dtype: DTypeLike | None = None,
     compute_dtype: DTypeLike | None = None,
     mask: MaskLike = None, **_: object,
 ) -> Tile:
@@ -377,7 +378,7 @@ mod, fmod = remainder("mod"), remainder("fmod")
 
 
 def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], object]:
-    def operator(self: Tile, other: object) -> Any:
+    def operator(self: Tile, other: object) -> object:
         if not isinstance(other, (Tile, Blocks, *_NUMBERS)):
             return NotImplemented
         return function(other, self) if swapped else function(self, other)
@@ -416,7 +417,7 @@ _UFUNCS = {
 }
 
 
-def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> Any:
+def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> object:
     name = ufunc.__name__
     function: Any = _UFUNCS.get(name) or globals().get(name)
     if method == "reduce" and name in ("add", "maximum", "minimum", "multiply"):
@@ -435,7 +436,7 @@ _FUNCTIONS: dict[Callable[..., object], Callable[..., Tile]] = {
 
 def _function_of_numpy(
     self: Tile, function: Callable[..., object], types: object, args: Sequence[object], kwargs: dict[str, object]
-) -> Any:
+) -> object:
     found = _FUNCTIONS.get(function)
     return NotImplemented if found is None else found(*args, **kwargs)
 

@@ -312,7 +312,7 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
     return done
 
 
-def _divided(self: Tile, other: Any) -> Any:
+def _divided(self: Tile, other: Any) -> object:
     if isinstance(other, _NUMBERS):
         nisa.tensor_scalar(self.nki, self.nki, language.multiply, float(np.float64(1) / other))
         return self

@@ -50,7 +50,7 @@ class Parts(dict[int, Tile]):
 
     __slots__ = ("_subscript", "_tiles")
 
-    def __init__(self, tiles: dict[int, Tile], subscript: tuple[Any, ...]) -> None:
+    def __init__(self, tiles: dict[int, Tile], subscript: tuple[object, ...]) -> None:
         self._tiles, self._subscript = tiles, subscript
 
     def __missing__(self, number: int) -> Tile:
@@ -105,7 +105,7 @@ class Blocks:
     def __repr__(self) -> str:
         return f"{prod(self.blocks)} tiles {self.dtype} {self.inner} in {self.buffer}"
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         """Ints choose a block, slices several; what follows them indexes each of the tiles.
 
         Raises:
@@ -177,7 +177,7 @@ class Blocks:
         for block in range(found.blocks[0]):
             found[block] = value[block] if isinstance(value, Blocks) else value
 
-    def _placed(self, key: tuple[Any, ...], value: Unplaced) -> bool:
+    def _placed(self, key: tuple[object, ...], value: Unplaced) -> bool:
         """Let the instruction of a value write a part of a tile, if it can, and such a part is known."""
         number = self._first
         taken = 0
@@ -220,7 +220,7 @@ class Blocks:
         blocks = wanted[: -len(self.inner)]
         return Blocks(blocks, self.inner, self.dtype, self.buffer, self._tiles, self._first)
 
-    def _part(self, number: int, taken: int, rest: tuple[Any, ...]) -> Any:
+    def _part(self, number: int, taken: int, rest: tuple[object, ...]) -> Any:
         """Several tiles, and of each what follows the subscripts of blocks."""
         outer, inner = _split(rest, len(self.blocks) - taken)
         if not taken and not inner and all(_is_whole(k) for k in outer):
@@ -282,7 +282,7 @@ def _is_whole(key: object) -> bool:
     return isinstance(key, slice) and key == slice(None)
 
 
-def _split(keys: tuple[Any, ...], dims: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _split(keys: tuple[object, ...], dims: int) -> tuple[tuple[object, ...], tuple[object, ...]]:
     """Subscripts of as many block dimensions, and those of the tiles; none if these are whole."""
     spread = next((n for n, k in enumerate(keys[:dims]) if k is Ellipsis), None)
     if spread is None:

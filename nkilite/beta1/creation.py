@@ -71,7 +71,7 @@ def ndarray(shape: object, dtype: DTypeLike, buffer: object = None, name: str = 
     return new_tensor(shape, dtype, buffer, name, "ndarray", None)
 
 
-def new_tensor(shape: Any, dtype: DTypeLike, buffer: Any, name: str, function: str, value: float | None) -> Any:
+def new_tensor(shape: Any, dtype: DTypeLike, buffer: object, name: str, function: str, value: float | None) -> Any:
     """A new tensor, filled unless `value` is None; `function` names it in messages."""
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
     marked = 0
@@ -142,17 +142,17 @@ def full(
     return new_tensor(shape, dtype, buffer, name, "full", fill_value)
 
 
-def zeros_like(a: object, dtype: DTypeLike | None = None, buffer: Any = None, name: str = "", **_: object) -> Any:
+def zeros_like(a: object, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object) -> Any:
     """A new tensor of zeros with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, 0)
 
 
-def empty_like(a: object, dtype: DTypeLike | None = None, buffer: Any = None, name: str = "", **_: object) -> Any:
+def empty_like(a: object, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object) -> Any:
     """A new tensor with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, None)
 
 
-def _like(a: Any, dtype: DTypeLike | None, buffer: Any, name: str, value: float | None) -> Any:
+def _like(a: Any, dtype: DTypeLike | None, buffer: object, name: str, value: float | None) -> object:
     shape = (*a.blocks, par_dim(a.inner[0]), *a.inner[1:]) if isinstance(a, Blocks) else a.shape
     region = a.buffer if buffer is None else buffer
     return new_tensor(shape, a.dtype if dtype is None else dtype, region, name, "zeros_like", value)

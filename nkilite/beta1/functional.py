@@ -180,7 +180,7 @@ def vector(x: object, exact: bool = False) -> Any:
 def pointwise(
     emit: Emit, shape: tuple[int, ...], dtype: DType, mask: MaskLike, tiles: Sequence[Tile],
     region: MemoryRegion = SBUF,
-    vectors: Sequence[Any] = (),
+    vectors: Sequence[object] = (),
 ) -> Tile:
     """The result of an instruction that computes each position from the same position of its operands.
 
@@ -305,7 +305,7 @@ def alu_operand(x: object, op: Op, data: Tile) -> Any:
     return vector(x, exact)
 
 
-def rows_of(operand: Any, rows: range) -> Any:
+def rows_of(operand: object, rows: range) -> Any:
     """The vector operand of some partitions of a tile; a number, or the vector of one partition, is that of all."""
     if operand.__class__ is not NkiTensor:
         return operand

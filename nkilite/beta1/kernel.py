@@ -110,7 +110,7 @@ def _require_same(first: object, other: object, kernel: Kernel[...]) -> None:
     """Raise InvalidReturn unless two instances of a grid returned the same tensors."""
     found: list[object] = []
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         found.append(value.storage if isinstance(value, NkiTensor) else None)
         return value
 
@@ -125,7 +125,7 @@ def _require_same(first: object, other: object, kernel: Kernel[...]) -> None:
             )
 
 
-def jit(func: Callable[..., Any] | None = None, mode: str = "auto", **options: Any) -> Any:
+def jit(func: Callable[..., object] | None = None, mode: str = "auto", **options: Any) -> Any:
     """Make a function a Beta-1 kernel; `@nki.jit`, `@nki.jit(mode=...)`, or as a call.
 
     Args:
@@ -159,7 +159,7 @@ def as_kernel(function: Any, simulated: bool | None = None) -> Beta1Kernel:
     return Beta1Kernel(getattr(function, "function", function), bool(simulated))
 
 
-def baremetal(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+def baremetal(kernel: Callable[..., object] | None = None, **options: Any) -> Any:
     """A kernel that runs compiled, as `@nki.jit` makes it."""
     if kernel is None:
         return functools.partial(baremetal, **options)
@@ -176,7 +176,7 @@ def simulate_kernel(kernel: object, *args: object, **kwargs: object) -> Any:
     return as_kernel(kernel, True)(*args, **kwargs)
 
 
-def benchmark(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+def benchmark(kernel: Callable[..., object] | None = None, **options: Any) -> Any:
     """A kernel whose latency is modelled when it is called: `@nki.benchmark`, with options, or as a call.
 
     Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here, but for

@@ -124,7 +124,8 @@ def static_range(*bounds: Any) -> Range:
 
 
 def loop_reduce(
-    x: object, op: Op, loop_indices: Sequence[Any], dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+    x: object, op: Op, loop_indices: Sequence[object], dtype: DTypeLike | None = None, mask: MaskLike = None,
+    **_: object
 ) -> Tile:
     """`x` combined over the iterations of loops; what it returns in the last iteration is the result.
 
@@ -168,7 +169,7 @@ def _place() -> tuple[int, ...]:
     return tuple(found)
 
 
-def _iteration(reduced: list[Loop]) -> tuple[Any, ...]:
+def _iteration(reduced: list[Loop]) -> tuple[object, ...]:
     """What tells sums apart: the run of the outermost loop that is summed over, and where loops inside it are that
     are not. Inner loops begin again in each of its iterations."""
     running = _running()

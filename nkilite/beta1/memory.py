@@ -45,7 +45,7 @@ def in_hbm(x: object, operand: str, function: str) -> Tile:
 
 
 @remembered
-def load(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, mode: Any = None, **_: object) -> Tile:
+def load(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, mode: object = None, **_: object) -> Tile:
     """A new SBUF tile with the values of an HBM tensor, converted to `dtype` if given.
 
     Raises:
@@ -105,7 +105,7 @@ def _piece(x: Tile, box: Box, shape: tuple[int, ...]) -> NkiTensor:
 
 
 @remembered
-def store(dst: object, value: object, mask: MaskLike = None, mode: Any = None, **_: object) -> None:
+def store(dst: object, value: object, mask: MaskLike = None, mode: object = None, **_: object) -> None:
     """Copy a tile, or a number, to an HBM tensor, converted to its dtype; with a mask, to its positions alone.
 
     Raises:
@@ -275,7 +275,7 @@ def device_print(prefix: str, x: Tile, mask: MaskLike = None, **_: object) -> No
     language.device_print(prefix, x.nki)
 
 
-def random_seed(seed: Any, mask: MaskLike = None, **_: object) -> None:
+def random_seed(seed: object, mask: MaskLike = None, **_: object) -> None:
     """Seed the generators behind nl.rand and nl.dropout."""
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return
@@ -287,7 +287,7 @@ def random_seed(seed: Any, mask: MaskLike = None, **_: object) -> None:
     language.random_seed(view)
 
 
-def dropout(x: object, rate: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def dropout(x: object, rate: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """`x` with zeros in the place of elements chosen at random; the others are not scaled."""
     x = on_chip(x, "x", "nl.dropout")
     kind = dtype_or(dtype, x.dtype, "nl.dropout")

@@ -136,7 +136,7 @@ def {function.__name__}({header}**ignored):
     return cast(F, functools.update_wrapper(namespace[function.__name__], function))
 
 
-def _kind(value: object) -> Any:
+def _kind(value: object) -> object:
     """What keys have of an argument other than a tile: the argument itself, or a type if it is a tile after all."""
     if value.__class__ is Unplaced:
         return value.nki.type
@@ -157,7 +157,7 @@ def _equal(known: Any, found: Any) -> bool:
     return known.__class__ is cls and _told_apart(found) and bool(known == found)
 
 
-def _stored(value: object) -> Any:
+def _stored(value: object) -> object:
     """An argument as it is compared with that of later calls. Raises TypeError if it may change, or is none."""
     if value.__class__ in _PLAIN or value.__class__ is ViewType or isinstance(value, (float, np.generic, Enum)):
         return value
@@ -189,7 +189,7 @@ def _compared(
     kinds: tuple[object, ...],
     site: tuple[object, ...],
     frame: FrameType,
-) -> Any:
+) -> object:
     """A call whose quick key is new, or means more than one call: by its full key, or by running the function.
 
     Args:

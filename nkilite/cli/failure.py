@@ -21,7 +21,7 @@ _INTERRUPTED = 130  # the exit status of what Ctrl-C ended
 _CALLERS = {"click", "typer", "runpy", "autotune", "importlib"}  # between the command and the user's code
 
 
-def run_command(app: Callable[..., Any], name: str, shown: Callable[[str], str] = str) -> None:
+def run_command(app: Callable[..., object], name: str, shown: Callable[[str], str] = str) -> None:
     """Run a command line.
 
     Args:

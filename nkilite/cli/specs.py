@@ -10,7 +10,6 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ _SHAPE = re.compile(r"(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
 class CommandLineError(ArgumentError, ValueError):
     """A mistake on the command line: no line of a program to point at."""
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, **fields: object) -> None:
         super().__init__(location=UNKNOWN, **fields)
 
 
@@ -151,7 +150,7 @@ def parse_arguments(specs: list[str], seed: int = 0, fill: bool = True) -> tuple
     return positional, named
 
 
-def _value(spec: str, text: str, rng: np.random.Generator | None) -> Any:
+def _value(spec: str, text: str, rng: np.random.Generator | None) -> object:
     match = _SHAPE.match(text)
     if match and ("x" in text or match["dtype"]):
         try:

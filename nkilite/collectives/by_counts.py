@@ -136,7 +136,8 @@ def all_gather_v_trigger(prepare: Prepared, name: str | None = None) -> NkiInstr
 
 
 def _checked(
-    kind: str, srcs: Any, dsts: Any, replica_group: Any, metadata: Any, known: Any, has_rdispls: Any, priority: Any
+    kind: str, srcs: object, dsts: object, replica_group: object, metadata: object, known: object, has_rdispls: Any,
+    priority: object
 ) -> _Call:
     builder = active.builder(f"nki.collectives.{kind}")
     sent, to = as_tensors(srcs, "srcs", kind, 1), as_tensors(dsts, "dsts", kind, 1)

@@ -174,7 +174,7 @@ def _rank_number_check(call: Signature) -> None:
 
 
 @rank_number.check_immediates
-def _rank_number_check_immediates(call: Signature, iteration: Any = 0) -> None:
+def _rank_number_check_immediates(call: Signature, iteration: object = 0) -> None:
     require_int(f"nki.collectives.{CURRENT_RANK}", "iteration_id", iteration, call.dst.dtype)
 
 

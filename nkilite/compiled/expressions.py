@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite.compiled.interface import ARRAYS, FLOAT, INT, SCALARS, TRUTH, Interface, NotTranslatable
 
@@ -43,7 +43,7 @@ class Expressions:
         lookup: what a global name stands for: a number, or the Interface of a function.
     """
 
-    def __init__(self, own: Interface, function: ast.FunctionDef, lookup: Callable[[str], Any]) -> None:
+    def __init__(self, own: Interface, function: ast.FunctionDef, lookup: Callable[[str], object]) -> None:
         self._own, self._function, self._lookup = own, function, lookup
         self._lines: list[str] = []
         self._slots: dict[str, str] = {}  # the type of every variable

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import Any
 
 from nkilite.compiled.expressions import DECLARATIONS, Expressions, Value
 from nkilite.compiled.interface import ARRAYS, INT, SCALARS, TRUTH, Interface
@@ -34,7 +33,7 @@ def translate(own: Interface, function: ast.FunctionDef, lookup: Callable[[str],
 class _Translator(Expressions):
     """Translates one function."""
 
-    def __init__(self, own: Interface, function: ast.FunctionDef, lookup: Callable[[str], Any]) -> None:
+    def __init__(self, own: Interface, function: ast.FunctionDef, lookup: Callable[[str], object]) -> None:
         super().__init__(own, function, lookup)
         self._loops: list[tuple[str, str]] = []  # where continue and break go
 

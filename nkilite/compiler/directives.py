@@ -9,7 +9,7 @@ __all__ = ["AS_WRITTEN", "enable_stack_allocator", "force_auto_alloc", "skip_mid
 AS_WRITTEN = "__nki_as_written__"  # the attribute of functions that skip_middle_end_transformations decorates
 
 
-def _directive(function: object) -> Any:
+def _directive(function: object) -> object:
     return (lambda decorated: decorated) if function is None else function
 
 

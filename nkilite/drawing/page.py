@@ -56,7 +56,7 @@ class Drawing:
             print(f"written: {file.name}")
 
 
-def draw(kernel: Any, *args: Any, steps: int = STEPS, **kwargs: Any) -> Drawing:
+def draw(kernel: Any, *args: object, steps: int = STEPS, **kwargs: object) -> Drawing:
     """Simulate a launch of a kernel and draw what each of its first `steps` instructions reads and writes.
 
     Args:

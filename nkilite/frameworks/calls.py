@@ -43,7 +43,7 @@ class Call:
     def arguments(self) -> tuple[Args, Kwargs]:
         """The arguments, put together again."""
 
-        def leaf(value: object, _: str) -> Any:
+        def leaf(value: object, _: str) -> object:
             if not isinstance(value, Place):
                 return value
             return self.floats[value.number] if value.floats else self.tensors[value.number]
@@ -68,7 +68,7 @@ def take_apart(
     floats: list[float] = []
     names: list[str] = []
 
-    def leaf(value: Any, name: str) -> Any:
+    def leaf(value: Any, name: str) -> object:
         if isinstance(value, tensor):
             tensors.append(value)
             names.append(name)

@@ -45,7 +45,7 @@ def wanted(args: Args, kwargs: Kwargs) -> bool:
         return False
     found = []
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if isinstance(value, jax.Array):
             found.append(isinstance(value, jax.core.Tracer) or len(value.sharding.device_set) > 1)
         return value
@@ -100,7 +100,7 @@ def _assembled(returned: Any, arrays: list[Any]) -> Any:
     return map_leaves(returned, leaf, records=False)
 
 
-def _as(array: Any, dtype: str) -> Any:
+def _as(array: Any, dtype: str) -> object:
     """The bits of a dense array as elements of another type."""
     jax = sys.modules["jax"]
     wide, narrow = array.dtype.itemsize, as_dtype(dtype).itemsize

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite.frameworks.calls import Call
 from nkilite.ir.program import Program
@@ -57,7 +57,7 @@ def traced(kernel: Kernel[...], call: Call) -> Traced:
     ours, sizes = len(arguments.arrays) - len(order), arguments.size_list
     written = {i for p in programs for i, b in enumerate(p.inputs) if b.id in written_inputs(p)}
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if not isinstance(value, Result):
             return value
         # The call may have its tensors in another order, and has none for what is ours between them and the results.

@@ -76,7 +76,7 @@ def wanted(args: Args, kwargs: Kwargs) -> bool:
     plain = (torch.Tensor, torch.nn.Parameter)
     found = []
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if isinstance(value, torch.Tensor):
             found.append(
                 traces or (differentiates and value.requires_grad) or type(value) not in plain
@@ -197,7 +197,7 @@ def _assembled(returned: object, inputs: Sequence[object], outputs: Sequence[obj
     """What the kernel returns, of the tensors of an operator."""
     tensors = [*inputs, *outputs]
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         return viewed(tensors[value.array], value) if isinstance(value, Result) else value
 
     return map_leaves(returned, leaf, records=False)
@@ -251,7 +251,7 @@ class Operator:
             raise OperatorChanged(kernel=self._kernel.__name__, problem=problem)
         return _packed(outputs)
 
-    def _fake(self, *operands: Any) -> Any:
+    def _fake(self, *operands: Any) -> object:
         """The operator on tensors without memory."""
         torch = sys.modules["torch"]
         found = _outline(self._kernel, self._at(operands))
@@ -262,7 +262,7 @@ class Operator:
             torch.empty(shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in found.outputs
         ])
 
-    def _map(self, info: Any, dims: tuple[object, ...], *operands: Any) -> Any:
+    def _map(self, info: Any, dims: tuple[object, ...], *operands: Any) -> object:
         """The operator for each element of a batch, one after the other.
 
         Raises:
@@ -310,7 +310,7 @@ class Operator:
             self._spread(template, value, operands)
         return tuple(operands)
 
-    def _spread(self, template: Any, value: Any, operands: list[Any]) -> None:
+    def _spread(self, template: object, value: Any, operands: list[Any]) -> None:
         """Put gradients, nested as the argument is, where their operands are."""
         if value is None:
             return

@@ -33,7 +33,7 @@ def nki_op(
     """
     written = mutates_args if isinstance(mutates_args, str) else tuple(mutates_args)
 
-    def register(function: Callable[..., object]) -> Any:
+    def register(function: Callable[..., object]) -> object:
         library = importlib.import_module("torch.library")
         operator = library.custom_op(name, function, mutates_args=written, **options)
         operator.register_fake(function)

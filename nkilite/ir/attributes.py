@@ -55,7 +55,7 @@ def parse(source: str) -> Any:
         raise IrError(f"cannot read attribute {source!r}: {error}") from None
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr) -> object:
     if isinstance(node, ast.Tuple):
         return tuple(_value(e) for e in node.elts)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

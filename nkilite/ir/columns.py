@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from itertools import chain
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 
@@ -136,7 +135,7 @@ class BufferColumns:
         return found
 
 
-def _each(values: list[Any], value: object) -> np.ndarray:
+def _each(values: list[object], value: object) -> np.ndarray:
     """Which of some values are another one; mostly all are."""
     if values.count(value) == len(values):
         return np.ones(len(values), bool)

@@ -175,7 +175,7 @@ def _shift(name: str) -> Emit:
 
 
 def _shift_numpy(ufunc: np.ufunc) -> Reference:
-    def reference(x: object, y: object) -> Any:
+    def reference(x: object, y: object) -> object:
         x = np.asarray(x)
         unsigned = np.dtype(f"u{x.itemsize}")
         bits, amount = x.view(unsigned), np.asarray(y, x.dtype).view(unsigned)
@@ -189,7 +189,7 @@ def _shift_numpy(ufunc: np.ufunc) -> Reference:
 def _in_double(function: Reference) -> Reference:
     """A reference computed in float64 and rounded once."""
 
-    def reference(x: Any, y: Any) -> Any:
+    def reference(x: Any, y: Any) -> object:
         with np.errstate(all="ignore"):
             return np.asarray(function(np.float64(x), np.float64(y))).astype(np.float32)
 
@@ -197,7 +197,7 @@ def _in_double(function: Reference) -> Reference:
 
 
 def _quiet(function: Reference) -> Reference:
-    def reference(x: object, y: object) -> Any:
+    def reference(x: object, y: object) -> object:
         with np.errstate(all="ignore"):
             return function(x, y)
 
@@ -212,7 +212,7 @@ def _arithmetic(name: str, numpy: Reference, emit: Emit, **facts: Any) -> AluOp:
     return AluOp(name, "arithmetic", _quiet(numpy), emit, **facts)
 
 
-def _comparison(name: str, ufunc: np.ufunc, predicate: str, **facts: Any) -> AluOp:
+def _comparison(name: str, ufunc: np.ufunc, predicate: str, **facts: object) -> AluOp:
     return _arithmetic(name, _compare_numpy(ufunc), _compare(predicate), holds=ufunc, **facts)
 
 

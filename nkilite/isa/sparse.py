@@ -84,7 +84,7 @@ def nc_matmul_sparse(
 
 
 @nc_matmul_sparse.normalize
-def _nc_matmul_sparse_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _nc_matmul_sparse_normalize(arguments: dict[str, object], target: Target) -> None:
     if arguments["accumulate"] is not None:
         arguments["accumulate"] = bool(arguments["accumulate"])
 
@@ -201,7 +201,7 @@ _instruction = nc_matmul_sparse
 
 
 @functools.wraps(_instruction)
-def _in_both_forms(*operands: Any, **options: Any) -> Any:
+def _in_both_forms(*operands: Any, **options: Any) -> object:
     drafted = "dst" not in options and len(operands) + len(_OPERANDS & options.keys()) == len(_OPERANDS)
     if not drafted:
         missing = [n for n in _FORM[len(operands) :] if n not in options]

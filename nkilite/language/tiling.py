@@ -147,7 +147,7 @@ def empty_like(
 
 
 def _view(
-    source: Any, tile_shape: Any, block_shape: Any, function: str
+    source: Any, tile_shape: Any, block_shape: object, function: str
 ) -> tuple[NkiTensor, tuple[Axis, ...], bool]:
     """What a grid over a tensor or over another grid is made of."""
     if isinstance(source, NkiGrid):

@@ -132,7 +132,7 @@ def _table(path: str) -> dict[str, object]:
     return table
 
 
-def _build(chain: list[tuple[str, dict[str, Any]]]) -> Target:
+def _build(chain: list[tuple[str, dict[str, object]]]) -> Target:
     """The target of a chain of tables; errors name the file and the key."""
     values: dict[str, Any] = {}
     for path, table in reversed(chain):
@@ -151,7 +151,7 @@ def _build(chain: list[tuple[str, dict[str, Any]]]) -> Target:
     return target
 
 
-def _typed(path: str, key: str, value: Any) -> Any:
+def _typed(path: str, key: str, value: Any) -> object:
     """A value of a table as the field takes it."""
     kind = _TYPES[key]
     if kind == "float" and type(value) in (int, float):

@@ -68,7 +68,7 @@ def decode(data: bytes) -> Any:
         raise NotData(str(error)) from None
 
 
-def _described(value: Any, arrays: list[bytes]) -> Any:
+def _described(value: Any, arrays: list[bytes]) -> object:
     """A value as JSON has it: lists begin with what they stand for."""
     kind = type(value)
     if kind in _PLAIN:
@@ -93,7 +93,7 @@ def _described(value: Any, arrays: list[bytes]) -> Any:
         raise NotData(str(error)) from None
 
 
-def _made(described: Any, data: memoryview) -> Any:
+def _made(described: Any, data: memoryview) -> object:
     if type(described) in _PLAIN:
         return described
     name, *parts = described

@@ -145,7 +145,7 @@ def map_arrays(value: object, name: str, kernel: str, replace: Callable[[ArrayAr
         UnsupportedArgument: an array a kernel cannot be called with.
     """
 
-    def leaf(value: object, name: str) -> Any:
+    def leaf(value: object, name: str) -> object:
         array = as_array(name, value, kernel)
         return value if array is None else replace(array)
 
@@ -156,7 +156,7 @@ _EXACT = frozenset((int, bool, str, bytes, type(None), type(...)))  # told apart
 _float_bits = struct.Struct("<d").pack
 
 
-def cache_key(value: Any, name: str, kernel: str, held: list[tuple[str, Any]]) -> Hashable:
+def cache_key(value: Any, name: str, kernel: str, held: list[tuple[str, object]]) -> Hashable:
     """What a specialized kernel depends on in an argument: shapes and dtypes of arrays, values of everything else.
 
     Equal keys mean the same to whatever a kernel asks: -0.0 is not 0.0, True is not 1, and one NaN is not another.

@@ -70,7 +70,7 @@ class Arguments:
         """Without the memory of arrays: enough to trace the kernel later."""
         arrays: list[ArrayArgument] = []
 
-        def leaf(value: object, _: str) -> Any:
+        def leaf(value: object, _: str) -> object:
             if not isinstance(value, ArrayArgument):
                 return value
             arrays.append(value.detached())

@@ -63,7 +63,7 @@ def state_of(value: object) -> dict[str, object]:
     return {**found, **getattr(value, "__dict__", {})}
 
 
-def _with_items(value: Any, items: list[Any]) -> Any:
+def _with_items(value: Any, items: list[Any]) -> object:
     """A tuple or list of a derived class with other items."""
     if all(a is b for a, b in zip(value, items, strict=True)):
         return value
@@ -74,7 +74,7 @@ def _with_items(value: Any, items: list[Any]) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def _with_values(value: Any, replaced: dict[Any, Any]) -> Any:
+def _with_values(value: Any, replaced: dict[Any, Any]) -> object:
     """A dict of a derived class with other values."""
     if all(value[k] is v for k, v in replaced.items()):
         return value

@@ -125,7 +125,7 @@ def write_back(argument: ArrayArgument, array: np.ndarray) -> None:
 def sized(returned: object, sizes: Sequence[int]) -> Any:
     """What a kernel returns, with the shapes that results have for these sizes."""
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if not isinstance(value, Result) or not value.dims:
             return value
         shape = size_of(value.shape, value.dims, sizes)
@@ -138,7 +138,7 @@ def sized(returned: object, sizes: Sequence[int]) -> Any:
 def parts(returned: object, sizes: Sequence[int]) -> Any:
     """The same, as parts of arrays of the bounds."""
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if not isinstance(value, Result) or not value.dims:
             return value
         strides = _strides(value.shape, as_dtype(value.dtype).itemsize)

@@ -18,7 +18,7 @@ def simulate_kernel(kernel: Callable[..., object], *args: object, **kwargs: obje
     return simulate(kernel)(*args, **kwargs)
 
 
-def baremetal(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+def baremetal(kernel: Callable[..., object] | None = None, **options: Any) -> Any:
     """A kernel that runs without a framework, as every kernel does: `@nki.baremetal`, or with options for files.
 
     Options (save_neff_name, save_trace_name, additional_compile_opt, artifacts_dir) have no meaning here.

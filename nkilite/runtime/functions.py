@@ -49,7 +49,7 @@ def take_name(kernel: Any, function: Any) -> None:
     kernel.__wrapped__ = function
 
 
-def reference(kernel: Any, derived: Callable[..., Any], options: tuple[Any, ...]) -> str | tuple[Any, ...]:
+def reference(kernel: Any, derived: Callable[..., object], options: tuple[object, ...]) -> str | tuple[object, ...]:
     """How to pickle a kernel: what `__reduce__` returns.
 
     Functions are pickled by module and name, and so is a kernel that stands there. Of any other kernel, such as the
@@ -73,7 +73,7 @@ def reference(kernel: Any, derived: Callable[..., Any], options: tuple[Any, ...]
     raise KernelNotPickled(kernel=kernel.__qualname__, module=kernel.__module__, location=kernel.location)
 
 
-def found_in(place: Any, steps: int) -> Callable[..., Any]:
+def found_in(place: Any, steps: int) -> Callable[..., object]:
     """The function that is so many `__wrapped__` below an object, or that of the kernel there."""
     for _ in range(steps):
         place = place.__wrapped__

@@ -151,7 +151,7 @@ class Kernel(Generic[P]):
             else Calls(self, self._signature, self._takes_out)
         )
 
-    def reached(self, guards: Guards) -> tuple[Any, ...]:
+    def reached(self, guards: Guards) -> tuple[object, ...]:
         """What other kernels see of this one: its function, and what was set on it (nkilite/runtime/reach.py)."""
 
         def names() -> list[str]:

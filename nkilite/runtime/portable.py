@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def portable(kernel: Kernel[...], arguments: Arguments) -> Portable:
     programs, returned = trace(kernel, arguments)
     results: list[Result] = []
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if isinstance(value, Result):
             results.append(value)
         return value

@@ -57,7 +57,7 @@ def check_returned(returned: object, program: Program, kernel: str, location: Lo
         StaleTensor, InvalidReturn: it cannot be returned.
     """
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if not isinstance(value, NkiTensor):
             if value is None or isinstance(value, (int, float, str)):
                 return value
@@ -93,7 +93,7 @@ def returned_views(returned: object) -> list[Returned]:
     """The tensors in a checked return value."""
     found: list[Returned] = []
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if isinstance(value, NkiTensor):
             found.append(Returned(value.storage, value.type, value.byte_offset))
         return value
@@ -106,7 +106,7 @@ def results_of(returned: object, program: Program) -> Any:
     """A checked return value with a Result in the place of every tensor."""
     arrays = {b.id: i for i, b in enumerate([*program.inputs, *program.outputs])}
 
-    def leaf(value: object, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if not isinstance(value, NkiTensor):
             return value
         buffer = value.storage
@@ -122,10 +122,10 @@ def _is_whole(tensor: NkiTensor) -> bool:
     return (kind.dtype, kind.shape, kind.strides) == (all_of_it.dtype, all_of_it.shape, all_of_it.strides)
 
 
-def collect(returned: Any, originals: Sequence[Any], arrays: Sequence[np.ndarray], framework: str) -> Any:
+def collect(returned: object, originals: Sequence[object], arrays: Sequence[np.ndarray], framework: str) -> Any:
     """What the kernel returned, as arrays of a framework; whole inputs are the caller's originals."""
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: object, _: str) -> object:
         if not isinstance(value, Result):
             return value
         if value.array < len(originals) and (value.strides is None or value.dims):

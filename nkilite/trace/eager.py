@@ -171,7 +171,7 @@ class EagerBuilder(Builder):
 
     def _read(
         self, plan: Plan, signature: Signature, operands: Values
-    ) -> tuple[dict[str, Any], dict[str, NkiTensor]]:
+    ) -> tuple[dict[str, object], dict[str, NkiTensor]]:
         """What the reference rule of a call takes, and its tensors."""
         arguments = dict(signature.arguments)
         tensors: dict[str, NkiTensor] = {}
@@ -213,7 +213,7 @@ class EagerBuilder(Builder):
                 storage.write(tensor, rounder.round(tensor, result) if rounder and key in rounds else result)
 
     def _exchanged(
-        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        self, plan: Plan, signature: Signature, arguments: dict[str, object], tensors: dict[str, NkiTensor],
         where: Location,
     ) -> list[np.ndarray | dtypes.Elements | None]:
         """What other cores and ranks leave for the operands that an instruction writes."""
@@ -289,7 +289,7 @@ class EagerBuilder(Builder):
         self._mark_writes(plan, tensors, where)
 
     def _check_reads(
-        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        self, plan: Plan, signature: Signature, arguments: dict[str, object], tensors: dict[str, NkiTensor],
         where: Location,
     ) -> None:
         for operand, argument, is_index in plan.operands:

@@ -50,7 +50,7 @@ class Selection(NamedTuple):
     problem: Problem | None
 
 
-def select(tensor: NkiTensor, key: Any) -> Selection:
+def select(tensor: NkiTensor, key: object) -> Selection:
     """Resolve an index expression of integers, slices, ranges, an ellipsis, nl.ds and at most one runtime index.
 
     Integers remove their dimension, except that dimension 0 stays on chip, and that the last removed one stays when

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any, ClassVar, get_origin
+from typing import ClassVar, get_origin
 
 
 class NKIObject:
@@ -80,7 +80,7 @@ def _is_class_variable(annotation: object) -> bool:
     return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _fresh(default: object) -> Any:
+def _fresh(default: object) -> object:
     if not isinstance(default, dataclasses.Field):
         return default
     if default.default_factory is not dataclasses.MISSING:

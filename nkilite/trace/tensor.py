@@ -166,7 +166,7 @@ class NkiTensor(Refusals):
             self.type.slices[known] = view.type, view.byte_offset - self.byte_offset
         return view
 
-    def _getitem(self, key: Any) -> NkiTensor:
+    def _getitem(self, key: object) -> NkiTensor:
         found = indexing.select(self, key)
         if found.first is not None and self._vector_indexed():
             raise InvalidView(operation=found.first, reason="dimension 0 has a runtime index per position",
@@ -398,7 +398,7 @@ class NkiTensor(Refusals):
         self,
         pattern: Sequence[Sequence[int]],
         offset: int | None = None,
-        scalar_offset: Any = None,
+        scalar_offset: object = None,
         vector_offset: NkiTensor | None = None,
         indirect_dim: int = 0,
         dtype: Any = None,

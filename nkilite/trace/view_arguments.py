@@ -36,7 +36,7 @@ def element_type(operation: str, dtype: DTypeLike) -> DType:
         ) from None
 
 
-def pattern_key(pattern: Any, offset: Any, dtype: DTypeLike) -> tuple[object, ...] | None:
+def pattern_key(pattern: Any, offset: object, dtype: DTypeLike) -> tuple[object, ...] | None:
     """A hashable stand-in for what `.ap()` is called with, if these are the usual types; None for anything else."""
     if type(pattern) not in (list, tuple) or type(offset) not in (int, type(None)):
         return None

@@ -42,7 +42,7 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def tensor_tensor(
-    data1: object, data2: Any, op: Op, dtype: DTypeLike | None = None, mask: MaskLike = None,
+    data1: object, data2: object, op: Op, dtype: DTypeLike | None = None, mask: MaskLike = None,
     engine: Any = unknown_engine, **_: object
 ) -> Tile:
     """data1 <op> data2; free dimensions of size 1 repeat."""
@@ -64,7 +64,7 @@ def tensor_tensor(
 
 @remembered
 def tensor_scalar(
-    data: object, op0: Op, operand0: object, reverse0: bool = False, op1: Op | None = None, operand1: Any = None,
+    data: object, op0: Op, operand0: object, reverse0: bool = False, op1: Op | None = None, operand1: object = None,
     reverse1: bool = False, dtype: DTypeLike | None = None, mask: MaskLike = None, engine: Any = unknown_engine,
     **_: object,
 ) -> Tile:
@@ -141,7 +141,7 @@ def tensor_copy_dynamic_dst(
 
 
 def memset(
-    shape: Any, value: float, dtype: DTypeLike, mask: MaskLike = None, engine: Any = unknown_engine, **_: object
+    shape: Any, value: float, dtype: DTypeLike, mask: MaskLike = None, engine: object = unknown_engine, **_: object
 ) -> Any:
     """A new tile with every element `value`."""
     if skipped(mask):

@@ -44,7 +44,7 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def tensor_reduce(
-    op: Op, data: object, axis: Any, mask: MaskLike = None, dtype: DTypeLike | None = None, negate: bool = False,
+    op: Op, data: object, axis: object, mask: MaskLike = None, dtype: DTypeLike | None = None, negate: bool = False,
     keepdims: bool = False,
     **_: object,
 ) -> Tile:
@@ -192,7 +192,7 @@ def _rows(x: Tile, rows: range) -> NkiTensor:
 
 @remembered
 def nc_match_replace8(
-    data: object, vals: object, imm: float, dst_idx: Any = None, mask: MaskLike = None,
+    data: object, vals: object, imm: float, dst_idx: object = None, mask: MaskLike = None,
     dtype: DTypeLike | None = None, **_: object
 ) -> Tile:
     """`data` with the first match of each of eight values replaced by `imm`; their positions in dst_idx."""

@@ -42,7 +42,7 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 @remembered
 def activation(
-    op: Op, data: object, bias: Any = None, scale: Any = 1.0, reduce_op: Op | None = None, reduce_res: Any = None,
+    op: Op, data: object, bias: Any = None, scale: Any = 1.0, reduce_op: Op | None = None, reduce_res: object = None,
     reduce_cmd: Any = reduce_cmd.idle, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """op(data * scale + bias) on the Scalar Engine, optionally with the sum of each partition."""
@@ -70,7 +70,8 @@ def activation(
 
 @remembered
 def activation_reduce(
-    op: Op, data: object, reduce_op: Op, reduce_res: Any, bias: Any = None, scale: Any = 1.0, mask: MaskLike = None,
+    op: Op, data: object, reduce_op: Op, reduce_res: object, bias: object = None, scale: object = 1.0,
+    mask: MaskLike = None,
     dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """op(data * scale + bias), and in reduce_res the sum of each partition."""
@@ -90,7 +91,7 @@ def activation_reduce(
 
 @remembered
 def tensor_scalar_reduce(
-    data: object, op0: Op, operand0: object, reduce_op: Op, reduce_res: Any, reverse0: bool = False,
+    data: object, op0: Op, operand0: object, reduce_op: Op, reduce_res: object, reverse0: bool = False,
     dtype: DTypeLike | None = None,
     mask: MaskLike = None, **_: object,
 ) -> Tile:

@@ -122,7 +122,7 @@ def _conjunction(mask: Mask) -> list[Mask] | None:
 @remembered
 def range_select(
     on_true_tile: object, comp_op0: Op, comp_op1: Op, bound0: object, bound1: object, reduce_cmd: Any = reduce_cmd.idle,
-    reduce_res: Any = None, reduce_op: Any = np.max, range_start: Any = 0, on_false_value: Any = -3.4028235e38,
+    reduce_res: object = None, reduce_op: Any = np.max, range_start: Any = 0, on_false_value: Any = -3.4028235e38,
     mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """Elements whose position is within the bounds of their partition, else a number."""
@@ -145,7 +145,7 @@ def range_select(
 
 @remembered
 def select_reduce(
-    dst: object, predicate: object, on_true: object, on_false: object, reduce_res: Any = None,
+    dst: object, predicate: object, on_true: object, on_false: object, reduce_res: object = None,
     reduce_cmd: Any = reduce_cmd.idle,
     reduce_op: Any = np.max, reverse_pred: bool = False, mask: MaskLike = None, dtype: DTypeLike | None = None,
     **_: object,
@@ -172,7 +172,7 @@ def select_reduce(
     )
 
 
-def dropout(data: object, prob: Any, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+def dropout(data: object, prob: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
     """`data` with zeros in the place of elements chosen at random."""
     data = on_chip(data, "data", "nisa.dropout")
     rate = vector(prob)

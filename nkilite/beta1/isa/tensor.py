@@ -40,9 +40,9 @@ Emit = Callable[[NkiTensor, NkiTensor, NkiTensor], object]
 
 @remembered
 def nc_matmul(
-    stationary: Any, moving: Any, is_stationary_onezero: bool = False, is_moving_onezero: bool = False,
+    stationary: object, moving: object, is_stationary_onezero: bool = False, is_moving_onezero: bool = False,
     is_transpose: bool = False, tile_position: Any = (), tile_size: Any = (), mask: MaskLike = None,
-    perf_mode: Any = None,
+    perf_mode: object = None,
     **_: object,
 ) -> Tile:
     """stationary.T @ moving, as a new float32 tile in PSUM; operands in PSUM are copied to SBUF first."""
@@ -143,7 +143,7 @@ def _sides(mask: Mask, stationary: Tile, moving: Tile) -> tuple[int, ...]:
 
 @remembered
 def nc_transpose(
-    data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine, **_: object
+    data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: object = unknown_engine, **_: object
 ) -> Tile:
     """The transpose of a tile: in PSUM by the Tensor Engine, in SBUF by the Vector Engine."""
     name = "nisa.nc_transpose"
