@@ -159,7 +159,8 @@ def to_domain(x: Any, domain: Domain) -> Any:
             return np.float32(x)
         return np.int64(x).astype(np.uint32)
     if domain is Domain.float32:
-        return x.astype(np.float32)
+        numbers = dtypes.single(x)
+        return numbers.copy() if numbers is x else numbers
     if domain is Domain.bits and x.dtype != np.bool_:
         return x.view(f"u{x.itemsize}").astype(np.uint32)
     return x.astype(np.uint32 if domain is Domain.unsigned else np.int32)

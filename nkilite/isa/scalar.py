@@ -210,7 +210,7 @@ def _check(call: Signature) -> None:
 
 def _activated(call: Signature, data: np.ndarray, bias: object, scale: object, **_: object) -> np.ndarray:
     with np.errstate(all="ignore"):
-        x = data.reshape(data.shape[0], -1).astype(np.float32, copy=False) * _column(scale)
+        x = dtypes.single(data).reshape(data.shape[0], -1) * _column(scale)
         if bias is not None:
             x += _column(bias)
         result: np.ndarray = call.op.numpy(x)

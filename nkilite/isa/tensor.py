@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from nkilite import dtypes
 from nkilite.codegen import contraction, move, transpose
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import Elements
@@ -221,7 +222,7 @@ def _as_matrix(tile: np.ndarray) -> np.ndarray:
 
 def _contraction_first(tile: np.ndarray, paired: bool) -> np.ndarray:
     """float32 [contraction, columns]."""
-    single = tile.astype(np.float32, copy=False)
+    single = dtypes.single(tile)
     if paired:
         single = np.swapaxes(single, 0, 1).reshape(2 * tile.shape[0], -1)
     return _as_matrix(single)
