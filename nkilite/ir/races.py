@@ -107,15 +107,16 @@ class _End(NamedTuple):
 
     places: list[dict[int, set[Place]]]
     read: list[Place]
-    left: Left
+    left: Left | None
 
     def same(self, space: int, place: Place) -> bool:
         """Whether they leave the same at a place, and have not looked at it before."""
-        return self.left.same(space, place) and all(
+        return self.left is not None and self.left.same(space, place) and all(
             apart(place.pattern, other.pattern, other.low - place.low) for other in self.read
         )
 
 
+_NOTHING = _End([{}, {}], [], None)  # is known
 Phases = tuple[Phase, Phase]  # of both cores, the same one
 
 
@@ -165,7 +166,9 @@ class _Same:
             for w in wrote[core]:
                 places[core].setdefault(w.instruction, set()).add(w.place)
             if any(s == space and _in(phase, i) and i not in places[core] for i, s in self._wrote[core]):
-                return _End([{}, {}], [], known.left([[], []]))  # nothing is known of some
+                return _NOTHING
+            if any(s == space and _in(phase, i) for i, s in self._looked[core]):
+                return _NOTHING  # it may be read anywhere
             touched = self._touched[core]
             read += [
                 Place(int(touched.low[i]), touched.patterns[touched.pattern[i]])
@@ -178,6 +181,11 @@ class _Same:
     def _read(self) -> list[set[tuple[int, int]]]:
         """By core, which instructions read which shared tensors."""
         return [_pairs(touched, touched.reads) for touched in self._touched]
+
+    @cached_property
+    def _looked(self) -> list[set[tuple[int, int]]]:
+        """The same of those that read what runtime indices choose."""
+        return [_pairs(found, found.reads) for found in (_shared(program, chosen=True) for program in self._programs)]
 
     @cached_property
     def _wrote(self) -> list[set[tuple[int, int]]]:
@@ -240,8 +248,8 @@ def _side(instruction: Instruction, buffer: Buffer) -> Side:
     return Side(instruction.signature.title, instruction.location, writes)
 
 
-def _shared(program: Program) -> Accesses:
-    """What a program touches of inputs and outputs; spaces are their positions."""
+def _shared(program: Program, chosen: bool = False) -> Accesses:
+    """What a program touches of inputs and outputs, or what runtime indices choose of them; spaces are positions."""
     numbers = np.full(len(program.buffers), -1)
     for position, buffer in enumerate([*program.inputs, *program.outputs]):
         numbers[buffer.id] = position
@@ -249,8 +257,8 @@ def _shared(program: Program) -> Accesses:
     exact = np.array([p.exact for p in found.patterns], bool)
     inside = found.space < len(numbers)
     inside[inside] = numbers[found.space[inside]] >= 0
-    chosen = found.only(inside & exact[found.pattern])
-    return chosen._replace(space=numbers[chosen.space])
+    kept = found.only(inside & (exact[found.pattern] != chosen))
+    return kept._replace(space=numbers[kept.space])
 
 
 def _within(found: Accesses, phase: Phase) -> Accesses:

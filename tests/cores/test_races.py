@@ -631,6 +631,15 @@ def the_same_in_the_end_but_read_before(core, x, out, tile):
     nisa.dma_copy(out, tile)
 
 
+@race("core 0 writes", "and core 1 writes them")
+def the_same_in_the_end_but_chosen_rows_are_read_before(core, x, out, tile):
+    own = loaded(x)
+    nisa.memset(own, float(core))
+    nisa.dma_copy(out, own)  # one # other
+    nisa.dma_copy(own[:4], out.ap([[16, 4], [1, 16]], vector_offset=rows(2), indirect_dim=0))
+    nisa.dma_copy(out, tile)
+
+
 @clean
 def the_same_from_many_tiles_at_addresses(core, x, out, tile):
     """All tiles with an address are in one space."""
