@@ -12,6 +12,7 @@ from nkilite.codegen import group
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.host.cpu import Host
+from nkilite.ir.digest import identity
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.types import ViewType
 from nkilite.native.library import Source
@@ -66,7 +67,7 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
     stack = 0
     compiled = np.empty(len(made_of), np.int64)  # numbers of sources
     for i, (members, tree) in enumerate(made_of):
-        source, touches, scratch = _micro_kernel(members, tree, host)
+        source, touches, scratch = _written(members, tree, host)
         stack = max(stack, scratch)
         compiled[i] = by_text.setdefault((source.name, touches), len(sources))
         if compiled[i] == len(sources):
@@ -116,6 +117,22 @@ def cpu_strides(kind: ViewType, row: int, pitch: int) -> tuple[int, ...]:
     if kind.region.on_chip and row:
         strides[0] = strides[0] // row * pitch
     return tuple(strides)
+
+
+_KEPT = 1 << 9  # micro-kernels, of some 10 KB
+_kept: dict[tuple[object, ...], tuple[Source, Footprint, int]] = {}
+
+
+def _written(members: list[Member], tree: Tree | None, host: Host) -> tuple[Source, Footprint, int]:
+    """A micro-kernel, written once for all programs of this process, and for all cores of one."""
+    key = host, tree, tuple((s.definition.rule("lower"), identity(s), pitches) for s, pitches in members)
+    found = _kept.get(key)
+    if found is None:
+        found = _micro_kernel(members, tree, host)
+        if len(_kept) >= _KEPT:
+            _kept.pop(next(iter(_kept)), None)  # threads may do so at once
+        _kept[key] = found
+    return found
 
 
 def _micro_kernel(members: list[Member], tree: Tree | None, host: Host) -> tuple[Source, Footprint, int]:
