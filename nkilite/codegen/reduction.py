@@ -160,16 +160,19 @@ class _Reducer:
         """Combine one run of elements, a few at a time."""
         e, (stride,) = self._e, dim.strides
 
-        def take(index: Value, width: int) -> None:
-            here = e.step(pointer, index, stride)
+        def ahead(index: Value, width: int) -> None:
             if stride == self._source.dtype.itemsize:
-                fetch(e, self._source.ahead, here, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
-            total.take(self._load(here, width, stride))
+                at, run = e.mul(index, e.i64(stride)), dim.count * stride
+                fetch(e, self._source.ahead, e.step(pointer, index, stride), at, width * stride, run)
+
+        def take(index: Value, width: int) -> None:
+            total.take(self._load(e.step(pointer, index, stride), width, stride))
 
         step = TURNS * lanes
         whole = dim.count // step * step
         if whole:
             with e.loop(whole, step=step) as loop, total.inside(loop, whole // step):
+                ahead(loop.index, step)
                 for turn in range(TURNS):
                     take(e.add(loop.index, e.i64(turn * lanes)), lanes)
         first, width = whole, lanes
@@ -177,6 +180,7 @@ class _Reducer:
             if dim.count - first < width:
                 width //= 2
                 continue
+            ahead(e.i64(first), width)
             take(e.i64(first), width)
             first += width
 
