@@ -19,6 +19,7 @@ from benchmarks.calibration.report import DOCUMENT, TABLE, document, families, p
 from benchmarks.calibration.sources import SOURCES
 from nkilite import compat
 from nkilite.profiling.accuracy import Measurement, kind_of
+from nkilite.profiling.queues import without_core
 
 
 def measured(folder: Path, wanted: list[str]) -> Iterator[Measurement]:
@@ -32,14 +33,15 @@ def measured(folder: Path, wanted: list[str]) -> Iterator[Measurement]:
             found = [nki.profile(kernel, *args, **how, **named) for kernel, args, named in launches]
             captured = family["quantity"] == "profile"
             modelled_us = sum(p.captured_us if captured else p.latency_us for p in found)
-            kind = kind_of(found[0].program.managed, modelled_us, found[0].bottleneck)
+            bound = without_core(found[0].bottleneck)
+            kind = kind_of(found[0].program.managed, modelled_us, bound)
             row = " ".join(map(str, which))
             profiled = published().get((family["name"], row), {})
             yield Measurement(
                 family["name"], row, family["target"], kind, family.get("held_out", False), published_us,
-                round(modelled_us, 2), found[0].bottleneck, profiled.get("engine", ""),
+                round(modelled_us, 2), bound, profiled.get("engine", ""),
                 [sum(p.hbm_read_bytes for p in found), sum(p.hbm_write_bytes for p in found)],
-                profiled.get("hbm_bytes", []),
+                profiled.get("hbm_bytes", []), found[0].cores,
             )
 
 

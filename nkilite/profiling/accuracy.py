@@ -36,6 +36,7 @@ class Measurement(NamedTuple):
         measured_bound: the busiest engine as published; empty if it was not.
         hbm_bytes: read and written in the model.
         measured_hbm_bytes: the same as published; empty if it was not.
+        cores: how many ran it.
     """
 
     family: str
@@ -49,6 +50,7 @@ class Measurement(NamedTuple):
     measured_bound: str = ""
     hbm_bytes: Sequence[int] = ()
     measured_hbm_bytes: Sequence[int] = ()
+    cores: int = 1
 
     @property
     def error(self) -> float:
@@ -112,8 +114,8 @@ def accuracy_of(kind: str, target: str, latency_us: float, engines: Sequence[str
         warnings.append("no measured kernel computes on GpSimd")
     if "Collectives" in engines:
         warnings.append("no measured kernel communicates")
-    if cores > 1:
-        warnings.append(f"no kernel was measured on {cores} cores")
+    if cores not in {m.cores for m in table if m.target == target}:
+        warnings.append(f"no kernel was measured on {cores} cores of {target}")
     return Accuracy(
         kind if rows is same else "", len(rows), median(abs(m.error) for m in rows), latency_us * min(float(low), 1.0),
         latency_us * max(float(high), 1.0), tuple(warnings),

@@ -19,6 +19,7 @@ from nkilite.machine.topology import Topology
 from nkilite.passes.follow_writes import FollowWrites
 from nkilite.profiling.balance import balanced
 from nkilite.profiling.communication import collectives, world_of
+from nkilite.profiling.evacuated import evacuated
 from nkilite.profiling.forward import forwarded
 from nkilite.profiling.joined import joined
 from nkilite.profiling.merged import merged
@@ -70,7 +71,7 @@ def _settled(
     program = FollowWrites().run(program)
     placed = False
     if order == "compiler":
-        program = balanced(turned(merged(renamed(program))))
+        program = balanced(evacuated(turned(merged(renamed(program)))))
         program, placed = _shortened(program)
     overflow, spills = None if placed else allocate(program), None
     if overflow is not None and program.managed:

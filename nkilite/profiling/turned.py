@@ -11,17 +11,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nkilite.ir.columns import Columns
-from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.machine.engine import Engine
 from nkilite.passes.splice import splice
-from nkilite.profiling.rewrite import copied
+from nkilite.profiling.rewrite import Place, copied, words
 
 __all__ = ["turned"]
 
-_Place = tuple[ViewType, int, int]  # of an operand: what it is, its buffer and its byte offset there
-_Step = tuple[str, Mapping[str, Any], dict[str, _Place]]  # an instruction, its arguments and its operands
+_Step = tuple[str, Mapping[str, Any], dict[str, Place]]  # an instruction, its arguments and its operands
 
 
 def turned(program: Program) -> Program:
@@ -60,13 +58,13 @@ def _sides(signature: Signature) -> tuple[Operand, Operand]:
 
 def _by_rows(program: Program, signature: Signature, start: int) -> list[int]:
     """Words that move the rows of a matrix and turn them over, as many at a time as the Tensor Engine takes."""
-    words = program.code[start:start + signature.n_words].tolist()
+    given = program.code[start:start + signature.n_words].tolist()
     tile, matrix = _sides(signature)
-    location, loads = words[1], matrix.reads
+    location, loads = given[1], matrix.reads
     found: list[int] = []
     for first, count in _blocks(tile.type.shape[1], program.target.pe_rows):
-        here = _cut(tile.type, (tile.type.shape[0], count), first, words[tile.word:tile.word + 2])
-        rows = _cut(matrix.type, (matrix.type.shape[0], count), first, words[matrix.word:matrix.word + 2])
+        here = _cut(tile.type, (tile.type.shape[0], count), first, given[tile.word:tile.word + 2])
+        rows = _cut(matrix.type, (matrix.type.shape[0], count), first, given[matrix.word:matrix.word + 2])
         rows = (_transposed(rows[0]), *rows[1:])
         upright = _tile(program, MemoryRegion.sbuf, rows[0].shape, tile, location)
         across = here[0].shape if loads else rows[0].shape
@@ -79,7 +77,7 @@ def _by_rows(program: Program, signature: Signature, start: int) -> list[int]:
         ends = {"dst": upright, "src": rows} if loads else {"dst": rows, "src": upright}
         steps.insert(0 if loads else len(steps), ("dma_copy", signature.arguments, ends))
         for name, arguments, operands in steps:
-            found += _words(program, name, arguments, operands, location)
+            found += words(program, name, arguments, operands, location)
     return found
 
 
@@ -88,7 +86,7 @@ def _blocks(size: int, step: int) -> Iterator[tuple[int, int]]:
         yield first, min(step, size - first)
 
 
-def _cut(kind: ViewType, shape: tuple[int, ...], first: int, place: list[int]) -> _Place:
+def _cut(kind: ViewType, shape: tuple[int, ...], first: int, place: list[int]) -> Place:
     """Columns of an operand, from one on."""
     view = ViewType.of(kind.region, kind.dtype, shape, kind.strides)
     return view, place[0], place[1] + first * kind.strides[1] * kind.dtype.itemsize
@@ -98,23 +96,6 @@ def _transposed(kind: ViewType) -> ViewType:
     return ViewType.of(kind.region, kind.dtype, kind.shape[::-1], kind.strides[::-1])
 
 
-def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: Operand, location: int) -> _Place:
+def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: Operand, location: int) -> Place:
     buffer = program.add_buffer(region, shape, like.type.dtype, location=program.locations[location])
     return buffer.type, buffer.id, 0
-
-
-def _words(
-    program: Program, name: str, arguments: Mapping[str, object], operands: dict[str, _Place], location: int
-) -> list[int]:
-    """One instruction; which engine copies is left to the compiler."""
-    types = {operand: place[0] for operand, place in operands.items()}
-    given = {**arguments, **types}
-    order = [p.name for p in REGISTRY[name].parameters if p.name in given]
-    signature = program.signature(REGISTRY[name], {name: given[name] for name in order})
-    if name == "tensor_copy":
-        program.open_engines.add(signature.id)
-    words = [signature.id, location, *[0] * (signature.n_words - 2)]
-    for operand, (_, buffer, offset) in operands.items():
-        word = signature.operand(operand).word
-        words[word:word + 2] = buffer, offset
-    return words
