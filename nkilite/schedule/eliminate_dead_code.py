@@ -25,8 +25,9 @@ class EliminateDeadCode:
         program = schedule.program
         columns = Columns.of(program)
         needed = _needed(program)
-        flow = _Flow(program, columns, len(needed))
-        if flow.suspicious(needed):
+        space = Spaces(program).space
+        if _suspicious(columns, space, needed):
+            flow = _Flow(columns, space, len(needed))
             live = flow.live(needed, np.array([_speaks(s) for s in program.signatures], bool)[columns.ids])
             if not live.all():
                 _keep(program, columns, live)
@@ -52,11 +53,25 @@ def _speaks(signature: Signature) -> bool:
     return not silent or any(o.type.indirection is not None for o in signature.operands)
 
 
+def _suspicious(columns: Columns, space: np.ndarray, needed: np.ndarray) -> bool:
+    """Whether some space is written, and only read by what writes it."""
+    written, read = np.zeros((2, len(needed)), bool)
+    for signature, _, starts in columns.uses():
+        spaces = {o: space[columns.code[starts + o.word]] for o in signature.operands}
+        own = [spaces[o] for o in signature.operands if o.writes]
+        for there in own:
+            written[there] = True
+        for operand in signature.operands:
+            if operand.reads:
+                there = spaces[operand]
+                read[there[np.logical_and.reduce([there != other for other in own])] if own else there] = True
+    return bool((written & ~read & ~needed).any())
+
+
 class _Flow:
     """Which instructions write and read which spaces."""
 
-    def __init__(self, program: Program, columns: Columns, spaces: int) -> None:
-        space = Spaces(program).space
+    def __init__(self, columns: Columns, space: np.ndarray, spaces: int) -> None:
         pairs: dict[bool, list[np.ndarray]] = {False: [], True: []}
         for signature, rows, starts in columns.uses():
             for operand in signature.operands:
@@ -66,15 +81,7 @@ class _Flow:
                         pairs[writes].append(np.stack([rows, used]))
         none = np.empty((2, 0), np.int64)
         self._writes, self._reads = (np.concatenate([none, *pairs[kind]], axis=1) for kind in (True, False))
-        self._count, self._spaces = program.count, spaces
-
-    def suspicious(self, needed: np.ndarray) -> bool:
-        """Whether some space is written, and only read by what writes it."""
-        written = np.zeros(self._spaces, bool)
-        written[self._writes[1]] = True
-        own, reads = (pairs[0] * self._spaces + pairs[1] for pairs in (self._writes, self._reads))
-        written[self._reads[1][~np.isin(reads, own)]] = False
-        return bool((written & ~needed).any())
+        self._count, self._spaces = len(columns.ids), spaces
 
     def live(self, needed: np.ndarray, live: np.ndarray) -> np.ndarray:
         """The instructions that are needed, given some and the spaces that are."""
