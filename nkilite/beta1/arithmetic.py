@@ -27,10 +27,8 @@ from nkilite.dtypes import DType, DTypeLike, bool_, float32
 from nkilite.errors import InvalidOperand, describe
 from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
+from nkilite.language.elementwise import NUMBERS
 from nkilite.trace.tensor import NkiTensor
-
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
-
 
 # --- two operands ---------------------------------------------------------------------------------------------------
 
@@ -47,11 +45,11 @@ def binary(name: str, default: DType | None = None) -> Callable[..., Tile]:
 
 
 def _binary(op: Op, label: str, x: Any, y: Any, dtype: DTypeLike | None, mask: MaskLike) -> Tile:
-    if isinstance(y, _NUMBERS):
+    if isinstance(y, NUMBERS):
         x = on_chip(x, "x", label)
         kind = dtype_or(dtype, _with_number(x.dtype, y, op), label)
         return pointwise(lambda dst, a: nisa.tensor_scalar(dst, a, op, y), x.shape, kind, mask, (x,))
-    if isinstance(x, _NUMBERS):
+    if isinstance(x, NUMBERS):
         y = on_chip(y, "y", label)
         kind = dtype_or(dtype, _with_number(y.dtype, x, op), label)
         return pointwise(
@@ -94,11 +92,11 @@ def _with_number(dtype: DType, number: object, op: Op) -> DType:
 @remembered
 def divide(x: Any, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """x / y, as x times the reciprocal of y."""
-    if isinstance(y, _NUMBERS):
+    if isinstance(y, NUMBERS):
         with np.errstate(all="ignore"):
             return multiply(x, float(np.float64(1) / y), dtype, mask)
     y = on_chip(y, "y", "nl.divide")
-    plain = isinstance(x, _NUMBERS)
+    plain = isinstance(x, NUMBERS)
     kind = dtype_or(dtype, y.dtype if plain else broadcasting.promote(x.dtype, y.dtype), "nl.divide")
     if plain and x == 1:
         return pointwise(nisa.reciprocal, y.shape, kind, mask, (y,))
@@ -142,7 +140,7 @@ def unary(name: str) -> Callable[..., Tile]:
             nisa.tensor_copy(dst, op(x, dst.type.dtype))
 
     def function(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
-        if isinstance(x, _NUMBERS):
+        if isinstance(x, NUMBERS):
             raise InvalidOperand(instruction=label, operand="x", found=describe(x), expected="a tile in SBUF or PSUM")
         x = on_chip(x, "x", label)
         kind = dtype_or(dtype, x.dtype, label)
@@ -379,7 +377,7 @@ mod, fmod = remainder("mod"), remainder("fmod")
 
 def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], object]:
     def operator(self: Tile, other: object) -> object:
-        if not isinstance(other, (Tile, Blocks, *_NUMBERS)):
+        if not isinstance(other, (Tile, Blocks, *NUMBERS)):
             return NotImplemented
         return function(other, self) if swapped else function(self, other)
 

@@ -43,11 +43,9 @@ from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import fill
+from nkilite.language.elementwise import is_number
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
-
-_NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
-
 
 # --- subscripts that are not ints, slices and index tensors alone ---------------------------------------------------
 
@@ -123,7 +121,7 @@ def assign(dst: Tile, value: object) -> None:
             dst.wrote()
         elif not isinstance(value, Absent):
             copy(dst.nki, value)
-    elif isinstance(value, _NUMBERS):
+    elif is_number(value):
         functional.wrote(dst.nki)
         fill(dst.nki, value)
     elif isinstance(value, Index):
@@ -244,7 +242,7 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
             other = functional.on_chip(other, "the right side", "an assignment in place")
         if isinstance(other, Absent):
             return self
-        if isinstance(other, _NUMBERS):
+        if is_number(other):
             functional.wrote(self.nki)
             nisa.tensor_scalar(self.nki, self.nki, op, other)
             return self
@@ -313,7 +311,7 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
 
 
 def _divided(self: Tile, other: Any) -> object:
-    if isinstance(other, _NUMBERS):
+    if is_number(other):
         nisa.tensor_scalar(self.nki, self.nki, language.multiply, float(np.float64(1) / other))
         return self
     result = self / other

@@ -28,9 +28,8 @@ from nkilite.ir.types import MemoryRegion, OobMode
 from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
+from nkilite.language.elementwise import is_number
 from nkilite.trace.tensor import NkiTensor
-
-_NUMBERS: Any = (int, float, np.integer, np.floating, np.bool_)
 
 
 def in_hbm(x: object, operand: str, function: str) -> Tile:
@@ -120,7 +119,7 @@ def store(dst: object, value: object, mask: MaskLike = None, mode: object = None
         if functional.is_false(mask):
             return
         mask = None
-    if isinstance(value, _NUMBERS):
+    if is_number(value):
         shape = dst.shape if dst.ndim > 1 else (*dst.shape, 1)
         filled = allocated(shape, dst.dtype)
         nisa.memset(filled, value)
@@ -279,7 +278,7 @@ def random_seed(seed: object, mask: MaskLike = None, **_: object) -> None:
     """Seed the generators behind nl.rand and nl.dropout."""
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return
-    if isinstance(seed, _NUMBERS):
+    if is_number(seed):
         filled = allocated((1, 1), language.int32)
         nisa.memset(filled, seed)
         seed = tile(filled)

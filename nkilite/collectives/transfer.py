@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex
+from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from nkilite.ir.definition import Meets
 from nkilite.ir.meeting import Arrival, Written
 from nkilite.ir.program import Signature
 from nkilite.ir.rank import Group, Rank
+from nkilite.ir.rules import ReadArguments
 from nkilite.isa import rules
 from nkilite.isa.operators import Op
 from nkilite.isa.registers import require_int, require_registers
@@ -72,7 +73,7 @@ def collective(
 
 
 @collective.spelling
-def _collective_spelling(arguments: Mapping[str, Any], operand: str) -> str:
+def _collective_spelling(arguments: ReadArguments, operand: str) -> str:
     stem, _, number = operand.partition("_")
     if not number:
         return "metadata_tensor"  # both what it says, and the counts that are written to it

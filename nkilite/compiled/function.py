@@ -33,7 +33,7 @@ Ints: TypeAlias = "np.ndarray | list[int]"
 Floats: TypeAlias = "np.ndarray | list[float]"
 
 _P = ParamSpec("_P")
-_R = TypeVar("_R")
+_R = TypeVar("_R", covariant=True)
 
 _DTYPES = {"Ints": np.dtype(np.int64), "Floats": np.dtype(np.float64)}
 _C_TYPES = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool, None: None}
@@ -181,7 +181,7 @@ def _functions(file: str) -> dict[tuple[str, int], ast.FunctionDef]:
     return found
 
 
-def _global(function: Compiled[..., Any], name: str) -> Any:
+def _global(function: Compiled[..., object], name: str) -> Any:
     return function._function.__globals__.get(name)
 
 
@@ -193,13 +193,13 @@ def _lookup(function: Compiled[..., object]) -> Callable[[str], object]:
     return found
 
 
-def _called(function: Compiled[..., Any]) -> dict[str, Compiled[..., Any]]:
+def _called(function: Compiled[..., object]) -> dict[str, Compiled[..., object]]:
     """The compiled functions that a function names."""
     named = {name: _global(function, name) for name in function._function.__code__.co_names}
     return {name: value for name, value in named.items() if isinstance(value, Compiled)}
 
 
-def _reached(function: Compiled[..., Any]) -> list[Compiled[..., Any]]:
+def _reached(function: Compiled[..., object]) -> list[Compiled[..., object]]:
     """A function, and those that it and they call."""
     reached = [function]
     for each in reached:  # grows
@@ -212,13 +212,13 @@ def _reached(function: Compiled[..., Any]) -> list[Compiled[..., Any]]:
 _engines: list[object] = []  # what owns the machine code; it stays for as long as the process
 
 
-def _machine() -> Any:
+def _machine() -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(opt=1, jit=True)
 
 
-def _compiled(function: Compiled[..., Any]) -> _Code:
+def _compiled(function: Compiled[..., object]) -> _Code:
     machine = _machine()
     module = llvm.parse_assembly(text_of(function))
     options = llvm.create_pipeline_tuning_options(speed_level=1)
@@ -242,7 +242,7 @@ def _loaded(code: _Code) -> tuple[Callable[..., Any], tuple[str, ...]]:
 # --- machine code of other processes --------------------------------------------------------------------------------
 
 
-def _kept(function: Compiled[..., Any]) -> _Code | None:
+def _kept(function: Compiled[..., object]) -> _Code | None:
     """The code that another process has made of the same sources."""
     key = _key(function) if keeper else None
     content = keeper[0].get(function.__name__, key) if key is not None else None
@@ -253,7 +253,7 @@ def _kept(function: Compiled[..., Any]) -> _Code | None:
     return _Code(symbol, tuple(kinds), result, code)
 
 
-def _keep(function: Compiled[..., Any], code: _Code) -> None:
+def _keep(function: Compiled[..., object], code: _Code) -> None:
     key = _key(function) if keeper else None
     if key is not None:
         described = json.dumps([code.symbol, code.kinds, code.result]).encode()

@@ -6,13 +6,17 @@ import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from nkilite.codegen import foreign
 from nkilite.dtypes import as_dtype
 from nkilite.errors import UnsupportedArrayDtype
 from nkilite.gpsimd import build
 from nkilite.gpsimd.library import Library, LibraryOperator, build_library, open_library
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["load", "load_library"]
 
@@ -83,14 +87,14 @@ def _register(library: Library) -> None:
         _registered[key] = home
 
 
-def _without_memory(torch: object, operator: LibraryOperator) -> object:
+def _without_memory(torch: ModuleType, operator: LibraryOperator) -> object:
     def meta(*arguments: object) -> Any:
         return _empty(torch, operator, arguments, "meta")
 
     return meta
 
 
-def _on_cpu(torch: Any, operator: LibraryOperator) -> Any:
+def _on_cpu(torch: ModuleType, operator: LibraryOperator) -> Any:
     def run(*arguments: Any) -> Any:
         result = _empty(torch, operator, arguments, "cpu")
         operator.run(_array(result), [_array(a.contiguous()) if _is_tensor(a) else a for a in arguments])
@@ -99,7 +103,7 @@ def _on_cpu(torch: Any, operator: LibraryOperator) -> Any:
     return run
 
 
-def _empty(torch: Any, operator: LibraryOperator, arguments: Sequence[Any], device: str) -> Any:
+def _empty(torch: ModuleType, operator: LibraryOperator, arguments: Sequence[Any], device: str) -> Any:
     given = [(tuple(a.shape), _dtype(a)) if _is_tensor(a) else a for a in arguments]
     shape, dtype = operator.shape(given)
     return torch.empty(shape, dtype=getattr(torch, str(dtype)), device=device)
@@ -109,7 +113,7 @@ def _is_tensor(value: object) -> bool:
     return hasattr(value, "data_ptr")
 
 
-def _dtype(tensor: Any) -> Any:
+def _dtype(tensor: Tensor) -> Any:
     """
     Raises:
         UnsupportedArrayDtype: C++ operators do not know it.
@@ -123,7 +127,7 @@ def _dtype(tensor: Any) -> Any:
     return dtype
 
 
-def _array(tensor: Any) -> Any:
+def _array(tensor: Tensor) -> Any:
     """The memory of a contiguous tensor."""
     torch = importlib.import_module("torch")
     dtype = _dtype(tensor)

@@ -6,7 +6,8 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Hashable
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from nkilite.dtypes import as_dtype
 from nkilite.frameworks.imports import once_imported
@@ -15,15 +16,18 @@ from nkilite.runtime.foreign import Library, libraries
 from nkilite.runtime.recycler import RECYCLED, new_array
 from nkilite.runtime.results import Result
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def torch_library(torch: Any) -> Library:
+
+def torch_library(torch: ModuleType) -> Library:
     """How native code and torch share memory."""
     strided, cpu = torch.strided, torch.device("cpu")
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     dispatched, overridden = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
     differentiates = torch.is_grad_enabled
 
-    def look(tensor: Any) -> Hashable | None:
+    def look(tensor: Tensor) -> Hashable | None:
         if (
             not tensor.is_cpu or tensor.layout is not strided or dispatched() or overridden()
             or (tensor.requires_grad and differentiates()) or wrapped(tensor) or tensor.is_conj() or tensor.is_neg()
@@ -31,10 +35,10 @@ def torch_library(torch: Any) -> Library:
             return None
         return tensor.dtype, tensor.shape
 
-    def address(tensor: Any) -> int:
+    def address(tensor: Tensor) -> int:
         return tensor.data_ptr() if tensor.is_contiguous() else -1
 
-    def memory(tensor: Any) -> Any:
+    def memory(tensor: Tensor) -> Any:
         return torch_memory(torch, tensor.detach())
 
     def maker(shape: tuple[int, ...], dtype: str) -> Callable[[], object] | None:
@@ -50,7 +54,7 @@ def torch_library(torch: Any) -> Library:
     return Library(look, address, memory, maker, viewed)
 
 
-def viewed(tensor: Any, result: Result) -> Any:
+def viewed(tensor: Tensor, result: Result) -> Any:
     """What a kernel returns of a tensor it was given or made."""
     if result.strides is None:
         return tensor

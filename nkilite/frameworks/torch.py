@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +30,9 @@ from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.kernel import Kernel, numbered
 from nkilite.runtime.results import Result
 from nkilite.runtime.specialization import Specialization
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAMESPACE = "nkilite"
 
@@ -189,7 +192,7 @@ def _hint(symbol: Any) -> float:
     return float(symbol.node.hint) if symbol.node.has_hint() else 1.0
 
 
-def _dtype_of(tensor: Any) -> np.dtype:
+def _dtype_of(tensor: Tensor) -> np.dtype:
     return as_dtype(str(tensor.dtype).removeprefix("torch.")).numpy
 
 

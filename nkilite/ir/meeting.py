@@ -17,6 +17,7 @@ from nkilite.dtypes import DType, Elements
 from nkilite.errors import CoresDiffer, Deadlock
 from nkilite.ir.definition import REGISTRY, Meets, public_name, public_operand
 from nkilite.ir.rank import Rank
+from nkilite.ir.rules import ReadArguments
 from nkilite.location import Location
 
 Written = Mapping[str, np.ndarray | Elements]
@@ -50,7 +51,7 @@ class Arrival:
     __slots__ = ("arguments", "core", "dtypes", "location", "name", "shared")
 
     def __init__(
-        self, name: str, arguments: Mapping[str, Any], dtypes: Mapping[str, DType], shared: frozenset[str],
+        self, name: str, arguments: ReadArguments, dtypes: Mapping[str, DType], shared: frozenset[str],
         location: Location, core: int,
     ) -> None:
         self.name, self.arguments, self.dtypes, self.shared = name, arguments, dtypes, shared
@@ -115,7 +116,7 @@ def complete(waiting: Mapping[int, Arrival], done: Mapping[int, Location], cores
     return [arrived]
 
 
-def meeting_key(name: str, arguments: Mapping[str, Any]) -> tuple[object, ...]:
+def meeting_key(name: str, arguments: ReadArguments) -> tuple[object, ...]:
     """What the calls of cores that meet have in common."""
     shapes = [
         (n, tuple(a.shape), str(a.dtype)) for n, a in arguments.items() if hasattr(a, "shape") and n != "data"
@@ -123,7 +124,7 @@ def meeting_key(name: str, arguments: Mapping[str, Any]) -> tuple[object, ...]:
     return (name, *shapes, *((n, str(arguments[n])) for n in _AGREED if n in arguments))
 
 
-def said(name: str, arguments: Mapping[str, Any]) -> str:
+def said(name: str, arguments: ReadArguments) -> str:
     """A call in a message."""
     given = {n: arguments[n] for n in _AGREED if n != "kind" and arguments.get(n) is not None}
     shown = [f"{n}={getattr(value, 'name', value)}" for n, value in given.items()]

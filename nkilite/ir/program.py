@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from nkilite.dtypes import DType
 from nkilite.ir.access import AccessMap, resolve
 from nkilite.ir.definition import Definition, Role, public_name, public_operand
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, OobMode, ViewType
 from nkilite.location import UNKNOWN, Location
 from nkilite.machine.target import Target
@@ -76,7 +77,7 @@ class Signature:
     )
 
     def __init__(
-        self, id: int, definition: Definition, arguments: dict[str, Any], target: Target, key: tuple[object, ...]
+        self, id: int, definition: Definition, arguments: ArgumentsByName, target: Target, key: tuple[object, ...]
     ) -> None:
         self.id, self.definition, self.arguments, self.target, self.key = id, definition, arguments, target, key
         operands: list[Operand] = []
@@ -268,7 +269,7 @@ class Program:
             self.inputs.append(buffer)
         return buffer
 
-    def signature(self, definition: Definition, arguments: dict[str, Any]) -> Signature:
+    def signature(self, definition: Definition, arguments: ArgumentsByName) -> Signature:
         """The interned signature of a definition and its normalized arguments."""
         key = (definition.name, *arguments.values())
         found = self._signature_ids.get(key)

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
     from nkilite.ir.rank import Rank
 
 __all__ = [
-    "AccessRule", "CheckImmediatesRule", "CheckRule", "CostRule", "EqualsRule", "ExchangeRule", "IndirectionRule",
-    "LowerRule", "NormalizeRule", "PanelsRule", "ReferenceRule", "StartsRule", "TripsRule",
+    "AccessRule", "ArgumentsByName", "CheckImmediatesRule", "CheckRule", "CostRule", "EqualsRule", "ExchangeRule",
+    "IndirectionRule", "LowerRule", "NormalizeRule", "PanelsRule", "ReadArguments", "ReferenceRule", "StartsRule",
+    "TripsRule",
 ]
+
+#: The arguments of an instruction by name: types of tensors, IMMEDIATE and attributes; or what stands for them.
+ArgumentsByName: TypeAlias = dict[str, Any]
+ReadArguments: TypeAlias = Mapping[str, Any]
 
 
 class CheckRule(Protocol):
@@ -54,7 +59,7 @@ class AccessRule(Protocol):
 class NormalizeRule(Protocol):
     """Rewrites the arguments before they become a signature."""
 
-    def __call__(self, arguments: dict[str, Any], target: Target, /) -> None: ...
+    def __call__(self, arguments: ArgumentsByName, target: Target, /) -> None: ...
 
 
 #: Checks the numbers of a single call, given by name.
@@ -97,4 +102,4 @@ class IndirectionRule(Protocol):
 class SpellingRule(Protocol):
     """How the user wrote an operand."""
 
-    def __call__(self, arguments: Mapping[str, Any], operand: str, /) -> str: ...
+    def __call__(self, arguments: ReadArguments, operand: str, /) -> str: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from nkilite.dtypes import Elements
 from nkilite.errors import OperatorFailed, ShapeMismatch, UnsupportedDtype
 from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName, ReadArguments
 from nkilite.ir.types import ViewType
 from nkilite.isa import measured, rules
 from nkilite.machine.engine import Cost, Engine
@@ -24,7 +25,7 @@ MOST_WRITTEN, MOST_READ = 4, 12
 UNWRITTEN = 255  # every byte of a result before the operator runs
 
 
-def _kept(arguments: dict[str, Any]) -> tuple[str, ...]:
+def _kept(arguments: ArgumentsByName) -> tuple[str, ...]:
     if not arguments["updates"]:
         return ()
     return tuple(n for n, a in arguments.items() if n.startswith("dsts_") and isinstance(a, ViewType))
@@ -79,7 +80,7 @@ def _arguments(call: Signature, tensors: dict[str, Any]) -> list[Any]:
 
 
 @custom_operator.spelling
-def _custom_operator_spelling(arguments: Mapping[str, Any], operand: str) -> str:
+def _custom_operator_spelling(arguments: ReadArguments, operand: str) -> str:
     kind, _, number = operand.partition("_")
     letter = foreign.WRITTEN if kind == "dsts" else foreign.READ
     letters = foreign.parameters(foreign.find(arguments["operator"]).signature)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import Elements, cast
 from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.ir.types import IndirectKind, OobMode, ViewType
 from nkilite.isa import channels, rules
 from nkilite.isa.constants import dge_mode, engine, oob_mode
@@ -31,7 +32,7 @@ _MOST_COLUMNS = 128  # of a transpose by a descriptor generator
 _INDEX_PARTITIONS = range(16, 129, 16)
 
 
-def _skips_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
+def _skips_rows(arguments: ArgumentsByName) -> tuple[str, ...]:
     """A gather that skips indices keeps what the destination holds."""
     src = arguments["src"]
     return ("dst",) if arguments["oob_mode"] is OobMode.skip and src.indirection is not None else ()

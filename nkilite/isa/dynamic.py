@@ -33,6 +33,7 @@ from nkilite.ir.access import Opaque
 from nkilite.ir.columns import Columns
 from nkilite.ir.definition import Definition
 from nkilite.ir.program import Program, Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.ir.types import BOUNDED, Indirection, IndirectKind, MemoryRegion, OobMode, ViewType, extent
 from nkilite.isa import dma, rules
 from nkilite.isa.registers import register_value, require_registers
@@ -463,7 +464,7 @@ def _named(view: NkiTensor, axis: int, number: int) -> str:
 
 def _checked(definition: Definition, function: Callable[..., Any], values: tuple[object, ...], name: Any) -> Any:
     """Call an instruction with its bounded operands checked or, where it skips what is out of bounds, cut."""
-    arguments: dict[str, Any] = {p.name: value for p, value in zip(definition.parameters, values, strict=True)}
+    arguments: ArgumentsByName = {p.name: value for p, value in zip(definition.parameters, values, strict=True)}
     bounded_ones = [n for n, v in arguments.items() if isinstance(v, NkiTensor) and v.type.problem is BOUNDED]
     if definition is dma.dma_copy.definition and arguments["oob_mode"] is OobMode.skip:
         return _copied_within(arguments, bounded_ones, name)
@@ -514,7 +515,7 @@ def _moved(view: NkiTensor, index: VirtualRegister, stride: int, limit: int) -> 
     return NkiTensor(view.storage, type, view.byte_offset, register)
 
 
-def _copied_within(arguments: dict[str, Any], bounded_ones: Sequence[str], name: Any) -> Any:
+def _copied_within(arguments: ArgumentsByName, bounded_ones: Sequence[str], name: Any) -> Any:
     """dma_copy of what there is of a block.
 
     Raises:
@@ -547,7 +548,7 @@ def _copied_within(arguments: dict[str, Any], bounded_ones: Sequence[str], name:
         raise UnsupportedError(feature="nisa.dma_copy with oob_mode.skip along more than two dynamic dimensions")
     axes = tuple(sorted(cuts))
     counts = [cuts[axis] for axis in axes]
-    copied: dict[str, Any] = {**arguments, side: _unchecked(view, index), "axes": axes, "name": name}
+    copied: ArgumentsByName = {**arguments, side: _unchecked(view, index), "axes": axes, "name": name}
     options = {n: copied[n] for n in ("dst", "src", "axes", "name")}
     return dma_copy_within(count=counts[0], other=counts[1] if len(counts) > 1 else None, **options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import Elements
 from nkilite.errors import DtypeMismatch, FreeSizeExceeded, IndirectOutOfBounds, InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa import rules
 from nkilite.machine import engine as costs
@@ -114,7 +115,7 @@ def local_gather(
 
 
 @local_gather.normalize
-def _local_gather_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _local_gather_normalize(arguments: ArgumentsByName, target: Target) -> None:
     if arguments["num_valid_indices"] is None:
         arguments["num_valid_indices"] = arguments["index"].free_size * target.partitions_per_gpsimd_core
 

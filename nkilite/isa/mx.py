@@ -9,7 +9,6 @@ rows are not used, and may hold those of other data, when a scale tile is a slic
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from nkilite.codegen import mx
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import ShapeMismatch, UnsupportedError
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.isa import processing_array, rules
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
@@ -31,7 +31,7 @@ _SCALES = (dtypes.float8_e8m0fnu, dtypes.uint8)
 _SCALES_OF_A_QUADRANT = 4  # data tiles whose scales can share a scale tile
 
 
-def _keeps_rows(arguments: dict[str, Any]) -> tuple[str, ...]:
+def _keeps_rows(arguments: ArgumentsByName) -> tuple[str, ...]:
     """A scale tile with more rows than one quadrant has scales is written in part."""
     return ("dst_scale",) if arguments["dst_scale"].partitions > mx.GROUPS else ()
 

@@ -15,6 +15,7 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType, Elements, cast
 from nkilite.errors import InvalidOperand, ShapeMismatch
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.isa import alu, rules
 from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
@@ -200,7 +201,7 @@ def _access(call: Signature, operands: str) -> str:
 # --- patterns -----------------------------------------------------------------------------------------------
 
 
-def _normalize_pattern(arguments: dict[str, Any], instruction: str) -> None:
+def _normalize_pattern(arguments: ArgumentsByName, instruction: str) -> None:
     """Pattern and multiplier as plain integers."""
     pattern = arguments["pattern"]
     try:

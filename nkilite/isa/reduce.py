@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from nkilite.codegen.reduction import Reduction
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.isa import accumulation, alu, arithmetic, rules
 from nkilite.isa.alu import AluOp
 from nkilite.isa.arithmetic import Domain
@@ -125,7 +125,7 @@ def tensor_reduce(
 
 
 @tensor_reduce.normalize
-def _tensor_reduce_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_reduce_normalize(arguments: ArgumentsByName, target: Target) -> None:
     arguments["op"] = alu.lookup(arguments["op"], "nisa.tensor_reduce", arithmetic.REDUCTIONS)
     arguments["axis"] = _axes(arguments["axis"], arguments["data"].shape)
     arguments["negate"] = bool(arguments["negate"])

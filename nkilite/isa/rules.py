@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from nkilite.errors import (
     describe,
 )
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ReadArguments
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine, Operand
 from nkilite.machine.target import Target, first_with
@@ -271,7 +271,7 @@ def require_one_psum(call: Signature, first: str, second: str) -> None:
         )
 
 
-def in_psum(arguments: Mapping[str, Any], *names: str) -> bool:
+def in_psum(arguments: ReadArguments, *names: str) -> bool:
     """Whether any of the arguments is a PSUM tensor (for choosing an engine)."""
     return any(isinstance(arguments[n], ViewType) and arguments[n].region is PSUM for n in names)
 

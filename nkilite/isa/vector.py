@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import InvalidOperand
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.isa import alu, arithmetic, rules
 from nkilite.isa.arithmetic import Domain
 from nkilite.isa.constants import engine
@@ -70,7 +70,7 @@ def _tensor_tensor_normalize(arguments: dict[str, object], target: Target) -> No
 _TILES = ("dst", "data1", "data2")
 
 
-def _native(arguments: dict[str, Any]) -> bool:
+def _native(arguments: ArgumentsByName) -> bool:
     """Whether GpSimd computes in native integers."""
     op = arguments["op"]
     return op.native and not op.bitvec and all(arguments[n].dtype in arithmetic.INT32 for n in _TILES)
@@ -179,7 +179,7 @@ def tensor_scalar(
 
 
 @tensor_scalar.normalize
-def _tensor_scalar_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _tensor_scalar_normalize(arguments: ArgumentsByName, target: Target) -> None:
     op0 = arguments["op0"] = alu.lookup(arguments["op0"], "nisa.tensor_scalar")
     arguments["reverse0"] = arithmetic.reverses(arguments["op0"], arguments["reverse0"])
     if arguments["op1"] is None:
@@ -310,7 +310,7 @@ def scalar_tensor_tensor(
 
 
 @scalar_tensor_tensor.normalize
-def _scalar_tensor_tensor_normalize(arguments: dict[str, Any], target: Target) -> None:
+def _scalar_tensor_tensor_normalize(arguments: ArgumentsByName, target: Target) -> None:
     instruction = "nisa.scalar_tensor_tensor"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["op1"] = alu.lookup(arguments["op1"], instruction, arithmetic.BINARY_ARITHMETIC)

@@ -52,9 +52,13 @@ __all__ = [
 ]
 
 
+#: Classes of numbers that are operands: Python's, and NumPy's, which compute like them.
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether an operand is a number of Python's, or of NumPy's, which computes like one."""
-    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+    return isinstance(value, NUMBERS)
 
 
 def binary(op: Callable[..., object], x: NkiTensor | float, y: NkiTensor | float, dtype: DTypeLike | None) -> NkiTensor:

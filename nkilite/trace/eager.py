@@ -22,6 +22,7 @@ from nkilite.ir.definition import Values
 from nkilite.ir.meeting import ALONE, Arrival, Core
 from nkilite.ir.numbers import NAN, NumberFound, overflows, watched
 from nkilite.ir.program import Check, Operand, Signature
+from nkilite.ir.rules import ArgumentsByName
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
 from nkilite.ir.unwritten import Suspect, matters
 from nkilite.location import Location, user_frame
@@ -191,7 +192,7 @@ class EagerBuilder(Builder):
         return arguments, tensors
 
     def _execute(
-        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        self, plan: Plan, signature: Signature, arguments: ArgumentsByName, tensors: dict[str, NkiTensor],
         where: Location,
     ) -> None:
         """Compute what an instruction writes, together with the other cores where they meet, and write it."""
@@ -262,7 +263,7 @@ class EagerBuilder(Builder):
         self._baton.in_order(self.core.number)
 
     def _look(
-        self, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor], where: Location
+        self, signature: Signature, arguments: ArgumentsByName, tensors: dict[str, NkiTensor], where: Location
     ) -> None:
         """Report the first NaN of all that is written, if that is asked for, and nothing after it."""
         for operand in watched(signature):
@@ -279,7 +280,7 @@ class EagerBuilder(Builder):
                 NumberFound(check, index, float(values[index])).report(self.program.fatal)
 
     def _follow_writes(
-        self, plan: Plan, signature: Signature, arguments: dict[str, Any], tensors: dict[str, NkiTensor],
+        self, plan: Plan, signature: Signature, arguments: ArgumentsByName, tensors: dict[str, NkiTensor],
         where: Location,
     ) -> None:
         """Check reads of on-chip memory, settle accumulate=None, and record what is written."""
@@ -329,7 +330,7 @@ class EagerBuilder(Builder):
                 foreign.wrote(tensor.type, tensor.byte_offset, plan.tensor_engine)
 
     def _accumulate(
-        self, signature: Signature, operand: Operand, arguments: dict[str, Any], tensor: NkiTensor, coverage: Coverage,
+        self, signature: Signature, operand: Operand, arguments: ArgumentsByName, tensor: NkiTensor, coverage: Coverage,
         where: Location,
     ) -> None:
         """Check what a call that may add to its dst adds to, and settle accumulate=None."""

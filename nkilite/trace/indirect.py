@@ -7,13 +7,14 @@ writes is scattered from them after it. Whether it may is documented operand by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidOperand, TensorAsNumber, UnsupportedError, WrongMemory, describe
 from nkilite.ir.definition import Definition
 from nkilite.ir.limits import first_partition
 from nkilite.ir.program import Signature
+from nkilite.ir.rules import ReadArguments
 from nkilite.ir.types import MemoryRegion
 from nkilite.machine.engine import Engine
 from nkilite.trace import active
@@ -128,7 +129,7 @@ def _require_fit(call: Signature, engine: Engine, indirect: Mapping[str, Indirec
 
 
 def _require_starts(
-    definition: Definition, given: Mapping[str, Any], indirect: Mapping[str, IndirectTensor]
+    definition: Definition, given: ReadArguments, indirect: Mapping[str, IndirectTensor]
 ) -> None:
     """Raise InvalidOperand for operands and indices that start at partitions where an engine does not take them."""
     for name, operand in indirect.items():

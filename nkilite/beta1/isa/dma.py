@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1.functional import (
@@ -26,8 +24,6 @@ from nkilite.ir.types import OobMode
 from nkilite.isa.constants import dge_mode as dge_mode
 from nkilite.isa.operators import Op
 from nkilite.trace.tensor import NkiTensor
-
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 @remembered

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1 import functional
@@ -36,8 +34,6 @@ from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
 from nkilite.trace.tensor import NkiTensor
-
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 @remembered

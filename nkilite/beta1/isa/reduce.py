@@ -39,8 +39,6 @@ from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.trace.tensor import NkiTensor
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
-
 
 @remembered
 def tensor_reduce(

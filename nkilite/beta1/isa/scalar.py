@@ -37,8 +37,6 @@ from nkilite.isa.constants import (
 from nkilite.isa.operators import Op
 from nkilite.trace.tensor import NkiTensor
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
-
 
 @remembered
 def activation(

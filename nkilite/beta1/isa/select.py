@@ -40,8 +40,6 @@ from nkilite.isa.constants import (
 )
 from nkilite.isa.operators import Op
 
-_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
-
 
 def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None, **_: object) -> Tile:
     """A tile of the values of an index tensor."""
