@@ -165,23 +165,24 @@ class _Reducer:
                 at, run = e.mul(index, e.i64(stride)), dim.count * stride
                 fetch(e, self._source.ahead, e.step(pointer, index, stride), at, width * stride, run)
 
-        def take(index: Value, width: int) -> None:
-            total.take(self._load(e.step(pointer, index, stride), width, stride))
+        def take(at: Value, width: int) -> None:
+            total.take(self._load(at, width, stride))
 
         step = TURNS * lanes
         whole = dim.count // step * step
         if whole:
             with e.loop(whole, step=step) as loop, total.inside(loop, whole // step):
                 ahead(loop.index, step)
+                here = e.step(pointer, loop.index, stride)
                 for turn in range(TURNS):
-                    take(e.add(loop.index, e.i64(turn * lanes)), lanes)
+                    take(e.offset(here, turn * lanes * stride), lanes)
         first, width = whole, lanes
         while first < dim.count:
             if dim.count - first < width:
                 width //= 2
                 continue
             ahead(e.i64(first), width)
-            take(e.i64(first), width)
+            take(e.offset(pointer, first * stride), width)
             first += width
 
     # --- across a dense kept loop ---------------------------------------------------------------------------
