@@ -178,7 +178,7 @@ _REMARKS = """## What to make of it
   PSUM, and what silu waits for, whose engines are busy as long as measured.
 - The last step of the conv1d chain taught that the compiler makes one instruction of a small loop whose iterations are
   independent (it takes a tenth of the time of the one before, with the same instructions). Of the steps of autocomp's
-  attention, which were held out, it brings most within a tenth, from up to 45 % too slow. Not explained: the two steps
+  attention, then held out, it brings most within a tenth, from up to 45 % too slow. Not explained: the two steps
   before it, whose larger loops keep parts in PSUM and take 60 to 70 % of what their instructions would.
 - How rows are split: those of a source are held out from the start, or by the SHA-256 of their names (NKIBench); one
   that a rule was chosen with is used from then on, with what is like it. gqa_full of NKIBench is one, spilled when
@@ -188,8 +188,9 @@ _REMARKS = """## What to make of it
 - Kernels of that workshop run with NKI 0.6.0, as written. Not explained: 128 loads of one row each take 0 to 110 ns
   apiece (rmsnorm_start; the model has 600, as 128 rows have), loads of the tiled matmul 390 to 490 ns, and those of a
   head 670 to 900 (attention of heads), of 128 rows all.
-- The first steps of autocomp's attention keep all scores in PSUM, 64 times what it holds: that these go to SBUF (and
-  on to HBM) was modelled with a look at none of them in particular, and makes the third 22 % too fast instead of 40 %.
+- The first steps of autocomp's attention keep all scores in PSUM, 64 times what it holds. That these go to SBUF (and
+  on to HBM) was modelled when the third was seen 40 % too fast (now 22 %), and what is computed from reloaded tiles
+  when mamba's first was seen 19 % too fast (now 2 %): rows of both were held out until then, and are used now.
   The first step of its mamba chain computes a product again for tiles that it loads again: the compiler merges the
   loads only.
 - Of two kernels of NKIBench, 27 tiles of 512 KiB are loaded twice, where the model keeps them on chip.

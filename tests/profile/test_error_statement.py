@@ -29,7 +29,7 @@ def test_the_statement_is_about_rows_that_were_held_out() -> None:
         found = accuracy_of(kind, "trn1", 500.0, ())
         assert found.rows == len(same if found.kind else unseen)
         rows = same if found.kind else unseen
-        inside = [found.low_us <= 500 * m.measured_us / m.modelled_us <= found.high_us for m in rows]
+        inside = [found.low_us <= 500 * (m.measured_us / m.modelled_us) <= found.high_us for m in rows]
         assert sum(inside) >= 0.8 * len(rows)
 
 
