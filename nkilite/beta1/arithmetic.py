@@ -376,12 +376,12 @@ mod, fmod = remainder("mod"), remainder("fmod")
 
 
 def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], object]:
-    def operator(self: Tile, other: object) -> object:
+    def operator(self: Tile, other: object, **_: object) -> object:
         if not isinstance(other, (Tile, Blocks, *NUMBERS)):
             return NotImplemented
         return function(other, self) if swapped else function(self, other)
 
-    return operator
+    return remembered(operator)
 
 
 def _floor_divide(x: object, y: Any) -> Tile:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from nkilite import isa as nisa
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.mask import Box, Mask, MaskLike
@@ -135,12 +137,12 @@ def dtype_or(dtype: DTypeLike | None, default: DType, function: str) -> DType:
         return _elements[dtype]
     except (KeyError, TypeError):  # new, or no dtype: explained below
         found = element_type(dtype, function)
-    if isinstance(dtype, type):
+    if isinstance(dtype, (type, np.dtype)):
         _elements[dtype] = found
     return found
 
 
-_elements: dict[object, DType] = {}  # by NumPy type
+_elements: dict[Any, DType] = {}  # by NumPy type
 
 
 def beside(x: NkiTensor, y: NkiTensor) -> NkiTensor:

@@ -389,6 +389,11 @@ class _Mgrid:
             InvalidIndex: something is no slice of ints, or is empty.
         """
         slices = key if isinstance(key, tuple) else (key,)
+        bounds = tuple([(k.start, k.stop, k.step) if isinstance(k, slice) else k for k in slices])
+        try:
+            return _mgrids[bounds]
+        except (KeyError, TypeError):  # new, or no ints: explained below
+            pass
         found = []
         for dim, k in enumerate(slices):
             if not isinstance(k, slice) or k.stop is None:
@@ -397,7 +402,10 @@ class _Mgrid:
             shape = tuple(axis.grid.shape[0] if d == dim else 1 for d in range(len(slices)))
             strides = tuple(axis.grid.strides[0] if d == dim else 0 for d in range(len(slices)))
             found.append(index(axis.offset, Grid.of(shape, strides)))
+        if len(_mgrids) < _MOST:
+            _mgrids[bounds] = _Grids(found)
         return _Grids(found)
 
 
+_mgrids: dict[tuple[object, ...], _Grids] = {}
 mgrid = _Mgrid()

@@ -38,7 +38,9 @@ _ATTRIBUTES = frozenset({
     "perf_mode", "reduce_cmd", "reduce_op", "tile_position", "tile_size",
 })
 # Classes of values that are part of a key as they are. Classes tell 1 from 1.0 and True.
-_PLAIN = frozenset({int, LoopIndex, bool, str, NoneType, DType, type, FunctionType, BuiltinFunctionType, np.ufunc})
+_PLAIN = frozenset({
+    int, LoopIndex, bool, str, NoneType, DType, type, FunctionType, BuiltinFunctionType, np.ufunc, type(np.max),
+})
 
 
 class Pattern:
@@ -157,9 +159,12 @@ def _equal(known: Any, found: Any) -> bool:
     return known.__class__ is cls and _told_apart(found) and bool(known == found)
 
 
+_UNCHANGING = (float, np.generic, np.dtype, Enum)
+
+
 def _stored(value: object) -> object:
     """An argument as it is compared with that of later calls. Raises TypeError if it may change, or is none."""
-    if value.__class__ in _PLAIN or value.__class__ is ViewType or isinstance(value, (float, np.generic, Enum)):
+    if value.__class__ in _PLAIN or value.__class__ is ViewType or isinstance(value, _UNCHANGING):
         return value
     if value.__class__ is tuple and _PLAIN.issuperset(map(type, value)):
         return value
@@ -280,7 +285,7 @@ def _told_apart(value: object) -> bool:
     """Whether comparing an attribute and its class with another one tells them apart."""
     cls = value.__class__
     number = cls is float or isinstance(value, np.generic)
-    return isinstance(value, Enum) or (cls is tuple and not value) or bool(number and value != 0)
+    return isinstance(value, (Enum, np.dtype)) or (cls is tuple and not value) or bool(number and value != 0)
 
 
 def _attribute(value: object) -> object:
@@ -289,7 +294,7 @@ def _attribute(value: object) -> object:
         return value if value else repr(value)  # 0.0 and -0.0 are equal
     if isinstance(value, (tuple, list)):
         return tuple((item.__class__, item if item.__class__ in _PLAIN else _attribute(item)) for item in value)
-    if isinstance(value, Enum):
+    if isinstance(value, (Enum, np.dtype)):
         return value
     raise TypeError
 

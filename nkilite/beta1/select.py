@@ -22,7 +22,7 @@ from nkilite.trace.tensor import NkiTensor
 
 _new = object.__new__
 _KEPT = 4096  # subscripts per view type; kernels do not come back to more
-_BOUNDS = frozenset({int, NoneType})
+_BOUNDS = frozenset({int, LoopIndex, NoneType})
 _STATIC = frozenset({int, LoopIndex, Index})
 UNEQUAL = frozenset({bool, float, np.bool_, np.float16, np.float32, np.float64})  # to ints, which they seem to equal
 _patterns: dict[tuple[object, ...], ViewType] = {}
@@ -61,17 +61,25 @@ def keep(view: NkiTensor, key: tuple[object, ...], found: NkiTensor) -> None:
 
 def hashable(key: tuple[object, ...]) -> tuple[object, ...]:
     """A subscript with something that can be hashed in the place of its slices."""
-    return tuple([
-        (k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)) if k.__class__ is slice else k for k in key
-    ])
+    items: list[object] = []
+    for k in key:
+        if k.__class__ is slice:
+            k = (k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step))
+        elif k.__class__ is DynamicSlice:
+            k = (k.start, k.size, type(k.start), type(k.size))
+        items.append(k)
+    return tuple(items)
 
 
 def is_static(key: tuple[object, ...]) -> bool:
     """Whether a subscript has ints, slices of ints and index tensors alone."""
-    return all(
-        k.__class__ in _STATIC or (k.__class__ is slice and _BOUNDS.issuperset(map(type, (k.start, k.stop, k.step))))
-        for k in key
-    )
+    return all(k.__class__ in _STATIC or _is_static_slice(k) for k in key)
+
+
+def _is_static_slice(k: object) -> bool:
+    if isinstance(k, DynamicSlice):
+        return _BOUNDS.issuperset((type(k.start), type(k.size)))
+    return isinstance(k, slice) and _BOUNDS.issuperset((type(k.start), type(k.stop), type(k.step)))
 
 
 class Outside(Exception):  # no error yet: a mask may keep the subscript inside
@@ -137,6 +145,8 @@ def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[object]) -> Vi
     dims = [*before, *zip(shape, strides, strict=True), *after]
     if kind.region.on_chip and structure[0] is None and dims[0][0] > 1:  # of one partition
         dims = [(1, kind.strides[0]), *dims]
+    if kind.region.on_chip:
+        _require_rows(dims, kind.strides[0], view)
     return ViewType.of(kind.region, kind.dtype, *_settled(kind, dims), kind.indirection)
 
 
@@ -163,6 +173,17 @@ def _require_partitions(first: object, shape: tuple[int, ...], view: NkiTensor) 
             what=f"partitions{of_tensor(view)} selected along dimension {varying[-1] if varying else 'none'} of "
             f"an index grid {shape}",
             hint="let dimension 0 of the index tensors (nl.arange(n)[:, None]) select partitions, and only them.",
+        )
+
+
+def _require_rows(dims: Sequence[tuple[int, int]], pitch: int, view: NkiTensor) -> None:
+    """Raise InvalidIndex unless each dimension moves either from partition to partition or inside of one."""
+    skewed = any(stride % pitch and (n - 1) * abs(stride) >= pitch for n, stride in dims[1:])
+    if skewed or (len(dims) > 1 and dims[0][0] > 1 and dims[0][1] % pitch):
+        raise InvalidIndex(
+            what=f"places{of_tensor(view)} that differ from partition to partition",
+            hint="let one index tensor select partitions along dimension 0, and no other one depend on that dimension; "
+            "a tensor in HBM has diagonals.",
         )
 
 

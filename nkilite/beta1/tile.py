@@ -27,6 +27,7 @@ from nkilite.trace.indexing import of_tensor
 from nkilite.trace.tensor import NkiTensor
 
 _new = object.__new__
+_WHOLE = tuple((slice(None),) * ndim for ndim in range(7))  # subscripts that select everything
 _FOREIGN = "psum written by other engines"
 
 
@@ -196,6 +197,8 @@ class Tile:
             known = known_part(self, key)
             if known is not None:
                 return known
+        elif self.mask is None and len(key) == len(self.shape) < len(_WHOLE) and key == _WHOLE[len(key)]:
+            return self
         plain, advanced = _kinds(key)
         if plain:
             return self._sliced(key)
@@ -224,9 +227,9 @@ class Tile:
     def _mixed(self, key: tuple[object, ...]) -> Tile:
         """What a subscript selects that has slices beside index tensors, or other items."""
         view, hashable = self.nki, select.hashable(key)
-        found = select.find(view, hashable)
+        found = known_part(self, hashable)
         if found is not None:
-            return tile(found)
+            return found
         made = subscript[0](self, key)
         if made.__class__ is Tile and made.mask is None and select.is_static(key):
             select.keep(view, hashable, made.nki)

@@ -286,3 +286,15 @@ def test_slices_of_block_dimensions():
     for broken, error in ((np.s_[0:3], IndexOutOfBounds), (np.s_[2:2], InvalidIndex)):
         with pytest.raises(error, match="tiles float32"):
             nki.jit(lambda x, key=broken: nl.ndarray((2, nl.par_dim(4), 4), dtype=x.dtype)[key]).trace(x)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_places_that_differ_from_partition_to_partition_are_refused(step):
+    @nki.jit
+    def kernel(x):
+        i = nl.arange(6)[:, None]
+        nl.store(x[0:6, 0:1], nl.load(x)[i, 3 - 3 * step + step * i])
+
+    with pytest.raises(InvalidIndex, match="differ from partition to partition") as found:
+        kernel.trace(np.zeros((6, 7), np.float32))
+    assert found.value.location.file == __file__

@@ -105,12 +105,14 @@ def scalar_tensor_tensor(
     return pointwise(emit, data.shape, kind, mask, (data, operand1), vectors=(x0,))
 
 
+@remembered
 def reciprocal(data: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """1 / data."""
     data = on_chip(data, "data", "nisa.reciprocal")
     return pointwise(nisa.reciprocal, data.shape, dtype_or(dtype, data.dtype, "nisa.reciprocal"), mask, (data,))
 
 
+@remembered
 def tensor_copy(
     src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine, **_: object
 ) -> Tile:

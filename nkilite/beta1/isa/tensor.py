@@ -171,6 +171,7 @@ def nc_transpose(
     return fresh(result) if whole else tile(result)
 
 
+@remembered
 def matmul(x: object, y: object, transpose_x: bool = False, mask: MaskLike = None, **_: object) -> Tile:
     """x @ y, or x.T @ y with `transpose_x`, as a new float32 tile in PSUM."""
     x, y = on_chip(x, "x", "nl.matmul"), on_chip(y, "y", "nl.matmul")
