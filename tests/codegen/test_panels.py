@@ -442,31 +442,33 @@ def test_same_bits_on_any_number_of_threads(threads, dtype, monkeypatch):
 
 
 def turned(chunks, order, spoil=""):
-    """[c, n * r] tile of transposed chunks [r, c], made in an order, and the bank they went through."""
+    """[c, n * r] tile of transposed chunks [r, c], made in an order, and other tiles to be seen."""
     rows, columns = chunks[0].shape
     bank = nl.ndarray((columns, len(chunks), rows), dtype=chunks[0].dtype, buffer=nl.psum)
     tile = nl.ndarray((columns, len(chunks) * rows), dtype=chunks[0].dtype, buffer=nl.sbuf)
+    seen = [bank] if spoil == "read after" else []
     if spoil == "written before":
         nisa.memset(bank, 0.0)
     for i in order:
         nisa.nc_transpose(bank[:, i, :], chunks[i], engine=nisa.engine.tensor)
         if spoil == "interrupted" and i == order[0]:
-            nisa.memset(nl.ndarray((32, 32), dtype=nl.float32, buffer=nl.sbuf), 0.0)
+            seen.append(nl.ndarray((32, 32), dtype=nl.float32, buffer=nl.sbuf))
+            nisa.memset(seen[0], 0.0)
     nisa.tensor_copy(tile.reshape_dim(1, (len(chunks), rows)), bank)
-    return tile, bank
+    return tile, seen
 
 
 def turning(role, order=(0, 1, 2), spoil=""):
     def kernel(x, y):
         data = load(x)
         rows = x.shape[1] // len(order)
-        tile, bank = turned([data[:, i * rows:(i + 1) * rows] for i in range(len(order))], order, spoil)
+        tile, seen = turned([data[:, i * rows:(i + 1) * rows] for i in range(len(order))], order, spoil)
         other = load(y)
         left, right = (tile[:, :min(128, tile.shape[1])], other) if role == "stationary" else (other, tile)
         results = [store(product(left, right))]
-        if spoil == "read after":
-            copy = nl.ndarray(bank.shape, dtype=bank.dtype, buffer=nl.sbuf)
-            nisa.tensor_copy(copy, bank)
+        for other in seen:
+            copy = nl.ndarray(other.shape, dtype=other.dtype, buffer=nl.sbuf)
+            nisa.tensor_copy(copy, other)
             results.append(store(copy))
         return results[0] if len(results) == 1 else tuple(results)
 

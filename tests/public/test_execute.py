@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from conformance import limits
 from conformance.case import Case, Launch, Mode, Result, Status
 from conformance.discover import discover
 from conformance.execute import Executor
@@ -87,9 +88,19 @@ def test_exception_becomes_an_error_and_a_missing_package_a_skip() -> None:
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [("os._exit(3)", Status.CRASH), ("time.sleep(60)", Status.TIMEOUT), ("1 / 0", Status.ERROR)],
+    [
+        ("os._exit(3)", Status.CRASH),
+        ("while True: pass", Status.TIMEOUT),
+        ("time.sleep(60)", Status.TIMEOUT),
+        ("1 / 0", Status.ERROR),
+    ],
 )
-def test_run_survives_a_kernel(tmp_path: Path, body: str, status: Status) -> None:
+def test_run_survives_a_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, status: Status
+) -> None:
+    if "sleep" in body:
+        monkeypatch.setattr(limits, "WAITS", 1)
+        monkeypatch.setattr(limits, "GRACE", 0.0)
     (tmp_path / "nkigym").mkdir()
     file = tmp_path / "kernel_library" / "matmul" / "lhsT_rhs" / "kernel.py"
     file.parent.mkdir(parents=True)
@@ -97,7 +108,7 @@ def test_run_survives_a_kernel(tmp_path: Path, body: str, status: Status) -> Non
     cases = discover([tmp_path])
     assert [case.label for case in cases] == ["matmul_lhsT_rhs_nkigym"]
     modes = frozenset({Mode.COMPILED_TRN2, Mode.COMPILED_TRN3})
-    results = run(cases, [tmp_path], timeout=5.0, only=modes)
+    results = run(cases, [tmp_path], timeout=3.0, only=modes)
     assert [(result.mode, result.status) for result in results] == [
         (Mode.COMPILED_TRN2, status),
         (Mode.COMPILED_TRN3, status),
