@@ -262,6 +262,8 @@ class AccessMap:
         if any(terms not in (own, ()) for terms in free.values()):
             return 0
         self.sums = frozenset(name for name in written if free[name] != own)
+        if not self.sums and Kind.combined in self._rule.kinds.values():
+            return 0  # one element is combined with nothing: its code takes no part in a loop over columns
         return prod(self.extents[term.loop] for term in own)
 
     def _free(self, operand: str) -> tuple[Term, ...]:

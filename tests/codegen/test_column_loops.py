@@ -172,6 +172,31 @@ def test_what_is_combined_is_there_after_the_row() -> None:
     assert [[op.member for op in operations(loop.body)] for loop in column_loops(tree.loop)] == [[0, 1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize("shape", [(128, 224, 1), (64, 3, 7, 1), (128, 1), (64, 1, 1)])
+@pytest.mark.parametrize("op", [nl.add, nl.maximum])
+def test_one_element_is_combined_with_nothing(shape: tuple[int, ...], op: Any) -> None:
+    def kernel(x: Any) -> Any:
+        tile = nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)
+        nisa.dma_copy(tile, x)
+        doubled = nl.ndarray(shape, dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(doubled, tile, nl.multiply, 2.0)
+        kept = nl.ndarray(shape[:-1] if len(shape) > 2 else shape, dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(kept, op, doubled, axis=len(shape) - 1, negate=True)
+        more = nl.ndarray(kept.shape, dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(more, kept, nl.add, 1.0)
+        outs = [nl.ndarray(t.shape, dtype=t.dtype, buffer=nl.shared_hbm) for t in (doubled, kept, more)]
+        for out, source in zip(outs, (doubled, kept, more), strict=True):
+            nisa.dma_copy(out, source)
+        return tuple(outs)
+
+    x = make(shape, np.float32, 3)
+    doubled, kept, more = nki.jit(kernel)(x)
+    np.testing.assert_array_equal(doubled, 2 * x)
+    np.testing.assert_array_equal(kept, -2 * x.reshape(kept.shape))
+    np.testing.assert_array_equal(more, 1 - 2 * x.reshape(kept.shape))
+    check(kernel, x)
+
+
 def masked(pattern: Any) -> Any:
     """A mask with its largest elements, positions, and a range of each row, in the loop of what is around them."""
 
