@@ -152,15 +152,16 @@ class _Growing:
         """Whether new parts go with those there are: a column only meets the same column, at a known address.
 
         Where rows have gaps, all have them at the same places. What is combined over the row is there after the last
-        column: only what is combined, too, may follow it there. Stores past the caches go over elements at the ends of
-        a row several times.
+        column: only what is combined, too, may follow it there, and a slice would combine to a result of its own.
+        Stores past the caches go over elements at the ends of a row several times.
         """
         every = [a for part in (*old, *new) for a in part.seen]
         flat = all(a.operand.dense for a in every)
         stores = any(a.operand.writes and not a.operand.on_chip for a in every)
         once = any(a.operand.sums or a.operand.placed for a in every)
         cut = any(part.slice for part in (*old, *new))
-        if once and (stores or not flat or (cut and any(a.operand.placed for a in every))):
+        torn = any(a.operand.sums for part in (*old, *new) if part.slice for a in part.seen)
+        if once and (stores or not flat or torn or (cut and any(a.operand.placed for a in every))):
             return False
         if not flat and not _alike(every, columns):
             return False

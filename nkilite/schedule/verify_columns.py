@@ -65,6 +65,8 @@ def _verify_gaps(members: Members, columns: int, known: Sequence[tuple[int | Non
     touches = [touch for _, touch, _ in known]
     placed = [t for t in touches if members.signatures[t.member].access.placed]
     members.need(not placed or all(cut is None for _, _, cut in known), "it needs to know its columns, and is cut")
+    torn = [members.name(touch) for _, touch, cut in known if cut is not None and members.sums(touch)]
+    members.need(not torn, f"{', '.join(torn)} is combined from the columns of a slice alone")
     if placed or any(map(members.sums, touches)):
         stores = any(t.operand.writes and not t.operand.type.region.on_chip for t in touches)
         members.need(not stores and len(dims) == 1, "it combines rows that have gaps or go to HBM")

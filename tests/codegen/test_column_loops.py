@@ -289,6 +289,34 @@ def test_what_works_on_more_columns_is_cut(
     assert tree.scratch == () and loop.extent == heads * width // 2
 
 
+@pytest.mark.parametrize("op", [nl.add, nl.maximum])
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_combined_is_not_cut(op: Any, first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is combined from all of its columns, also beside members that work on half of them."""
+    monkeypatch.setenv("NKILITE_VERIFY", "1")
+
+    def kernel(x: Any, y: Any) -> Any:
+        tile, half = nl.load(x), nl.load(y)
+        total = nl.ndarray((x.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
+        if first:
+            nisa.tensor_reduce(dst=total, op=op, data=tile, axis=1)
+        nisa.tensor_tensor(dst=tile[:, 128:], data1=tile[:, 128:], data2=half, op=nl.add)
+        if not first:
+            nisa.tensor_reduce(dst=total, op=op, data=tile, axis=1)
+        outs = [nl.ndarray(t.shape, dtype=t.dtype, buffer=nl.shared_hbm) for t in (total, tile)]
+        for out, source in zip(outs, (total, tile), strict=True):
+            nisa.dma_copy(dst=out, src=source)
+        return tuple(outs)
+
+    x, y = (np.round(4 * make((64, n), "float32", n)) for n in (256, 128))
+    total, tile = nki.jit(kernel)(x, y)
+    expected = x.copy()
+    expected[:, 128:] += y
+    np.testing.assert_array_equal(tile, expected)
+    whole = x if first else expected
+    np.testing.assert_array_equal(total[:, 0], whole.sum(axis=1) if op is nl.add else whole.max(axis=1))
+
+
 def test_rows_with_gaps() -> None:
     """What skips elements goes along with what skips the same ones, and with nothing else."""
 
