@@ -102,7 +102,8 @@ def test_slow_default_is_beaten(objective) -> None:
 def test_arguments_written_in_place_are_restored(objective) -> None:
     x = subjects.X.copy()
     result = subjects.incremented_in_place.tuning.search(x, objective=objective)
-    assert len(result.ranking) == 2
+    assert len(result.ranking) + result.rejections.total == 2  # on a busy machine one may be found too slow
+    assert Reason.wrong_result not in result.rejections.counts
     np.testing.assert_array_equal(x, subjects.X)
 
 
