@@ -79,6 +79,14 @@ class Mask:
             hint="join masks with & and | instead of and and or, and pass them as mask=.",
         )
 
+    def terms(self) -> Iterator[Mask]:
+        """The masks that & joins to this one."""
+        if self.condition is not Condition.all:
+            yield self
+            return
+        for part in self.parts:
+            yield from part.terms()
+
     # --- what it selects ----------------------------------------------------------------------------------------
 
     @property
@@ -95,10 +103,17 @@ class Mask:
     def numpy(self) -> np.ndarray:
         """Which positions take part; dimensions it does not depend on may have size 1."""
         found: np.ndarray
-        if self.condition is Condition.all:
-            found = np.logical_and(*(p.numpy() for p in self.parts))
-        elif self.condition is Condition.any:
-            found = np.logical_or(*(p.numpy() for p in self.parts))
+        if self.condition in (Condition.all, Condition.any):
+            join = np.logical_and if self.condition is Condition.all else np.logical_or
+            parts = [p.numpy() for p in self.parts]
+            try:
+                found = join(*parts)
+            except ValueError:
+                shapes = " and ".join(str(p.shape) for p in parts)
+                raise InvalidIndex(
+                    what=f"a mask that joins conditions on grids of shapes {shapes}",
+                    hint="build the mask from the index tensors that select the tile.",
+                ) from None
         elif self.condition is Condition.none:
             found = ~self.parts[0].numpy()
         elif self.condition is Condition.nonnegative:

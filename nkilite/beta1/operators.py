@@ -1,4 +1,4 @@
-"""Which operator an `op=` argument names: functions of this dialect, of NumPy, or their names."""
+"""Which operator an `op=` argument names: functions of this dialect, of NumPy or jax.numpy, or their names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _find(op: Op) -> object:
         return getattr(language, _NUMPY.get(name or "", name or ""), op)
     if isinstance(op, str):
         return getattr(language, _NUMPY.get(op, op), op)
-    if module.partition(".")[0] == "numpy" or isinstance(op, np.ufunc):
+    if module.partition(".")[0] in ("numpy", "jax") or isinstance(op, np.ufunc):
         known = _NUMPY.get(name or "") or name_of(op) or name
         return getattr(language, known or "", op)
     return op

@@ -75,6 +75,20 @@ def test_softmax_and_numpy_functions_on_tiles():
     check(kernel, (want, want), x)
 
 
+def test_functions_of_jax_numpy_are_operators():
+    jnp = pytest.importorskip("jax.numpy")
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((x.shape[0], 1), dtype=x.dtype, buffer=nl.shared_hbm)
+        powers = nisa.activation(jnp.exp, nl.load(x))
+        nl.store(out, nisa.tensor_reduce(jnp.add, nisa.tensor_scalar(powers, jnp.maximum, 1.0), axis=1, keepdims=True))
+        return out
+
+    x = random(8, 12)
+    check(kernel, np.maximum(np.exp(x), 1).sum(1, keepdims=True), x)
+
+
 def test_loops_carry_tiles():
     @nki.jit
     def kernel(x):

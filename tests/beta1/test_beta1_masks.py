@@ -9,7 +9,7 @@ from beta1_testing import check, random
 from nkilite import beta1 as nki
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
-from nkilite.errors import UnsupportedError
+from nkilite.errors import InvalidIndex, UnsupportedError
 
 SHAPE = (8, 12)
 LOWER = np.tri(*SHAPE, 2, dtype=bool)
@@ -222,6 +222,35 @@ def test_matmuls_under_masks_that_begin_at_any_partition(first):
 
     x = random(64, 6)
     check(kernel, x[first:].T @ x[first:], x)
+
+
+def test_matmuls_under_one_mask_for_rows_and_columns():
+    @nki.jit
+    def kernel(x, y):
+        out = nl.ndarray((x.shape[1], y.shape[1]), dtype=x.dtype, buffer=nl.shared_hbm)
+        i_k, i_m = nl.mgrid[0:16, 0:8]
+        j_k, j_n = nl.mgrid[0:16, 0:32]
+        o_m, o_n = nl.mgrid[0:8, 0:32]
+        left = nl.load(x[i_k, i_m], mask=(i_k < x.shape[0]) & (i_m < x.shape[1]))
+        right = nl.load(y[j_k, j_n], mask=(j_k < y.shape[0]) & (j_n < y.shape[1]))
+        total = nl.zeros((8, 32), dtype=nl.float32, buffer=nl.psum)
+        inside = (i_k < x.shape[0]) & (i_m < x.shape[1]) & (j_n < y.shape[1])
+        total[o_m, o_n] += nisa.nc_matmul(left[i_k, i_m], right[j_k, j_n], mask=inside)
+        nl.store(out[o_m, o_n], total[o_m, o_n], mask=(o_m < x.shape[1]) & (o_n < y.shape[1]))
+        return out
+
+    x, y = random(11, 5), random(11, 21, seed=1)
+    check(kernel, x.T @ y, x, y)
+
+
+def test_conditions_on_grids_that_do_not_match():
+    @nki.jit
+    def kernel(x, y):
+        i_m, j_n = nl.arange(x.shape[1])[None, :], nl.arange(y.shape[1])[None, :]
+        return nl.copy(nisa.nc_matmul(nl.load(x), nl.load(y), mask=(i_m < 3) | (j_n < 3)))
+
+    with pytest.raises(InvalidIndex, match=r"grids of shapes \(1, 4\) and \(1, 6\)(.|\n)*mask=\(i_m < 3\)"):
+        kernel(random(8, 4), random(8, 6))
 
 
 def test_numbers_under_masks():

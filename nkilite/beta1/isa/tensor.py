@@ -62,8 +62,9 @@ def nc_matmul(
 def product(emit: Emit, stationary: Tile, moving: Tile, mask: MaskLike, first: int = 1) -> Tile:
     """The result of a matmul; `first` is the first dimension of its operands that is not contracted.
 
-    A mask along dimension 0 limits what is contracted. One along others belongs to the operand that needs it, or that
-    alone has that many columns.
+    Each term of a mask stands for itself, for rows of the result and its columns are columns of different operands. One
+    along dimension 0 limits what is contracted. One along others belongs to the operand that needs it, or that alone
+    has that many columns.
     """
     emit = _widening(emit)
     if mask is None and stationary.mask is None and moving.mask is None:
@@ -77,9 +78,9 @@ def product(emit: Emit, stationary: Tile, moving: Tile, mask: MaskLike, first: i
     if skipped(mask):
         return Absent(shape, float32, PSUM)
     masks = [stationary.mask, moving.mask]
-    if isinstance(mask, Mask):
-        for side in _sides(mask, stationary, moving):
-            masks[side] = mask if masks[side] is None else masks[side] & mask
+    for term in mask.terms() if isinstance(mask, Mask) else ():
+        for side in _sides(term, stationary, moving):
+            masks[side] = term if masks[side] is None else masks[side] & term
     if masks == [None, None]:
         result = allocated(shape, float32, PSUM)
         emit(result, in_sbuf(stationary.nki), in_sbuf(moving.nki))
