@@ -512,7 +512,7 @@ class InvalidView(ViewError, ValueError):
 
 
 class PartitionStrideMismatch(ViewError, ValueError):
-    template = ".ap() on an on-chip tensor: partition stride {found} is not {expected}, the elements per partition."
+    template = "{what}: partition stride {found} is not {relation}{expected}, the elements per partition."
     remedy = "use [{expected}, n] as the first pair: all partitions perform the same access."
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from nkilite.beta1.index import Grid, Index, LoopIndex, index
 from nkilite.beta1.mask import Box
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, ShapeMismatch, TooManyIndices, describe
+from nkilite.ir.partitions import excess
 from nkilite.ir.types import ViewType
 from nkilite.trace.indexing import DynamicSlice, of_tensor
 from nkilite.trace.tensor import NkiTensor
@@ -119,13 +120,13 @@ def select(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor:
     pattern = tuple(structure)
     found = _patterns.get(pattern)
     if found is None:
-        found = _patterns[pattern] = _pattern(view, kind, structure[1:])
+        found = _patterns[pattern] = _pattern(view, kind, structure[1:], offset)
     selected = _new(NkiTensor)
     selected.storage, selected.type, selected.byte_offset, selected.index = view.storage, found, offset, view.index
     return selected
 
 
-def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[object]) -> ViewType:
+def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[object], offset: int) -> ViewType:
     grids = [(d, s) for d, s in enumerate(structure) if isinstance(s, Grid)]
     whole = grids[0][1].times(0)
     for _, grid in grids[1:]:
@@ -145,9 +146,10 @@ def _pattern(view: NkiTensor, kind: ViewType, structure: Sequence[object]) -> Vi
     dims = [*before, *zip(shape, strides, strict=True), *after]
     if kind.region.on_chip and structure[0] is None and dims[0][0] > 1:  # of one partition
         dims = [(1, kind.strides[0]), *dims]
+    shape, steps = _settled(kind, dims)
     if kind.region.on_chip:
-        _require_rows(dims, kind.strides[0], view)
-    return ViewType.of(kind.region, kind.dtype, *_settled(kind, dims), kind.indirection)
+        _require_rows(view, shape, steps, offset)
+    return ViewType.of(kind.region, kind.dtype, shape, steps, kind.indirection)
 
 
 def _settled(kind: ViewType, dims: list[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -176,10 +178,9 @@ def _require_partitions(first: object, shape: tuple[int, ...], view: NkiTensor) 
         )
 
 
-def _require_rows(dims: Sequence[tuple[int, int]], pitch: int, view: NkiTensor) -> None:
-    """Raise InvalidIndex unless each dimension moves either from partition to partition or inside of one."""
-    skewed = any(stride % pitch and (n - 1) * abs(stride) >= pitch for n, stride in dims[1:])
-    if skewed or (len(dims) > 1 and dims[0][0] > 1 and dims[0][1] % pitch):
+def _require_rows(view: NkiTensor, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> None:
+    """Raise InvalidIndex unless dimension 0 moves from partition to partition, and all others inside of one."""
+    if excess(view.storage, shape, strides, view.dtype.itemsize, offset, "") is not None:
         raise InvalidIndex(
             what=f"places{of_tensor(view)} that differ from partition to partition",
             hint="let one index tensor select partitions along dimension 0, and no other one depend on that dimension; "

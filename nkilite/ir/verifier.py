@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nkilite.errors import IrError
 from nkilite.ir.loops import Loop, enclosing, loops
+from nkilite.ir.partitions import require_rows
 from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import Buffer, BufferKind
 
@@ -16,7 +17,7 @@ def verify(program: Program, after: str = "") -> None:
 
     Raises:
         IrError: the program is malformed.
-        NkiValidationError: an instruction breaks a rule of the hardware.
+        NkiValidationError: an instruction breaks a rule of the hardware, or follows no partitions.
     """
     where = f" after {after}" if after else ""
     known = set(map(id, program.buffers))
@@ -86,11 +87,10 @@ def _check_access(instruction: Instruction, operand: Operand, buffer: Buffer, of
         problem = f"is a view of {kind.region} over a buffer in {buffer.region}"
     elif offset + low * size < 0 or offset + (high + 1) * size > buffer.size_bytes:
         problem = f"covers bytes {offset + low * size}..{offset + (high + 1) * size} of {buffer.size_bytes}"
-    elif buffer.region.on_chip and kind.shape[0] > 1 and kind.strides[0] * size % buffer.partition_bytes:
-        stride = kind.strides[0] * size
-        problem = f"has partition stride {stride} bytes in a tile of {buffer.partition_bytes} per partition"
     if problem:
         raise IrError(
             f"operand {operand.name} of {instruction.signature.name} ({buffer.label}) {problem}{where}",
             location=instruction.location,
         )
+    if buffer.region.on_chip:
+        require_rows(instruction.signature, operand, buffer, offset, instruction.location, where)

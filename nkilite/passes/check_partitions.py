@@ -1,4 +1,4 @@
-"""Check that what compute engines access starts at a partition where it may."""
+"""Check that views follow the partitions of their tiles, and start where a compute engine may access them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.limits import partition_rules, require_partitions
+from nkilite.ir.partitions import Cover, require_rows, stacked
 from nkilite.ir.program import Operand, Program, Signature
 
 
@@ -13,15 +14,37 @@ class CheckPartitions:
     """Changes nothing.
 
     Raises:
+        PartitionStrideMismatch, PatternOutOfBounds: the first instruction with an operand that follows no partitions.
         PartitionStartMisplaced, PartitionsNotAdjacent: the first instruction with an operand that is elsewhere.
     """
 
     def run(self, program: Program) -> Program:
+        for at, signature, operand in skewed(program):
+            buffer, offset = program.buffers[program.code[at + operand.word]], program.code[at + operand.word + 1]
+            require_rows(signature, operand, buffer, offset, program.locations[program.code[at + 1]])
         for at, signature, operand, allowed in misplaced(program):
             buffer, offset = program.buffers[program.code[at + operand.word]], program.code[at + operand.word + 1]
             location = program.locations[program.code[at + 1]]
             require_partitions(signature, operand, allowed, buffer, offset, location)
         return program
+
+
+def skewed(program: Program) -> list[tuple[int, Signature, Operand]]:
+    """Operands on chip that do not go from partition to partition, by the position of their instruction."""
+    columns, buffers = Columns.of(program), BufferColumns.of(program)
+    uses = [(s, o, at) for s, _, at in columns.uses() for o in s.operands if o.type.region.on_chip]
+    if not uses:
+        return []
+    starts = np.concatenate([at for _, _, at in uses])
+    counts = [len(at) for _, _, at in uses]
+    words = starts + np.repeat([operand.word for _, operand, _ in uses], counts)
+    used, offsets = columns.code[words], columns.code[words + 1]
+    pitch = np.maximum(buffers.row_bytes, 1)[used]
+    fits = Cover.of(stacked([operand.type for _, operand, _ in uses], counts), offsets, pitch)
+    wrong = np.flatnonzero(~fits.fits(buffers.partitions[used], pitch))
+    owner = np.searchsorted(np.cumsum(counts), wrong, side="right")
+    found = [(int(starts[one]), *uses[use][:2]) for one, use in zip(wrong, owner, strict=True)]
+    return sorted(found, key=lambda one: one[0])
 
 
 def misplaced(program: Program) -> list[tuple[int, Signature, Operand, tuple[int, ...]]]:

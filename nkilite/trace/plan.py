@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nkilite.ir import limits
 from nkilite.ir.coverage import runs_on_tensor_engine
+from nkilite.ir.partitions import require_rows
 from nkilite.ir.program import IMMEDIATE, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.location import Location
@@ -29,7 +30,7 @@ class Plan:
     """
 
     __slots__ = (
-        "_allowed", "_placed", "_signature", "accumulates", "given", "operands", "orders", "reference", "shared",
+        "_on_chip", "_placed", "_signature", "accumulates", "given", "operands", "orders", "reference", "shared",
         "tensor_engine", "written",
     )
 
@@ -47,19 +48,25 @@ class Plan:
         shared = [o for o in signature.operands if o.type.region is MemoryRegion.shared_hbm]
         self.shared = bool(shared)
         self.orders = any(o.writes for o in shared) or signature.name == "device_print"
-        self._allowed = tuple(
-            (o, allowed) for o, allowed in limits.partition_rules(signature)
+        starts = {
+            o.name: allowed for o, allowed in limits.partition_rules(signature)
             if not limits.is_brought(program, signature, o)
+        }
+        self._on_chip = tuple(
+            (o, starts.get(o.name)) for o in signature.operands
+            if o.type.region.on_chip and o.name in arguments
         )
         self._placed: set[tuple[object, ...]] = set()  # what is known to start where it may
 
     def require_partitions(self, tensors: Mapping[str, NkiTensor], location: Location) -> None:
-        """Check where the operands of a call start (nkilite/ir/limits.py)."""
+        """Check which partitions the operands of a call cover (nkilite/ir/partitions.py, nkilite/ir/limits.py)."""
         placed = self._placed
-        for operand, allowed in self._allowed:
+        for operand, allowed in self._on_chip:
             tensor = tensors[operand.name]
             buffer, offset = tensor.storage, tensor.byte_offset
             place = operand.name, buffer.type, buffer.address, offset
             if place not in placed:
-                limits.require_partitions(self._signature, operand, allowed, buffer, offset, location)
+                require_rows(self._signature, operand, buffer, offset, location)
+                if allowed is not None:
+                    limits.require_partitions(self._signature, operand, allowed, buffer, offset, location)
                 placed.add(place)

@@ -7,7 +7,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from nkilite.dtypes import ALL, DType, DTypeLike, as_dtype
-from nkilite.errors import InvalidOperand, InvalidView, PartitionStrideMismatch, PatternOutOfBounds, describe
+from nkilite.errors import InvalidOperand, InvalidView, PatternOutOfBounds, describe
+from nkilite.ir.partitions import excess
 from nkilite.ir.types import Buffer, Problem, extent
 
 
@@ -96,29 +97,16 @@ def pattern_problem(storage: Buffer, pairs: list[tuple[int, int]], scattered: bo
             InvalidView, operation=".ap()", reason=f"{what}, and elements of {dtype} have {size}",
             hint=f"make offsets and partitions multiples of {size} bytes.",
         )
-    start = byte // size
+    counts, strides = [n for _, n in pairs], [s for s, _ in pairs]
     if on_chip:
-        per_partition = row // size
-        if pairs[0][1] > 1 and pairs[0][0] != per_partition:
-            return Problem.of(PartitionStrideMismatch, found=pairs[0][0], expected=per_partition)
-        first, position = divmod(start, per_partition)
-        found, what, whole = _outside([(1, pairs[0][1])], first, storage.partitions), "partition", "{} partitions"
-        limit = storage.partitions
-        if found is None:
-            what, whole, limit = "element", "{} in each partition", per_partition
-            found = _outside(pairs[1:], position, limit)
-    else:
-        what, whole, limit = "element", "{} elements", storage.size_bytes // size
-        found = _outside(pairs[1:] if scattered else pairs, start, limit)
-    if found is None:
+        found = excess(storage, counts, strides, size, byte, ".ap() on an on-chip tensor", adjacent=True)
+        return None if found is None else Problem.of(found.error, **found.fields)
+    start, limit = byte // size, storage.size_bytes // size
+    low, high = extent(counts[1:], strides[1:]) if scattered else extent(counts, strides)
+    if start + low >= 0 and start + high < limit:
         return None
     return Problem.of(
-        PatternOutOfBounds, pattern=pattern, offset=start, reaches=f"{what} {found}", size=whole.format(limit),
+        PatternOutOfBounds, pattern=pattern, offset=start,
+        reaches=f"element {start + low if start + low < 0 else start + high}", size=f"{limit} elements",
         tensor=storage.label,
     )
-
-
-def _outside(pairs: list[tuple[int, int]], start: int, size: int) -> int | None:
-    """The first or last position of a pattern if it is not in [0, size)."""
-    low, high = extent([n for _, n in pairs], [s for s, _ in pairs])
-    return start + low if start + low < 0 else start + high if start + high >= size else None
