@@ -13,7 +13,7 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen import convert
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedError, WrongMemory, describe
+from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedDtype, UnsupportedError, WrongMemory, describe
 from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
@@ -246,4 +246,10 @@ def _require_element(call: Signature, operand: str, allowed: tuple[dtypes.DType,
         )
     if kind.indirection is not None and kind.indirection.kind is IndirectKind.vector:
         raise UnsupportedError(feature=f"{rules.instruction_name(call)} with a vector_offset in {operand}")
+    if kind.dtype.is_wide and dtypes.int64 not in allowed:
+        raise UnsupportedDtype(
+            instruction=rules.instruction_name(call), operand=operand, found=kind.dtype, target=call.target.name,
+            allowed="dtypes of at most 32 bits, as many as a register has",
+            fix="nisa.scalar_load reads an int64, or take its low word, .view(nl.int32)[..., 0:1]",
+        )
     rules.require_dtype(call, operand, allowed)

@@ -126,6 +126,42 @@ def test_what_a_name_holds_is_its_own():
     check(kernel, np.exp(x), x)
 
 
+@pytest.mark.parametrize(("op1", "start"), [
+    (np.add, 0), (nl.subtract, 0), (np.multiply, 1), (nl.max, -np.inf), (np.minimum, np.inf),
+], ids=["add", "subtract", "multiply", "max", "minimum"])
+def test_tensor_scalar_cumulative(op1, start):
+    """From where a command says, with numbers and with vectors; the mask leaves rows and columns out."""
+    @nki.jit
+    def kernel(x, by, first):
+        out = [nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm) for _ in range(4)]
+        tile, factors, starts = nl.load(x), nl.load(by), nl.load(first)
+        to = [nl.zeros(x.shape, dtype=x.dtype) for _ in out]
+        nisa.tensor_scalar_cumulative(to[0], tile, np.add, op1, 0.5)
+        nisa.tensor_scalar_cumulative(dst=to[1], src=tile, op0=nl.multiply, op1=op1, imm0=factors,
+                                      reduce_cmd=nisa.reduce_cmd.reduce)
+        nisa.tensor_scalar_cumulative(dst=to[2], src=tile, op0=nl.multiply, op1=op1, imm0=factors, imm1=starts,
+                                      reduce_cmd=nisa.reduce_cmd.load_reduce)
+        i_p, i_f = nl.mgrid[0:4, 0:8]
+        nisa.tensor_scalar_cumulative(to[3], tile, np.add, op1, 0.5, mask=(i_p < 3) & (i_f < 5))
+        for dst, made in zip(out, to):
+            nl.store(dst, made)
+        return tuple(out)
+
+    fold = {nl.subtract: np.subtract, nl.max: np.maximum}.get(op1, op1)
+
+    def running(values, state):
+        states = []
+        for column in values.T:
+            states.append(state := fold(column, state))
+        return np.stack(states, 1)
+
+    x, by, first = random(4, 8), random(4, 1, seed=1), random(4, 1, seed=2)
+    plain = running(x + 0.5, np.full(4, start, np.float32))
+    masked = np.zeros_like(x)
+    masked[:3, :5] = plain[:3, :5]
+    check(kernel, (plain, running(x * by, plain[:, -1]), running(x * by, first[:, 0]), masked), x, by, first)
+
+
 def test_instructions_return_tiles():
     @nki.jit
     def kernel(x, g):

@@ -265,6 +265,29 @@ def test_memset_saturates(dtype, value) -> None:
     assert (exact(kernel, ZERO)[0] == dtype.numpy.type(min(max(value, limits.min), limits.max))).all()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_register_takes_the_low_word(mode) -> None:
+    """As the error says that refuses to load 64 bits into a register, which has 32."""
+    def kernel(x):
+        low, out = nisa.register_alloc(), nl.ndarray((1, 1), dtype=nl.int32, buffer=nl.shared_hbm)
+        nisa.register_load(low, x.view(nl.int32)[..., 0:1])
+        nisa.register_store(out, low)
+        return out
+
+    assert mode(kernel)(np.array([[(5 << 32) + 7]], np.int64)) == 7
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [nl.int64, nl.uint64])
+def test_no_register_has_64_bits(mode, dtype) -> None:
+    def kernel(x):
+        nisa.register_load(nisa.register_alloc(), nl.zeros((1, 1), dtype=dtype))  # here
+        return x
+
+    said = ["register_load", "as many as a register has", "scalar_load", ".view(nl.int32)"]
+    expect(errors.UnsupportedDtype, kernel, ZERO, mode=mode, says=said)
+
+
 # --- what there is not ----------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from nkilite.beta1.isa.reduce import (
     sequence_bounds,
     tensor_partition_reduce,
     tensor_reduce,
+    tensor_scalar_cumulative,
     tensor_tensor_scan,
 )
 from nkilite.beta1.isa.scalar import activation, activation_reduce, tensor_scalar_reduce
@@ -98,6 +99,7 @@ __all__ = [
     "tensor_partition_reduce",
     "tensor_reduce",
     "tensor_scalar",
+    "tensor_scalar_cumulative",
     "tensor_scalar_reduce",
     "tensor_tensor",
     "tensor_tensor_scan",

@@ -35,6 +35,7 @@ from nkilite.beta1.tile import Tile, cut, tile
 from nkilite.dtypes import DType, DTypeLike, uint32
 from nkilite.errors import UnsupportedError
 from nkilite.isa.constants import dge_mode as dge_mode
+from nkilite.isa.constants import reduce_cmd
 from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.trace.tensor import NkiTensor
@@ -116,6 +117,28 @@ def tensor_tensor_scan(
     emit(cut(made, box), cut(data0, box), cut(data1, box), rows_of(start, box[0]))
     made.mask = mask
     return made
+
+
+def tensor_scalar_cumulative(
+    dst: object, src: object, op0: Op, op1: Op, imm0: object, imm1: object = None,
+    reduce_cmd: reduce_cmd = reduce_cmd.reset_reduce, mask: MaskLike = None, **_: object,
+) -> None:
+    """dst = the running result of (src <op0> imm0) <op1> the result before, along the free dimension."""
+    name = "nisa.tensor_scalar_cumulative"
+    if skipped(mask):
+        return
+    dst, src = on_chip(dst, "dst", name), on_chip(src, "src", name)
+    rows, to, x = range(dst.shape[0]), dst.nki, src.nki
+    if isinstance(mask, Mask):
+        box = functional.exact_box(mask, dst.shape, name)
+        if box is None:
+            return
+        rows, to, x = box[0], cut(dst, box), cut(src, box)
+    first, start = vector(imm0), vector(imm1)
+    nisa.tensor_scalar_cumulative(
+        to, x, operator(op0), operator(op1), rows_of(first, rows), rows_of(start, rows), reduce_cmd
+    )
+    functional.wrote(to)
 
 
 def _require_prefixes(mask: Mask, shape: tuple[int, ...], function: str) -> None:
