@@ -13,7 +13,15 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.codegen import convert
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.errors import DtypeMismatch, InvalidOperand, ShapeMismatch, UnsupportedDtype, UnsupportedError, WrongMemory, describe
+from nkilite.errors import (
+    DtypeMismatch,
+    InvalidOperand,
+    ShapeMismatch,
+    UnsupportedDtype,
+    UnsupportedError,
+    WrongMemory,
+    describe,
+)
 from nkilite.ir.access import Opaque
 from nkilite.ir.program import Signature
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
