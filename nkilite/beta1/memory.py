@@ -103,6 +103,11 @@ def _piece(x: Tile, box: Box, shape: tuple[int, ...]) -> NkiTensor:
     return cut(x, box if len(box) == x.ndim else (*box, range(1)))
 
 
+def _of_one_width(source: DType, dst: DType) -> bool:
+    """Whether bits are stored as they are: public kernels store what searches find as int32, and -1 is none."""
+    return source is not dst and source.is_integer and dst.is_integer and source.itemsize == dst.itemsize
+
+
 @remembered
 def store(dst: object, value: object, mask: MaskLike = None, mode: object = None, **_: object) -> None:
     """Copy a tile, or a number, to an HBM tensor, converted to its dtype; with a mask, to its positions alone.
@@ -130,6 +135,8 @@ def store(dst: object, value: object, mask: MaskLike = None, mode: object = None
     source = value.nki
     if source.type.region is MemoryRegion.psum:
         source = functional.moved(source, dst.dtype)
+    if _of_one_width(source.type.dtype, dst.dtype):
+        source = source.view(dst.dtype)
     if mask is None:
         view = dst.nki
         if view.index is not None and mode is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from nkilite.trace.tensor import NkiTensor
 
 
-class DynamicSlice(NamedTuple):
-    """`nl.ds(start, size)`: `size` elements from `start`."""
+@dataclass(slots=True, unsafe_hash=True)  # assigned once; frozen costs three times as much to make
+class DynamicSlice:
+    """`nl.ds(start, size)`: `size` elements from `start`. No tuple, which would be a subscript of two dimensions."""
 
     start: Any
     size: int

@@ -298,3 +298,30 @@ def test_places_that_differ_from_partition_to_partition_are_refused(step):
     with pytest.raises(InvalidIndex, match="differ from partition to partition") as found:
         kernel.trace(np.zeros((6, 7), np.float32))
     assert found.value.location.file == __file__
+
+
+def test_a_dynamic_slice_alone_is_no_pair_of_indices():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile, loaded = nl.ndarray(x.shape, dtype=x.dtype), nl.load(x)
+        tile[nl.ds(0, 32)] = 3
+        tile[nl.ds(32, 32)] = loaded[nl.ds(32, 32)]
+        for half in nl.affine_range(2):
+            nl.store(out[nl.ds(half * 32, 32)], tile[nl.ds(half * 32, 32)])
+        return out
+
+    x = random(64, 4)
+    check(kernel, np.concatenate([np.full((32, 4), 3), x[32:]]), x)
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [("int32", "uint32"), ("int8", "uint8")])
+def test_integers_of_one_width_are_stored_as_they_are(wide, narrow):
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=wide, buffer=nl.shared_hbm)
+        nl.store(out, nl.load(x))
+        return out
+
+    x = np.array([[0, 1, np.iinfo(narrow).max, np.iinfo(wide).max]], narrow)
+    check(kernel, x.astype(wide), x)

@@ -100,7 +100,7 @@ def index(data: st.DataObject, chain: Chain) -> None:
         slice(k % n, k % n + 1)
         if isinstance(k, int)
         else slice(k.start, k.start + k.size)
-        if isinstance(k, tuple)
+        if not isinstance(k, slice)
         else k
         for k, n in zip(keys, chain.array.shape, strict=True)
     )
