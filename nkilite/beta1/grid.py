@@ -160,8 +160,13 @@ def running(instances: Instances) -> Iterator[None]:
 def shared(
     builder: Builder, shape: tuple[int, ...], dtype: DType, region: MemoryRegion, name: str, place: Location
 ) -> tuple[NkiTensor, bool]:
-    """An HBM tensor, and whether it is new: one in shared HBM may be that of an earlier instance."""
+    """An HBM tensor, and whether it is new: one in shared HBM may be that of an earlier instance.
+
+    What a launch of one instance makes it may return, for there is nobody to whom it could be private.
+    """
     instances = _local.instances
+    if region is MemoryRegion.private_hbm and (instances is None or len(instances.positions) == 1):
+        region = MemoryRegion.shared_hbm
 
     def make() -> NkiTensor:
         return builder.allocate(region, shape, dtype, name=name, location=place)

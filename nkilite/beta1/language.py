@@ -117,7 +117,7 @@ from nkilite.dtypes import (
     uint16,
     uint32,
 )
-from nkilite.language import bypass, constants, ds, private_hbm, psum, sbuf, shared_hbm
+from nkilite.language import bypass, constants, ds, hbm, private_hbm, psum, sbuf, shared_hbm
 from nkilite.suggest import unknown_name as _unknown_name
 
 __path__: list[str] = []  # a package, so that imports below it reach the finder of nkilite.compat
@@ -252,7 +252,6 @@ __all__ = [
 ]
 
 dslice = ds
-hbm = shared_hbm  # kernels return what they allocate in it
 
 
 if not _typing.TYPE_CHECKING:  # a checker that sees it believes that every name exists

@@ -80,8 +80,8 @@ def check_returned(returned: object, program: Program, kernel: str, location: Lo
             what = f"a tensor in {str(value.buffer).upper()}" if value.buffer.on_chip else "an indirect view"
             raise InvalidReturn(kernel=kernel, what=what, location=buffer.location)
         if value.buffer is MemoryRegion.private_hbm:
-            what = "a tensor in nl.hbm, which is one core's own"
-            raise InvalidReturn(kernel=kernel, what=what, location=buffer.location)
+            what, fix = "a tensor in nl.hbm, which is one core's own", "allocate it with buffer=nl.shared_hbm"
+            raise InvalidReturn(kernel=kernel, what=what, fix=fix, location=buffer.location)
         if buffer.kind is not BufferKind.input and buffer not in program.outputs:
             program.outputs.append(buffer)
         return value

@@ -220,6 +220,35 @@ def test_grids_share_what_is_in_shared_memory():
         kernel[-1]
 
 
+@pytest.mark.parametrize("memory", [nl.hbm, nl.private_hbm, nl.shared_hbm], ids=repr)
+@pytest.mark.parametrize("grid", [None, (1,), (nl.nc(1), 1)], ids=str)
+def test_one_instance_returns_what_it_makes_in_any_device_memory(memory, grid):
+    @nki.jit
+    def kernel(x):
+        assert x.buffer == nl.hbm
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=memory)
+        assert out.buffer in (nl.hbm, nl.private_hbm)
+        nl.store(out, nl.load(x) * 2)
+        return out
+
+    x = random(4, 8)
+    check(kernel, 2 * x, x, grid=grid)
+
+
+def test_instances_have_device_memory_of_their_own():
+    """What one leaves in it the next one does not find."""
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray((3, *x.shape), dtype=x.dtype, buffer=nl.shared_hbm)
+        sums = nl.zeros(x.shape, dtype=x.dtype, buffer=nl.hbm)
+        nl.store(sums, nl.load(sums) + nl.load(x))
+        nl.store(out[nl.program_id(0)], nl.load(sums))
+        return out
+
+    x = random(4, 8)
+    check(kernel, np.stack([x] * 3), x, grid=(3,))
+
+
 def test_kernels_that_write_their_arguments():
     @nki.trace
     def kernel(x, out):

@@ -184,7 +184,7 @@ def step_of_33_bits(x):
     nisa.iota(tile, [[1, 8]], channel_multiplier=1 << 32)  # here
 
 
-@mistake(InvalidReturn, "a tensor in nl.hbm", "nl.shared_hbm")
+@mistake(InvalidReturn, "a tensor in nl.hbm", "fix: allocate it with buffer=nl.shared_hbm")
 def result_of_one_core(x):
     out = nl.ndarray(x.shape, x.dtype, nl.hbm)  # here
     nisa.dma_copy(out, x)
