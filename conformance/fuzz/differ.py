@@ -26,9 +26,15 @@ class Way(NamedTuple):
 
     level: str
     fuse: bool
+    hasty: bool = False
 
     def __str__(self) -> str:
-        return f"{self.level}, {'fused' if self.fuse else 'not fused'}"
+        return f"{self.level}, {'hastily' if self.hasty else 'fused' if self.fuse else 'not fused'}"
+
+    @property
+    def optimize(self) -> str:
+        """What NKILITE_OPTIMIZE is."""
+        return "never" if self.hasty else "always"
 
 
 class Difference(NamedTuple):
@@ -48,7 +54,7 @@ class Refused(Exception):
 
 def ways() -> list[Way]:
     """All on this CPU."""
-    return [Way(level, fuse) for level in available() for fuse in (True, False)]
+    return [Way(level, *how) for level in available() for how in ((True,), (False,), (False, True))]
 
 
 def differences(program: Program, chosen: list[Way] | None = None) -> Iterator[Difference]:
@@ -67,7 +73,8 @@ def differences(program: Program, chosen: list[Way] | None = None) -> Iterator[D
                 if program.rounding is not None:
                     kernel.forget()  # every launch rounds in its own way
                 with _settings(
-                    NKILITE_CPU=way.level, NKILITE_FUSE=str(int(way.fuse)), NKILITE_NUM_THREADS=str(threads)
+                    NKILITE_CPU=way.level, NKILITE_FUSE=str(int(way.fuse)), NKILITE_NUM_THREADS=str(threads),
+                    NKILITE_OPTIMIZE=way.optimize,
                 ):
                     found = _results(program, kernel, program.arguments())
                 if isinstance(found, str) or isinstance(expected, str):

@@ -11,6 +11,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 from nkilite.ir import nest
+from nkilite.ir.sizes import Size
 
 Body = Callable[..., Value]
 
@@ -88,6 +89,13 @@ def chunks(e: Emitter, count: int, lanes: int, body: Callable[[Value, int], None
             body(e.i64(at), width)
             at += width
         width //= 2
+
+
+def filled(lanes: int, count: int) -> int:
+    """As many lanes, or fewer, a power of two, as so many elements fill."""
+    while lanes > count:
+        lanes //= 2
+    return lanes
 
 
 def step_lanes(e: Emitter, widest: int = 4) -> int:
@@ -175,7 +183,15 @@ def visit(
                     fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
             element(here, dim.strides, width)
 
-        chunks(e, dim.count, lanes, step)
+        if type(dim.count) is not Size or dim.count < lanes:
+            chunks(e, dim.count, lanes, step)
+            return
+        whole = dim.count // lanes * lanes
+        with e.loop(whole, step=lanes) as loop:
+            step(loop.index, lanes)
+        if whole < dim.count:  # one by one: the code is right for any rest
+            with e.loop(dim.count, start=whole) as loop:
+                step(loop.index, 1)
 
     descend(0, list(pointers))
 

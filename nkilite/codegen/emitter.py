@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from nkilite.host.cpu import Host
+from nkilite.ir.sizes import Size
 
 
 class Value(NamedTuple):
@@ -67,14 +68,20 @@ _FLOATS = ("float", "double", "half")
 _BITS = {"i8": 8, "i16": 16, "half": 16, "i32": 32, "float": 32, "i64": 64, "double": 64}
 
 
+_LEAST_SCRATCH = 1 << 10  # bytes, where it is not known how much is needed
+
+
 class Emitter:
     """Accumulates the body of one function.
 
     Every operation returns a Value; scalar and vector operands must agree in lanes (use `splat`).
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, sizes_at: int = 0) -> None:
+        """`sizes_at` is the byte of the words at which there are the sizes that the function takes."""
         self.host = host
+        self._sizes_at = sizes_at
+        self._sizes: set[int] = set()  # of which are written
         self.declarations: dict[str, str] = {}
         self.stack = 0  # bytes of scratch
         self._scratch: list[str] = []
@@ -135,8 +142,20 @@ class Emitter:
     def i32(self, value: int, lanes: int = 0) -> Value:
         return self.const("i32", value, lanes)
 
-    def i64(self, value: int) -> Value:
-        return self.const("i64", value)
+    def i64(self, value: int | Size) -> Value:
+        return self._size(value) if type(value) is Size else self.const("i64", value)
+
+    def _size(self, size: Size) -> Value:
+        """A size that the function is told when it is called."""
+        place = size.sizes.argument(size)
+        name = f"%n{place}"
+        if place not in self._sizes:
+            self._sizes.add(place)
+            self._scratch += [
+                f"  {name}at = getelementptr i8, ptr %words, i64 {self._sizes_at + 8 * place}",
+                f"  {name} = load i64, ptr {name}at, align 8",
+            ]
+        return Value(name, "i64")
 
     def vector(self, scalar: str, values: Sequence[float | int]) -> Value:
         """A constant vector with one value per lane."""
@@ -334,15 +353,19 @@ class Emitter:
 
     def offset(self, pointer: Value, bytes: Value | int) -> Value:
         """A pointer some bytes further."""
-        if isinstance(bytes, int):
-            if bytes == 0:
+        if not isinstance(bytes, Value):
+            if type(bytes) is int and bytes == 0:
                 return pointer
             bytes = self.i64(bytes)
         return self._pure(f"getelementptr i8, ptr {pointer.ref}, {bytes}", "ptr", 0)
 
     def step(self, pointer: Value, index: Value, stride: int) -> Value:
         """pointer + index * stride bytes."""
-        if stride == 0 or index.ref == "0":
+        if index.ref == "0":
+            return pointer
+        if type(stride) is Size:
+            return self.offset(pointer, self.mul(index, self.i64(stride)))
+        if stride == 0:
             return pointer
         return self.offset(pointer, index if stride == 1 else self.mul(index, self.i64(stride)))
 
@@ -365,9 +388,13 @@ class Emitter:
         assert value is not None, "read before it is written"
         return value
 
-    def scratch(self, bytes: int, align: int = 64) -> Value:
+    def scratch(self, bytes: int | Size, align: int = 64) -> Value:
         """Stack memory that lives until the micro-kernel returns; in a loop, all iterations get the same."""
         name = self._name()
+        if type(bytes) is Size:  # room for more is right for all that need less
+            needed, bytes = bytes, _LEAST_SCRATCH
+            while bytes < needed:
+                bytes *= 2
         self.stack += bytes + align
         self._scratch.append(f"  {name} = alloca [{bytes} x i8], align {align}")
         return Value(name, "ptr")
@@ -389,7 +416,7 @@ class Emitter:
             return
         head, body, exit = self.label("head"), self.label("body"), self.label("exit")
         before = self._block
-        limit = self.i64(count) if isinstance(count, int) else count
+        limit = count if isinstance(count, Value) else self.i64(count)
         self.line(f"br label %{head}")
         self.start_block(head)
         index = Value(self._name(), "i64")
@@ -402,7 +429,7 @@ class Emitter:
         yield loop
         advanced = self.add(index, self.i64(step))
         self.line(f"br label %{head}")
-        first_index = start if isinstance(start, int) else start.ref
+        first_index = (start if isinstance(start, Value) else self.i64(start)).ref
         phis = [f"  {index.ref} = phi i64 [ {first_index}, %{before} ], [ {advanced.ref}, %{self._block} ]"]
         for value, first, then in zip(loop.values, loop.initial, loop._next, strict=True):
             phis.append(

@@ -7,6 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen.ahead import fetch
+from nkilite.codegen.elementwise import filled
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.ir import nest
@@ -57,7 +58,7 @@ class FreeWalk:
             dims = nest.contiguous_last(dims, [*(o.dtype.itemsize for o in operands), _NEVER_DENSE], lanes)
         self._dims = dims
         innermost = dims[-1].count if dims else 1
-        self.lanes = min(lanes, 1 << innermost.bit_length() - 1)
+        self.lanes = filled(lanes, innermost)
 
     def run(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
         """Visit every element once; returns what the last step carried."""

@@ -294,7 +294,7 @@ class MicroKernel:
         """End the micro-kernel: an index is not below its limit."""
         e, bases = self.e, Value("%bases", "ptr")
         e.store(index, e.offset(bases, _FAULT_INDEX), align=8)
-        e.store(e.i64(limit) if isinstance(limit, int) else limit, e.offset(bases, _FAULT_LIMIT), align=8)
+        e.store(limit if isinstance(limit, Value) else e.i64(limit), e.offset(bases, _FAULT_LIMIT), align=8)
         e.ret(STATUS_OUT_OF_BOUNDS)
 
     def row(self, name: str, index: Value) -> Value:

@@ -143,7 +143,7 @@ class _Reducer:
             return self._combine(pointer, 1, 0, self._identity(1))
         e, (count, (stride,)) = self._e, dims[-1]
         dense = stride == self._source.dtype.itemsize
-        lanes = min(elementwise.step_lanes(e) if dense else e.host.lanes, 1 << count.bit_length() - 1)
+        lanes = elementwise.filled(elementwise.step_lanes(e) if dense else e.host.lanes, count)
         total = Sum(e, self._what.combination(self._source.dtype, TURNS if dense else 1), lanes)
 
         def descend(level: int, pointer: Value) -> None:

@@ -26,6 +26,7 @@ from nkilite.location import Location
 from nkilite.native import xla, xla_handler
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
+from nkilite.native.tiers import Hasty
 from nkilite.runtime.kernel import Kernel
 from nkilite.runtime.specialization import executable_of
 
@@ -68,7 +69,9 @@ def calls(kernel: Kernel[...], taken: Call, does: Traced, shapes: Sequence[Any],
 
 
 def _compiled(kernel: str, does: Traced) -> Executable | Cores:
-    return executable_of(kernel, does.programs, digest(*does.programs), host())[0]
+    found = executable_of(kernel, does.programs, digest(*does.programs), host())[0]
+    assert not isinstance(found, Hasty), "nobody is told of a better one"
+    return found
 
 
 class _Host:

@@ -147,3 +147,13 @@ def unique(values: np.ndarray) -> np.ndarray:
     found = np.sort(values, axis=None)
     result: np.ndarray = found[np.append(True, found[1:] != found[:-1])[: len(found)]]
     return result
+
+
+def numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct numbers of an array, sorted, where each comes first, and the number of every element's."""
+    order = np.argsort(values, kind="stable")
+    found = values[order]
+    new = np.append(True, found[1:] != found[:-1])[: len(found)]
+    numbers = np.empty(len(values), np.int64)
+    numbers[order] = np.cumsum(new) - 1
+    return found[new], order[new], numbers

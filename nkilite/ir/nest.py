@@ -7,6 +7,8 @@ import itertools
 from math import prod
 from typing import NamedTuple
 
+from nkilite.ir.sizes import Size, unknown
+
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, byte strides
 
 
@@ -26,13 +28,13 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     total = prod(layouts[0][0])
     assert all(prod(shape) == total for shape, _ in layouts), layouts
     layouts = [collapse(layout) for layout in layouts]
-    boundaries = {1, total}
+    boundaries = [1, total]
     for shape, _ in layouts:
         inner = 1
         for n in reversed(shape):
             inner *= n
-            boundaries.add(inner)
-    edges = sorted(boundaries)
+            boundaries.append(inner)
+    edges = [edge for edge, _ in itertools.groupby(sorted(boundaries))]
     if any(b % a for a, b in itertools.pairwise(edges)):
         return None
     dims: list[Dim] = []
@@ -41,16 +43,30 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     return merge(dims)
 
 
-@functools.lru_cache(1 << 14)
 def collapse(layout: Layout) -> Layout:
     """The same addresses in the fewest dimensions."""
+    return _collapse(layout) if _known(layout) else _collapse.__wrapped__(layout)
+
+
+def _known(layout: Layout) -> bool:
+    """Whether all numbers are known, so that results can be looked up."""
+    return not (unknown(layout[0]) or unknown(layout[1]))
+
+
+@functools.lru_cache(1 << 14)
+def _collapse(layout: Layout) -> Layout:
     dims = merge([Dim(n, (stride,)) for n, stride in zip(*layout, strict=True)])
     return tuple(d.count for d in dims), tuple(d.strides[0] for d in dims)
 
 
-@functools.lru_cache(1 << 12)
 def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
     """Layouts of the pieces of `length` elements and of one piece; None if the pieces differ."""
+    known = _known(layout) and type(length) is not Size
+    return _cut(layout, length) if known else _cut.__wrapped__(layout, length)
+
+
+@functools.lru_cache(1 << 12)
+def _cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
     outer: list[tuple[int, int]] = []
     inner: list[tuple[int, int]] = []
     size = 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidView, ViewError
+from nkilite.ir.sizes import unknown
 from nkilite.location import UNKNOWN, Location, here
 
 _new = object.__new__
@@ -71,6 +72,8 @@ class Indirection:
 
     @classmethod
     def of(cls, kind: IndirectKind, index: ViewType, stride: int, limit: int) -> Indirection:
+        if unknown((stride, limit)):
+            return cls(kind, index, stride, limit)
         key = (kind, index, stride, limit)
         found = cls._interned.get(key)
         if found is None:
@@ -155,7 +158,7 @@ class ViewType:
         indirection: Indirection | None = None,
         problem: Problem | None = None,
     ) -> ViewType:
-        if problem is not None:
+        if problem is not None or unknown(shape) or unknown(strides):
             return cls(region, dtype, shape, strides, indirection, problem)
         key = (region, dtype, shape, strides, indirection)
         found = cls._interned.get(key)
@@ -166,6 +169,8 @@ class ViewType:
     @classmethod
     def dense(cls, region: MemoryRegion, dtype: DType, shape: tuple[int, ...]) -> ViewType:
         """The type of a view of row-major storage that covers it."""
+        if unknown(shape):
+            return cls.of(region, dtype, shape, contiguous_strides(shape))
         key = (region, dtype, shape)
         found = cls._dense.get(key)
         if found is None:

@@ -157,7 +157,7 @@ def runs(kind: ViewType) -> int:
 
 def row_major(*kinds: ViewType) -> str:
     """The loops of an access rule for tensors whose elements correspond in row-major order: by row if rows do."""
-    return "p f" if len({kind.shape[0] for kind in kinds}) == 1 else "e"
+    return "p f" if all(kind.shape[0] == kinds[0].shape[0] for kind in kinds) else "e"
 
 
 def by_vector(kind: ViewType) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nkilite.dtypes import as_dtype
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import Columns, numbered
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Instruction, Operand, Program
 from nkilite.ir.types import BufferKind, MemoryRegion, extent
 from nkilite.isa.custom import custom_operator
@@ -91,6 +91,7 @@ class Image(NamedTuple):
         registers: (arena offset, bytes) of engines' registers, which are zero when a kernel begins.
         stops: by number of the entry.
         numbers: what is looked for in results, if anything is.
+        hasty: there is a better one to be had.
     """
 
     name: str
@@ -105,9 +106,12 @@ class Image(NamedTuple):
     registers: tuple[tuple[int, int], ...]
     stops: dict[int, Stop]
     numbers: Numbers | None = None
+    hasty: bool = False
 
 
-def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level: str) -> Image:
+def image_of(
+    program: Program, placement: CpuPlacement, lowered: Lowered, level: str, hasty: bool = False
+) -> Image:
     """The image of a lowered program."""
     outputs = {b.id for b in program.outputs}
     written = written_inputs(program)
@@ -136,7 +140,7 @@ def image_of(program: Program, placement: CpuPlacement, lowered: Lowered, level:
             if b.kind is BufferKind.registers and placement.of(b.id).pitch  # or nothing touches them
         ),
         stops=_stops(program, placement, lowered),
-        numbers=_numbers(program, placement),
+        numbers=_numbers(program, placement), hasty=hasty,
     )
 
 
@@ -154,7 +158,7 @@ def written_inputs(program: Program) -> dict[int, Location]:
     for signature, _, starts in columns.uses():
         for operand in signature.operands:
             if operand.writes and not operand.type.region.on_chip:
-                buffers, places = np.unique(columns.code[starts + operand.word], return_index=True)
+                buffers, places, _ = numbered(columns.code[starts + operand.word])
                 for buffer, start in zip(buffers.tolist(), starts[places].tolist(), strict=True):
                     first[buffer] = min(start, first.get(buffer, start))
     return {

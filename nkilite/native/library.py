@@ -17,12 +17,16 @@ _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
 
 class Source(NamedTuple):
-    """LLVM text of a function and the declarations it needs; `quick` if it is to be compiled quickly."""
+    """LLVM text of a function and the declarations it needs; `quick` if it is to be compiled quickly.
+
+    One without text has the key of its object code, which is loaded or in the disk cache.
+    """
 
     name: str
     text: str
     declarations: tuple[str, ...]
     quick: bool = False
+    key: str = ""
 
     @property
     def quickly(self) -> Source:
@@ -54,7 +58,7 @@ class Library:
         self._machine = target_machine(host)
         self._quick_machine = target_machine(host, optimized=False)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
-        self._made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
+        self.made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
         self._packs: dict[str, Packs] = {}
@@ -110,6 +114,20 @@ class Library:
             stack.with_room(stack.COMPILER, self._load, objects)
             return True
 
+    def load(self, sources: Iterable[Source]) -> set[str]:
+        """Load functions from the disk cache by their keys; the names of those that are loaded."""
+        wanted = {s.name: s for s in sources}
+        with self._lock:
+            left = {self._key((s,)): (s,) for s in wanted.values() if s.name not in self._addresses}
+            disk = store()
+            if left and disk is not None:
+                stack.with_room(stack.COMPILER, self._take, left, self._packs_of(disk))
+            return wanted.keys() & self._addresses.keys()
+
+    def key_of(self, source: Source) -> str:
+        """The key of the object code of a function."""
+        return self._key((source,))
+
     def _found(self, units: Sequence[Unit]) -> dict[str, int]:
         """The addresses of the functions of units; called with the lock."""
         new = [unit for unit in units if unit[0].name not in self._addresses]
@@ -154,7 +172,7 @@ class Library:
     def _packs_of(self, store: Store) -> Packs:
         found = self._packs.get(store.directory)
         if found is None or found.store is not store:
-            found = self._packs[store.directory] = Packs(store, self._made_by)
+            found = self._packs[store.directory] = Packs(store, self.made_by)
         return found
 
     def _compile(self, units: Iterable[Unit]) -> bytes:
@@ -180,7 +198,9 @@ class Library:
                 self._addresses[name] = address
 
     def _key(self, unit: Unit) -> str:
-        return hashlib.blake2b(f"{self._made_by} {module_text(unit)}".encode(), digest_size=20).hexdigest()
+        if len(unit) == 1 and unit[0].key:
+            return unit[0].key
+        return hashlib.blake2b(f"{self.made_by} {module_text(unit)}".encode(), digest_size=20).hexdigest()
 
 
 def _modules(units: Iterable[tuple[str, Unit]]) -> list[dict[str, Unit]]:

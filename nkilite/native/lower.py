@@ -12,6 +12,7 @@ from nkilite.codegen import group
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.host.cpu import Host
+from nkilite.ir.columns import numbered
 from nkilite.ir.digest import identity
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.types import ViewType
@@ -106,7 +107,7 @@ def _distinct(
             known[key] = len(made_of)
             made_of.append(([encoded.members[kind] for kind in kinds.tolist()], run.tree))
         labels[entry] = known[key]
-    found, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
+    found, first, numbers = numbered(labels)
     order = np.argsort(first)
     return [made_of[found[i]] for i in order.tolist()], np.argsort(order)[numbers]
 
@@ -141,7 +142,7 @@ def _micro_kernel(members: list[Member], tree: Tree | None, host: Host) -> tuple
     kernels = []
     first_word = 0
     for signature, pitches in members:
-        kernels.append(MicroKernel(signature, host, _operands(signature, pitches), e, first_word))
+        kernels.append(MicroKernel(signature, host, cpu_operands(signature, pitches), e, first_word))
         first_word += signature.n_words - WORDS_BEFORE_ARGUMENTS
     group.write(kernels, tree)
     body = kernels[0].text("@")
@@ -151,7 +152,7 @@ def _micro_kernel(members: list[Member], tree: Tree | None, host: Host) -> tuple
     return Source(name, text, tuple(e.declarations.values())), footprint(kernels), e.stack
 
 
-def _operands(signature: Signature, pitches: Pitches) -> dict[str, CpuOperand]:
+def cpu_operands(signature: Signature, pitches: Pitches) -> dict[str, CpuOperand]:
     """The tensor arguments of one signature on one placement."""
     operands: dict[str, CpuOperand] = {}
     rows = signature.access.rows

@@ -20,7 +20,7 @@ import numpy as np
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
 from nkilite.ir import nest
 from nkilite.ir.columns import unique
-from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS
+from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.machine.engine import Engine
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
@@ -84,7 +84,7 @@ def footprint(kernels: Sequence[MicroKernel]) -> Footprint:
             word = first + operand.word - WORDS_BEFORE_ARGUMENTS
             paneled = operand.name in kernel.paneled
             accesses.append(_access(kernel.operands[operand.name], word, operand.writes, split, paneled))
-        ns += _work(kernel)
+        ns += work(kernel.call)
         first += kernel.call.n_words - WORDS_BEFORE_ARGUMENTS
     return Footprint((SPLIT if split else 0) | (LEAD if leads else 0), ns, tuple(accesses))
 
@@ -146,9 +146,8 @@ def _extent(shape: Sequence[int], strides: Sequence[int], size: int) -> tuple[in
     return sum(r for r in reach if r < 0), sum(r for r in reach if r > 0) + size
 
 
-def _work(kernel: MicroKernel) -> float:
-    """Rough nanoseconds of a member on one thread."""
-    call = kernel.call
+def work(call: Signature) -> float:
+    """Rough nanoseconds of an instruction on one thread."""
     if call.definition.rule("cost")(call).engine is Engine.tensor:
         rows = max((o.type.partitions for o in call.operands if not o.writes), default=1)
         return float(sum(o.type.size for o in call.operands if o.writes) * rows / _PRODUCTS_PER_NS)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.columns import BufferColumns, Columns, numbered
 from nkilite.ir.definition import Control
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Program, Signature
 from nkilite.schedule.panels import Panels
@@ -69,7 +69,7 @@ def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct values, where each comes first, and the number of every element's: mostly there is only one."""
     if len(values) and (values == values[0]).all():
         return values[:1], np.zeros(1, np.int64), np.zeros(len(values), np.int64)
-    return np.unique(values, return_index=True, return_inverse=True)
+    return numbered(values)
 
 
 class _Buffers:
@@ -86,9 +86,8 @@ class _Buffers:
         self._rows = np.maximum(facts.row_bytes, 1)
         self._moved = facts.on_chip & (placement.pitch != facts.row_bytes)
         self._sizes = np.zeros(len(program.buffers), np.int64)  # of elements of buffers in panels
-        _, first, layout = np.unique(
-            facts.row_bytes * (int(placement.pitch.max(initial=0)) + 1) + placement.pitch,
-            return_index=True, return_inverse=True,
+        _, first, layout = numbered(
+            facts.row_bytes * (int(placement.pitch.max(initial=0)) + 1) + placement.pitch
         )
         self.layout: np.ndarray = layout
         rows, pitches = facts.row_bytes[first].tolist(), placement.pitch[first].tolist()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns, unique
+from nkilite.ir.columns import BufferColumns, Columns, numbered, unique
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.passes.reorder import reorder, stretches
@@ -57,7 +57,7 @@ def _first_two(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarr
     touched = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), np.int64)
     touched = np.stack(np.divmod(unique(touched[0] * program.count + touched[1]), max(program.count, 1)))
     first, second = np.full((2, len(program.buffers)), program.count)
-    number, at = np.unique(touched[0], return_index=True)
+    number, at, _ = numbered(touched[0])
     first[number] = touched[1, at]
     several = at[np.diff(np.append(at, touched.shape[1])) > 1]
     second[touched[0, several]] = touched[1, several + 1]

@@ -27,6 +27,7 @@ from nkilite.machine.target import get_target
 from nkilite.native.compile import Compilation
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
+from nkilite.native.tiers import Hasty
 from nkilite.notebook import preformatted
 from nkilite.notices import GridIgnored, Notice, RetraceWarning, give
 from nkilite.passes.pipeline import run_pipeline
@@ -106,7 +107,7 @@ class Kernel(Generic[P]):
         self.number = next(_count)
         numbered[self.number] = self
         self._specializations: dict[object, Specialization] = {}
-        self._executables: dict[str, Executable | Cores] = {}
+        self._executables: dict[str, Executable | Cores | Hasty] = {}
         self._explained = False  # whether it was said why this kernel is traced at every launch
 
     def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel[P]:
@@ -407,6 +408,12 @@ class Kernel(Generic[P]):
         """The sizes of dynamic dimensions in a call, and their place among the inputs of its programs."""
         arguments = bind(self, args, kwargs)
         return len(arguments.given), arguments.size_list
+
+    def settle(self, specialization: Specialization, good: Executable) -> None:
+        """A specialization that was compiled hastily has a better executable: launches are to know it directly."""
+        if specialization.program in self._executables:
+            self._executables[specialization.program] = good
+        self._calls.drop(specialization)
 
     def forget(self) -> None:
         """Drop every compiled specialization; the next launch compiles anew, and rounds as the first one."""

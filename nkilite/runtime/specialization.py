@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import MutableMapping, Sequence
+import weakref
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nkilite import knobs
 from nkilite.dtypes import as_dtype
 from nkilite.host.cpu import Host, host
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
-from nkilite.native.compile import Compilation, compile_program
+from nkilite.native import effort
+from nkilite.native.compile import Compilation, compile_program, improve
 from nkilite.native.cores import Cores, launchable
 from nkilite.native.executable import Executable
+from nkilite.native.tiers import Hasty
 from nkilite.notices import give, recorded
 from nkilite.runtime.aliases import merged, refusal
 from nkilite.runtime.binding import Arguments
@@ -47,7 +51,7 @@ class Specialization:
     """
 
     def __init__(
-        self, kernel: Kernel[...], arguments: Arguments, compiled: MutableMapping[str, Executable | Cores]
+        self, kernel: Kernel[...], arguments: Arguments, compiled: MutableMapping[str, Executable | Cores | Hasty]
     ) -> None:
         """
         Args:
@@ -76,9 +80,20 @@ class Specialization:
         ]
         self.merged = merged(arguments.same, [i.written is not None for i in image.inputs])
 
-    def _compiled(self, programs: list[Program], level: Host, traced: float) -> Executable | Cores:
+    def _compiled(self, programs: list[Program], level: Host, traced: float) -> Executable | Cores | Hasty:
         """What runs programs just traced, from the disk cache if they are there."""
-        found, self._compilations = executable_of(self._kernel.__name__, programs, self.program, level, traced)
+        kernel = weakref.ref(self._kernel)
+
+        def settle(good: Executable) -> None:
+            """Later launches go to a better executable directly."""
+            self.executable = good
+            owner = kernel()
+            if owner is not None:
+                owner.settle(self, good)
+
+        found, self._compilations = executable_of(
+            self._kernel.__name__, programs, self.program, level, traced, settle
+        )
         return found
 
     @property
@@ -142,30 +157,50 @@ def launcher_of(specialization: Specialization, arguments: Arguments) -> Launche
 
 
 def executable_of(
-    kernel: str, programs: Sequence[Program], program: str, level: Host, traced: float = 0.0
-) -> tuple[Executable | Cores, list[Compilation] | None]:
+    kernel: str, programs: Sequence[Program], program: str, level: Host, traced: float = 0.0,
+    settle: Callable[[Executable], None] | None = None,
+) -> tuple[Executable | Cores | Hasty, list[Compilation] | None]:
     """What runs the programs of a kernel's cores, and how it was compiled unless it was in the disk cache.
 
     Args:
         program: digest of the programs.
         traced: seconds that tracing took.
+        settle: if given, what does little work may be compiled hastily; called with the better executable when it is
+            there.
     """
     place = Place(kernel, program, level)
     stored = place.recall()
-    if stored is None:
+    hurry = settle is not None and len(programs) == 1
+    if stored is not None and (not stored.images[0].hasty or (hurry and knobs.optimize() != "always")):
+        for notice in stored.notices:
+            give(notice)
+        executables = [Executable(image, level) for image in stored.images]
+        compilations = None
+    else:
         with recorded() as notices:
-            compilations = _compile(programs, traced)
+            compilations = _compile(programs, traced, hurry)
         executables = [c.executable for c in compilations]
-        place.remember(Stored(tuple(e.image for e in executables), tuple(notices)))
+        stored = Stored(tuple(e.image for e in executables), tuple(notices))
+        place.remember(stored)
+    if not executables[0].image.hasty:
         return launchable(executables), compilations
-    for notice in stored.notices:
-        give(notice)
-    return launchable([Executable(image, level) for image in stored.images]), None
+    assert settle is not None
+    hasty, notices_given = compilations, stored.notices
+
+    def better() -> Executable:
+        with collector_paused():
+            good = (compile_program(programs[0]) if hasty is None else improve(hasty[0])).executable
+        good.optimize()
+        place.remember(Stored((good.image,), notices_given))
+        settle(good)
+        return good
+
+    return Hasty(executables[0], effort.hasty_launches(executables[0].image.lowered), better), None
 
 
-def _compile(programs: Sequence[Program], traced: float) -> list[Compilation]:
+def _compile(programs: Sequence[Program], traced: float, hurry: bool = False) -> list[Compilation]:
     with collector_paused():
-        found = [compile_program(program) for program in programs]
+        found = [compile_program(program, hurry=hurry) for program in programs]
     found[0].seconds = {"trace": traced, **found[0].seconds}
     return found
 
@@ -174,7 +209,7 @@ class Launcher:
     """A kernel compiled for, and bound to, one set of arguments; its outputs are reused from launch to launch."""
 
     def __init__(
-        self, executable: Executable | Cores, returned: object, originals: Sequence[object],
+        self, executable: Executable | Cores | Hasty, returned: object, originals: Sequence[object],
         arrays: Sequence[np.ndarray],
         framework: str = "numpy",
     ) -> None:

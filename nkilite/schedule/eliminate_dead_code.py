@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 
 from nkilite.ir.accesses import Spaces
-from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.columns import BufferColumns, Columns, unique
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
 from nkilite.schedule.schedule import Schedule
@@ -92,9 +92,9 @@ class _Flow:
         spaces = np.flatnonzero(reached)
         while len(found) or len(spaces):
             more = writers.of(spaces)
-            found = np.unique(np.concatenate([found, more[~live[more]]]))
+            found = unique(np.concatenate([found, more[~live[more]]]))
             live[found] = True
-            spaces = np.unique(read.of(found))
+            spaces = unique(read.of(found))
             spaces = spaces[~reached[spaces]]
             reached[spaces] = True
             found = found[:0]

@@ -16,17 +16,27 @@ from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.stage_overlaps import StageOverlaps
 from nkilite.schedule.verifier import verify_schedule
 
-PIPELINE: tuple[type[Pass[Schedule]], ...] = (
-    EliminateDeadCode,
-    StageOverlaps,
+NEEDED: tuple[type[Pass[Schedule]], ...] = (EliminateDeadCode, StageOverlaps)
+FASTER: tuple[type[Pass[Schedule]], ...] = (
     FindBroadcast,
     InferPanels,
     GroupMatmuls,
     GroupMoves,
     Fuse,
 )
+PIPELINE = NEEDED + FASTER
 
 Observer = Callable[[str, Program | Schedule], None]
+
+
+def prepared(program: Program, observe: Observer | None = None) -> Schedule:
+    """A traced program that a CPU can run, one instruction after another."""
+    return run_passes(NEEDED, Schedule(run_pipeline(program, observe)), verify_schedule, observe)
+
+
+def improved(schedule: Schedule, observe: Observer | None = None) -> Schedule:
+    """How a CPU runs it faster."""
+    return run_passes(FASTER, schedule, verify_schedule, observe)
 
 
 def scheduled(program: Program, observe: Observer | None = None) -> Schedule:
@@ -34,4 +44,4 @@ def scheduled(program: Program, observe: Observer | None = None) -> Schedule:
 
     `observe(pass name, program or schedule)` is called after each pass, and NKILITE_VERIFY=1 verifies in between.
     """
-    return run_passes(PIPELINE, Schedule(run_pipeline(program, observe)), verify_schedule, observe)
+    return improved(prepared(program, observe), observe)

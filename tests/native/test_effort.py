@@ -1,8 +1,10 @@
-"""What does little work is compiled quickly, computes the same bits, and is compiled again if it is launched often."""
+"""What does little work is compiled hastily or quickly, computes the same bits, and is compiled again if it is launched
+often."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from nkilite.errors import InvalidSetting
 from nkilite.host.cpu import host
 from nkilite.native import effort, versions
 from nkilite.native.library import Library, library
+from nkilite.native.tiers import Hasty
 from nkilite.runtime import specialization
 
 MODULES = {name: importlib.import_module(f"kernels.{name}") for name in GALLERY}
@@ -57,6 +60,12 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     return found
 
 
+@pytest.fixture
+def thorough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program is compiled hastily, as if all did much work."""
+    monkeypatch.setattr(effort, "little", lambda program: False)
+
+
 @pytest.mark.parametrize("name", GALLERY)
 def test_the_gallery_computes_the_same_bits(name, monkeypatch) -> None:
     case = MODULES[name].CASES[0]
@@ -74,7 +83,25 @@ def test_the_gallery_computes_the_same_bits(name, monkeypatch) -> None:
         np.testing.assert_array_equal(good, quick)
 
 
-def test_little_work_is_compiled_quickly_and_again_after_some_launches(fresh) -> None:
+def test_little_work_is_compiled_hastily_and_well_after_some_launches(fresh) -> None:
+    kernel = nki.jit(scaled)
+    results = [kernel(SMALL)]
+    (hasty,) = executables(kernel)
+    assert isinstance(hasty, Hasty)
+    assert hasty.image.hasty
+    assert all(quickly for _, quickly in fresh)
+    for _ in range(effort._LAUNCHES_AT_MOST + 2):
+        results.append(kernel(SMALL))
+    (good,) = executables(kernel)
+    assert not isinstance(good, Hasty)
+    assert not good.image.hasty
+    names = {s.name for s in good.image.lowered.sources}
+    assert names == {name for name, quickly in fresh if not quickly}
+    for result in results:
+        np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
+
+
+def test_little_code_is_compiled_quickly_and_again_after_some_launches(fresh, thorough) -> None:
     kernel = nki.jit(scaled)
     results = [kernel(SMALL)]
     quick = {name for name, quickly in fresh if quickly}
@@ -87,7 +114,7 @@ def test_little_work_is_compiled_quickly_and_again_after_some_launches(fresh) ->
         np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
 
 
-def test_quick_code_has_room_for_its_values_on_the_stack(fresh) -> None:
+def test_quick_code_has_room_for_its_values_on_the_stack(fresh, thorough) -> None:
     launcher = nki.jit(scaled).launcher(SMALL)
     executable = launcher._executable
     names = {s.name for s in executable.image.lowered.sources}
@@ -130,12 +157,19 @@ def test_who_measures_measures_good_code(fresh) -> None:
     assert not all(quickly for _, quickly in fresh)
 
 
-def test_another_process_takes_the_best_there_is(fresh, tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch) -> Iterator[None]:
+    """A disk cache of the test's own."""
     monkeypatch.delenv("NKILITE_VERIFY", raising=False)
     monkeypatch.setenv("NKILITE_CACHE", "1")
     monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(versions, "_MARGIN", -(10**18))
     versions.versions.cache_clear()
+    yield
+    versions.versions.cache_clear()
+
+
+def test_another_process_takes_the_best_there_is(fresh, thorough, disk, monkeypatch) -> None:
     kernel = nki.jit(scaled)
     kernel(SMALL)
     fresh.clear()
@@ -158,7 +192,6 @@ def test_another_process_takes_the_best_there_is(fresh, tmp_path: Path, monkeypa
     kernel(SMALL)
     assert not fresh
     assert all(library(host()).optimized(name) for name in names)
-    versions.versions.cache_clear()
 
 
 def executables(kernel) -> list:

@@ -48,9 +48,9 @@ def compiled(monkeypatch) -> list[str]:
     names: list[str] = []
     original = specialization.compile_program
 
-    def compile_program(program):
+    def compile_program(program, **how):
         names.append(program.name)
-        return original(program)
+        return original(program, **how)
 
     monkeypatch.setattr(specialization, "compile_program", compile_program)
     return names
@@ -107,7 +107,7 @@ def test_a_gallery_in_a_fresh_process_is_bit_equal(disk, tmp_path) -> None:
         versions._MARGIN = -10**18
         warm = sys.argv[2] == "warm"
         if warm:
-            def compile_program(program):
+            def compile_program(program, **how):
                 raise AssertionError(f"{program.name} is compiled")
             specialization.compile_program = compile_program
         found = {}

@@ -80,7 +80,9 @@ def test_it_is_said_why_a_kernel_is_traced_at_every_launch(traces) -> None:
 def test_a_program_that_was_compiled_is_not_compiled_again(monkeypatch) -> None:
     count = []
     original = specialization.compile_program
-    monkeypatch.setattr(specialization, "compile_program", lambda program: count.append(1) or original(program))
+    monkeypatch.setattr(
+        specialization, "compile_program", lambda program, **how: count.append(1) or original(program, **how)
+    )
     box = [2.0]
 
     @nki.jit

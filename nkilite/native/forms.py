@@ -1,0 +1,224 @@
+"""Micro-kernels that know no sizes: written for one instruction, found by all of its kind, dtypes and dimensions.
+
+The rule that lowers an instruction writes one, given sizes in the place of numbers (nkilite/ir/sizes.py): extents,
+strides and pitches become words of the table entry where they do not decide what is written. One of the same kind that
+answers the same questions takes the code as it is. What has been written is kept on disk, an entry for each kind of
+instruction, and its object code in packs, so that a kernel finds what others have needed, in any process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nkilite.codegen import group
+from nkilite.codegen.emitter import Emitter
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.host.cpu import Host
+from nkilite.ir import attributes
+from nkilite.ir.program import IMMEDIATE, WORDS_BEFORE_ARGUMENTS, Signature
+from nkilite.ir.sizes import Form, Sizes
+from nkilite.ir.types import Indirection, ViewType
+from nkilite.native.cache import OBJECTS, Store, store
+from nkilite.native.encoding import NotData, decode, encode
+from nkilite.native.library import Library, Source, library
+from nkilite.native.lower import cpu_operands
+from nkilite.native.operands import Member
+from nkilite.native.versions import versions
+
+_LABEL = "forms"
+_FORMS_AT_MOST = 64  # of a kind: those written first go
+_KEY_BYTES = 20
+
+
+class Written(NamedTuple):
+    """A micro-kernel.
+
+    Attributes:
+        form: what it is right for.
+        source: without text if it was found on disk.
+        leads: whether its status may say where to go on.
+        stack: bytes of its scratch.
+        text_bytes: of its text.
+    """
+
+    form: Form
+    source: Source
+    leads: bool
+    stack: int
+    text_bytes: int
+
+
+class Forms:
+    """All those of a host that this process knows."""
+
+    def __init__(self, host: Host) -> None:
+        self._host, self._library = host, library(host)
+        self._lock = threading.Lock()
+        self._known: dict[str, list[Written]] = {}
+        self._disk: Store | None = None
+        self._made_by = ""
+
+    def of(self, members: Sequence[Member]) -> list[tuple[Written, list[int]]]:
+        """A micro-kernel for each member, and the sizes that it takes there. Their code is loaded, or has text."""
+        with self._lock:
+            return self._of(members)
+
+    def _of(self, members: Sequence[Member]) -> list[tuple[Written, list[int]]]:
+        disk = store()
+        if disk is not self._disk:
+            self._disk, made_by = disk, versions()
+            self._made_by = f"{made_by} {self._library.made_by}"
+            if made_by is None:
+                self._disk = None
+        kinds = [_kind(member) for member in members]
+        numbers = [tuple(_numbers(member)) for member in members]
+        fresh: set[str] = set()
+        while not self._load(kinds, numbers):
+            pass
+        found = []
+        for member, kind, given in zip(members, kinds, numbers, strict=True):
+            one = self._found(kind, given)
+            if one is None:
+                one = _write(member, given, self._host, self._library)
+                self._known[kind].append(one[0])
+                fresh.add(kind)
+            found.append(one)
+        for kind in fresh:
+            self._keep(kind)
+        return found
+
+    def _load(self, kinds: Sequence[str], numbers: Sequence[tuple[int, ...]]) -> bool:
+        """Load what is needed of what others have written; False if some is gone, which is forgotten."""
+        matches = [found for pair in zip(kinds, numbers, strict=True) if (found := self._found(*pair)) is not None]
+        bare = {written.source for written, _ in matches if not written.source.text}
+        gone = {source.name for source in bare} - self._library.load(bare)
+        for kind in kinds:
+            self._known[kind] = [w for w in self._known[kind] if w.source.name not in gone]
+        return not gone
+
+    def _found(self, kind: str, given: tuple[int, ...]) -> tuple[Written, list[int]] | None:
+        known = self._known.get(kind)
+        if known is None:
+            known = self._known[kind] = self._read(kind)
+        for written in reversed(known):
+            arguments = written.form.fit(given)
+            if arguments is not None:
+                return written, arguments
+        return None
+
+    def _read(self, kind: str) -> list[Written]:
+        """Those on disk."""
+        content = None if self._disk is None else self._disk.get(OBJECTS, _LABEL, self._key(kind))
+        if content is None:
+            return []
+        try:
+            found = [_written(*described) for described in decode(content)]
+        except (NotData, TypeError, ValueError, AttributeError):
+            assert self._disk is not None
+            self._disk.damaged(OBJECTS, _LABEL, self._key(kind))
+            return []
+        return found
+
+    def _keep(self, kind: str) -> None:
+        """Put the micro-kernels of a kind on disk, with those that other processes have put there."""
+        if self._disk is None:
+            return
+        known = self._known[kind]
+        names = {written.source.name for written in known}
+        kept = [w for w in self._read(kind) if w.source.name not in names] + known
+        described = tuple(_described_form(w) for w in kept[-_FORMS_AT_MOST:])
+        self._disk.put(OBJECTS, _LABEL, self._key(kind), encode(described))
+
+    def _key(self, kind: str) -> str:
+        return hashlib.blake2b(f"{self._made_by}\n{kind}".encode(), digest_size=_KEY_BYTES).hexdigest()
+
+
+_forms: dict[str, Forms] = {}
+
+
+def forms(host: Host) -> Forms:
+    """Those of a host level."""
+    found = _forms.get(host.level)
+    if found is None or found._library is not library(host):
+        found = _forms[host.level] = Forms(host)
+    return found
+
+
+def _described_form(w: Written) -> tuple[object, ...]:
+    """A micro-kernel as data, without its text."""
+    numbers = [np.array(part, np.int64) for part in w.form]
+    return w.source.name, w.source.key, w.leads, w.stack, w.text_bytes, *numbers
+
+
+def _written(name: str, key: str, leads: bool, stack: int, text_bytes: int, *numbers: np.ndarray) -> Written:
+    constants, steps, arguments = (part.tolist() for part in numbers)
+    form = Form(tuple(constants), tuple(map(tuple, steps)), tuple(arguments))
+    return Written(form, Source(name, "", (), True, key), leads, stack, text_bytes)
+
+
+def _kind(member: Member) -> str:
+    """What an instruction is but for the numbers in it."""
+    call = member.signature
+    return repr((call.target.digest, call.name, [(name, _described(v)) for name, v in call.arguments.items()]))
+
+
+def _described(value: object) -> str:
+    if isinstance(value, ViewType):
+        by = value.indirection
+        index = "" if by is None else f" {by.kind.value} {_described(by.index)}"
+        return f"{value.dtype} {value.region} {value.ndim}{index}"
+    return "imm" if value is IMMEDIATE else attributes.text(value)
+
+
+def _numbers(member: Member) -> Iterator[int]:
+    """Those of an instruction, in order."""
+    for operand in member.signature.operands:
+        yield from operand.type.shape
+        yield from operand.type.strides
+        if operand.type.indirection is not None:
+            yield operand.type.indirection.stride
+            yield operand.type.indirection.limit
+    for row, pitch in member.pitches:
+        assert isinstance(pitch, int), "panels are for those who know all sizes"
+        yield row
+        yield pitch
+
+
+def _write(member: Member, given: tuple[int, ...], host: Host, library: Library) -> tuple[Written, list[int]]:
+    """The micro-kernel of an instruction whose numbers are given, and the sizes that it takes there."""
+    sizes = Sizes(given)
+    left = iter(sizes.given)
+    signature = _with_sizes(member.signature, left)
+    pitches = tuple((next(left), next(left)) for _ in member.pitches)
+    words = signature.n_words - WORDS_BEFORE_ARGUMENTS
+    e = Emitter(host, sizes_at=8 * words)
+    kernel = MicroKernel(signature, host, cpu_operands(signature, pitches), e)
+    group.write([kernel], None)
+    body = kernel.text("@")
+    declarations = tuple(e.declarations.values())
+    digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
+    name = f"{signature.name}_{digest}.quick"
+    source = Source(name, body.replace("@@(", f"@{name}(", 1), declarations, True)
+    source = source._replace(key=library.key_of(source))
+    return Written(sizes.form(), source, kernel.leads, e.stack, len(body)), sizes.arguments
+
+
+def _with_sizes(call: Signature, left: Iterator[int]) -> Signature:
+    """The same instruction of sizes."""
+    arguments = {name: _view(v, left) if isinstance(v, ViewType) else v for name, v in call.arguments.items()}
+    return Signature(call.id, call.definition, arguments, call.target, call.key)
+
+
+def _view(kind: ViewType, left: Iterator[int]) -> ViewType:
+    shape = tuple(next(left) for _ in kind.shape)
+    strides = tuple(next(left) for _ in kind.strides)
+    by = kind.indirection
+    if by is not None:
+        stride, limit = next(left), next(left)
+        by = Indirection(by.kind, _view(by.index, left), stride, limit)
+    return ViewType(kind.region, kind.dtype, shape, strides, by)

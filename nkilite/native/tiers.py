@@ -1,0 +1,59 @@
+"""A kernel that was compiled hastily, until some launches have shown that a better program for it would have paid."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from nkilite.native.executable import Executable
+from nkilite.native.image import Image
+
+
+class Hasty:
+    """Runs the executable that was there soon, later a better one; like an `Executable`, for whoever launches it.
+
+    Attributes:
+        quick: there is no entry that takes addresses.
+        executable: the one it runs.
+    """
+
+    quick = False
+
+    def __init__(self, executable: Executable, launches: float, better: Callable[[], Executable]) -> None:
+        """`better` makes another executable of the same program, after so many launches."""
+        self.executable = executable
+        self._left, self._better, self._lock = launches, better, threading.Lock()
+
+    @property
+    def image(self) -> Image:
+        return self.executable.image
+
+    def optimize(self) -> None:
+        """Compile well, for programs that are launched often."""
+        with self._lock:
+            if self.executable.image.hasty:
+                self.executable = self._better()
+
+    def _count(self) -> None:
+        """A launch begins."""
+        left = self._left  # other threads may count, too: a launch more or less does not matter
+        self._left = left - 1
+        if left <= 0 and self.executable.image.hasty:
+            self.optimize()
+
+    def enter(self, *arrays: np.ndarray) -> bool:
+        """As `Executable.enter`."""
+        self._count()
+        return self.executable.enter(*arrays)
+
+    def run(self, arrays: Sequence[np.ndarray]) -> None:
+        """As `Executable.run`."""
+        self._count()
+        self.executable.run(arrays)
+
+    def time(self, arrays: Sequence[np.ndarray], launches: int) -> list[int]:
+        """As `Executable.time`: of good code."""
+        self.optimize()
+        return self.executable.time(arrays, launches)

@@ -1,0 +1,214 @@
+"""Micro-kernels that know no sizes serve all instructions of their kind, of any program and process: equal bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nkilite as nki
+import nkilite.isa as nisa
+import nkilite.language as nl
+from conformance.fuzz.differ import Way, differences
+from conformance.fuzz.draw import draw
+from nkilite.errors import IndirectOutOfBounds
+from nkilite.ir.sizes import Sizes
+from nkilite.native import cache, forms, versions
+from nkilite.native.cache import CacheWarning
+from nkilite.native.library import Library
+
+
+def norm(x, scale=2.0):
+    """Loads, a reduction, arithmetic with broadcasting, an activation and a store, 128 rows at a time."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    for row in range(0, x.shape[0], 128):
+        rows = min(128, x.shape[0] - row)
+        tile = nl.load(x[row : row + rows])
+        total = nl.ndarray((rows, 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(total, nl.add, tile, axis=1)
+        nisa.activation(total, nl.rsqrt, total, scale=scale)
+        nisa.tensor_scalar(tile, tile, nl.multiply, total)
+        nisa.dma_copy(dst=out[row : row + rows], src=tile)
+    return out
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The instructions for which micro-kernels are written, in a process that knows none."""
+    monkeypatch.setenv("NKILITE_OPTIMIZE", "never")
+    new_process(monkeypatch)
+    found: list[str] = []
+    original = forms._write
+
+    def write(member, *others):
+        found.append(member.signature.name)
+        return original(member, *others)
+
+    monkeypatch.setattr(forms, "_write", write)
+    return found
+
+
+_LIBRARIES: list[dict] = []  # what they have loaded may be called by whatever is still there
+
+
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what has been compiled."""
+    _LIBRARIES.append({})
+    monkeypatch.setattr("nkilite.native.library._libraries", _LIBRARIES[-1])
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    monkeypatch.delenv("NKILITE_VERIFY", raising=False)
+    monkeypatch.setenv("NKILITE_CACHE", "1")
+    monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(versions, "_MARGIN", -(10**18))
+    versions.versions.cache_clear()
+    yield tmp_path
+    versions.versions.cache_clear()
+
+
+def values(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).random(shape, np.float32) + np.float32(0.5)
+
+
+def well(kernel, monkeypatch, *arrays) -> np.ndarray:
+    """What good code computes."""
+    monkeypatch.setenv("NKILITE_OPTIMIZE", "always")
+    found = nki.jit(kernel)(*arrays)
+    monkeypatch.setenv("NKILITE_OPTIMIZE", "never")
+    return found
+
+
+def test_other_sizes_take_the_same_code(written, monkeypatch) -> None:
+    nki.jit(norm)(values(128, 512))
+    assert set(written) == {"dma_copy", "tensor_reduce", "activation", "tensor_scalar"}
+    written.clear()
+    for shape in ((256, 512), (64, 768), (128, 384), (192, 256)):
+        x = values(*shape)
+        np.testing.assert_array_equal(nki.jit(norm)(x), well(norm, monkeypatch, x))
+    assert not written
+
+
+@settings(max_examples=12, deadline=None)
+@given(rows=st.integers(1, 300), columns=st.integers(1, 200), scale=st.sampled_from((0.5, 2.0)))
+def test_any_size_computes_the_same_bits(rows, columns, scale) -> None:
+    x = values(rows, columns)
+    results = []
+    with pytest.MonkeyPatch.context() as patch:
+        for setting in ("never", "always"):
+            patch.setenv("NKILITE_OPTIMIZE", setting)
+            results.append(nki.jit(norm)(x, scale))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_any_program(seed) -> None:
+    assert not list(differences(draw(seed), [Way("native", True), Way("native", False, True)]))
+
+
+def test_an_edited_kernel_in_another_process_writes_what_is_new(written, disk, monkeypatch) -> None:
+    nki.jit(norm)(values(128, 512))
+    written.clear()
+
+    def edited(x):
+        tile = nl.load(x)
+        nisa.tensor_scalar(tile, tile, nl.add, 1.0)
+        total = nl.ndarray((x.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_reduce(total, nl.add, tile, axis=1)
+        nisa.tensor_scalar(tile, tile, nl.multiply, total)
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    new_process(monkeypatch)
+    compiled: list[str] = []
+    original = Library._compile
+    monkeypatch.setattr(
+        Library, "_compile",
+        lambda self, units: original(self, [u for u in units if not compiled.extend(s.name for s in u)]),
+    )
+    x = values(64, 256)
+    found = nki.jit(edited)(x)
+    assert written == ["tensor_scalar"]
+    assert len([name for name in compiled if not name.startswith("nkilite_")]) == 1
+    np.testing.assert_array_equal(found, well(edited, monkeypatch, x))
+
+
+def test_code_that_has_gone_is_written_again(written, disk, monkeypatch) -> None:
+    expected = nki.jit(norm)(values(128, 512))
+    count = len(written)
+    written.clear()
+    store = cache.store()
+    for entry in list(store.entries()):
+        if entry.label != "forms":
+            Path(entry.path).unlink()
+    new_process(monkeypatch)
+    np.testing.assert_array_equal(nki.jit(norm)(values(128, 512)), expected)
+    assert len(written) == count
+
+
+def test_damaged_entries_are_made_anew(written, disk, monkeypatch) -> None:
+    expected = nki.jit(norm)(values(128, 512))
+    written.clear()
+    for entry in list(cache.store().entries()):
+        if entry.label == "forms":
+            Path(entry.path).write_bytes(b"nkilite2 of something else")
+        elif entry.shelf == cache.KERNELS:
+            Path(entry.path).unlink()
+    new_process(monkeypatch)
+    with pytest.warns(CacheWarning):
+        np.testing.assert_array_equal(nki.jit(norm)(values(128, 512)), expected)
+    assert written
+
+
+def test_an_index_out_of_bounds_is_at_its_line(written) -> None:
+    @nki.jit
+    def gathered(x, index):
+        at = nl.load(index)
+        tile = nl.ndarray((index.shape[0], x.shape[1]), dtype=x.dtype, buffer=nl.sbuf)
+        nisa.dma_copy(dst=tile, src=x.ap([[x.shape[1], index.shape[0]], [1, x.shape[1]]], vector_offset=at))  # here
+        out = nl.ndarray(tile.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        nisa.dma_copy(dst=out, src=tile)
+        return out
+
+    x = values(50, 16)
+    for count in (4, 9):
+        index = np.arange(count, dtype=np.int32)[:, None] * 3
+        np.testing.assert_array_equal(gathered(x, index), x[index[:, 0]])
+    index[5] = 50
+    with pytest.raises(IndirectOutOfBounds) as caught:
+        gathered(x, index)
+    assert "# here" in caught.value.location.source
+
+
+def test_code_is_right_for_all_that_answer_its_questions() -> None:
+    sizes = Sizes((96, 7, 3))
+    n, m, k = sizes.given
+    whole = n // 32 * 32
+    assert not whole < n
+    assert m - k > 2
+    assert sizes.argument(whole) == 0
+    assert sizes.argument(n * m) == 1
+    assert sizes.argument(whole) == 0
+    form = sizes.form()
+    assert sizes.arguments == [96, 672]
+    assert form.fit((96, 7, 3)) == [96, 672]
+    assert form.fit((640, 9, 1)) == [640, 5760]
+    assert form.fit((97, 7, 3)) is None
+    assert form.fit((96, 4, 3)) is None
+
+
+def test_what_needs_to_know_a_size_is_right_for_no_other() -> None:
+    sizes = Sizes((5, 6))
+    n, m = sizes.given
+    assert list(range(n)) == [0, 1, 2, 3, 4]
+    assert f"{m}" == "6"
+    assert sizes.form().fit((5, 6)) == []
+    assert sizes.form().fit((4, 6)) is None
+    assert sizes.form().fit((5, 7)) is None
