@@ -14,7 +14,6 @@ from types import ModuleType
 from nkilite import xla_stub
 from nkilite.beta1.vendor import VendorModules
 from nkilite.errors import PackageShadowed, VendorModule
-from nkilite.frameworks import custom_op, torch_neuronx
 
 __all__ = ["install"]
 
@@ -48,11 +47,13 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
     These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.compiler and its frontend,
     and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor; and those of Beta 1 below
     neuronxcc.nki: language, isa, typing and compiler. What else is imported from neuronxcc is the vendor's; it says so
-    when it is used. `nki_op`, `wrap_nki` and `xla_impl.custom_op` come from torch_neuronx, unless that is installed.
+    when it is used. `nki_op`, `wrap_nki`, `nki_jit` and `xla_impl.custom_op` come from torch_neuronx, `nki_call` from
+    jax_neuronx, unless these are installed.
 
     Args:
         force: take the place of an installed nki or neuronxcc package, too.
-        torch_xla: also let torch_xla and torch_neuronx be stand-ins that keep tensors on the CPU.
+        torch_xla: also let torch_xla, torch_neuronx and torch's device "neuron" be stand-ins that keep tensors on the
+            CPU.
 
     Raises:
         PackageShadowed: one of them is installed, and `force` is off.
@@ -70,15 +71,22 @@ def install(force: bool = False, torch_xla: bool = False) -> None:
         del sys.modules[name]
     for name, ours in _MODULES.items():
         sys.modules[name] = importlib.import_module(ours)
-    if not torch_xla and _installed("torch_neuronx") is None:
-        sys.modules["torch_neuronx"] = torch_neuronx
-        implementation = sys.modules["torch_neuronx.xla_impl"] = ModuleType("torch_neuronx.xla_impl")
-        implementation.custom_op = custom_op  # type: ignore[attr-defined]
+    _spell(torch_xla)
     sys.meta_path[:0] = [_Refuse(), VendorModules("neuronxcc")]
     neuronxcc = importlib.import_module("neuronxcc")
     neuronxcc.nki = sys.modules["neuronxcc.nki"]  # type: ignore[attr-defined]
     if not hasattr(logging, "OFF"):  # a level that importing neuronxcc adds, and that scripts use
         logging.OFF = logging.CRITICAL + 10  # type: ignore[attr-defined]
+
+
+def _spell(torch_xla: bool) -> None:
+    """Make importable what names nkilite's own things in packages that are not installed (`xla_stub.SPELLINGS`)."""
+    packages = {name for name in xla_stub.SPELLINGS if "." not in name}
+    missing = {name for name in packages if _installed(name) is None} - ({"torch_neuronx"} if torch_xla else set())
+    for name, contents in xla_stub.SPELLINGS.items():
+        if name.partition(".")[0] in missing:
+            module = sys.modules[name] = ModuleType(name)
+            vars(module).update(contents, __path__=[])
 
 
 def _installed(package: str) -> str | None:

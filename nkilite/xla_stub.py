@@ -1,6 +1,7 @@
 """A stand-in for torch_xla and torch_neuronx, made on request: scripts that move tensors to a device stay on the CPU.
 
-`xm.xla_device()` is the CPU, a step marker does nothing, and `torch_neuronx.trace` returns the function it is given.
+`xm.xla_device()` and torch's device "neuron" are the CPU, a step marker does nothing, and `torch_neuronx.trace` returns
+the function it is given.
 Kernels without a gradient detach their results, with a warning, where they otherwise refuse arguments that require one.
 Anything else of these packages says that it is the vendor's when it is used.
 """
@@ -11,9 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nkilite.beta1.jax_call import nki_call
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
-from nkilite.frameworks import custom_op, torch_neuronx
+from nkilite.frameworks import custom_op, neuron_device, torch_neuronx
 from nkilite.frameworks.torch import detach_without_gradient
 from nkilite.later import later
 
@@ -24,15 +26,29 @@ else:
 
 _PACKAGES = ("torch_xla", "torch_neuronx")
 
+_SPELLINGS: dict[str, object] = {name: getattr(torch_neuronx, name) for name in torch_neuronx.__all__}
+#: Modules that only name what nkilite has, so that they are there without a request, too.
+SPELLINGS: dict[str, dict[str, object]] = {
+    "torch_neuronx": {"nki_jit": jit, **_SPELLINGS},
+    "torch_neuronx.nki_hop": _SPELLINGS,
+    "torch_neuronx.xla_impl": {"custom_op": custom_op},
+    "torch_neuronx.xla_impl.ops": {"nki_jit": jit},
+    "libtorch_neuronx_lite": {},
+    "libtorch_neuronx_lite.nki": {},
+    "libtorch_neuronx_lite.nki.nki_hop": _SPELLINGS,
+    "jax_neuronx": {"nki_call": nki_call},
+}
+
 
 def install() -> None:
-    """Make `import torch_xla` and `import torch_neuronx` find the stand-ins."""
+    """Make `import torch_xla` and `import torch_neuronx` find the stand-ins, and torch have a device "neuron"."""
     if _STUBS in sys.meta_path:
         return
     for name in [n for n in sys.modules if n.split(".")[0] in _PACKAGES]:
         del sys.modules[name]
     sys.meta_path.insert(0, _STUBS)
     detach_without_gradient()
+    neuron_device.install()
 
 
 def _cpu(*_: object, **__: object) -> object:
@@ -75,11 +91,10 @@ _NAMES: dict[str, dict[str, object]] = {
     "torch_xla": {"device": _cpu, "sync": _nothing, "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0"},
     "torch_xla.core.xla_model": _XLA_MODEL,
     "torch_xla.runtime": {"world_size": lambda *_: 1, "global_ordinal": lambda *_: 0},
+    **SPELLINGS,
     "torch_neuronx": {
-        "trace": _unchanged, "nki_jit": jit, "__version__": "2.0",
-        **{name: getattr(torch_neuronx, name) for name in torch_neuronx.__all__},
+        "trace": _unchanged, "synchronize": _nothing, "_lazy_init": _nothing, "__version__": "2.0",
+        **SPELLINGS["torch_neuronx"],
     },
-    "torch_neuronx.xla_impl": {"custom_op": custom_op},
-    "torch_neuronx.xla_impl.ops": {"nki_jit": jit},
 }
 _STUBS = VendorModules(*_PACKAGES, known=_NAMES)

@@ -52,3 +52,43 @@ def test_operators(options: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nkilite", "run", *options, str(script)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "done\n", done.stderr
+
+
+DEVICE = """
+import torch
+import nki
+import nki.isa as nisa
+import nki.language as nl
+from torch_neuronx.nki_hop import wrap_nki
+from libtorch_neuronx_lite.nki.nki_hop import wrap_nki as lite
+
+
+@nki.jit
+def halved(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.tensor_scalar(dst=tile, data=tile, op0=nl.multiply, operand0=0.5)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+torch.manual_seed(1)
+device = torch.device("neuron", torch.neuron.current_device())
+x = torch.randn(8, 4).to(device)
+layer = torch.nn.Linear(4, 4, device="neuron:0").to("neuron")
+for kernel in (halved, wrap_nki(halved)[1], lite(halved)[1]):
+    torch.testing.assert_close(kernel(layer(x).detach()).to(device), layer(x) / 2)
+compiled = torch.compile(lambda x: layer(x) + torch.ones(4, device=device), backend="neuron", fullgraph=True)
+torch.testing.assert_close(compiled(x), layer(x) + 1)
+torch.neuron.synchronize()
+print("done", x.device)
+"""
+
+
+def test_the_device_of_native_pytorch(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(DEVICE)
+    command = [sys.executable, "-m", "nkilite", "run", "--torch-xla-stub", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "done cpu\n", done.stderr
