@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 BENCHMARKS = (
-    "speed", "cores", "cold", "vector_math", "rounding", "autotune_cpu", "autotune_overhead", "autotune_quality",
-    "calibration", "scaling",
+    "speed", "cores", "cold", "second", "vector_math", "rounding", "autotune_cpu", "autotune_overhead",
+    "autotune_quality", "calibration", "scaling",
 )
 
 

@@ -12,9 +12,11 @@ from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 from nkilite.ir import nest
+from nkilite.ir.sizes import Size
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
+_SHORT_VECTOR = 16  # bytes
 _LONG_RUN = 8 << 10  # what a run must reach for non-temporal stores to pay
 _STREAMED_RUN = 512  # the same where nothing will read it soon
 _STAGED_RUN = 4 << 10  # of a row that transposes fill in one go
@@ -101,6 +103,9 @@ def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead | No
     """Copy a dense run of `count` bytes."""
     native = e.host.vector_bits // 8
     step = native * _VECTORS
+    if type(count) is Size:
+        _copy_any(e, dst, src, count, step)
+        return
     full = count // step * step
     if full:
         with e.loop(full, step=step) as loop:
@@ -115,6 +120,17 @@ def copy_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead | No
             e.store(e.load("i8", e.offset(src, done), width), e.offset(dst, done))
             done += width
         width //= 2
+
+
+def _copy_any(e: Emitter, dst: Value, src: Value, count: Size, step: int) -> None:
+    """The same for any count."""
+    done: int = 0
+    for bytes in (step, _SHORT_VECTOR, 1):
+        end = count // bytes * bytes
+        with e.loop(end, start=done, step=bytes) as loop:
+            value = e.load("i8", e.offset(src, loop.index), bytes)
+            e.store(value, e.offset(dst, loop.index))
+        done = end
 
 
 def fill(kernel: MicroKernel, dst: str, value: str) -> None:

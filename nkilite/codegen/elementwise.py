@@ -157,7 +157,7 @@ def visit(
     """Call `element(pointers, byte strides, lanes)` so that every element is covered once, in any order."""
     e = kernel.e
     itemsizes = [o.dtype.itemsize for o in operands]
-    dims = nest.unify([o.layout for o in operands])
+    dims = nest.loops([o.layout for o in operands])
     if dims is None:
         _visit_irregular(kernel, operands, pointers, element)
         return

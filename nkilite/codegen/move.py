@@ -32,7 +32,7 @@ def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = N
         else:
             source = _reordered(source, axes)
     if not _by_row(target) and not _by_row(source):
-        dims = nest.unify([target.layout, source.layout])
+        dims = nest.loops([target.layout, source.layout])
         if dims is not None:
             write = copy.nested if axes is None else _shared
             write(kernel, target, source, dims, [kernel.pointer(dst), kernel.pointer(src)])
@@ -112,7 +112,7 @@ def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) ->
     e = kernel.e
     sides = (_Side(target), _Side(source))
     length, pieces = _pieces(sides)
-    dims = nest.unify([inner for _, inner in pieces])
+    dims = nest.loops([inner for _, inner in pieces])
     assert dims is not None
     pointers = [kernel.pointer(side.operand.name) for side in sides]
     with e.loop(prod(target.shape) // length) as loop:

@@ -25,9 +25,25 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     Dimensions are split where another operand has a boundary and merged where every operand is dense. None
     when the boundaries do not nest (such as shapes (3, 4) and (4, 3) of strided views).
     """
+    dims = _united([collapse(layout) for layout in layouts])
+    return None if dims is None else merge(dims)
+
+
+def loops(layouts: list[Layout]) -> list[Dim] | None:
+    """As `unify`, for operations that may visit elements in any order.
+
+    Loops stay apart where numbers are not known: code for some sizes that happen to be dense would be right for few.
+    """
+    if all(map(_known, layouts)):
+        return unify(layouts)
+    dims = _united(layouts)
+    return None if dims is None else [dim for dim in dims if dim.count != 1]
+
+
+def _united(layouts: list[Layout]) -> list[Dim] | None:
+    """The loops between all boundaries; None if these do not nest."""
     total = prod(layouts[0][0])
     assert all(prod(shape) == total for shape, _ in layouts), layouts
-    layouts = [collapse(layout) for layout in layouts]
     boundaries = [1, total]
     for shape, _ in layouts:
         inner = 1
@@ -40,7 +56,7 @@ def unify(layouts: list[Layout]) -> list[Dim] | None:
     dims: list[Dim] = []
     for inner, outer in reversed(list(itertools.pairwise(edges))):
         dims.append(Dim(outer // inner, tuple(_stride_at(layout, inner) for layout in layouts)))
-    return merge(dims)
+    return dims
 
 
 def collapse(layout: Layout) -> Layout:
