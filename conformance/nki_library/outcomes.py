@@ -10,6 +10,8 @@ from typing import Any
 
 PASSED, FAILED, SKIPPED, STARTED = "passed", "failed", "skipped", "started"
 
+_TIMES = "seconds", "kernel", "compiling", "running"
+
 
 @dataclass
 class Outcome:
@@ -20,6 +22,7 @@ class Outcome:
         why: of one that failed or was skipped.
         seconds: of processor time.
         kernel: those that its kernels took; most of the others go into what the library compares with.
+        compiling, running: of these, passes, lowering and LLVM, and native code; the rest is tracing.
         races: messages about races that were reported.
     """
 
@@ -28,6 +31,8 @@ class Outcome:
     why: str = ""
     seconds: float = 0.0
     kernel: float = 0.0
+    compiling: float = 0.0
+    running: float = 0.0
     races: list[str] = field(default_factory=list)
 
 
@@ -78,7 +83,7 @@ def read(results: Path, file: str) -> FileOutcomes:
             found.tests[record["raced"]].races.append(record["race"])
         else:
             test = record["test"]
-            times = record.get("seconds", 0.0), record.get("kernel", 0.0)
+            times = [record.get(name, 0.0) for name in _TIMES]
             found.tests[test] = Outcome(test, record["outcome"], record.get("why", ""), *times)
     return found
 
@@ -114,7 +119,7 @@ def forget(results: Path, file: str, *, failed_only: bool) -> None:
         write(results, file, collected=kept.collected)
     for test in kept.tests.values():
         if test.outcome in (PASSED, SKIPPED):
-            times = {"seconds": test.seconds, "kernel": test.kernel}
+            times = {name: getattr(test, name) for name in _TIMES}
             write(results, file, test=test.test, outcome=test.outcome, why=test.why, **times)
             for race in test.races:
                 write(results, file, raced=test.test, race=race)

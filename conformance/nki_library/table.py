@@ -53,7 +53,11 @@ def _counted(several: Sequence[FileOutcomes]) -> str:
 def _time(run: Iterable[FileOutcomes]) -> str:
     """Of all tests, and of their kernels, which is nkilite's."""
     tests = [test for outcomes in run for test in outcomes.tests.values()]
-    return f"{sum(t.seconds for t in tests):.0f} s, kernels {sum(t.kernel for t in tests):.0f} s"
+    all, kernels, compiling, running = (
+        sum(getattr(t, name) for t in tests) for name in ("seconds", "kernel", "compiling", "running")
+    )
+    parts = f" (compiling {compiling:.1f} s, running {running:.1f} s)" if compiling else ""
+    return f"{all:.0f} s, kernels {kernels:.0f} s{parts}"
 
 
 def _shown(outcomes: FileOutcomes) -> bool:

@@ -213,8 +213,10 @@ class Size(_Integer):
     def __hash__(self) -> int:
         return hash(int(self))
 
-    def bit_length(self) -> int:
-        return int(self).bit_length()
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(int, name):
+            raise AttributeError(name)
+        return getattr(int(self), name)
 
     def __str__(self) -> str:
         return str(int(self))
@@ -224,3 +226,18 @@ class Size(_Integer):
 
     def __repr__(self) -> str:
         return f"Size({self.value})"
+
+
+def _known(name: str) -> Callable[..., Any]:
+    """An operation of the number itself, which has to be known for it."""
+
+    def operation(size: Size, *others: Any) -> Any:
+        return getattr(int(size), name)(*others)
+
+    operation.__name__ = name
+    return operation
+
+
+for _name in dir(int):  # all others that an integer has
+    if _name.startswith("__") and _name not in vars(Size) and not hasattr(object, _name):
+        setattr(Size, _name, _known(_name))

@@ -212,3 +212,30 @@ def test_what_needs_to_know_a_size_is_right_for_no_other() -> None:
     assert sizes.form().fit((5, 6)) == []
     assert sizes.form().fit((4, 6)) is None
     assert sizes.form().fit((5, 7)) is None
+
+
+OPERATIONS = sorted(name for name in dir(int) if name.startswith("__") and not hasattr(object, name))
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, "__eq__", "__lt__", "__ge__", "__hash__", "__str__", "bit_length"])
+def test_a_size_does_what_its_number_does(name) -> None:
+    for n, m in ((12, 5), (5, 12), (4, 2)):
+        sizes = Sizes((n, m))
+        one, other = sizes.given
+        takes = [()] if name in UNARY else [(other,), (m,)]
+        for others in takes:
+            found = getattr(one, name)(*others)
+            expected = getattr(n, name)(*([m] if others else []))
+            if isinstance(found, tuple):
+                assert tuple(map(int, found)) == expected
+            elif isinstance(found, float | str | bool) or found is NotImplemented:
+                assert found is NotImplemented or found == expected
+            else:
+                assert int(found) == expected
+        assert sizes.form().fit((n, m)) is not None
+
+
+UNARY = {
+    "__abs__", "__bool__", "__ceil__", "__float__", "__floor__", "__getnewargs__", "__hash__", "__index__", "__int__",
+    "__invert__", "__neg__", "__pos__", "__round__", "__str__", "__trunc__", "bit_length",
+}

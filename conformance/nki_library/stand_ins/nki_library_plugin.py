@@ -8,6 +8,7 @@ everything else, most of which goes into the library's goldens.
 from __future__ import annotations
 
 import enum
+import functools
 import importlib
 import json
 import resource
@@ -26,6 +27,8 @@ import pytest
 
 import nkilite
 from nkilite.errors import RaceWarning
+from nkilite.runtime import specialization
+from nkilite.runtime.specialization import Specialization
 
 _SHOWN = 1000  # characters of a message that are kept
 _DONE = ("passed", "failed", "skipped")
@@ -77,6 +80,8 @@ def pytest_configure(config: Any) -> None:
     run = _native if config.getoption("compiled") else simulation_setup.simulate_kernel
     clock = _Clock(config.getoption("seconds"))
     simulation_setup.simulate_kernel = clock.timed(run)
+    specialization.executable_of = clock.counted("compiling", specialization.executable_of)
+    Specialization.run = clock.counted("running", Specialization.run)
     Orchestrator._compiled_kernel = None  # the harness reads it where only tracing sets it
     alone = Orchestrator._run_simulator_inference
     Orchestrator._run_simulator_inference = lambda self, kernel: (
@@ -102,11 +107,30 @@ class _Clock:
 
     Attributes:
         spent: seconds of the test that runs.
+        parts: those of it that native code took, to make and to run.
     """
 
     def __init__(self, limit: float) -> None:
         """`limit` is how long a call may take, after which it ends with TimeLimit."""
-        self._limit, self.spent = limit, 0.0
+        self._limit = limit
+        self.restart()
+
+    def restart(self) -> None:
+        """The next test begins."""
+        self.spent, self.parts = 0.0, dict.fromkeys(("compiling", "running"), 0.0)
+
+    def counted(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, with its time added to a part."""
+
+        @functools.wraps(function)
+        def counted(*given: Any, **named: Any) -> Any:
+            began = time.process_time()
+            try:
+                return function(*given, **named)
+            finally:
+                self.parts[part] += time.process_time() - began
+
+        return counted
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, with its time taken."""
@@ -189,7 +213,8 @@ class _Keeper:
         items[:] = left
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self._clock.spent, self._began = 0.0, time.process_time()
+        self._clock.restart()
+        self._began = time.process_time()
         self._write(test=nodeid, outcome="started")
 
     @pytest.hookimpl(hookwrapper=True)
@@ -216,6 +241,7 @@ class _Keeper:
         took = time.process_time() - self._began
         record = {"test": item.nodeid, "outcome": report.outcome, "seconds": round(took, 2)}
         record["kernel"] = round(self._clock.spent, 2)
+        record |= {part: round(seconds, 4) for part, seconds in self._clock.parts.items() if seconds}
         record["mebibytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         if report.outcome != "passed" and call.excinfo is not None:
             kind, text = call.excinfo.typename, str(call.excinfo.value)
