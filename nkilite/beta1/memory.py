@@ -29,6 +29,7 @@ from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
 from nkilite.language.elementwise import is_number
+from nkilite.language.selection import chosen_dtype
 from nkilite.trace.tensor import NkiTensor
 
 
@@ -103,6 +104,13 @@ def _piece(x: Tile, box: Box, shape: tuple[int, ...]) -> NkiTensor:
     return cut(x, box if len(box) == x.ndim else (*box, range(1)))
 
 
+def _filled(value: Any, shape: tuple[int, ...], dtype: DType) -> Tile:
+    """A new tile that holds a number."""
+    made = allocated(shape, dtype)
+    nisa.memset(made, value)
+    return tile(made)
+
+
 def _of_one_width(source: DType, dst: DType) -> bool:
     """Whether bits are stored as they are: public kernels store what searches find as int32, and -1 is none."""
     return source is not dst and source.is_integer and dst.is_integer and source.itemsize == dst.itemsize
@@ -125,10 +133,7 @@ def store(dst: object, value: object, mask: MaskLike = None, mode: object = None
             return
         mask = None
     if is_number(value):
-        shape = dst.shape if dst.ndim > 1 else (*dst.shape, 1)
-        filled = allocated(shape, dst.dtype)
-        nisa.memset(filled, value)
-        value = tile(filled)
+        value = _filled(value, dst.shape if dst.ndim > 1 else (*dst.shape, 1), dst.dtype)
     value = on_chip(value, "value", "nl.store")
     if isinstance(value, Absent):
         return
@@ -241,7 +246,9 @@ def where(
         shape = next((t.shape for t in (x, y) if isinstance(t, Tile)), condition.grid)
         condition = tile(predicate(condition.positions(shape), shape))
     elif isinstance(condition, (bool, np.bool_)):
-        chosen = x if condition else y
+        chosen, other = (x, y) if condition else (y, x)
+        if is_number(chosen) and isinstance(other, Tile):  # everywhere
+            chosen = _filled(chosen, other.shape, chosen_dtype(other.dtype, chosen, other.dtype))
         return copy(chosen, dtype=dtype)
     condition = on_chip(condition, "condition", "nl.where")
     x, y = (on_chip(t, o, "nl.where") if isinstance(t, (Tile, Blocks)) else t for o, t in (("x", x), ("y", y)))
@@ -255,7 +262,8 @@ def where(
             one, other = (next(left) if isinstance(t, Tile) else t for t in (x, y))
             nisa.tensor_copy(dst, language.where(which, one, other, dst.type.dtype))
 
-        kind = dtype_or(dtype, operands[-1].dtype, "nl.where")
+        values = [t.dtype if isinstance(t, Tile) else t for t in (x, y)]
+        kind = dtype_or(dtype, chosen_dtype(condition.dtype, *values), "nl.where")
         return pointwise(emit, operands[-1].shape, kind, mask, operands)
     one, other = (t.nki if isinstance(t, Tile) else t for t in (x, y))
     made = fresh(language.where(condition.nki, one, other, dtype))

@@ -53,8 +53,9 @@ def _mode() -> Any:
             self, func: Callable[..., object], types: object, args: Sequence[object] = (),
             kwargs: Mapping[str, object] | None = None,
         ) -> object:
-            found = [on_cpu(value) for value in args]
-            named = {name: on_cpu(value) for name, value in (kwargs or {}).items()}
+            numbered = func is torch.Tensor.to  # a number alone is that of a device
+            found = [on_cpu(value, numbered) for value in args]
+            named = {name: on_cpu(value, name == "device") for name, value in (kwargs or {}).items()}
             if func is torch.device and any(new is not old for new, old in zip(found, args, strict=True)):
                 return torch.device("cpu")  # of any number, which the CPU does not have
             return func(*found, **named)
@@ -62,8 +63,10 @@ def _mode() -> Any:
     return OnCpu()
 
 
-def on_cpu(value: object) -> object:
-    """The CPU for the device, however it is written; anything else as it is."""
+def on_cpu(value: object, numbered: bool = False) -> object:
+    """The CPU for the device, however it is written, a number too if it stands where a device does; else the value."""
+    if numbered and type(value) is int:
+        return torch.device("cpu")
     if isinstance(value, str):
         return torch.device("cpu") if value.partition(":")[0] in _TYPES else value
     return torch.device("cpu") if isinstance(value, torch.device) and value.type in _TYPES else value

@@ -37,6 +37,7 @@ def nki_op(
         library = importlib.import_module("torch.library")
         operator = library.custom_op(name, function, mutates_args=written, **options)
         operator.register_fake(function)
+        library.impl(name, "cpu", function)  # by itself, for kernels may return what they write; custom_op forbids it
         return operator
 
     return register if function is None else register(function)

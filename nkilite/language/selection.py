@@ -5,8 +5,10 @@ Source: public pages nki.language.where, gather_flattened.
 
 from __future__ import annotations
 
+import numpy as np
+
 from nkilite import isa as nisa
-from nkilite.dtypes import DTypeLike, uint8, uint32
+from nkilite.dtypes import DType, DTypeLike, float32, int32, uint8, uint32
 from nkilite.errors import InvalidOperand
 from nkilite.language import elementwise
 from nkilite.language.broadcasting import common_shape, output, promote, repeat, require_tile
@@ -26,7 +28,7 @@ def where(
         condition: a tile; its elements are compared with 0.
         x: a tile or a number.
         y: a tile or a number; shapes broadcast.
-        dtype: of the result; that of the tiles among x and y (the wider of two), else of the condition.
+        dtype: of the result; unless given, see `chosen_dtype`.
     """
     tiles = [require_tile(condition, "condition", "where")]
     tiles += [
@@ -35,8 +37,8 @@ def where(
     shape = tiles[0].shape
     for tile in tiles[1:]:
         shape = common_shape(shape, tile.shape, "where")
-    default = promote(tiles[1 if len(tiles) > 1 else 0].dtype, tiles[-1].dtype)
-    result = output(shape, dtype, default, "where")
+    values = [t.dtype if isinstance(t, NkiTensor) else t for t in (x, y)]
+    result = output(shape, dtype, chosen_dtype(condition.dtype, *values), "where")
     if isinstance(y, NkiTensor):
         nisa.tensor_copy(result, repeat(y, shape))
     else:
@@ -45,6 +47,20 @@ def where(
         x = repeat(x if x.dtype == result.dtype else copy(x, result.dtype), shape)
     nisa.tensor_copy_predicated(result, x, repeat(elementwise.not_equal(condition, 0.0, uint8), shape))
     return result
+
+
+def chosen_dtype(condition: DType, *values: DType | float) -> DType:
+    """The dtype of what is chosen: of tiles, whose dtypes are given, that of the wider one.
+
+    Of two numbers it is that of the condition, or int32 beside bools; and a number with a fraction needs a float.
+    """
+    found = [v for v in values if isinstance(v, DType)]
+    if not found:
+        found = [int32 if condition.kind == "b" else condition]
+    default = promote(found[0], found[-1])
+    if not default.is_float and any(isinstance(v, (float, np.floating)) for v in values):
+        return float32
+    return default
 
 
 def gather_flattened(data: NkiTensor, indices: NkiTensor, axis: int = 0, dtype: DTypeLike | None = None) -> NkiTensor:

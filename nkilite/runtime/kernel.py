@@ -110,6 +110,11 @@ class Kernel(Generic[P]):
         self._executables: dict[str, Executable | Cores | Hasty] = {}
         self._explained = False  # whether it was said why this kernel is traced at every launch
 
+    @property
+    def func(self) -> Callable[P, object]:
+        """The function, as public kernels that call it without a launch of its own name it."""
+        return self.function
+
     def with_schedule(self, edges: Iterable[tuple[str, str | Sequence[str]]]) -> Kernel[P]:
         """This kernel with dependencies between named instructions.
 

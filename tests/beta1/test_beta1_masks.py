@@ -283,3 +283,23 @@ def test_searches_under_masks_look_for_the_values_of_their_own_partitions():
     for found in (nki.simulate_kernel(kernel, x), kernel(x)):
         np.testing.assert_array_equal(found[0, 32:], np.take_along_axis(x, order, 1)[32:])
         np.testing.assert_array_equal(found[1, 32:], order[32:])
+
+
+def test_numbers_that_are_chosen_have_a_dtype_that_holds_them():
+    @nki.jit
+    def kernel(x):
+        out = [nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.shared_hbm) for _ in range(6)]
+        tile = nl.load(x)
+        i_p, i_f = nl.mgrid[0 : x.shape[0], 0 : x.shape[1]]
+        nl.store(out[0], nl.where(tile > 0, 1.5, tile))
+        nl.store(out[1], nl.where(tile > 0, tile, -0.5))
+        nl.store(out[2], nl.where(nl.greater(tile, 0), 1.0, 0.25))
+        nl.store(out[3], nl.where(tile > 0, 5, 3))
+        nl.store(out[4], nl.where(i_f <= i_p, tile, -0.5))
+        nl.store(out[5], nl.where(i_f < 0, tile, 0.75))
+        return tuple(out)
+
+    x = np.random.default_rng(0).integers(-5, 5, SHAPE).astype(np.int32)
+    lower = np.tri(*SHAPE, dtype=bool)
+    wanted = [np.where(x > 0, 1.5, x), np.where(x > 0, x, -0.5), np.where(x > 0, 1, 0.25), np.where(x > 0, 5, 3)]
+    check(kernel, (*wanted, np.where(lower, x, -0.5), np.full(SHAPE, 0.75)), x)

@@ -33,6 +33,32 @@ def twice(x: torch.Tensor) -> torch.Tensor:
     return doubled(x)
 
 
+@nki.jit
+def write(cache, x, row):
+    tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.sbuf)
+    nisa.dma_copy(dst=tile, src=x)
+    nisa.dma_copy(dst=cache[nl.ds(row, x.shape[0])], src=tile)
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nisa.dma_copy(dst=out, src=tile)
+    return out, cache
+
+
+@nki_op("mine::append", mutates_args={"cache"})
+def append(cache: torch.Tensor, x: torch.Tensor, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return write(cache, x, row)
+
+
+def layers(cache, x):
+    _, cache = append(cache, x, 0)
+    return torch.ops.mine.append(cache, 2 * x, 2)
+
+
+for model in (layers, torch.compile(layers, fullgraph=True, backend="aot_eager")):
+    x, cache = torch.randn(2, 4), torch.zeros(4, 4)
+    out, cache = model(cache, x)
+    torch.testing.assert_close(cache, torch.cat([x, 2 * x]))
+    torch.testing.assert_close(out, 2 * x)
+
 twice.register_autograd(lambda ctx, g: g * 2)
 x = torch.randn(128, 32)
 torch.testing.assert_close(twice(x), 2 * x)
@@ -82,6 +108,7 @@ for kernel in (halved, wrap_nki(halved)[1], lite(halved)[1]):
 compiled = torch.compile(lambda x: layer(x) + torch.ones(4, device=device), backend="neuron", fullgraph=True)
 torch.testing.assert_close(compiled(x), layer(x) + 1)
 torch.neuron.synchronize()
+torch.testing.assert_close(torch.ones(4, device=torch.neuron.current_device()).to(0), torch.ones(4))
 print("done", x.device)
 """
 

@@ -377,3 +377,14 @@ def test_accumulation_registers_begin_at_zero_in_every_launch(mode) -> None:
     launch = mode(kernel)
     for _ in range(2):
         np.testing.assert_allclose(launch(X), X.sum(axis=1, keepdims=True))
+
+
+def test_the_function_of_a_kernel_is_part_of_another_one():
+    inner = nki.jit(copied)
+
+    @nki.jit
+    def outer(x):
+        return inner.func(x)
+
+    assert inner.func is inner.function is copied
+    np.testing.assert_array_equal(outer(X), X)
