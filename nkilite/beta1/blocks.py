@@ -14,7 +14,7 @@ import numpy as np
 
 from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
-from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, known_part, tile
+from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, known_part, part
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
 from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
@@ -39,8 +39,11 @@ class Tiles(dict[int, Tile]):
         self._builder, self._kind, self._place, self._zeros = builder, kind, place, zeros
 
     def __missing__(self, number: int) -> Tile:
-        view = self._builder.tile(self._kind, "", self._place)
-        made = Zeros(view) if self._zeros else tile(view)
+        builder = self._builder
+        if self._zeros:
+            made: Tile = Zeros(builder.tile(self._kind, "", self._place))
+        else:
+            made = part(builder.buffer(self._kind, "", self._place), self._kind, 0)
         self[number] = made
         return made
 
@@ -54,8 +57,8 @@ class Parts(dict[int, Tile]):
         self._tiles, self._subscript = tiles, subscript
 
     def __missing__(self, number: int) -> Tile:
-        self[number] = part = self._tiles[number][self._subscript]
-        return part
+        self[number] = found = self._tiles[number][self._subscript]
+        return found
 
 
 class Blocks:
@@ -69,7 +72,7 @@ class Blocks:
         steps: what a step along each block dimension adds to the number; by default as in an array.
     """
 
-    __slots__ = ("_first", "_selected", "_steps", "_tiles", "blocks", "buffer", "dtype", "inner")
+    __slots__ = ("_dims", "_first", "_selected", "_steps", "_tiles", "blocks", "buffer", "dtype", "inner")
 
     def __init__(
         self, blocks: tuple[int, ...], inner: tuple[int, ...], dtype: DType, buffer: MemoryRegion,
@@ -78,6 +81,7 @@ class Blocks:
         self.blocks, self.inner, self.dtype, self.buffer = blocks, inner, dtype, buffer
         self._tiles, self._first = tiles, first
         self._steps = steps or _steps(blocks)
+        self._dims = tuple(zip(range(len(blocks)), blocks, self._steps, strict=True))
         self._selected: dict[Any, Any] = {}  # by subscript
 
     @property
@@ -143,17 +147,13 @@ class Blocks:
             if rest:
                 made = known_part(found, rest) if found.__class__ is Tile else None
                 if made is not None:  # a subscript that has been here has nothing but ints and index tensors
-                    if len(self._selected) >= _MOST:
-                        self._selected.clear()
-                    self._selected[key] = made
+                    self._keep(key, made)
                     return made
                 found = found[rest]
         else:
             found = self._part(number, taken, rest)
         if (taken < len(blocks) or type(found).settled) and _POSITIONS.issuperset(map(type, keys)):
-            if len(self._selected) >= _MOST:
-                self._selected.clear()
-            self._selected[key] = found
+            self._keep(key, found)
         return found
 
     def __setitem__(self, key: object, value: object) -> None:
@@ -180,20 +180,23 @@ class Blocks:
     def _placed(self, key: tuple[object, ...], value: Unplaced) -> bool:
         """Let the instruction of a value write a part of a tile, if it can, and such a part is known."""
         number = self._first
-        taken = 0
-        for k, size, step in zip(key, self.blocks, self._steps, strict=False):
+        taken = len(self._dims)
+        if len(key) < taken:
+            return False
+        for dim, size, step in self._dims:
+            k = key[dim]
             if (k.__class__ is not LoopIndex and k.__class__ is not int) or not 0 <= k < size:
                 return False
             number += k * step
-            taken += 1
-        if taken < len(self.blocks):
-            return False
         base = self._tiles[number]
-        zeros = base if isinstance(base, Zeros) else None
-        if zeros is None:
+        if base.__class__ is Tile:
+            zeros = None
             storage, whole, offset = base.storage, base.kind, base.offset
-        else:
+        elif isinstance(base, Zeros):
+            zeros = base
             storage, whole, offset = zeros.part.storage, zeros.part.type, zeros.part.byte_offset
+        else:
+            return False
         try:
             kind, distance, numbers = select.known[whole][key[taken:]]
         except (KeyError, TypeError):  # new, or with slices in it
@@ -205,7 +208,14 @@ class Blocks:
             return False
         if zeros is not None:
             zeros.wrote_at(kind, offset + distance)
+        else:
+            self._keep(key, part(storage, kind, offset + distance))  # what has been written is read, mostly
         return True
+
+    def _keep(self, key: object, found: Tile | Blocks) -> None:
+        if len(self._selected) >= _MOST:
+            self._selected.clear()
+        self._selected[key] = found
 
     def reshape(self, *shape: Any) -> Any:
         """The same tiles in other block dimensions.

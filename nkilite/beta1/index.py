@@ -121,13 +121,10 @@ class Index:
     def __getitem__(self, key: object) -> Index:
         """New axes by None; `:` and `...` keep dimensions."""
         if key == _COLUMN:
-            found = self._column
-            if found is not None:
-                return found
-        elif key == _ROW:
-            found = self._row
-            if found is not None:
-                return found
+            if self._column is not None:
+                return self._column
+        elif key == _ROW and self._row is not None:
+            return self._row
         if key.__class__ is tuple:
             form = 1
             for k in key:

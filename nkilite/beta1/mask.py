@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nkilite.beta1.index import Index
 
 Box = tuple[range, ...]
+_MOST = 1 << 14  # masks kept
 
 
 class Condition(Enum):
@@ -35,12 +36,30 @@ class Condition(Enum):
 
 
 class Mask:
-    """A condition on an affine expression, or on other masks."""
+    """Interned: a condition on an affine expression, or on other masks.
 
-    __slots__ = ("condition", "expression", "parts")
+    Attributes:
+        expression: what is compared with 0; None where masks are joined.
+        parts: the masks that are joined.
+    """
 
-    def __init__(self, condition: Condition, expression: Any, parts: tuple[Mask, ...] = ()) -> None:
-        self.condition, self.expression, self.parts = condition, expression, parts
+    __slots__ = ("_boxes", "condition", "expression", "parts")
+    _interned: ClassVar[dict[tuple[object, ...], Mask]] = {}
+
+    condition: Condition
+    expression: Index | None
+    parts: tuple[Mask, ...]
+    _boxes: dict[tuple[int, ...], tuple[Box, bool]]
+
+    def __new__(cls, condition: Condition, expression: Index | None, parts: tuple[Mask, ...] = ()) -> Mask:
+        key = condition, expression, parts
+        found = cls._interned.get(key)
+        if found is None:
+            if len(cls._interned) >= _MOST:
+                cls._interned.clear()
+            found = cls._interned[key] = super().__new__(cls)
+            found.condition, found.expression, found.parts, found._boxes = condition, expression, parts, {}
+        return found
 
     @classmethod
     def of(cls, condition: Condition, expression: Index) -> Mask | bool:
@@ -54,7 +73,11 @@ class Mask:
 
     # --- joining ------------------------------------------------------------------------------------------------
 
-    def __and__(self, other: object) -> Any:
+    @overload
+    def __and__(self, other: Mask | None) -> Mask: ...
+    @overload
+    def __and__(self, other: object) -> Mask | bool: ...
+    def __and__(self, other: object) -> Mask | bool:
         if isinstance(other, Mask):
             return Mask(Condition.all, None, (self, other))
         if other is None or other is True:
@@ -63,7 +86,7 @@ class Mask:
 
     __rand__ = __and__
 
-    def __or__(self, other: object) -> Any:
+    def __or__(self, other: object) -> Mask | bool:
         if isinstance(other, Mask):
             return Mask(Condition.any, None, (self, other))
         return True if _truth(other) else self
@@ -93,8 +116,7 @@ class Mask:
     def grid(self) -> tuple[int, ...]:
         """The shape of its positions."""
         if self.expression is not None:
-            shape: tuple[int, ...] = self.expression.shape
-            return shape
+            return self.expression.shape
         shapes = [part.grid for part in self.parts]
         ndim = max(map(len, shapes))
         padded = [(1,) * (ndim - len(s)) + s for s in shapes]
@@ -116,10 +138,13 @@ class Mask:
                 ) from None
         elif self.condition is Condition.none:
             found = ~self.parts[0].numpy()
-        elif self.condition is Condition.nonnegative:
-            found = self.expression.numpy() >= 0
         else:
-            found = (self.expression.numpy() == 0) == (self.condition is Condition.zero)
+            assert self.expression is not None
+            values = self.expression.numpy()
+            if self.condition is Condition.nonnegative:
+                found = values >= 0
+            else:
+                found = (values == 0) == (self.condition is Condition.zero)
         return found
 
     def box(self, shape: tuple[int, ...]) -> tuple[Box, bool]:
@@ -129,6 +154,12 @@ class Mask:
         Args:
             shape: of the tile the mask is for. Dimensions of size 1 stand for all positions of the mask.
         """
+        found = self._boxes.get(shape)
+        if found is None:
+            found = self._boxes[shape] = self._box(shape)
+        return found
+
+    def _box(self, shape: tuple[int, ...]) -> tuple[Box, bool]:
         selected = self.positions(shape)
         ranges = []
         for dim in range(len(shape)):

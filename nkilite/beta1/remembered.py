@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from nkilite.beta1.index import LoopIndex
+from nkilite.beta1.mask import Mask
 from nkilite.beta1.tile import Tile, Unplaced, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
@@ -39,7 +40,7 @@ _ATTRIBUTES = frozenset({
 })
 # Classes of values that are part of a key as they are. Classes tell 1 from 1.0 and True.
 _PLAIN = frozenset({
-    int, LoopIndex, bool, str, NoneType, DType, type, FunctionType, BuiltinFunctionType, np.ufunc, type(np.max),
+    int, LoopIndex, bool, str, NoneType, Mask, DType, type, FunctionType, BuiltinFunctionType, np.ufunc, type(np.max),
 })
 
 
@@ -154,11 +155,14 @@ class _Items(tuple[object, ...]):
 def _equal(known: Any, found: Any) -> bool:
     """Whether an argument that is not the one of an earlier call is another one like it."""
     cls = found.__class__
+    if cls in _NUMBERS:
+        return known.__class__ is cls and bool(known == found != 0)  # 0.0 and -0.0 are equal
     if cls is list:
         return known.__class__ is _Items and len(known) == len(found) and all(map(is_, known, found))
     return known.__class__ is cls and _told_apart(found) and bool(known == found)
 
 
+_NUMBERS = frozenset({float, np.float16, np.float32, np.float64})
 _UNCHANGING = (float, np.generic, np.dtype, Enum)
 
 

@@ -278,6 +278,14 @@ def tile(view: NkiTensor) -> Tile:
     return made
 
 
+def part(storage: Buffer, kind: ViewType, offset: int) -> Tile:
+    """A tile of a type in a buffer, from a byte on; its view is made when it is asked for."""
+    made = _new(Tile)
+    made._nki, made.made, made.mask = None, -1, None
+    made.storage, made.kind, made.offset = storage, kind, offset
+    return made
+
+
 def known_part(x: Tile, key: tuple[object, ...]) -> Tile | None:
     """What a subscript selects of a tile if it has selected something of such a view before; None otherwise."""
     if x.__class__ is not Tile or (x._nki is not None and x._nki.index is not None):
@@ -290,10 +298,7 @@ def known_part(x: Tile, key: tuple[object, ...]) -> Tile | None:
     for position in numbers:
         if key[position].__class__ in select.UNEQUAL:
             return None
-    made = _new(Tile)
-    made._nki, made.made, made.mask = None, -1, None
-    made.storage, made.kind, made.offset = x.storage, kind, x.offset + distance
-    return made
+    return part(x.storage, kind, x.offset + distance)
 
 
 class Unplaced(Tile):

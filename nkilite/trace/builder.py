@@ -149,16 +149,20 @@ class Builder:
 
     def tile(self, type: ViewType, name: str, place: int, address: tuple[int, int] | None = None) -> NkiTensor:
         """A tensor of a checked type over a new internal buffer, at a location id: the usual case, made fast."""
+        made = _new(NkiTensor)  # half the cost of calling the constructor
+        made.storage, made.type = self.buffer(type, name, place, address), type
+        made.byte_offset, made.index = 0, None
+        return made
+
+    def buffer(self, type: ViewType, name: str, place: int, address: tuple[int, int] | None = None) -> Buffer:
+        """A new internal buffer of a checked type, at a location id."""
         program = self.program
         buffers = program.buffers
-        location = program.locations[place]
-        buffer = Buffer.internal(len(buffers), type, name, address, location, self.nesting.innermost)
+        buffer = Buffer.internal(len(buffers), type, name, address, program.locations[place], self.nesting.innermost)
         buffers.append(buffer)
         if not self.records:
             self._allocated(buffer)
-        made = _new(NkiTensor)  # half the cost of calling the constructor
-        made.storage, made.type, made.byte_offset, made.index = buffer, type, 0, None
-        return made
+        return buffer
 
     def registers(self, name: str) -> NkiTensor:
         """The registers of an engine that have this name in `REGISTERS`."""

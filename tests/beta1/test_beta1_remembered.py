@@ -66,6 +66,24 @@ def sums(x):
 
 
 @nki.jit
+def ragged(x):
+    """Calls under masks that are made again, that differ, and that are joined."""
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    i, j, k = nl.arange(128)[:, None], nl.arange(64)[None, :], nl.arange(64)[:, None]
+    for block in nl.affine_range(4):
+        tile = nl.load(x[i, j + 64 * block])
+        for limit in (40, 50, 40, 50):
+            part = nisa.nc_matmul(tile[i, j], tile[i, j], mask=j < limit)
+            square = nl.copy(part, dtype=x.dtype, mask=(k >= 3) & (j < limit + block))
+            square = nisa.affine_select(pred=(k - j >= 0) & (j < limit), on_true_tile=square, on_false_value=-1.0)
+            tile[k, j] = nl.exp(square, mask=j < limit)
+            tile[k + 64, j + 30] = nl.multiply(square, 0.5, mask=j + 30 < 64)
+        nl.store(out[i, j + 64 * block], value=tile, mask=i < 100 + block)
+        nl.store(out[i, j + 64 * block], value=tile, mask=i >= 100 + block)
+    return out
+
+
+@nki.jit
 def broadcasts(x):
     """A row that reaches all partitions through the Tensor Engine, with a constant of ones and names."""
     out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
@@ -78,7 +96,7 @@ def broadcasts(x):
     return out
 
 
-@pytest.mark.parametrize("kernel", [numbers, same_tiles, sums, broadcasts], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kernel", [numbers, same_tiles, sums, ragged, broadcasts], ids=lambda k: k.__name__)
 def test_remembered_calls_record_the_same(kernel, monkeypatch):
     x = random(128, 256)
     found = kernel.trace(x)

@@ -88,11 +88,13 @@ def affine_select(
         made = tile(result)
     else:
         for condition in conditions:
+            expression = condition.expression
+            assert expression is not None, "a comparison"
             result = allocated(shape, kind)
-            _, strides = condition.expression.grid._padded(len(shape))
+            strides = expression.grid._padded(len(shape))[1]
             nisa.affine_select(
                 result, [[s, n] for s, n in zip(strides[1:], shape[1:], strict=True)], strides[0], source,
-                on_false_value, _COMPARISONS[condition.condition.name], condition.expression.offset,
+                on_false_value, _COMPARISONS[condition.condition.name], expression.offset,
             )
             source = result
         made = fresh(source)
