@@ -36,7 +36,7 @@ CHOICES = ("work", "always", "never")
 
 
 def little(program: Program) -> bool:
-    """Whether a program is compiled hastily. None that loops, meets others or has operators of the user's is.
+    """Whether a program is compiled hastily. None that loops or has operators of the user's is.
 
     Raises:
         InvalidSetting: NKILITE_OPTIMIZE is none of its values.
@@ -45,18 +45,18 @@ def little(program: Program) -> bool:
     if setting == "always" or program.count > _INSTRUCTIONS_AT_MOST:
         return False
     definitions = [s.definition for s in program.signatures]
-    if any(d.control is not None or d.meets or d is custom_operator.definition for d in definitions):
+    if any(d.control is not None or d is custom_operator.definition for d in definitions):
         return False
     uses = np.bincount(Columns.of(program).ids, minlength=len(program.signatures)).tolist()
     used = [(count, s) for count, s in zip(uses, program.signatures, strict=True) if count]
     return setting == "never" or _hasty_launches(sum(count * work(s) for count, s in used), len(used)) >= 1
 
 
-def hasty_launches(lowered: Lowered) -> float:
-    """How often a program that was compiled hastily is launched before it is compiled well."""
+def hasty_launches(programs: Collection[Lowered]) -> float:
+    """How often programs of a launch that were compiled hastily are launched before they are compiled well."""
     if knobs.optimize() == "never":
         return inf
-    return _hasty_launches(float(lowered.work.sum()), len(lowered.sources))
+    return _hasty_launches(sum(float(p.work.sum()) for p in programs), sum(len(p.sources) for p in programs))
 
 
 def _hasty_launches(work: float, kinds: int) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
 from nkilite.native.image import Image
 
@@ -21,9 +22,9 @@ class Hasty:
 
     quick = False
 
-    def __init__(self, executable: Executable, launches: float, better: Callable[[], Executable]) -> None:
+    def __init__(self, first: Executable | Cores, launches: float, better: Callable[[], Executable | Cores]) -> None:
         """`better` makes another executable of the same program, after so many launches."""
-        self.executable = executable
+        self.executable, self._improved = first, False
         self._left, self._better, self._lock = launches, better, threading.Lock()
 
     @property
@@ -33,14 +34,14 @@ class Hasty:
     def optimize(self) -> None:
         """Compile well, for programs that are launched often."""
         with self._lock:
-            if self.executable.image.hasty:
-                self.executable = self._better()
+            if not self._improved:
+                self.executable, self._improved = self._better(), True
 
     def _count(self) -> None:
         """A launch begins."""
         left = self._left  # other threads may count, too: a launch more or less does not matter
         self._left = left - 1
-        if left <= 0 and self.executable.image.hasty:
+        if left <= 0 and not self._improved:
             self.optimize()
 
     def enter(self, *arrays: np.ndarray) -> bool:

@@ -414,7 +414,7 @@ class Kernel(Generic[P]):
         arguments = bind(self, args, kwargs)
         return len(arguments.given), arguments.size_list
 
-    def settle(self, specialization: Specialization, good: Executable) -> None:
+    def settle(self, specialization: Specialization, good: Executable | Cores) -> None:
         """A specialization that was compiled hastily has a better executable: launches are to know it directly."""
         if specialization.program in self._executables:
             self._executables[specialization.program] = good

@@ -84,7 +84,7 @@ class Specialization:
         """What runs programs just traced, from the disk cache if they are there."""
         kernel = weakref.ref(self._kernel)
 
-        def settle(good: Executable) -> None:
+        def settle(good: Executable | Cores) -> None:
             """Later launches go to a better executable directly."""
             self.executable = good
             owner = kernel()
@@ -158,7 +158,7 @@ def launcher_of(specialization: Specialization, arguments: Arguments) -> Launche
 
 def executable_of(
     kernel: str, programs: Sequence[Program], program: str, level: Host, traced: float = 0.0,
-    settle: Callable[[Executable], None] | None = None,
+    settle: Callable[[Executable | Cores], None] | None = None,
 ) -> tuple[Executable | Cores | Hasty, list[Compilation] | None]:
     """What runs the programs of a kernel's cores, and how it was compiled unless it was in the disk cache.
 
@@ -170,8 +170,8 @@ def executable_of(
     """
     place = Place(kernel, program, level)
     stored = place.recall()
-    hurry = settle is not None and len(programs) == 1
-    if stored is not None and (not stored.images[0].hasty or (hurry and knobs.optimize() != "always")):
+    hurry = settle is not None
+    if stored is not None and (not _any_hasty(stored) or (hurry and knobs.optimize() != "always")):
         for notice in stored.notices:
             give(notice)
         executables = [Executable(image, level) for image in stored.images]
@@ -182,20 +182,27 @@ def executable_of(
         executables = [c.executable for c in compilations]
         stored = Stored(tuple(e.image for e in executables), tuple(notices))
         place.remember(stored)
-    if not executables[0].image.hasty:
+    if not _any_hasty(stored):
         return launchable(executables), compilations
     assert settle is not None
     hasty, notices_given = compilations, stored.notices
 
-    def better() -> Executable:
+    def better() -> Executable | Cores:
         with collector_paused():
-            good = (compile_program(programs[0]) if hasty is None else improve(hasty[0])).executable
-        good.optimize()
-        place.remember(Stored((good.image,), notices_given))
-        settle(good)
-        return good
+            made = map(compile_program, programs) if hasty is None else [improve(c) if c.hasty else c for c in hasty]
+            good = [c.executable for c in made]
+        place.remember(Stored(tuple(e.image for e in good), notices_given))
+        found = launchable(good)
+        found.optimize()
+        settle(found)
+        return found
 
-    return Hasty(executables[0], effort.hasty_launches(executables[0].image.lowered), better), None
+    launches = effort.hasty_launches([image.lowered for image in stored.images if image.hasty])
+    return Hasty(launchable(executables), launches, better), None
+
+
+def _any_hasty(found: Stored) -> bool:
+    return any(image.hasty for image in found.images)
 
 
 def _compile(programs: Sequence[Program], traced: float, hurry: bool = False) -> list[Compilation]:

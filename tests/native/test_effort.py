@@ -17,6 +17,7 @@ from kernels import GALLERY
 from nkilite.errors import InvalidSetting
 from nkilite.host.cpu import host
 from nkilite.native import effort, versions
+from nkilite.native.cores import Cores
 from nkilite.native.library import Library, library
 from nkilite.native.tiers import Hasty
 from nkilite.runtime import specialization
@@ -99,6 +100,29 @@ def test_little_work_is_compiled_hastily_and_well_after_some_launches(fresh) -> 
     assert names == {name for name, quickly in fresh if not quickly}
     for result in results:
         np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
+
+
+def test_the_cores_of_a_launch_are_compiled_hastily_and_well_together(fresh) -> None:
+    @nki.jit
+    def halves(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        rows = x.shape[0] // 2
+        half = nl.ds(nl.program_id(0) * rows, rows)
+        tile = nl.load(x[half])
+        nisa.tensor_scalar(tile, tile, nl.multiply, 1.5)
+        nisa.dma_copy(dst=out[half], src=tile)
+        return out
+
+    kernel = halves[2]
+    results = [kernel(SMALL) for _ in range(2)]
+    assert all(quickly for _, quickly in fresh)
+    for _ in range(effort._LAUNCHES_AT_MOST + 2):
+        results.append(kernel(SMALL))
+    (good,) = executables(kernel)
+    assert isinstance(good, Cores)
+    assert not any(e.image.hasty for e in good.executables)
+    for result in results:
+        np.testing.assert_array_equal(result, SMALL * np.float32(1.5))
 
 
 def test_little_code_is_compiled_quickly_and_again_after_some_launches(fresh, thorough) -> None:

@@ -27,8 +27,9 @@ import pytest
 
 import nkilite
 from nkilite.errors import RaceWarning
+from nkilite.native.cores import Cores
+from nkilite.native.executable import Executable
 from nkilite.runtime import specialization
-from nkilite.runtime.specialization import Specialization
 
 _SHOWN = 1000  # characters of a message that are kept
 _DONE = ("passed", "failed", "skipped")
@@ -81,7 +82,8 @@ def pytest_configure(config: Any) -> None:
     clock = _Clock(config.getoption("seconds"))
     simulation_setup.simulate_kernel = clock.timed(run)
     specialization.executable_of = clock.counted("compiling", specialization.executable_of)
-    Specialization.run = clock.counted("running", Specialization.run)
+    for runs in (Executable, Cores):
+        runs.run = clock.counted("running", runs.run)
     Orchestrator._compiled_kernel = None  # the harness reads it where only tracing sets it
     alone = Orchestrator._run_simulator_inference
     Orchestrator._run_simulator_inference = lambda self, kernel: (
