@@ -90,6 +90,7 @@ _XLA_MODEL: dict[str, object] = {
 _NAMES: dict[str, dict[str, object]] = {
     "torch_xla": {"device": _cpu, "sync": _nothing, "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0"},
     "torch_xla.core.xla_model": _XLA_MODEL,
+    "torch_xla.experimental": {"eager_mode": _nothing},
     "torch_xla.runtime": {"world_size": lambda *_: 1, "global_ordinal": lambda *_: 0},
     **SPELLINGS,
     "torch_neuronx": {

@@ -24,7 +24,7 @@ from nkilite.beta1.repeated import repeated
 from nkilite.beta1.selection import limited
 from nkilite.beta1.tile import Tile, tile
 from nkilite.dtypes import DType, DTypeLike, bool_, float32
-from nkilite.errors import InvalidOperand, describe
+from nkilite.errors import InvalidOperand, UnsupportedError, describe
 from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.elementwise import NUMBERS
@@ -422,11 +422,12 @@ def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: object, **options:
         along: dict[str, Any] = {"add": sum, "maximum": max, "minimum": min, "multiply": prod}
         return along[name](*inputs, **{k: v for k, v in options.items() if k in ("axis", "dtype", "keepdims")})
     if function is None or method != "__call__":
-        return NotImplemented
+        raise UnsupportedError(feature=f"np.{name}{'' if method == '__call__' else '.' + method} of tiles")
     return function(*inputs, **{k: v for k, v in options.items() if k == "dtype"})
 
 
-_FUNCTIONS: dict[Callable[..., object], Callable[..., Tile]] = {
+#: What functions of NumPy that are no ufuncs mean for tiles.
+functions_of_numpy: dict[Callable[..., object], Callable[..., Tile]] = {
     np.sum: sum, np.max: max, np.min: min, np.prod: prod, np.mean: mean, np.var: var, np.all: all,
     np.amax: max, np.amin: min,
 }
@@ -435,8 +436,10 @@ _FUNCTIONS: dict[Callable[..., object], Callable[..., Tile]] = {
 def _function_of_numpy(
     self: Tile, function: Callable[..., object], types: object, args: Sequence[object], kwargs: dict[str, object]
 ) -> object:
-    found = _FUNCTIONS.get(function)
-    return NotImplemented if found is None else found(*args, **kwargs)
+    found = functions_of_numpy.get(function)
+    if found is None:
+        raise UnsupportedError(feature=f"np.{function.__name__} of tiles")
+    return found(*args, **kwargs)
 
 
 Tile.__array_ufunc__ = _ufunc  # type: ignore[attr-defined]

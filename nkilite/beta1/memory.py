@@ -13,6 +13,7 @@ from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1 import functional
 from nkilite.beta1 import tile as tiles
+from nkilite.beta1.arithmetic import functions_of_numpy
 from nkilite.beta1.assign import fill_from_index
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, dtype_or, fresh, on_chip, pointwise
@@ -269,6 +270,9 @@ def where(
     made = fresh(language.where(condition.nki, one, other, dtype))
     made.made = -1  # two instructions made it
     return made
+
+
+functions_of_numpy[np.where] = where
 
 
 def gather_flattened(

@@ -204,6 +204,10 @@ def normalize(view: NkiTensor, key: object) -> tuple[object, ...]:
     return tuple(_item(view, dim, k) for dim, k in enumerate(keys))
 
 
+def _are_ints(*bounds: object) -> bool:
+    return all(b is None or isinstance(b, (int, np.integer)) for b in bounds)
+
+
 def _item(view: NkiTensor, dim: int, key: object) -> object:
     size = view.shape[dim]
     if isinstance(key, Index):
@@ -215,7 +219,7 @@ def _item(view: NkiTensor, dim: int, key: object) -> object:
         return number % size
     if isinstance(key, DynamicSlice):
         key = slice(key.start, key.start + key.size)
-    if isinstance(key, slice) and all(b is None or isinstance(b, (int, np.integer)) for b in (key.start, key.stop)):
+    if isinstance(key, slice) and key.step != 0 and _are_ints(key.start, key.stop, key.step):
         found = range(size)[slice(*(None if b is None else int(b) for b in (key.start, key.stop, key.step)))]
         wanted = key.stop is not None and key.stop > size
         if not found or wanted or (key.start is not None and key.start > size):

@@ -12,22 +12,30 @@ from collections.abc import Callable, Sequence
 from math import prod
 from sys import getrefcount
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import Box, Mask
-from nkilite.dtypes import DType, DTypeLike, float32
-from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber
+from nkilite.dtypes import DType, DTypeLike, bool_, float32
+from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber, TensorOperator
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
+from nkilite.suggest import unknown_name
 from nkilite.trace.builder import Builder
 from nkilite.trace.indexing import of_tensor
 from nkilite.trace.tensor import NkiTensor
 
 _new = object.__new__
 _WHOLE = tuple((slice(None),) * ndim for ndim in range(7))  # subscripts that select everything
+#: What to use in the place of methods that arrays have and tiles do not.
+_METHODS = {
+    "T": "use nl.transpose, or nl.load_transpose2d as it is loaded.",
+    **{name: f"use nl.{name}." for name in ("copy", "max", "mean", "min", "prod", "sum", "transpose", "var")},
+    "item": "the value is not known while the kernel is traced; use a tile of one element as an operand.",
+    "to": "use nl.copy with a dtype.",
+}
 _FOREIGN = "psum written by other engines"
 
 
@@ -170,7 +178,31 @@ class Tile:
         return self.shape[0]
 
     def __bool__(self) -> bool:
+        """True, as `if bias:` asks whether there is a tile; the outcome of a comparison is none that Python knows."""
+        kind = self.dtype
+        if kind is bool_ and self.buffer.on_chip:
+            raise TensorAsNumber(
+                use="a condition", hint="choose by it with nl.where; `is not None` asks whether there is a tile."
+            )
         return True
+
+    def __format__(self, format: str) -> str:
+        if format:
+            raise TensorAsNumber(use="a number to be formatted", hint="nl.device_print prints it when the kernel runs.")
+        return repr(self)
+
+    if not TYPE_CHECKING:  # which knows the attributes there are
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            known = [n for n in dir(type(self)) if not n.startswith("_")]
+            raise unknown_name("a tile", "tile", name, known, _METHODS, why="")
+
+    def __matmul__(self, _: object) -> NoReturn:
+        raise TensorOperator(symbol="@", function="matmul")
+
+    __rmatmul__ = __matmul__
 
     def __repr__(self) -> str:
         return repr(self.nki).replace("NkiTensor", "tensor", 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -13,7 +16,17 @@ from nkilite.beta1 import compiler as ncc
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
 from nkilite.beta1 import typing as nt
-from nkilite.errors import InvalidOperand, InvalidReturn, MemoryOverflow, NoBenchmark, TensorAsNumber
+from nkilite.errors import (
+    InvalidIndex,
+    InvalidOperand,
+    InvalidReturn,
+    MemoryOverflow,
+    NoBenchmark,
+    TensorAsNumber,
+    TensorOperator,
+    UnknownName,
+    UnsupportedError,
+)
 from nkilite.passes.allocate import TilesSpilled
 
 
@@ -372,3 +385,66 @@ def test_simulate_of_the_new_dialect_runs_kernels_of_beta_1():
 
     x = random(4, 3)
     np.testing.assert_array_equal(nkilite.simulate(kernel)(x), x + 1)
+
+
+def _condition(x):
+    return nl.load(x) if nl.load(x)[0, 0] > 0 else x
+
+
+def _largest(x):
+    return max(nl.load(x), 0)
+
+
+def _product(x):
+    return nl.load(x) @ nl.load(x)
+
+
+def _turned(x):
+    return nl.load(x).T
+
+
+def _summed(x):
+    return nl.load(x).sum(axis=1)
+
+
+def _printed(x):
+    return f"{nl.load(x)[0, 0]:.2f}"
+
+
+def _joined(x):
+    return np.concatenate([nl.load(x), nl.load(x)], axis=1)
+
+
+def _dotted(x):
+    return np.matmul(nl.load(x), nl.load(x))
+
+
+def _no_step(x):
+    return nl.load(x[::0])
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "remedy"),
+    [
+        (_condition, TensorAsNumber, "nl.where"), (_largest, TensorAsNumber, "nl.where"),
+        (_product, TensorOperator, r"nl\.matmul"), (_turned, UnknownName, r"nl\.transpose"),
+        (_summed, UnknownName, r"nl\.sum"), (_printed, TensorAsNumber, r"nl\.device_print"),
+        (_joined, UnsupportedError, "compatibility"), (_dotted, UnsupportedError, "compatibility"),
+        (_no_step, InvalidIndex, r"nl\.ds"),
+    ],
+)
+def test_what_arrays_have_and_tiles_do_not(function, error, remedy):
+    lines, first = inspect.getsourcelines(function)
+    with pytest.raises(error, match=rf"{Path(__file__).name}:{first + len(lines) - 1}\n(.|\n)*fix: .*{remedy}"):
+        nki.jit(function)(random(8, 8))
+
+
+def test_a_tile_is_true_as_an_optional_argument():
+    @nki.jit
+    def kernel(x, bias=None):
+        tile, bias = nl.load(x), nl.load(bias) if bias is not None else None
+        return np.where(tile > 0, tile + bias if bias else tile, 0.0)
+
+    x = random(8, 8)
+    check(kernel, np.where(x > 0, x, 0), x)
+    check(kernel, np.where(x > 0, 2 * x, 0), x, x)
