@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.columns import BufferColumns, Columns, unique
 from nkilite.ir.program import Operand, Program
 from nkilite.ir.regions import PARTITION, Footprint, Pattern, apart, footprint, shared
 from nkilite.ir.types import MemoryRegion, ViewType
@@ -123,8 +123,10 @@ class Accesses(NamedTuple):
 
     def distinct(self) -> Accesses:
         """The first of those that do the same to the same bytes."""
-        _, first = np.unique(np.stack(self[1:6]), axis=1, return_index=True)
-        return self.only(np.sort(first))
+        keys = np.stack(self[1:6])
+        order = np.lexsort(keys)
+        new = (np.diff(keys[:, order]) != 0).any(axis=0)
+        return self.only(np.sort(order[np.append(True, new)[: len(order)]]))
 
 
 def accesses(program: Program, spaces: Spaces | None = None) -> Accesses:
@@ -137,7 +139,7 @@ def accesses(program: Program, spaces: Spaces | None = None) -> Accesses:
         for operand in signature.operands:
             buffer, offset = table.code[starts + operand.word], table.code[starts + operand.word + 1]
             low, pattern = spaces.line(buffer, offset), np.empty(len(rows), np.int64)
-            for row_bytes in np.unique(spaces.row[buffer]).tolist():
+            for row_bytes in unique(spaces.row[buffer]).tolist():
                 at = spaces.row[buffer] == row_bytes
                 covers = footprints.of(operand.type, row_bytes)
                 low[at] += covers.low

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
+from nkilite.ir.columns import unique
 from nkilite.ir.phases import Phase, phases
 from nkilite.ir.places import Place
 from nkilite.ir.program import Instruction, Program
@@ -279,7 +280,7 @@ def _overlaps(one: Accesses, other: Accesses) -> np.ndarray:
     """Of every access, whether it may share bytes with one of the other side."""
     result = np.zeros(len(one.space), bool)
     ends = [_ends(one), _ends(other)]
-    for space in np.unique(one.space).tolist():
+    for space in unique(one.space).tolist():
         mine, theirs = one.space == space, other.space == space
         if not theirs.any():
             continue

@@ -85,7 +85,7 @@ class Forms:
             one = self._found(kind, given)
             if one is None:
                 one = _write(member, given, self._host, self._library)
-                self._known[kind].append(one[0])
+                self._known[kind] = [*self._known[kind], one[0]][-_FORMS_AT_MOST:]
                 fresh.add(kind)
             found.append(one)
         for kind in fresh:

@@ -84,13 +84,18 @@ class Library:
         with self._lock:
             return self._found([tuple(sources)])
 
-    def keep(self, sources: Iterable[Source], store: Store, quickly: Collection[str] = ()) -> list[Kept]:
-        """Make sure that the object code of functions is in a disk cache; where it is, for `recall`."""
+    def keep(self, sources: Iterable[Source], store: Store, quickly: Collection[str] = ()) -> list[Kept] | None:
+        """Make sure that the object code of functions is in a disk cache; where it is, for `recall`.
+
+        None if some has gone from there, of which there is no text.
+        """
         packs = self._packs_of(store)
         with self._lock:
             chosen = self._chosen(sources, quickly, store)
         units = {self._key((s,)): s for s in chosen.values()}
         places = {unit: pack for unit, pack in packs.find(units).items() if packs.has(pack)}
+        if any(not s.text for unit, s in units.items() if unit not in places):
+            return None
         for missing in _modules((unit, (s,)) for unit, s in units.items() if unit not in places):
             code = stack.with_room(stack.COMPILER, self._compile, missing.values())
             places.update(dict.fromkeys(missing, packs.put(list(missing), code)))

@@ -16,11 +16,8 @@ class Hasty:
     """Runs the executable that was there soon, later a better one; like an `Executable`, for whoever launches it.
 
     Attributes:
-        quick: there is no entry that takes addresses.
         executable: the one it runs.
     """
-
-    quick = False
 
     def __init__(self, first: Executable | Cores, launches: float, better: Callable[[], Executable | Cores]) -> None:
         """`better` makes another executable of the same program, after so many launches."""
@@ -48,6 +45,17 @@ class Hasty:
         """As `Executable.enter`."""
         self._count()
         return self.executable.enter(*arrays)
+
+    @property
+    def quick(self) -> bool:
+        """Whether there is an entry that takes addresses."""
+        return isinstance(self.executable, Executable) and self.executable.quick
+
+    def enter_at(self, *addresses: int) -> bool:
+        """As `Executable.enter_at`; False, and nothing was run, if the one it runs by now has none."""
+        self._count()
+        runs = self.executable
+        return isinstance(runs, Executable) and runs.quick and runs.enter_at(*addresses)
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
         """As `Executable.run`."""

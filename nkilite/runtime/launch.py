@@ -18,6 +18,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.dtypes import as_dtype
 from nkilite.native.executable import Executable
+from nkilite.native.tiers import Hasty
 from nkilite.runtime.configurations import configured, none_registered
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
@@ -197,7 +198,7 @@ class ForeignLaunch(Launch):
         super().__init__(specialization, picks, given, direct)
         executable = specialization.executable
         self._library, self._outputs = library, makers
-        self._at = executable.enter_at if isinstance(executable, Executable) and executable.quick else None
+        self._at = executable.enter_at if isinstance(executable, (Executable, Hasty)) and executable.quick else None
 
     def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, Any]:
         arrays = self._arrays(args, kwargs)

@@ -74,6 +74,8 @@ class Place:
         sources = list({s.name: s for image in found.images for s in image.lowered.sources}.values())
         quickly = [effort.quick(image.lowered) for image in found.images]
         objects = library(self._host).keep(sources, self._store, frozenset().union(*quickly))
+        if objects is None:
+            return
         try:
             content = encode((tuple(map(_without_text, found.images, quickly)), found.notices, objects))
         except NotData:  # too large

@@ -153,6 +153,22 @@ def test_code_that_has_gone_is_written_again(written, disk, monkeypatch) -> None
     assert len(written) == count
 
 
+def test_code_that_goes_while_it_is_used_is_not_missed(written, disk, monkeypatch) -> None:
+    nki.jit(norm)(values(128, 512))
+    for entry in list(cache.store().entries()):
+        if entry.shelf == cache.KERNELS:
+            Path(entry.path).unlink()
+    new_process(monkeypatch)
+    nki.jit(norm)(values(128, 512))  # takes it from disk, without its text
+    for entry in list(cache.store().entries()):
+        if entry.label != "forms":
+            Path(entry.path).unlink()
+    x = values(256, 512)
+    for _ in range(2):
+        np.testing.assert_array_equal(nki.jit(norm)(x), well(norm, monkeypatch, x))
+        new_process(monkeypatch)
+
+
 def test_damaged_entries_are_made_anew(written, disk, monkeypatch) -> None:
     expected = nki.jit(norm)(values(128, 512))
     written.clear()
