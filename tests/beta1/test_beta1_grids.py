@@ -9,6 +9,7 @@ import pytest
 from beta1_testing import check, random
 
 from nkilite import beta1 as nki
+from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
 from nkilite.errors import InstancesDiffer, InvalidOperand
 from nkilite.native.compile import compile_program
@@ -159,3 +160,17 @@ def test_threads_go_from_instance_to_instance(monkeypatch) -> None:
         monkeypatch.setenv("NKILITE_NUM_THREADS", str(threads))
         results.append(np.asarray(softmax[8](x)).tobytes())
     assert len(set(results)) == 1
+
+
+def test_positions_in_a_grid_become_tiles():
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=nl.int32, buffer=nl.shared_hbm)
+        head = nl.program_id(0)
+        number = nisa.iota(head, dtype=nl.int32).reshape((1, 1))
+        column = nl.transpose(number.broadcast_to((1, x.shape[1])))
+        nl.store(out[head], nl.add(nl.load(x[head]), column.broadcast_to(x.shape[1:])))
+        return out
+
+    x = np.arange(3 * 4 * 2, dtype=np.int32).reshape(3, 4, 2)
+    check(kernel, x + np.arange(3)[:, None, None], x, grid=(3,))

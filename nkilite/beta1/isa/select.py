@@ -24,7 +24,7 @@ from nkilite.beta1.functional import (
     skipped,
     vector,
 )
-from nkilite.beta1.index import Index
+from nkilite.beta1.index import Grid, Index, index
 from nkilite.beta1.isa.elementwise import tensor_copy
 from nkilite.beta1.isa.scalar import summed
 from nkilite.beta1.mask import Mask, MaskLike
@@ -42,7 +42,9 @@ from nkilite.isa.operators import Op
 
 
 def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None, **_: object) -> Tile:
-    """A tile of the values of an index tensor."""
+    """A tile of the values of an index tensor; of one element for an int, such as the position in a launch grid."""
+    if isinstance(expr, (int, np.integer)) and not isinstance(expr, bool):
+        expr = index(int(expr), Grid.of((1, 1), (0, 0)))
     if not isinstance(expr, Index):
         raise InvalidOperand(
             instruction="nisa.iota", operand="expr", found=functional.describe_operand(expr),
