@@ -6,7 +6,7 @@ Source: nki.language.affine_range, sequential_range, static_range, loop_reduce.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class _Variables(dict[int, LoopIndex]):
         return made
 
 
+_BOUNDS = ("start", "stop", "step")
 _MOST = 1 << 16
 _variables: list[_Variables] = []  # by depth of the loops
 
@@ -108,19 +109,29 @@ class Range:
             del running[depth:]
 
 
-def affine_range(*bounds: object, **_: object) -> Range:
-    """A loop whose iterations do not depend on each other; it unrolls."""
-    return Range(*bounds, name="affine_range")
+def affine_range(*bounds: object, **named: object) -> Range:
+    """A loop whose iterations do not depend on each other; it unrolls. Bounds are as of `range`, or named so."""
+    return Range(*_ordered(bounds, named), name="affine_range")
 
 
-def sequential_range(*bounds: object, **_: object) -> Range:
-    """A loop whose iterations may depend on each other; it unrolls."""
-    return Range(*bounds, name="sequential_range")
+def sequential_range(*bounds: object, **named: object) -> Range:
+    """A loop whose iterations may depend on each other; it unrolls. Bounds are as of `range`, or named so."""
+    return Range(*_ordered(bounds, named), name="sequential_range")
 
 
-def static_range(*bounds: Any) -> Range:
-    """A loop that unrolls."""
-    return Range(*(int(b) for b in bounds), name="static_range")
+def static_range(*bounds: Any, **named: Any) -> Range:
+    """A loop that unrolls. Bounds are as of `range`, or named so."""
+    return Range(*(b if b is None else int(b) for b in _ordered(bounds, named)), name="static_range")
+
+
+def _ordered(bounds: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
+    """Bounds in the order of `range`, whether they have names or not; other names are of the vendor's compiler."""
+    given = {name: named[name] for name in _BOUNDS if name in named}
+    if not given:
+        return bounds
+    names = _BOUNDS if len(bounds) > 1 or "stop" in given else ("stop",)
+    given.update(zip(names, bounds, strict=False))
+    return [given.get("start", 0), given.get("stop"), given.get("step", 1)]
 
 
 def loop_reduce(

@@ -122,6 +122,15 @@ def test_loops_carry_tiles():
     check(kernel, (x.max(1, keepdims=True), x[:, :2] + x[:, 2:4] + x[:, 4:]), x)
 
 
+@pytest.mark.parametrize("loop", [nl.affine_range, nl.sequential_range, nl.static_range])
+def test_bounds_of_loops_have_names(loop):
+    every = [loop(6), loop(stop=6), loop(0, 6), loop(0, stop=6), loop(start=0, stop=6, step=1)]
+    assert [list(r) for r in every] == [[0, 1, 2, 3, 4, 5]] * 5
+    assert [list(r) for r in (loop(2, 9, step=3), loop(9, start=2, step=3), loop(2, 9, 3))] == [[2, 5, 8]] * 3
+    with pytest.raises(InvalidOperand, match="a bound is None"):
+        loop(step=2)
+
+
 def test_what_a_name_holds_is_its_own():
     """The instruction that made a tile may only write elsewhere when nobody else can see the tile."""
 
