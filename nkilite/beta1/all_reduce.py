@@ -52,8 +52,7 @@ def all_reduce(
     if found is None or not grid:
         return _combined([part])[0]
     positions = found.positions
-    result: Tile = found.meet(part, lambda parts: _by_group(parts, positions))
-    return result
+    return found.meet(part, lambda parts: _by_group(parts, positions))
 
 
 def _axes(given: object, grid: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -44,16 +44,16 @@ def binary(name: str, default: DType | None = None) -> Callable[..., Tile]:
     return _published(function, name, f"{op.__doc__} Shapes broadcast; one operand may be a number.")
 
 
-def _binary(op: Op, label: str, x: Any, y: Any, dtype: DTypeLike | None, mask: MaskLike) -> Tile:
+def _binary(op: Op, label: str, x: object, y: object, dtype: DTypeLike | None, mask: MaskLike) -> Tile:
     if isinstance(y, NUMBERS):
         x = on_chip(x, "x", label)
-        kind = dtype_or(dtype, _with_number(x.dtype, y, op), label)
-        return pointwise(lambda dst, a: nisa.tensor_scalar(dst, a, op, y), x.shape, kind, mask, (x,))
+        kind, number = dtype_or(dtype, _with_number(x.dtype, y, op), label), cast(float, y)
+        return pointwise(lambda dst, a: nisa.tensor_scalar(dst, a, op, number), x.shape, kind, mask, (x,))
     if isinstance(x, NUMBERS):
         y = on_chip(y, "y", label)
-        kind = dtype_or(dtype, _with_number(y.dtype, x, op), label)
+        kind, number = dtype_or(dtype, _with_number(y.dtype, x, op), label), cast(float, x)
         return pointwise(
-            lambda dst, b: nisa.tensor_scalar(dst, b, op, x, reverse0=True), y.shape, kind, mask, (y,)
+            lambda dst, b: nisa.tensor_scalar(dst, b, op, number, reverse0=True), y.shape, kind, mask, (y,)
         )
     x, y = on_chip(x, "x", label), on_chip(y, "y", label)
     one, other = x.shape, y.shape
@@ -90,15 +90,15 @@ def _with_number(dtype: DType, number: object, op: Op) -> DType:
 
 
 @remembered
-def divide(x: Any, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def divide(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
     """x / y, as x times the reciprocal of y."""
     if isinstance(y, NUMBERS):
         with np.errstate(all="ignore"):
             return multiply(x, float(np.float64(1) / y), dtype, mask)
     y = on_chip(y, "y", "nl.divide")
-    plain = isinstance(x, NUMBERS)
-    kind = dtype_or(dtype, y.dtype if plain else broadcasting.promote(x.dtype, y.dtype), "nl.divide")
-    if plain and x == 1:
+    other = y.dtype if isinstance(x, NUMBERS) else broadcasting.promote(cast(Tile, x).dtype, y.dtype)
+    kind = dtype_or(dtype, other, "nl.divide")
+    if isinstance(x, NUMBERS) and x == 1:
         return pointwise(nisa.reciprocal, y.shape, kind, mask, (y,))
     inverse = pointwise(nisa.reciprocal, y.shape, float32, mask, (y,))
     return multiply(x, inverse, kind, mask)
@@ -349,9 +349,9 @@ def remainder(name: str) -> Callable[..., Tile]:
     """nl.mod or nl.fmod."""
     op = getattr(language, name)
 
-    def function(x: object, y: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+    def function(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
         if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
-            shape = x.shape if isinstance(x, Tile) else y.shape
+            shape = cast(Tile, x if isinstance(x, Tile) else y).shape
             return Absent(shape, dtype_or(dtype, float32, f"nl.{name}"), functional.SBUF)
         if not isinstance(mask, Mask):
             return fresh(op(x.nki if isinstance(x, Tile) else x, y.nki if isinstance(y, Tile) else y, dtype))
@@ -375,7 +375,7 @@ mod, fmod = remainder("mod"), remainder("fmod")
 # --- Python operators -----------------------------------------------------------------------------------------------
 
 
-def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Any, Any], object]:
+def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Tile, object], object]:
     def operator(self: Tile, other: object, **_: object) -> object:
         if not isinstance(other, (Tile, Blocks, *NUMBERS)):
             return NotImplemented
@@ -384,9 +384,9 @@ def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[
     return remembered(operator)
 
 
-def _floor_divide(x: object, y: Any) -> Tile:
+def _floor_divide(x: object, y: object) -> Tile:
     quotient = divide(x, y, float32)
-    return floor(quotient, x.dtype if isinstance(x, Tile) else y.dtype)
+    return floor(quotient, cast(Tile, x if isinstance(x, Tile) else y).dtype)
 
 
 _OPERATORS: dict[str, Callable[..., Tile]] = {
@@ -417,9 +417,10 @@ _UFUNCS = {
 
 def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> object:
     name = ufunc.__name__
-    function: Any = _UFUNCS.get(name) or globals().get(name)
+    found = _UFUNCS.get(name) or globals().get(name)
+    function = cast("Callable[..., Tile] | None", found)
     if method == "reduce" and name in ("add", "maximum", "minimum", "multiply"):
-        along: dict[str, Any] = {"add": sum, "maximum": max, "minimum": min, "multiply": prod}
+        along: dict[str, Callable[..., Tile]] = {"add": sum, "maximum": max, "minimum": min, "multiply": prod}
         return along[name](*inputs, **{k: v for k, v in options.items() if k in ("axis", "dtype", "keepdims")})
     if function is None or method != "__call__":
         raise UnsupportedError(feature=f"np.{name}{'' if method == '__call__' else '.' + method} of tiles")

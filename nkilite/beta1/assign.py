@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from sys import getrefcount
 from types import FrameType
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -224,12 +224,12 @@ def shape_fits(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 # --- in place -------------------------------------------------------------------------------------------------------
 
 
-def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
+def in_place(op: Callable[..., object]) -> Callable[[Tile, object], Tile]:
     """`tile <op>= value`, which changes the tile that all its names see."""
 
     adds = op is language.add
 
-    def operator(self: Tile, other: object) -> Any:
+    def operator(self: Tile, other: object) -> Tile:
         if isinstance(other, Tile) and other.made >= 0:
             references = getrefcount(other) - (other.__class__ is Unplaced)  # which its builder has, too
             if references > IN_IADD and not _is_done_with(other, references, sys._getframe(1)):
@@ -247,7 +247,7 @@ def in_place(op: Callable[..., Any]) -> Callable[[Tile, Any], Tile]:
             nisa.tensor_scalar(self.nki, self.nki, op, other)
             return self
         if not isinstance(other, Tile):
-            return NotImplemented
+            return cast(Tile, NotImplemented)
         functional.wrote(self.nki)
         _join(op, self, other)
         return self
@@ -310,12 +310,11 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
     return done
 
 
-def _divided(self: Tile, other: Any) -> object:
+def _divided(self: Tile, other: object) -> Tile:
     if is_number(other):
         nisa.tensor_scalar(self.nki, self.nki, language.multiply, float(np.float64(1) / other))
         return self
-    result = self / other
-    assign(self, result)
+    assign(self, self / other)  # type: ignore[operator]
     return self
 
 

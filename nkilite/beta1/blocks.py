@@ -6,9 +6,10 @@ Source: the block dimension migration guide of Beta 1.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from math import prod
 from sys import getrefcount
-from typing import Any
+from typing import SupportsInt, cast
 
 import numpy as np
 
@@ -82,7 +83,7 @@ class Blocks:
         self._tiles, self._first = tiles, first
         self._steps = steps or _steps(blocks)
         self._dims = tuple(zip(range(len(blocks)), blocks, self._steps, strict=True))
-        self._selected: dict[Any, Any] = {}  # by subscript
+        self._selected: dict[object, Tile | Blocks] = {}  # by subscript
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,7 +110,7 @@ class Blocks:
     def __repr__(self) -> str:
         return f"{prod(self.blocks)} tiles {self.dtype} {self.inner} in {self.buffer}"
 
-    def __getitem__(self, key: object) -> Any:
+    def __getitem__(self, key: object) -> Tile | Blocks:
         """Ints choose a block, slices several; what follows them indexes each of the tiles.
 
         Raises:
@@ -126,7 +127,7 @@ class Blocks:
                 return self._select(key)
         return found
 
-    def _select(self, key: Any) -> Any:
+    def _select(self, key: object) -> Tile | Blocks:
         """What a subscript selects, kept for the next one like it: tiles and parts know nothing else."""
         blocks = self.blocks
         keys = key if key.__class__ is tuple else (key,)
@@ -143,7 +144,7 @@ class Blocks:
             taken += 1
         rest = keys[taken:]
         if taken == len(blocks):
-            found = self._tiles[number]
+            found: Tile | Blocks = self._tiles[number]
             if rest:
                 made = known_part(found, rest) if found.__class__ is Tile else None
                 if made is not None:  # a subscript that has been here has nothing but ints and index tensors
@@ -152,7 +153,7 @@ class Blocks:
                 found = found[rest]
         else:
             found = self._part(number, taken, rest)
-        if (taken < len(blocks) or type(found).settled) and _POSITIONS.issuperset(map(type, keys)):
+        if (isinstance(found, Blocks) or found.settled) and _POSITIONS.issuperset(map(type, keys)):
             self._keep(key, found)
         return found
 
@@ -217,20 +218,20 @@ class Blocks:
             self._selected.clear()
         self._selected[key] = found
 
-    def reshape(self, *shape: Any) -> Any:
+    def reshape(self, *shape: SupportsInt | Sequence[SupportsInt]) -> Blocks:
         """The same tiles in other block dimensions.
 
         Raises:
             UnsupportedError: the shape of the tiles would change.
         """
-        wanted = tuple(map(int, shape[0] if len(shape) == 1 else shape))
+        wanted = tuple(map(int, cast(Sequence[SupportsInt], shape[0] if len(shape) == 1 else shape)))
         apart = self._steps != _steps(self.blocks)
         if apart or wanted[-len(self.inner) :] != self.inner or prod(wanted) != self.size:
             raise UnsupportedError(feature=f"reshaping {self!r} to {wanted}, across its block dimensions")
         blocks = wanted[: -len(self.inner)]
         return Blocks(blocks, self.inner, self.dtype, self.buffer, self._tiles, self._first)
 
-    def _part(self, number: int, taken: int, rest: tuple[object, ...]) -> Any:
+    def _part(self, number: int, taken: int, rest: tuple[object, ...]) -> Blocks:
         """Several tiles, and of each what follows the subscripts of blocks."""
         outer, inner = _split(rest, len(self.blocks) - taken)
         if not taken and not inner and all(_is_whole(k) for k in outer):

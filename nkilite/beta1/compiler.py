@@ -7,8 +7,7 @@ functions are not called. The directives steer the vendor's compiler and have no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
 
 from nkilite.beta1.creation import Placement
 from nkilite.compiler.directives import enable_stack_allocator, force_auto_alloc, skip_middle_end_transformations
@@ -57,6 +56,6 @@ def allocation_scope(*_: object, **__: object) -> Iterator[None]:
     yield
 
 
-def multi_buffer(factor: int = 2) -> Any:
+def multi_buffer(factor: int = 2) -> AbstractContextManager[None]:
     """A directive to the vendor's compiler: buffers follow from the lives of tiles here."""
     return allocation_scope()

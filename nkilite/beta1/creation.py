@@ -6,7 +6,8 @@ Source: nki.language.ndarray, zeros, ones, full, zeros_like, empty_like, rand, s
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -45,6 +46,7 @@ class Placement:
         self.region = region
 
 
+ShapeLike: TypeAlias = "int | np.integer | Sequence[int]"
 # What arguments of new tensors mean.
 _known: dict[tuple[object, ...], tuple[MemoryRegion, DType, tuple[int, ...], tuple[int, ...]]] = {}
 
@@ -57,7 +59,7 @@ def _region(buffer: object) -> MemoryRegion:
     return as_region(getattr(buffer, "region", buffer), "ndarray")
 
 
-def ndarray(shape: object, dtype: DTypeLike, buffer: object = None, name: str = "", **_: object) -> Any:
+def ndarray(shape: ShapeLike, dtype: DTypeLike, buffer: object = None, name: str = "", **_: object) -> Tile | Blocks:
     """A new, uninitialized tensor: in SBUF unless `buffer` says otherwise.
 
     Args:
@@ -71,9 +73,11 @@ def ndarray(shape: object, dtype: DTypeLike, buffer: object = None, name: str = 
     return new_tensor(shape, dtype, buffer, name, "ndarray", None)
 
 
-def new_tensor(shape: Any, dtype: DTypeLike, buffer: object, name: str, function: str, value: float | None) -> Any:
+def new_tensor(
+    given: ShapeLike, dtype: DTypeLike, buffer: object, name: str, function: str, value: float | None
+) -> Tile | Blocks:
     """A new tensor, filled unless `value` is None; `function` names it in messages."""
-    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    shape = (given,) if isinstance(given, (int, np.integer)) else tuple(given)
     marked = 0
     for dim, size in enumerate(shape):
         if size.__class__ is par_dim:
@@ -125,40 +129,49 @@ def _in_hbm(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, name: st
     return tile(found)
 
 
-def zeros(shape: object, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object) -> Any:
+def zeros(
+    shape: ShapeLike, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object
+) -> Tile | Blocks:
     """A new tensor of zeros."""
     return new_tensor(shape, dtype, buffer, name, "zeros", 0)
 
 
-def ones(shape: object, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object) -> Any:
+def ones(
+    shape: ShapeLike, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object
+) -> Tile | Blocks:
     """A new tensor of ones."""
     return new_tensor(shape, dtype, buffer, name, "ones", 1)
 
 
 def full(
-    shape: Any, fill_value: Any, dtype: DTypeLike = np.float32, buffer: Any = None, name: str = "", **_: object
-) -> Any:
+    shape: ShapeLike, fill_value: float, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "",
+    **_: object
+) -> Tile | Blocks:
     """A new tensor with every element `fill_value`."""
     return new_tensor(shape, dtype, buffer, name, "full", fill_value)
 
 
-def zeros_like(a: object, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object) -> Any:
+def zeros_like(
+    a: Tile | Blocks, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object
+) -> Tile | Blocks:
     """A new tensor of zeros with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, 0)
 
 
-def empty_like(a: object, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object) -> Any:
+def empty_like(
+    a: Tile | Blocks, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object
+) -> Tile | Blocks:
     """A new tensor with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, None)
 
 
-def _like(a: Any, dtype: DTypeLike | None, buffer: object, name: str, value: float | None) -> object:
+def _like(a: Tile | Blocks, dtype: DTypeLike | None, buffer: object, name: str, value: float | None) -> Tile | Blocks:
     shape = (*a.blocks, par_dim(a.inner[0]), *a.inner[1:]) if isinstance(a, Blocks) else a.shape
     region = a.buffer if buffer is None else buffer
     return new_tensor(shape, a.dtype if dtype is None else dtype, region, name, "zeros_like", value)
 
 
-def rand(shape: Any, dtype: DTypeLike = np.float32, **_: object) -> Tile:
+def rand(shape: Sequence[int], dtype: DTypeLike = np.float32, **_: object) -> Tile:
     """A new tile of uniform random values in [0, 1)."""
     return tile(language.rand(tuple(shape), element_type(dtype, "rand")))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from nkilite.trace.tensor import NkiTensor
 
 SBUF, PSUM = MemoryRegion.sbuf, MemoryRegion.psum
 
-Emit = Callable[..., Any]
+Emit = Callable[..., object]
 
 
 class Absent(Tile):
@@ -105,8 +105,7 @@ def fresh(view: NkiTensor, mask: Mask | None = None) -> Tile:
 def on_chip(x: object, operand: str, function: str) -> Tile:
     """Raise InvalidOperand unless `x` is a tile in SBUF or PSUM."""
     if isinstance(x, Blocks) and prod(x.blocks) == 1:
-        only: Tile = x[(0,) * len(x.blocks)]
-        return only
+        return cast(Tile, x[(0,) * len(x.blocks)])
     if isinstance(x, Tile) and x.buffer.on_chip:
         return x
     if isinstance(x, Tile):
@@ -142,7 +141,7 @@ def dtype_or(dtype: DTypeLike | None, default: DType, function: str) -> DType:
     return found
 
 
-_elements: dict[Any, DType] = {}  # by NumPy type
+_elements: dict[object, DType] = {}  # by NumPy type
 
 
 def beside(x: NkiTensor, y: NkiTensor) -> NkiTensor:

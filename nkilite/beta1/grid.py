@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
-from typing import Any
+from typing import SupportsInt, cast
 
 import numpy as np
 
-from nkilite.beta1.turns import Exchange, Turns
+from nkilite.beta1.turns import A, R, Turns
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidOperand, ShapeMismatch, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion
@@ -36,8 +36,8 @@ class Cores:
             )
         self.size = int(size)
 
-    def __mul__(self, other: Any) -> Cores:
-        return Cores(self.size * getattr(other, "size", other))
+    def __mul__(self, other: Cores | int) -> Cores:
+        return Cores(self.size * (other.size if isinstance(other, Cores) else other))
 
     __rmul__ = __mul__
 
@@ -50,7 +50,7 @@ class Cores:
         return f"nc({self.size})"
 
 
-def spmd_dim(*parts: Any) -> Cores:
+def spmd_dim(*parts: SupportsInt) -> Cores:
     """A grid dimension that is the product of others."""
     return Cores(prod(int(p) for p in parts))
 
@@ -113,16 +113,16 @@ class Instances:
     def _enter(self, number: int) -> None:
         """An instance goes on, in the loops that it is in."""
         self.number = number
-        constants: dict[Any, Any] = self._builder.constants
+        constants = cast(dict[str, object], self._builder.constants)
         constants["loops"] = self._loops[number]
 
-    def meet(self, arrival: object, exchange: Exchange) -> Any:
+    def meet(self, arrival: A, exchange: Callable[[list[A]], list[R]]) -> R:
         """Wait for the other instances; what `exchange` makes for this one of what each comes with, in order."""
         if self._builder.nesting.innermost is not None:
             raise UnsupportedError(feature="nl.all_reduce in a loop of the device")
         return self._turns.meet(self.number, arrival, exchange)
 
-    def shared(self, make: Any, shape: tuple[int, ...], dtype: DType) -> tuple[NkiTensor, bool]:
+    def shared(self, make: Callable[[], NkiTensor], shape: tuple[int, ...], dtype: DType) -> tuple[NkiTensor, bool]:
         """The next tensor the instances share, and whether it is new."""
         number = self._made[self.number]
         self._made[self.number] += 1

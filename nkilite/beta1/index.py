@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast, overload
 
 import numpy as np
 
 from nkilite.beta1.mask import Condition, Mask
 from nkilite.errors import InvalidIndex, ShapeMismatch, describe
+
+if TYPE_CHECKING:
+    from nkilite.beta1.indirect import DynamicIndex
 
 _new = object.__new__
 _ALL = slice(None)
@@ -170,7 +173,11 @@ class Index:
 
     # --- arithmetic ---------------------------------------------------------------------------------------------
 
-    def __add__(self, other: object) -> Any:
+    @overload
+    def __add__(self, other: int | np.integer | Index) -> Index: ...
+    @overload
+    def __add__(self, other: object) -> Index | DynamicIndex: ...
+    def __add__(self, other: object) -> Index | DynamicIndex:
         if isinstance(other, int):
             try:
                 return self.grid.at[self.offset + other]
@@ -184,14 +191,14 @@ class Index:
 
     __radd__ = __add__
 
-    def __sub__(self, other: object) -> Any:
+    def __sub__(self, other: object) -> Index:
         if isinstance(other, (int, np.integer)):
             return index(self.offset - int(other), self.grid)
         if other.__class__ is Index:
             return index(self.offset - other.offset, self.grid.plus(other.grid.times(-1)))
         return NotImplemented
 
-    def __rsub__(self, other: object) -> Any:
+    def __rsub__(self, other: object) -> Index | DynamicIndex:
         return -self + other
 
     def __neg__(self) -> Index:
@@ -200,7 +207,7 @@ class Index:
     def __pos__(self) -> Index:
         return self
 
-    def __mul__(self, other: object) -> Any:
+    def __mul__(self, other: object) -> Index:
         if other.__class__ is int:
             return index(self.offset * other, self.grid.memo.get(other) or self.grid.times(other))
         if isinstance(other, (int, np.integer)):
@@ -217,12 +224,12 @@ class Index:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, other: object) -> Any:
+    def __floordiv__(self, other: object) -> Index:
         if not isinstance(other, (int, np.integer)) or other < 1:
             raise _not_affine(f"a quotient by {describe(other)}")
         return self._divided(int(other))[0]
 
-    def __mod__(self, other: object) -> Any:
+    def __mod__(self, other: object) -> Index:
         if not isinstance(other, (int, np.integer)) or other < 1:
             raise _not_affine(f"a remainder by {describe(other)}")
         return self._divided(int(other))[1]
@@ -239,7 +246,7 @@ class Index:
 
     # --- comparisons --------------------------------------------------------------------------------------------
 
-    def __lt__(self, other: object) -> Any:
+    def __lt__(self, other: object) -> Mask | bool:
         if other.__class__ is int:  # nearly always the same at every position
             if self.offset + self.grid.high < other:
                 return True
@@ -247,13 +254,13 @@ class Index:
                 return False
         return _above(other, self, strict=True)
 
-    def __le__(self, other: object) -> Any:
+    def __le__(self, other: object) -> Mask | bool:
         return _above(other, self, strict=False)
 
-    def __gt__(self, other: object) -> Any:
+    def __gt__(self, other: object) -> Mask | bool:
         return _above(self, other, strict=True)
 
-    def __ge__(self, other: object) -> Any:
+    def __ge__(self, other: object) -> Mask | bool:
         if other.__class__ is int:
             if self.offset + self.grid.low >= other:
                 return True
@@ -261,11 +268,11 @@ class Index:
                 return False
         return _above(self, other, strict=False)
 
-    def __eq__(self, other: object) -> Any:
+    def __eq__(self, other: object) -> Mask | bool:  # type: ignore[override]
         difference = _difference(self, other)
         return NotImplemented if difference is None else Mask.of(Condition.zero, difference)
 
-    def __ne__(self, other: object) -> Any:
+    def __ne__(self, other: object) -> Mask | bool:  # type: ignore[override]
         difference = _difference(self, other)
         return NotImplemented if difference is None else Mask.of(Condition.nonzero, difference)
 
@@ -275,11 +282,11 @@ class Index:
         raise InvalidIndex(what="an index tensor as a truth value", hint="pass a comparison of it as mask=.")
 
 
-def _above(larger: object, smaller: object, strict: bool) -> object:
+def _above(larger: object, smaller: object, strict: bool) -> Mask | bool:
     """The mask larger > smaller, or larger >= smaller."""
     difference = _difference(larger, smaller)
     if difference is None:
-        return NotImplemented
+        return cast(bool, NotImplemented)
     if strict:
         difference = index(math.ceil(difference.offset) - 1, difference.grid)
     else:
@@ -287,25 +294,25 @@ def _above(larger: object, smaller: object, strict: bool) -> object:
     return Mask.of(Condition.nonnegative, difference)
 
 
-def _difference(left: Any, right: Any) -> Index | None:
+def _difference(left: object, right: object) -> Index | None:
     """left - right, whose offset may be a float; None if one of them is no number."""
     if left.__class__ is Index and right.__class__ is Index:
         difference: Index = left - right
         return difference
     if left.__class__ is Index and isinstance(right, (int, float, np.integer, np.floating)):
-        return index(left.offset - _plain(right), left.grid)
+        return index(cast(int, left.offset - _plain(right)), left.grid)
     if right.__class__ is Index and isinstance(left, (int, float, np.integer, np.floating)):
-        return index(_plain(left) - right.offset, right.grid.times(-1))
+        return index(cast(int, _plain(left) - right.offset), right.grid.times(-1))
     return None
 
 
-def _plain(number: Any) -> Any:
-    value = number.item() if isinstance(number, np.generic) else number
+def _plain(number: float | np.integer | np.floating) -> float:
+    value: float = number.item() if isinstance(number, np.generic) else number
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # `tile + index tensor`, set by nkilite/beta1/indirect.py.
-dynamic: list[Callable[[object, Index], object]] = [lambda other, index: NotImplemented]
+dynamic: list[Callable[[object, Index], DynamicIndex]] = [lambda other, index: NotImplemented]
 
 
 def index(offset: int, grid: Grid) -> Index:

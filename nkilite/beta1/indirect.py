@@ -5,7 +5,7 @@ Source: indirect examples of nki.language.load, store and atomic_rmw, nki.isa.dm
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -32,18 +32,17 @@ class DynamicIndex:
     def __init__(self, value: Tile, index: Index) -> None:
         self.value, self.index = value, index
 
-    def __add__(self, other: object) -> Any:
+    def __add__(self, other: object) -> DynamicIndex:
         if isinstance(other, (int, np.integer, Index)):
             return DynamicIndex(self.value, self.index + other)
         if not isinstance(other, Tile):
             return NotImplemented
-        total: Any = self.value
-        return DynamicIndex(total + other, self.index)
+        return DynamicIndex(self.value + other, self.index)  # type: ignore[operator]
 
     __radd__ = __add__
 
 
-def indirect(view: NkiTensor, keys: tuple[Any, ...], box: Box | None) -> NkiTensor:
+def indirect(view: NkiTensor, keys: tuple[object, ...], box: Box | None) -> NkiTensor:
     """The view a subscript selects in which one item is a tile of indices, or a DynamicIndex; of a box of it, if given.
 
     A tile with one index moves the whole view; one with an index per partition gives every position of dimension 0 of
@@ -59,8 +58,8 @@ def indirect(view: NkiTensor, keys: tuple[Any, ...], box: Box | None) -> NkiTens
             hint="combine the indices into one before indexing.",
         )
     item = keys[at[0]]
-    static: Any = item.index if isinstance(item, DynamicIndex) else None
-    tile = _whole(item.value if isinstance(item, DynamicIndex) else item)
+    static: Index | int | None = item.index if isinstance(item, DynamicIndex) else None
+    tile = _whole(item.value if isinstance(item, DynamicIndex) else cast(Tile, item))
     runtime = tile.nki
     count = runtime.size
     dim = at[0] if Ellipsis not in keys[: at[0]] else view.ndim - len(keys) + at[0]
@@ -110,8 +109,8 @@ def _whole(tile: Tile) -> Tile:
     return tiles.tile(whole)
 
 
-def _dynamic(other: object, static: Index) -> object:
-    return DynamicIndex(other, static) if isinstance(other, Tile) else NotImplemented
+def _dynamic(other: object, static: Index) -> DynamicIndex:
+    return DynamicIndex(other, static) if isinstance(other, Tile) else cast(DynamicIndex, NotImplemented)
 
 
 indices.dynamic[0] = _dynamic

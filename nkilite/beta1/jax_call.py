@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.kernel import Beta1Kernel, jit
 from nkilite.beta1.language import ndarray, shared_hbm
+from nkilite.beta1.tile import Tile
 
-_Shapes = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+
+class Shaped(Protocol):
+    """What has a shape and a dtype, such as jax.ShapeDtypeStruct."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
 
 
-def nki_call(func: Callable[..., object], *args: Any, out_shape: Any, grid: Any = None, **_: Any) -> Any:
+_Shapes = tuple[tuple[tuple[int, ...], np.dtype], ...]
+
+
+def nki_call(
+    func: Callable[..., object], *args: object, out_shape: Shaped | Sequence[Shaped], grid: object = None, **_: object
+) -> Any:
     """Call a kernel that writes its results to the parameters behind `args`.
 
     Args:
@@ -28,8 +42,9 @@ def nki_call(func: Callable[..., object], *args: Any, out_shape: Any, grid: Any 
 
     Source: "Using NKI kernels in JAX" in the guides of Neuron 2.20.
     """
-    several = isinstance(out_shape, (tuple, list))
-    shapes = tuple((tuple(s.shape), np.dtype(s.dtype)) for s in (out_shape if several else (out_shape,)))
+    several = isinstance(out_shape, Sequence)
+    listed = out_shape if isinstance(out_shape, Sequence) else (out_shape,)
+    shapes = tuple((tuple(s.shape), np.dtype(s.dtype)) for s in listed)
     kernel = _returning(func, shapes)
     results = (kernel if grid is None else kernel[grid])(*args)
     return results if several else results[0]
@@ -39,7 +54,7 @@ def nki_call(func: Callable[..., object], *args: Any, out_shape: Any, grid: Any 
 def _returning(func: Callable[..., object], shapes: _Shapes) -> Beta1Kernel:
     """A kernel that makes what another one writes, and returns it."""
 
-    def kernel(*args: Any) -> tuple[Any, ...]:
+    def kernel(*args: object) -> tuple[Tile | Blocks, ...]:
         made = tuple(ndarray(shape, dtype=dtype, buffer=shared_hbm) for shape, dtype in shapes)
         func(*args, *made)
         return made

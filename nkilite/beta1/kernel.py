@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from nkilite import isa as nisa
 from nkilite.beta1.blocks import Blocks
@@ -77,8 +76,8 @@ class Beta1Kernel(Kernel[...]):
     def call(self, arguments: Arguments, tensors: dict[int, NkiTensor]) -> Any:
         """Run every instance on the tensors of a launch; what the first one returned."""
 
-        def instance() -> Any:
-            wrapped: dict[int, Any] = {key: tile(tensor) for key, tensor in tensors.items()}
+        def instance() -> object:
+            wrapped = cast(dict[int, NkiTensor], {key: tile(tensor) for key, tensor in tensors.items()})
             return map_leaves(arguments.call(self.function, wrapped), _unwrapped, records=False)
 
         results = Instances(self.grid).run(instance)
@@ -125,7 +124,7 @@ def _require_same(first: object, other: object, kernel: Kernel[...]) -> None:
             )
 
 
-def jit(func: Callable[..., object] | None = None, mode: str = "auto", **options: Any) -> Any:
+def jit(func: Callable[..., object] | None = None, mode: str = "auto", **options: object) -> Any:
     """Make a function a Beta-1 kernel; `@nki.jit`, `@nki.jit(mode=...)`, or as a call.
 
     Args:
@@ -139,7 +138,7 @@ def jit(func: Callable[..., object] | None = None, mode: str = "auto", **options
     if isinstance(func, str):
         func, mode = None, func
     if func is None:
-        return functools.partial(jit, mode=mode, **options)
+        return lambda function: jit(function, mode, **options)
     if mode not in MODES:
         raise InvalidOperand(
             instruction="nki.jit", operand="mode", found=describe(mode), expected=" or ".join(map(repr, MODES))
@@ -149,26 +148,26 @@ def jit(func: Callable[..., object] | None = None, mode: str = "auto", **options
     return as_kernel(func, mode == "simulation")
 
 
-def as_kernel(function: Any, simulated: bool | None = None) -> Beta1Kernel:
+def as_kernel(function: object, simulated: bool | None = None) -> Beta1Kernel:
     """The kernel of a function, or a kernel that runs in another way."""
     function = getattr(function, "kernel", function)
     if isinstance(function, Beta1Kernel):
         if simulated is None or simulated == function.simulated:
             return function
         return Beta1Kernel(function.function, simulated, function.grid)
-    return Beta1Kernel(getattr(function, "function", function), bool(simulated))
+    return Beta1Kernel(cast(Callable[..., object], getattr(function, "function", function)), bool(simulated))
 
 
-def baremetal(kernel: Callable[..., object] | None = None, **options: Any) -> Any:
+def baremetal(kernel: Callable[..., object] | None = None, **options: object) -> Any:
     """A kernel that runs compiled, as `@nki.jit` makes it."""
     if kernel is None:
-        return functools.partial(baremetal, **options)
+        return lambda function: baremetal(function, **options)
     return as_kernel(kernel, False)
 
 
-def trace(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
+def trace(kernel: Callable[..., object] | None = None, mode: str = "auto", **options: object) -> Any:
     """The old name of `nki.jit` for kernels that are given to nki.simulate_kernel or nki.benchmark."""
-    return jit(kernel, **options)
+    return jit(kernel, mode, **options)
 
 
 def simulate_kernel(kernel: object, *args: object, **kwargs: object) -> Any:
@@ -176,17 +175,17 @@ def simulate_kernel(kernel: object, *args: object, **kwargs: object) -> Any:
     return as_kernel(kernel, True)(*args, **kwargs)
 
 
-def benchmark(kernel: Callable[..., object] | None = None, **options: Any) -> Any:
+def benchmark(kernel: Callable[..., object] | None = None, **options: object) -> Any:
     """A kernel whose latency is modelled when it is called: `@nki.benchmark`, with options, or as a call.
 
     Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here, but for
     `additional_compile_opt` with ``--disable-dge``.
     """
     if kernel is None:
-        return functools.partial(benchmark, **options)
+        return lambda function: benchmark(function, **options)
     return Benchmark(as_kernel(kernel, False), compile_options(options))
 
 
-def profile(func: Callable[..., Any] | None = None, **options: object) -> Any:
+def profile(func: Callable[..., object] | None = None, **options: object) -> Any:
     """As `benchmark`; no files are written. `python -m nkilite profile` makes reports."""
     return benchmark(func, **options)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dis
 from types import CodeType, FrameType
-from typing import Any
 
 _known: dict[tuple[int, int], tuple[CodeType, bool]] = {}
 _SEE_ALL = frozenset({"dir", "eval", "exec", "locals", "vars"})  # read locals that the code does not name
@@ -38,7 +37,7 @@ def _is_last_use(code: CodeType, at: int) -> bool:
     return not _is_read(instructions, places, [position + 1, *(places[h] for h in handlers)], name)
 
 
-def _is_read(instructions: list[Any], places: dict[int, int], starts: list[int], name: str) -> bool:
+def _is_read(instructions: list[dis.Instruction], places: dict[int, int], starts: list[int], name: str) -> bool:
     """Whether some way from one of these instructions reads a variable before it is set anew."""
     seen: set[int] = set()
     while starts:

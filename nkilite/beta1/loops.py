@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import SupportsInt, cast
 
 import numpy as np
 
@@ -41,9 +41,8 @@ def _running() -> list[Loop]:
     builder = active.local.builder
     if builder is None:
         return []
-    constants: dict[Any, Any] = builder.constants
-    found: list[Loop] = constants.setdefault("loops", [])
-    return found
+    constants = cast(dict[str, list[Loop]], builder.constants)
+    return constants.setdefault("loops", [])
 
 
 class _Variables(dict[int, LoopIndex]):
@@ -72,14 +71,14 @@ class Range:
 
     __slots__ = ("_affine", "_range")
 
-    def __init__(self, *bounds: Any, name: str) -> None:
+    def __init__(self, *bounds: object, name: str) -> None:
         for bound in bounds:
             if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
                 raise InvalidOperand(
                     instruction=f"nl.{name}", operand="a bound", found=describe(bound), expected="an int",
                     fix="use // instead of / to compute it" if isinstance(bound, float) else "",
                 )
-        self._range = range(*map(int, bounds))
+        self._range = range(*map(int, cast(tuple[int, ...], bounds)))
         self._affine = name == "affine_range"
 
     def __len__(self) -> int:
@@ -119,12 +118,12 @@ def sequential_range(*bounds: object, **named: object) -> Range:
     return Range(*_ordered(bounds, named), name="sequential_range")
 
 
-def static_range(*bounds: Any, **named: Any) -> Range:
+def static_range(*bounds: object, **named: object) -> Range:
     """A loop that unrolls. Bounds are as of `range`, or named so."""
-    return Range(*(b if b is None else int(b) for b in _ordered(bounds, named)), name="static_range")
+    return Range(*(b if b is None else int(cast(SupportsInt, b)) for b in _ordered(bounds, named)), name="static_range")
 
 
-def _ordered(bounds: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
+def _ordered(bounds: Sequence[object], named: Mapping[str, object]) -> Sequence[object]:
     """Bounds in the order of `range`, whether they have names or not; other names are of the vendor's compiler."""
     given = {name: named[name] for name in _BOUNDS if name in named}
     if not given:

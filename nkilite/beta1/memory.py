@@ -5,7 +5,7 @@ Source: nki.language.load, store, load_transpose2d, copy, atomic_rmw, where, gat
 
 from __future__ import annotations
 
-from typing import Any
+import typing
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def _piece(x: Tile, box: Box, shape: tuple[int, ...]) -> NkiTensor:
     return cut(x, box if len(box) == x.ndim else (*box, range(1)))
 
 
-def _filled(value: Any, shape: tuple[int, ...], dtype: DType) -> Tile:
+def _filled(value: float, shape: tuple[int, ...], dtype: DType) -> Tile:
     """A new tile that holds a number."""
     made = allocated(shape, dtype)
     nisa.memset(made, value)
@@ -240,7 +240,7 @@ def atomic_rmw(dst: object, value: object, op: Op, mask: MaskLike = None, **_: o
 
 
 def where(
-    condition: object, x: Any, y: Any, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+    condition: object, x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
 ) -> Tile:
     """x where the condition is nonzero, else y; the condition is a tile, or a comparison of index tensors."""
     if isinstance(condition, Mask):
@@ -260,13 +260,13 @@ def where(
 
         def emit(dst: NkiTensor, which: NkiTensor, *views: NkiTensor) -> None:
             left = iter(views)
-            one, other = (next(left) if isinstance(t, Tile) else t for t in (x, y))
+            one, other = (next(left) if isinstance(t, Tile) else typing.cast(float, t) for t in (x, y))
             nisa.tensor_copy(dst, language.where(which, one, other, dst.type.dtype))
 
-        values = [t.dtype if isinstance(t, Tile) else t for t in (x, y)]
+        values = [t.dtype if isinstance(t, Tile) else typing.cast(float, t) for t in (x, y)]
         kind = dtype_or(dtype, chosen_dtype(condition.dtype, *values), "nl.where")
         return pointwise(emit, operands[-1].shape, kind, mask, operands)
-    one, other = (t.nki if isinstance(t, Tile) else t for t in (x, y))
+    one, other = (t.nki if isinstance(t, Tile) else typing.cast(float, t) for t in (x, y))
     made = fresh(language.where(condition.nki, one, other, dtype))
     made.made = -1  # two instructions made it
     return made

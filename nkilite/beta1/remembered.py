@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 from operator import is_, itemgetter
 from types import BuiltinFunctionType, FrameType, FunctionType, NoneType
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from nkilite.trace import active
 from nkilite.trace.builder import Builder
 from nkilite.trace.tensor import NkiTensor
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 _new = object.__new__
 # Parameters that are no tiles.
@@ -130,13 +130,15 @@ def {function.__name__}({header}**ignored):
     pool[0] = builder.place(frame)
     return again(builder, pattern, pool)
 """
-    namespace: dict[str, Any] = {
+    namespace: dict[str, object] = {
         "F": function, "T": Tile, "Z": Zeros, "K": _kind, "E": _equal, "active": active.local, "again": _again,
         "compared": _compared, "keep": _keep, "getframe": sys._getframe,
         **{f"d_{p.name}": p.default for p in parameters},
     }
     exec(compile(source, f"<nkilite Beta 1 {function.__name__}>", "exec"), namespace)
-    return cast(F, functools.update_wrapper(namespace[function.__name__], function))
+    made = cast(F, namespace[function.__name__])
+    functools.update_wrapper(made, function)
+    return made
 
 
 def _kind(value: object) -> object:
@@ -152,13 +154,13 @@ class _Items(tuple[object, ...]):
     """What a list held."""
 
 
-def _equal(known: Any, found: Any) -> bool:
+def _equal(known: object, found: object) -> bool:
     """Whether an argument that is not the one of an earlier call is another one like it."""
     cls = found.__class__
     if cls in _NUMBERS:
         return known.__class__ is cls and bool(known == found != 0)  # 0.0 and -0.0 are equal
-    if cls is list:
-        return known.__class__ is _Items and len(known) == len(found) and all(map(is_, known, found))
+    if isinstance(found, list):
+        return isinstance(known, _Items) and len(known) == len(found) and all(map(is_, known, found))
     return known.__class__ is cls and _told_apart(found) and bool(known == found)
 
 
@@ -204,7 +206,7 @@ def _compared(
     Args:
         kinds: the values, with types instead of tiles.
     """
-    kind: list[Any] = [function]
+    kind: list[object] = [function]
     pool = [0]
     exact = True
     try:

@@ -100,7 +100,7 @@ def select(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor:
         steps = _steps[kind] = tuple(s * kind.dtype.itemsize for s in kind.strides)
     shape = kind.shape
     offset = view.byte_offset
-    structure: list[Any] = [kind]
+    structure: list[object] = [kind]
     k: Any
     for dim, k in enumerate(key):
         if k.__class__ is Index:

@@ -23,7 +23,7 @@ _NEUTRAL = {
 }
 
 
-def limited(x: Tile, mask: Mask, op: Op, function: str) -> tuple[NkiTensor, Box] | None:
+def limited(x: Tile, mask: Mask, op: Op | None, function: str) -> tuple[NkiTensor, Box] | None:
     """What a mask selects of a tile, and where; None if that is nothing.
 
     A rectangle is a view. Of anything else it is a copy, in which `op` passes over the other elements.
@@ -42,13 +42,13 @@ def limited(x: Tile, mask: Mask, op: Op, function: str) -> tuple[NkiTensor, Box]
     return cut(made, box), box
 
 
-def filled(x: Tile, mask: Mask, op: Op, function: str) -> Tile:
+def filled(x: Tile, mask: Mask, op: Op | None, function: str) -> Tile:
     """A copy in SBUF of what a mask selects of a tile, in which `op` passes over the other elements.
 
     Raises:
         UnsupportedError: no element leaves the results of `op` as they are.
     """
-    if op not in _NEUTRAL:
+    if op is None or op not in _NEUTRAL:
         raise UnsupportedError(feature=f"{function} under a mask that selects no rectangle")
     return tile(selected(x, mask, _within(_NEUTRAL[op], x.dtype)))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from sys import getrefcount
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import numpy as np
 
@@ -288,7 +288,7 @@ class Tile:
 
     def broadcast_to(self, *shape: object) -> Tile:
         """The tile repeated to a shape."""
-        return broadcast[0](self, shape[0] if len(shape) == 1 else shape)
+        return broadcast[0](self, cast(Sequence[int], shape[0] if len(shape) == 1 else shape))
 
     def astype(self, dtype: DTypeLike) -> Tile:
         """A copy in SBUF with another dtype."""
@@ -405,8 +405,8 @@ def _fits(made: ViewType, dst: ViewType, accumulate: bool) -> bool:
 
 def foreign(builder: Builder) -> set[int]:
     """The numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
-    constants: dict[Any, Any] = builder.constants
-    found: set[int] | None = constants.get(_FOREIGN)
+    constants = cast(dict[str, set[int]], builder.constants)
+    found = constants.get(_FOREIGN)
     if found is None:
         found = constants[_FOREIGN] = set()
     return found
@@ -487,7 +487,7 @@ def _undefined(*_: object) -> NoReturn:
     raise AssertionError("nkilite.beta1 was not imported")
 
 
-def _kinds(key: tuple[Any, ...]) -> tuple[bool, bool]:
+def _kinds(key: tuple[object, ...]) -> tuple[bool, bool]:
     """Whether a subscript has only ints and slices, and whether only index tensors and ints from 0 on."""
     plain = advanced = True
     for k in key:
@@ -495,7 +495,7 @@ def _kinds(key: tuple[Any, ...]) -> tuple[bool, bool]:
         if kind is Index:
             plain = False
         elif kind is int or kind is LoopIndex:
-            if k < 0:
+            if cast(int, k) < 0:
                 advanced = False
         elif kind is slice:
             advanced = False
@@ -508,5 +508,5 @@ def _kinds(key: tuple[Any, ...]) -> tuple[bool, bool]:
 subscript: list[Callable[[Tile, object], Tile]] = [_undefined]
 assign: list[Callable[[Tile, object], None]] = [_undefined]
 gather: list[Callable[[NkiTensor, tuple[object, ...], Box | None], NkiTensor]] = [_undefined]
-broadcast: list[Callable[[Tile, Any], Tile]] = [_undefined]
+broadcast: list[Callable[[Tile, Sequence[int]], Tile]] = [_undefined]
 convert: list[Callable[[Tile, DTypeLike], Tile]] = [_undefined]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TypeVar, cast
 
 from nkilite import notices
 from nkilite.errors import InstancesDiffer
@@ -18,7 +18,8 @@ from nkilite.location import UNKNOWN, here
 from nkilite.trace import active
 from nkilite.trace.gates import Ended, Gates
 
-Exchange = Callable[[list[Any]], list[Any]]
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Turns:
@@ -57,7 +58,7 @@ class Turns:
         if self._gates.failed is not None:
             raise self._gates.failed
 
-    def meet(self, number: int, arrival: object, exchange: Exchange) -> Any:
+    def meet(self, number: int, arrival: A, exchange: Callable[[list[A]], list[R]]) -> R:
         """Wait for the others; what `exchange` makes of the arrivals of all, in order, for this instance."""
         if self._ended:
             raise InstancesDiffer(problem=f"instance {self._ended - 1} has ended and instance {number} waits for it")
@@ -66,11 +67,11 @@ class Turns:
         if self._count > 1 and not self._threads:
             self._begin()
         if number == self._count - 1:
-            self._results, self._arrivals = exchange(self._arrivals), []
+            self._results, self._arrivals = list(exchange(cast(list[A], self._arrivals))), []
         if self._count > 1:
             self._gates.open((number + 1) % self._count)
             self._wait(number)
-        return self._results[number]
+        return cast(R, self._results[number])
 
     def _begin(self) -> None:
         """Threads for all instances but the first."""

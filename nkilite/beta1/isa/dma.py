@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from nkilite import isa as nisa
 from nkilite import language
@@ -28,8 +28,8 @@ from nkilite.trace.tensor import NkiTensor
 
 @remembered
 def dma_copy(
-    dst: Tile, src: Tile, mask: MaskLike = None, dst_rmw_op: Op | None = None, oob_mode: Any = OobMode.error,
-    dge_mode: Any = dge_mode.unknown, **_: object,
+    dst: Tile, src: Tile, mask: MaskLike = None, dst_rmw_op: Op | None = None, oob_mode: OobMode = OobMode.error,
+    dge_mode: dge_mode = dge_mode.unknown, **_: object,
 ) -> None:
     """Copy between HBM and SBUF, or within them; with dst_rmw_op, add to `dst`."""
     if skipped(mask) or isinstance(src, Absent):
@@ -53,14 +53,14 @@ def dma_copy(
             nisa.dma_copy(target, source, oob_mode=oob_mode, dge_mode=_generated(target, source, dge_mode))
 
 
-def _generated(dst: NkiTensor, src: NkiTensor, mode: Any) -> Any:
+def _generated(dst: NkiTensor, src: NkiTensor, mode: dge_mode) -> dge_mode:
     """Where descriptors are made. Conversions are not made by hardware, which moves bytes."""
     hardware = getattr(mode, "name", "") == "hwdge"
     return globals()["dge_mode"].unknown if hardware and dst.dtype != src.dtype else mode
 
 
 def dma_transpose(
-    src: Tile, axes: Any = None, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+    src: Tile, axes: Sequence[int] | None = None, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
 ) -> Tile:
     """The transpose of a tensor in HBM or SBUF, as a new SBUF tile."""
     name = "nisa.dma_transpose"

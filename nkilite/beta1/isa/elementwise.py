@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 from nkilite import isa as nisa
 from nkilite import language
@@ -33,13 +34,14 @@ from nkilite.isa.constants import (
 from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
 from nkilite.language.creation import element_type
+from nkilite.machine.engine import Engine
 from nkilite.trace.tensor import NkiTensor
 
 
 @remembered
 def tensor_tensor(
     data1: object, data2: object, op: Op, dtype: DTypeLike | None = None, mask: MaskLike = None,
-    engine: Any = unknown_engine, **_: object
+    engine: Engine = unknown_engine, **_: object
 ) -> Tile:
     """data1 <op> data2; free dimensions of size 1 repeat."""
     name = "nisa.tensor_tensor"
@@ -61,7 +63,7 @@ def tensor_tensor(
 @remembered
 def tensor_scalar(
     data: object, op0: Op, operand0: object, reverse0: bool = False, op1: Op | None = None, operand1: object = None,
-    reverse1: bool = False, dtype: DTypeLike | None = None, mask: MaskLike = None, engine: Any = unknown_engine,
+    reverse1: bool = False, dtype: DTypeLike | None = None, mask: MaskLike = None, engine: Engine = unknown_engine,
     **_: object,
 ) -> Tile:
     """(data <op0> operand0) <op1> operand1 with numbers, or one value per partition."""
@@ -73,7 +75,7 @@ def tensor_scalar(
         return Absent(data.shape, kind, SBUF)
     x0, x1 = alu_operand(operand0, first, data), alu_operand(operand1, second, data)
 
-    def emit(dst: NkiTensor, x: NkiTensor, y0: Any, y1: Any) -> None:
+    def emit(dst: NkiTensor, x: NkiTensor, y0: float | NkiTensor, y1: float | NkiTensor | None) -> None:
         nisa.tensor_scalar(dst, x, first, y0, reverse0, second, y1, reverse1, engine)
 
     return pointwise(emit, data.shape, kind, mask, (data,), vectors=(x0, x1))
@@ -98,7 +100,7 @@ def scalar_tensor_tensor(
         return tensor_tensor(tensor_tensor(data, operand0, op0, mask=mask), operand1, op1, kind, mask)
     x0 = alu_operand(operand0, first, data)
 
-    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor, scalar: Any) -> None:
+    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor, scalar: float | NkiTensor) -> None:
         y = beside(x, repeated(y, x.type.shape) if y.type.size != x.type.size else y)
         nisa.scalar_tensor_tensor(dst, x, first, scalar, second, y, reverse0, reverse1)
 
@@ -114,7 +116,7 @@ def reciprocal(data: object, dtype: DTypeLike | None = None, mask: MaskLike = No
 
 @remembered
 def tensor_copy(
-    src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine, **_: object
+    src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Engine = unknown_engine, **_: object
 ) -> Tile:
     """A copy in SBUF."""
     src = on_chip(src, "src", "nisa.tensor_copy")
@@ -129,7 +131,7 @@ tensor_copy_dynamic_src = tensor_copy
 
 @remembered
 def tensor_copy_dynamic_dst(
-    dst: object, src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Any = unknown_engine,
+    dst: object, src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Engine = unknown_engine,
     **_: object
 ) -> None:
     """Copy to a view that begins where a tile says."""
@@ -139,20 +141,21 @@ def tensor_copy_dynamic_dst(
 
 
 def memset(
-    shape: Any, value: float, dtype: DTypeLike, mask: MaskLike = None, engine: object = unknown_engine, **_: object
-) -> Any:
+    shape: Sequence[int], value: float, dtype: DTypeLike, mask: MaskLike = None, engine: object = unknown_engine,
+    **_: object
+) -> Tile | Blocks:
     """A new tile with every element `value`."""
     if skipped(mask):
         return Absent(tuple(shape), element_type(dtype, "nisa.memset"), SBUF)
     made = new_tensor(shape, dtype, None, "", "memset", value)
     if isinstance(mask, Mask):
-        made.mask = mask
+        cast(Tile, made).mask = mask
     return made
 
 
 @remembered
 def tensor_copy_predicated(
-    src: Any, dst: object, predicate: object, mask: MaskLike = None, dtype: DTypeLike | None = None,
+    src: object, dst: object, predicate: object, mask: MaskLike = None, dtype: DTypeLike | None = None,
     reverse_pred: bool = False, **_: object
 ) -> None:
     """Copy elements of `src`, a tile or a number, to `dst` where the predicate is nonzero."""
@@ -169,7 +172,7 @@ def tensor_copy_predicated(
         source = on_chip(src, "src", name).nki
         source = source if source.type.dtype is dst.dtype else functional.moved(source, dst.dtype)
     else:
-        source = src
+        source = cast(NkiTensor, src)  # or a number, which the instruction takes, too
     if not isinstance(mask, Mask):
         nisa.tensor_copy_predicated(dst.nki, source, predicate, reverse_pred)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -96,7 +95,7 @@ def tensor_tensor_scan(
         return Absent(shape, kind, SBUF)
     start = vector(initial, exact=True)
 
-    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor, first: Any) -> None:
+    def emit(dst: NkiTensor, x: NkiTensor, y: NkiTensor, first: float | NkiTensor) -> None:
         if y.type.size != x.type.size:
             whole = broadcasting.common_shape(x.type.shape, y.type.shape, name)
             x, y = repeated(x, whole), repeated(y, whole)
@@ -150,7 +149,7 @@ def _require_prefixes(mask: Mask, shape: tuple[int, ...], function: str) -> None
 
 def _per_row(
     emit: Callable[..., object], data: Tile, columns: tuple[int, ...], dtype: DType, mask: MaskLike, function: str,
-    neutral: Any = None, others: Sequence[Tile] = (),
+    neutral: Op | None = None, others: Sequence[Tile] = (),
 ) -> Tile:
     """A result with some numbers for each partition of `data`, limited by a mask on `data`.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from nkilite import isa as nisa
 from nkilite.beta1 import functional
+from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import (
     SBUF,
     Absent,
@@ -40,8 +40,9 @@ from nkilite.trace.tensor import NkiTensor
 
 @remembered
 def activation(
-    op: Op, data: object, bias: Any = None, scale: Any = 1.0, reduce_op: Op | None = None, reduce_res: object = None,
-    reduce_cmd: Any = reduce_cmd.idle, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
+    op: Op, data: object, bias: object = None, scale: object = 1.0, reduce_op: Op | None = None,
+    reduce_res: Tile | Blocks | None = None, reduce_cmd: reduce_cmd = reduce_cmd.idle,
+    mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """op(data * scale + bias) on the Scalar Engine, optionally with the sum of each partition."""
     name = "nisa.activation"
@@ -54,7 +55,7 @@ def activation(
     scale = vector(scale)
     if reduce_res is None and reduce_op is None:
 
-        def emit(dst: NkiTensor, x: NkiTensor, added: Any, factor: Any) -> None:
+        def emit(dst: NkiTensor, x: NkiTensor, added: NkiTensor | None, factor: float | NkiTensor) -> None:
             nisa.activation(dst, function, x, added, factor)
 
         return pointwise(emit, data.shape, kind, mask, (data,), vectors=(bias, scale))
@@ -68,7 +69,7 @@ def activation(
 
 @remembered
 def activation_reduce(
-    op: Op, data: object, reduce_op: Op, reduce_res: object, bias: object = None, scale: object = 1.0,
+    op: Op, data: object, reduce_op: Op, reduce_res: Tile | Blocks | None, bias: object = None, scale: object = 1.0,
     mask: MaskLike = None,
     dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
@@ -89,7 +90,7 @@ def activation_reduce(
 
 @remembered
 def tensor_scalar_reduce(
-    data: object, op0: Op, operand0: object, reduce_op: Op, reduce_res: object, reverse0: bool = False,
+    data: object, op0: Op, operand0: object, reduce_op: Op, reduce_res: Tile | Blocks | None, reverse0: bool = False,
     dtype: DTypeLike | None = None,
     mask: MaskLike = None, **_: object,
 ) -> Tile:
@@ -111,7 +112,7 @@ def tensor_scalar_reduce(
 
 def summed(
     emit: Callable[[NkiTensor, NkiTensor, NkiTensor | None, range], object], data: Tile, dtype: DType, mask: MaskLike,
-    reduce_res: Any, function: str, reduce_op: Op | None = None,
+    reduce_res: Tile | Blocks | None, function: str, reduce_op: Op | None = None,
 ) -> Tile:
     """The result of an instruction that also reduces every partition into reduce_res.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import SupportsFloat, SupportsInt, cast
 
 import numpy as np
 
 from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1 import functional
+from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.creation import new_tensor
 from nkilite.beta1.functional import (
     SBUF,
@@ -76,7 +77,7 @@ def affine_select(
         return Absent(shape, kind, SBUF)
     if not isinstance(pred, Mask):
         if skipped(pred):
-            made: Tile = new_tensor(shape, kind, None, "", "affine_select", on_false_value)
+            made = cast(Tile, new_tensor(shape, kind, None, "", "affine_select", on_false_value))
             return made
         whole: Tile = tensor_copy(on_true_tile, mask, kind)
         return whole
@@ -123,9 +124,10 @@ def _conjunction(mask: Mask) -> list[Mask] | None:
 
 @remembered
 def range_select(
-    on_true_tile: object, comp_op0: Op, comp_op1: Op, bound0: object, bound1: object, reduce_cmd: Any = reduce_cmd.idle,
-    reduce_res: object = None, reduce_op: Any = np.max, range_start: Any = 0, on_false_value: Any = -3.4028235e38,
-    mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
+    on_true_tile: object, comp_op0: Op, comp_op1: Op, bound0: object, bound1: object,
+    reduce_cmd: reduce_cmd = reduce_cmd.idle,
+    reduce_res: Tile | Blocks | None = None, reduce_op: Op = np.max, range_start: SupportsInt = 0,
+    on_false_value: SupportsFloat = -3.4028235e38, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
 ) -> Tile:
     """Elements whose position is within the bounds of their partition, else a number."""
     name = "nisa.range_select"
@@ -148,8 +150,8 @@ def range_select(
 @remembered
 def select_reduce(
     dst: object, predicate: object, on_true: object, on_false: object, reduce_res: object = None,
-    reduce_cmd: Any = reduce_cmd.idle,
-    reduce_op: Any = np.max, reverse_pred: bool = False, mask: MaskLike = None, dtype: DTypeLike | None = None,
+    reduce_cmd: reduce_cmd = reduce_cmd.idle,
+    reduce_op: Op = np.max, reverse_pred: bool = False, mask: MaskLike = None, dtype: DTypeLike | None = None,
     **_: object,
 ) -> None:
     """dst = on_true where the predicate is nonzero, else on_false; optionally the maximum of each partition."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ Emit = Callable[[NkiTensor, NkiTensor, NkiTensor], object]
 @remembered
 def nc_matmul(
     stationary: object, moving: object, is_stationary_onezero: bool = False, is_moving_onezero: bool = False,
-    is_transpose: bool = False, tile_position: Any = (), tile_size: Any = (), mask: MaskLike = None,
+    is_transpose: bool = False, tile_position: Sequence[int] = (), tile_size: Sequence[int] = (), mask: MaskLike = None,
     perf_mode: object = None,
     **_: object,
 ) -> Tile:
