@@ -94,7 +94,7 @@ class Executable:
             workspace = self._idle.pop()
         except IndexError:
             workspace = self.workspace()
-        return self._entered(workspace, workspace.entries.arrays(*arrays))
+        return self._entered(workspace, (workspace.entries or self._entries(workspace)).arrays(*arrays))
 
     def enter_at(self, *addresses: int) -> bool:
         """`enter`, where it is `quick`, with memory of as many bytes at addresses, a negative one of which is refused.
@@ -110,7 +110,7 @@ class Executable:
             workspace = self._idle.pop()
         except IndexError:
             workspace = self.workspace()
-        return self._entered(workspace, workspace.entries.addresses(*addresses))
+        return self._entered(workspace, (workspace.entries or self._entries(workspace)).addresses(*addresses))
 
     def _entered(self, workspace: Workspace, stopped: int) -> bool:
         """What follows an entry; whether it was not refused."""
@@ -140,20 +140,20 @@ class Executable:
         )
 
     def workspace(self) -> Workspace:
-        """A new workspace, with its entry."""
-        workspace, image = Workspace(self.image, self._host), self.image
-        if self.quick:
-            read, written = entry.CONTIGUOUS | entry.ALIGNED, entry.CONTIGUOUS | entry.ALIGNED | entry.WRITEABLE
-            passed = [
-                entry.Passed(
-                    a.slot, read if a.written is None else written, _uneven(a), a.bytes, a.written is not None
-                )
-                for a in image.inputs
-            ] + [entry.Passed(a.slot, written, _uneven(a), a.bytes, True) for a in image.outputs]
-            workspace.entries = entry.make_entries(
-                self._host, self.walk.alone.address, self.table, workspace.address, passed, workspace.zeroed
-            )
-        return workspace
+        """A new workspace."""
+        return Workspace(self.image, self._host)
+
+    def _entries(self, workspace: Workspace) -> entry.Entries:
+        """Make the entries of a workspace, which the first launch of a program does without."""
+        read, written = entry.CONTIGUOUS | entry.ALIGNED, entry.CONTIGUOUS | entry.ALIGNED | entry.WRITEABLE
+        passed = [
+            entry.Passed(a.slot, read if a.written is None else written, _uneven(a), a.bytes, a.written is not None)
+            for a in self.image.inputs
+        ] + [entry.Passed(a.slot, written, _uneven(a), a.bytes, True) for a in self.image.outputs]
+        workspace.entries = entry.make_entries(
+            self._host, self.walk.alone.address, self.table, workspace.address, passed, workspace.zeroed
+        )
+        return workspace.entries
 
     def run(self, arrays: Sequence[np.ndarray]) -> None:
         """Run with the given memory for the inputs and then the outputs; what is written overlaps nothing else.

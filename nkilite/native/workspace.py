@@ -23,10 +23,10 @@ class Workspace:
         arena: the memory of the tiles.
         address: of the bases, which micro-kernels are given.
         zeroed: memory that is zero when a kernel begins: engines' registers, and what the run's watch has seen.
-        entries: the ways into native code for this workspace, where there are any (nkilite/native/entry.py).
+        entries: the ways into native code for this workspace (nkilite/native/entry.py), once there are any.
     """
 
-    entries: Entries
+    entries: Entries | None = None
 
     def __init__(self, image: Image, host: Host) -> None:
         self._words = np.zeros(HEAD_WORDS + image.bases, np.int64)
