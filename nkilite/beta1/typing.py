@@ -49,11 +49,11 @@ class scalar(metaclass=_TensorType):  # the public name
     """A scalar.
 
     Raises:
-        UnsupportedError: when called, for a count of iterations that a tile holds.
+        UnsupportedError: when called, for a number that a tile holds, with which loops go on or masks are made.
     """
 
     def __new__(cls, *_: object) -> NoReturn:
-        raise UnsupportedError(feature="nt.scalar, a number known on the device alone, as the count of a loop")
+        raise UnsupportedError(feature="nt.scalar, a number known on the device alone, in loops and masks")
 
 
 mutable, immutable = mutable_tensor, tensor
