@@ -61,7 +61,8 @@ def dma_compute(
             is copied or added to dst, and it is refused.
         reduce_op: nl.add.
         scales: None, or 1.0 for every source.
-        unique_indices: True: no index may occur twice. If one does, it is undefined what its row grows by.
+        unique_indices: True: no index may occur twice. If one does, the pages leave undefined what its row grows by;
+            here, and in nl.atomic_rmw of Beta 1, by all that is meant for it.
         oob_mode: for an index outside its dimension, `nisa.oob_mode.error` raises IndirectOutOfBounds when the kernel
             runs and `skip` leaves the row as it is.
 
@@ -142,14 +143,30 @@ def _invalid(call: Signature, operand: str, found: str, expected: str) -> Invali
 
 
 @dma_compute.reference
-def _dma_compute_reference(call: Signature, dst: np.ndarray, **given: Any) -> np.ndarray:
+def _dma_compute_reference(
+    call: Signature, dst: np.ndarray, dst_rows: np.ndarray | None = None, **given: Any
+) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
+        if dst_rows is not None and len(np.unique(dst_rows)) < len(dst_rows):
+            return _grown(call, dst, dst_rows, given)
         total = reduce(np.add, (given[name].astype(np.float32).reshape(dst.shape) for name in _sources(call)))
     for name in _sources(call):
         present = given.get(f"{name}_present")
         if present is not None and not by_vector(call.dst):
             total = np.where(present.reshape(-1, *[1] * (dst.ndim - 1)), cast(total, call.dst.dtype), dst)
     result: np.ndarray = total
+    return result
+
+
+def _grown(call: Signature, dst: np.ndarray, rows: np.ndarray, given: dict[str, Any]) -> np.ndarray:
+    """A scatter whose indices repeat: a row grows by all that is meant for it, one after the other."""
+    (added,) = (given[name] for name, kind in _sources(call).items() if kind is not call.dst)
+    added = added.astype(np.float32).reshape(dst.shape)
+    now: dict[int, np.ndarray] = {}
+    result = np.empty_like(dst)
+    for position, row in enumerate(rows.tolist()):
+        before = now.get(row, dst[position])
+        now[row] = result[position] = cast(before.astype(np.float32) + added[position], call.dst.dtype)
     return result
 
 

@@ -185,6 +185,8 @@ class EagerBuilder(Builder):
             arguments[key] = storage.read(value)
             if value.index is None:
                 continue
+            if key in plan.rows_of:
+                arguments[f"{key}_rows"] = storage.row_indices(value)
             if signature.skips_out_of_bounds:
                 arguments[f"{key}_present"] = storage.valid_rows(value)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 from nkilite.ir import limits
@@ -20,6 +21,7 @@ class Plan:
 
     Attributes:
         reference: its reference rule.
+        rows_of: the arguments of whose runtime indices the rule wants to know, as `NAME_rows`.
         given: the arguments that a call has a value for, in order, and whether it is a tensor.
         operands: with the argument that has each, and whether it is the runtime index of that.
         written: the arguments that it writes.
@@ -30,13 +32,15 @@ class Plan:
     """
 
     __slots__ = (
-        "_on_chip", "_placed", "_signature", "accumulates", "given", "operands", "orders", "reference", "shared",
-        "tensor_engine", "written",
+        "_on_chip", "_placed", "_signature", "accumulates", "given", "operands", "orders", "reference",
+        "rows_of", "shared", "tensor_engine", "written",
     )
 
     def __init__(self, program: Program, signature: Signature) -> None:
         self._signature, arguments = signature, signature.arguments
         self.reference = signature.definition.rule("reference")
+        wanted = inspect.signature(self.reference).parameters
+        self.rows_of = frozenset(name for name in arguments if f"{name}_rows" in wanted)
         self.given = tuple(
             (name, isinstance(kind, ViewType)) for name, kind in arguments.items()
             if isinstance(kind, ViewType) or kind is IMMEDIATE

@@ -134,7 +134,7 @@ def located(tensor: NkiTensor) -> NkiTensor:
     kind = tensor.type
     if tensor.index is None or kind.indirection is None or kind.indirection.kind is not IndirectKind.scalar:
         return tensor
-    index = int(_indices(tensor)[0])
+    index = int(row_indices(tensor)[0])
     if not 0 <= index < kind.indirection.limit:
         return tensor
     here = ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides)
@@ -171,7 +171,7 @@ class Reach(NamedTuple):
         if tensor.index is None:
             return found
         assert tensor.type.indirection is not None
-        indices = _indices(tensor)
+        indices = row_indices(tensor)
         inside = np.flatnonzero((indices >= 0) & (indices < tensor.type.indirection.limit))
         step = tensor.type.indirection.stride * tensor.dtype.itemsize
         return found._replace(positions=inside, rows=indices[inside], step=step)
@@ -214,7 +214,7 @@ def valid_rows(tensor: NkiTensor) -> np.ndarray | None:
     """Which positions of dimension 0 have an index inside its limit; None when the tensor has no runtime index."""
     if tensor.index is None or tensor.type.indirection is None:
         return None
-    indices = _indices(tensor)
+    indices = row_indices(tensor)
     return (indices >= 0) & (indices < tensor.type.indirection.limit)
 
 
@@ -223,11 +223,12 @@ def check_bounds(tensor: NkiTensor, instruction: str) -> None:
     valid = valid_rows(tensor)
     if valid is not None and not valid.all():
         assert tensor.type.indirection is not None
-        found = int(_indices(tensor)[~valid][0])
+        found = int(row_indices(tensor)[~valid][0])
         raise IndirectOutOfBounds(instruction=instruction, found=found, limit=tensor.type.indirection.limit)
 
 
-def _indices(tensor: NkiTensor) -> np.ndarray:
+def row_indices(tensor: NkiTensor) -> np.ndarray:
+    """The runtime index of each position of dimension 0."""
     assert tensor.index is not None
     assert tensor.type.indirection is not None
     flat = array(tensor.index).astype(np.int64)
@@ -254,6 +255,6 @@ def _indirect_rows(tensor: NkiTensor) -> tuple[np.ndarray, tuple[np.ndarray, np.
     rows = np.lib.stride_tricks.as_strided(
         first, (tensor.shape[0], indirection.limit, *tensor.shape[1:]), (strides[0], step, *strides[1:])
     )
-    indices = _indices(tensor)
+    indices = row_indices(tensor)
     inside = (indices >= 0) & (indices < indirection.limit)
     return rows, (np.arange(tensor.shape[0]), indices), inside

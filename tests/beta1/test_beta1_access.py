@@ -325,3 +325,21 @@ def test_integers_of_one_width_are_stored_as_they_are(wide, narrow):
 
     x = np.array([[0, 1, np.iinfo(narrow).max, np.iinfo(wide).max]], narrow)
     check(kernel, x.astype(wide), x)
+
+
+@pytest.mark.parametrize(("columns", "dtype"), [(1, np.int32), (40, np.float32), (3, np.float16)])
+def test_atomic_additions_count_indices_that_repeat(columns, dtype):
+    @nki.jit
+    def kernel(rows, values, totals):
+        for first in nl.affine_range(0, 256, step=128):
+            chosen, added = nl.load(rows[first : first + 128]), nl.load(values[first : first + 128])
+            i_p, i_f = nl.mgrid[0:128, 0:columns]
+            nl.atomic_rmw(totals[chosen[i_p, 0], i_f], value=added, op=np.add)
+        return totals
+
+    rng = np.random.default_rng(0)
+    rows, values = rng.integers(0, 9, (256, 1)).astype(np.int32), rng.integers(-3, 4, (256, columns)).astype(dtype)
+    wanted = np.zeros((9, columns))
+    np.add.at(wanted, rows[:, 0], values)
+    for run in (kernel, lambda *args: nki.simulate_kernel(kernel, *args)):
+        np.testing.assert_array_equal(run(rows, values, np.zeros((9, columns), dtype)), wanted)
