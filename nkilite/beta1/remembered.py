@@ -226,7 +226,7 @@ def _compared(
         return function(*values)
     same = _same(pool)
     key = (*kind, same)
-    pattern = builder.patterns.get(key)
+    pattern = cast("Pattern | None", builder.patterns.get(key))
     if pattern is None or pattern is ONCE_MORE:
         return _first(builder, key, pool, frame, lambda: function(*values))
     if pattern is UNKNOWN:

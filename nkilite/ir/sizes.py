@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     _Integer = int  # it stands where there would be one
@@ -127,7 +127,7 @@ class Size(_Integer):
     def __init__(self, sizes: Sizes, number: int, value: int) -> None:
         self.sizes, self.number, self.value = sizes, number, value
 
-    def _with(self, operation: int, other: Any, turned: bool = False) -> Any:
+    def _with(self, operation: int, other: int, turned: bool = False) -> Size:
         if type(other) is not Size:
             if not isinstance(other, int):
                 return NotImplemented
@@ -135,71 +135,71 @@ class Size(_Integer):
         one, other = (other, self) if turned else (self, other)
         return self.sizes.made(operation, one, other)
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: int) -> Size:
         return self if type(other) is int and other == 0 else self._with(_ADD, other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: int) -> Size:
         return self if type(other) is int and other == 0 else self._with(_ADD, other, True)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: int) -> Size:
         return self._with(_SUBTRACT, other)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: int) -> Size:
         return self._with(_SUBTRACT, other, True)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: int) -> Size:
         return self if type(other) is int and other == 1 else self._with(_MULTIPLY, other)
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: int) -> Size:
         return self if type(other) is int and other == 1 else self._with(_MULTIPLY, other, True)
 
-    def __floordiv__(self, other: Any) -> Any:
+    def __floordiv__(self, other: int) -> Size:
         return self if type(other) is int and other == 1 else self._with(_DIVIDE, other)
 
-    def __rfloordiv__(self, other: Any) -> Any:
+    def __rfloordiv__(self, other: int) -> Size:
         return self._with(_DIVIDE, other, True)
 
-    def __mod__(self, other: Any) -> Any:
+    def __mod__(self, other: int) -> Size:
         return self._with(_REMAINDER, other)
 
-    def __rmod__(self, other: Any) -> Any:
+    def __rmod__(self, other: int) -> Size:
         return self._with(_REMAINDER, other, True)
 
-    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+    def __divmod__(self, other: int) -> tuple[Size, Size]:
         return self // other, self % other
 
-    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+    def __rdivmod__(self, other: int) -> tuple[Size, Size]:
         return other // self, other % self
 
-    def __and__(self, other: Any) -> Any:
+    def __and__(self, other: int) -> Size:
         return self._with(_AND, other)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Size:
         return 0 - self
 
-    def __pos__(self) -> Any:
+    def __pos__(self) -> Size:
         return self
 
-    def _asked(self, operation: int, other: Any, turned: bool = False) -> bool:
+    def _asked(self, operation: int, other: int, turned: bool = False) -> bool:
         found = self._with(operation, other, turned)
-        return bool(self.sizes.ask(found)) if type(found) is Size else found
+        return bool(self.sizes.ask(found)) if type(found) is Size else found  # type: ignore[return-value]
 
     def __eq__(self, other: object) -> bool:
-        return self._asked(_EQUAL, other) is True
+        return self._asked(_EQUAL, other) is True  # type: ignore[arg-type]
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    def __lt__(self, other: Any) -> bool:
+    def __lt__(self, other: int) -> bool:
         return self._asked(_LESS, other)
 
-    def __gt__(self, other: Any) -> bool:
+    def __gt__(self, other: int) -> bool:
         return self._asked(_LESS, other, True)
 
-    def __le__(self, other: Any) -> bool:
+    def __le__(self, other: int) -> bool:
         return not self._asked(_LESS, other, True)
 
-    def __ge__(self, other: Any) -> bool:
+    def __ge__(self, other: int) -> bool:
         return not self._asked(_LESS, other)
 
     def __bool__(self) -> bool:
@@ -213,7 +213,7 @@ class Size(_Integer):
     def __hash__(self) -> int:
         return hash(int(self))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if not hasattr(int, name):
             raise AttributeError(name)
         return getattr(int(self), name)
@@ -228,10 +228,10 @@ class Size(_Integer):
         return f"Size({self.value})"
 
 
-def _known(name: str) -> Callable[..., Any]:
+def _known(name: str) -> Callable[..., object]:
     """An operation of the number itself, which has to be known for it."""
 
-    def operation(size: Size, *others: Any) -> Any:
+    def operation(size: Size, *others: object) -> object:
         return getattr(int(size), name)(*others)
 
     operation.__name__ = name

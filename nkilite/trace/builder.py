@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Callable, Generator, Hashable, Sequence
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -102,12 +102,12 @@ class Builder:
         self.known: dict[tuple[object, ...], Signature] = {}
         self.tiles: dict[tuple[object, ...], ViewType] = {}
         self.placed: set[tuple[ViewType, tuple[int, int]]] = set()
-        self.constants: dict[Any, NkiTensor] = {}
+        self.constants: dict[object, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
         self.places: dict[tuple[int, int], int] = {}
         self.sites: dict[tuple[object, ...], tuple[int, int]] = {}
-        self.patterns: dict[tuple[object, ...], Any] = {}
-        self.calls: dict[tuple[object, ...], tuple[Any, ...]] = {}
+        self.patterns: dict[tuple[object, ...], object] = {}
+        self.calls: dict[tuple[object, ...], tuple[object, ...]] = {}
         self.unplaced: Unplaced | None = None
         self.placements: dict[tuple[int, ViewType, bool], tuple[int, int] | None] = {}
         self._codes: dict[int, CodeType] = {}
@@ -115,7 +115,7 @@ class Builder:
         self._elsewhere: dict[tuple[object, ...], tuple[int, int] | None] = {}
         self._asked: set[tuple[object, ...]] = set()
         self.left: NkiError | None = None
-        self.prepared: Any = None
+        self.prepared: object = None
         self.configs: Hashable = None
         self.dimensions: dict[Dim, int] = {}
         self.sizes: NkiTensor | None = None
@@ -190,7 +190,7 @@ class Builder:
     def find(self, definition: Definition, key: Callable[[], tuple[object, ...]], values: Values) -> Signature:
         """The signature of a call whose key is new, has lists in it, or cannot be made (a wrong kind of argument)."""
         try:
-            frozen = _frozen(key())
+            frozen = cast(tuple[object, ...], _frozen(key()))
             found = self.known.get(frozen)
         except (AttributeError, TypeError):
             return self.specialize(definition, values)
@@ -486,7 +486,7 @@ def _checked_name(program: Program, signature: int, name: object) -> str:
     )
 
 
-def _classify(definition: Definition, parameter: Parameter, value: object) -> Any:
+def _classify(definition: Definition, parameter: Parameter, value: object) -> object:
     """The value a parameter has in a signature."""
     role = parameter.role
     if role is Role.attribute:
@@ -516,7 +516,7 @@ _EXPECTED = {
 }
 
 
-def _attribute(definition: Definition, parameter: Parameter, value: object) -> Any:
+def _attribute(definition: Definition, parameter: Parameter, value: object) -> object:
     """A compile-time value in the form signatures keep: hashable, and flags as bool."""
     if isinstance(parameter.default, bool):
         if isinstance(value, (bool, int, np.bool_)) and value in (True, False):
@@ -539,7 +539,7 @@ def _invalid(definition: Definition, parameter: Parameter, value: object, expect
     )
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     """Lists become tuples, recursively, and numbers of NumPy Python's, so that attributes can be part of a key."""
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(v) for v in value)

@@ -87,7 +87,9 @@ class EagerBuilder(Builder):
             if buffer.region is MemoryRegion.psum:
                 self._foreign[buffer.id] = Foreign(buffer)
         if buffer.data is None and buffer.region is MemoryRegion.shared_hbm:
-            buffer.data = self._shared.find(self.core.number, buffer, self._memory.place)
+            buffer.data = self._shared.find(  # type: ignore[assignment]
+                self.core.number, buffer, self._memory.place
+            )
         if buffer.data is None:
             buffer.data = self._memory.place(buffer)  # type: ignore[assignment]
         if buffer.kind is BufferKind.registers:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite.dtypes import cast, float32
@@ -45,7 +43,7 @@ class Rounder:
             found = self._known[id(signature)] = rounds, wide
         return found
 
-    def round(self, tensor: NkiTensor, values: Any) -> np.ndarray:
+    def round(self, tensor: NkiTensor, values: np.ndarray) -> np.ndarray:
         """What the last instruction leaves in a tensor."""
         single = np.broadcast_to(_shaped(cast(values, float32), tensor.shape), tensor.shape)
         return round_to(single, tensor.dtype, random_bits(self._state, self.site, tensor.shape))

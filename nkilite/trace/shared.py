@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import cast
+
+import numpy as np
 
 from nkilite.errors import CoresDiffer
 from nkilite.ir.meeting import there
@@ -24,10 +26,10 @@ class SharedMemory:
     """The shared tensors of a launch while its cores make them."""
 
     def __init__(self) -> None:
-        self._made: dict[Label, tuple[int, Buffer, Any]] = {}
+        self._made: dict[Label, tuple[int, Buffer, Placement]] = {}
         self._counts: dict[int, Counter[str]] = {}
 
-    def find(self, core: int, buffer: Buffer, place: Callable[[Buffer], object]) -> Any:
+    def find(self, core: int, buffer: Buffer, place: Callable[[Buffer], Placement]) -> Placement:
         """The memory of a tensor that a core makes: that of the core that made it first, or what `place` gives.
 
         Raises:
@@ -111,7 +113,7 @@ def _require_same_constants(one: Program, other: Program, core: int) -> None:
 
 
 def _bytes(constant: Buffer) -> bytes:
-    data: Any = constant.data
+    data = cast("Placement | np.ndarray", constant.data)
     return (data.memory if isinstance(data, Placement) else data).tobytes()
 
 

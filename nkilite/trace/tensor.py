@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -182,7 +182,7 @@ class NkiTensor(Refusals):
         ((dim, index, limit),) = found.runtime
         return self._dynamic(found.shape, found.strides, found.offset, dim, index, limit, found.problem)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         """Copy `value` (a tensor or a number) into the view, as nisa.tensor_copy, dma_copy or memset would."""
         assign[0](self[key], value)
 
@@ -401,7 +401,7 @@ class NkiTensor(Refusals):
         scalar_offset: object = None,
         vector_offset: NkiTensor | None = None,
         indirect_dim: int = 0,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
     ) -> NkiTensor:
         """Address the storage directly by [[stride, count], ...]; the shape and strides of this view are ignored.
 

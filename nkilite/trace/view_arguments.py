@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from collections.abc import Iterable
+from typing import TypeGuard
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def element_type(operation: str, dtype: DTypeLike) -> DType:
         ) from None
 
 
-def pattern_key(pattern: Any, offset: object, dtype: DTypeLike) -> tuple[object, ...] | None:
+def pattern_key(pattern: Iterable[object], offset: object, dtype: DTypeLike | None) -> tuple[object, ...] | None:
     """A hashable stand-in for what `.ap()` is called with, if these are the usual types; None for anything else."""
     if type(pattern) not in (list, tuple) or type(offset) not in (int, type(None)):
         return None
@@ -45,7 +46,7 @@ def pattern_key(pattern: Any, offset: object, dtype: DTypeLike) -> tuple[object,
         return None
     key = [dtype, offset]
     for pair in pattern:
-        if type(pair) not in (list, tuple) or len(pair) != 2:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             return None
         stride, count = pair
         if type(stride) is not int or type(count) is not int:
