@@ -12,15 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nkilite.codegen import matrix, tiles
+from nkilite.codegen.body import Body
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.epilogue import Epilogue
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.codegen.register_block import Ahead, Broadcast, lines, multiply, register_block
 from nkilite.host.memory import LINE
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.tree import Dim, Tree
 
 _PIECE = 2 * WIDTH  # columns by which threads share the work
 _POINTER = 8  # bytes
@@ -28,75 +26,44 @@ _TURNS = 4  # a register block is made in: something is fetched in each
 _MOST_LINES = 8  # to fetch of a strip per row of the result
 
 
-def write(members: Sequence[MicroKernel], tree: Tree) -> None:
-    """The code of a tree of sums."""
-    matmuls = [members[op.member] for op in tree.terms]
-    first = matmuls[0]
-    accumulate = bool(first.call.accumulate)
-    operands = [(_packed(k, "stationary"), _packed(k, "moving")) for k in matmuls]
-    rows, columns = (o.columns for o in operands[0])
-    following = tree.loop.body[1:]
-    epilogue = Epilogue(members, following, rows, columns) if following else None
-    out = None if "dst" in first.private else matrix.direct(first, "dst")
-    if tiles.takes(first, "stationary", "moving"):
-        tiles.contract(first.e, operands, out, accumulate, first, epilogue)
-    else:
-        share = None
-        if tree.loop.dim is Dim.rows:
-            share = first.share(rows // WIDTH, WIDTH)
-            for kernel in matmuls:
-                kernel.paneled.add("stationary")
-        multiply_add(first.e, operands, out, accumulate, first, epilogue=epilogue, rows=share)
-
-
-def _packed(kernel: MicroKernel, name: str) -> Packed:
-    found = matrix.packed(kernel, name)
-    assert found is not None
-    return found
-
-
 def multiply_add(
     e: Emitter, operands: Sequence[tuple[Packed, Packed]], out: Matrix | None, accumulate: bool,
-    kernel: MicroKernel | None, transposed: bool = False, epilogue: Epilogue | None = None,
+    kernel: MicroKernel | None, transposed: bool = False, body: Body | None = None,
     rows: tuple[Value, Value] | None = None,
 ) -> None:
     """out (+)= sum over pairs of operands of left.T @ right; every pair is summed, then added.
 
     Args:
-        out: None if only the epilogue needs the sums.
+        out: None if only the body needs the sums.
         kernel: whose dst `out` is, for threads to share the work.
         transposed: columns of `out` are rows of dst.
         rows: the panels of rows that this call is to do, if threads share those.
     """
-    left, right = operands[0]
-    scratch = None
-    if out is None:
-        assert kernel is not None
-        scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, left.columns, _widest(e))
+    _, right = operands[0]
     pieces = -(-right.columns // _PIECE)
     share = e.i64(0), e.i64(pieces)
     if kernel is not None and pieces > 1 and rows is None:
-        divided = ("dst", *(sorted(epilogue.names) if epilogue is not None else ()))
+        divided = ("dst", *(body.names if body is not None else ()))
         share = kernel.share(pieces, of=divided, **{"rows" if transposed else "columns": _PIECE})
-    _Chain(e, operands, out, scratch, accumulate, epilogue, rows).write(share)
+    _Chain(e, operands, out, accumulate, body, rows).write(share)
 
 
-def _widest(e: Emitter) -> int:
+def widest_strip(e: Emitter) -> int:
     """Columns of the widest strip."""
     return max(register_block(e.host, packed=True).vectors * e.host.lanes, _PIECE)
 
 
 class _Chain:
-    """Matmuls with multiply-adds and their epilogue being written."""
+    """Matmuls with multiply-adds, and what takes their sums, being written."""
 
     def __init__(
-        self, e: Emitter, operands: Sequence[tuple[Packed, Packed]], out: Matrix | None, scratch: Matrix | None,
-        accumulate: bool, epilogue: Epilogue | None, rows: tuple[Value, Value] | None,
+        self, e: Emitter, operands: Sequence[tuple[Packed, Packed]], out: Matrix | None, accumulate: bool,
+        body: Body | None, rows: tuple[Value, Value] | None,
     ) -> None:
         self._e = e
         self._left, self._right = operands[0]
         self._count = len(operands)
-        self._out, self._scratch, self._accumulate, self._epilogue = out, scratch, accumulate, epilogue
+        self._out, self._accumulate, self._body = out, accumulate, body
         self._rows = rows
         self._block = register_block(e.host, packed=True)
         # Where the operands of every matmul are, and of the one after the last.
@@ -117,7 +84,7 @@ class _Chain:
 
         Where three of them make two strips of the widest kind they do, so that threads get equal shares all the same.
         """
-        e, widest = self._e, _widest(self._e)
+        e, widest = self._e, widest_strip(self._e)
         whole, rest = divmod(self._right.columns, _PIECE)
         first, end = share
         stop = e.minimum(end, e.i64(whole))
@@ -143,9 +110,11 @@ class _Chain:
         self._put(self._count, [first[0], self._right._replace(pointer=first[1]).of(self._e, self._e.i64(width))])
 
     def _strip(self, column: Value, width: int) -> None:
-        """All matmuls and epilogue on some columns."""
+        """All matmuls, and what takes their sums, on some columns."""
         e, out = self._e, self._out
-        sums = self._scratch if out is None else out._replace(pointer=e.step(out.pointer, column, out.column_stride))
+        sums = self._body.sums if self._body is not None else None
+        if out is not None:
+            sums = out._replace(pointer=e.step(out.pointer, column, out.column_stride))
         assert sums is not None
         at_once = self._block.vectors * e.host.lanes
         whole = width // at_once
@@ -156,8 +125,8 @@ class _Chain:
             if whole * at_once < width:
                 inner = e.i64(whole * at_once)
                 self._part(loop.index, e.add(column, inner), width - whole * at_once, _beside(e, sums, inner))
-        if self._epilogue is not None:
-            self._epilogue.write(column, width, self._scratch, self._rows)
+        if self._body is not None:
+            self._body.strip(self._left.columns, column, width, self._rows)
 
     def _part(self, number: Value, column: Value, width: int, sums: Matrix) -> None:
         """One matmul on as many columns as a register block has, or fewer."""
@@ -174,10 +143,10 @@ class _Chain:
             line = e.step(next_right, row, fetched * LINE)
             for i in range(fetched * each):
                 e.prefetch(e.offset(line, i * LINE), locality=2)
-            if self._epilogue is not None:
+            if self._body is not None:
                 with e.when(e.compare("eq", number, e.i64(last))):
                     for i in range(each):
-                        self._epilogue.touch(e.add(row, e.i64(i)), column, width)
+                        self._body.prefetch(e.add(row, e.i64(i)), column, width)
 
         def rows(row: Value, at: Value, count: int) -> None:
             side, target = Broadcast.of(e, left)._replace(pointer=at), _below(e, sums, row)

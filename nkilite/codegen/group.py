@@ -1,30 +1,124 @@
-"""The micro-kernel of a group, its tree walked; or of an instruction in no group."""
+"""The micro-kernel of a group, its tree walked; or of an instruction in no group.
+
+A loop over rows is cut in steps of whole rows, which go through its body one after the other. Terms are made by
+matmuls some columns at a time (nkilite/codegen/accumulation.py, nkilite/codegen/tiles.py), and so is what else is in
+the loop around them. What one operation writes to a packed tile, it writes a strip of columns at a time, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nkilite.codegen import accumulation, moves, rows
-from nkilite.codegen.epilogue import packs, write_packed
+from nkilite.codegen import accumulation, matrix, moves, pack, tiles
+from nkilite.codegen.body import Body, Memory, Slot
+from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.schedule.tree import Kind, Tree
+from nkilite.codegen.part import Block
+from nkilite.codegen.watch import end_if_told
+from nkilite.schedule.panels import WIDTH
+from nkilite.schedule.tree import Dim, Loop, Move, Op, Scratch, Tree, Use, operations
+
+_STRIP = 4 * WIDTH  # columns
 
 
 def write(members: Sequence[MicroKernel], tree: Tree | None) -> None:
     """Write the code of members, in order and on one emitter, as their tree says; None for one on its own."""
     if tree is None:
-        (kernel,) = members
-        if packs(kernel):
-            write_packed(kernel)
-        else:
-            kernel.call.definition.rule("lower")(kernel.call, kernel)
+        _alone(members[0])
         return
     for op in tree.ops:
         names = (o.name for o in members[op.member].call.operands)
         members[op.member].private |= {n for n, use in zip(names, op.uses, strict=True) if use.place is not None}
-    if tree.kind is Kind.rows:
-        rows.write(members, tree)
-    elif tree.kind is Kind.sums:
-        accumulation.write(members, tree)
+    for node in tree.body:
+        if isinstance(node, Loop):
+            terms = node.body[0]
+            if isinstance(terms, Loop) and terms.dim is Dim.terms:
+                _sums(members, node, terms)
+            else:
+                _rows(members, tree, node)
+    pieces = [node for node in tree.body if isinstance(node, Move)]
+    if pieces:
+        moves.write(members, pieces)
+
+
+def _rows(members: Sequence[MicroKernel], tree: Tree, loop: Loop) -> None:
+    """A loop over rows; calls side by side share its steps."""
+    e = members[0].e
+    paired = _paired(loop)
+    slots = [
+        Slot(e.scratch(loop.step * pitch * (2 if i in paired else 1)), pitch, loop.step * pitch if i in paired else 0)
+        for i, pitch in enumerate(tree.scratch)
+    ]
+    body = Body(members, loop.body, Memory(slots))
+    each = e.i64(loop.parallel)
+    together = loop.step * loop.parallel
+    first, end = (e.mul(u, each) for u in members[0].share(loop.extent // together, together))
+    elements = loop.extent * sum(max((o.columns for o in m.operands.values()), default=0) for m in members)
+    with e.loop(end, start=first) as block:
+        end_if_told(e, elements)
+        body.write(Block(loop.step, block.index), first)
+    body.drain(loop.step, first, end)
+
+
+def _paired(loop: Loop) -> set[int]:
+    """Slots of two steps: a loop that works on the step before still reads one, while others work on the next."""
+    late = [node for node in loop.body if isinstance(node, Loop) and node.beside is not None]
+    used, early = (
+        {use.place.slot for op in operations(nodes) for use in op.uses if isinstance(use.place, Scratch)}
+        for nodes in (late, [node for node in loop.body if node not in late])
+    )
+    return used & early
+
+
+def _sums(members: Sequence[MicroKernel], loop: Loop, terms: Loop) -> None:
+    """Matmuls that add up in one view, and what takes their sums; calls side by side share rows or columns."""
+    matmuls = [members[op.member] for op in operations(terms.body)]
+    first = matmuls[0]
+    operands = [(matrix.in_panels(k, "stationary"), matrix.in_panels(k, "moving")) for k in matmuls]
+    rows = operands[0][0].columns
+    on_tiles = tiles.takes(first, "stationary", "moving")
+    sums = None
+    if "dst" in first.private:
+        width = tiles.STRIP if on_tiles else accumulation.widest_strip(first.e)
+        sums = matrix.dense_scratch(first, first.operands["dst"].dtype, rows, width)
+    body = Body(members, loop.body[1:], Memory(sums=sums)) if loop.body[1:] else None
+    out = matrix.direct(first, "dst") if sums is None else None
+    accumulate = bool(first.call.accumulate)
+    if on_tiles:
+        tiles.contract(first.e, operands, out, accumulate, first, body)
+        return
+    share: tuple[Value, Value] | None = None
+    if loop.dim is Dim.rows:
+        share = first.share(rows // WIDTH, WIDTH)
+        for kernel in matmuls:
+            kernel.paneled.add("stationary")
+    accumulation.multiply_add(first.e, operands, out, accumulate, first, body=body, rows=share)
+
+
+def _alone(kernel: MicroKernel) -> None:
+    """An instruction in no group; of panels, its lower rule knows nothing."""
+    targets = [kernel.operands[o.name] for o in kernel.call.operands if o.writes and kernel.operands[o.name].panels]
+    access = kernel.call.access
+    if not targets:
+        kernel.call.definition.rule("lower")(kernel.call, kernel)
+    elif access.move is not None and access.straight:
+        pack.pack(kernel, *access.move)
     else:
-        moves.write(members, tree.moves)
+        _strips(kernel, targets[0].shape[0], targets[0].columns)
+
+
+def _strips(kernel: MicroKernel, rows: int, columns: int) -> None:
+    """An instruction on some columns at a time; calls side by side share them."""
+    e = kernel.e
+    body = Body([kernel], [Op(0, (Use(),) * len(kernel.call.operands))], Memory())
+    whole, rest = divmod(columns, _STRIP)
+    pieces = whole + bool(rest)
+    first, end = e.i64(0), e.i64(pieces)
+    if pieces > 1:
+        first, end = kernel.share(pieces, columns=_STRIP, of=body.names)
+    if whole:
+        with e.loop(e.minimum(end, e.i64(whole)), start=first) as loop:
+            body.strip(rows, e.mul(loop.index, e.i64(_STRIP)), _STRIP)
+    if rest:
+        with e.when(e.compare("eq", end, e.i64(pieces))):
+            body.strip(rows, e.i64(whole * _STRIP), rest)

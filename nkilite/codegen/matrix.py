@@ -59,6 +59,13 @@ def packed(kernel: MicroKernel, name: str) -> Packed | None:
     return Packed(kernel.pointer(name), operand.panels, operand.shape[0], prod(operand.shape[1:]))
 
 
+def in_panels(kernel: MicroKernel, name: str) -> Packed:
+    """An operand that is known to lie in panels."""
+    found = packed(kernel, name)
+    assert found is not None
+    return found
+
+
 def direct(kernel: MicroKernel, name: str) -> Matrix | None:
     """The operand as it lies in memory, or None when its free dimensions have no common stride."""
     operand = kernel.operands[name]

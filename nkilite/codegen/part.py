@@ -60,11 +60,12 @@ class Home(NamedTuple):
 class Part:
     """A member, the uses of its operands, and where they are; those without a home are in column_loop."""
 
-    def __init__(self, kernel: MicroKernel, op: Op, homes: Mapping[str, Home], columns: int) -> None:
-        """`columns` are those that blocks may divide; operands that have others are the same for all columns."""
+    def __init__(self, kernel: MicroKernel, op: Op, homes: Mapping[str, Home]) -> None:
+        """Operands of fewer columns than others are the same for all columns, which blocks may divide."""
         self.kernel, self._slice = kernel, op.slice
         self._uses = dict(zip((o.name for o in kernel.call.operands), op.uses, strict=True))
         self._homes = dict(homes)
+        columns = max(o.columns for o in kernel.operands.values())
         self.wide = {name for name, o in kernel.operands.items() if o.columns == columns}
 
     def write(self, block: Block, homes: Mapping[str, Home] | None = None, beside: Beside | None = None) -> None:
@@ -113,7 +114,7 @@ class Part:
         writes = {o.name for o in self.kernel.call.operands if o.writes}
         for name in sorted(self.wide & self._homes.keys()):
             operand, home = self.kernel.operands[name], self._homes[name]
-            if operand.panels is None:
+            if operand.panels is None and home.columns:
                 size = operand.dtype.itemsize
                 at = e.step(e.step(home.pointer, row, home.pitch), column, size)
                 fetch_lines(e, at, 0, columns * size, write=name in writes)

@@ -14,14 +14,15 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise, matrix, transpose
+from nkilite.codegen import elementwise, transpose
+from nkilite.codegen.body import Body
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.epilogue import Epilogue
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS
 
 SIDE = 16  # rows of a tile register, and columns of sums in one
+STRIP = 2 * SIDE  # columns of sums that are made before anything takes them
 _ROW = 64  # bytes
 _TILE = SIDE * _ROW
 
@@ -65,48 +66,46 @@ class _Tiles(NamedTuple):
 
 def contract(
     e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix | None, accumulate: bool,
-    kernel: MicroKernel | None, epilogue: Epilogue | None = None,
+    kernel: MicroKernel | None, body: Body | None = None,
 ) -> None:
     """out (+)= sum over pairs of operands, and over their rows k, of left[k, m] * right[k, n].
 
     Args:
-        out: None if only the epilogue need the sums.
+        out: None if only the body needs the sums.
         kernel: whose dst `out` is, for threads to share the work.
     """
-    _Contraction(e, operands, accumulate, epilogue).run(out, kernel)
+    _Contraction(e, operands, accumulate, body).run(out, kernel)
 
 
 class _Contraction:
     """The sums of pairs of operands, by blocks of one or two by one or two tiles."""
 
     def __init__(
-        self, e: Emitter, operands: Sequence[tuple[Operand, Operand]], accumulate: bool, epilogue: Epilogue | None
+        self, e: Emitter, operands: Sequence[tuple[Operand, Operand]], accumulate: bool, body: Body | None
     ) -> None:
-        self._e, self._accumulate, self._epilogue = e, accumulate, epilogue
+        self._e, self._accumulate, self._body = e, accumulate, body
         self._pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
         self._rows, self._columns = self._pairs[0][0].columns, self._pairs[0][1].columns
         self._packed = isinstance(operands[0][1], Packed)
 
     def run(self, out: Matrix | None, kernel: MicroKernel | None) -> None:
-        e, epilogue = self._e, self._epilogue
+        e, body = self._e, self._body
         configure(e)
         spill = e.scratch(_TILE)
-        scratch = None
-        if out is None:
-            assert kernel is not None
-            scratch = matrix.dense_scratch(kernel, kernel.operands["dst"].dtype, self._rows, 2 * SIDE)
 
         def strip(j: Value, widths: list[int]) -> None:
-            sums = scratch if out is None else out._replace(pointer=e.step(out.pointer, j, out.column_stride))
+            sums = body.sums if body is not None else None
+            if out is not None:
+                sums = out._replace(pointer=e.step(out.pointer, j, out.column_stride))
             assert sums is not None
             _in_pairs(e, self._rows, lambda i, heights: self._block(i, heights, j, widths, sums, spill))
-            if epilogue is not None:
-                epilogue.write(j, sum(widths), scratch)
+            if body is not None:
+                body.strip(self._rows, j, sum(widths))
 
         pieces = -(-self._columns // (2 * SIDE))
         part = None
         if kernel is not None and pieces > 1:
-            of = ("dst", *(sorted(epilogue.names) if epilogue else ()))
+            of = ("dst", *(body.names if body is not None else ()))
             part = kernel.share(pieces, columns=2 * SIDE, of=of)
         _in_pairs(e, self._columns, strip, part)
         e.call("llvm.x86.tilerelease", "void", 0)
@@ -140,8 +139,8 @@ class _Contraction:
     def _multiply(
         self, i: Value, heights: list[int], j: Value, widths: list[int], at: dict[tuple[int, int], Value]
     ) -> None:
-        """Add the products of all pairs to a block's tiles; operands and the epilogue's rows are fetched beside."""
-        e, epilogue, pairs = self._e, self._epilogue, self._pairs
+        """Add the products of all pairs to a block's tiles; operands and the body's rows are fetched beside."""
+        e, body, pairs = self._e, self._body, self._pairs
         each = -(-sum(heights) // (len(pairs) * pairs[0][0].steps))
         for number, (left, right) in enumerate(pairs):
             columns_at = right.at(e, j)
@@ -153,11 +152,11 @@ class _Contraction:
                 ahead = _Ahead(first, lines)
 
             def touch(k: Value, done: int = number * left.steps) -> None:
-                """The epilogue's rows that are as far along in the block as the contraction is."""
-                if epilogue is not None:
+                """The body's rows that are as far along in the block as the contraction is."""
+                if body is not None:
                     first = e.add(i, e.mul(e.add(k, e.i64(done)), e.i64(each)))
                     for row in range(each):
-                        epilogue.touch(e.add(first, e.i64(row)), j, sum(widths))
+                        body.prefetch(e.add(first, e.i64(row)), j, sum(widths))
 
             _multiply(e, left, left.at(e, i), right, columns_at, at, ahead, touch)
 

@@ -21,7 +21,6 @@ from nkilite.schedule.tree import (
     PARTS,
     Dim,
     Group,
-    Kind,
     Loop,
     Node,
     Nowhere,
@@ -70,9 +69,7 @@ class Planner:
         buffers = BufferColumns.of(program)
         self._scratchable = buffers.on_chip & ~buffers.fixed & buffers.internal
         # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
-        self._panels = any(
-            g.tree.kind is Kind.sums and g.tree.loop.dim is Dim.rows for g in schedule.groups
-        )
+        self._panels = any(g.tree.terms and g.tree.loop.dim is Dim.rows for g in schedule.groups)
         self._first, self._last = np.where(self._scratchable, self._first_use, -1), self._last_use
         self._hbm = np.array(self._large) + 2 * np.array(self._never_read)
         # Private buffers are known by an access of the run that touches them.

@@ -205,21 +205,14 @@ class Move:
 Node = Loop | Op | Move
 
 
-class Kind(Enum):
-    """What a tree is about."""
-
-    rows = "rows"  # members that work on each partition on its own: one loop over rows
-    sums = "sums"  # matmuls that add up in one view, and elementwise members that take their sums (an epilogue)
-    moves = "moves"  # copies and transposes after each other: from where to where elements go in the end
-
-
 @dataclass(frozen=True)
 class Tree:
     """How the members of a group run.
 
     Attributes:
         scratch: row pitches, in bytes, of the group's own memory.
-        body: one loop, or operations that are all elided and the moves in their place.
+        body: one loop, or operations that are all elided and the moves in their place. In a loop that begins with
+            terms the other operations (an epilogue) take their sums.
     """
 
     scratch: tuple[int, ...]
@@ -233,16 +226,8 @@ class Tree:
         return found
 
     @property
-    def kind(self) -> Kind:
-        first = self.body[0]
-        if not isinstance(first, Loop):
-            return Kind.moves
-        inner = first.body[0]
-        return Kind.sums if isinstance(inner, Loop) and inner.dim is Dim.terms else Kind.rows
-
-    @property
     def loop(self) -> Loop:
-        """The loop around everything, of trees that are no moves."""
+        """The loop around everything, where there are no moves."""
         (loop,) = self.body
         assert isinstance(loop, Loop)
         return loop
@@ -263,15 +248,9 @@ class Tree:
 
     @property
     def terms(self) -> tuple[Op, ...]:
-        """The matmuls of a tree of sums."""
-        terms = self.loop.body[0]
-        assert isinstance(terms, Loop)
-        return tuple(operations(terms.body))
-
-    @property
-    def epilogue(self) -> tuple[Op, ...]:
-        """What takes their sums."""
-        return tuple(operations(self.loop.body[1:]))
+        """The matmuls that add up in one view; they come first, if there are any."""
+        first = self.body[0].body[0] if isinstance(self.body[0], Loop) else None
+        return tuple(operations(first.body)) if isinstance(first, Loop) and first.dim is Dim.terms else ()
 
 
 def operations(nodes: Iterable[Node]) -> Iterator[Op]:

@@ -12,15 +12,11 @@ from nkilite.ir.loops import loops
 from nkilite.ir.program import Program
 from nkilite.ir.types import BufferKind
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Group, Kind, Slice, Tree
+from nkilite.schedule.tree import Group, Slice, Tree
 from nkilite.schedule.verify_members import Members
 from nkilite.schedule.verify_moves import verify_moves
 from nkilite.schedule.verify_rows import verify_rows
 from nkilite.schedule.verify_sums import verify_sums
-
-_KINDS: dict[Kind, Callable[[Members, Tree], None]] = {
-    Kind.rows: verify_rows, Kind.sums: verify_sums, Kind.moves: verify_moves,
-}
 
 
 def verify_groups(schedule: Schedule, where: str) -> None:
@@ -45,7 +41,8 @@ def verify_groups(schedule: Schedule, where: str) -> None:
         if known not in seen:
             try:
                 _check_members(members, group.tree)
-                _KINDS[group.tree.kind](members, group.tree)
+                tree = group.tree
+                (verify_moves if tree.moves else verify_sums if tree.terms else verify_rows)(members, tree)
             except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
                 raise members.fail(f"its tree is malformed ({error})") from error
             seen.add(known)

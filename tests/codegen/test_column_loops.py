@@ -14,7 +14,7 @@ from nkilite.codegen.emitter import Emitter
 from nkilite.host.cpu import available, host
 from nkilite.runtime import recycler
 from nkilite.schedule import hbm, row_plans
-from nkilite.schedule.tree import Kind, Register, Tree, column_loops, operations
+from nkilite.schedule.tree import Register, Tree, column_loops, operations
 from nkilite.testing import make
 
 DTYPES = ("float32", "bfloat16", "float16", "float8_e4m3", "int8", "uint8", "int32")
@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tree_of(kernel: Any, *arrays: np.ndarray) -> Tree:
-    (tree,) = (g.tree for g in nki.jit(kernel).compile(*arrays).schedule.groups if g.tree.kind is Kind.rows)
+    (tree,) = (g.tree for g in nki.jit(kernel).compile(*arrays).schedule.groups if not (g.tree.terms or g.tree.moves))
     return tree
 
 

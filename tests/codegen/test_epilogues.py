@@ -11,7 +11,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.host.cpu import available
 from nkilite.schedule.pipeline import scheduled
-from nkilite.schedule.tree import Kind, Register, Strip, column_loops
+from nkilite.schedule.tree import Register, Strip, column_loops
 
 BF16 = ml_dtypes.bfloat16
 
@@ -138,7 +138,7 @@ def operands(products: int, m: int, n: int, dtype) -> list[np.ndarray]:
 def group_of(kernel, *arrays):
     """The last group of matmuls."""
     schedule = scheduled(nki.jit(kernel).trace(*arrays))
-    return [g for g in schedule.groups if g.tree.kind is Kind.sums][-1:]
+    return [g for g in schedule.groups if g.tree.terms][-1:]
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -146,9 +146,9 @@ def test_what_follows(name, monkeypatch):
     kernel, followers, in_scratch = CASES[name]
     arrays = operands(9, 128, 112, np.float32)
     (group,) = group_of(kernel, *arrays) or (None,)
-    in_strip = any(use.place == Strip() for op in group.tree.epilogue for use in op.uses)
-    assert (len(group.tree.epilogue), in_strip) == (followers, in_scratch)
-    passing = any(use.place == Register() for op in group.tree.epilogue for use in op.uses)
+    in_strip = any(use.place == Strip() for op in group.tree.ops[len(group.tree.terms):] for use in op.uses)
+    assert (len(group.tree.ops[len(group.tree.terms):]), in_strip) == (followers, in_scratch)
+    passing = any(use.place == Register() for op in group.tree.ops[len(group.tree.terms):] for use in op.uses)
     assert passing == (name == "by way of a tile")
     assert len(group.private) == in_scratch + passing
     assert [len(loop.body) for loop in column_loops(group.tree.loop)[1:]] == [followers] * (followers > 1)

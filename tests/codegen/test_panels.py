@@ -12,7 +12,6 @@ import nkilite.language as nl
 from nkilite.host.cpu import available
 from nkilite.schedule.panels import Feed, panels
 from nkilite.schedule.pipeline import scheduled
-from nkilite.schedule.tree import Kind
 
 BF16, E5M2 = ml_dtypes.bfloat16, ml_dtypes.float8_e5m2
 DTYPES = [np.float32, np.float16, BF16, E5M2]
@@ -188,7 +187,7 @@ def test_slices_of_stacked_tiles(level, dtype):
     a, b = integers((384, 64), dtype), integers((384, 96), dtype, 1)
     schedule = passed(kernel, a, b)
     assert len(schedule.panels) == 2
-    assert [len(g.tree.terms) for g in schedule.groups if g.tree.kind is Kind.sums] == [3]
+    assert [len(g.tree.terms) for g in schedule.groups if g.tree.terms] == [3]
     found = run_both(kernel, a, b)
     np.testing.assert_array_equal(found, (a.astype(np.float64).T @ b.astype(np.float64))[16:48, 16:])
 
@@ -317,7 +316,7 @@ def test_an_epilogue_writes_packed_tiles(level, write, width, dtype, monkeypatch
     kernel = layers(write, dtype)
     schedule = passed(kernel, a, b, c)
     assert len(schedule.panels) == 4
-    sizes = [(len(g.tree.terms), g.size) for g in schedule.groups if g.tree.kind is Kind.sums]
+    sizes = [(len(g.tree.terms), g.size) for g in schedule.groups if g.tree.terms]
     assert sizes == [(1, 2), (1, 2), (2, 3)]
     run_both(kernel, a, b, c)
 
@@ -327,7 +326,7 @@ def test_what_the_matmuls_read_is_not_written_before_they_are_done(level, dtype)
     kernel = layers(scaled, nl.float32 if dtype is np.float32 else nl.bfloat16, again=True)
     a, b, c = (integers((64, 64), dtype, seed) // 3 for seed in range(3))
     schedule = passed(kernel, a, b, c)
-    sizes = [(len(g.tree.terms), g.size) for g in schedule.groups if g.tree.kind is Kind.sums]
+    sizes = [(len(g.tree.terms), g.size) for g in schedule.groups if g.tree.terms]
     assert len(schedule.panels) == 4 and sizes == [(1, 2), (1, 2), (2, 2), (1, 2)]
     run_both(kernel, a, b, c)
 
@@ -375,7 +374,7 @@ def test_groups(level, case, dtype):
     kernel, sizes = GROUPS[case]
     a, b = integers((11, 96, 64), dtype), integers((11, 96, 64), dtype, 1)
     schedule = passed(kernel, a, b)
-    found = [len(g.tree.terms) for g in schedule.groups if g.tree.kind is Kind.sums and g.size > 1]
+    found = [len(g.tree.terms) for g in schedule.groups if g.tree.terms and g.size > 1]
     assert found == sizes
     run_both(kernel, a, b)
 
@@ -407,7 +406,7 @@ def test_loaded_between_matmuls_is_no_group_but_the_same_sum(level):
         return store(dst)
 
     a, b = integers((3, 64, 64), BF16), integers((3, 64, 64), BF16, 1)
-    assert [len(g.tree.terms) for g in passed(kernel, a, b).groups if g.tree.kind is Kind.sums] == [2, 1]
+    assert [len(g.tree.terms) for g in passed(kernel, a, b).groups if g.tree.terms] == [2, 1]
     run_both(kernel, a, b)
 
 
@@ -477,7 +476,7 @@ def turning(role, order=(0, 1, 2), spoil=""):
 
 def transpositions(kernel, *arrays) -> list[int]:
     """Of every group of moves, its instructions."""
-    return [g.size for g in passed(kernel, *arrays).groups if g.tree.kind is Kind.moves]
+    return [g.size for g in passed(kernel, *arrays).groups if g.tree.moves]
 
 
 @pytest.mark.parametrize("role", ["stationary", "moving"])

@@ -19,7 +19,7 @@ from nkilite.schedule import fuse, runs
 from nkilite.schedule.pipeline import scheduled
 from nkilite.schedule.printer import print_schedule
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Group, Kind, Op, Register, Tree
+from nkilite.schedule.tree import Group, Loop, Op, Register, Tree
 from nkilite.testing import make
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
@@ -31,7 +31,7 @@ def passed(kernel: Any, *arrays: np.ndarray, **options: Any) -> Schedule:
 
 
 def row_groups(schedule: Schedule) -> list[Group]:
-    return [g for g in schedule.groups if g.tree.kind is Kind.rows]
+    return [g for g in schedule.groups if isinstance(g.tree.body[0], Loop) and not g.tree.terms]
 
 
 def elided(group: Group) -> list[int]:
@@ -229,7 +229,7 @@ def test_groups_of_others_are_left_alone() -> None:
         return x
 
     schedule = Schedule(nki.jit(kernel).trace(x(*TILE)), groups=[other := Group(1, 1, Tree((), (Op(0, ()),)))])
-    assert [g for g in fuse.Fuse().run(schedule).groups if g.tree.kind is not Kind.rows] == [other]
+    assert [g for g in fuse.Fuse().run(schedule).groups if g.first <= 1 < g.first + g.size] == [other]
     assert all(g.first != 1 and g.first + g.size != 2 for g in row_groups(schedule))
 
 
@@ -334,7 +334,7 @@ def same_without_repetitions(schedule: Schedule) -> bool:
     quick = schedule.groups
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.Finder, "_repetition", lambda *_: None)
-        schedule.groups = [g for g in quick if g.tree.kind is not Kind.rows]
+        schedule.groups = [g for g in quick if g.tree.terms or g.tree.moves]
         return fuse.Fuse().run(schedule).groups == quick
 
 

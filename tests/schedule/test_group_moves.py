@@ -15,7 +15,7 @@ from kernels.transpose import transpose
 from nkilite.host.cpu import available
 from nkilite.schedule.moves import Axis, Move, behind
 from nkilite.schedule.pipeline import scheduled
-from nkilite.schedule.tree import Kind, Nowhere, Steps, Tree
+from nkilite.schedule.tree import Nowhere, Steps, Tree
 
 DTYPES = [np.float32, ml_dtypes.bfloat16, np.int8]
 
@@ -23,7 +23,7 @@ DTYPES = [np.float32, ml_dtypes.bfloat16, np.int8]
 def trees(kernel, *arrays) -> list[tuple[int, Tree]]:
     """Size and tree of every group of moves."""
     kernel = kernel if hasattr(kernel, "trace") else nki.jit(kernel)
-    return [(g.size, g.tree) for g in scheduled(kernel.trace(*arrays)).groups if g.tree.kind is Kind.moves]
+    return [(g.size, g.tree) for g in scheduled(kernel.trace(*arrays)).groups if g.tree.moves]
 
 
 def numbers(shape, dtype, seed=0) -> np.ndarray:

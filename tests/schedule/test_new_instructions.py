@@ -20,7 +20,7 @@ from nkilite.ir.program import Signature
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost
 from nkilite.schedule.pipeline import scheduled
-from nkilite.schedule.tree import Kind, Register, column_loops, operations
+from nkilite.schedule.tree import Register, column_loops, operations
 from nkilite.testing import make
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
@@ -223,7 +223,8 @@ def test_fuses_from_its_access_rule_alone(name, monkeypatch):
     arrays = make((P, F), "float32"), make((1, F), "float32", seed=1), make((P, 1), "float32", seed=2)
     schedule = scheduled(nki.jit(kernel).trace(*arrays))
     names = [i.signature.name for i in schedule.program]
-    groups = [g for g in schedule.groups if g.tree.kind is Kind.rows and name in names[g.first : g.first + g.size]]
+    by_rows = [g for g in schedule.groups if not (g.tree.terms or g.tree.moves)]
+    groups = [g for g in by_rows if name in names[g.first : g.first + g.size]]
     assert bool(groups) == by_row
     if by_row:
         (group,) = groups
@@ -267,9 +268,9 @@ def test_follows_matmuls_and_fills_panels(chained):
     schedule = scheduled(nki.jit(kernel).trace(a, b, row, column))
     names = [i.signature.name for i in schedule.program]
     (group,) = [g for g in schedule.groups if "weighted" in names[g.first : g.first + g.size]]
-    assert group.tree.kind is Kind.sums and len(group.private) == 1 + chained, "the product is never in memory"
-    assert len(group.tree.epilogue) == 1 + chained
-    assert any(use.place == Register() for use in group.tree.epilogue[0].uses) == chained
+    assert group.tree.terms and len(group.private) == 1 + chained, "the product is never in memory"
+    assert len(group.tree.ops[len(group.tree.terms):]) == 1 + chained
+    assert any(use.place == Register() for use in group.tree.ops[len(group.tree.terms):][0].uses) == chained
     assert len(schedule.panels) == (2 if chained else 3), "what reads SBUF alone fills rows"
     answer = a.T @ (a.T @ b * row + column) * (1 + chained)
     for launch in (nki.simulate, nki.jit):
@@ -351,7 +352,7 @@ def test_copies_join_transposes():
 
     x = make((P, 128), "float32")
     schedule = scheduled(nki.jit(kernel).trace(x))
-    assert [(g.size, g.tree.kind) for g in schedule.groups] == [(schedule.program.count, Kind.moves)]
+    assert [(g.size, bool(g.tree.moves)) for g in schedule.groups] == [(schedule.program.count, True)]
     np.testing.assert_array_equal(nki.jit(kernel)(x), x.T)
 
 

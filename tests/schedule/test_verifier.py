@@ -17,7 +17,7 @@ from nkilite.schedule.parser import parse_schedule
 from nkilite.schedule.pipeline import scheduled
 from nkilite.schedule.printer import print_schedule
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Group, Kind
+from nkilite.schedule.tree import Group
 from nkilite.schedule.verifier import verify_schedule
 
 
@@ -97,13 +97,13 @@ def _compiled(kernel: Any) -> Schedule:
 
 
 SCHEDULES = {kernel: _compiled(kernel) for kernel in (rows, combined, sums, turns)}
-KINDS = {rows: Kind.rows, combined: Kind.rows, sums: Kind.sums, turns: Kind.moves}
 
 
 def group(kernel: Any) -> tuple[int, Group]:
-    """The last group of the kind that a kernel is about."""
+    """The last group like those that a kernel is about."""
+    wanted = kernel is sums, kernel is turns
     groups = SCHEDULES[kernel].groups
-    return max((i, g) for i, g in enumerate(groups) if g.tree.kind is KINDS[kernel])
+    return max((i, g) for i, g in enumerate(groups) if (bool(g.tree.terms), bool(g.tree.moves)) == wanted)
 
 
 # What is written instead of the first place in the text of that group's tree at which a pattern is found.
