@@ -15,6 +15,7 @@ from nkilite.codegen.ahead import Ahead, fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir import nest
+from nkilite.ir.sizes import Size
 
 _FLOAT = dtypes.float32.itemsize
 
@@ -38,7 +39,8 @@ def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
             _stage(e, operand, row, staged, ((count,), (_FLOAT,)))
             row = staged
         sums = _pair_sums(e, row, count, width, lambda x: x)
-        mean = e.div(sums, e.vector("float", [max(n, 1) for n in counts]))
+        even, odd = (_number(e, max(n, 1)) for n in counts)
+        mean = e.div(sums, e.insert(e.insert(e.undef("float", 2), even, 0), odd, 1))
         means = e.shuffle(mean, None, [lane % 2 for lane in range(width)])
 
         def squared(x: Value, means: Value = means) -> Value:
@@ -49,7 +51,7 @@ def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
         results = [
             value
             for lane, n in enumerate(counts)
-            for value in (e.f32(n), e.extract(mean, lane), e.extract(squares, lane))
+            for value in (_number(e, n), e.extract(mean, lane), e.extract(squares, lane))
         ]
         _write(e, target, e.step(to, partition.index, target.strides[0]), results)
 
@@ -88,6 +90,11 @@ def aggregate(kernel: MicroKernel, out: str, data: str) -> None:
 
 
 # --- rows ---------------------------------------------------------------------------------------------------
+
+
+def _number(e: Emitter, n: int) -> Value:
+    """A count, as float32."""
+    return e.convert("sitofp", e.i64(n), "float") if type(n) is Size else e.f32(n)
 
 
 def _zeros(e: Emitter, count: int, width: int) -> Value:
