@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 BENCHMARKS = (
-    "speed", "cores", "cold", "second", "vector_math", "rounding", "autotune_cpu", "autotune_overhead",
+    "speed", "cores", "cold", "second", "tracing", "vector_math", "rounding", "autotune_cpu", "autotune_overhead",
     "autotune_quality", "calibration", "scaling",
 )
 
