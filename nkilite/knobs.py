@@ -81,7 +81,7 @@ def cpu() -> str:
 
 
 def optimize() -> str:
-    """NKILITE_OPTIMIZE: which micro-kernels LLVM optimizes at once.
+    """NKILITE_OPTIMIZE: which programs and micro-kernels are compiled well at once.
 
     "work" (default): those whose work pays for it, and the others when launches have paid; "always"; "never".
     """

@@ -171,7 +171,7 @@ def _described(value: object) -> str:
     if isinstance(value, ViewType):
         by = value.indirection
         index = "" if by is None else f" {by.kind.value} {_described(by.index)}"
-        return f"{value.dtype} {value.region} {value.ndim}{index}"
+        return f"{value.dtype} {value.region.value} {value.ndim}{index}"
     return "imm" if value is IMMEDIATE else attributes.text(value)
 
 
