@@ -45,7 +45,7 @@ def takes_operand(op: AluOp) -> bool:
     return not op.unary and op.name != "invert"
 
 
-def reverses(op: AluOp, reverse: Any) -> bool:
+def reverses(op: AluOp, reverse: object) -> bool:
     """A reverse flag, which means nothing to an operator that is unary or commutative."""
     return bool(reverse) and takes_operand(op) and not op.commutative
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
@@ -144,7 +143,7 @@ def _invalid(call: Signature, operand: str, found: str, expected: str) -> Invali
 
 @dma_compute.reference
 def _dma_compute_reference(
-    call: Signature, dst: np.ndarray, dst_rows: np.ndarray | None = None, **given: Any
+    call: Signature, dst: np.ndarray, dst_rows: np.ndarray | None = None, **given: np.ndarray
 ) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         if dst_rows is not None and len(np.unique(dst_rows)) < len(dst_rows):
@@ -158,7 +157,7 @@ def _dma_compute_reference(
     return result
 
 
-def _grown(call: Signature, dst: np.ndarray, rows: np.ndarray, given: dict[str, Any]) -> np.ndarray:
+def _grown(call: Signature, dst: np.ndarray, rows: np.ndarray, given: dict[str, np.ndarray]) -> np.ndarray:
     """A scatter whose indices repeat: a row grows by all that is meant for it, one after the other."""
     (added,) = (given[name] for name, kind in _sources(call).items() if kind is not call.dst)
     added = added.astype(np.float32).reshape(dst.shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import gcd, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from nkilite.isa.registers import register_value, require_registers
 from nkilite.isa.scalars import NkiScalar, new_scalar, scalar_load
 from nkilite.machine.engine import Cost, Engine
 from nkilite.trace import active, bounded, storage
+from nkilite.trace.builder import NkiInstruction
 from nkilite.trace.indexing import RuntimeIndex
 from nkilite.trace.indirection import reachable
 from nkilite.trace.instruction import instruction
@@ -141,8 +142,8 @@ def _require_size(call: Signature) -> None:
 
 @bounded_index.reference
 def _bounded_index_reference(
-    call: Signature, dst: np.ndarray, index: Any, size: Any, base: float, step: float, unit: float, bound: float,
-    more: float, **_: object,
+    call: Signature, dst: np.ndarray, index: np.ndarray, size: np.ndarray, base: float, step: float, unit: float,
+    bound: float, more: float, **_: object,
 ) -> np.ndarray:
     last = _position(register_value(index), base, step, unit, bound) + int(more)
     limit = int(np.reshape(size, -1)[0])
@@ -462,7 +463,9 @@ def _named(view: NkiTensor, axis: int, number: int) -> str:
 # --- operands -------------------------------------------------------------------------------------------------------
 
 
-def _checked(definition: Definition, function: Callable[..., Any], values: tuple[object, ...], name: Any) -> Any:
+def _checked(
+    definition: Definition, function: Callable[..., NkiInstruction], values: tuple[object, ...], name: object
+) -> NkiInstruction:
     """Call an instruction with its bounded operands checked or, where it skips what is out of bounds, cut."""
     arguments: ArgumentsByName = {p.name: value for p, value in zip(definition.parameters, values, strict=True)}
     bounded_ones = [n for n, v in arguments.items() if isinstance(v, NkiTensor) and v.type.problem is BOUNDED]
@@ -515,7 +518,7 @@ def _moved(view: NkiTensor, index: VirtualRegister, stride: int, limit: int) -> 
     return NkiTensor(view.storage, type, view.byte_offset, register)
 
 
-def _copied_within(arguments: ArgumentsByName, bounded_ones: Sequence[str], name: Any) -> Any:
+def _copied_within(arguments: ArgumentsByName, bounded_ones: Sequence[str], name: object) -> NkiInstruction:
     """dma_copy of what there is of a block.
 
     Raises:

@@ -6,8 +6,6 @@ the one that ends it. The body sees a copy of the loop's state, so what it write
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite.codegen import convert
@@ -51,7 +49,7 @@ def _for_begin_check(call: Signature) -> None:
 
 
 @for_begin.check_immediates
-def _for_begin_check_immediates(call: Signature, **numbers: Any) -> None:
+def _for_begin_check_immediates(call: Signature, **numbers: float) -> None:
     for name, value in numbers.items():
         require_int("nl.fori_loop", name, value, call.index.dtype)
         rules.require_exact(call, name, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ _RUNS = 5
 _known: dict[tuple[object, ...], float] = {}
 
 
-def nanoseconds(function: Foreign, arguments: list[Any]) -> float:
+def nanoseconds(function: Foreign, arguments: Sequence[np.ndarray | float]) -> float:
     """cpu-measured: the shortest of a few runs of all cores one after the other, once per process and shapes.
 
     Raises:

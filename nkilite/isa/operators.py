@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from nkilite.errors import UnknownOperator
 
 _LANGUAGE = "nkilite.language"
-_NUMPY_REDUCTIONS = {np.max: "maximum", np.min: "minimum", np.sum: "add", np.prod: "multiply"}
+_NUMPY_REDUCTIONS: dict[object, str] = {np.max: "maximum", np.min: "minimum", np.sum: "add", np.prod: "multiply"}
 _UFUNC_NAMES = {"absolute": "abs", "remainder": "mod", "bitwise_not": "invert"}
 
 
@@ -27,7 +27,7 @@ Op: TypeAlias = Callable[..., object] | Named | str
 Row = TypeVar("Row", bound=Named)
 
 
-def name_of(op: Any) -> str | None:
+def name_of(op: object) -> str | None:
     """The operator an argument names: "add" for nl.add, np.add and "add"; None for anything else."""
     if isinstance(op, str):
         return op
@@ -56,7 +56,7 @@ class Table(Generic[Row]):
         self.rows = {row.name: row for row in rows}
         self._names = {**self.rows, **{a: self.rows[name] for a, name in (aliases or {}).items()}}
         # What has been accepted, per `allowed` (which is kept alive, so that its id stays its own).
-        self._accepted: dict[int, tuple[tuple[Row, ...], dict[Any, Row]]] = {}
+        self._accepted: dict[int, tuple[tuple[Row, ...], dict[object, Row]]] = {}
 
     def __getitem__(self, name: str) -> Row:
         return self.rows[name]

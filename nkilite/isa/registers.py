@@ -6,7 +6,7 @@ of them take one width: none is widened.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def _register_move_check(call: Signature) -> None:
 
 
 @register_move.check_immediates
-def _register_move_check_immediates(call: Signature, src: Any = 0) -> None:
+def _register_move_check_immediates(call: Signature, src: float = 0) -> None:
     require_int("nisa.register_move", "src", src, call.dst.dtype)
     rules.require_exact(call, "src", src)
 
@@ -200,9 +200,9 @@ def _register_move_cost(call: Signature) -> Cost:
 # --- what loops and scalars share -----------------------------------------------------------------------------------
 
 
-def register_value(operand: Any) -> int:
+def register_value(operand: object) -> int:
     """In a reference rule: the number in a register, or an immediate in its place."""
-    return int(operand[0, 0]) if isinstance(operand, np.ndarray) else int(operand)
+    return int(operand[0, 0]) if isinstance(operand, np.ndarray) else int(cast(float, operand))
 
 
 def require_int(instruction: str, operand: str, value: object, dtype: dtypes.DType) -> None:

@@ -3,8 +3,6 @@ Vector Engine's exponential."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nkilite import dtypes
@@ -100,7 +98,7 @@ def _activation_check(call: Signature) -> None:
 
 @activation.reference
 def _activation_reference(
-    call: Signature, registers: np.ndarray | None = None, **arguments: Any,
+    call: Signature, registers: np.ndarray | None = None, **arguments: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
     return accumulation.reference(
         call, call.reduce_cmd, call.reduce_op, _activated(call, **arguments), registers
@@ -160,7 +158,9 @@ def _activation_reduce_check(call: Signature) -> None:
 
 
 @activation_reduce.reference
-def _activation_reduce_reference(call: Signature, registers: np.ndarray, **arguments: Any) -> tuple[np.ndarray, ...]:
+def _activation_reduce_reference(
+    call: Signature, registers: np.ndarray, **arguments: np.ndarray
+) -> tuple[np.ndarray, ...]:
     values = _activated(call, **arguments)
     return accumulation.reference(call, reduce_cmd.reset_reduce, call.reduce_op, values, registers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -171,7 +171,7 @@ def _scalar_compute_lower(call: Signature, kernel: MicroKernel) -> None:
     kernel.e.store(result, kernel.pointer("dst"), align=dtype.itemsize)
 
 
-def _computed(op: str, a: Any, b: Any) -> NkiScalar:
+def _computed(op: str, a: NkiScalar | int, b: NkiScalar | int) -> NkiScalar:
     dtype = _common_dtype(a, b)
     result = new_scalar(dtype)
     left, right = (x if isinstance(x, NkiScalar) else _number(x, dtype) for x in (a, b))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -232,7 +232,7 @@ def _check(call: Signature, searched: str, *eights: str) -> None:
         rules.require_dtype(call, operand, rules.UNPACKED)
 
 
-def _match(data: np.ndarray, vals: np.ndarray, slots: Any) -> np.ndarray:
+def _match(data: np.ndarray, vals: np.ndarray, slots: Iterable[int]) -> np.ndarray:
     """[P, 8] positions, -1 where there is none; slots earlier in `slots` take earlier occurrences."""
     rows = data.reshape(data.shape[0], -1).astype(np.float32)
     wanted = vals.reshape(vals.shape[0], -1).astype(np.float32)
