@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LINES_OF_A_FUNCTION = 60  # at most, without its docstring
+ANY_OF_1000_LINES = 6  # at most: what `typing.Any` is in, nobody checks
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
@@ -181,3 +182,15 @@ def test_files_of_tests_have_names_of_their_own() -> None:
     """Two of one name, in folders that are no packages, keep pytest from collecting any."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_few_values_are_of_any_type() -> None:
+    texts = [path.read_text() for path in (ROOT / "nkilite").rglob("*.py")]
+    found = sum(_is_any(node) for text in texts if "Any" in text for node in ast.walk(ast.parse(text)))
+    lines = sum(text.count("\n") for text in texts)
+    assert found <= ANY_OF_1000_LINES * lines / 1000, f"{1000 * found / lines:.1f} times Any in 1000 lines"
+
+
+def _is_any(node: ast.AST) -> bool:
+    """Whether it names `typing.Any`, or imports it."""
+    return (isinstance(node, ast.Name) and node.id == "Any") or (isinstance(node, ast.alias) and node.name == "Any")

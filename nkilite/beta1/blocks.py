@@ -224,7 +224,7 @@ class Blocks:
         Raises:
             UnsupportedError: the shape of the tiles would change.
         """
-        wanted = tuple(map(int, cast(Sequence[SupportsInt], shape[0] if len(shape) == 1 else shape)))
+        wanted = tuple(map(int, cast("Sequence[SupportsInt]", shape[0] if len(shape) == 1 else shape)))
         apart = self._steps != _steps(self.blocks)
         if apart or wanted[-len(self.inner) :] != self.inner or prod(wanted) != self.size:
             raise UnsupportedError(feature=f"reshaping {self!r} to {wanted}, across its block dimensions")

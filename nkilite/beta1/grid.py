@@ -113,7 +113,7 @@ class Instances:
     def _enter(self, number: int) -> None:
         """An instance goes on, in the loops that it is in."""
         self.number = number
-        constants = cast(dict[str, object], self._builder.constants)
+        constants = cast("dict[str, object]", self._builder.constants)
         constants["loops"] = self._loops[number]
 
     def meet(self, arrival: A, exchange: Callable[[list[A]], list[R]]) -> R:

@@ -77,7 +77,7 @@ class Beta1Kernel(Kernel[...]):
         """Run every instance on the tensors of a launch; what the first one returned."""
 
         def instance() -> object:
-            wrapped = cast(dict[int, NkiTensor], {key: tile(tensor) for key, tensor in tensors.items()})
+            wrapped = cast("dict[int, NkiTensor]", {key: tile(tensor) for key, tensor in tensors.items()})
             return map_leaves(arguments.call(self.function, wrapped), _unwrapped, records=False)
 
         results = Instances(self.grid).run(instance)
@@ -155,7 +155,7 @@ def as_kernel(function: object, simulated: bool | None = None) -> Beta1Kernel:
         if simulated is None or simulated == function.simulated:
             return function
         return Beta1Kernel(function.function, simulated, function.grid)
-    return Beta1Kernel(cast(Callable[..., object], getattr(function, "function", function)), bool(simulated))
+    return Beta1Kernel(cast("Callable[..., object]", getattr(function, "function", function)), bool(simulated))
 
 
 def baremetal(kernel: Callable[..., object] | None = None, **options: object) -> Any:

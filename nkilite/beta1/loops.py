@@ -41,7 +41,7 @@ def _running() -> list[Loop]:
     builder = active.local.builder
     if builder is None:
         return []
-    constants = cast(dict[str, list[Loop]], builder.constants)
+    constants: dict[str, list[Loop]] = builder.constants  # type: ignore[assignment]
     return constants.setdefault("loops", [])
 
 
@@ -78,7 +78,7 @@ class Range:
                     instruction=f"nl.{name}", operand="a bound", found=describe(bound), expected="an int",
                     fix="use // instead of / to compute it" if isinstance(bound, float) else "",
                 )
-        self._range = range(*map(int, cast(tuple[int, ...], bounds)))
+        self._range = range(*map(int, cast("tuple[int, ...]", bounds)))
         self._affine = name == "affine_range"
 
     def __len__(self) -> int:

@@ -288,7 +288,7 @@ class Tile:
 
     def broadcast_to(self, *shape: object) -> Tile:
         """The tile repeated to a shape."""
-        return broadcast[0](self, cast(Sequence[int], shape[0] if len(shape) == 1 else shape))
+        return broadcast[0](self, cast("Sequence[int]", shape[0] if len(shape) == 1 else shape))
 
     def astype(self, dtype: DTypeLike) -> Tile:
         """A copy in SBUF with another dtype."""
@@ -405,7 +405,7 @@ def _fits(made: ViewType, dst: ViewType, accumulate: bool) -> bool:
 
 def foreign(builder: Builder) -> set[int]:
     """The numbers of the PSUM tiles that other engines than the Tensor Engine have written."""
-    constants = cast(dict[str, set[int]], builder.constants)
+    constants: dict[str, set[int]] = builder.constants  # type: ignore[assignment]
     found = constants.get(_FOREIGN)
     if found is None:
         found = constants[_FOREIGN] = set()

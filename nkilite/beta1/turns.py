@@ -67,7 +67,7 @@ class Turns:
         if self._count > 1 and not self._threads:
             self._begin()
         if number == self._count - 1:
-            self._results, self._arrivals = list(exchange(cast(list[A], self._arrivals))), []
+            self._results, self._arrivals = list(exchange(cast("list[A]", self._arrivals))), []
         if self._count > 1:
             self._gates.open((number + 1) % self._count)
             self._wait(number)

@@ -190,7 +190,7 @@ class Builder:
     def find(self, definition: Definition, key: Callable[[], tuple[object, ...]], values: Values) -> Signature:
         """The signature of a call whose key is new, has lists in it, or cannot be made (a wrong kind of argument)."""
         try:
-            frozen = cast(tuple[object, ...], _frozen(key()))
+            frozen = cast("tuple[object, ...]", _frozen(key()))
             found = self.known.get(frozen)
         except (AttributeError, TypeError):
             return self.specialize(definition, values)
