@@ -181,12 +181,12 @@ def _functions(file: str) -> dict[tuple[str, int], ast.FunctionDef]:
     return found
 
 
-def _global(function: Compiled[..., object], name: str) -> Any:
+def _global(function: Compiled[..., object], name: str) -> object:
     return function._function.__globals__.get(name)
 
 
 def _lookup(function: Compiled[..., object]) -> Callable[[str], object]:
-    def found(name: str) -> Any:
+    def found(name: str) -> object:
         value = _global(function, name)
         return value.interface if isinstance(value, Compiled) else value
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, SupportsInt
+from typing import SupportsInt
 
 from nkilite.runtime.containers import is_record, map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
+from nkilite.runtime.opaque import Foreign
 
 
 class Place:
@@ -33,7 +34,7 @@ class Call:
     template: tuple[Args, Kwargs]
     shape: Hashable
     names: tuple[str, ...]
-    tensors: tuple[Any, ...]
+    tensors: tuple[Foreign, ...]
     floats: tuple[float, ...]
 
     def of(self, tensors: Sequence[object], floats: Sequence[float]) -> Call:
@@ -64,11 +65,11 @@ def take_apart(
         floating: types of floats.
         integers: types of integers that have to become plain ones.
     """
-    tensors: list[Any] = []
+    tensors: list[Foreign] = []
     floats: list[float] = []
     names: list[str] = []
 
-    def leaf(value: Any, name: str) -> object:
+    def leaf(value: Foreign, name: str) -> object:
         if isinstance(value, tensor):
             tensors.append(value)
             names.append(name)
@@ -86,7 +87,7 @@ def take_apart(
     return Call(template, _spelled(list(template)), tuple(names), tuple(tensors), tuple(floats))
 
 
-def _spelled(value: Any) -> Hashable:
+def _spelled(value: Foreign) -> Hashable:
     """A template to compare; what has no value of its own counts by identity: the template keeps it alive."""
     kind = type(value)
     if kind is Place:

@@ -7,13 +7,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nkilite.codegen import foreign
 from nkilite.dtypes import as_dtype
 from nkilite.errors import UnsupportedArrayDtype
 from nkilite.gpsimd import build
 from nkilite.gpsimd.library import Library, LibraryOperator, build_library, open_library
+from nkilite.runtime.opaque import Foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "load_library"]
 
 _SCHEMA = {"R": "Tensor", "W": "Tensor", "d": "float", "i": "int", "b": "bool"}
-_registered: dict[tuple[str, str], Any] = {}  # what keeps operators in torch
+_registered: dict[tuple[str, str], Foreign] = {}  # what keeps operators in torch
 
 
 def load(
@@ -88,14 +89,14 @@ def _register(library: Library) -> None:
 
 
 def _without_memory(torch: ModuleType, operator: LibraryOperator) -> object:
-    def meta(*arguments: object) -> Any:
+    def meta(*arguments: object) -> Foreign:
         return _empty(torch, operator, arguments, "meta")
 
     return meta
 
 
-def _on_cpu(torch: ModuleType, operator: LibraryOperator) -> Any:
-    def run(*arguments: Any) -> Any:
+def _on_cpu(torch: ModuleType, operator: LibraryOperator) -> Foreign:
+    def run(*arguments: Foreign) -> Foreign:
         result = _empty(torch, operator, arguments, "cpu")
         operator.run(_array(result), [_array(a.contiguous()) if _is_tensor(a) else a for a in arguments])
         return result
@@ -103,7 +104,7 @@ def _on_cpu(torch: ModuleType, operator: LibraryOperator) -> Any:
     return run
 
 
-def _empty(torch: ModuleType, operator: LibraryOperator, arguments: Sequence[Any], device: str) -> Any:
+def _empty(torch: ModuleType, operator: LibraryOperator, arguments: Sequence[Foreign], device: str) -> Foreign:
     given = [(tuple(a.shape), _dtype(a)) if _is_tensor(a) else a for a in arguments]
     shape, dtype = operator.shape(given)
     return torch.empty(shape, dtype=getattr(torch, str(dtype)), device=device)
@@ -113,7 +114,7 @@ def _is_tensor(value: object) -> bool:
     return hasattr(value, "data_ptr")
 
 
-def _dtype(tensor: Tensor) -> Any:
+def _dtype(tensor: Tensor) -> Foreign:
     """
     Raises:
         UnsupportedArrayDtype: C++ operators do not know it.
@@ -127,7 +128,7 @@ def _dtype(tensor: Tensor) -> Any:
     return dtype
 
 
-def _array(tensor: Tensor) -> Any:
+def _array(tensor: Tensor) -> Foreign:
     """The memory of a contiguous tensor."""
     torch = importlib.import_module("torch")
     dtype = _dtype(tensor)

@@ -6,7 +6,6 @@ Arrays that have values go straight to native code. jax itself is never imported
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.kernel import Kernel
+from nkilite.runtime.opaque import Foreign
 from nkilite.runtime.results import Result
 
 
@@ -54,7 +54,7 @@ def wanted(args: Args, kwargs: Kwargs) -> bool:
     return any(found)
 
 
-def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
+def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Foreign:
     """A call in code that jax traces (nkilite/frameworks/jax_calls.py).
 
     Raises:
@@ -73,18 +73,18 @@ def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
     shapes = [jax.ShapeDtypeStruct(shape, as_dtype(dtype).numpy) for shape, dtype in does.outputs]
     launch = jax.custom_jvp(calls(kernel, taken.of((), ()), trace, shapes, line))
 
-    def refuse(*_: object) -> Any:
+    def refuse(*_: object) -> Foreign:
         raise MissingJaxGradient(kernel=kernel.__name__, location=line)
 
     launch.defjvp(refuse)
     return _assembled(does.returned, [*taken.tensors, *launch(*taken.tensors)])
 
 
-def _assembled(returned: Any, arrays: list[Any]) -> Any:
+def _assembled(returned: Foreign, arrays: list[Foreign]) -> Foreign:
     """What the kernel returns, of inputs and outputs."""
     jax = sys.modules["jax"]
 
-    def leaf(value: Any, _: str) -> Any:
+    def leaf(value: Foreign, _: str) -> Foreign:
         if not isinstance(value, Result):
             return value
         whole = arrays[value.array]
@@ -100,7 +100,7 @@ def _assembled(returned: Any, arrays: list[Any]) -> Any:
     return map_leaves(returned, leaf, records=False)
 
 
-def _as(array: Any, dtype: str) -> object:
+def _as(array: Foreign, dtype: str) -> object:
     """The bits of a dense array as elements of another type."""
     jax = sys.modules["jax"]
     wide, narrow = array.dtype.itemsize, as_dtype(dtype).itemsize

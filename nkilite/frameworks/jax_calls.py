@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
 from nkilite.native.tiers import Hasty
 from nkilite.runtime.kernel import Kernel
+from nkilite.runtime.opaque import Foreign
 from nkilite.runtime.specialization import executable_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ShardedInJit(ArgumentError, ValueError):
     remedy = "map the kernel over the shards with jax.shard_map, or reshard the argument with jax.sharding.reshard."
 
 
-def calls(kernel: Kernel[...], taken: Call, does: Traced, shapes: Sequence[Any], line: Location) -> Any:
+def calls(kernel: Kernel[...], taken: Call, does: Traced, shapes: Sequence[Foreign], line: Location) -> Foreign:
     """What calls a kernel on arrays that jax traces; returns a list of new arrays.
 
     Args:
@@ -90,7 +91,7 @@ def _plain(does: Traced) -> bool:
     return all(len(p.inputs) == len(does.order) and not p.watch for p in does.programs)
 
 
-def _native(jax: Any) -> bool:
+def _native(jax: Foreign) -> bool:
     """Whether compiled code runs on this CPU and can call ours; ranks are known to the thread that traces alone."""
     return current().count == 1 and jax.default_backend() == "cpu" and _registered(jax)
 
@@ -118,7 +119,7 @@ def _version(include: Path) -> tuple[int, int] | None:
 
 
 @functools.cache
-def _guard() -> Any:
+def _guard() -> Foreign:
     """A primitive that hands arrays on, and refuses to gather them from several devices."""
     guard = core.Primitive("nki_arguments")
     guard.multiple_results = True
@@ -130,7 +131,7 @@ def _guard() -> Any:
                 raise ShardedInJit(kernel=kernel, sharding=spec, location=line)
         return avals
 
-    def lower(ctx: Any, *arrays: object, kernel: str, line: Location) -> Sequence[Any]:
+    def lower(ctx: Foreign, *arrays: object, kernel: str, line: Location) -> Sequence[Foreign]:
         devices = _automatic_devices(ctx.module_context.axis_context)
         if devices > 1:
             raise SeveralDevices(kernel=kernel, devices=devices, location=line)

@@ -7,12 +7,13 @@ import math
 import sys
 from collections.abc import Callable, Hashable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nkilite.dtypes import as_dtype
 from nkilite.frameworks.imports import once_imported
 from nkilite.runtime.arguments import torch_memory
 from nkilite.runtime.foreign import Library, libraries
+from nkilite.runtime.opaque import Foreign
 from nkilite.runtime.recycler import RECYCLED, new_array
 from nkilite.runtime.results import Result
 
@@ -38,7 +39,7 @@ def torch_library(torch: ModuleType) -> Library:
     def address(tensor: Tensor) -> int:
         return tensor.data_ptr() if tensor.is_contiguous() else -1
 
-    def memory(tensor: Tensor) -> Any:
+    def memory(tensor: Tensor) -> Foreign:
         return torch_memory(torch, tensor.detach())
 
     def maker(shape: tuple[int, ...], dtype: str) -> Callable[[], object] | None:
@@ -54,7 +55,7 @@ def torch_library(torch: ModuleType) -> Library:
     return Library(look, address, memory, maker, viewed)
 
 
-def viewed(tensor: Tensor, result: Result) -> Any:
+def viewed(tensor: Tensor, result: Result) -> Foreign:
     """What a kernel returns of a tensor it was given or made."""
     if result.strides is None:
         return tensor

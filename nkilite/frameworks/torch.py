@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +28,7 @@ from nkilite.runtime import delegation
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.kernel import Kernel, numbered
+from nkilite.runtime.opaque import Foreign
 from nkilite.runtime.results import Result
 from nkilite.runtime.specialization import Specialization
 
@@ -97,17 +98,17 @@ def compiling() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
-def call_in_graph(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
+def call_in_graph(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Foreign:
     """A call in code that torch.compile reads: a node of the graph."""
     return _node(kernel.number, args, kwargs)  # graphs hold numbers, not kernels
 
 
-def _node(number: int, args: Args, kwargs: Kwargs) -> Any:
+def _node(number: int, args: Args, kwargs: Kwargs) -> Foreign:
     """What the node does, also while torch runs it on fake tensors."""
     return call(numbered[number], _thawed(args), _thawed(kwargs))
 
 
-def _thawed(value: Any) -> Any:
+def _thawed(value: Foreign) -> Foreign:
     """A nesting of containers without those of graphs, which refuse to be changed."""
     frozen = sys.modules["torch.fx.immutable_collections"]
     kind = type(value)
@@ -118,7 +119,7 @@ def _thawed(value: Any) -> Any:
     return tuple(map(_thawed, value)) if kind is tuple else value
 
 
-def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Any:
+def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Foreign:
     """A call that torch has to see as a whole.
 
     Raises:
@@ -187,7 +188,7 @@ def _known_outline(kernel: Kernel[...], taken: Call, args: Args, kwargs: Kwargs)
     return found
 
 
-def _hint(symbol: Any) -> float:
+def _hint(symbol: Foreign) -> float:
     """A value a symbolic float may have, without making torch compile anew for another one."""
     return float(symbol.node.hint) if symbol.node.has_hint() else 1.0
 
@@ -242,7 +243,7 @@ class Operator:
         operands += [f"float s{i}" for i in range(self._floats)]
         return f"({', '.join(operands)}) -> ({', '.join(['Tensor'] * len(self._outline.outputs))})"
 
-    def _at(self, operands: Sequence[Any]) -> Call:
+    def _at(self, operands: Sequence[Foreign]) -> Call:
         return self._call.of(operands[: self._tensors], operands[self._tensors:])
 
     def _run(self, *operands: object) -> object:
@@ -254,7 +255,7 @@ class Operator:
             raise OperatorChanged(kernel=self._kernel.__name__, problem=problem)
         return _packed(outputs)
 
-    def _fake(self, *operands: Any) -> object:
+    def _fake(self, *operands: Foreign) -> object:
         """The operator on tensors without memory."""
         torch = sys.modules["torch"]
         found = _outline(self._kernel, self._at(operands))
@@ -265,7 +266,7 @@ class Operator:
             torch.empty(shape, dtype=getattr(torch, dtype), device=device) for shape, dtype in found.outputs
         ])
 
-    def _map(self, info: Any, dims: tuple[object, ...], *operands: Any) -> object:
+    def _map(self, info: Foreign, dims: tuple[object, ...], *operands: Foreign) -> object:
         """The operator for each element of a batch, one after the other.
 
         Raises:
@@ -313,7 +314,7 @@ class Operator:
             self._spread(template, value, operands)
         return tuple(operands)
 
-    def _spread(self, template: object, value: Any, operands: list[Any]) -> None:
+    def _spread(self, template: object, value: Foreign, operands: list[Foreign]) -> None:
         """Put gradients, nested as the argument is, where their operands are."""
         if value is None:
             return

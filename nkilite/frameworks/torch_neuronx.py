@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import nkilite as nki
 from nkilite.runtime.kernel import Kernel, jit
+from nkilite.runtime.opaque import Foreign
 
 __all__ = ["nki", "nki_op", "wrap_nki"]
 
@@ -15,7 +15,7 @@ __all__ = ["nki", "nki_op", "wrap_nki"]
 def nki_op(
     name: str, function: Callable[..., object] | None = None, /, *, mutates_args: str | Iterable[str] = (),
     **options: object
-) -> Any:
+) -> Foreign:
     """Make a function that calls kernels an operator of torch, for `torch.compile`, `torch.export` and training.
 
     What the function returns for tensors without memory is found by calling it on such tensors: kernels can do that.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from nkilite.errors import InvalidOperand
 
@@ -16,7 +16,7 @@ class Operator:
         self.__name__ = name
         self.__doc__ = use
 
-    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+    def __call__(self, *_: object, **__: object) -> NoReturn:
         raise InvalidOperand(
             instruction=f"nl.{self.__name__}",
             operand="use",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nkilite import knobs
 from nkilite.errors import MemoryOverflow
@@ -124,14 +124,14 @@ def profile_program(program: Program, order: Order = "compiler", trips: int | Se
 
 
 def profile(
-    kernel: Callable[..., Any],
-    *args: Any,
+    kernel: Callable[..., object],
+    *args: object,
     target: str | Target | None = None,
     order: Order = "compiler",
     trips: int | Sequence[int] | None = None,
     topology: str | Topology | None = None,
     disable_dge: bool = False,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Profile:
     """Model a launch of a kernel: nothing is run, and the values of the arrays do not matter.
 

@@ -8,7 +8,6 @@ named "pftranspose"; aws-neuron-sdk, issues 1015 and 1043). This does the same t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from nkilite.ir.columns import Columns
 from nkilite.ir.program import Operand, Program, Signature
@@ -19,7 +18,7 @@ from nkilite.profiling.rewrite import Place, copied, words
 
 __all__ = ["turned"]
 
-_Step = tuple[str, Mapping[str, Any], dict[str, Place]]  # an instruction, its arguments and its operands
+_Step = tuple[str, Mapping[str, object], dict[str, Place]]  # an instruction, its arguments and its operands
 
 
 def turned(program: Program) -> Program:

@@ -7,7 +7,6 @@ import struct
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from nkilite.dtypes import DType, as_dtype, from_numpy, numpy_known
 from nkilite.errors import UnsupportedArgument, UnsupportedArrayDtype
 from nkilite.runtime.constants import is_number
 from nkilite.runtime.containers import is_record, map_leaves, state_of
+from nkilite.runtime.opaque import Foreign, UserValue
 
 _SUGGESTED = {"float64": "float32", "complex64": "float32 pairs"}
 
@@ -113,14 +113,14 @@ def _checked(name: str, original: object, array: np.ndarray, framework: str, ker
 _TORCH_BITS = {"bfloat16": "int16", "float8_e4m3fn": "int8", "float8_e5m2": "int8"}
 
 
-def torch_memory(torch: Any, tensor: Any) -> np.ndarray:
+def torch_memory(torch: Foreign, tensor: Foreign) -> np.ndarray:
     name = str(tensor.dtype).removeprefix("torch.")
     bits = _TORCH_BITS.get(name)
     array: np.ndarray = (tensor if bits is None else tensor.view(getattr(torch, bits))).numpy()
     return array if bits is None else array.view(as_dtype(name).numpy)
 
 
-def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
+def to_framework(array: np.ndarray, dtype: DType, framework: str) -> UserValue:
     """A result array as the framework of the kernel's inputs."""
     if framework == "torch":
         torch = sys.modules["torch"]
@@ -138,7 +138,7 @@ def to_framework(array: np.ndarray, dtype: DType, framework: str) -> Any:
     return array.view(numpy_known(dtype)) if dtype.kind == "x" else array
 
 
-def map_arrays(value: object, name: str, kernel: str, replace: Callable[[ArrayArgument], object]) -> Any:
+def map_arrays(value: object, name: str, kernel: str, replace: Callable[[ArrayArgument], object]) -> UserValue:
     """Copy an argument with every array inside tuples, lists, dicts and records replaced.
 
     Raises:
@@ -156,7 +156,7 @@ _EXACT = frozenset((int, bool, str, bytes, type(None), type(...)))  # told apart
 _float_bits = struct.Struct("<d").pack
 
 
-def cache_key(value: Any, name: str, kernel: str, held: list[tuple[str, object]]) -> Hashable:
+def cache_key(value: UserValue, name: str, kernel: str, held: list[tuple[str, object]]) -> Hashable:
     """What a specialized kernel depends on in an argument: shapes and dtypes of arrays, values of everything else.
 
     Equal keys mean the same to whatever a kernel asks: -0.0 is not 0.0, True is not 1, and one NaN is not another.

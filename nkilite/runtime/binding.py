@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nkilite.errors import InvalidCall
 from nkilite.runtime.aliases import same_arrays
@@ -15,6 +15,7 @@ from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.dynamic import bound_shapes
 from nkilite.runtime.mistaken import explained
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.settings import UNWATCHED, Watch, watch_of
 from nkilite.trace.tensor import NkiTensor
 
@@ -82,10 +83,10 @@ class Arguments:
         arrays += (ours for ours in (sizes, rounding) if ours is not None)
         return Arguments(bound, values, arrays, self.key, self.same, self.held, rounding, self.watch, sizes)
 
-    def call(self, function: Callable[..., object], tensors: dict[int, NkiTensor]) -> Any:
+    def call(self, function: Callable[..., object], tensors: dict[int, NkiTensor]) -> UserValue:
         """Call the kernel function with tensors (by id of their ArrayArgument) in the place of arrays."""
 
-        def leaf(value: object, _: str) -> Any:
+        def leaf(value: object, _: str) -> UserValue:
             return tensors[id(value)] if isinstance(value, ArrayArgument) else value
 
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict(self.bound.arguments))

@@ -17,7 +17,7 @@ else:
 
 ENTRY_POINT = "nkilite.configurations"
 
-Lookup = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+Lookup = Callable[[object, Mapping[str, object]], Mapping[str, object]]
 
 _NOT_LOADED: Any = object()
 _lookup: Lookup | None = _NOT_LOADED

@@ -14,11 +14,11 @@ import re
 import sys
 import types
 import typing
-from typing import Any
 
 import numpy as np
 
 from nkilite.location import is_internal
+from nkilite.runtime.opaque import UserValue
 
 #: Exact types whose values never change and refer to nothing.
 ATOMS = frozenset(
@@ -74,7 +74,7 @@ _ARRAY_FUNCTION = type(np.prod)
 _LIMITS = (np.iinfo, np.finfo)
 
 
-def is_constant(value: Any) -> bool:
+def is_constant(value: UserValue) -> bool:
     """Whether using a value gives the same in the whole life of the process."""
     kind = type(value)
     if kind in ATOMS or isinstance(value, _DESCRIPTORS):
@@ -133,7 +133,7 @@ def is_decorator(function: types.FunctionType) -> bool:
     return function.__code__.co_filename == module.__file__
 
 
-def _is_constant_function(function: Any) -> bool:
+def _is_constant_function(function: UserValue) -> bool:
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, types.ModuleType):
         return isinstance(owner, type) and is_constant_class(owner)
@@ -154,9 +154,9 @@ def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == "nkilite" and file is not None and is_internal(file)
 
 
-def _at_home(value: Any) -> bool:
+def _at_home(value: UserValue) -> bool:
     """Whether a function or class is what its module has under its name."""
-    found: Any = sys.modules.get(value.__module__)
+    found: object = sys.modules.get(value.__module__)
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is value

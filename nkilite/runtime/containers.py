@@ -7,10 +7,11 @@ import dataclasses
 import enum
 import types
 from collections.abc import Callable
-from typing import Any
+
+from nkilite.runtime.opaque import UserValue
 
 
-def map_leaves(value: object, leaf: Callable[[object, str], object], name: str = "", records: bool = True) -> Any:
+def map_leaves(value: object, leaf: Callable[[object, str], object], name: str = "", records: bool = True) -> UserValue:
     """Copy a nesting of containers with every other value replaced.
 
     Args:
@@ -63,7 +64,7 @@ def state_of(value: object) -> dict[str, object]:
     return {**found, **getattr(value, "__dict__", {})}
 
 
-def _with_items(value: Any, items: list[Any]) -> object:
+def _with_items(value: UserValue, items: list[object]) -> object:
     """A tuple or list of a derived class with other items."""
     if all(a is b for a, b in zip(value, items, strict=True)):
         return value
@@ -74,7 +75,7 @@ def _with_items(value: Any, items: list[Any]) -> object:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def _with_values(value: Any, replaced: dict[Any, Any]) -> object:
+def _with_values(value: dict[object, object], replaced: dict[object, object]) -> object:
     """A dict of a derived class with other values."""
     if all(value[k] is v for k, v in replaced.items()):
         return value

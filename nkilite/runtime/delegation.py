@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeAlias
+
+from nkilite.runtime.opaque import UserValue
 
 if TYPE_CHECKING:
     from nkilite.runtime.kernel import Kernel
 
 #: What a kernel is called with.
-Args: TypeAlias = tuple[Any, ...]
-Kwargs: TypeAlias = dict[str, Any]
+Args: TypeAlias = tuple[UserValue, ...]
+Kwargs: TypeAlias = dict[str, UserValue]
 
 
 class Delegate(NamedTuple):
@@ -22,7 +24,7 @@ class Delegate(NamedTuple):
     """
 
     wanted: Callable[[Args, Kwargs], bool]
-    call: Callable[[Kernel[...], Args, Kwargs], Any]
+    call: Callable[[Kernel[...], Args, Kwargs], UserValue]
 
 
 class Graphs(NamedTuple):
@@ -34,7 +36,7 @@ class Graphs(NamedTuple):
     """
 
     compiling: Callable[[], bool]
-    call: Callable[[Kernel[...], Args, Kwargs], Any]
+    call: Callable[[Kernel[...], Args, Kwargs], UserValue]
 
 
 def _never() -> bool:

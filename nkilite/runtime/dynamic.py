@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from nkilite.errors import InvalidDynamicShape
 from nkilite.ir.types import contiguous_strides
 from nkilite.runtime.arguments import ArrayArgument
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.results import Result
 from nkilite.trace.storage import beyond_bounds
 
@@ -122,7 +122,7 @@ def write_back(argument: ArrayArgument, array: np.ndarray) -> None:
         np.copyto(argument.source, array[tuple(slice(n) for n in argument.source.shape)])
 
 
-def sized(returned: object, sizes: Sequence[int]) -> Any:
+def sized(returned: object, sizes: Sequence[int]) -> UserValue:
     """What a kernel returns, with the shapes that results have for these sizes."""
 
     def leaf(value: object, _: str) -> object:
@@ -135,7 +135,7 @@ def sized(returned: object, sizes: Sequence[int]) -> Any:
     return map_leaves(returned, leaf, records=False)
 
 
-def parts(returned: object, sizes: Sequence[int]) -> Any:
+def parts(returned: object, sizes: Sequence[int]) -> UserValue:
     """The same, as parts of arrays of the bounds."""
 
     def leaf(value: object, _: str) -> object:

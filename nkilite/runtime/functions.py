@@ -7,10 +7,11 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from nkilite.errors import InvalidOperand, KernelNotPickled, describe
 from nkilite.location import code_of
+from nkilite.runtime.opaque import UserValue
 
 _BY_VALUE = ("cloudpickle", "dill", "joblib.externals.cloudpickle")  # picklers that take any function
 
@@ -36,7 +37,7 @@ def signature_of(function: object, decorator: str) -> inspect.Signature:
     raise InvalidOperand(instruction=decorator, operand="the kernel", found=found, expected=expected)
 
 
-def take_name(kernel: Any, function: Any) -> None:
+def take_name(kernel: UserValue, function: UserValue) -> None:
     """Name a kernel after its function; a partial has the name of what it calls, an object that of its class."""
     if inspect.isroutine(function) or hasattr(function, "__wrapped__"):
         functools.update_wrapper(kernel, function)
@@ -49,7 +50,9 @@ def take_name(kernel: Any, function: Any) -> None:
     kernel.__wrapped__ = function
 
 
-def reference(kernel: Any, derived: Callable[..., object], options: tuple[object, ...]) -> str | tuple[object, ...]:
+def reference(
+    kernel: UserValue, derived: Callable[..., object], options: tuple[object, ...]
+) -> str | tuple[object, ...]:
     """How to pickle a kernel: what `__reduce__` returns.
 
     Functions are pickled by module and name, and so is a kernel that stands there. Of any other kernel, such as the
@@ -73,12 +76,11 @@ def reference(kernel: Any, derived: Callable[..., object], options: tuple[object
     raise KernelNotPickled(kernel=kernel.__qualname__, module=kernel.__module__, location=kernel.location)
 
 
-def found_in(place: Any, steps: int) -> Callable[..., object]:
+def found_in(place: UserValue, steps: int) -> Callable[..., object]:
     """The function that is so many `__wrapped__` below an object, or that of the kernel there."""
     for _ in range(steps):
         place = place.__wrapped__
-    function: Callable[..., Any] = getattr(place, "function", place)
-    return function
+    return cast("Callable[..., object]", getattr(place, "function", place))
 
 
 def _pickled(function: object) -> bool:

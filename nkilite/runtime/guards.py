@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from types import FunctionType
-from typing import Any
 
 _LONG = 400  # comparisons: beyond, compiling them takes longer than it saves
 
@@ -90,7 +89,7 @@ class Guards:
         return self._quick
 
     def _compiled(self) -> Callable[[], bool]:
-        values: list[Any] = []
+        values: list[object] = []
         numbers: dict[int, str] = {}
 
         def variable(value: object) -> str:
@@ -112,8 +111,8 @@ class Guards:
             f"def hold({parameters}):\n try:\n  return {' and '.join(terms) or 'True'}\n"
             " except Exception:\n  return False\n"
         )
-        namespace: dict[str, Any] = {}
+        namespace: dict[str, FunctionType] = {}
         exec(compile(source, "<nkilite guards>", "exec"), namespace)
-        hold: FunctionType = namespace["hold"]
+        hold = namespace["hold"]
         hold.__defaults__ = tuple(values)
         return hold

@@ -9,7 +9,7 @@ import itertools
 import os
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, NamedTuple, ParamSpec, overload
+from typing import Generic, NamedTuple, ParamSpec, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -42,6 +42,7 @@ from nkilite.runtime.grid import as_grid, cores_of
 from nkilite.runtime.guards import Guards
 from nkilite.runtime.ignored import warn_of_ignored
 from nkilite.runtime.launch import Calls
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.options import check_options, require_none
 from nkilite.runtime.portable import Portable, portable
 from nkilite.runtime.reach import Unproven
@@ -234,16 +235,16 @@ class Kernel(Generic[P]):
             found.tuning = self.tuning  # type: ignore[attr-defined]
         return found
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> UserValue:
         return self if instance is None else functools.partial(self, instance)
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> UserValue: ...
 
     @overload
-    def __call__(self, *args: object, out: Any, **kwargs: object) -> Any: ...
+    def __call__(self, *args: object, out: UserValue, **kwargs: object) -> UserValue: ...
 
-    def __call__(self, *args: object, **kwargs: object) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> UserValue:
         __tracebackhide__ = True
         if delegation.graphs.compiling():
             return delegation.graphs.call(self, args, kwargs)
@@ -278,11 +279,11 @@ class Kernel(Generic[P]):
         self._warm(key, args, kwargs, specialization)
         return result
 
-    def outputs(self, *args: P.args, **kwargs: P.kwargs) -> list[Any]:
+    def outputs(self, *args: P.args, **kwargs: P.kwargs) -> list[UserValue]:
         """Run once; the new arrays the kernel makes, in the order in which it makes outputs, whole."""
         key = None if self.simulated else self._calls.key(args, kwargs)
         launch = None if key is None else self._calls.find(key)
-        known: list[Any] | None = None if launch is None else launch.outputs(args, kwargs)
+        known: list[UserValue] | None = None if launch is None else launch.outputs(args, kwargs)
         if known is not None:
             return known
         warn_of_ignored()
@@ -335,7 +336,7 @@ class Kernel(Generic[P]):
         """
         self.gradient = Gradient(backward, setup_context)
 
-    def call(self, arguments: Arguments, tensors: dict[int, NkiTensor]) -> Any:
+    def call(self, arguments: Arguments, tensors: dict[int, NkiTensor]) -> UserValue:
         """Run the function on the tensors of a launch, by id of their argument; what it returned."""
         return arguments.call(self.function, tensors)
 
@@ -517,7 +518,7 @@ def jit(fn: Callable[P, object], **options: object) -> Kernel[P]: ...
 def jit(fn: None = None, **options: object) -> Callable[[Callable[P, object]], Kernel[P]]: ...
 
 
-def jit(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
+def jit(fn: Callable[..., object] | None = None, **options: UserValue) -> UserValue:
     """Make a function an NKI kernel; `@nki.jit` or `@nki.jit(...)`.
 
     Four options are ours. Of three, None, their default, means the environment: `stochastic_rounding` (True or False;

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import struct
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from nkilite.runtime.configurations import configured, none_registered
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.foreign import Library, libraries
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.recycler import maker
 from nkilite.runtime.results import Result, collect
 from nkilite.runtime.specialization import Specialization, ticks
@@ -30,6 +31,17 @@ from nkilite.runtime.specialization import Specialization, ticks
 _PLAIN = frozenset((int, str, bool, bytes, type(None)))
 _array = np.ndarray
 _float_bits = struct.Struct("<d").pack
+
+
+class WarmLaunch(Protocol):
+    """Runs what an earlier call that looked alike has compiled."""
+
+    specialization: Specialization
+    unchanged: Callable[[], bool]
+
+    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, UserValue]: ...
+
+    def outputs(self, args: Args, kwargs: Kwargs) -> list[UserValue] | None: ...
 
 
 class Calls:
@@ -42,15 +54,14 @@ class Calls:
         self._names = tuple(signature.parameters)
         kinds = {p.kind for p in signature.parameters.values()}
         self._simple = not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-        self._launches: dict[Hashable, Any] = {}  # of Launch, or what is called like one
+        self._launches: dict[Hashable, WarmLaunch] = {}
 
     def key(self, args: Args, kwargs: Kwargs) -> tuple[object, ...] | None:
         """What a call looks like; None if that takes a closer look."""
         if not self._simple or knobs.target_is_file():
             return None
         # Named values follow the others; how many they are tells calls apart that pass the same values by position.
-        key: list[Any] = [knobs.launch_settings(), tuple(kwargs)]
-        value: Any
+        key: list[object] = [knobs.launch_settings(), tuple(kwargs)]
         for value in (*args, *kwargs.values()) if kwargs else args:
             kind = type(value)
             if kind is _array:
@@ -72,7 +83,7 @@ class Calls:
             key += ((name, type(value), value) for name, value in tuned.items())
         return tuple(key)
 
-    def find(self, key: tuple[object, ...]) -> Any | None:
+    def find(self, key: tuple[object, ...]) -> WarmLaunch | None:
         """The launch of such calls, unless something its trace could see has changed since."""
         try:
             found = self._launches.get(key)
@@ -133,7 +144,7 @@ class Launch:
     __slots__ = ("_direct", "_execute", "_given", "_outputs", "_picks", "specialization", "unchanged")
 
     unchanged: Callable[[], bool]
-    _outputs: Sequence[Callable[[], Any]]
+    _outputs: Sequence[Callable[[], UserValue]]
 
     def __init__(
         self, specialization: Specialization, picks: Sequence[int] | None, given: bool, direct: bool
@@ -149,9 +160,9 @@ class Launch:
         self._outputs = [maker(o.shape, as_dtype(o.dtype).numpy) for o in specialization.executable.image.outputs]
         self.unchanged = specialization.reach.quick()
 
-    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, Any]:
+    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, UserValue]:
         """Whether the arrays were accepted, and what the kernel returns."""
-        arrays: Any = args
+        arrays: Sequence[UserValue] = args
         if self._picks is not None:
             values = (*args, *kwargs.values())
             arrays = [values[i] for i in self._picks]
@@ -177,7 +188,7 @@ class Launch:
         values = (*args, *kwargs.values())
         return [values[i] for i in self._picks]
 
-    def _accepted(self, memory: Sequence[Any]) -> bool:
+    def _accepted(self, memory: Sequence[UserValue]) -> bool:
         """Run with inputs and outputs; False, and nothing was run, if some of them take a closer look."""
         return self._execute(*memory)
 
@@ -189,7 +200,7 @@ class ForeignLaunch(Launch):
 
     def __init__(
         self, specialization: Specialization, picks: Sequence[int] | None, given: bool, direct: bool,
-        library: Library, makers: Sequence[Callable[[], object]],
+        library: Library, makers: Sequence[Callable[[], UserValue]],
     ) -> None:
         """
         Args:
@@ -200,7 +211,7 @@ class ForeignLaunch(Launch):
         self._library, self._outputs = library, makers
         self._at = executable.enter_at if isinstance(executable, (Executable, Hasty)) and executable.quick else None
 
-    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, Any]:
+    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, UserValue]:
         arrays = self._arrays(args, kwargs)
         memory = arrays if self._given else [*arrays, *[new() for new in self._outputs]]
         if not self._accepted(memory):
@@ -209,12 +220,12 @@ class ForeignLaunch(Launch):
             return True, memory[-1]
         library = self._library
 
-        def leaf(value: Any, _: str) -> Any:
+        def leaf(value: object, _: str) -> object:
             return library.view(memory[value.array], value) if isinstance(value, Result) else value
 
         return True, map_leaves(self.specialization.returned, leaf, records=False)
 
-    def _accepted(self, memory: Sequence[object]) -> bool:
+    def _accepted(self, memory: Sequence[UserValue]) -> bool:
         if self._at is not None:
             return self._at(*map(self._library.address, memory))
         return self._execute(*map(self._library.memory, memory))

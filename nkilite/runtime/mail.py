@@ -14,12 +14,13 @@ import atexit
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from nkilite.errors import RankLost, RanksDiffer
 from nkilite.ir.meeting import there
 from nkilite.ir.rank import Group, said
 from nkilite.location import UNKNOWN, Location
+from nkilite.runtime.opaque import Foreign, UserValue
 
 _TAG = 77
 _PATIENCE_S, _NAP_S = 1e-3, 1e-4  # how long to look for messages without a pause, and how long pauses are then
@@ -52,12 +53,12 @@ class Mail:
         rank, count: of the MPI job.
     """
 
-    def __init__(self, mpi: Any) -> None:
+    def __init__(self, mpi: Foreign) -> None:
         """`mpi` is mpi4py's module of that name."""
         self._world, self._status, self._is_over = mpi.COMM_WORLD, mpi.Status, mpi.Is_finalized
         self.rank, self.count = int(self._world.rank), int(self._world.size)
         self._inbox: list[deque[_Message]] = [deque() for _ in range(self.count)]
-        self._sent: list[Any] = []  # requests, which have to be kept until they are done
+        self._sent: list[Foreign] = []  # requests, which have to be kept until they are done
         self._gatherings = 0
         self._missing: list[int] = []  # whom it waits for in a collective
         self._questions: list[tuple[object, ...]] = []
@@ -92,7 +93,7 @@ class Mail:
         self._missing = []
         return found
 
-    def end(self, result: object) -> list[Any]:
+    def end(self, result: object) -> list[UserValue]:
         """What all ranks have returned, once the launch has ended on all of them.
 
         A rank that still waits for this one learns that it has ended, and ends the job.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from nkilite.trace.builder import Builder, NkiInstruction
 from nkilite.trace.eager import EagerBuilder
 from nkilite.trace.tensor import NkiTensor
 
+Kept = TypeVar("Kept")  # what is left of a tensor that was written
+
 
 class OneCoreObserved(ArgumentError, ValueError):
     template = "kernel {kernel!r} is launched on {cores} cores, and instructions are observed on one."
@@ -59,12 +61,12 @@ class Observed(NamedTuple):
     value: np.ndarray
 
 
-class _Observer(Builder):
+class _Observer(Builder, Generic[Kept]):
     """Hands on what instructions have written, once for each."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.seen: list[tuple[Signature, str, str, Location, Any]] = []
+        self.seen: list[tuple[Signature, str, str, Location, Kept]] = []
         self._observing = False
 
     def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
@@ -83,15 +85,16 @@ class _Observer(Builder):
         return False  # what was kept of `made` stays true
 
     @abstractmethod
-    def keep(self, tensor: NkiTensor) -> Any:
+    def keep(self, tensor: NkiTensor) -> Kept:
         """What is left of a tensor that was written."""
 
 
-class _Eager(_Observer, EagerBuilder):
+class _Eager(_Observer[np.ndarray], EagerBuilder):
     """Keeps the values."""
 
-    def keep(self, tensor: NkiTensor) -> Any:
-        return storage.read(tensor).copy()
+    def keep(self, tensor: NkiTensor) -> np.ndarray:
+        kept: np.ndarray = storage.read(tensor).copy()
+        return kept
 
 
 class _Wide(_Eager):
@@ -106,10 +109,10 @@ class _Wide(_Eager):
         return super().allocate(region, shape, _widened(dtype), *args, **kwargs)
 
 
-class _Compiled(_Observer):
+class _Compiled(_Observer[NkiTensor]):
     """Keeps a copy in HBM, which the compiled program returns."""
 
-    def keep(self, tensor: NkiTensor) -> Any:
+    def keep(self, tensor: NkiTensor) -> NkiTensor:
         source = tensor
         if tensor.buffer is MemoryRegion.psum:  # which DMA engines do not reach
             source = self.allocate(MemoryRegion.sbuf, tensor.shape, tensor.dtype)

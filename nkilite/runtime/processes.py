@@ -7,10 +7,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from nkilite.errors import MpiMissing, NotThatManyRanks
-from nkilite.ir.rank import Group, Rank, launching_for
+from nkilite.ir.rank import Group, Item, Rank, launching_for
 from nkilite.later import later
 from nkilite.location import Location
 from nkilite.runtime.mail import Mail
@@ -81,6 +81,6 @@ class _Process(Rank):
         super().__init__(mail.rank, mail.count, ring, topology)
         self._mail = mail
 
-    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Item, location: Location) -> dict[int, Item]:
         self.require(group, location)
-        return self._mail.gather(group, what, brought, location)
+        return cast("dict[int, Item]", self._mail.gather(group, what, brought, location))

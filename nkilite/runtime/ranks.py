@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from nkilite.errors import InvalidOperand, RankLost, RanksDiffer, describe
 from nkilite.ir.meeting import there
-from nkilite.ir.rank import Group, Rank, launching_for, said
+from nkilite.ir.rank import Group, Item, Rank, launching_for, said
 from nkilite.location import Location
 from nkilite.machine.topology_files import get_topology
 from nkilite.runtime import processes
@@ -74,7 +74,7 @@ class _Hall:
 
     def run(self, main: Callable[[int], Result]) -> list[Result]:
         """What `main` returns, by rank; the first is called on this thread."""
-        results: list[Any] = [None] * self._count
+        results = cast("list[Result]", [None] * self._count)
         compiling = threading.RLock()
 
         def body(number: int) -> None:
@@ -190,7 +190,7 @@ class _Thread(Rank):
         self._hall = hall
         self._gathered: dict[Group, int] = {}
 
-    def gather(self, group: Group, what: tuple[object, ...], brought: Any, location: Location) -> dict[int, Any]:
+    def gather(self, group: Group, what: tuple[object, ...], brought: Item, location: Location) -> dict[int, Item]:
         self.require(group, location)
         number = self._gathered[group] = self._gathered.get(group, 0) + 1
-        return self._hall.gather(self.number, group, number, what, brought, location)
+        return cast("dict[int, Item]", self._hall.gather(self.number, group, number, what, brought, location))

@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from nkilite.runtime import constants
 from nkilite.runtime.bytecode import Access, names_in
 from nkilite.runtime.containers import is_record
 from nkilite.runtime.guards import Guards
+from nkilite.runtime.opaque import UserValue
 
 _OBJECTS_AT_MOST = 20_000
 _ITEMS_AT_MOST = 4_096
@@ -61,7 +62,7 @@ class _Stop(Exception):
 class _Found(NamedTuple):
     """A value to be looked at, and the name and line that led to it."""
 
-    value: Any
+    value: UserValue
     name: str
     location: Location
 
@@ -182,7 +183,9 @@ class Reach:
             where = Location(code.co_filename, access.line, code.co_name)
             self._access(function, access, cells, _Found(None, str(access), where))
 
-    def _access(self, function: types.FunctionType, access: Access, cells: dict[str, Any], found: _Found) -> None:
+    def _access(
+        self, function: types.FunctionType, access: Access, cells: dict[str, types.CellType], found: _Found
+    ) -> None:
         """Follow a variable and the attributes of modules behind it."""
         if access.cell:
             value = cells[access.name].cell_contents
@@ -243,7 +246,7 @@ class Reach:
             if name not in _UNSEEN:
                 self._add(member, f"{kind.__name__}.{name}", found.location)
 
-    def _object(self, value: Any, found: _Found) -> None:
+    def _object(self, value: UserValue, found: _Found) -> None:
         """An instance of a class of the user's: its class, attributes, slots, and items if it is a container."""
         kind = type(value)
         base = next(base for base in kind.__mro__ if _is_made_in_c(base))
@@ -279,16 +282,16 @@ class Reach:
         for content in read():
             self._add(content, name, found.location)
 
-    def _items(self, values: Any, found: _Found) -> None:
+    def _items(self, values: Iterable[object], found: _Found) -> None:
         self._all(values, found)
 
-    def _sequence(self, value: Any, found: _Found, kind: Any) -> None:
+    def _sequence(self, value: UserValue, found: _Found, kind: UserValue) -> None:
         if kind.__len__(value) > _ITEMS_AT_MOST:
             raise self._stop(f"a {kind.__name__} of more than {_ITEMS_AT_MOST} items", found)
         self._guards.sequence(lambda: list(kind.__iter__(value)))
         self._all(kind.__iter__(value), found)
 
-    def _mapping(self, value: Any, found: _Found, kind: Any) -> None:
+    def _mapping(self, value: UserValue, found: _Found, kind: UserValue) -> None:
         if kind.__len__(value) > _ITEMS_AT_MOST:
             raise self._stop(f"a {kind.__name__} of more than {_ITEMS_AT_MOST} items", found)
         self._guards.mapping(functools.partial(kind.keys, value), functools.partial(kind.values, value))
@@ -329,7 +332,7 @@ def _is_made_in_c(kind: type) -> bool:
     return any(isinstance(m, constants.C_MEMBERS) and m.__objclass__ is kind for m in vars(kind).values())
 
 
-def _payload(look: Any, kind: type) -> Any:
+def _payload(look: Callable[[Reach, UserValue, _Found, type], None], kind: type) -> _Look:
     return lambda reach, value, found: look(reach, value, found, kind)
 
 
@@ -337,7 +340,7 @@ def _nothing(reach: Reach, value: object, found: _Found) -> None:
     """Immutable."""
 
 
-_Look = Callable[["Reach", Any, "_Found"], None]
+_Look = Callable[["Reach", UserValue, "_Found"], None]
 _LOOKS: dict[type, _Look] = {
     tuple: Reach._items,
     frozenset: Reach._items,

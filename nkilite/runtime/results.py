@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from nkilite.ir.unwritten import Returned
 from nkilite.location import Location
 from nkilite.runtime.arguments import ArrayArgument, as_array, to_framework
 from nkilite.runtime.containers import map_leaves
+from nkilite.runtime.opaque import UserValue
 from nkilite.trace.tensor import NkiTensor
 
 
@@ -102,7 +102,7 @@ def returned_views(returned: object) -> list[Returned]:
     return found
 
 
-def results_of(returned: object, program: Program) -> Any:
+def results_of(returned: object, program: Program) -> UserValue:
     """A checked return value with a Result in the place of every tensor."""
     arrays = {b.id: i for i, b in enumerate([*program.inputs, *program.outputs])}
 
@@ -122,7 +122,7 @@ def _is_whole(tensor: NkiTensor) -> bool:
     return (kind.dtype, kind.shape, kind.strides) == (all_of_it.dtype, all_of_it.shape, all_of_it.strides)
 
 
-def collect(returned: object, originals: Sequence[object], arrays: Sequence[np.ndarray], framework: str) -> Any:
+def collect(returned: object, originals: Sequence[object], arrays: Sequence[np.ndarray], framework: str) -> UserValue:
     """What the kernel returned, as arrays of a framework; whole inputs are the caller's originals."""
 
     def leaf(value: object, _: str) -> object:
@@ -154,13 +154,13 @@ class Destinations:
         self.arrays: dict[int, np.ndarray] = {}
         self.given = self._match(returned, out, "out")
 
-    def fill(self, arrays: Sequence[np.ndarray]) -> Any:
+    def fill(self, arrays: Sequence[np.ndarray]) -> UserValue:
         """After the run: copy what the kernel did not write there itself; returns the caller's arrays."""
         for result, destination in self._copies:
             np.copyto(destination.numpy, result.view(arrays[result.array]))
         return self.given
 
-    def _match(self, returned: Any, out: Any, name: str) -> Any:
+    def _match(self, returned: UserValue, out: UserValue, name: str) -> UserValue:
         if isinstance(returned, Result):
             return self._array(returned, out, name)
         if isinstance(returned, (tuple, list)):

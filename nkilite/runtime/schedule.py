@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from nkilite.errors import InvalidSchedule
 from nkilite.ir.program import Program
@@ -11,7 +10,7 @@ from nkilite.ir.program import Program
 Schedule = tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def as_schedule(edges: Any, kernel: str) -> Schedule:
+def as_schedule(edges: Iterable[object], kernel: str) -> Schedule:
     """Edges in one form: (name, names that come before it).
 
     Raises:

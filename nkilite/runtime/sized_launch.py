@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from nkilite.runtime.delegation import Args, Kwargs
 from nkilite.runtime.dynamic import fill, inner, rows_of, sized
 from nkilite.runtime.foreign import libraries
 from nkilite.runtime.launch import Calls
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import collect
 from nkilite.runtime.specialization import Specialization
@@ -36,7 +36,7 @@ class SizedCalls(Calls):
         known = super().key(args, kwargs)
         if known is None:
             return None
-        key: list[Any] = list(known)
+        key: list[UserValue] = list(known)
         at = self.VALUES
         sizes = [0] * self._count
         for name, value in zip((*self._names[: len(args)], *kwargs), (*args, *kwargs.values()), strict=True):
@@ -101,7 +101,7 @@ class SizedLaunch:
         self._framework = "numpy" if library is None else "torch"
         self.unchanged = specialization.reach.quick()
 
-    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, Any]:
+    def __call__(self, args: Args, kwargs: Kwargs) -> tuple[bool, UserValue]:
         """Whether the arrays were accepted, and what the kernel returns."""
         values = (*args, *kwargs.values())
         given = [values[i] for i in self._picks]

@@ -6,7 +6,7 @@ import itertools
 import time
 import weakref
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from nkilite.runtime.aliases import merged, refusal
 from nkilite.runtime.binding import Arguments
 from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.dynamic import fill, rows_of, sized
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.reach import Reach
 from nkilite.runtime.recycler import new_array
 from nkilite.runtime.results import Destinations, collect, results_of
@@ -111,7 +112,7 @@ class Specialization:
         """What was made for the first core."""
         return self.compilations[0]
 
-    def run(self, arguments: Arguments, out: object = None) -> Any:
+    def run(self, arguments: Arguments, out: object = None) -> UserValue:
         """Run on arrays; the results in the framework of the inputs, or in the arrays of `out`."""
         returned = self.results(arguments)
         if out is None:
@@ -123,7 +124,7 @@ class Specialization:
         self.executable.run(arrays)
         return destinations.fill(arrays)
 
-    def results(self, arguments: Arguments) -> Any:
+    def results(self, arguments: Arguments) -> UserValue:
         """What the kernel returns for arguments of a launch, with a Result in the place of every tensor."""
         return self.returned if arguments.sizes is None else sized(self.returned, arguments.size_list)
 
@@ -229,7 +230,7 @@ class Launcher:
         self._executable, self._returned, self._originals = executable, returned, originals
         self._arrays, self._framework = arrays, framework
 
-    def run(self) -> Any:
+    def run(self) -> UserValue:
         """Launch once and return what the kernel returns."""
         self._executable.run(self._arrays)
         return collect(self._returned, self._originals, self._arrays, self._framework)

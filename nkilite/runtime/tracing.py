@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from nkilite.runtime.collector import collector_paused
 from nkilite.runtime.dynamic import cut, inner, memory_of, sized, write_back
 from nkilite.runtime.grid import cores_of
 from nkilite.runtime.joining import join
+from nkilite.runtime.opaque import UserValue
 from nkilite.runtime.results import Destinations, check_returned, collect, results_of, returned_views
 from nkilite.runtime.schedule import apply_schedule
 from nkilite.trace import active
@@ -75,7 +76,7 @@ def trace(kernel: Kernel[...], arguments: Arguments) -> Traced:
     return found
 
 
-def simulate(kernel: Kernel[...], arguments: Arguments, out: object) -> Any:
+def simulate(kernel: Kernel[...], arguments: Arguments, out: object) -> UserValue:
     """Run a kernel by the reference rules; its results, written to `out` unless that is None."""
     results, arrays = _simulated(kernel, arguments)
     if out is None:
@@ -86,7 +87,7 @@ def simulate(kernel: Kernel[...], arguments: Arguments, out: object) -> Any:
     return destinations.fill(arrays)
 
 
-def simulated_outputs(kernel: Kernel[...], arguments: Arguments) -> list[object]:
+def simulated_outputs(kernel: Kernel[...], arguments: Arguments) -> list[UserValue]:
     """Run a kernel by the reference rules; the arrays it makes, whole."""
     _, arrays = _simulated(kernel, arguments)
     made = arrays[len(arguments.arrays):]
@@ -126,7 +127,7 @@ def _simulated(kernel: Kernel[...], arguments: Arguments) -> tuple[object, list[
     return sized(results_of(returned[0], program), sizes), [*arrays[: len(program.inputs)], *made]
 
 
-def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bool) -> Any:
+def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bool) -> UserValue:
     """Run the kernel function under a builder; returns what it returned."""
     tensors: dict[int, NkiTensor] = {}
     where = kernel.location
