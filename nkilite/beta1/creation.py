@@ -14,12 +14,12 @@ import numpy as np
 from nkilite import isa as nisa
 from nkilite import language
 from nkilite.beta1.blocks import Blocks, Tiles
-from nkilite.beta1.functional import PSUM, allocated, checked, dtype_or
+from nkilite.beta1.functional import PSUM, allocated, checked
 from nkilite.beta1.grid import shared
 from nkilite.beta1.index import Index
 from nkilite.beta1.tile import Tile, tile
 from nkilite.beta1.zeros import Zeros
-from nkilite.dtypes import DType, DTypeLike, cast, uint8
+from nkilite.dtypes import DType, DTypeLike, cast
 from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.creation import as_shape, element_type
@@ -188,6 +188,7 @@ def shared_constant(constant: object, dtype: DTypeLike | None = None, **_: objec
     return tile(language.shared_constant(array))
 
 
-def shared_identity_matrix(n: int, dtype: DTypeLike = uint8, **_: object) -> Tile:
-    """The n x n identity in SBUF."""
-    return tile(language.shared_identity_matrix(n, dtype_or(dtype, uint8, "shared_identity_matrix")))
+def shared_identity_matrix(n: int, dtype: DTypeLike = np.uint8, **_: object) -> Tile:
+    """The n x n identity in HBM, as of shared_constant."""
+    size, _ = as_shape((n, n), "shared_identity_matrix")
+    return shared_constant(np.identity(size, np.uint8), dtype)

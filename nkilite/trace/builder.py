@@ -533,9 +533,13 @@ def _attribute(definition: Definition, parameter: Parameter, value: object) -> o
 
 
 def _invalid(definition: Definition, parameter: Parameter, value: object, expected: str) -> InvalidOperand:
-    fix = "pass the array as an argument of the kernel, where it is a tensor" if isinstance(value, np.ndarray) else ""
+    found, fix = describe(value), ""
+    if isinstance(value, np.ndarray):
+        fix = "pass the array as an argument of the kernel, where it is a tensor"
+    elif isinstance(getattr(value, "data", None), NkiTensor):  # a grid of tiles, or a cell of one
+        found, fix = repr(value), "pass its .data, which is a tensor"
     return InvalidOperand(
-        instruction=f"nisa.{definition.name}", operand=parameter.name, found=describe(value), expected=expected, fix=fix
+        instruction=f"nisa.{definition.name}", operand=parameter.name, found=found, expected=expected, fix=fix
     )
 
 

@@ -271,6 +271,21 @@ def test_instances_have_device_memory_of_their_own():
     check(kernel, np.stack([x] * 3), x, grid=(3,))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, nl.bfloat16, None], ids=str)
+def test_the_identity_is_a_constant_in_device_memory(dtype):
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape[::-1], dtype=x.dtype, buffer=nl.shared_hbm)
+        identity = nl.shared_identity_matrix(4) if dtype is None else nl.shared_identity_matrix(n=4, dtype=dtype)
+        assert identity.buffer == nl.hbm
+        tile = nl.load(identity, dtype=np.float32)
+        nl.store(out, nl.copy(nisa.nc_matmul(nl.load(x), tile, is_moving_onezero=True)))
+        return out
+
+    x = random(4, 8)
+    check(kernel, x.T, x)
+
+
 def test_kernels_that_write_their_arguments():
     @nki.trace
     def kernel(x, out):

@@ -572,6 +572,11 @@ def loop_condition(x):
     nl.while_loop(None, lambda i: None)  # here
 
 
+@mistake(InvalidOperand, "src is NkiTileGrid", "fix: pass its .data")
+def cell_of_a_grid_as_an_operand(x):
+    nisa.dma_copy(sbuf(), nl.tiles(x, tile_shape=x.shape)[0, 0])  # here
+
+
 @mistake.parametrize
 def test_mistake(mistake, mode, monkeypatch) -> None:
     check(mistake, mode, monkeypatch)
