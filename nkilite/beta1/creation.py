@@ -190,5 +190,5 @@ def shared_constant(constant: object, dtype: DTypeLike | None = None, **_: objec
 
 def shared_identity_matrix(n: int, dtype: DTypeLike = np.uint8, **_: object) -> Tile:
     """The n x n identity in HBM, as of shared_constant."""
-    size, _ = as_shape((n, n), "shared_identity_matrix")
+    (size,) = as_shape((n,), "shared_identity_matrix")
     return shared_constant(np.identity(size, np.uint8), dtype)

@@ -31,11 +31,15 @@ _COMPUTE = (Engine.tensor, Engine.vector, Engine.scalar, Engine.gpsimd)
 _ON_CHIP = (MemoryRegion.sbuf, MemoryRegion.psum)
 
 
-def require_instruction(definition: Definition, target: Target) -> None:
-    """Raise UnsupportedOnTarget for an instruction the chip does not have."""
-    if definition.name in target.missing_instructions:
-        needs = first_with(lambda t: definition.name not in t.missing_instructions)
-        raise UnsupportedOnTarget(feature=f"nisa.{definition.name}", needs=needs, target=target.name)
+def require_instruction(name: str, target: Target, feature: str = "") -> None:
+    """Raise UnsupportedOnTarget for an instruction the chip does not have.
+
+    Args:
+        feature: what the user has written that becomes this instruction, if it is not the call of its name.
+    """
+    if name in target.missing_instructions:
+        needs = first_with(lambda t: name not in t.missing_instructions)
+        raise UnsupportedOnTarget(feature=feature or f"nisa.{name}", needs=needs, target=target.name)
 
 
 def require_widths(call: Signature) -> None:

@@ -200,7 +200,7 @@ class Builder:
 
     def specialize(self, definition: Definition, values: Values) -> Signature:
         """Normalize and check the arguments of a call; returns its interned signature."""
-        limits.require_instruction(definition, self.target)
+        limits.require_instruction(definition.name, self.target)
         arguments: dict[str, object] = {}
         for parameter, value in zip(definition.parameters, values, strict=True):
             arguments[parameter.name] = _classify(definition, parameter, value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidOperand, TensorAsNumber, UnsupportedError, WrongMemory, describe
 from nkilite.ir.definition import Definition
-from nkilite.ir.limits import first_partition
+from nkilite.ir.limits import first_partition, require_instruction
 from nkilite.ir.program import Signature
 from nkilite.ir.rules import ReadArguments
 from nkilite.ir.types import MemoryRegion
@@ -85,6 +85,8 @@ def resolved(
     indirect = {n: v for n, v in given.items() if v.__class__ is IndirectTensor}
     for parameter in indirect:
         _require_allowed(definition, parameter)
+        feature = f"nisa.{definition.name}: NkiTensor.indirect as {parameter}"
+        require_instruction("tensor_scatter" if parameter == "dst" else "tensor_indirection", builder.target, feature)
     tiles = {n: builder.allocate(v.buffer, v.shape, v.dtype) for n, v in indirect.items()}
     arguments = given | tiles
     call = builder.specialize(definition, tuple(arguments.values()))

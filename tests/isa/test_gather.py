@@ -454,11 +454,13 @@ def test_indirect_calls_that_the_pages_rule_out(monkeypatch):
     refused(errors.WrongMemory, "Scalar Engine", lambda t, i, p: nisa.activation(p.indirect(i), nl.exp, t))
 
 
-def test_indirect_operands_need_trn3():
+@pytest.mark.parametrize("operand", ["dst", "src"])
+def test_indirect_operands_need_trn3(operand):
     def kernel(x, index):
         data = tile(x)
-        nisa.tensor_copy(data, data.indirect(tile(index)))
+        operands = {"dst": data, "src": data}
+        nisa.tensor_copy(**operands | {operand: data.indirect(tile(index))})
         return outputs(data)
 
-    with pytest.raises(errors.UnsupportedOnTarget, match="tensor_indirection.*trn3"):
+    with pytest.raises(errors.UnsupportedOnTarget, match=f"tensor_copy: NkiTensor.indirect as {operand} needs trn3"):
         nki.jit(kernel)(make((16, 16), "float32"), np.zeros((16, 1), np.int32))
