@@ -9,7 +9,7 @@ Anything else of these packages says that it is the vendor's when it is used.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nkilite.beta1.jax_call import nki_call
@@ -63,8 +63,51 @@ def _seed() -> int:
     return int(torch.initial_seed() % (1 << 31))
 
 
-def _seeded(seed: int, *_: object) -> None:
+def _seeded(seed: int, *_: object, **__: object) -> None:
     torch.manual_seed(seed)
+
+
+def _zero(*_: object, **__: object) -> int:
+    """The number of the only process, everywhere."""
+    return 0
+
+
+def _one(*_: object, **__: object) -> int:
+    """How many processes there are."""
+    return 1
+
+
+def _true(*_: object, **__: object) -> bool:
+    return True
+
+
+def _reduced(
+    kind: str, inputs: torch.Tensor | Sequence[torch.Tensor], scale: float = 1.0, *_: object, **__: object
+) -> torch.Tensor | None:
+    """What one process has in common with itself: a tensor; tensors of a list are scaled where they are."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs * scale
+    for tensor in inputs:
+        tensor.mul_(scale)
+    return None
+
+
+def _gathered(value: object, *_: object, **__: object) -> object:
+    return value
+
+
+def _agreed(tag: str, data: object, reduce: Callable[[list[object]], object]) -> object:
+    return reduce([data])
+
+
+def _closure(closure: Callable[..., object], args: Sequence[object] = (), *_: object, **__: object) -> None:
+    """What waits for the end of a step runs now: values are there."""
+    closure(*args)
+
+
+def _spawned(function: Callable[..., object], args: Sequence[object] = (), *_: object, **__: object) -> None:
+    """Processes that a script would start are this one."""
+    function(0, *args)
 
 
 def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Callable[..., object]:
@@ -76,10 +119,15 @@ _XLA_MODEL: dict[str, object] = {
     "mark_step": _nothing,
     "wait_device_ops": _nothing,
     "rendezvous": _nothing,
-    "get_ordinal": lambda *_: 0,
-    "get_local_ordinal": lambda *_: 0,
-    "xrt_world_size": lambda *_: 1,
-    "is_master_ordinal": lambda *_: True,
+    "get_ordinal": _zero,
+    "get_local_ordinal": _zero,
+    "xrt_world_size": _one,
+    "is_master_ordinal": _true,
+    **{f"REDUCE_{kind.upper()}": kind for kind in ("sum", "mul", "and", "or", "min", "max")},
+    "all_reduce": _reduced,
+    "all_gather": _gathered,
+    "mesh_reduce": _agreed,
+    "add_step_closure": _closure,
     "get_rng_state": _seed,
     "set_rng_state": _seeded,
     "xla_device_hw": lambda *_: "CPU",
@@ -88,10 +136,16 @@ _XLA_MODEL: dict[str, object] = {
     "save": lambda *args, **_: __import__("torch").save(*args),
 }
 _NAMES: dict[str, dict[str, object]] = {
-    "torch_xla": {"device": _cpu, "sync": _nothing, "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0"},
+    "torch_xla": {
+        "device": _cpu, "sync": _nothing, "manual_seed": _seeded, "_XLAC": VendorName("torch_xla._XLAC"),
+        "__version__": "2.0",
+    },
     "torch_xla.core.xla_model": _XLA_MODEL,
     "torch_xla.experimental": {"eager_mode": _nothing},
-    "torch_xla.runtime": {"world_size": lambda *_: 1, "global_ordinal": lambda *_: 0},
+    "torch_xla.distributed.xla_multiprocessing": {"spawn": _spawned},
+    "torch_xla.runtime": {
+        "world_size": _one, "global_ordinal": _zero, "local_ordinal": _zero, "device_type": lambda *_: "CPU",
+    },
     **SPELLINGS,
     "torch_neuronx": {
         "trace": _unchanged, "synchronize": _nothing, "_lazy_init": _nothing, "__version__": "2.0",

@@ -161,6 +161,41 @@ def test_both_dialects_and_the_stub_of_torch_xla(tmp_path):
     assert "torch.bfloat16 64.0 False\n" in printed
 
 
+ONE_PROCESS = """
+import nkilite.compat
+nkilite.compat.install(torch_xla=True)
+import torch
+import torch_xla
+import torch_xla.core.xla_model as xm
+import torch_xla.distributed.xla_multiprocessing as xmp
+import torch_xla.runtime as xr
+from torch_xla.debug import metrics
+
+def step(rank, size):
+    x = torch.ones(size, device=torch_xla.device())
+    assert (rank, xr.global_ordinal(), xr.local_ordinal(), xm.get_ordinal(), xr.world_size()) == (0, 0, 0, 0, 1)
+    assert xm.is_master_ordinal(local=False)
+    assert xm.all_reduce(xm.REDUCE_SUM, x, scale=0.5).tolist() == [0.5] * size
+    assert xm.all_reduce(xm.REDUCE_MAX, [x], 0.5) is None and x.tolist() == [0.5] * size
+    assert torch.equal(xm.all_gather(x, dim=0), x) and xm.mesh_reduce("sizes", size, sum) == size
+    xm.set_rng_state(7, device=xm.xla_device())
+    assert xm.get_rng_state() == 7
+    xm.add_step_closure(xm.master_print, args=("size", size))
+    torch_xla.sync(wait=True)
+
+xmp.spawn(step, args=(3,), nprocs=1)
+metrics.metrics_report()
+"""
+
+
+def test_the_stub_of_torch_xla_is_a_world_of_one_process(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    (tmp_path / "program.py").write_text(ONE_PROCESS)
+    printed = python("program.py", cwd=tmp_path, code=1)
+    assert printed.startswith("size 3\n")
+    assert "VendorModule: torch_xla.debug.metrics.metrics_report" in printed
+
+
 def test_modules_are_nkilites_own(tmp_path):
     script = (
         "import nkilite, nkilite.compat\n"

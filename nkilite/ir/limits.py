@@ -19,7 +19,6 @@ from nkilite.errors import (
     UnsupportedError,
     UnsupportedOnTarget,
 )
-from nkilite.ir.definition import Definition
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.regions import distinct
 from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, ViewType
