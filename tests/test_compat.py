@@ -122,7 +122,7 @@ def test_looking_for_packages_is_no_error(tmp_path):
         "assert nisa.constants.engine.vector is nisa.vector_engine\n"
         "from nkilite.errors import UnsupportedError\n"
         "try: old.scalar(nl)\n"
-        "except UnsupportedError as error: assert 'count of a loop' in str(error)\n"
+        "except UnsupportedError as error: assert 'in loops and masks' in str(error)\n"
         "else: raise AssertionError\n"
         "print(attention.attention_isa_kernel)\n"
     )
