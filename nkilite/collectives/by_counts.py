@@ -19,21 +19,18 @@ from nkilite.trace.tensor import NkiTensor
 _SENT_ROWS = 3  # of the metadata, without displacements of what is received
 
 
-class Prepared:
-    """What *_v_prepare returns, for *_v_trigger.
+class Prepared(NkiInstruction):
+    """What *_v_prepare returns, for *_v_trigger: the handle of what reads the metadata.
 
     Attributes:
-        instruction: what reads the metadata.
         loop: the loop in whose body it is, which is that of the trigger, too.
     """
 
-    def __init__(self, kind: str, call: _Call, instruction: NkiInstruction, loop: int | None) -> None:
-        self.kind, self.call, self.instruction, self.loop = kind, call, instruction, loop
+    __slots__ = ("call", "kind", "loop")
 
-    def depends_on(self, *producers: NkiInstruction) -> Prepared:
-        """Make the reading of the metadata run after each of the producers; returns itself."""
-        self.instruction.depends_on(*producers)
-        return self
+    def __init__(self, kind: str, call: _Call, reads: NkiInstruction, loop: int | None) -> None:
+        super().__init__(reads.builder, reads.index)
+        self.kind, self.call, self.loop = kind, call, loop
 
 
 class _Call(NamedTuple):
@@ -118,21 +115,21 @@ def all_gather_v_prepare(
     )
 
 
-def all_to_all_v_trigger(prepare: Prepared, name: str | None = None) -> NkiInstruction:
+def all_to_all_v_trigger(prepare_instr: NkiInstruction, name: str | None = None) -> NkiInstruction:
     """Send what was prepared.
 
     Args:
-        prepare: what all_to_all_v_prepare returned.
+        prepare_instr: what all_to_all_v_prepare returned.
 
     Raises:
         InvalidOperand: it is something else, was triggered before, or prepared outside of the loop around the trigger.
     """
-    return _trigger("all_to_all_v", prepare, name)
+    return _trigger("all_to_all_v", prepare_instr, name)
 
 
-def all_gather_v_trigger(prepare: Prepared, name: str | None = None) -> NkiInstruction:
+def all_gather_v_trigger(prepare_instr: NkiInstruction, name: str | None = None) -> NkiInstruction:
     """Send what was prepared, by all_gather_v_prepare; as all_to_all_v_trigger."""
-    return _trigger("all_gather_v", prepare, name)
+    return _trigger("all_gather_v", prepare_instr, name)
 
 
 def _checked(
@@ -200,8 +197,9 @@ def _trigger(kind: str, prepare: object, name: str | None) -> NkiInstruction:
         found = describe(prepare)
         if isinstance(prepare, Prepared):
             found = "triggered before" if prepare.kind == kind else f"what {prepare.kind}_prepare returned"
-        raise invalid(f"{kind}_trigger", "prepare", found, f"what {kind}_prepare returned, triggered once")
+        raise invalid(f"{kind}_trigger", "prepare_instr", found, f"what {kind}_prepare returned, triggered once")
     if prepare.loop != builder.nesting.innermost:
-        raise invalid(f"{kind}_trigger", "prepare", "prepared outside of this loop", "one of the same turn of a loop")
+        expected = "one of the same turn of a loop"
+        raise invalid(f"{kind}_trigger", "prepare_instr", "prepared outside of this loop", expected)
     builder.left = builder.prepared = None
     return _emit(kind, prepare.call, prepare.call.metadata, name)

@@ -209,8 +209,8 @@ def by_counts(x, counts, kind, prepared, known, displacements):
     given = ([source], [made], group, metadata, known, displacements)
     if prepared:
         handle = getattr(ncc, f"{kind}_prepare")(*given)
-        nisa.dma_copy(metadata[1], metadata[0])  # too late to matter
-        getattr(ncc, f"{kind}_trigger")(handle)
+        nisa.dma_copy(metadata[1], metadata[0]).depends_on(handle)  # too late to matter
+        getattr(ncc, f"{kind}_trigger")(prepare_instr=handle).depends_on(handle)
     else:
         getattr(ncc, kind)(*given)
     nisa.dma_copy(out, made)

@@ -89,6 +89,17 @@ def test_variables_that_are_not_honoured_are_named_once(monkeypatch):
     assert {w.filename for w in caught} == {__file__}
 
 
+@pytest.mark.parametrize("name", [
+    "NEURON_FRAMEWORK_DEBUG", "NEURON_RT_DEBUG_OUTPUT_DIR", "NKI_COMPILER_FRONTEND",
+    "NKI_DMA_TRANSPOSE_AS_PE_TRANSPOSE", "NKI_LNC1_SHARED_HBM", "NKI_PRECISE_FP", "NKI_PREFETCH_RING_SIZE",
+])
+def test_every_documented_variable_is_honoured_or_named(monkeypatch, name):
+    monkeypatch.setattr(ignored, "_named", set())
+    monkeypatch.setenv(name, "1")
+    with pytest.warns(UserWarning, match=f"{name} is set; nkilite does not honour it"):
+        runs(nki.jit(doubled))
+
+
 # --- kernels that call others ----------------------------------------------------------------------------------------
 
 LEGAL = compiler.CompileConfig(non_ssa_legalization=True)
