@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LINES_OF_A_FUNCTION = 60  # at most, without its docstring
-ANY_OF_1000_LINES = 6  # at most: what `typing.Any` is in, nobody checks
+ANY_OF_1000_LINES = 4  # at most: what `typing.Any` is in, nobody checks
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [

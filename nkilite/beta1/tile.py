@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from sys import getrefcount
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
 from nkilite.beta1.mask import Box, Mask
 from nkilite.dtypes import DType, DTypeLike, bool_, float32
-from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber, TensorOperator
+from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber, TensorOperator, UnknownName
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.suggest import unknown_name
 from nkilite.trace.builder import Builder
@@ -191,13 +191,11 @@ class Tile:
             raise TensorAsNumber(use="a number to be formatted", hint="nl.device_print prints it when the kernel runs.")
         return repr(self)
 
-    if not TYPE_CHECKING:  # which knows the attributes there are
-
-        def __getattr__(self, name: str) -> NoReturn:
-            if name.startswith("_"):
-                raise AttributeError(name)
-            known = [n for n in dir(type(self)) if not n.startswith("_")]
-            raise unknown_name("a tile", "tile", name, known, _METHODS, why="")
+    @classmethod
+    def unknown_attribute(cls, name: str) -> UnknownName:
+        """The error for an attribute it does not have, in the place of Python's."""
+        known = [n for n in dir(cls) if not n.startswith("_")]
+        return unknown_name("a tile", "tile", name, known, _METHODS, why="")
 
     def __matmul__(self, _: object) -> NoReturn:
         raise TensorOperator(symbol="@", function="matmul")

@@ -26,7 +26,7 @@ from nkilite.native.meetings import work
 
 _SAVED_NS = 300  # by a byte of text
 _LOST = 1  # times the time of good code
-_LAUNCHES_AT_MOST = 50  # with quick code
+_LAUNCHES_AT_MOST = 4  # with quick code: who launches more often repeats, and soon wants to see the time of good code
 
 _SAVED_BY_HASTE_NS = 3_000_000  # by a kind of instruction
 _HASTE = 2  # times the time of good code that instructions lose one after another

@@ -24,7 +24,8 @@ def presented(error: Exception, kernel: str) -> Exception:
     """The exception to raise from a kernel call in the place of `error`, with the frames of user code alone.
 
     Errors of nkilite and of the user's own code stay what they are, calls of our functions with arguments they do
-    not have become InvalidCall, endless recursion KernelRecursion, and everything else is our failure.
+    not have become InvalidCall, attributes that our tensors do not have UnknownName, endless recursion KernelRecursion,
+    and everything else is our failure.
     """
     frames = _frames(error)
     users = [f for f in frames if not is_internal(f.tb_frame.f_code.co_filename)]
@@ -33,8 +34,11 @@ def presented(error: Exception, kernel: str) -> Exception:
             kernel=kernel, limit=sys.getrecursionlimit(), location=_most_repeated(users)
         )
         return shown.with_traceback(None)
-    if isinstance(error, TypeError) and users and users[-1] is frames[-1]:
+    at_users = bool(users) and users[-1] is frames[-1]
+    if isinstance(error, TypeError) and at_users:
         shown = _explained(error, users[-1]) or error
+    elif isinstance(error, AttributeError) and at_users:
+        shown = _unknown(error, users[-1]) or error
     elif isinstance(error, (NkiError, Warning, MemoryError, OSError)) or _raised_by_user(frames):
         shown = error
     else:
@@ -109,6 +113,15 @@ def _explained(error: TypeError, entry: TracebackType) -> InvalidCall | None:
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
     signature = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])
     return InvalidCall(function=name, problem=problem, signature=signature, location=_location(entry))
+
+
+def _unknown(error: AttributeError, entry: TracebackType) -> NkiError | None:
+    """The error for an attribute that a tensor of ours does not have; None for other AttributeErrors."""
+    of_ours = getattr(type(error.obj), "unknown_attribute", None)
+    if of_ours is None or isinstance(error, NkiError):
+        return None
+    found: NkiError = of_ours(error.name)
+    return type(found)(location=_location(entry), **found.fields)
 
 
 def _public(name: str, frame: FrameType) -> Callable[..., object] | None:

@@ -25,8 +25,8 @@ def index_tensor(value: object, what: str) -> NkiTensor:
     Raises:
         InvalidView: it is not an integer tensor on chip; `what` names it in the message.
     """
-    index = value if isinstance(value, Refusals) else getattr(value, "register_tensor", value)
-    if not isinstance(index, Refusals):
+    index = value if _is_tensor(value) else getattr(value, "register_tensor", value)
+    if not _is_tensor(index):
         found = type(index).__name__
     elif index.type.problem is not None:
         raise index.type.problem.raised()
@@ -37,6 +37,10 @@ def index_tensor(value: object, what: str) -> NkiTensor:
     raise InvalidView(
         operation=what, reason=f"the index is {found}", hint="use an int32 or uint32 tile in SBUF."
     )
+
+
+def _is_tensor(value: object) -> TypeGuard[NkiTensor]:
+    return isinstance(value, Refusals)
 
 
 def require_reach(index: NkiTensor, kind: IndirectKind, region: MemoryRegion) -> None:
