@@ -5,20 +5,30 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..case import FILE_MODES, Case, Command, Mode
 from ..sources import FileSource
 
 _BETA_1 = re.compile(r"^\s*(?:from|import)\s+neuronxcc\.nki\b|^\s*from\s+neuronxcc\s+import\s+nki\b", re.MULTILINE)
+_RELATIVE = re.compile(r"^\s*from\s+\.", re.MULTILINE)
 Environment = tuple[tuple[str, str], ...]
 
 
 def beta_1_cases(suite: str, root: Path, files: Iterable[Path], roots: tuple[Path, ...] = ()) -> Iterator[Case]:
     """One case per file that imports ``neuronxcc.nki``: the file has to run to its end."""
     for path in files:
-        if _BETA_1.search(path.read_text(encoding="utf-8", errors="replace")):
-            yield script_case(suite, path, roots=roots, label="Beta 1", modes=(Mode.FILE,), isolation=f"{root} Beta 1")
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if not _BETA_1.search(text):
+            continue
+        case = script_case(suite, path, roots=roots, label="Beta 1", modes=(Mode.FILE,), isolation=f"{root} Beta 1")
+        package = next((parent for parent in roots if path.is_relative_to(parent)), None)
+        if package is not None and _RELATIVE.search(text):  # part of a package, which no file is that runs by its path
+            name = ".".join(path.relative_to(package).with_suffix("").parts)
+            words = ("nkilite", "run", "--torch-xla-stub", "-m", name)
+            case = replace(case, command=Command(words, package, roots))
+        yield case
 
 
 def script_case(

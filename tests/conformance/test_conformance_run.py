@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conformance.case import FILE_MODES, Case, Command, Launch, Mode, Status
+from conformance.cases.programs import beta_1_cases
 from conformance.discover import discover
 from conformance.execute import Executor
 from conformance.runner import run
@@ -175,3 +176,13 @@ def test_scripts_of_packages_that_import_what_is_missing(tmp_path) -> None:
     command = Command(("conformance.alone", str(tmp_path), str(script)), tmp_path, failure="doubled")
     case = Case("suite", "script", FileSource(script), modes=FILE_MODES, command=command)
     assert Executor(60.0).run(case, Mode.FILE).message == "says 'doubled'"
+
+
+def test_files_of_a_package_run_by_name(tmp_path) -> None:
+    package = tmp_path / "checkout" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "size.py").write_text("SIZE = 4\n")
+    (package / "kernels.py").write_text("import neuronxcc.nki\nfrom .size import SIZE\nassert SIZE == 4\n")
+    cases = list(beta_1_cases("suite", tmp_path, [package / "kernels.py"], (package.parent,)))
+    assert [Executor(60.0).run(case, Mode.FILE).status for case in cases] == [Status.PASS]
