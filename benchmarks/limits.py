@@ -12,7 +12,7 @@ import numpy as np
 
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.tiles import configure
-from nkilite.host.cpu import Host, host
+from nkilite.host.cpu import Host, Products, host
 from nkilite.native.library import Source, library
 
 _CHAINS = 24  # independent accumulators: enough to hide the latency of two units, few enough to stay in registers
@@ -44,7 +44,7 @@ def fma_peak(flop: float) -> Callable[[], object]:
 def tile_peak(flop: float) -> Callable[[], object] | None:
     """So many bfloat16 operations in the tile unit, on one core; None on CPUs without."""
     level = host()
-    if not level.amx_bf16:
+    if level.products is not Products.tiles:
         return None
     e = Emitter(level)
     configure(e)

@@ -45,11 +45,11 @@ def our_threads(count: int) -> Iterator[None]:
 def threads(count: int) -> Iterator[None]:
     """Let nkilite and every peer use `count` threads."""
     torch, pools, numba = library("torch"), library("threadpoolctl"), library("numba")
+    if numba is not None:  # first, for as it starts it gives OpenMP, which torch uses, every core
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     held = pools.threadpool_limits(count) if pools is not None else None
     if torch is not None:
         torch.set_num_threads(count)
-    if numba is not None:
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
     try:
         with our_threads(count):
             yield

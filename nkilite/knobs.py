@@ -75,7 +75,7 @@ def overridden_target(name: str) -> Iterator[None]:
 def cpu() -> str:
     """NKILITE_CPU: the CPU feature level micro-kernels are compiled for.
 
-    "native" (default) uses all the host has; "amx", "avx512", "avx2" and "vector128" name one of its levels.
+    "native" (default) uses all the host has; "amx", "avx512_bf16", "avx512", "avx2", "vector128" name its levels.
     """
     return os.environ.get("NKILITE_CPU") or "native"
 

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import nkilite as nki
 from benchmarks.speed.match import Match
 from kernels import GALLERY
-from kernels.__main__ import SHOWN
 
 
 def matches(threads: int) -> Iterator[Match]:
     for name in GALLERY:
         module = importlib.import_module(f"kernels.{name}")
-        sizes = SHOWN[name][0]
+        sizes = module.SHOWN
         arrays = module.inputs(**sizes)
         kernel = getattr(module, name)
         simulated = nki.simulate(kernel)

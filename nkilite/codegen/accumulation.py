@@ -33,6 +33,8 @@ def multiply_add(
 ) -> None:
     """out (+)= sum over pairs of operands of left.T @ right; every pair is summed, then added.
 
+    All lie in panels of the same kind, whose lines are of one or two partitions.
+
     Args:
         out: None if only the body needs the sums.
         kernel: whose dst `out` is, for threads to share the work.
@@ -136,7 +138,7 @@ class _Chain:
         adds = self._accumulate or (e.compare("ne", number, e.i64(0)) if last else False)
         vectors = lines(e, right, column, width)
         # Rows of the result have equal shares in what comes next.
-        fetched = min(_MOST_LINES, -(-right.rows * -(-width // WIDTH) // left.columns))
+        fetched = min(_MOST_LINES, -(-right.lines * -(-width // WIDTH) // left.columns))
         each = -(-self._block.rows // _TURNS)
 
         def fetch(row: Value) -> None:
@@ -151,7 +153,7 @@ class _Chain:
         def rows(row: Value, at: Value, count: int) -> None:
             side, target = Broadcast.of(e, left)._replace(pointer=at), _below(e, sums, row)
             ahead = Ahead(_TURNS, lambda turn: fetch(e.add(row, e.mul(turn, e.i64(each)))))
-            multiply(e, side, vectors, right.rows, count, target, adds, ahead)
+            multiply(e, side, vectors, right.lines, count, target, adds, ahead)
 
         Broadcast.of(e, left).blocks(e, self._block.rows, rows, self._rows)
 

@@ -13,14 +13,15 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import accumulation, convert, elementwise, matrix, tiles
+from nkilite.codegen import accumulation, convert, elementwise, matrix, pack_pairs, tiles
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.codegen.register_block import Broadcast, Parts, Vectors, lines, multiply, narrowing, register_block
+from nkilite.host.cpu import Products
 
 _PACK_FROM_BLOCKS = 3  # row blocks that read a panel before packing it pays
-_TILES_FROM = 8  # rows and columns from which the tile unit pays for its packing
+_TILES_FROM = 8  # rows and columns from which tile unit and dot products pay for their packing
 
 
 def matmul(
@@ -47,6 +48,9 @@ def matmul(
         if staged:
             matrix.spread(kernel, out, dst, accumulate)
         return
+    pairs = kernel.host.products is Products.pairs and matrix.are_bfloat16(kernel, stationary, moving)
+    if pairs and (packed or min(m, n) >= _TILES_FROM):
+        rows, columns = (o if isinstance(o, Packed) else pack_pairs.packed(e, o) for o in (rows, columns))
 
     # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
     transposed = n <= e.host.lanes // 2 and n < m

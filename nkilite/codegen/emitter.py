@@ -221,6 +221,14 @@ class Emitter:
             return self.intrinsic("llvm.fma", a, b, c)
         return self.add(self.mul(a, b), c)
 
+    def dot_pairs(self, a: Value, b: Value, c: Value) -> Value:
+        """The product of each word's lower bfloat16, plus that of the upper ones, plus c in float32.
+
+        Subnormals count as zero. For 16 words on CPUs that multiply pairs.
+        """
+        pairs = (self.recast(words, "bfloat", 2 * words.lanes) for words in (a, b))
+        return self.call("llvm.x86.avx512bf16.dpbf16ps.512", c.scalar, c.lanes, c, *pairs)
+
     def maximum(self, a: Value, b: Value) -> Value:
         """Larger of two floats or signed integers; a NaN operand gives NaN."""
         if a.scalar in _FLOATS:

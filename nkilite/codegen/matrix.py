@@ -13,7 +13,7 @@ from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 from nkilite.ir import nest
 from nkilite.ir.types import contiguous_strides
-from nkilite.schedule.panels import WIDTH, Panels
+from nkilite.schedule.panels import PAIR, TILE_DTYPES, WIDTH, Panels
 
 
 class Matrix(NamedTuple):
@@ -46,6 +46,16 @@ class Packed(NamedTuple):
     rows: int
     columns: int
 
+    @property
+    def lines(self) -> int:
+        """Lines of a panel whose groups of partitions have one each."""
+        return self.rows // self.panels.depth
+
+    @property
+    def pairs(self) -> bool:
+        """Whether its lines are of pairs of bfloat16."""
+        return self.panels.depth == PAIR
+
     def of(self, e: Emitter, column: Value) -> Value:
         """Address of the panel that begins with a column."""
         return e.step(self.pointer, column, self.panels.panel // WIDTH)
@@ -64,6 +74,11 @@ def in_panels(kernel: MicroKernel, name: str) -> Packed:
     found = packed(kernel, name)
     assert found is not None
     return found
+
+
+def are_bfloat16(kernel: MicroKernel, *names: str) -> bool:
+    """Whether all values that operands can have are bfloat16 values."""
+    return all(kernel.operands[name].dtype in TILE_DTYPES for name in names)
 
 
 def direct(kernel: MicroKernel, name: str) -> Matrix | None:

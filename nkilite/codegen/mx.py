@@ -18,6 +18,7 @@ from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.dtypes import DType
+from nkilite.host.cpu import Products
 from nkilite.host.memory import LINE
 from nkilite.schedule.panels import TILE_ROWS, WIDTH, Feed, Panels, panels
 
@@ -67,7 +68,7 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
 
 def _multiply(e: Emitter, left: Packed, right: Packed, out: Matrix, accumulate: bool) -> None:
     """out (+)= left.T @ right."""
-    if e.host.amx_bf16:
+    if e.host.products is Products.tiles:
         tiles.contract(e, [(left, right)], out, accumulate, None)
         return
     if right.columns <= e.host.lanes // 2 and right.columns < left.columns:
@@ -92,7 +93,7 @@ class _Quantized(NamedTuple):
     def buffer(self, e: Emitter, feed: Feed, columns: int) -> Packed:
         """Scratch for the values of some columns, in panels."""
         rows = PACKED * self.words.rows
-        layout = panels(feed, rows, e.host.amx_bf16)
+        layout = panels(feed, rows, e.host.products)
         assert layout is not None
         return Packed(e.scratch(layout.size(columns)), layout, rows, columns)
 

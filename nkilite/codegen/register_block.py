@@ -40,7 +40,7 @@ def register_block(host: Host, packed: bool = False) -> Block:
 
 
 class Broadcast(NamedTuple):
-    """The side read element by element: float32 at pointer + k * row_stride + m * column_stride.
+    """The side read element by element: one of 4 bytes at pointer + k * row_stride + m * column_stride.
 
     Attributes:
         panel: bytes between panels, in which m counts; None where all columns are in one.
@@ -117,6 +117,7 @@ class Vectors(NamedTuple):
 
     Attributes:
         valid: columns among the lanes; packed panels are padded with zeros to whole vectors.
+        pairs: rows are pairs of rows of bfloat16, and elements words that have one of each.
     """
 
     pointer: Value
@@ -126,9 +127,12 @@ class Vectors(NamedTuple):
     dtype: DType
     column_stride: int
     valid: int
+    pairs: bool = False
 
     def load(self, e: Emitter, row: Value, number: int) -> Value:
         pointer = e.offset(row, self.offsets[number])
+        if self.pairs:
+            return e.load("i32", pointer, self.widths[number])
         return elementwise.load(e, self.dtype, pointer, self.widths[number], self.column_stride, "f32")
 
 
@@ -140,7 +144,7 @@ def lines(e: Emitter, part: Packed, column: Value, count: int) -> Vectors:
     ]
     panel = e.step(part.pointer, e.lshr(column, e.i64(_WIDTH_BITS)), part.panels.panel)
     first = e.step(panel, e.and_(column, e.i64(WIDTH - 1)), 4)
-    return Vectors(first, LINE, offsets, [lanes] * len(offsets), dtypes.float32, 4, count)
+    return Vectors(first, LINE, offsets, [lanes] * len(offsets), dtypes.float32, 4, count, part.pairs)
 
 
 def narrowing(count: int, lanes: int) -> list[int]:
@@ -170,14 +174,18 @@ def multiply(
     e: Emitter, left: Broadcast, right: Vectors, depth: int, rows: int, out: Matrix, accumulate: bool | Value,
     ahead: Ahead | None = None,
 ) -> None:
-    """One block of sums over the whole contraction, added to `out` if wanted, rounded and stored."""
+    """One block of sums over the whole contraction, added to `out` if wanted, rounded and stored.
+
+    `depth` is in rows of `right`, and the elements of `left` are of its kind.
+    """
 
     def step(column: Value, row: Value, sums: Sequence[Value]) -> list[Value]:
         """One step along the contraction, at addresses of both sides."""
         vectors = [right.load(e, row, i) for i in range(len(right.widths))]
-        ones = (e.load("float", e.offset(column, m * left.column_stride)) for m in range(rows))
+        kind, combine = ("i32", e.dot_pairs) if right.pairs else ("float", e.fma)
+        ones = (e.load(kind, e.offset(column, m * left.column_stride)) for m in range(rows))
         products = [(one, vector) for one in ones for vector in vectors]
-        return [e.fma(e.splat(one, v.lanes), v, total) for (one, v), total in zip(products, sums, strict=True)]
+        return [combine(e.splat(one, v.lanes), v, total) for (one, v), total in zip(products, sums, strict=True)]
 
     totals = tuple(e.f32(0, width) for _ in range(rows) for width in right.widths)
     done = 0

@@ -14,12 +14,13 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise, transpose
+from nkilite.codegen import elementwise, matrix, pack_pairs, transpose
 from nkilite.codegen.body import Body
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
-from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS
+from nkilite.host.cpu import Products
+from nkilite.schedule.panels import TILE_ROWS
 
 SIDE = 16  # rows of a tile register, and columns of sums in one
 STRIP = 2 * SIDE  # columns of sums that are made before anything takes them
@@ -38,7 +39,7 @@ Operand = Packed | Sequence[Matrix]  # one that lies in panels, or parts in rows
 
 def takes(kernel: MicroKernel, *names: str) -> bool:
     """Whether the tile unit exists and represents the operands exactly."""
-    return kernel.host.amx_bf16 and all(kernel.operands[name].dtype in TILE_DTYPES for name in names)
+    return kernel.host.products is Products.tiles and matrix.are_bfloat16(kernel, *names)
 
 
 class _Tiles(NamedTuple):
@@ -54,11 +55,11 @@ class _Tiles(NamedTuple):
         if isinstance(operand, Packed):
             return cls(operand.pointer, operand.panels.panel, operand.rows // TILE_ROWS, operand.columns)
         columns = operand[0].columns
-        steps = -(-len(operand) * -(-operand[0].rows // 2) // SIDE)
-        packed = _pack(e, operand, steps)
+        packed = pack_pairs.packed(e, operand, SIDE)
+        steps = packed.lines // SIDE
         if left:
-            _transpose_tiles(e, packed, -(-columns // SIDE) * steps)
-        return cls(packed, steps * _TILE, steps, columns)
+            _transpose_tiles(e, packed.pointer, -(-columns // SIDE) * steps)
+        return cls(packed.pointer, packed.panels.panel, steps, columns)
 
     def at(self, e: Emitter, column: Value) -> Value:
         return e.step(self.pointer, column, self.strip // SIDE)
@@ -222,65 +223,6 @@ def configure(e: Emitter) -> None:
     memory = e.scratch(64)
     e.store(e.vector("i8", layout), memory, align=64)
     e.call("llvm.x86.ldtilecfg", "void", 0, memory)
-
-
-def _pack(e: Emitter, parts: Sequence[Matrix], steps: int) -> Value:
-    """Columns in tiles of 16, contraction rows in interleaved pairs, 64 bytes of 16 columns each.
-
-    The rows of a tile are consecutive and so are the tiles along the contraction.
-    """
-    columns = parts[0].columns
-    pitch = steps * _TILE
-    packed = e.scratch(-(-columns // SIDE) * pitch)
-
-    def tile(column: Value, count: int) -> None:
-        target = e.step(packed, column, pitch // SIDE)
-        pairs = 0
-        for part in parts:
-            source = e.step(part.pointer, column, part.column_stride)
-            full = part.rows // 2
-            if full:
-                with e.loop(full) as loop:
-                    row = e.step(source, loop.index, 2 * part.row_stride)
-                    into = e.offset(e.step(target, loop.index, _ROW), pairs * _ROW)
-                    _pair(e, part, row, e.offset(row, part.row_stride), into, count)
-            if part.rows % 2:
-                row = e.offset(source, 2 * full * part.row_stride)
-                _pair(e, part, row, None, e.offset(target, (pairs + full) * _ROW), count)
-            pairs += -(-part.rows // 2)
-        for unused in range(pairs, steps * SIDE):
-            e.store(e.const("i32", 0, SIDE), e.offset(target, unused * _ROW), align=_ROW)
-
-    full = columns // SIDE * SIDE
-    if full:
-        with e.loop(full, step=SIDE) as loop:
-            tile(loop.index, SIDE)
-    if full < columns:
-        tile(e.i64(full), columns - full)
-    return packed
-
-
-def _pair(e: Emitter, part: Matrix, even: Value, odd: Value | None, into: Value, count: int) -> None:
-    """Interleave the bfloat16 halves of two rows of `count` columns; a missing row is zeros."""
-    if count < SIDE:
-        e.store(e.const("i32", 0, SIDE), into, align=_ROW)
-    at, lanes = 0, SIDE
-    while at < count:
-        while lanes > count - at:
-            lanes //= 2
-        low = _half(e, part, e.offset(even, at * part.column_stride), lanes)
-        words = e.lshr(low, e.i32(16, lanes))
-        if odd is not None:
-            high = _half(e, part, e.offset(odd, at * part.column_stride), lanes)
-            words = e.or_(words, e.and_(high, e.i32(-1 << 16, lanes)))
-        e.store(words, e.offset(into, at * 4))
-        at += lanes
-
-
-def _half(e: Emitter, part: Matrix, pointer: Value, lanes: int) -> Value:
-    """Elements as float32 bits, of which the upper half is the bfloat16."""
-    value = elementwise.load(e, part.dtype, pointer, lanes, part.column_stride, "f32")
-    return e.bitcast(value, "i32")
 
 
 def _transpose_tiles(e: Emitter, tiles: Value, count: int) -> None:

@@ -7,6 +7,7 @@ import functools
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from nkilite import knobs
 from nkilite.errors import ArgumentError
@@ -18,12 +19,20 @@ class UnknownCpuLevel(ArgumentError, ValueError):
     remedy = "unset NKILITE_CPU, or choose one of them."
 
 
+class Products(Enum):
+    """How a CPU multiplies matrices of bfloat16, of which each has the means of those before it."""
+
+    vectors = "vectors"  # with multiply-adds of float32
+    pairs = "pairs"  # with dot products of two pairs, added to float32
+    tiles = "tiles"  # with a unit for tiles of 16 rows of 32
+
+
 @dataclass(frozen=True)
 class Host:
     """A feature level.
 
     Attributes:
-        level: "amx", "avx512", "avx2", "vector128" or "neon".
+        level: "amx", "avx512_bf16", "avx512", "avx2", "vector128" or "neon".
         cpu: LLVM processor name.
         features: LLVM feature string.
         tune: LLVM processor name whose instruction timings decide the order of instructions; "" for that of cpu.
@@ -31,7 +40,7 @@ class Host:
         registers: number of vector registers.
         fma: fused multiply-add instructions exist.
         f16c: float16 <-> float32 conversion instructions exist.
-        amx_bf16: tile matrix instructions exist.
+        products: how it multiplies bfloat16.
     """
 
     level: str
@@ -41,7 +50,7 @@ class Host:
     registers: int
     fma: bool
     f16c: bool
-    amx_bf16: bool = False
+    products: Products = Products.vectors
     tune: str = ""
 
     @property
@@ -59,10 +68,12 @@ _V2 = "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16"
 _V3 = _V2 + ",+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
 # Without the last, LLVM prefers 256-bit vectors on several parts.
 _V4 = _V3 + ",+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512cd,-prefer-256-bit"
+_PAIRS = ("avx512bf16",)
+_TILES = ("amx-tile", "amx-bf16")
 # What some parts with AVX-512 have beside it, no two makers the same: asked for one by one, because the name of a
 # processor stands for all that it has.
 _BESIDE_AVX512 = (
-    "avx512bf16", "avx512bitalg", "avx512fp16", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni",
+    "avx512bitalg", "avx512fp16", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni",
     "avx512vpopcntdq", "gfni", "prfchw",
 )
 
@@ -90,14 +101,18 @@ def _runs(features: str, has: Mapping[str, bool]) -> bool:
 def levels() -> dict[str, Host]:
     """Every feature level there is code for, best first of each architecture: this machine need not run it."""
     widest = Host("avx512", "x86-64-v4", _with(_V4, _BESIDE_AVX512), 512, 32, True, True, tune="sapphirerapids")
-    tiles = _with(widest.features, ("amx-tile", "amx-bf16"))
     return {
-        "amx": replace(widest, level="amx", features=tiles, amx_bf16=True),
+        "amx": _multiplying(widest, "amx", Products.tiles, (*_PAIRS, *_TILES)),
+        "avx512_bf16": _multiplying(widest, "avx512_bf16", Products.pairs, _PAIRS),
         "avx512": widest,
         "avx2": Host("avx2", "x86-64-v3", _V3, 256, 16, True, True),
         "vector128": Host("vector128", "x86-64-v2", _V2, 128, 16, False, False),
         "neon": Host("neon", "generic", "+neon", 128, 32, True, True),
     }
+
+
+def _multiplying(host: Host, level: str, products: Products, more: Iterable[str]) -> Host:
+    return replace(host, level=level, features=_with(host.features, more), products=products)
 
 
 @functools.cache
@@ -114,9 +129,13 @@ def available() -> dict[str, Host]:
     found = {}
     if _runs(_V4, has):
         beside = [f for f in _BESIDE_AVX512 if has.get(f)]
-        if has.get("amx-tile") and has.get("amx-bf16") and _tile_registers_permitted():
-            found["amx"] = replace(levels()["amx"], features=_with(_V4, (*beside, "amx-tile", "amx-bf16")))
-        found["avx512"] = replace(levels()["avx512"], features=_with(_V4, beside))
+        widest = replace(levels()["avx512"], features=_with(_V4, beside))
+        pairs = [f for f in _PAIRS if has.get(f)]
+        if all(has.get(f) for f in _TILES) and _tile_registers_permitted():
+            found["amx"] = _multiplying(widest, "amx", Products.tiles, (*pairs, *_TILES))
+        if pairs:
+            found["avx512_bf16"] = _multiplying(widest, "avx512_bf16", Products.pairs, pairs)
+        found["avx512"] = widest
     if _runs(_V3, has):
         found["avx2"] = levels()["avx2"]
     found["vector128"] = levels()["vector128"]

@@ -76,7 +76,7 @@ def _compile(
     if not hasty:
         schedule = improved(schedule, observe)
     stage("passes")
-    placement = place(schedule, level.amx_bf16)
+    placement = place(schedule, level.products)
     stage("place")
     lowered = (lower_quickly if hasty else lower)(schedule, placement, level)
     stage("lower")
@@ -89,5 +89,5 @@ def _compile(
 def image_for(program: Program, level: Host) -> Image:
     """The image of a program, with the text of its micro-kernels; nothing is compiled to native code."""
     schedule = improved(prepared(program))
-    placement = place(schedule, level.amx_bf16)
+    placement = place(schedule, level.products)
     return image_of(schedule.program, placement, lower(schedule, placement, level), level.level)

@@ -130,7 +130,7 @@ def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
     """First and end of matmuls that add up, and what is known of the first."""
     program = schedule.program
     columns = Columns.of(program)
-    packed = [b for b, feed in schedule.panels.items() if feed is not Feed.tiles]
+    packed = [b for b, feed in schedule.panels.items() if feed not in (Feed.pairs, Feed.odd)]
     in_panels = BufferColumns.of(program).chosen(packed)
     products = [_product(s) for s in program.signatures]
     kinds: dict[tuple[object, ...], int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.types import MemoryRegion
-from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS, WIDTH, Feed
+from nkilite.schedule.panels import PAIR, TILE_DTYPES, TILE_ROWS, WIDTH, Feed
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.strips import panel_targets
 
@@ -73,7 +74,7 @@ class _Uses:
         self._eligible = _eligible(schedule)  # as long as every access can be to panels
         self._roles, self._exact = np.zeros((2, len(program.buffers)), np.int64)  # sets of bits
         self._names: dict[str, int] = {}  # the bits of operands of the matmuls that read it
-        self._aligned = np.ones(len(program.buffers), bool)  # to the partitions of a tile register
+        self._step = np.full(len(program.buffers), TILE_ROWS)  # every view begins and ends at a multiple of it
         self._written = np.zeros(len(program.buffers), bool)
 
     def add(self, access: _Access, starts: np.ndarray) -> None:
@@ -88,9 +89,7 @@ class _Uses:
         if kind.shape[0] > 1:
             fits &= columns == kind.strides[0]
         self._eligible[used[~fits]] = False
-        if kind.shape[0] % TILE_ROWS:
-            self._aligned[used] = False
-        self._aligned[used[offsets // columns % TILE_ROWS != 0]] = False
+        np.minimum.at(self._step, used, np.gcd(offsets // columns, gcd(kind.shape[0], TILE_ROWS)))
         if access.operand.writes:
             self._written[used] = True
         else:
@@ -106,7 +105,9 @@ class _Uses:
         if self._exact[id] == 1:
             return Feed.vectors
         roles = [name for name, bit in self._names.items() if self._roles[id] & bit]
-        return Feed(*roles) if self._aligned[id] and len(roles) == 1 else Feed.tiles
+        if self._step[id] % PAIR:
+            return Feed.odd
+        return Feed(*roles) if self._step[id] == TILE_ROWS and len(roles) == 1 else Feed.pairs
 
 
 def free_runs(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from nkilite import dtypes
 from nkilite.dtypes import DType
+from nkilite.host.cpu import Products
 from nkilite.host.memory import LINE
 
 WIDTH = 16  # columns of a panel: float32 elements of a cache line, columns of a tile register
 TILE_ROWS = 32  # partitions a tile register spans along the contraction
+PAIR = 2  # partitions that a dot product spans
 
-# Formats whose every value is a bfloat16 value, which is what the tile unit multiplies.
+# Formats whose every value is a bfloat16 value, which is what tile units and dot products multiply.
 TILE_DTYPES = frozenset({dtypes.bfloat16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2})
 
 
@@ -26,9 +28,11 @@ class Feed(Enum):
     """What the matmuls that read a buffer in panels make of it."""
 
     vectors = "vectors"  # float32 operands of multiply-adds
-    stationary = "stationary"  # left operands of the tile unit, if the CPU has one
-    moving = "moving"  # right operands of the tile unit, if the CPU has one
-    tiles = "tiles"  # operands for the tile unit that are in no order for it
+    # Operands that are bfloat16 values:
+    stationary = "stationary"  # left ones of whole tiles
+    moving = "moving"  # right ones of whole tiles
+    pairs = "pairs"  # of whole pairs of partitions, but of tiles that are cut or both left and right
+    odd = "odd"  # of others
 
 
 class Panels(NamedTuple):
@@ -61,15 +65,17 @@ class Panels(NamedTuple):
         return -(-columns // WIDTH) * self.panel
 
 
-def panels(feed: Feed, partitions: int, tile_unit: bool) -> Panels | None:
-    """The panels of a buffer on a CPU with or without a tile unit; None to leave it in rows.
+def panels(feed: Feed, partitions: int, products: Products) -> Panels | None:
+    """The panels of a buffer on a CPU that multiplies bfloat16 in a way; None to leave it in rows.
 
     A line between panels keeps their equal rows out of one cache set.
     """
-    if feed is Feed.vectors or not tile_unit:
+    if feed is Feed.vectors or products is Products.vectors:
         return Panels(dtypes.float32, 1, LINE, 0, 4, partitions * LINE + LINE)
-    if feed is Feed.stationary:
-        return Panels(dtypes.bfloat16, TILE_ROWS, LINE * WIDTH, 2, LINE, partitions // 2 * LINE + LINE)
-    if feed is Feed.moving:
-        return Panels(dtypes.bfloat16, 2, LINE, 2, 4, partitions // 2 * LINE + LINE)
-    return None
+    tiles = products is Products.tiles
+    if feed is Feed.odd or (feed is Feed.pairs and tiles):
+        return None
+    size = partitions // PAIR * LINE + LINE
+    if feed is Feed.stationary and tiles:
+        return Panels(dtypes.bfloat16, TILE_ROWS, LINE * WIDTH, 2, LINE, size)
+    return Panels(dtypes.bfloat16, PAIR, LINE, 2, 4, size)

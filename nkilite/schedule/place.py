@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nkilite.host.cpu import Products
 from nkilite.host.memory import ALIASING, LINE
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.types import Buffer, MemoryRegion
@@ -57,8 +58,8 @@ class CpuPlacement(NamedTuple):
         return CpuBuffer(base, offset, pitch, self.panels.get(buffer))
 
 
-def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
-    """Lay out all buffers of a program for a CPU with or without a unit that multiplies tiles."""
+def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlacement:
+    """Lay out all buffers of a program for a CPU that multiplies bfloat16 in a way."""
     program = schedule.program
     facts = BufferColumns.of(program)
     first, last = _by_group(schedule, accessed(program, Columns.of(program)))
@@ -76,7 +77,7 @@ def place(schedule: Schedule, tile_unit: bool = False) -> CpuPlacement:
     packed: dict[int, Panels] = {}
     for id, feed in schedule.panels.items():
         buffer = program.buffers[id]
-        found = panels(feed, buffer.partitions, tile_unit)
+        found = panels(feed, buffer.partitions, products)
         if found is not None and id in placed:
             packed[id] = found
             sizes[id] = found.size(buffer.partition_bytes // buffer.dtype.itemsize)

@@ -69,7 +69,7 @@ def _products(members: Members, count: int) -> tuple[Touch, set[int]]:
         need(number == 0 or signature.accumulate is True, f"matmul {number} does not accumulate")
         kinds.add(tuple(t.operand.type.shape for t in operands))
         sources |= {t.buffer for t in operands}
-        packed = all(panels.get(t.buffer, Feed.tiles) is not Feed.tiles for t in operands)
+        packed = all(panels.get(t.buffer, Feed.odd) not in (Feed.pairs, Feed.odd) for t in operands)
         need(packed, f"an operand of matmul {number} lies in no panels")
     need(len(kinds) == 1, "its matmuls have operands of different shapes")
     assert first is not None

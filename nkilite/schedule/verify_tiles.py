@@ -8,7 +8,7 @@ from nkilite.errors import IrError
 from nkilite.ir.program import Instruction, Operand, Signature
 from nkilite.ir.regions import joined
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
-from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS, WIDTH, Feed
+from nkilite.schedule.panels import PAIR, TILE_DTYPES, TILE_ROWS, WIDTH, Feed
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.verify_members import rows_of
 
@@ -64,6 +64,9 @@ def _in_panels(signature: Signature, operand: Operand, buffer: Buffer, offset: i
         kind.shape[0] > 1 and kind.strides[0] != columns
     ):
         return "does not begin with panels"
+    step = {Feed.stationary: TILE_ROWS, Feed.moving: TILE_ROWS, Feed.pairs: PAIR}.get(feed, 1)
+    if partition % step or kind.shape[0] % step:
+        return f"has partitions that are not whole in panels for {feed.value}"
     rule = signature.definition.rules.get("panels")
     if operand.writes:
         alone = sum(o.writes for o in signature.operands) == 1 and not operand.reads
@@ -72,10 +75,9 @@ def _in_panels(signature: Signature, operand: Operand, buffer: Buffer, offset: i
     if rule is None or operand.name not in rule(signature) or outer:
         return "cannot be read in panels"
     exact = all(o.type.dtype in TILE_DTYPES for o in signature.operands if o.reads and o.name in rule(signature))
-    aligned = partition % TILE_ROWS == kind.shape[0] % TILE_ROWS == 0
-    if exact == (feed is Feed.vectors) or (feed in (Feed.stationary, Feed.moving) and not aligned):
+    if exact == (feed is Feed.vectors):
         return f"cannot be read in panels for {feed.value}"
-    return f"lies in panels for {feed.value}" if feed.value not in (operand.name, "vectors", "tiles") else ""
+    return f"lies in panels for {feed.value}" if step == TILE_ROWS and feed.value != operand.name else ""
 
 
 def _in_one_row(

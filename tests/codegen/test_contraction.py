@@ -13,6 +13,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.codegen import transpose
 from nkilite.codegen.emitter import Emitter, Value
+from nkilite.host.cpu import Products
 from nkilite.machine.target import get_target
 from nkilite.native.library import Source, library, module_text, target_machine
 from nkilite.native.lower import lower
@@ -75,10 +76,12 @@ def test_nothing_is_called(cpu, dtype):
         ("bfloat16", (128, 128, 1), False),
     ],
 )
-def test_tile_unit_takes_what_bfloat16_represents(cpu, dtype, shape, exact):
+def test_tile_unit_and_dot_products_take_what_bfloat16_represents(cpu, dtype, shape, exact):
     text = assembly(cpu, micro_kernel(cpu, *shape, dtype))
-    assert ("tdpbf16ps" in text) == (cpu.amx_bf16 and exact)
-    assert text.count("ldtilecfg") == text.count("tilerelease") == (cpu.amx_bf16 and exact)
+    tiles, pairs = (cpu.products is products and exact for products in (Products.tiles, Products.pairs))
+    assert ("tdpbf16ps" in text) == tiles
+    assert text.count("ldtilecfg") == text.count("tilerelease") == tiles
+    assert ("vdpbf16ps" in text) == pairs
 
 
 def test_code_size_does_not_depend_on_the_contraction(cpu):
@@ -100,7 +103,7 @@ def test_sums_stay_in_registers(cpu):
 
 def test_micro_kernel_uses_the_widest_vectors(cpu):
     register = {512: "zmm", 256: "ymm", 128: "xmm"}[cpu.vector_bits] if cpu.level != "neon" else "v"
-    block = {"amx": 24, "avx512": 24, "avx2": 12, "vector128": 8, "neon": 24}[cpu.level]
+    block = {"amx": 24, "avx512_bf16": 24, "avx512": 24, "avx2": 12, "vector128": 8, "neon": 24}[cpu.level]
     body = inner_loop(assembly(cpu, micro_kernel(cpu, 128, 120, 512)))
     products = [line for line in body if re.match(r"(vfmadd|v?mulps|fmla)", line)]
     assert len(products) == block

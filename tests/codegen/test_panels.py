@@ -9,7 +9,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.host.cpu import available
+from nkilite.host.cpu import Products, available
 from nkilite.schedule.panels import Feed, panels
 from nkilite.schedule.pipeline import scheduled
 
@@ -81,7 +81,8 @@ def feeds(kernel, *arrays) -> list[Feed]:
         (np.float16, 128, [Feed.vectors, Feed.vectors]),
         (BF16, 128, [Feed.stationary, Feed.moving]),
         (E5M2, 96, [Feed.stationary, Feed.moving]),
-        (BF16, 100, [Feed.tiles, Feed.tiles]),
+        (BF16, 100, [Feed.pairs, Feed.pairs]),
+        (BF16, 99, [Feed.odd, Feed.odd]),
     ],
 )
 def test_operands_that_only_matmuls_read_are_put_in_panels(dtype, rows, expected):
@@ -93,8 +94,9 @@ def test_a_tile_in_both_roles_has_no_order_for_the_tile_unit():
         tile = load(a)
         return store(product(tile, tile))
 
-    assert feeds(kernel, integers((64, 64), BF16)) == [Feed.tiles]
-    assert panels(Feed.tiles, 64, tile_unit=True) is None
+    assert feeds(kernel, integers((64, 64), BF16)) == [Feed.pairs]
+    assert panels(Feed.pairs, 64, Products.tiles) is None
+    assert panels(Feed.pairs, 64, Products.pairs) == panels(Feed.moving, 64, Products.tiles)
     assert feeds(kernel, integers((64, 64), np.float32)) == [Feed.vectors]
 
 
@@ -152,7 +154,11 @@ def test_an_operand_of_mixed_products_stays_in_rows():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
 @pytest.mark.parametrize(
-    "shape", [(128, 128, 512), (32, 16, 16), (64, 200, 100), (128, 1, 512), (96, 33, 7), (128, 128, 1), (17, 30, 50)],
+    "shape",
+    [
+        (128, 128, 512), (32, 16, 16), (64, 200, 100), (128, 1, 512), (96, 33, 7), (128, 128, 1), (17, 30, 50),
+        (18, 40, 33),
+    ],
     ids=str,
 )
 def test_products(level, dtype, shape):

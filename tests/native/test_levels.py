@@ -36,7 +36,7 @@ def machine(level: str) -> llvm.TargetMachine:
 def assemble(program: Program, host: Host) -> None:
     """Write every micro-kernel of a program for a level, and have LLVM verify and assemble it."""
     schedule = scheduled(program)
-    for source in lower(schedule, place(schedule, host.amx_bf16), host).sources:
+    for source in lower(schedule, place(schedule, host.products), host).sources:
         module = llvm.parse_assembly(module_text([source]))
         module.verify()
         module.triple = machine(host.level).triple

@@ -154,7 +154,7 @@ def same_again(schedule: Schedule) -> None:
     assert print_schedule(again) == text
     assert (again.broadcast, again.panels, again.groups) == (schedule.broadcast, schedule.panels, schedule.groups)
     level = host()
-    ours, theirs = (lower(s, place(s, level.amx_bf16), level) for s in (schedule, again))
+    ours, theirs = (lower(s, place(s, level.products), level) for s in (schedule, again))
     assert ours.sources == theirs.sources
     assert (ours.table == theirs.table).all()
 
