@@ -364,9 +364,7 @@ class _Drawing:
         for number in range(self._random.randint(1, 4)):
             operands = [self._fresh(n, dtype=dtype) for n in (rows, columns)]
             for operand in operands:
-                which = choose("abc")
-                read = _part(which, choose(_CORNERS), operand)
-                self._step(f"nisa.dma_copy(dst={operand}, src={read})", operand, which, whole=True)
+                self._fill(operand)
             left, right = operands
             text = f"nisa.nc_matmul({to}, {left}, {right}, accumulate={number > 0})"
             self._step(text, to, left, right, exact=False)
@@ -379,6 +377,29 @@ class _Drawing:
             self._step(f"nisa.dma_copy(dst={_part(which, choose(_CORNERS), taken)}, src={taken})", which, taken)
         else:
             self._take_away(to)
+
+    def _fill(self, operand: View) -> None:
+        """Load all of a tile, or transpose blocks of HBM or of another tile into it."""
+        choose = self._random.choice
+        which, corner, way = choose("abc"), choose(_CORNERS), choose(("load", "load", "transpose", "transpose a tile"))
+        dtype = self._tiles[operand.tile].dtype
+        if way == "transpose" and dtype != "float32":  # as HBM is, and it does not convert
+            way = "transpose a tile"
+        if way == "load":
+            read = _part(which, corner, operand)
+            self._step(f"nisa.dma_copy(dst={operand}, src={read})", operand, which, whole=True)
+            return
+        width = min(operand.width, PARTITIONS)
+        for first in range(0, operand.width, width):
+            to = View(operand.tile, operand.rows, (first, first + width))
+            block = View(operand.tile, (0, width), operand.rows)
+            source = _part(which, corner, block)
+            if way == "transpose":
+                self._step(f"nisa.dma_transpose(dst={to}, src={source})", to, which, whole=True)
+                continue
+            block = View(self._fresh(PARTITIONS, dtype=dtype).tile, *block[1:])
+            self._step(f"nisa.dma_copy(dst={block}, src={source})", block, which, whole=True)
+            self._step(f"nisa.dma_transpose(dst={to}, src={block})", to, block, whole=True)
 
     def _loaded(self, dtype: str, columns: int) -> View | None:
         """A view of values just loaded, mostly exact: what is chosen by others is not worth comparing."""

@@ -101,8 +101,12 @@ def _alone(kernel: MicroKernel) -> None:
     access = kernel.call.access
     if not targets:
         kernel.call.definition.rule("lower")(kernel.call, kernel)
-    elif access.move is not None and access.straight:
-        pack.pack(kernel, *access.move)
+    elif access.move is not None:
+        turned = moves.turned(kernel)
+        if turned is not None:
+            moves.write([kernel], [turned])
+        else:
+            pack.pack(kernel, *access.move)
     else:
         _strips(kernel, targets[0].shape[0], targets[0].columns)
 

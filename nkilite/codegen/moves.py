@@ -8,9 +8,10 @@ from typing import NamedTuple
 from nkilite.codegen import copy, loops, pack_transposed
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.ir.nest import Dim
+from nkilite.ir.nest import Dim, unify
+from nkilite.schedule.moves import shape_of, turned_into_panels
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.tree import Move, Steps
+from nkilite.schedule.tree import Move, Spot, Steps
 
 
 def write(members: Sequence[MicroKernel], pieces: Sequence[Move]) -> None:
@@ -26,6 +27,25 @@ def write(members: Sequence[MicroKernel], pieces: Sequence[Move]) -> None:
     part = None if count == 1 else _share(members, works, count)
     for work in works:
         loops.units(e, work.dims, work.at, work.cut, work.body, part)
+
+
+def turned(kernel: MicroKernel) -> Move | None:
+    """What an instruction on its own moves to a tile in panels, if rows of its source become columns there."""
+    call = kernel.call
+    shape = shape_of(call)
+    if shape is None or not shape.turns or not turned_into_panels(shape):
+        return None
+    target, source = (kernel.operands[o.name] for o in (shape.target, shape.source))
+    order = call.access.order
+    assert order is not None
+    dims = unify([target.layout, (tuple(source.shape[d] for d in order), tuple(source.strides[d] for d in order))])
+    assert dims is not None
+    loops = (Steps(n, _split(to, target.pitch), _split(origin, source.pitch)) for n, (to, origin) in dims)
+    return Move(Spot(0, 0, 0), Spot(0, 0, 0), tuple(loops), False)
+
+
+def _split(stride: int, pitch: int) -> tuple[int, int]:
+    return divmod(stride, pitch) if pitch else (0, stride)
 
 
 class _Work(NamedTuple):

@@ -8,17 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite import dtypes
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import lifetimes
 from nkilite.schedule import hbm
 from nkilite.schedule import tree as trees
-from nkilite.schedule.moves import Axis, Move, Shape, behind, box, shape_of
-from nkilite.schedule.panels import TILE_ROWS, WIDTH, Feed
+from nkilite.schedule.moves import Axis, Move, Shape, behind, box, fills_panels, shape_of
+from nkilite.schedule.panels import WIDTH, step
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Group, Nowhere, Op, Spot, Steps, Tree, Use
 
-_DTYPES = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # of tiles in panels
 _LEAST_ALONE = 256 << 10  # bytes of a transposing DMA that pays for a group of its own, which threads share
 _LONGEST = 1024  # members
 
@@ -245,20 +243,9 @@ class _Grouping:
         feed = self._schedule.panels.get(buffer)
         if feed is None:
             return True
-        if self._program.buffers[buffer].dtype not in _DTYPES:
-            return False
-        depth = TILE_ROWS if feed in (Feed.stationary, Feed.moving) else 1
-        down = [s for s in piece.loops if s.to[0]]
-        along = [s for s in piece.loops if s.to == (0, size)]
-        others = [s for s in piece.loops if s not in down and s not in along]
-        starts = piece.to.bytes // size, piece.to.partitions
-        return (
-            len(down) == len(along) == 1
-            and (down[0].to, down[0].origin) == ((1, 0), (0, size))
-            and (down[0].count % depth, along[0].count % WIDTH) == (0, 0)
-            and (starts[0] % WIDTH, starts[1] % depth) == (0, 0)
-            and all(s.to[1] % (WIDTH * size) == 0 for s in others)
-        )
+        depth = step(feed)
+        whole = (piece.to.bytes // size % WIDTH, piece.to.partitions % depth) == (0, 0)
+        return whole and fills_panels(piece.loops, self._program.buffers[buffer].dtype, depth)
 
 
 def _large_alone(shape: Shape) -> bool:

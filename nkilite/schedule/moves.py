@@ -6,8 +6,14 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
+from nkilite import dtypes
+from nkilite.dtypes import DType
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.types import ViewType
+from nkilite.schedule.panels import WIDTH
+from nkilite.schedule.tree import Steps
+
+_IN_PANELS = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # that are packed as they are turned
 
 
 class Axis(NamedTuple):
@@ -85,6 +91,31 @@ def _together(target: ViewType, source: ViewType, order: Sequence[int]) -> tuple
         if m > count:
             right.append((m // count, origin * count))
     return tuple(reversed(axes))
+
+
+def turned_into_panels(shape: Shape) -> bool:
+    """Whether a move can fill a tile that lies in panels with what rows of its source become: columns."""
+    kind = shape.target.type
+    row = kind.strides[0] * shape.size
+    if not kind.region.on_chip or kind.shape[0] < 2 or row < shape.size:
+        return False
+    steps = [Steps(n, divmod(to, row), (0, origin)) for n, to, origin in shape.axes]
+    return fills_panels(steps, kind.dtype, kind.shape[0])
+
+
+def fills_panels(loops: Sequence[Steps], dtype: DType, depth: int) -> bool:
+    """Whether loops take rows to columns of whole panels, and to whole groups of so many partitions."""
+    size = dtype.itemsize
+    down = [loop for loop in loops if loop.to[0]]
+    along = [loop for loop in loops if loop.to == (0, size)]
+    others = [loop for loop in loops if loop not in down and loop not in along]
+    return (
+        dtype in _IN_PANELS
+        and len(down) == len(along) == 1
+        and (down[0].to, down[0].origin) == ((1, 0), (0, size))
+        and (down[0].count % depth, along[0].count % WIDTH) == (0, 0)
+        and all(loop.to[1] % (WIDTH * size) == 0 for loop in others)
+    )
 
 
 def behind(read: Move, written: Sequence[Move]) -> list[Move] | None:

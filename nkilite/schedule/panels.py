@@ -35,6 +35,11 @@ class Feed(Enum):
     odd = "odd"  # of others
 
 
+def step(feed: Feed) -> int:
+    """Views of tiles in panels begin and end at multiples of so many partitions."""
+    return {Feed.stationary: TILE_ROWS, Feed.moving: TILE_ROWS, Feed.pairs: PAIR}.get(feed, 1)
+
+
 class Panels(NamedTuple):
     """Where the elements of a buffer are: byte strides along its columns and along its partitions.
 

@@ -8,7 +8,9 @@ from nkilite.errors import IrError
 from nkilite.ir.program import Instruction, Operand, Signature
 from nkilite.ir.regions import joined
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
-from nkilite.schedule.panels import PAIR, TILE_DTYPES, TILE_ROWS, WIDTH, Feed
+from nkilite.schedule import panels
+from nkilite.schedule.moves import shape_of, turned_into_panels
+from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS, WIDTH, Feed
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.verify_members import rows_of
 
@@ -64,20 +66,21 @@ def _in_panels(signature: Signature, operand: Operand, buffer: Buffer, offset: i
         kind.shape[0] > 1 and kind.strides[0] != columns
     ):
         return "does not begin with panels"
-    step = {Feed.stationary: TILE_ROWS, Feed.moving: TILE_ROWS, Feed.pairs: PAIR}.get(feed, 1)
-    if partition % step or kind.shape[0] % step:
+    if partition % panels.step(feed) or kind.shape[0] % panels.step(feed):
         return f"has partitions that are not whole in panels for {feed.value}"
     rule = signature.definition.rules.get("panels")
     if operand.writes:
         alone = sum(o.writes for o in signature.operands) == 1 and not operand.reads
-        suits = signature.access.columns > 0 or signature.access.straight
+        shape = shape_of(signature)
+        turned = shape is not None and turned_into_panels(shape)
+        suits = signature.access.columns > 0 or signature.access.straight or turned
         return "" if alone and suits else "cannot be written in panels"
     if rule is None or operand.name not in rule(signature) or outer:
         return "cannot be read in panels"
     exact = all(o.type.dtype in TILE_DTYPES for o in signature.operands if o.reads and o.name in rule(signature))
     if exact == (feed is Feed.vectors):
         return f"cannot be read in panels for {feed.value}"
-    return f"lies in panels for {feed.value}" if step == TILE_ROWS and feed.value != operand.name else ""
+    return f"lies in panels for {feed.value}" if panels.step(feed) == TILE_ROWS and feed.value != operand.name else ""
 
 
 def _in_one_row(
