@@ -509,3 +509,38 @@ def test_transposes_of_rows_that_fill_no_panel_stay_in_psum(level):
     x, y = integers((24, 96), np.float32), integers((32, 64), np.float32, 1)
     assert not transpositions(turning("stationary"), x, y)
     run_both(turning("stationary"), x, y)
+
+
+def turned_by_dma(source):
+    """A product of what dma_transpose writes, blocks of columns at a time, from HBM or from another tile."""
+
+    def kernel(x, y):
+        tile = nl.ndarray((x.shape[1], 2, x.shape[0] // 2), dtype=x.dtype, buffer=nl.sbuf)
+        half = x.shape[0] // 2
+        for i in range(2):
+            rows = x[i * half : (i + 1) * half, :]
+            nisa.dma_transpose(tile[:, i, :], load(rows) if source == "sbuf" else rows)
+        dst = nl.ndarray((half, y.shape[1]), dtype=nl.float32, buffer=nl.psum)
+        other = load(y)
+        for i in range(2):
+            nisa.nc_matmul(dst, tile[:, i, :], other, accumulate=i > 0)
+        return store(dst)
+
+    return kernel
+
+
+@pytest.mark.parametrize("source", ["sbuf", "hbm"])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "packed"),
+    [
+        (np.float32, (64, 128), True), (BF16, (256, 128), True), (BF16, (64, 96), True), (BF16, (32, 50), True),
+        (BF16, (32, 51), True), (BF16, (48, 128), False),
+    ],
+    ids=str,
+)
+def test_dma_transposes_fill_panels(level, source, dtype, shape, packed):
+    """Where blocks fill whole panels; then the matmuls of them are one group."""
+    x, y = integers(shape, dtype), integers((shape[1], 64), dtype, 1)
+    schedule = passed(turned_by_dma(source), x, y)
+    assert (len(schedule.panels) == 2) == packed
+    run_both(turned_by_dma(source), x, y)
