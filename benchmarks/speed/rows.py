@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks import limits, peers
 from benchmarks.speed.match import Match
-from kernels.__main__ import SHOWN
 
 ROWS = COLUMNS = 4096
 _OVER_COPY = {"softmax": 1.3, "rmsnorm": 1.1, "layernorm": 1.2}  # times as long as a copy, at most
@@ -19,7 +18,7 @@ def matches(threads: int) -> Iterator[Match]:
         module = importlib.import_module(f"kernels.{name}")
         arrays = module.inputs(rows=ROWS, D=COLUMNS)
         kernel = getattr(module, name)
-        numpy = SHOWN[name][1]
+        numpy = module.in_numpy
         others: dict[str, Callable[[], object]] = {"NumPy": lambda f=numpy, a=arrays: f(*a)}
         if threads == 1:  # NumPy's copy has one thread
             others["streaming copy"] = limits.streaming_copy((ROWS, COLUMNS))

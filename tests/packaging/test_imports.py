@@ -33,6 +33,14 @@ def test_names_come_when_they_are_asked_for() -> None:
     assert names == ["profile", "distribute"]
 
 
+def test_subjects_of_the_speed_benchmark() -> None:
+    program = (
+        "import importlib; from benchmarks.speed import SUBJECTS; "
+        "print(*(callable(importlib.import_module('benchmarks.speed.' + s).matches) for s in SUBJECTS))"
+    )
+    assert set(run(program)) == {"True"}
+
+
 def brought_by(package: str, modules: set[str]) -> list[str]:
     return run(f"import sys, {package}; print(*sorted(sys.modules.keys() & {modules!r}))")
 
