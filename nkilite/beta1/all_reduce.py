@@ -9,6 +9,7 @@ from nkilite import dtypes
 from nkilite.beta1.functional import dtype_or, on_chip
 from nkilite.beta1.grid import instances
 from nkilite.beta1.isa.elementwise import tensor_tensor
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import MaskLike
 from nkilite.beta1.memory import copy
 from nkilite.beta1.tile import Tile
@@ -27,8 +28,9 @@ class _Part(NamedTuple):
     mask: MaskLike
 
 
+@public
 def all_reduce(
-    x: object, op: Op, program_axes: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+    x: object, op: Op, program_axes: object, dtype: DTypeLike | None = None, mask: MaskLike = None
 ) -> Tile:
     """`x` combined over the instances of the launch that differ along axes of the grid; all of them get the result.
 

@@ -38,7 +38,7 @@ def binary(name: str, default: DType | None = None) -> Callable[..., Tile]:
     op = getattr(language, name)
     label = f"nl.{name}"
 
-    def function(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+    def function(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
         return _binary(op, label, x, y, default if dtype is None else dtype, mask)
 
     return _published(function, name, f"{op.__doc__} Shapes broadcast; one operand may be a number.")
@@ -90,7 +90,7 @@ def _with_number(dtype: DType, number: object, op: Op) -> DType:
 
 
 @remembered
-def divide(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def divide(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """x / y, as x times the reciprocal of y."""
     if isinstance(y, NUMBERS):
         with np.errstate(all="ignore"):
@@ -105,19 +105,19 @@ def divide(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike 
 
 
 @remembered
-def negative(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def negative(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """-x."""
     return multiply(x, -1, dtype, mask)
 
 
 @remembered
-def logical_not(x: object, dtype: DTypeLike = bool_, mask: MaskLike = None, **_: object) -> Tile:
+def logical_not(x: object, dtype: DTypeLike = bool_, mask: MaskLike = None) -> Tile:
     """1 where x is zero, else 0."""
     return _binary(language.equal, "nl.logical_not", x, 0, dtype, mask)
 
 
 @remembered
-def invert(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def invert(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """~x of an integer tile; of a bool tile, what is false."""
     if on_chip(x, "x", "nl.invert").dtype is bool_:
         return logical_not(x, bool_ if dtype is None else dtype, mask)
@@ -139,7 +139,7 @@ def unary(name: str) -> Callable[..., Tile]:
         else:
             nisa.tensor_copy(dst, op(x, dst.type.dtype))
 
-    def function(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+    def function(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
         if isinstance(x, NUMBERS):
             raise InvalidOperand(instruction=label, operand="x", found=describe(x), expected="a tile in SBUF or PSUM")
         x = on_chip(x, "x", label)
@@ -224,8 +224,7 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
         nisa.tensor_reduce(dst, op, x, axis=axes)
 
     def function(
-        x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False,
-        **_: object
+        x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False
     ) -> Tile:
         x = on_chip(x, "x", label)
         return reduced(emit, op, x, axis, dtype_or(dtype, x.dtype, label), mask, keepdims, label)
@@ -234,7 +233,7 @@ def reduction(name: str, op_name: str) -> Callable[..., Tile]:
 
 
 @remembered
-def all(x: object, axis: object, dtype: DTypeLike = bool_, mask: MaskLike = None, **_: object) -> Tile:
+def all(x: object, axis: object, dtype: DTypeLike = bool_, mask: MaskLike = None) -> Tile:
     """1 where every element along `axis` is nonzero, else 0."""
     x = on_chip(x, "x", "nl.all")
 
@@ -246,7 +245,7 @@ def all(x: object, axis: object, dtype: DTypeLike = bool_, mask: MaskLike = None
 
 @remembered
 def mean(
-    x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False, **_: object
+    x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, keepdims: bool = False
 ) -> Tile:
     """Arithmetic mean along `axis`, summed and divided in float32."""
     x = on_chip(x, "x", "nl.mean")
@@ -269,7 +268,7 @@ def _share(x: Tile, axis: object, mask: MaskLike, total: Tile, function: str) ->
 
 
 @remembered
-def var(x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def var(x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """Population variance along `axis`; reduced dimensions are kept."""
     x = on_chip(x, "x", "nl.var")
     distance = subtract(x, mean(x, axis, float32, mask, keepdims=True), float32, mask)
@@ -281,7 +280,7 @@ def var(x: object, axis: object, dtype: DTypeLike | None = None, mask: MaskLike 
 @remembered
 def softmax(
     x: object, axis: object, dtype: DTypeLike | None = None, compute_dtype: DTypeLike | None = None,
-    mask: MaskLike = None, **_: object,
+    mask: MaskLike = None
 ) -> Tile:
     """exp(x) divided by its sum along `axis`, shifted by the maximum against overflow."""
     x = on_chip(x, "x", "nl.softmax")
@@ -295,7 +294,7 @@ def softmax(
 def rms_norm(
     x: object, w: object, axis: object, n: int, epsilon: float = 1e-6, dtype: DTypeLike | None = None,
     compute_dtype: DTypeLike | None = None,
-    mask: MaskLike = None, **_: object,
+    mask: MaskLike = None
 ) -> Tile:
     """x / sqrt(sum(x^2) / n + epsilon) * w."""
     x = on_chip(x, "x", "nl.rms_norm")
@@ -349,7 +348,7 @@ def remainder(name: str) -> Callable[..., Tile]:
     """nl.mod or nl.fmod."""
     op = getattr(language, name)
 
-    def function(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+    def function(x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
         if mask is not None and mask is not True and not isinstance(mask, Mask) and functional.is_false(mask):
             shape = cast(Tile, x if isinstance(x, Tile) else y).shape
             return Absent(shape, dtype_or(dtype, float32, f"nl.{name}"), functional.SBUF)
@@ -376,7 +375,7 @@ mod, fmod = remainder("mod"), remainder("fmod")
 
 
 def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Tile, object], object]:
-    def operator(self: Tile, other: object, **_: object) -> object:
+    def operator(self: Tile, other: object) -> object:
         if not isinstance(other, (Tile, Blocks, *NUMBERS)):
             return NotImplemented
         return function(other, self) if swapped else function(self, other)
@@ -448,7 +447,7 @@ Tile.__array_function__ = _function_of_numpy  # type: ignore[attr-defined]
 
 
 @remembered
-def broadcast_to(src: object, shape: Sequence[int], **_: object) -> Tile:
+def broadcast_to(src: object, shape: Sequence[int]) -> Tile:
     """A new SBUF tile with `src` repeated to a shape."""
     if isinstance(src, Tile) and not src.buffer.on_chip:
         view = src.nki

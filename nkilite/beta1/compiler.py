@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from nkilite.beta1.creation import Placement
+from nkilite.beta1.keywords import check
 from nkilite.compiler.directives import enable_stack_allocator, force_auto_alloc, skip_middle_end_transformations
 from nkilite.ir.types import MemoryRegion
 from nkilite.language.program import no_reorder
@@ -38,8 +39,11 @@ class Memory:
         """Tiles placed by a function of their block indices."""
         return Placement(self.region)
 
-    def mod_alloc(self, **_: object) -> Placement:
-        """Tiles placed round robin from a base address."""
+    def mod_alloc(self, **given: object) -> Placement:
+        """Tiles placed round robin from a base address. Raises UnknownKeyword."""
+        banks = () if self.region is MemoryRegion.sbuf else ("base_bank", "num_bank_tiles")
+        known = (*banks, "base_addr", "base_partition", "num_par_tiles", "num_free_tiles")
+        check(f"nki.compiler.{self.region.name}.mod_alloc", known, given)
         return Placement(self.region)
 
     def auto_alloc(self) -> Placement:

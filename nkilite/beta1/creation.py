@@ -17,6 +17,7 @@ from nkilite.beta1.blocks import Blocks, Tiles
 from nkilite.beta1.functional import PSUM, allocated, checked
 from nkilite.beta1.grid import shared
 from nkilite.beta1.index import Index
+from nkilite.beta1.keywords import public
 from nkilite.beta1.tile import Tile, tile
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType, DTypeLike, cast
@@ -59,7 +60,8 @@ def _region(buffer: object) -> MemoryRegion:
     return as_region(getattr(buffer, "region", buffer), "ndarray")
 
 
-def ndarray(shape: ShapeLike, dtype: DTypeLike, buffer: object = None, name: str = "", **_: object) -> Tile | Blocks:
+@public
+def ndarray(shape: ShapeLike, dtype: DTypeLike, buffer: object = None, name: str = "") -> Tile | Blocks:
     """A new, uninitialized tensor: in SBUF unless `buffer` says otherwise.
 
     Args:
@@ -129,37 +131,41 @@ def _in_hbm(shape: tuple[int, ...], dtype: DType, region: MemoryRegion, name: st
     return tile(found)
 
 
+@public
 def zeros(
-    shape: ShapeLike, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object
+    shape: ShapeLike, dtype: DTypeLike = np.float32, buffer: object = None, name: str = ""
 ) -> Tile | Blocks:
     """A new tensor of zeros."""
     return new_tensor(shape, dtype, buffer, name, "zeros", 0)
 
 
+@public
 def ones(
-    shape: ShapeLike, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "", **_: object
+    shape: ShapeLike, dtype: DTypeLike = np.float32, buffer: object = None, name: str = ""
 ) -> Tile | Blocks:
     """A new tensor of ones."""
     return new_tensor(shape, dtype, buffer, name, "ones", 1)
 
 
+@public
 def full(
-    shape: ShapeLike, fill_value: float, dtype: DTypeLike = np.float32, buffer: object = None, name: str = "",
-    **_: object
+    shape: ShapeLike, fill_value: float, dtype: DTypeLike = np.float32, buffer: object = None, name: str = ""
 ) -> Tile | Blocks:
     """A new tensor with every element `fill_value`."""
     return new_tensor(shape, dtype, buffer, name, "full", fill_value)
 
 
+@public
 def zeros_like(
-    a: Tile | Blocks, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object
+    a: Tile | Blocks, dtype: DTypeLike | None = None, buffer: object = None, name: str = ""
 ) -> Tile | Blocks:
     """A new tensor of zeros with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, 0)
 
 
+@public
 def empty_like(
-    a: Tile | Blocks, dtype: DTypeLike | None = None, buffer: object = None, name: str = "", **_: object
+    a: Tile | Blocks, dtype: DTypeLike | None = None, buffer: object = None, name: str = ""
 ) -> Tile | Blocks:
     """A new tensor with the shape of `a`, and its dtype and memory unless given."""
     return _like(a, dtype, buffer, name, None)
@@ -171,12 +177,14 @@ def _like(a: Tile | Blocks, dtype: DTypeLike | None, buffer: object, name: str, 
     return new_tensor(shape, a.dtype if dtype is None else dtype, region, name, "zeros_like", value)
 
 
-def rand(shape: Sequence[int], dtype: DTypeLike = np.float32, **_: object) -> Tile:
+@public
+def rand(shape: Sequence[int], dtype: DTypeLike = np.float32) -> Tile:
     """A new tile of uniform random values in [0, 1)."""
     return tile(language.rand(tuple(shape), element_type(dtype, "rand")))
 
 
-def shared_constant(constant: object, dtype: DTypeLike | None = None, **_: object) -> Tile:
+@public
+def shared_constant(constant: object, dtype: DTypeLike | None = None) -> Tile:
     """An HBM tensor with constant data, converted to `dtype` if given."""
     array = constant.numpy() if isinstance(constant, Index) else np.asarray(constant)
     if dtype is not None:
@@ -188,7 +196,8 @@ def shared_constant(constant: object, dtype: DTypeLike | None = None, **_: objec
     return tile(language.shared_constant(array))
 
 
-def shared_identity_matrix(n: int, dtype: DTypeLike = np.uint8, **_: object) -> Tile:
+@public
+def shared_identity_matrix(n: int, dtype: DTypeLike = np.uint8) -> Tile:
     """The n x n identity in HBM, as of shared_constant."""
     (size,) = as_shape((n,), "shared_identity_matrix")
     return shared_constant(np.identity(size, np.uint8), dtype)

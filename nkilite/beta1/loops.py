@@ -15,6 +15,7 @@ from nkilite import isa as nisa
 from nkilite.beta1 import functional
 from nkilite.beta1.functional import Absent, allocated, dtype_or, on_chip
 from nkilite.beta1.index import LoopIndex
+from nkilite.beta1.keywords import check, public
 from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.operators import operator
 from nkilite.beta1.tile import Tile, tile
@@ -110,21 +111,24 @@ class Range:
 
 def affine_range(*bounds: object, **named: object) -> Range:
     """A loop whose iterations do not depend on each other; it unrolls. Bounds are as of `range`, or named so."""
-    return Range(*_ordered(bounds, named), name="affine_range")
+    return Range(*_ordered("nl.affine_range", bounds, named), name="affine_range")
 
 
 def sequential_range(*bounds: object, **named: object) -> Range:
     """A loop whose iterations may depend on each other; it unrolls. Bounds are as of `range`, or named so."""
-    return Range(*_ordered(bounds, named), name="sequential_range")
+    return Range(*_ordered("nl.sequential_range", bounds, named), name="sequential_range")
 
 
 def static_range(*bounds: object, **named: object) -> Range:
     """A loop that unrolls. Bounds are as of `range`, or named so."""
-    return Range(*(b if b is None else int(cast(SupportsInt, b)) for b in _ordered(bounds, named)), name="static_range")
+    ordered = _ordered("nl.static_range", bounds, named)
+    return Range(*(b if b is None else int(cast(SupportsInt, b)) for b in ordered), name="static_range")
 
 
-def _ordered(bounds: Sequence[object], named: Mapping[str, object]) -> Sequence[object]:
-    """Bounds in the order of `range`, whether they have names or not; other names are of the vendor's compiler."""
+def _ordered(name: str, bounds: Sequence[object], named: Mapping[str, object]) -> Sequence[object]:
+    """Bounds in the order of `range`, whether they have names or not. Raises UnknownKeyword."""
+    if named:
+        check(name, _BOUNDS, named)
     given = {name: named[name] for name in _BOUNDS if name in named}
     if not given:
         return bounds
@@ -133,9 +137,9 @@ def _ordered(bounds: Sequence[object], named: Mapping[str, object]) -> Sequence[
     return [given.get("start", 0), given.get("stop"), given.get("step", 1)]
 
 
+@public
 def loop_reduce(
-    x: object, op: Op, loop_indices: Sequence[object], dtype: DTypeLike | None = None, mask: MaskLike = None,
-    **_: object
+    x: object, op: Op, loop_indices: Sequence[object], dtype: DTypeLike | None = None, mask: MaskLike = None
 ) -> Tile:
     """`x` combined over the iterations of loops; what it returns in the last iteration is the result.
 

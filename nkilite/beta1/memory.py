@@ -18,6 +18,7 @@ from nkilite.beta1.assign import fill_from_index
 from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.functional import Absent, allocated, dtype_or, fresh, on_chip, pointwise
 from nkilite.beta1.index import Index
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import Box, Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
@@ -46,7 +47,7 @@ def in_hbm(x: object, operand: str, function: str) -> Tile:
 
 
 @remembered
-def load(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, mode: object = None, **_: object) -> Tile:
+def load(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, mode: object = None) -> Tile:
     """A new SBUF tile with the values of an HBM tensor, converted to `dtype` if given.
 
     Raises:
@@ -118,7 +119,7 @@ def _of_one_width(source: DType, dst: DType) -> bool:
 
 
 @remembered
-def store(dst: object, value: object, mask: MaskLike = None, mode: object = None, **_: object) -> None:
+def store(dst: object, value: object, mask: MaskLike = None, mode: object = None) -> None:
     """Copy a tile, or a number, to an HBM tensor, converted to its dtype; with a mask, to its positions alone.
 
     Raises:
@@ -170,7 +171,7 @@ def _repeated(source: NkiTensor, dst: NkiTensor) -> NkiTensor:
 
 
 @remembered
-def load_transpose2d(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+def load_transpose2d(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None) -> Tile:
     """A new SBUF tile with the transpose of an HBM matrix; further dimensions of size 1 are left out."""
     src = in_hbm(src, "src", "nl.load_transpose2d")
     shape = src.shape
@@ -200,7 +201,7 @@ def _flipped(view: NkiTensor) -> NkiTensor:
 
 
 @remembered
-def copy(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+def copy(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None) -> Tile:
     """A new SBUF tile with the values of a tile in SBUF or PSUM, converted to `dtype` if given."""
     src = on_chip(src, "src", "nl.copy")
     kind = dtype_or(dtype, src.dtype, "nl.copy")
@@ -215,7 +216,8 @@ def static_cast(input_data: object, dtype: DTypeLike) -> Tile:
     return copy(input_data, dtype=dtype)
 
 
-def atomic_rmw(dst: object, value: object, op: Op, mask: MaskLike = None, **_: object) -> None:
+@public
+def atomic_rmw(dst: object, value: object, op: Op, mask: MaskLike = None) -> None:
     """dst = dst <op> value in HBM, where dst may be indexed by a tile; `op` is an addition.
 
     Raises:
@@ -239,8 +241,9 @@ def atomic_rmw(dst: object, value: object, op: Op, mask: MaskLike = None, **_: o
         nisa.dma_compute(target, [source, target], language.add)
 
 
+@public
 def where(
-    condition: object, x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object
+    condition: object, x: object, y: object, dtype: DTypeLike | None = None, mask: MaskLike = None
 ) -> Tile:
     """x where the condition is nonzero, else y; the condition is a tile, or a comparison of index tensors."""
     if isinstance(condition, Mask):
@@ -275,8 +278,9 @@ def where(
 functions_of_numpy[np.where] = where
 
 
+@public
 def gather_flattened(
-    data: object, indices: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+    data: object, indices: object, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """In every partition, the elements of `data` at the positions `indices` of its flattened free dimensions."""
     data, indices = on_chip(data, "data", "nl.gather_flattened"), on_chip(indices, "indices", "nl.gather_flattened")
@@ -288,12 +292,14 @@ def expand_dims(data: object, axis: int) -> Tile:
     return on_chip(data, "data", "nl.expand_dims").expand_dims(axis)
 
 
-def device_print(prefix: str, x: Tile, mask: MaskLike = None, **_: object) -> None:
+@public
+def device_print(prefix: str, x: Tile, mask: MaskLike = None) -> None:
     """Print a tile when the kernel runs."""
     language.device_print(prefix, x.nki)
 
 
-def random_seed(seed: object, mask: MaskLike = None, **_: object) -> None:
+@public
+def random_seed(seed: object, mask: MaskLike = None) -> None:
     """Seed the generators behind nl.rand and nl.dropout."""
     if mask is not None and not isinstance(mask, Mask) and functional.is_false(mask):
         return
@@ -305,7 +311,8 @@ def random_seed(seed: object, mask: MaskLike = None, **_: object) -> None:
     language.random_seed(view)
 
 
-def dropout(x: object, rate: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+@public
+def dropout(x: object, rate: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """`x` with zeros in the place of elements chosen at random; the others are not scaled."""
     x = on_chip(x, "x", "nl.dropout")
     kind = dtype_or(dtype, x.dtype, "nl.dropout")

@@ -20,6 +20,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from nkilite.beta1.index import LoopIndex
+from nkilite.beta1.keywords import check_call
 from nkilite.beta1.mask import Mask
 from nkilite.beta1.tile import Tile, Unplaced, tile
 from nkilite.beta1.zeros import Zeros
@@ -81,8 +82,7 @@ def remembered(function: F) -> F:
     What stands for it is generated for its parameters: a key of types and attributes, one lookup, one record. A tile
     where an attribute is expected, or an attribute that cannot be told from another one by comparing it, only misses.
     """
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    assert len(parameters) < len(inspect.signature(function).parameters), "it refuses keywords that this ignores"
+    parameters = list(inspect.signature(function).parameters.values())
     header = "".join(p.name + (", " if p.default is p.empty else f"=d_{p.name}, ") for p in parameters)
     kinds, key, same, stored, pool = "", ["F"], [], [], ""
     for p in parameters:
@@ -105,10 +105,12 @@ def remembered(function: F) -> F:
     values = "".join(f"{p.name}, " for p in parameters)
     found = "".join(f"k_{p.name}, " if f"k_{p.name} =" in kinds else f"{p.name}, " for p in parameters)
     source = f"""
-def {function.__name__}({header}**ignored):
+def {function.__name__}({header}**others):
+    if others:
+        check(F, others)
     builder = active.builder
     if builder is None or not builder.records:
-        return F({values}**ignored){kinds}
+        return F({values}){kinds}
     frame = getframe(1)
     site = F, id(frame.f_code), frame.f_lasti
     known = builder.calls.get(site)
@@ -132,7 +134,7 @@ def {function.__name__}({header}**ignored):
 """
     namespace: dict[str, object] = {
         "F": function, "T": Tile, "Z": Zeros, "K": _kind, "E": _equal, "active": active.local, "again": _again,
-        "compared": _compared, "keep": _keep, "getframe": sys._getframe,
+        "compared": _compared, "keep": _keep, "check": check_call, "getframe": sys._getframe,
         **{f"d_{p.name}": p.default for p in parameters},
     }
     exec(compile(source, f"<nkilite Beta 1 {function.__name__}>", "exec"), namespace)

@@ -14,6 +14,7 @@ from nkilite.beta1.functional import (
     in_sbuf,
     skipped,
 )
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
@@ -29,7 +30,7 @@ from nkilite.trace.tensor import NkiTensor
 @remembered
 def dma_copy(
     dst: Tile, src: Tile, mask: MaskLike = None, dst_rmw_op: Op | None = None, oob_mode: OobMode = OobMode.error,
-    dge_mode: dge_mode = dge_mode.unknown, **_: object,
+    dge_mode: dge_mode = dge_mode.unknown
 ) -> None:
     """Copy between HBM and SBUF, or within them; with dst_rmw_op, add to `dst`."""
     if skipped(mask) or isinstance(src, Absent):
@@ -59,8 +60,9 @@ def _generated(dst: NkiTensor, src: NkiTensor, mode: dge_mode) -> dge_mode:
     return globals()["dge_mode"].unknown if hardware and dst.dtype != src.dtype else mode
 
 
+@public
 def dma_transpose(
-    src: Tile, axes: Sequence[int] | None = None, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+    src: Tile, axes: Sequence[int] | None = None, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """The transpose of a tensor in HBM or SBUF, as a new SBUF tile."""
     name = "nisa.dma_transpose"

@@ -21,6 +21,7 @@ from nkilite.beta1.functional import (
     pointwise,
     skipped,
 )
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import Mask, MaskLike, boxes
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
@@ -41,7 +42,7 @@ from nkilite.trace.tensor import NkiTensor
 @remembered
 def tensor_tensor(
     data1: object, data2: object, op: Op, dtype: DTypeLike | None = None, mask: MaskLike = None,
-    engine: Engine = unknown_engine, **_: object
+    engine: Engine = unknown_engine
 ) -> Tile:
     """data1 <op> data2; free dimensions of size 1 repeat."""
     name = "nisa.tensor_tensor"
@@ -63,8 +64,7 @@ def tensor_tensor(
 @remembered
 def tensor_scalar(
     data: object, op0: Op, operand0: object, reverse0: bool = False, op1: Op | None = None, operand1: object = None,
-    reverse1: bool = False, dtype: DTypeLike | None = None, mask: MaskLike = None, engine: Engine = unknown_engine,
-    **_: object,
+    reverse1: bool = False, dtype: DTypeLike | None = None, mask: MaskLike = None, engine: Engine = unknown_engine
 ) -> Tile:
     """(data <op0> operand0) <op1> operand1 with numbers, or one value per partition."""
     name = "nisa.tensor_scalar"
@@ -84,7 +84,7 @@ def tensor_scalar(
 @remembered
 def scalar_tensor_tensor(
     data: object, op0: Op, operand0: object, op1: Op, operand1: object, reverse0: bool = False, reverse1: bool = False,
-    dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object,
+    dtype: DTypeLike | None = None, mask: MaskLike = None
 ) -> Tile:
     """(data <op0> operand0) <op1> operand1, where operand1 is a whole tile."""
     name = "nisa.scalar_tensor_tensor"
@@ -108,7 +108,7 @@ def scalar_tensor_tensor(
 
 
 @remembered
-def reciprocal(data: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+def reciprocal(data: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """1 / data."""
     data = on_chip(data, "data", "nisa.reciprocal")
     return pointwise(nisa.reciprocal, data.shape, dtype_or(dtype, data.dtype, "nisa.reciprocal"), mask, (data,))
@@ -116,7 +116,7 @@ def reciprocal(data: object, dtype: DTypeLike | None = None, mask: MaskLike = No
 
 @remembered
 def tensor_copy(
-    src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Engine = unknown_engine, **_: object
+    src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Engine = unknown_engine
 ) -> Tile:
     """A copy in SBUF."""
     src = on_chip(src, "src", "nisa.tensor_copy")
@@ -131,8 +131,7 @@ tensor_copy_dynamic_src = tensor_copy
 
 @remembered
 def tensor_copy_dynamic_dst(
-    dst: object, src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Engine = unknown_engine,
-    **_: object
+    dst: object, src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: Engine = unknown_engine
 ) -> None:
     """Copy to a view that begins where a tile says."""
     dst, src = on_chip(dst, "dst", "nisa.tensor_copy_dynamic_dst"), on_chip(src, "src", "nisa.tensor_copy_dynamic_dst")
@@ -140,9 +139,9 @@ def tensor_copy_dynamic_dst(
         nisa.tensor_copy(dst.nki, src.nki, engine)
 
 
+@public
 def memset(
-    shape: Sequence[int], value: float, dtype: DTypeLike, mask: MaskLike = None, engine: object = unknown_engine,
-    **_: object
+    shape: Sequence[int], value: float, dtype: DTypeLike, mask: MaskLike = None, engine: object = unknown_engine
 ) -> Tile | Blocks:
     """A new tile with every element `value`."""
     if skipped(mask):
@@ -156,7 +155,7 @@ def memset(
 @remembered
 def tensor_copy_predicated(
     src: object, dst: object, predicate: object, mask: MaskLike = None, dtype: DTypeLike | None = None,
-    reverse_pred: bool = False, **_: object
+    reverse_pred: bool = False
 ) -> None:
     """Copy elements of `src`, a tile or a number, to `dst` where the predicate is nonzero."""
     name = "nisa.tensor_copy_predicated"

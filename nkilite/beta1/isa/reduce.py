@@ -25,6 +25,7 @@ from nkilite.beta1.functional import (
     skipped,
     vector,
 )
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
@@ -43,8 +44,7 @@ from nkilite.trace.tensor import NkiTensor
 @remembered
 def tensor_reduce(
     op: Op, data: object, axis: object, mask: MaskLike = None, dtype: DTypeLike | None = None, negate: bool = False,
-    keepdims: bool = False,
-    **_: object,
+    keepdims: bool = False
 ) -> Tile:
     """data combined along free dimensions."""
     name = "nisa.tensor_reduce"
@@ -57,8 +57,9 @@ def tensor_reduce(
     return reduced(emit, chosen, data, axis, dtype_or(dtype, data.dtype, name), mask, keepdims, name)
 
 
+@public
 def tensor_partition_reduce(
-    op: Op, data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+    op: Op, data: object, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """data combined over its partitions."""
     name = "nisa.tensor_partition_reduce"
@@ -84,7 +85,7 @@ def tensor_partition_reduce(
 @remembered
 def tensor_tensor_scan(
     data0: object, data1: object, initial: object, op0: Op, op1: Op, reverse0: bool = False, reverse1: bool = False,
-    dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object,
+    dtype: DTypeLike | None = None, mask: MaskLike = None
 ) -> Tile:
     """The running result of state = (data0 <op0> state) <op1> data1 along the free dimension."""
     name = "nisa.tensor_tensor_scan"
@@ -118,9 +119,10 @@ def tensor_tensor_scan(
     return made
 
 
+@public
 def tensor_scalar_cumulative(
     dst: object, src: object, op0: Op, op1: Op, imm0: object, imm1: object = None,
-    reduce_cmd: reduce_cmd = reduce_cmd.reset_reduce, mask: MaskLike = None, **_: object,
+    reduce_cmd: reduce_cmd = reduce_cmd.reset_reduce, mask: MaskLike = None
 ) -> None:
     """dst = the running result of (src <op0> imm0) <op1> the result before, along the free dimension."""
     name = "nisa.tensor_scalar_cumulative"
@@ -176,26 +178,30 @@ def _per_row(
     return fresh(result) if whole else tile(result)
 
 
-def bn_stats(data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+@public
+def bn_stats(data: object, mask: MaskLike = None, dtype: DTypeLike | None = None) -> Tile:
     """Statistics of each partition, for bn_aggr."""
     data = on_chip(data, "data", "nisa.bn_stats")
     return _per_row(nisa.bn_stats, data, (6,), dtype_or(dtype, data.dtype, "nisa.bn_stats"), mask, "nisa.bn_stats")
 
 
-def bn_aggr(data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+@public
+def bn_aggr(data: object, mask: MaskLike = None, dtype: DTypeLike | None = None) -> Tile:
     """Mean and variance of each partition, from results of bn_stats."""
     data = on_chip(data, "data", "nisa.bn_aggr")
     return _per_row(nisa.bn_aggr, data, (2,), dtype_or(dtype, data.dtype, "nisa.bn_aggr"), mask, "nisa.bn_aggr")
 
 
-def max8(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+@public
+def max8(src: object, mask: MaskLike = None, dtype: DTypeLike | None = None) -> Tile:
     """The eight largest elements of each partition, in descending order."""
     src = on_chip(src, "src", "nisa.max8")
     return _per_row(nisa.max8, src, (8,), dtype_or(dtype, src.dtype, "nisa.max8"), mask, "nisa.max8", language.max)
 
 
+@public
 def nc_find_index8(
-    data: object, vals: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object
+    data: object, vals: object, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """Where each of eight values first stands in each partition."""
     name = "nisa.nc_find_index8"
@@ -213,7 +219,7 @@ def _rows(x: Tile, rows: range) -> NkiTensor:
 @remembered
 def nc_match_replace8(
     data: object, vals: object, imm: float, dst_idx: object = None, mask: MaskLike = None,
-    dtype: DTypeLike | None = None, **_: object
+    dtype: DTypeLike | None = None
 ) -> Tile:
     """`data` with the first match of each of eight values replaced by `imm`; their positions in dst_idx."""
     name = "nisa.nc_match_replace8"
@@ -241,7 +247,8 @@ def nc_match_replace8(
     return made
 
 
-def sequence_bounds(segment_ids: object, dtype: DTypeLike | None = None, **_: object) -> Tile:
+@public
+def sequence_bounds(segment_ids: object, dtype: DTypeLike | None = None) -> Tile:
     """Where each element's segment begins and ends."""
     segment_ids = on_chip(segment_ids, "segment_ids", "nisa.sequence_bounds")
     rows, *columns = segment_ids.shape

@@ -42,7 +42,7 @@ from nkilite.trace.tensor import NkiTensor
 def activation(
     op: Op, data: object, bias: object = None, scale: object = 1.0, reduce_op: Op | None = None,
     reduce_res: Tile | Blocks | None = None, reduce_cmd: reduce_cmd = reduce_cmd.idle,
-    mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
+    mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """op(data * scale + bias) on the Scalar Engine, optionally with the sum of each partition."""
     name = "nisa.activation"
@@ -71,7 +71,7 @@ def activation(
 def activation_reduce(
     op: Op, data: object, reduce_op: Op, reduce_res: Tile | Blocks | None, bias: object = None, scale: object = 1.0,
     mask: MaskLike = None,
-    dtype: DTypeLike | None = None, **_: object,
+    dtype: DTypeLike | None = None
 ) -> Tile:
     """op(data * scale + bias), and in reduce_res the sum of each partition."""
     name = "nisa.activation_reduce"
@@ -92,7 +92,7 @@ def activation_reduce(
 def tensor_scalar_reduce(
     data: object, op0: Op, operand0: object, reduce_op: Op, reduce_res: Tile | Blocks | None, reverse0: bool = False,
     dtype: DTypeLike | None = None,
-    mask: MaskLike = None, **_: object,
+    mask: MaskLike = None
 ) -> Tile:
     """data <op0> operand0, and in reduce_res the reduction of each partition."""
     name = "nisa.tensor_scalar_reduce"

@@ -28,6 +28,7 @@ from nkilite.beta1.functional import (
 from nkilite.beta1.index import Grid, Index, index
 from nkilite.beta1.isa.elementwise import tensor_copy
 from nkilite.beta1.isa.scalar import summed
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.operators import operator
 from nkilite.beta1.remembered import remembered
@@ -42,7 +43,8 @@ from nkilite.isa.constants import (
 from nkilite.isa.operators import Op
 
 
-def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None, **_: object) -> Tile:
+@public
+def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None) -> Tile:
     """A tile of the values of an index tensor; of one element for an int, such as the position in a launch grid."""
     if isinstance(expr, (int, np.integer)) and not isinstance(expr, bool):
         expr = index(int(expr), Grid.of((1, 1), (0, 0)))
@@ -65,8 +67,7 @@ def iota(expr: object, dtype: DTypeLike, mask: MaskLike = None, **_: object) -> 
 
 @remembered
 def affine_select(
-    pred: MaskLike, on_true_tile: object, on_false_value: float, mask: MaskLike = None, dtype: DTypeLike | None = None,
-    **_: object
+    pred: MaskLike, on_true_tile: object, on_false_value: float, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """`on_true_tile` where a comparison of index tensors holds, else a number."""
     name = "nisa.affine_select"
@@ -127,7 +128,7 @@ def range_select(
     on_true_tile: object, comp_op0: Op, comp_op1: Op, bound0: object, bound1: object,
     reduce_cmd: reduce_cmd = reduce_cmd.idle,
     reduce_res: Tile | Blocks | None = None, reduce_op: Op = np.max, range_start: SupportsInt = 0,
-    on_false_value: SupportsFloat = -3.4028235e38, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object,
+    on_false_value: SupportsFloat = -3.4028235e38, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> Tile:
     """Elements whose position is within the bounds of their partition, else a number."""
     name = "nisa.range_select"
@@ -151,8 +152,7 @@ def range_select(
 def select_reduce(
     dst: object, predicate: object, on_true: object, on_false: object, reduce_res: object = None,
     reduce_cmd: reduce_cmd = reduce_cmd.idle,
-    reduce_op: Op = np.max, reverse_pred: bool = False, mask: MaskLike = None, dtype: DTypeLike | None = None,
-    **_: object,
+    reduce_op: Op = np.max, reverse_pred: bool = False, mask: MaskLike = None, dtype: DTypeLike | None = None
 ) -> None:
     """dst = on_true where the predicate is nonzero, else on_false; optionally the maximum of each partition."""
     name = "nisa.select_reduce"
@@ -176,7 +176,8 @@ def select_reduce(
     )
 
 
-def dropout(data: object, prob: object, mask: MaskLike = None, dtype: DTypeLike | None = None, **_: object) -> Tile:
+@public
+def dropout(data: object, prob: object, mask: MaskLike = None, dtype: DTypeLike | None = None) -> Tile:
     """`data` with zeros in the place of elements chosen at random."""
     data = on_chip(data, "data", "nisa.dropout")
     rate = vector(prob)
@@ -189,8 +190,7 @@ def dropout(data: object, prob: object, mask: MaskLike = None, dtype: DTypeLike 
 @remembered
 def local_gather(
     src_buffer: object, index: object, num_elem_per_idx: int = 1, num_valid_indices: int | None = None,
-    mask: MaskLike = None,
-    **_: object,
+    mask: MaskLike = None
 ) -> Tile:
     """Elements of `src_buffer` at indices that 16 partitions share."""
     name = "nisa.local_gather"
@@ -204,8 +204,7 @@ def local_gather(
 
 @remembered
 def nc_stream_shuffle(
-    src: object, dst: object, shuffle_mask: Sequence[int], dtype: DTypeLike | None = None, mask: MaskLike = None,
-    **_: object
+    src: object, dst: object, shuffle_mask: Sequence[int], dtype: DTypeLike | None = None, mask: MaskLike = None
 ) -> None:
     """Move partitions within quadrants of 32."""
     src, dst = on_chip(src, "src", "nisa.nc_stream_shuffle"), on_chip(dst, "dst", "nisa.nc_stream_shuffle")

@@ -22,6 +22,7 @@ from nkilite.beta1.functional import (
     on_chip,
     skipped,
 )
+from nkilite.beta1.keywords import public
 from nkilite.beta1.mask import Mask, MaskLike
 from nkilite.beta1.remembered import remembered
 from nkilite.beta1.selection import limited, selected
@@ -42,8 +43,7 @@ Emit = Callable[[NkiTensor, NkiTensor, NkiTensor], object]
 def nc_matmul(
     stationary: object, moving: object, is_stationary_onezero: bool = False, is_moving_onezero: bool = False,
     is_transpose: bool = False, tile_position: Sequence[int] = (), tile_size: Sequence[int] = (), mask: MaskLike = None,
-    perf_mode: object = None,
-    **_: object,
+    perf_mode: object = None
 ) -> Tile:
     """stationary.T @ moving, as a new float32 tile in PSUM; operands in PSUM are copied to SBUF first."""
     name = "nisa.nc_matmul"
@@ -144,7 +144,7 @@ def _sides(mask: Mask, stationary: Tile, moving: Tile) -> tuple[int, ...]:
 
 @remembered
 def nc_transpose(
-    data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: object = unknown_engine, **_: object
+    data: object, mask: MaskLike = None, dtype: DTypeLike | None = None, engine: object = unknown_engine
 ) -> Tile:
     """The transpose of a tile: in PSUM by the Tensor Engine, in SBUF by the Vector Engine."""
     name = "nisa.nc_transpose"
@@ -173,7 +173,7 @@ def nc_transpose(
 
 
 @remembered
-def matmul(x: object, y: object, transpose_x: bool = False, mask: MaskLike = None, **_: object) -> Tile:
+def matmul(x: object, y: object, transpose_x: bool = False, mask: MaskLike = None) -> Tile:
     """x @ y, or x.T @ y with `transpose_x`, as a new float32 tile in PSUM."""
     x, y = on_chip(x, "x", "nl.matmul"), on_chip(y, "y", "nl.matmul")
     if skipped(mask):
@@ -184,6 +184,7 @@ def matmul(x: object, y: object, transpose_x: bool = False, mask: MaskLike = Non
     return product(lambda dst, a, b: nisa.nc_matmul(dst, a, b, accumulate=False), x, y, mask)
 
 
-def transpose(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None, **_: object) -> Tile:
+@public
+def transpose(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
     """The transpose of a matrix of at most 128 x 128."""
     return nc_transpose(x, mask, dtype, tensor_engine)
