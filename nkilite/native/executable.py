@@ -41,7 +41,7 @@ class Executable:
         quick = [name for name in quickly if not library(host).optimized(name)]
         #: The launch, counted from 1, that is to have good code; 0 if all is good.
         self.hasty = effort.launches(lowered, quick) + 1 if quick else 0
-        self.walk = Walk(host, image.bases, lowered.threads)
+        self.walk = Walk(host, image.bases, lowered.threads, image.arena_bytes if lowered.arenas else 0)
         self._slots = [a.slot for a in (*image.inputs, *image.outputs)]
         self._written = [i for i, a in enumerate(image.inputs) if a.written is not None]
         self._idle: list[Workspace] = []

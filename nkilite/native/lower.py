@@ -19,7 +19,8 @@ from nkilite.ir.types import ViewType
 from nkilite.native.library import Source
 from nkilite.native.meetings import Footprint, footprint, meetings
 from nkilite.native.operands import Encoded, Member, Pitches, encode, entries
-from nkilite.native.walker import HEAVIEST, WEIGHT_SHIFT
+from nkilite.native.streams import streams
+from nkilite.native.walker import HEAVIEST, MEET, OWNER_SHIFT, SPLIT, WEIGHT_SHIFT
 from nkilite.schedule.panels import Panels
 from nkilite.schedule.place import CpuPlacement
 from nkilite.schedule.schedule import Schedule
@@ -41,6 +42,7 @@ class Lowered(NamedTuple):
         work: rough nanoseconds that a launch spends in each of the micro-kernels on one thread; infinite in a program
             with loops.
         sizes: bytes of their text.
+        arenas: whether every thread needs an arena of its own, because entries have owners.
     """
 
     sources: list[Source]
@@ -51,6 +53,7 @@ class Lowered(NamedTuple):
     stack: int
     work: np.ndarray
     sizes: np.ndarray
+    arenas: bool
 
 
 def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
@@ -76,10 +79,14 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
             footprints.append(touches)
     table[starts] = compiled[numbers]
     flags, threads = meetings(table, starts, footprints)
+    owners, busy = streams(schedule.program, firsts, table, starts, footprints, flags, threads)
+    if busy:
+        flags, threads = flags & ~(SPLIT | MEET), busy
     weights = np.clip(np.array([f.ns // 1000 for f in footprints], np.int64), 1, HEAVIEST)[table[starts]]
-    table[starts + 1] |= (weights << WEIGHT_SHIFT | flags) << 32
+    table[starts + 1] |= (owners << OWNER_SHIFT | weights << WEIGHT_SHIFT | flags) << 32
     sizes = np.array([len(s.text) for s in sources], np.int64)
-    return Lowered(sources, table, starts, firsts, threads, stack, _work(encoded, compiled[numbers], footprints), sizes)
+    work = _work(encoded, compiled[numbers], footprints)
+    return Lowered(sources, table, starts, firsts, threads, stack, work, sizes, busy > 0)
 
 
 def _work(encoded: Encoded, sources: np.ndarray, footprints: Sequence[Footprint]) -> np.ndarray:

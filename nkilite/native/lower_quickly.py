@@ -50,5 +50,5 @@ def lower_quickly(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lo
         sources, table, starts, np.arange(program.count), 1,
         max((written.stack for written, _ in found), default=0) + max(sizes_of.values(), default=0) // 2,
         np.bincount(which[encoded.kinds], ns[encoded.kinds], len(sources)),
-        np.array([sizes_of[s.name] for s in sources], np.int64),
+        np.array([sizes_of[s.name] for s in sources], np.int64), False,
     )

@@ -172,6 +172,25 @@ def meetings(table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footpr
     return flags, max(1, int(shared // max(1, WAKE_NS + MEETING_NS * count)))
 
 
+class Intervals(NamedTuple):
+    """What the entries touch of memory, in order: bytes [start, end) of a base.
+
+    Attributes:
+        ends: for every entry, the number of touches by it and the entries before it.
+        what: twice the number of the owner, and 1 if it is written.
+        low: where the owner's first piece begins.
+        owners: as the scan takes them.
+    """
+
+    ends: np.ndarray
+    base: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    what: np.ndarray
+    low: np.ndarray
+    owners: list[tuple[int, int, int, int]]
+
+
 class _Touches(NamedTuple):
     """What the entries touch of memory that some entry writes, in order, as intervals of numbered *atoms*: stretches
     of memory that no operand begins or ends in. Fields as the scan takes them."""
@@ -182,9 +201,10 @@ class _Touches(NamedTuple):
     atoms: int
 
 
-def _touches(
+def intervals(
     table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
-) -> _Touches:
+) -> Intervals:
+    """What entries touch, given the number of every entry's footprint."""
     ends = np.cumsum(np.array([len(f.accesses) for f in footprints], np.int64)[number])
     base, start, end, what, low = np.zeros((5, int(ends[-1]) if len(ends) else 0), np.int64)
     owners = [ALONE, ANYBODY]
@@ -203,25 +223,32 @@ def _touches(
                 low[at] = begins % access.stripe.period if access.stripe.period else begins
                 owners.append((*access.stripe[:3], access.stripe.high - access.stripe.low))
             what[at] = 2 * owner + access.writes
+    return Intervals(ends, base, start, end, what, low, owners)
+
+
+def _touches(
+    table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
+) -> _Touches:
+    ends, base, start, end, what, low, owners = intervals(table, entries, number, footprints)
     written = np.zeros(int(base.max()) + 1 if len(base) else 0, bool)
     written[base[what & 1 != 0]] = True
     kept = written[base]  # what is only read needs no care
     ends = np.concatenate([[0], np.cumsum(kept)])[ends]
     base, start, end, what, low = (column[kept] for column in (base, start, end, what, low))
-    first, last, atoms = _atoms(base, start, end)
-    return _Touches(ends, np.stack([first, last, what, low], axis=1), np.array(owners, np.int64), atoms)
+    first, last, count = atoms(base, start, end)
+    return _Touches(ends, np.stack([first, last, what, low], axis=1), np.array(owners, np.int64), count)
 
 
-def _atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """The first atom of every touch, the one after its last, and how many there are."""
     first, last = np.empty_like(start), np.empty_like(end)
-    atoms = 0
+    total = 0
     for one in np.flatnonzero(np.bincount(base)).tolist():
         there = base == one
         begins, ends, count = _numbered(start[there], end[there])
-        first[there], last[there] = atoms + begins, atoms + ends
-        atoms += count
-    return first, last, atoms
+        first[there], last[there] = total + begins, total + ends
+        total += count
+    return first, last, total
 
 
 def _numbered(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

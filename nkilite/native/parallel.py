@@ -13,6 +13,8 @@ from nkilite.native.interrupts import Apart
 from nkilite.native.library import library
 from nkilite.native.sharing import BUSY, STATE_WORDS, Job
 from nkilite.native.walker import WALK
+from nkilite.native.workspace import aligned, new_memory
+from nkilite.schedule.place import ARENA
 
 _WORD = 8
 
@@ -27,10 +29,11 @@ class Walk:
         most: threads that such tables gain from.
     """
 
-    def __init__(self, host: Host, bases: int, most: int) -> None:
-        """For tables that use so many bases."""
+    def __init__(self, host: Host, bases: int, most: int, arena: int = 0) -> None:
+        """For tables that use so many bases; `arena` is the bytes of the arena, if every thread needs one."""
         self.alone = Apart(host, library(host).addresses([WALK])[WALK.name])
-        self.most, self._bases = most, bases
+        self.most, self._bases, self._arena = most, bases, arena
+        self._idle: list[np.ndarray] = []  # arenas of threads other than the launching one
 
     def __call__(self, table: int, start: int, count: int, bases: int) -> int:
         if self.most > 1:
@@ -49,8 +52,18 @@ class Walk:
         first, stride, head = words.ctypes.data + STATE_WORDS * _WORD, words.strides[0], HEAD_WORDS * _WORD
         for part in range(members):
             ctypes.memmove(first + part * stride - head, bases - head, head + self._bases * _WORD)
+        arenas = [self._idle_arena() for _ in range(1, members)] if self._arena else []
+        for part, arena in enumerate(arenas, start=1):
+            words[part, STATE_WORDS + ARENA] = aligned(arena)
         job = Job(table, count, first, stride, members, threads.spin(members))
         stopped = team.launch(np.array(job, np.int64), start)
+        self._idle += arenas
         if stopped > 0:
             ctypes.memmove(bases - FAULT_WORDS * _WORD, first - FAULT_WORDS * _WORD, FAULT_WORDS * _WORD)
         return stopped
+
+    def _idle_arena(self) -> np.ndarray:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return new_memory(self._arena)

@@ -1,7 +1,8 @@
 """The native code of a team: threads that share the walk of an instruction table.
 
 A team cuts a walk into *phases*, which begin at the entries flagged MEET, and a phase into *parts*. A part is the same
-share of every entry of the phase that splits; the other entries belong to part 0. A phase begins when all parts of the
+share of every entry of the phase that splits; an entry with an owner (nkilite/native/streams.py) belongs to one part,
+the others to part 0. A phase begins when all parts of the
 one before it are done: what was written before a meeting can be read after it. Within a phase the parts do not depend
 on each other, so it does not matter which member does which part, or when. Every member has a part of its own, whose
 data are in its cache; one that waits for longer does a part whose owner has not come, so that a thread that is late,
@@ -21,7 +22,7 @@ from typing import NamedTuple
 from nkilite.codegen import watch
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_JUMP
 from nkilite.native.library import Source
-from nkilite.native.walker import BUDGET, LEAD, MEET, SPLIT, entry_at
+from nkilite.native.walker import BUDGET, LEAD, MEET, OWNER_SHIFT, SPLIT, entry_at
 
 #: Words in front of the bases of a part: the word it stopped at, then those that every run has.
 STATE_WORDS = 1 + HEAD_WORDS
@@ -121,11 +122,25 @@ body:
 work:
   %split = and i32 %flags, {SPLIT}
   %splits = icmp ne i32 %split, 0
-  %runs = or i1 %splits, %first
+  %owner = lshr i32 %flags, {OWNER_SHIFT}
+  %owned = icmp ne i32 %owner, 0
+  br i1 %owned, label %stream, label %share
+stream:
+  %stream_number = sub i32 %owner, 1
+  %wide_number = zext i32 %stream_number to i64
+  %whose = urem i64 %wide_number, %parts
+  %mine = icmp eq i64 %whose, %part
+  br label %decide
+share:
+  %shares = or i1 %splits, %first
+  br label %decide
+decide:
+  %runs = phi i1 [ %mine, %stream ], [ %shares, %share ]
   br i1 %runs, label %run, label %ran
 run:
+  %which = select i1 %splits, i64 %part, i64 0
   %of = select i1 %splits, i64 %parts, i64 1
-  %code = call i32 %function(ptr %words, ptr %own, i64 %part, i64 %of)
+  %code = call i32 %function(ptr %words, ptr %own, i64 %which, i64 %of)
   %bad = icmp ne i32 %code, 0
   br i1 %bad, label %stop, label %ran
 ran:

@@ -1,8 +1,9 @@
 """The native loop that walks an instruction table on one thread.
 
 An entry of the table is [function, width and flags, words...]: the width in words is the low half of its second word,
-the flags are the high half, and above them its weight: about the microseconds it takes, from 1 to HEAVIEST. After every
-BUDGET of them the walk asks the watch of the run whether it is to end (nkilite/codegen/watch.py).
+the flags are the high half. Above the flags are its weight: about the microseconds it takes, from 1 to HEAVIEST, and
+its owner. After a BUDGET of weights the walk asks the watch of the run whether it is to end
+(nkilite/codegen/watch.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LEAD = 4  # its status decides where the walk goes on
 
 WEIGHT_SHIFT = 8  # bits of flags below the weight
 HEAVIEST = 255
+OWNER_SHIFT = 16  # bits below the owner: the stream of the entry, or 0 (nkilite/native/streams.py)
+MOST_OWNERS = (1 << 15) - 1
 BUDGET = 256
 
 def entry_at(table: str) -> str:
@@ -32,7 +35,8 @@ def entry_at(table: str) -> str:
   %width = zext i32 %narrow to i64
   %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
   %flags = load i32, ptr %flags_ptr, align 4
-  %weight = lshr i32 %flags, {WEIGHT_SHIFT}
+  %above = lshr i32 %flags, {WEIGHT_SHIFT}
+  %weight = and i32 %above, {HEAVIEST}
   %words = getelementptr i8, ptr %entry_ptr, i64 16"""
 
 

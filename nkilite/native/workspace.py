@@ -68,8 +68,17 @@ def address(array: np.ndarray) -> int:
     return result
 
 
-def _aligned(size: int) -> tuple[np.ndarray, int]:
-    """Memory whose returned address is aligned to a cache line; every float in it is NaN."""
-    memory = np.full(size + _ALIGN, 0xFF, np.uint8)
+def new_memory(size: int) -> np.ndarray:
+    """Memory with room for so many bytes from a cache line on; every float in it is NaN."""
+    return np.full(size + _ALIGN, 0xFF, np.uint8)
+
+
+def aligned(memory: np.ndarray) -> int:
+    """The address of the first cache line in it."""
     start = address(memory)
-    return memory, start + -start % _ALIGN
+    return start + -start % _ALIGN
+
+
+def _aligned(size: int) -> tuple[np.ndarray, int]:
+    memory = new_memory(size)
+    return memory, aligned(memory)
