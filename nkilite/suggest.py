@@ -28,3 +28,9 @@ def unknown_name(
     close = [f"{prefix}.{match}" for match in difflib.get_close_matches(name, list(known), n=3)]
     hint = f"did you mean {' or '.join(close)}?" if close else _ELSEWHERE
     return UnknownName(module=owner, name=name, why="", hint=hint)
+
+
+def unknown_attribute(kind: type, what: str, name: str, hints: dict[str, str]) -> UnknownName:
+    """The error for an attribute that objects of one of our classes do not have; users call them `what`."""
+    known = [n for n in dir(kind) if not n.startswith("_")]
+    return unknown_name(f"a {what}", what, name, known, hints, why="")

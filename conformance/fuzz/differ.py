@@ -115,20 +115,19 @@ def _problem(
     program: Program, found: list[np.ndarray], first: list[np.ndarray], expected: list[np.ndarray]
 ) -> str:
     """What is wrong with results, given those of another way on the same level of CPU, and a simulation's."""
-    unsure = []
+    unsure, rounded = [], program.rounding is not None
     for number, (trust, ours, other, theirs) in enumerate(zip(program.trust(), found, first, expected, strict=True)):
         name = program.result(number)
         if ours.tobytes() != other.tobytes():
             return f"{name} is not what another number of threads or fusing makes ({_where(ours, other)})"
         if trust is Trust.bits and not _equal(ours, theirs):
             return f"{name} is not what a simulation makes ({_where(ours, theirs)})"
-        if trust is Trust.magnitude and not _close(ours, theirs, program.rounding is not None):
+        if trust is Trust.magnitude and not _close(ours, theirs, rounded):
             unsure.append(number)
     if not unsure:
         return ""
     spread = _spread(program, expected)
     for number in unsure:
-        rounded = program.rounding is not None
         if not _close(found[number], expected[number], rounded, _AMPLIFIED * spread[number]):
             what = f"{_where(found[number], expected[number])}; inputs' last bits change it by {spread[number]:.2g}"
             return f"{program.result(number)} is not close to what a simulation makes ({what})"

@@ -22,7 +22,7 @@ from nkilite.beta1.mask import Box, Mask
 from nkilite.dtypes import DType, DTypeLike, bool_, float32
 from nkilite.errors import IndexOutOfBounds, ShapeMismatch, TensorAsNumber, TensorOperator, UnknownName
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
-from nkilite.suggest import unknown_name
+from nkilite.suggest import unknown_attribute
 from nkilite.trace.builder import Builder
 from nkilite.trace.indexing import of_tensor
 from nkilite.trace.tensor import NkiTensor
@@ -194,8 +194,7 @@ class Tile:
     @classmethod
     def unknown_attribute(cls, name: str) -> UnknownName:
         """The error for an attribute it does not have, in the place of Python's."""
-        known = [n for n in dir(cls) if not n.startswith("_")]
-        return unknown_name("a tile", "tile", name, known, _METHODS, why="")
+        return unknown_attribute(cls, "tile", name, _METHODS)
 
     def __matmul__(self, _: object) -> NoReturn:
         raise TensorOperator(symbol="@", function="matmul")

@@ -31,9 +31,8 @@ def write(members: Sequence[MicroKernel], tree: Tree | None) -> None:
         members[op.member].private |= {n for n, use in zip(names, op.uses, strict=True) if use.place is not None}
     for node in tree.body:
         if isinstance(node, Loop):
-            terms = node.body[0]
-            if isinstance(terms, Loop) and terms.dim is Dim.terms:
-                _sums(members, node, terms)
+            if node.terms is not None:
+                _sums(members, node, node.terms)
             else:
                 _rows(members, tree, node)
     pieces = [node for node in tree.body if isinstance(node, Move)]

@@ -57,8 +57,7 @@ def _line(e: Emitter, part: Matrix, even: Value, odd: Value | None, into: Value,
         e.store(e.const("i32", 0, WIDTH), into, align=LINE)
     at, lanes = 0, WIDTH
     while at < count:
-        while lanes > count - at:
-            lanes //= 2
+        lanes = elementwise.filled(lanes, count - at)
         low = _half(e, part, e.offset(even, at * part.column_stride), lanes)
         words = e.lshr(low, e.i32(16, lanes))
         if odd is not None:

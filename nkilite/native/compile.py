@@ -14,7 +14,7 @@ from nkilite.native.executable import Executable
 from nkilite.native.image import Image, image_of
 from nkilite.native.lower import Lowered, lower
 from nkilite.native.lower_quickly import lower_quickly
-from nkilite.schedule.pipeline import Observer, improved, prepared
+from nkilite.schedule.pipeline import Observer, improved, prepared, scheduled
 from nkilite.schedule.place import place
 from nkilite.schedule.schedule import Schedule
 
@@ -88,6 +88,6 @@ def _compile(
 
 def image_for(program: Program, level: Host) -> Image:
     """The image of a program, with the text of its micro-kernels; nothing is compiled to native code."""
-    schedule = improved(prepared(program))
+    schedule = scheduled(program)
     placement = place(schedule, level.products)
     return image_of(schedule.program, placement, lower(schedule, placement, level), level.level)

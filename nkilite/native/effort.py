@@ -11,7 +11,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from math import ceil, inf
 
 import numpy as np
@@ -97,10 +97,15 @@ def launches(lowered: Lowered, names: Collection[str]) -> float:
 
 
 def stack(lowered: Lowered, names: Collection[str]) -> int:
-    """Bytes of the stack that a program takes: quick code keeps every value there, in half as much as its text at most
-    (a quarter is the most that was seen)."""
+    """Bytes of the stack that a program takes."""
     found = _by_name(lowered)
-    return lowered.stack + max((found[name][1] for name in names), default=0) // 2
+    return lowered.stack + quick_stack(found[name][1] for name in names)
+
+
+def quick_stack(texts: Iterable[int]) -> int:
+    """Bytes of the stack that functions with so many bytes of text take: quick code keeps every value there, in half as
+    much as its text at most (a quarter is the most that was seen)."""
+    return max(texts, default=0) // 2
 
 
 def _by_name(lowered: Lowered) -> dict[str, tuple[float, int]]:

@@ -26,7 +26,7 @@ from nkilite.ir.types import Indirection, ViewType
 from nkilite.native.cache import OBJECTS, Store, store
 from nkilite.native.encoding import NotData, decode, encode
 from nkilite.native.library import Library, Source, library
-from nkilite.native.lower import cpu_operands
+from nkilite.native.lower import cpu_operands, source_of
 from nkilite.native.operands import Member
 from nkilite.native.versions import versions
 
@@ -199,13 +199,9 @@ def _write(member: Member, given: tuple[int, ...], host: Host, library: Library)
     e = Emitter(host, sizes_at=8 * words)
     kernel = MicroKernel(signature, host, cpu_operands(signature, pitches), e)
     group.write([kernel], None)
-    body = kernel.text("@")
-    declarations = tuple(e.declarations.values())
-    digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
-    name = f"{signature.name}_{digest}.quick"
-    source = Source(name, body.replace("@@(", f"@{name}(", 1), declarations, True)
+    source = source_of(kernel).quickly
     source = source._replace(key=library.key_of(source))
-    return Written(sizes.form(), source, kernel.leads, e.stack, len(body)), sizes.arguments
+    return Written(sizes.form(), source, kernel.leads, e.stack, len(source.text)), sizes.arguments
 
 
 def _with_sizes(call: Signature, left: Iterator[int]) -> Signature:

@@ -20,7 +20,7 @@ from nkilite.native.library import Source
 from nkilite.native.meetings import Footprint, footprint, meetings
 from nkilite.native.operands import Encoded, Member, Pitches, encode, entries
 from nkilite.native.streams import streams
-from nkilite.native.walker import HEAVIEST, MEET, OWNER_SHIFT, SPLIT, WEIGHT_SHIFT
+from nkilite.native.walker import MEET, SPLIT, above_width
 from nkilite.schedule.panels import Panels
 from nkilite.schedule.place import CpuPlacement
 from nkilite.schedule.schedule import Schedule
@@ -82,8 +82,7 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
     owners, busy = streams(schedule.program, firsts, table, starts, footprints, flags, threads)
     if busy:
         flags, threads = flags & ~(SPLIT | MEET), busy
-    weights = np.clip(np.array([f.ns // 1000 for f in footprints], np.int64), 1, HEAVIEST)[table[starts]]
-    table[starts + 1] |= (owners << OWNER_SHIFT | weights << WEIGHT_SHIFT | flags) << 32
+    table[starts + 1] |= above_width(flags, np.array([f.ns for f in footprints], np.float64)[table[starts]], owners)
     sizes = np.array([len(s.text) for s in sources], np.int64)
     work = _work(encoded, compiled[numbers], footprints)
     return Lowered(sources, table, starts, firsts, threads, stack, work, sizes, busy > 0)
@@ -152,11 +151,15 @@ def _micro_kernel(members: list[Member], tree: Tree | None, host: Host) -> tuple
         kernels.append(MicroKernel(signature, host, cpu_operands(signature, pitches), e, first_word))
         first_word += signature.n_words - WORDS_BEFORE_ARGUMENTS
     group.write(kernels, tree)
-    body = kernels[0].text("@")
-    digest = hashlib.sha256(f"{host.level}:{body}".encode()).hexdigest()[:20]
-    name = f"{kernels[0].call.name}_{digest}"
-    text = body.replace("@@(", f"@{name}(", 1)
-    return Source(name, text, tuple(e.declarations.values())), footprint(kernels), e.stack
+    return source_of(kernels[0]), footprint(kernels), e.stack
+
+
+def source_of(kernel: MicroKernel) -> Source:
+    """The function that has been written for a micro-kernel, named after its text."""
+    body = kernel.text("@")
+    digest = hashlib.sha256(f"{kernel.host.level}:{body}".encode()).hexdigest()[:20]
+    name = f"{kernel.call.name}_{digest}"
+    return Source(name, body.replace("@@(", f"@{name}(", 1), tuple(kernel.e.declarations.values()))
 
 
 def cpu_operands(signature: Signature, pitches: Pitches) -> dict[str, CpuOperand]:

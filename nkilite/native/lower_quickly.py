@@ -9,12 +9,13 @@ import numpy as np
 
 from nkilite.host.cpu import Host
 from nkilite.ir.columns import Columns
+from nkilite.native.effort import quick_stack
 from nkilite.native.forms import forms
 from nkilite.native.library import Source
 from nkilite.native.lower import Lowered
 from nkilite.native.meetings import work
 from nkilite.native.operands import encode
-from nkilite.native.walker import HEAVIEST, LEAD, WEIGHT_SHIFT
+from nkilite.native.walker import LEAD, above_width
 from nkilite.schedule.place import CpuPlacement
 from nkilite.schedule.schedule import Schedule
 
@@ -32,7 +33,6 @@ def lower_quickly(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lo
     which = np.array([numbers[written.source.name] for written, _ in found], np.int64)
     ns = np.array([work(member.signature) for member in encoded.members])
     flags = np.array([LEAD if written.leads else 0 for written, _ in found], np.int64)
-    weights = np.clip(ns.astype(np.int64) // 1000, 1, HEAVIEST)
 
     before = Columns.of(program).starts
     extra = np.array([len(sizes) for _, sizes in found], np.int64)[encoded.kinds]
@@ -44,11 +44,11 @@ def lower_quickly(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lo
         ends = (starts + widths)[encoded.kinds == kind]
         table[ends[:, None] + np.arange(-len(sizes), 0)] = sizes
     table[starts] = which[encoded.kinds]
-    table[starts + 1] = widths | (weights << WEIGHT_SHIFT | flags)[encoded.kinds] << 32
+    table[starts + 1] = widths | above_width(flags, ns)[encoded.kinds]
     sizes_of = {written.source.name: written.text_bytes for written, _ in found}
     return Lowered(
         sources, table, starts, np.arange(program.count), 1,
-        max((written.stack for written, _ in found), default=0) + max(sizes_of.values(), default=0) // 2,
+        max((written.stack for written, _ in found), default=0) + quick_stack(sizes_of.values()),
         np.bincount(which[encoded.kinds], ns[encoded.kinds], len(sources)),
         np.array([sizes_of[s.name] for s in sources], np.int64), False,
     )

@@ -190,6 +190,20 @@ class Intervals(NamedTuple):
     low: np.ndarray
     owners: list[tuple[int, int, int, int]]
 
+    @property
+    def writes(self) -> np.ndarray:
+        """Of every touch, whether it writes."""
+        found: np.ndarray = self.what & 1 != 0
+        return found
+
+    @property
+    def changing(self) -> np.ndarray:
+        """Of every touch, whether some entry writes to its base: what is only read needs no care."""
+        written = np.zeros(int(self.base.max(initial=0)) + 1, bool)
+        written[self.base[self.writes]] = True
+        found: np.ndarray = written[self.base]
+        return found
+
 
 class _Touches(NamedTuple):
     """What the entries touch of memory that some entry writes, in order, as intervals of numbered *atoms*: stretches
@@ -229,10 +243,9 @@ def intervals(
 def _touches(
     table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
 ) -> _Touches:
-    ends, base, start, end, what, low, owners = intervals(table, entries, number, footprints)
-    written = np.zeros(int(base.max()) + 1 if len(base) else 0, bool)
-    written[base[what & 1 != 0]] = True
-    kept = written[base]  # what is only read needs no care
+    found = intervals(table, entries, number, footprints)
+    ends, base, start, end, what, low, owners = found
+    kept = found.changing
     ends = np.concatenate([[0], np.cumsum(kept)])[ends]
     base, start, end, what, low = (column[kept] for column in (base, start, end, what, low))
     first, last, count = atoms(base, start, end)

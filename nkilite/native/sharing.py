@@ -2,9 +2,9 @@
 
 A team cuts a walk into *phases*, which begin at the entries flagged MEET, and a phase into *parts*. A part is the same
 share of every entry of the phase that splits; an entry with an owner (nkilite/native/streams.py) belongs to one part,
-the others to part 0. A phase begins when all parts of the
-one before it are done: what was written before a meeting can be read after it. Within a phase the parts do not depend
-on each other, so it does not matter which member does which part, or when. Every member has a part of its own, whose
+the others to part 0. A phase begins when all parts of the one before it are done: what was written before a meeting can
+be read after it. Within a phase the parts do not depend on each other, so it does not matter which member does which
+part, or when. Every member has a part of its own, whose
 data are in its cache; one that waits for longer does a part whose owner has not come, so that a thread that is late,
 because it slept or has no core, holds nobody up.
 

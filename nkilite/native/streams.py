@@ -38,12 +38,12 @@ def streams(
     ns = np.array([f.ns for f in footprints], np.float64)[number]
     none = np.zeros(len(entries), np.int64), 0
     facts = BufferColumns.of(program)
-    if ns.sum() < 2 * meetings.WAKE_NS or program.watched >= 0 or (flags & LEAD).any():
+    foreign = any(s.definition is custom_operator.definition for s in program.signatures)  # may keep values of its own
+    if ns.sum() < 2 * meetings.WAKE_NS or program.watched >= 0 or (flags & LEAD).any() or foreign:
         return none
     entry, buffer = _tiles(program, firsts)
     special = facts.on_chip & (~facts.internal | facts.fixed)  # outlive launches, or alias each other
-    foreign = any(s.definition is custom_operator.definition for s in program.signatures)  # may keep values of its own
-    if foreign or special[buffer].any():
+    if special[buffer].any():
         return none
     label = _components(len(entries), entry, buffer)
     if not label.any():
@@ -87,16 +87,13 @@ def _written(
     """Every entry with every stretch of HBM it touches that some entry writes."""
     found = intervals(table, entries, number, footprints)
     entry = np.repeat(np.arange(len(entries)), np.diff(found.ends, prepend=0))
-    writes = found.what & 1 != 0
-    written = np.zeros(int(found.base.max(initial=0)) + 1, bool)
-    written[found.base[writes]] = True
-    kept = written[found.base] & (found.base != ARENA)
+    kept = found.changing & (found.base != ARENA)
     first, last, count = atoms(found.base[kept], found.start[kept], found.end[kept])
     widths = last - first
     which = np.repeat(np.arange(len(first)), widths)
     atom = np.arange(len(which)) - np.repeat(np.cumsum(widths) - widths - first, widths)
     changed = np.zeros(count, bool)
-    changed[atom[writes[kept][which]]] = True
+    changed[atom[found.writes[kept][which]]] = True
     here = changed[atom]
     return entry[kept][which][here], atom[here]
 

@@ -8,6 +8,8 @@ its owner. After a BUDGET of weights the walk asks the watch of the run whether 
 
 from __future__ import annotations
 
+import numpy as np
+
 from nkilite.codegen import watch
 from nkilite.codegen.kernel import STATUS_JUMP
 from nkilite.native.library import Source
@@ -24,6 +26,14 @@ HEAVIEST = 255
 OWNER_SHIFT = 16  # bits below the owner: the stream of the entry, or 0 (nkilite/native/streams.py)
 MOST_OWNERS = (1 << 15) - 1
 BUDGET = 256
+
+
+def above_width(flags: np.ndarray, ns: np.ndarray, owners: np.ndarray | int = 0) -> np.ndarray:
+    """What the second words of entries have above the width, given flags, nanoseconds and owner of each."""
+    weights = np.clip(ns.astype(np.int64) // 1000, 1, HEAVIEST)
+    found: np.ndarray = (owners << OWNER_SHIFT | weights << WEIGHT_SHIFT | flags) << 32
+    return found
+
 
 def entry_at(table: str) -> str:
     """Loads of the entry at word position %at of a table into %function, %width, %flags, %weight and %words."""

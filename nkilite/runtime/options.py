@@ -43,7 +43,7 @@ def check_options(options: Mapping[str, Any], given: Configs) -> Configs:
     )
 
 
-def require_none(function: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def require_none(function: str, options: Mapping[str, object], known: tuple[str, ...]) -> None:
     """Raise UnknownKeyword for what is left of keywords when all known ones have been taken."""
     for name in options:
         raise unknown(function, name, known)

@@ -170,6 +170,12 @@ class Loop:
     parallel: int = 0
     beside: int | None = None
 
+    @property
+    def terms(self) -> Loop | None:
+        """The loop over terms of a sum that it begins with, if it does."""
+        first = self.body[0]
+        return first if isinstance(first, Loop) and first.dim is Dim.terms else None
+
 
 class Spot(NamedTuple):
     """A place in the buffer that a member reads or writes: so far from where its own operand begins."""
@@ -249,8 +255,8 @@ class Tree:
     @property
     def terms(self) -> tuple[Op, ...]:
         """The matmuls that add up in one view; they come first, if there are any."""
-        first = self.body[0].body[0] if isinstance(self.body[0], Loop) else None
-        return tuple(operations(first.body)) if isinstance(first, Loop) and first.dim is Dim.terms else ()
+        found = self.body[0].terms if isinstance(self.body[0], Loop) else None
+        return () if found is None else tuple(operations(found.body))
 
 
 def operations(nodes: Iterable[Node]) -> Iterator[Op]:

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 import numpy as np
 
 from nkilite.errors import TensorAsNumber, TensorOperator, UnknownName
-from nkilite.suggest import unknown_name
+from nkilite.suggest import unknown_attribute
 
 _COMPILE_TIME = "pass the value as a compile-time kernel argument."
 _METHODS = {
@@ -115,8 +115,7 @@ class Refusals:
 
         No `__getattr__`: Python reads the attributes of classes that have one more slowly.
         """
-        known = [n for n in dir(cls) if not n.startswith("_")]
-        return unknown_name("a tensor", "tensor", name, known, _METHODS, why="")
+        return unknown_attribute(cls, "tensor", name, _METHODS)
 
 
 def _refuse(symbol: str, function: str) -> Callable[..., NoReturn]:

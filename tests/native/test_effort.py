@@ -4,8 +4,6 @@ often."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import nkilite.language as nl
 from kernels import GALLERY
 from nkilite.errors import InvalidSetting
 from nkilite.host.cpu import host
-from nkilite.native import effort, versions
+from nkilite.native import effort
 from nkilite.native.cores import Cores
 from nkilite.native.library import Library, library
 from nkilite.native.tiers import Hasty
@@ -35,20 +33,11 @@ def scaled(x):
     return out
 
 
-_LIBRARIES: list[dict] = []  # what they have loaded may be called by whatever is still there
-
-
-def new_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what has been compiled."""
-    _LIBRARIES.append({})
-    monkeypatch.setattr("nkilite.native.library._libraries", _LIBRARIES[-1])
-
-
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+def fresh(new_process, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     """A library of its own for the test; the functions that are compiled, and whether quickly."""
     monkeypatch.setenv("NKILITE_OPTIMIZE", "work")
-    new_library(monkeypatch)
+    new_process()
     found: list[tuple[str, bool]] = []
     original = Library._compile
 
@@ -181,26 +170,14 @@ def test_who_measures_measures_good_code(fresh) -> None:
     assert not all(quickly for _, quickly in fresh)
 
 
-@pytest.fixture
-def disk(tmp_path: Path, monkeypatch) -> Iterator[None]:
-    """A disk cache of the test's own."""
-    monkeypatch.delenv("NKILITE_VERIFY", raising=False)
-    monkeypatch.setenv("NKILITE_CACHE", "1")
-    monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(versions, "_MARGIN", -(10**18))
-    versions.versions.cache_clear()
-    yield
-    versions.versions.cache_clear()
-
-
-def test_another_process_takes_the_best_there_is(fresh, thorough, disk, monkeypatch) -> None:
+def test_another_process_takes_the_best_there_is(fresh, thorough, disk, new_process, monkeypatch) -> None:
     kernel = nki.jit(scaled)
     kernel(SMALL)
     fresh.clear()
 
     def restart() -> None:
         kernel.forget()
-        new_library(monkeypatch)
+        new_process()
         monkeypatch.setattr(specialization, "compile_program", None)
 
     restart()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from conformance.fuzz.differ import Way, differences
 from conformance.fuzz.draw import draw
 from nkilite.errors import IndirectOutOfBounds
 from nkilite.ir.sizes import Sizes
-from nkilite.native import cache, forms, versions
+from nkilite.native import cache, forms
 from nkilite.native.cache import CacheWarning
 from nkilite.native.library import Library
 
@@ -37,10 +36,10 @@ def norm(x, scale=2.0):
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def written(new_process, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The instructions for which micro-kernels are written, in a process that knows none."""
     monkeypatch.setenv("NKILITE_OPTIMIZE", "never")
-    new_process(monkeypatch)
+    new_process()
     found: list[str] = []
     original = forms._write
 
@@ -50,26 +49,6 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(forms, "_write", write)
     return found
-
-
-_LIBRARIES: list[dict] = []  # what they have loaded may be called by whatever is still there
-
-
-def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what has been compiled."""
-    _LIBRARIES.append({})
-    monkeypatch.setattr("nkilite.native.library._libraries", _LIBRARIES[-1])
-
-
-@pytest.fixture
-def disk(tmp_path: Path, monkeypatch) -> Iterator[Path]:
-    monkeypatch.delenv("NKILITE_VERIFY", raising=False)
-    monkeypatch.setenv("NKILITE_CACHE", "1")
-    monkeypatch.setenv("NKILITE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(versions, "_MARGIN", -(10**18))
-    versions.versions.cache_clear()
-    yield tmp_path
-    versions.versions.cache_clear()
 
 
 def values(*shape: int) -> np.ndarray:
@@ -112,7 +91,7 @@ def test_any_program(seed) -> None:
     assert not list(differences(draw(seed), [Way("native", True), Way("native", False, True)]))
 
 
-def test_an_edited_kernel_in_another_process_writes_what_is_new(written, disk, monkeypatch) -> None:
+def test_an_edited_kernel_in_another_process_writes_what_is_new(written, disk, new_process, monkeypatch) -> None:
     nki.jit(norm)(values(128, 512))
     written.clear()
 
@@ -126,7 +105,7 @@ def test_an_edited_kernel_in_another_process_writes_what_is_new(written, disk, m
         nisa.dma_copy(dst=out, src=tile)
         return out
 
-    new_process(monkeypatch)
+    new_process()
     compiled: list[str] = []
     original = Library._compile
     monkeypatch.setattr(
@@ -140,7 +119,7 @@ def test_an_edited_kernel_in_another_process_writes_what_is_new(written, disk, m
     np.testing.assert_array_equal(found, well(edited, monkeypatch, x))
 
 
-def test_code_that_has_gone_is_written_again(written, disk, monkeypatch) -> None:
+def test_code_that_has_gone_is_written_again(written, disk, new_process) -> None:
     expected = nki.jit(norm)(values(128, 512))
     count = len(written)
     written.clear()
@@ -148,17 +127,17 @@ def test_code_that_has_gone_is_written_again(written, disk, monkeypatch) -> None
     for entry in list(store.entries()):
         if entry.label != "forms":
             Path(entry.path).unlink()
-    new_process(monkeypatch)
+    new_process()
     np.testing.assert_array_equal(nki.jit(norm)(values(128, 512)), expected)
     assert len(written) == count
 
 
-def test_code_that_goes_while_it_is_used_is_not_missed(written, disk, monkeypatch) -> None:
+def test_code_that_goes_while_it_is_used_is_not_missed(written, disk, new_process, monkeypatch) -> None:
     nki.jit(norm)(values(128, 512))
     for entry in list(cache.store().entries()):
         if entry.shelf == cache.KERNELS:
             Path(entry.path).unlink()
-    new_process(monkeypatch)
+    new_process()
     nki.jit(norm)(values(128, 512))  # takes it from disk, without its text
     for entry in list(cache.store().entries()):
         if entry.label != "forms":
@@ -166,10 +145,10 @@ def test_code_that_goes_while_it_is_used_is_not_missed(written, disk, monkeypatc
     x = values(256, 512)
     for _ in range(2):
         np.testing.assert_array_equal(nki.jit(norm)(x), well(norm, monkeypatch, x))
-        new_process(monkeypatch)
+        new_process()
 
 
-def test_damaged_entries_are_made_anew(written, disk, monkeypatch) -> None:
+def test_damaged_entries_are_made_anew(written, disk, new_process) -> None:
     expected = nki.jit(norm)(values(128, 512))
     written.clear()
     for entry in list(cache.store().entries()):
@@ -177,7 +156,7 @@ def test_damaged_entries_are_made_anew(written, disk, monkeypatch) -> None:
             Path(entry.path).write_bytes(b"nkilite2 of something else")
         elif entry.shelf == cache.KERNELS:
             Path(entry.path).unlink()
-    new_process(monkeypatch)
+    new_process()
     with pytest.warns(CacheWarning):
         np.testing.assert_array_equal(nki.jit(norm)(values(128, 512)), expected)
     assert written

@@ -78,8 +78,7 @@ def affine_select(
         return Absent(shape, kind, SBUF)
     if not isinstance(pred, Mask):
         if skipped(pred):
-            made = cast(Tile, new_tensor(shape, kind, None, "", "affine_select", on_false_value))
-            return made
+            return cast(Tile, new_tensor(shape, kind, None, "", "affine_select", on_false_value))
         whole: Tile = tensor_copy(on_true_tile, mask, kind)
         return whole
     conditions = _conjunction(pred)
