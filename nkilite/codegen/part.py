@@ -87,7 +87,7 @@ class Part:
         pointers = self._pointers(block, found)
         operands = {name: self._operand(name, block, found) for name in self._uses}
         if self._slice is not None:
-            for name in self.wide:
+            for name in sorted(self.wide):  # in any process the same: code is found by its text
                 operands[name], offset = _cut(operands[name], self._slice)
                 if name in pointers:
                     pointers[name] = self.kernel.e.offset(pointers[name], offset)
