@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
-from nkilite.ir.sizes import Size, unknown
+from nkilite.ir.sizes import unknown
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]  # shape, byte strides
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 class Dim(NamedTuple):
@@ -59,30 +61,31 @@ def _united(layouts: list[Layout]) -> list[Dim] | None:
     return dims
 
 
-def collapse(layout: Layout) -> Layout:
-    """The same addresses in the fewest dimensions."""
-    return _collapse(layout) if _known(layout) else _collapse.__wrapped__(layout)
+def _looked_up(function: _Function) -> _Function:
+    """Remember the results of a function of a layout and numbers, where all of these are known."""
+    known = functools.lru_cache(1 << 14)(function)
+
+    @functools.wraps(function)
+    def found(layout: Layout, *numbers: int) -> object:
+        return (known if _known(layout) and not unknown(numbers) else function)(layout, *numbers)
+
+    return cast(_Function, found)
 
 
 def _known(layout: Layout) -> bool:
-    """Whether all numbers are known, so that results can be looked up."""
     return not (unknown(layout[0]) or unknown(layout[1]))
 
 
-@functools.lru_cache(1 << 14)
-def _collapse(layout: Layout) -> Layout:
+@_looked_up
+def collapse(layout: Layout) -> Layout:
+    """The same addresses in the fewest dimensions."""
     dims = merge([Dim(n, (stride,)) for n, stride in zip(*layout, strict=True)])
     return tuple(d.count for d in dims), tuple(d.strides[0] for d in dims)
 
 
+@_looked_up
 def cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
     """Layouts of the pieces of `length` elements and of one piece; None if the pieces differ."""
-    known = _known(layout) and type(length) is not Size
-    return _cut(layout, length) if known else _cut.__wrapped__(layout, length)
-
-
-@functools.lru_cache(1 << 12)
-def _cut(layout: Layout, length: int) -> tuple[Layout, Layout] | None:
     outer: list[tuple[int, int]] = []
     inner: list[tuple[int, int]] = []
     size = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from nkilite.ir.digest import identity
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.types import ViewType
 from nkilite.native.library import Source
-from nkilite.native.meetings import Footprint, footprint, meetings
+from nkilite.native.meetings import Footprint, Table, footprint, meetings
 from nkilite.native.operands import Encoded, Member, Pitches, encode, entries
 from nkilite.native.streams import streams
 from nkilite.native.walker import MEET, SPLIT, above_width
@@ -78,21 +77,22 @@ def lower(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lowered:
             sources.append(source)
             footprints.append(touches)
     table[starts] = compiled[numbers]
-    flags, threads = meetings(table, starts, footprints)
-    owners, busy = streams(schedule.program, firsts, table, starts, footprints, flags, threads)
+    touched = Table(table, starts, footprints)
+    flags, threads = meetings(touched)
+    owners, busy = streams(schedule.program, firsts, touched, flags, threads)
     if busy:
         flags, threads = flags & ~(SPLIT | MEET), busy
-    table[starts + 1] |= above_width(flags, np.array([f.ns for f in footprints], np.float64)[table[starts]], owners)
+    table[starts + 1] |= above_width(flags, touched.ns, owners)
     sizes = np.array([len(s.text) for s in sources], np.int64)
-    work = _work(encoded, compiled[numbers], footprints)
+    work = _work(encoded, touched)
     return Lowered(sources, table, starts, firsts, threads, stack, work, sizes, busy > 0)
 
 
-def _work(encoded: Encoded, sources: np.ndarray, footprints: Sequence[Footprint]) -> np.ndarray:
-    """What a launch spends in micro-kernels, given the number of every entry's."""
+def _work(encoded: Encoded, table: Table) -> np.ndarray:
+    """What a launch spends in micro-kernels."""
     if any(member.signature.definition.control is not None for member in encoded.members):
-        return np.full(len(footprints), np.inf)
-    return np.array([f.ns for f in footprints], np.float64) * np.bincount(sources, minlength=len(footprints))
+        return np.full(len(table.footprints), np.inf)
+    return np.bincount(table.number, table.ns, len(table.footprints))
 
 
 def _distinct(

@@ -13,6 +13,7 @@ too many costs half a microsecond.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -154,19 +155,13 @@ def work(call: Signature) -> float:
     return float(sum(o.type.size for o in call.operands) / _ELEMENTS_PER_NS)
 
 
-def meetings(table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footprint]) -> tuple[np.ndarray, int]:
-    """The flags of every entry, and the number of threads beyond which more would not make the walk faster.
-
-    Args:
-        table: words; an entry begins with the number of its footprint.
-        entries: word position of every entry.
-    """
-    number = table[entries]
-    flags = np.array([f.flags for f in footprints], np.int64)[number]
-    shared = float((np.array([f.ns for f in footprints])[number] * (flags & SPLIT != 0)).sum())
+def meetings(table: Table) -> tuple[np.ndarray, int]:
+    """The flags of every entry, and the number of threads beyond which more would not make the walk faster."""
+    flags = np.array([f.flags for f in table.footprints], np.int64)[table.number]
+    shared = float(table.ns[flags & SPLIT != 0].sum())
     if shared < 2 * WAKE_NS:
         return flags, 1
-    met = scan(flags, *_touches(table, entries, number, footprints))
+    met = scan(flags, *_touches(table.intervals))
     flags[met] |= MEET
     count = len(met) + int(np.count_nonzero(flags & LEAD))  # all meet again once a leader's status is known
     return flags, max(1, int(shared // max(1, WAKE_NS + MEETING_NS * count)))
@@ -205,51 +200,56 @@ class Intervals(NamedTuple):
         return found
 
 
-class _Touches(NamedTuple):
-    """What the entries touch of memory that some entry writes, in order, as intervals of numbered *atoms*: stretches
-    of memory that no operand begins or ends in. Fields as the scan takes them."""
+class Table:
+    """A table whose entries begin with the numbers of their footprints.
 
-    ends: np.ndarray
-    touches: np.ndarray
-    owners: np.ndarray
-    atoms: int
+    Attributes:
+        entries: word position of every entry.
+        number: of every entry's footprint.
+    """
+
+    def __init__(self, words: np.ndarray, entries: np.ndarray, footprints: Sequence[Footprint]) -> None:
+        self._words, self.entries, self.footprints = words, entries, footprints
+        self.number: np.ndarray = words[entries]
+
+    @cached_property
+    def ns(self) -> np.ndarray:
+        """Rough time of every entry on one thread."""
+        found: np.ndarray = np.array([f.ns for f in self.footprints], np.float64)[self.number]
+        return found
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """What entries touch."""
+        entries, number, words = self.entries, self.number, self._words
+        ends = np.cumsum(np.array([len(f.accesses) for f in self.footprints], np.int64)[number])
+        base, start, end, what, low = np.zeros((5, int(ends[-1]) if len(ends) else 0), np.int64)
+        owners = [ALONE, ANYBODY]
+        order = np.argsort(number.astype(np.min_scalar_type(len(self.footprints))), kind="stable")
+        bounds = np.searchsorted(number[order], np.arange(len(self.footprints) + 1)).tolist()
+        for i, footprint in enumerate(self.footprints):
+            mine = order[bounds[i] : bounds[i + 1]]
+            first = ends[mine] - len(footprint.accesses)
+            for place, access in enumerate(footprint.accesses):
+                word, at = entries[mine] + 2 + access.word, first + place
+                offset = words[word + 1]
+                base[at], start[at], end[at] = words[word], offset + access.low, offset + access.high
+                owner = 1 if footprint.flags & SPLIT else 0
+                if owner and access.stripe is not None:
+                    owner, begins = len(owners), offset + access.stripe.low
+                    low[at] = begins % access.stripe.period if access.stripe.period else begins
+                    owners.append((*access.stripe[:3], access.stripe.high - access.stripe.low))
+                what[at] = 2 * owner + access.writes
+        return Intervals(ends, base, start, end, what, low, owners)
 
 
-def intervals(
-    table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
-) -> Intervals:
-    """What entries touch, given the number of every entry's footprint."""
-    ends = np.cumsum(np.array([len(f.accesses) for f in footprints], np.int64)[number])
-    base, start, end, what, low = np.zeros((5, int(ends[-1]) if len(ends) else 0), np.int64)
-    owners = [ALONE, ANYBODY]
-    order = np.argsort(number.astype(np.min_scalar_type(len(footprints))), kind="stable")
-    bounds = np.searchsorted(number[order], np.arange(len(footprints) + 1)).tolist()
-    for i, footprint in enumerate(footprints):
-        mine = order[bounds[i] : bounds[i + 1]]
-        first = ends[mine] - len(footprint.accesses)
-        for place, access in enumerate(footprint.accesses):
-            word, at = entries[mine] + 2 + access.word, first + place
-            offset = table[word + 1]
-            base[at], start[at], end[at] = table[word], offset + access.low, offset + access.high
-            owner = 1 if footprint.flags & SPLIT else 0
-            if owner and access.stripe is not None:
-                owner, begins = len(owners), offset + access.stripe.low
-                low[at] = begins % access.stripe.period if access.stripe.period else begins
-                owners.append((*access.stripe[:3], access.stripe.high - access.stripe.low))
-            what[at] = 2 * owner + access.writes
-    return Intervals(ends, base, start, end, what, low, owners)
-
-
-def _touches(
-    table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
-) -> _Touches:
-    found = intervals(table, entries, number, footprints)
-    ends, base, start, end, what, low, owners = found
+def _touches(found: Intervals) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """What the entries touch of memory that some entry writes, as `scan` takes it."""
     kept = found.changing
-    ends = np.concatenate([[0], np.cumsum(kept)])[ends]
-    base, start, end, what, low = (column[kept] for column in (base, start, end, what, low))
-    first, last, count = atoms(base, start, end)
-    return _Touches(ends, np.stack([first, last, what, low], axis=1), np.array(owners, np.int64), count)
+    ends = np.concatenate([[0], np.cumsum(kept)])[found.ends]
+    first, last, count = atoms(found.base[kept], found.start[kept], found.end[kept])
+    touches = np.stack([first, last, found.what[kept], found.low[kept]], axis=1)
+    return ends, touches, np.array(found.owners, np.int64), count
 
 
 def atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -8,35 +8,30 @@ number of threads. What is known of HBM are byte ranges: instances whose ranges 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from nkilite.ir.columns import BufferColumns, Columns, unique
 from nkilite.ir.program import Program
 from nkilite.isa.custom import custom_operator
 from nkilite.native import meetings
-from nkilite.native.meetings import Footprint, atoms, intervals
+from nkilite.native.meetings import Intervals, Table, atoms
 from nkilite.native.threads import cores
 from nkilite.native.walker import LEAD, MEET, MOST_OWNERS, SPLIT
 from nkilite.schedule.place import ARENA
 
 
 def streams(
-    program: Program, firsts: np.ndarray, table: np.ndarray, entries: np.ndarray, footprints: Sequence[Footprint],
-    flags: np.ndarray, threads: int,
+    program: Program, firsts: np.ndarray, table: Table, flags: np.ndarray, threads: int
 ) -> tuple[np.ndarray, int]:
     """The owner of every entry, from 1, and how many threads owners keep busy; no owners where threads that share
     each entry are as fast.
 
     Args:
         firsts: index of the first instruction of every entry.
-        table, entries, footprints: as `meetings` takes them.
         flags, threads: what `meetings` found.
     """
-    number = table[entries]
-    ns = np.array([f.ns for f in footprints], np.float64)[number]
-    none = np.zeros(len(entries), np.int64), 0
+    ns = table.ns
+    none = np.zeros(len(ns), np.int64), 0
     facts = BufferColumns.of(program)
     foreign = any(s.definition is custom_operator.definition for s in program.signatures)  # may keep values of its own
     if ns.sum() < 2 * meetings.WAKE_NS or program.watched >= 0 or (flags & LEAD).any() or foreign:
@@ -45,11 +40,11 @@ def streams(
     special = facts.on_chip & (~facts.internal | facts.fixed)  # outlive launches, or alias each other
     if special[buffer].any():
         return none
-    label = _components(len(entries), entry, buffer)
+    label = _components(len(ns), entry, buffer)
     if not label.any():
         return none
-    at, node = _written(table, entries, number, footprints)
-    label = _components(len(entries), np.append(entry, at), np.append(buffer, node + len(program.buffers)))
+    at, node = _written(table.intervals)
+    label = _components(len(ns), np.append(entry, at), np.append(buffer, node + len(program.buffers)))
     heads = unique(label)
     loads = np.bincount(np.searchsorted(heads, label), ns)
     most = min(len(heads), int(ns.sum() // max(1, meetings.WAKE_NS)), MOST_OWNERS)
@@ -81,12 +76,9 @@ def _tiles(program: Program, firsts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.searchsorted(firsts, row, side="right") - 1, buffer
 
 
-def _written(
-    table: np.ndarray, entries: np.ndarray, number: np.ndarray, footprints: Sequence[Footprint]
-) -> tuple[np.ndarray, np.ndarray]:
+def _written(found: Intervals) -> tuple[np.ndarray, np.ndarray]:
     """Every entry with every stretch of HBM it touches that some entry writes."""
-    found = intervals(table, entries, number, footprints)
-    entry = np.repeat(np.arange(len(entries)), np.diff(found.ends, prepend=0))
+    entry = np.repeat(np.arange(len(found.ends)), np.diff(found.ends, prepend=0))
     kept = found.changing & (found.base != ARENA)
     first, last, count = atoms(found.base[kept], found.start[kept], found.end[kept])
     widths = last - first

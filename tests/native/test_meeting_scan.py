@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from nkilite.compiled import function
 from nkilite.native import meetings
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD
@@ -74,6 +75,17 @@ def test_there_are_no_more_meetings_than_needed(seed) -> None:
             expected.append(i)
             begin = i
     assert met(program, np.zeros(40, np.int64)) == expected
+
+
+def test_machine_code_finds_the_same(monkeypatch) -> None:
+    program = random_touches(np.random.default_rng(0), OWNERS, 3000)
+    flags = np.where(np.arange(3000) % 100 == 7, LEAD, 0)
+    found = []
+    for least in (float("inf"), 0):
+        monkeypatch.setattr(function, "WORTH_LOADING", least)
+        monkeypatch.setattr(function, "COMPILING_A_BYTE", least)
+        found.append(met(program, flags))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("crowd", [1, 3, 1000])

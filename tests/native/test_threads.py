@@ -446,7 +446,7 @@ def test_work_decides(monkeypatch):
         touch = meetings.Access(0, 0, 100, True, None if meet else meetings.Stripe(10, 10, 0, 0, 10))
         table = np.array([0, 4, 0, 0] * entries)
         entry = meetings.Footprint(SPLIT, 10_000.0, (touch,))
-        return meetings.meetings(table, np.arange(0, 4 * entries, 4), [entry])[1]
+        return meetings.meetings(meetings.Table(table, np.arange(0, 4 * entries, 4), [entry]))[1]
 
     assert most(7, False) == 1
     assert most(30, False) == 4
