@@ -7,12 +7,12 @@ cut: they come once for each half.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nkilite.ir import nest
 from nkilite.ir.program import Program
-from nkilite.schedule.rows import Access, meet
+from nkilite.schedule.rows import Access, at_source, elements, in_order
 from nkilite.schedule.runs import Run
 from nkilite.schedule.tree import Slice
 
@@ -75,12 +75,6 @@ def find_column_loops(
     return found
 
 
-def elements(access: Access) -> tuple[object, ...]:
-    """What tells accesses in step apart: equal ones are the same elements, others have none in common."""
-    memory = access.space if access.operand.on_chip else access.buffer
-    return memory, access.start, access.operand.free, access.first, access.step
-
-
 class _Part(NamedTuple):
     """A member, or a slice of it: what it touches, and that with the memory that a load copies in place of its tile."""
 
@@ -138,7 +132,7 @@ class _Growing:
         """A member in slices, or as it is; nothing where a slice is no loop of its own."""
         run, sources = self._run, self._sources
         own = run.accesses[member]
-        seen = [_at_source(run, a, sources[a.buffer]) if a.buffer in sources else a for a in own]
+        seen = [at_source(run.accesses[sources[a.buffer]], a) if a.buffer in sources else a for a in own]
         found = []
         pieces: list[Slice | None] = [*slices] if slices else [None]
         for piece in pieces:
@@ -149,32 +143,18 @@ class _Growing:
         return found
 
     def _fit(self, old: Sequence[_Part], new: Sequence[_Part], columns: int) -> bool:
-        """Whether new parts go with those there are: a column only meets the same column, at a known address.
-
-        Where rows have gaps, all have them at the same places. What is combined over the row is there after the last
-        column: only what is combined, too, may follow it there, and a slice would combine to a result of its own.
-        Stores past the caches go over elements at the ends of a row several times.
-        """
-        every = [a for part in (*old, *new) for a in part.seen]
-        flat = all(a.operand.dense for a in every)
-        stores = any(a.operand.writes and not a.operand.on_chip for a in every)
-        once = any(a.operand.sums or a.operand.placed for a in every)
-        cut = any(part.slice for part in (*old, *new))
-        torn = any(a.operand.sums for part in (*old, *new) if part.slice for a in part.seen)
-        if once and (stores or not flat or torn or (cut and any(a.operand.placed for a in every))):
-            return False
-        if not flat and not _alike(every, columns):
-            return False
-        if cut and not _share(old, new):
+        """Whether new parts go with those there are; those that are cut should have something in common."""
+        every = [(part.slice, a) for part in (*old, *new) for a in part.seen]
+        if not reachable(every, columns) or (any(cut for cut, _ in every) and not _share(old, new)):
             return False
         return all(
-            _in_step(one, other, self._run.rows)
+            in_order(one, other, self._run.rows, True)
             for i, part in enumerate(new) for before in (*old, *new[:i]) for one in part.seen for other in before.seen
         )
 
     def loop(self) -> ColumnLoop:
         """The loop of all that was taken."""
-        numbers: dict[tuple[object, ...], int] = {}
+        numbers: dict[Hashable, int] = {}
         steps = tuple(
             Step(part.member, part.slice, part.accesses, tuple(
                 numbers.setdefault(elements(a), len(numbers)) for a in part.accesses
@@ -183,8 +163,22 @@ class _Growing:
         return ColumnLoop(self._parts[0].member, self._parts[-1].member + 1, self._columns, steps)
 
 
-def _alike(accesses: Sequence[Access], columns: int) -> bool:
-    """Whether elements are visited by loops that all accesses have, the innermost over neighbours."""
+def reachable(parts: Sequence[tuple[Slice | None, Access]], columns: int) -> bool:
+    """Whether one loop over columns can go through accesses of members, or of slices of them.
+
+    Where rows have gaps, all have them at the same places. What is combined over the row is there after the last
+    column, and a slice would combine to a result of its own. Stores past the caches go over elements at the ends of a
+    row several times.
+    """
+    accesses = [access for _, access in parts]
+    flat = all(a.operand.dense for a in accesses)
+    sums, placed = (any(getattr(a.operand, fact) for a in accesses) for fact in ("sums", "placed"))
+    if sums or placed:
+        stores = any(a.operand.writes and not a.operand.on_chip for a in accesses)
+        if stores or not flat or any(cut and (placed or a.operand.sums) for cut, a in parts):
+            return False
+    if flat:
+        return True
     layouts = [a.operand.free if a.operand.free[0] else ((columns,), (0,)) for a in accesses]
     dims = nest.unify(layouts)
     if not dims or dims[-1].count < _LEAST_RUN:
@@ -198,37 +192,19 @@ def _share(old: Sequence[_Part], new: Sequence[_Part]) -> bool:
     return bool(known[0] & known[1])
 
 
-def _in_step(access: Access, other: Access, rows: int) -> bool:
-    """Whether a column of one access only meets the same column of another, at a known address."""
-    if access.space != other.space or not (access.operand.writes or other.operand.writes):
-        return True
-    if elements(access) == elements(other) and access.operand.sums == other.operand.sums:
-        return True
-    return not meet(access, other, rows)
-
-
-def _at_source(run: Run, access: Access, load: int) -> Access:
-    """A read of a tile as one of what is loaded to it: both are dense, of one dtype."""
-    target, source = sorted(run.accesses[load], key=lambda a: not a.operand.writes)
-    shift = source.low - target.low
-    return access._replace(
-        operand=access.operand._replace(on_chip=source.operand.on_chip), buffer=source.buffer, space=source.space,
-        first=source.first, step=source.step, low=access.low + shift, high=access.high + shift,
-    )
-
-
 def held(buffer: int, accesses: Sequence[Access], loops: Sequence[ColumnLoop]) -> bool:
     """Whether a tile that dies in a run, which is touched so, is but a value of a loop."""
     members = {a.member for a in accesses}
     for loop in loops:
         inside = [(step.member, a) for step in loop.steps for a in step.accesses if a.buffer == buffer]
         if members <= {member for member, _ in inside}:
-            return _made_before_used(inside)
+            return made_before_used(inside)
     return False
 
 
-def _made_before_used(accesses: Sequence[tuple[int, Access]]) -> bool:
-    written: set[tuple[object, ...]] = set()
+def made_before_used(accesses: Sequence[tuple[int, Access]]) -> bool:
+    """Whether members, each in its turn, read no elements that none of them has written, and combine none."""
+    written: set[Hashable] = set()
     for _, same in itertools.groupby(accesses, lambda pair: pair[0]):
         for _, access in sorted(same, key=lambda pair: not pair[1].operand.reads):  # a member reads before it writes
             known = elements(access)

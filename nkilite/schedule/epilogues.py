@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple
 
 from nkilite.ir.program import Operand
 from nkilite.ir.types import BufferKind
 from nkilite.passes.liveness import lifetimes
-from nkilite.schedule.column_loops import ColumnLoop, Step, elements, held
-from nkilite.schedule.rows import Access, Rows, meet
+from nkilite.schedule.column_loops import ColumnLoop, Step, held
+from nkilite.schedule.rows import Access, Rows, elements, in_order, view_shape
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.strips import strip_shape
 
@@ -64,24 +64,22 @@ class Epilogues:
             sources: buffers that they read.
         """
         code = self._program.code
-        view = code[matmuls[0] + dst.word], code[matmuls[0] + dst.word + 1]
         end = first + len(matmuls)
+        shape = view_shape(self._program.signatures[code[matmuls[0]]], dst.name)
+        (target,) = self._rows.accesses(shape, -1, matmuls[0])
         seen: list[_Candidate] = []
         for start in self._starts[end : end + _MOST]:
-            shape = self._shapes[code[start]]
-            if shape is None or shape.rows != dst.type.shape[0]:
+            strip = self._shapes[code[start]]
+            if strip is None or strip.rows != shape.rows:
                 break
             signature = self._program.signatures[code[start]]
+            accesses = tuple(self._rows.accesses(strip, len(seen), start))
             reads = [
-                i for i, o in enumerate(signature.operands)
-                if (code[start + o.word], code[start + o.word + 1]) == view and not o.writes
-                and o.type.dtype == dst.type.dtype and o.type.free_size == dst.type.free_size
-                and o.type.strides[0] == dst.type.strides[0]
+                i for i, (o, a) in enumerate(zip(signature.operands, accesses, strict=True))
+                if elements(a) == elements(target) and not o.writes and o.type.dtype == dst.type.dtype
             ]
-            accesses = tuple(self._rows.accesses(shape, len(seen), start))
             seen.append(_Candidate(signature.operands, accesses, reads))
-        target = next((c.accesses[c.reads[0]] for c in seen if c.reads), None)
-        if target is None:
+        if not any(candidate.reads for candidate in seen):
             return Epilogue(0)
         taken: list[tuple[Access, ...]] = []
         made = [target]
@@ -90,17 +88,17 @@ class Epilogues:
             if not self._takes(candidate, dst, target, taken, sources):
                 break
             taken.append(candidate.accesses)
-            if any(_same(a, b) for a in candidate.accesses if a.operand.reads for b in made):
+            if any(elements(a) == elements(b) for a in candidate.accesses if a.operand.reads for b in made):
                 made += [a for a in candidate.accesses if a.operand.writes]
                 last = len(taken)
         del taken[last:]
         sums = tuple((number, i) for number, candidate in enumerate(seen[:last]) for i in candidate.reads)
         private: list[int] = []
-        if taken and fresh and self._dies(view[0], first, end + len(taken), taken, sums):
-            private.append(view[0])
+        if taken and fresh and self._dies(target.buffer, first, end + len(taken), taken, sums):
+            private.append(target.buffer)
         else:
             sums = ()
-        numbers: dict[tuple[object, ...], int] = {}
+        numbers: dict[Hashable, int] = {}
         values = tuple(tuple(numbers.setdefault(elements(a), len(numbers)) for a in one) for one in taken)
         held = self._held(taken, end) if len(taken) > 1 else {}
         registers = tuple(place for places in held.values() for place in places)
@@ -138,12 +136,7 @@ class Epilogues:
                 return False
         rows = dst.type.shape[0]
         known = [target, *(a for one in taken for a in one)]
-        for access in candidate.accesses:
-            for other in known:
-                writes = access.operand.writes or other.operand.writes or other is target
-                if writes and access.space == other.space and not _same(access, other) and meet(access, other, rows):
-                    return False
-        return True
+        return all(in_order(access, other, rows, True) for access in candidate.accesses for other in known)
 
     def _dies(
         self, buffer: int, first: int, end: int, taken: Sequence[Sequence[Access]], sums: Sequence[tuple[int, int]]
@@ -154,10 +147,3 @@ class Epilogues:
             self._scratchable(buffer) and uses == set(sums)
             and self._lives.first[buffer] >= first and self._lives.last[buffer] < end
         )
-
-
-def _same(one: Access, other: Access) -> bool:
-    """Whether two accesses touch the same elements in the same order."""
-    return (one.space, one.first, one.step, one.low, one.high) == (
-        other.space, other.first, other.step, other.low, other.high
-    )

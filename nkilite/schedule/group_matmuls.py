@@ -57,7 +57,7 @@ class GroupMatmuls:
         return schedule
 
 
-def _tree(signatures: Sequence[Signature], product: _Product, found: Epilogue, by_rows: bool) -> Tree:
+def _tree(signatures: Sequence[Signature], product: Product, found: Epilogue, by_rows: bool) -> Tree:
     """How matmuls and what follows them run: columns, or rows, of the sums at a time, which threads share."""
     count = len(signatures) - found.members
     seen = Use(Strip()) if found.strip else Use()
@@ -82,7 +82,7 @@ def _tree(signatures: Sequence[Signature], product: _Product, found: Epilogue, b
 
 
 def _by_rows(
-    schedule: Schedule, product: _Product, written: Sequence[Sequence[int]], starts: Sequence[int]
+    schedule: Schedule, product: Product, written: Sequence[Sequence[int]], starts: Sequence[int]
 ) -> bool:
     """Whether threads should share rows of a group's result, that of the instructions at `starts` but the last.
 
@@ -110,7 +110,7 @@ def _by_rows(
     )
 
 
-class _Product(NamedTuple):
+class Product(NamedTuple):
     """A matmul without runtime indices: its operands, and what those of a group have in common.
 
     Attributes:
@@ -126,13 +126,13 @@ class _Product(NamedTuple):
     kinds: tuple[object, ...]
 
 
-def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
+def _runs(schedule: Schedule) -> Iterator[tuple[int, int, Product]]:
     """First and end of matmuls that add up, and what is known of the first."""
     program = schedule.program
     columns = Columns.of(program)
     packed = [b for b, feed in schedule.panels.items() if feed not in (Feed.pairs, Feed.odd)]
     in_panels = BufferColumns.of(program).chosen(packed)
-    products = [_product(s) for s in program.signatures]
+    products = [product_of(s) for s in program.signatures]
     kinds: dict[tuple[object, ...], int] = {}
     found: list[np.ndarray] = []
     for signature, rows, starts in columns.uses():
@@ -159,7 +159,7 @@ def _runs(schedule: Schedule) -> Iterator[tuple[int, int, _Product]]:
             yield first, first + min(_LONGEST, end - at), product
 
 
-def _product(signature: Signature) -> _Product | None:
+def product_of(signature: Signature) -> Product | None:
     rule = signature.definition.rules.get("panels")
     factors = rule(signature) if rule is not None else ()
     if len(factors) != 2 or signature.dst.indirection is not None:
@@ -169,4 +169,4 @@ def _product(signature: Signature) -> _Product | None:
     if len(runs) > 1:
         return None
     kinds = dst.type, stationary.type.shape, moving.type.shape
-    return _Product(dst, stationary.word, moving.word, bool(signature.accumulate), runs[0][1] == 1, kinds)
+    return Product(dst, stationary.word, moving.word, bool(signature.accumulate), runs[0][1] == 1, kinds)

@@ -12,8 +12,7 @@ from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import lifetimes
 from nkilite.schedule import hbm
 from nkilite.schedule import tree as trees
-from nkilite.schedule.moves import Axis, Move, Shape, behind, box, fills_panels, shape_of
-from nkilite.schedule.panels import WIDTH, step
+from nkilite.schedule.moves import Axis, Move, Shape, behind, box, shape_of, writable
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Group, Nowhere, Op, Spot, Steps, Tree, Use
 
@@ -172,7 +171,7 @@ class _Grouping:
         pieces = []
         for buffer, moves in finals.items():
             for piece in self._pieces(buffer, moves, writers[buffer], readers):
-                if not self._writable(buffer, piece, moves[0].size):
+                if not writable(self._schedule, buffer, piece, moves[0].size):
                     return None
                 pieces.append(piece)
         return Tree((), (*(self._elided(number, m, passing) for number, m in enumerate(unit)), *pieces))
@@ -237,15 +236,6 @@ class _Grouping:
         row = self._rows[buffer]
         result: bool = (outer % row == 0) == (inner % row == 0)
         return result
-
-    def _writable(self, buffer: int, piece: trees.Move, size: int) -> bool:
-        """Whether a tile in panels can be filled so: rows become whole panels, and groups of partitions."""
-        feed = self._schedule.panels.get(buffer)
-        if feed is None:
-            return True
-        depth = step(feed)
-        whole = (piece.to.bytes // size % WIDTH, piece.to.partitions % depth) == (0, 0)
-        return whole and fills_panels(piece.loops, self._program.buffers[buffer].dtype, depth)
 
 
 def _large_alone(shape: Shape) -> bool:

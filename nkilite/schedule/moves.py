@@ -10,7 +10,9 @@ from nkilite import dtypes
 from nkilite.dtypes import DType
 from nkilite.ir.program import Operand, Signature
 from nkilite.ir.types import ViewType
-from nkilite.schedule.panels import WIDTH
+from nkilite.schedule import tree as trees
+from nkilite.schedule.panels import WIDTH, step
+from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Steps
 
 _IN_PANELS = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # that are packed as they are turned
@@ -116,6 +118,15 @@ def fills_panels(loops: Sequence[Steps], dtype: DType, depth: int) -> bool:
         and (down[0].count % depth, along[0].count % WIDTH) == (0, 0)
         and all(loop.to[1] % (WIDTH * size) == 0 for loop in others)
     )
+
+
+def writable(schedule: Schedule, buffer: int, move: trees.Move, size: int) -> bool:
+    """Whether a move can fill a tile in panels, if it is in one: rows become whole panels, and groups of partitions."""
+    feed = schedule.panels.get(buffer)
+    if feed is None:
+        return True
+    whole = (move.to.bytes // size % WIDTH, move.to.partitions % step(feed)) == (0, 0)
+    return whole and fills_panels(move.loops, schedule.program.buffers[buffer].dtype, step(feed))
 
 
 def behind(read: Move, written: Sequence[Move]) -> list[Move] | None:

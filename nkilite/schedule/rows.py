@@ -6,6 +6,7 @@ A row is what position i of dimension 0 reaches: a partition on chip, a stretch 
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,19 +63,24 @@ class RowShape(NamedTuple):
     bytes: int  # that one row of it touches
 
 
+def rows_of(signature: Signature) -> int:
+    """How many rows a signature works on, each on its own; 0 if it does not work by row."""
+    access = signature.access
+    if access.rows is None or any(o.type.indirection is not None for o in signature.operands):
+        return 0
+    needed = (o for o in signature.operands if not access.runs_over(o.name, access.rows))  # whole
+    return access.extents[access.rows] if all(o.type.shape[0] == 1 for o in needed) else 0
+
+
 @functools.lru_cache(1 << 10)  # signatures are known by their identity
 def row_shape(signature: Signature) -> RowShape | None:
     """How a signature works by row; None if it does not, or not efficiently."""
-    access, definition = signature.access, signature.definition
-    if access.rows is None or definition.indexed:  # an error has the line of its instruction, and a group has one line
+    access, definition, rows = signature.access, signature.definition, rows_of(signature)
+    if rows < 2 or access.rows is None or definition.indexed:  # errors have a line, and a group has only one
         return None
-    rows = access.extents[access.rows]
-    repeated = [not access.runs_over(o.name, access.rows) for o in signature.operands]
-    if rows < 2 or any(o.type.indirection is not None for o in signature.operands):
-        return None
-    if any(o.type.shape[0] != 1 for o, all_rows in zip(signature.operands, repeated, strict=True) if all_rows):
-        return None  # rows of an operand that is needed whole
-    operands = tuple(_row_operand(i, o, repeated[i], access) for i, o in enumerate(signature.operands))
+    operands = tuple(
+        _row_operand(i, o, not access.runs_over(o.name, access.rows), access) for i, o in enumerate(signature.operands)
+    )
     for operand, known in zip(operands, signature.operands, strict=True):
         kind = known.type
         if operand.writes and not (operand.stride if operand.on_chip else distinct(kind.shape, kind.strides)):
@@ -89,6 +95,13 @@ def _transposed(operand: Operand) -> bool:
     kind = operand.type
     free = [abs(s) for n, s in zip(kind.shape[1:], kind.strides[1:], strict=True) if n > 1]
     return bool(free) and 0 < abs(kind.strides[0]) < min(free)
+
+
+def view_shape(signature: Signature, name: str) -> RowShape:
+    """One operand of a signature by the rows it has, whatever the signature does with them."""
+    operand = signature.operand(name)
+    own = _row_operand(signature.operands.index(operand), operand, False, signature.access)
+    return RowShape(operand.type.shape[0], 1, (own,), own.bytes)
 
 
 class _Row(NamedTuple):
@@ -216,9 +229,34 @@ class Rows:
         return bool(self._uniform) and any(a.operand.writes and a.buffer in self._uniform for a in accesses)
 
 
-def keep_to_rows(one: Access, other: Access, rows: int) -> bool:
-    """Whether row i of one access and row j of another, in the same space, are apart for all different i and j."""
-    return in_step(one.rows, other.rows, rows, other.place - one.place)
+def elements(access: Access) -> Hashable:
+    """Equal for accesses to the same elements in the same order."""
+    return access.space, access.start, access.operand.free, access.operand.itemsize, access.first, access.step
+
+
+def in_order(one: Access, other: Access, rows: int, columns: bool) -> bool:
+    """Whether two members may take turns at all rows: they do what they do one after another, all rows at once.
+
+    So it is if memory that one of them writes is touched by both at the same position of the loop, or by one alone.
+
+    Args:
+        columns: they take turns at all columns, too.
+    """
+    if one.space != other.space or not (one.operand.writes or other.operand.writes):
+        return True
+    if not columns:
+        return in_step(one.rows, other.rows, rows, other.place - one.place)
+    return (elements(one), one.operand.sums) == (elements(other), other.operand.sums) or not meet(one, other, rows)
+
+
+def at_source(load: Sequence[Access], access: Access) -> Access:
+    """A read of a tile as one of what is loaded to it: both are dense, of one dtype."""
+    target, source = sorted(load, key=lambda a: not a.operand.writes)
+    shift = source.low - target.low
+    return access._replace(
+        operand=access.operand._replace(on_chip=source.operand.on_chip), buffer=source.buffer, space=source.space,
+        first=source.first, step=source.step, low=access.low + shift, high=access.high + shift,
+    )
 
 
 def meet(one: Access, other: Access, rows: int) -> bool:

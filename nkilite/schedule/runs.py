@@ -12,7 +12,7 @@ import numpy as np
 
 from nkilite.ir.columns import Columns
 from nkilite.schedule.patterns import Patterns
-from nkilite.schedule.rows import Access, Rows, RowShape, keep_to_rows, row_shape
+from nkilite.schedule.rows import Access, Rows, RowShape, in_order, row_shape
 from nkilite.schedule.schedule import Schedule
 
 _ROW_LIMIT = 512 << 10  # bytes of a block with the fewest rows a run is efficient with
@@ -229,12 +229,9 @@ class _Growing:
         if least > 1 and least * (shape.bytes + self._bytes) > _ROW_LIMIT:
             return False
         for access in accesses:
-            known = self._by_space.get(access.space)
-            if known is not None:
-                writes = access.operand.writes
-                for other in known.values():
-                    if (writes or other.operand.writes) and not keep_to_rows(access, other, self._rows):
-                        return False
+            for other in self._by_space.get(access.space, {}).values():
+                if not in_order(access, other, self._rows, False):
+                    return False
         return True
 
     def add(self, shape: RowShape, accesses: list[Access], stores: bool) -> None:

@@ -28,15 +28,21 @@ class StageOverlaps:
 
     def run(self, schedule: Schedule) -> Schedule:
         program = schedule.program
-        operands = Operands(program)
-        staged: dict[int, list[Operand]] = {}
-        for signature, _, starts in operands.table.uses():
-            for written, read in _pairs(signature):
-                for start in _conflicts(operands, starts, signature, written, read):
-                    staged.setdefault(start, []).append(read)
+        staged = overlaps(program)
         stages = _Stages(program)
         splice(program, {start: stages.run_for(start, staged[start]) for start in sorted(staged)})
         return schedule
+
+
+def overlaps(program: Program) -> dict[int, list[Operand]]:
+    """By the word positions of instructions, the operands that they would overwrite while they still read them."""
+    operands = Operands(program)
+    found: dict[int, list[Operand]] = {}
+    for signature, _, starts in operands.table.uses():
+        for written, read in _pairs(signature):
+            for start in _conflicts(operands, starts, signature, written, read):
+                found.setdefault(start, []).append(read)
+    return found
 
 
 def _pairs(signature: Signature) -> Iterator[tuple[Operand, Operand]]:

@@ -1,11 +1,29 @@
-"""Checks that a schedule is right for its program; run between passes and on parsed text."""
+"""Checks that a schedule is right for its program; run between passes and on parsed text.
+
+A schedule is right if every read finds the value that it finds when instructions run in the order of the program.
+Groups are runs of instructions, whose trees say in which order they run instead (nkilite/schedule/verify_tree.py) or
+what is moved in their place (nkilite/schedule/verify_moves.py); what a group keeps to itself nobody else touches; and
+how tiles lie suits all instructions that use them (nkilite/schedule/verify_tiles.py).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from itertools import groupby
+
+from nkilite.errors import IrError
+from nkilite.ir.loops import loops
+from nkilite.ir.program import Program
+from nkilite.ir.types import BufferKind
 from nkilite.ir.verifier import verify
+from nkilite.schedule.members import Members
+from nkilite.schedule.rows import Rows
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.verify_groups import verify_groups
+from nkilite.schedule.stage_overlaps import overlaps
+from nkilite.schedule.tree import Group, Slice, Tree
+from nkilite.schedule.verify_moves import verify_moves
 from nkilite.schedule.verify_tiles import verify_tiles
+from nkilite.schedule.verify_tree import verify_tree
 
 
 def verify_schedule(schedule: Schedule, after: str = "") -> None:
@@ -21,4 +39,82 @@ def verify_schedule(schedule: Schedule, after: str = "") -> None:
     verify(schedule.program, after)
     where = f" after {after}" if after else ""
     verify_tiles(schedule, where)
-    verify_groups(schedule, where)
+    _check_groups(schedule, where)
+
+
+def _check_groups(schedule: Schedule, where: str) -> None:
+    program = schedule.program
+    end = 0
+    for group in schedule.groups:
+        if not (end <= group.first < group.first + group.size <= program.count) or not isinstance(group.tree, Tree):
+            raise IrError(f"group of {group.size} from instruction {group.first} of {program.count}{where}")
+        end = group.first + group.size
+    _check_private(schedule, where)
+    rows, starts, staged = Rows(schedule), program.starts(), overlaps(program) if schedule.groups else {}
+    seen: set[Hashable] = set()
+    for group in schedule.groups:
+        members = Members(schedule, group, starts[group.first : group.first + group.size], rows, where)
+        members.need(all(s.definition.control is None for s in members.signatures), "it reaches into a loop")
+        members.need(staged.keys().isdisjoint(members.starts), "a member overwrites what it still reads")
+        known = members.pattern
+        if known not in seen:
+            try:
+                _check_members(members, group.tree)
+                (verify_moves if group.tree.moves else verify_tree)(members, group.tree)
+            except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                raise members.fail(f"its tree is malformed ({error})") from error
+            seen.add(known)
+
+
+def _check_members(members: Members, tree: Tree) -> None:
+    """Every member has its operation, in order, and every operation all of the member's operands."""
+    numbers = [number for number, _ in groupby(tree.ops, lambda op: op.member)]
+    members.need(numbers == list(range(len(members.signatures))), f"its tree has the members {numbers}")
+    for number, same in groupby(tree.ops, lambda op: op.member):
+        ops = list(same)
+        counts = {len(op.uses) for op in ops}
+        members.need(counts == {len(members.signatures[number].operands)}, f"member {number} has {counts} uses")
+        cut = ops[0].slice
+        slices = [Slice(cut.of, cut.run, i) for i in range(cut.of)] if cut else [None]
+        members.need([op.slice for op in ops] == slices, f"member {number} has the slices {[op.slice for op in ops]}")
+        alike = {(op.elided, *((u.place, u.prefetch, u.nontemporal, u.unread) for u in op.uses)) for op in ops}
+        members.need(len(alike) == 1, f"slices of member {number} are used differently")
+
+
+def _check_private(schedule: Schedule, where: str) -> None:
+    """What a group keeps to itself is a tile of its own that nothing else touches, also in a later iteration."""
+    program = schedule.program
+    keeper: dict[int, Group] = {}
+    for group in schedule.groups:
+        for id in group.private:
+            buffer = program.buffers[id] if isinstance(id, int) and 0 <= id < len(program.buffers) else None
+            alone = buffer is not None and buffer.region.on_chip and buffer.address is None
+            if buffer is None or not alone or buffer.kind is not BufferKind.internal or id in keeper:
+                raise IrError(
+                    f"group of {group.size} from instruction {group.first} keeps buffer {id} to itself{where}"
+                )
+            keeper[id] = group
+    if not keeper:
+        return
+    carried = _carried(program)
+    for instruction in program:
+        for operand in instruction.signature.operands:
+            used, _ = instruction.access(operand)
+            holder = keeper.get(used.id)
+            if holder is None:
+                continue
+            inside = holder.first <= instruction.index < holder.first + holder.size
+            if not inside or carried(instruction.index, used.loop):
+                raise IrError(
+                    f"{instruction.signature.name} uses {used.label}, which the group from instruction {holder.first} "
+                    f"keeps to itself{where}",
+                    location=instruction.location,
+                )
+
+
+def _carried(program: Program) -> Callable[[int, int | None], bool]:
+    """Whether a buffer made in a loop (or in none) is used, by an instruction, in another one inside of that."""
+    inside: dict[int, int] = {}
+    for loop in loops(program):  # inner loops begin later
+        inside.update(dict.fromkeys(range(loop.begin + 1, loop.end + 1), loop.number))
+    return lambda index, made: inside.get(index) != made

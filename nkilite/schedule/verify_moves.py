@@ -1,4 +1,4 @@
-"""Checks that a plan of moves leaves every element where the moves do, by moving numbers instead of elements."""
+"""Checks that moves leave every element where the members do in whose place they are, by moving numbers instead."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from math import gcd
 
 import numpy as np
 
+from nkilite.ir.program import Operand
 from nkilite.ir.types import extent
-from nkilite.schedule.tree import Nowhere, Tree
-from nkilite.schedule.verify_members import Members, Touch
+from nkilite.schedule.members import Members
+from nkilite.schedule.moves import writable
+from nkilite.schedule.tree import Move, Nowhere, Spot, Tree, Use
 
 _MOST = 1 << 26  # bytes of the tensors of a group whose elements are followed
 
@@ -19,80 +21,92 @@ def verify_moves(members: Members, tree: Tree) -> None:
     Raises:
         IrError: it is not what its instructions do one after another.
     """
-    need = members.need
-    sources: list[tuple[Touch, Touch, tuple[int, ...]]] = []
-    for number, (signature, touches) in enumerate(zip(members.signatures, members.touches, strict=True)):
-        order = signature.access.order
-        need(order is not None and len(touches) == 2, f"member {number} does not only move elements")
-        assert order is not None
-        source, target = sorted(touches, key=lambda touch: touch.operand.writes)
-        plain = not target.operand.reads and source.operand.type.indirection is None
-        need(plain, f"member {number} does more than move")
-        sources.append((target, source, order))
-    for op, touches in zip(tree.ops, members.touches, strict=True):
-        need(op.elided, f"member {op.member} is moved and runs")
-        for touch, use in zip(touches, op.uses, strict=True):
-            private = touch.buffer in members.private
-            need((use.place == Nowhere()) == private, f"{touch.operand.name} of member {op.member} is in {use.place}")
-    for piece in tree.moves:
-        for spot in (piece.to, piece.origin):
-            need(0 <= spot.member < len(sources), f"a piece of member {spot.member}")
-        to, origin = sources[piece.to.member][0], sources[piece.origin.member][1]
-        need(not {to.buffer, origin.buffer} & members.private, "a piece begins or ends in a buffer without memory")
-        same = to.operand.type.dtype.itemsize == origin.operand.type.dtype.itemsize
-        need(same and all(loop.count > 0 for loop in piece.loops), "a piece of elements of two sizes, or of none")
-    touched = {t.buffer for pair in sources for t in pair[:2]}
-    if sum(members.program.buffers[b].size_bytes for b in touched) <= _MOST:
-        _follow(members, tree, sources, touched)
+    _Check(members, tree).check()
 
 
-def _follow(
-    members: Members, tree: Tree, sources: list[tuple[Touch, Touch, tuple[int, ...]]], touched: set[int]
-) -> None:
-    buffers = members.program.buffers
-    unit = gcd(*(n for pair in sources for t in pair[:2] for n in (t.operand.type.dtype.itemsize, t.offset)))
-    begin, numbers = 0, {}
-    for id in sorted(touched):
-        size = buffers[id].size_bytes // unit
-        numbers[id] = np.arange(begin, begin + size, dtype=np.int32)
-        begin += size
-    moved, planned = ({b: array.copy() for b, array in numbers.items()} for _ in range(2))
-    for target, source, order in sources:
-        values = _view(moved[source.buffer], source, unit).transpose(*order, len(order)).copy()
-        into = _view(moved[target.buffer], target, unit)
-        into[...] = values.reshape(into.shape)
-    for piece in tree.moves:
-        to, origin = sources[piece.to.member][0], sources[piece.origin.member][1]
-        counts, size = tuple(loop.count for loop in piece.loops), to.operand.type.dtype.itemsize
-        ends = []
-        for touch, memory, spot, steps in (
-            (to, planned, piece.to, [loop.to for loop in piece.loops]),
-            (origin, numbers, piece.origin, [loop.origin for loop in piece.loops]),
-        ):
-            buffer = buffers[touch.buffer]
-            row = buffer.partition_bytes if buffer.region.on_chip else 0
-            strides = tuple(p * row + b for p, b in steps)
-            first = touch.offset + spot.partitions * row + spot.bytes
-            low, high = (first + reach for reach in extent(counts, strides))
-            members.need(low >= 0 and high + size <= buffer.size_bytes, f"a piece reaches out of {buffer.label}")
-            ends.append(_strided(memory[touch.buffer], first, counts, strides, size, unit))
-        ends[0][...] = ends[1]
-    for id in touched - members.private:
-        members.need(bool((moved[id] == planned[id]).all()), f"other elements are left in {buffers[id].label}")
+class _Check:
+    def __init__(self, members: Members, tree: Tree) -> None:
+        self.members, self.tree, self.need = members, tree, members.need
+        self.buffers = members.program.buffers
+
+    def check(self) -> None:
+        members, need = self.members, self.need
+        for op in self.tree.ops:
+            signature = members.signatures[op.member]
+            plain = all(o.reads != o.writes and o.type.indirection is None for o in signature.operands)
+            moves = signature.access.order is not None and len(signature.operands) == 2 and plain
+            need(moves and op.elided, f"member {op.member} does not only move elements")
+            for i, (use, (buffer, _)) in enumerate(zip(op.uses, members.memory[op.member], strict=True)):
+                kept = Use(Nowhere()) if buffer in members.private else Use()
+                need(use == kept, f"{members.name(op.member, i)} is in {use.place}")
+        need(len(self.tree.ops) + len(self.tree.moves) == len(self.tree.body), "it has loops")
+        for move in self.tree.moves:
+            (buffer, _, to), (source, _, origin) = (self._operand(move.to, True), self._operand(move.origin, False))
+            need(not {buffer, source} & members.private, "a move begins or ends in a buffer without memory")
+            same = to.type.dtype.itemsize == origin.type.dtype.itemsize and all(loop.count > 0 for loop in move.loops)
+            need(same, "a move of elements of two sizes, or of none")
+            packed = writable(members.schedule, buffer, move, to.type.dtype.itemsize)
+            need(packed, f"{self.buffers[buffer].label} cannot be packed so")
+        touched = sorted({buffer for memory in members.memory for buffer, _ in memory})
+        if sum(self.buffers[b].size_bytes for b in touched) <= _MOST:
+            self._follow(touched)
+
+    def _operand(self, spot: Spot, writes: bool) -> tuple[int, int, Operand]:
+        """The operand that a move begins or ends in, and its buffer and byte."""
+        self.need(0 <= spot.member < len(self.members.signatures), f"a move of member {spot.member}")
+        (found,) = (
+            (*memory, o)
+            for o, memory in zip(
+                self.members.signatures[spot.member].operands, self.members.memory[spot.member], strict=True
+            )
+            if o.writes == writes
+        )
+        return found
+
+    def _follow(self, touched: list[int]) -> None:
+        sides = [
+            (self._operand(Spot(m, 0, 0), True), self._operand(Spot(m, 0, 0), False))
+            for m in range(len(self.members.signatures))
+        ]
+        unit = gcd(*(n for pair in sides for _, offset, o in pair for n in (offset, o.type.dtype.itemsize)))
+        sizes = [self.buffers[id].size_bytes // unit for id in touched]
+        parts = np.split(np.arange(sum(sizes), dtype=np.int32), np.cumsum(sizes)[:-1])
+        numbers = dict(zip(touched, parts, strict=True))
+        moved, planned = ({b: array.copy() for b, array in numbers.items()} for _ in range(2))
+        for m, ((buffer, to, target), (read, origin, source)) in enumerate(sides):
+            order = self.members.signatures[m].access.order
+            assert order is not None
+            views = [
+                _view(memory, first, o.type.shape, [s * o.type.dtype.itemsize for s in o.type.strides], o, unit)
+                for memory, first, o in ((moved[buffer], to, target), (moved[read], origin, source))
+            ]
+            views[0][...] = views[1].transpose(*order, len(order)).copy().reshape(views[0].shape)
+        for move in self.tree.moves:
+            self._reached(move, True, planned, unit)[...] = self._reached(move, False, numbers, unit)
+        for id in set(touched) - self.members.private:
+            same = bool((moved[id] == planned[id]).all())
+            self.need(same, f"other elements are left in {self.buffers[id].label}")
+
+    def _reached(self, move: Move, writes: bool, memory: dict[int, np.ndarray], unit: int) -> np.ndarray:
+        """What a move reads or writes."""
+        spot = move.to if writes else move.origin
+        id, offset, operand = self._operand(spot, writes)
+        buffer = self.buffers[id]
+        row = buffer.partition_bytes if buffer.region.on_chip else 0
+        counts = tuple(loop.count for loop in move.loops)
+        strides = [p * row + b for p, b in (loop.to if writes else loop.origin for loop in move.loops)]
+        first = offset + spot.partitions * row + spot.bytes
+        low, high = (first + reach for reach in extent(counts, strides))
+        inside = low >= 0 and high + operand.type.dtype.itemsize <= buffer.size_bytes
+        self.need(inside, f"a move reaches out of {buffer.label}")
+        return _view(memory[id], first, counts, strides, operand, unit)
 
 
-def _view(memory: np.ndarray, touch: Touch, unit: int) -> np.ndarray:
-    """The units of an operand's elements, along a dimension more."""
-    kind = touch.operand.type
-    size = kind.dtype.itemsize
-    return _strided(memory, touch.offset, kind.shape, tuple(s * size for s in kind.strides), size, unit)
-
-
-def _strided(
-    memory: np.ndarray, first: int, counts: tuple[int, ...], strides: tuple[int, ...], size: int, unit: int
+def _view(
+    memory: np.ndarray, first: int, counts: tuple[int, ...], strides: list[int], operand: Operand, unit: int
 ) -> np.ndarray:
-    """Elements of `size` bytes, of memory in units of so many."""
-    wide = memory.itemsize
+    """Elements as large as an operand's at byte strides, each as its units, of memory in units of so many bytes."""
+    wide, size = memory.itemsize, operand.type.dtype.itemsize
     steps = (*(s // unit * wide for s in strides), wide)
     result: np.ndarray = np.ndarray((*counts, size // unit), memory.dtype, memory, first // unit * wide, steps)
     return result

@@ -11,8 +11,8 @@ from nkilite.ir.types import Buffer, BufferKind, MemoryRegion
 from nkilite.schedule import panels
 from nkilite.schedule.moves import shape_of, turned_into_panels
 from nkilite.schedule.panels import TILE_DTYPES, TILE_ROWS, WIDTH, Feed
+from nkilite.schedule.rows import rows_of
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.verify_members import rows_of
 
 
 def verify_tiles(schedule: Schedule, where: str) -> None:
