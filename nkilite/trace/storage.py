@@ -251,10 +251,11 @@ def _indirect_rows(tensor: NkiTensor) -> tuple[np.ndarray, tuple[np.ndarray, np.
     per_partition = tensor.storage.partition_bytes
     if tensor.type.region.on_chip and step % per_partition == 0:
         step = step // per_partition * placement.pitch
-    first = np.ndarray((1,), tensor.dtype.numpy, placement.memory, base)
-    rows = np.lib.stride_tricks.as_strided(
+    first = np.ndarray((1,), f"u{tensor.dtype.itemsize}", placement.memory, base)  # as_strided knows no float8_e5m2
+    words = np.lib.stride_tricks.as_strided(
         first, (tensor.shape[0], indirection.limit, *tensor.shape[1:]), (strides[0], step, *strides[1:])
     )
+    rows = words.view(tensor.dtype.numpy)
     indices = row_indices(tensor)
     inside = (indices >= 0) & (indices < indirection.limit)
     return rows, (np.arange(tensor.shape[0]), indices), inside

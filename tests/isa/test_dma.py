@@ -151,6 +151,21 @@ def test_gather_and_scatter(cpu, index_dtype, columns, monkeypatch):
     same(results[3], expected)
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "float8_e5m2", "float16", "int8"])
+def test_gather_and_scatter_of_narrow_elements(dtype):
+    def kernel(x, where):
+        index, gathered, scattered = tile(where), new((4, 5), dtype), hbm((7, 5), dtype)
+        nisa.dma_copy(gathered, x.vector_select(0, index))
+        nisa.dma_copy(scattered, x)
+        nisa.dma_copy(scattered.vector_select(0, index), gathered)
+        return *outputs(gathered), scattered
+
+    x, where = make((7, 5), dtype), np.array([[6], [0], [3], [2]], np.int32)
+    gathered, scattered = both(kernel, x, where)
+    same(gathered, x[where[:, 0]])
+    same(scattered, x)
+
+
 def test_gather_of_multidimensional_rows_and_strided_columns():
     """Part of each row, with an offset, in another order; the index reads a multi-column tile column by
     column.
