@@ -20,7 +20,6 @@ from nkilite.errors import InvalidIndex, ShapeMismatch, describe
 if TYPE_CHECKING:
     from nkilite.beta1.indirect import DynamicIndex
 
-_new = object.__new__
 _ALL = slice(None)
 _COLUMN, _ROW = (_ALL, None), (None, _ALL)
 _MOST = 1 << 16  # index tensors kept of a grid
@@ -57,7 +56,7 @@ class Grid:
         strides = tuple(0 if n == 1 else s for n, s in zip(shape, strides, strict=True))
         found = cls._interned.get((shape, strides))
         if found is None:
-            found = cls._interned[shape, strides] = _new(cls)
+            found = cls._interned[shape, strides] = cls()
             found.shape, found.strides = shape, strides
             reach = [s * (n - 1) for n, s in zip(shape, strides, strict=True)]
             found.low, found.high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
@@ -321,7 +320,7 @@ def index(offset: int, grid: Grid) -> Index:
     if found is None:
         if len(grid.at) >= _MOST:
             grid.at.clear()
-        found = grid.at[offset] = _new(Index)
+        found = grid.at[offset] = Index()
         found.offset, found.grid = offset, grid
         found._column = found._row = None
     return found

@@ -33,7 +33,6 @@ from nkilite.trace.tensor import NkiTensor
 
 F = TypeVar("F", bound=Callable[..., object])
 
-_new = object.__new__
 # Parameters that are no tiles.
 _ATTRIBUTES = frozenset({
     "axes", "axis", "dge_mode", "dtype", "engine", "keepdims", "mask", "mode", "op", "op0", "op1", "oob_mode",
@@ -257,7 +256,7 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
         program.count = count = program.count + 1
         if builder.unplaced is not None:
             builder.unplaced.settle()
-        unplaced: Unplaced = _new(Unplaced)
+        unplaced: Unplaced = Unplaced()
         unplaced.mask, unplaced.made, unplaced.kind = None, count, pattern.tiles[0]
         unplaced._words = builder, start, start + pattern.at, pool[0]
         builder.unplaced = unplaced
@@ -280,7 +279,7 @@ def _again(builder: Builder, pattern: Pattern, pool: list[int]) -> Tile | None:
     number, kind, offset = pattern.result
     view = made[number]
     if view.type is not kind or offset:
-        view = NkiTensor(view.storage, kind, offset)
+        view = NkiTensor.of(view.storage, kind, offset)
     found = tile(view)
     if pattern.fresh:
         found.made = count

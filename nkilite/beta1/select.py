@@ -21,7 +21,6 @@ from nkilite.ir.types import ViewType
 from nkilite.trace.indexing import DynamicSlice, of_tensor
 from nkilite.trace.tensor import NkiTensor
 
-_new = object.__new__
 _KEPT = 4096  # subscripts per view type; kernels do not come back to more
 _BOUNDS = frozenset({int, LoopIndex, NoneType})
 _STATIC = frozenset({int, LoopIndex, Index})
@@ -44,7 +43,7 @@ def find(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor | None:
     for position in numbers:
         if key[position].__class__ in UNEQUAL:
             return None
-    found: NkiTensor = _new(NkiTensor)
+    found = NkiTensor()
     found.storage, found.type, found.index = view.storage, kind, view.index
     found.byte_offset = view.byte_offset + distance
     return found
@@ -121,7 +120,7 @@ def select(view: NkiTensor, key: tuple[object, ...]) -> NkiTensor:
     found = _patterns.get(pattern)
     if found is None:
         found = _patterns[pattern] = _pattern(view, kind, structure[1:], offset)
-    selected = _new(NkiTensor)
+    selected = NkiTensor()
     selected.storage, selected.type, selected.byte_offset, selected.index = view.storage, found, offset, view.index
     return selected
 

@@ -27,7 +27,6 @@ from nkilite.trace.builder import Builder
 from nkilite.trace.indexing import of_tensor
 from nkilite.trace.tensor import NkiTensor
 
-_new = object.__new__
 _WHOLE = tuple((slice(None),) * ndim for ndim in range(7))  # subscripts that select everything
 #: What to use in the place of methods that arrays have and tiles do not.
 _METHODS = {
@@ -94,7 +93,7 @@ def is_held(references: int, value: object, frame: FrameType) -> bool:
 
 def _of_owner() -> int:
     """References to what only one object has as an attribute, where they are counted here."""
-    owner = _new(NkiTensor)
+    owner = NkiTensor()
     owner.storage = object()  # type: ignore[assignment]
     return getrefcount(owner.storage)
 
@@ -132,7 +131,7 @@ class Tile:
     def nki(self) -> NkiTensor:
         view = self._nki
         if view is None:
-            view = self._nki = NkiTensor(self.storage, self.kind, self.offset)
+            view = self._nki = NkiTensor.of(self.storage, self.kind, self.offset)
         return view
 
     @property
@@ -300,8 +299,8 @@ class Tile:
 
 
 def tile(view: NkiTensor) -> Tile:
-    """A tile over a view; half the cost of a constructor."""
-    made = _new(Tile)
+    """A tile over a view."""
+    made = Tile()
     made._nki, made.made, made.mask = view, -1, None
     made.storage, made.kind, made.offset = view.storage, view.type, view.byte_offset
     return made
@@ -309,7 +308,7 @@ def tile(view: NkiTensor) -> Tile:
 
 def part(storage: Buffer, kind: ViewType, offset: int) -> Tile:
     """A tile of a type in a buffer, from a byte on; its view is made when it is asked for."""
-    made = _new(Tile)
+    made = Tile()
     made._nki, made.made, made.mask = None, -1, None
     made.storage, made.kind, made.offset = storage, kind, offset
     return made

@@ -29,7 +29,7 @@ class Prepared(NkiInstruction):
     __slots__ = ("call", "kind", "loop")
 
     def __init__(self, kind: str, call: _Call, reads: NkiInstruction, loop: int | None) -> None:
-        super().__init__(reads.builder, reads.index)
+        self.builder, self.index = reads.builder, reads.index
         self.kind, self.call, self.loop = kind, call, loop
 
 

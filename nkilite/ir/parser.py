@@ -144,7 +144,7 @@ class ProgramParser:
             raw = np.frombuffer(base64.b64decode(match["data"]), np.uint8).copy()
             data = raw.view(dtype.numpy).reshape(shape)
         region = MemoryRegion(match["region"])
-        generated = Buffer(len(self.program.buffers), region, (1,), dtype).label
+        generated = Buffer.of(len(self.program.buffers), region, (1,), dtype).label
         buffer = self.program.add_buffer(
             region, shape, dtype, name="" if name == generated else name, kind=kind, location=location, data=data,
             address=ast.literal_eval(match["address"]) if match["address"] else None,

@@ -179,4 +179,4 @@ _ABSENT = object()
 
 
 def _generated(buffer: Buffer) -> str:
-    return Buffer(buffer.id, buffer.region, (1,), buffer.dtype).label
+    return Buffer.of(buffer.id, buffer.region, (1,), buffer.dtype).label

@@ -261,7 +261,7 @@ class Program:
         loop: int | None = None,
         dims: tuple[tuple[int, int], ...] = (),
     ) -> Buffer:
-        buffer = Buffer(
+        buffer = Buffer.of(
             len(self.buffers), region, shape, dtype, name, kind, address, location, data, loop, dims=dims
         )
         self.buffers.append(buffer)

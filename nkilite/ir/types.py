@@ -14,8 +14,6 @@ from nkilite.errors import InvalidView, ViewError
 from nkilite.ir.sizes import unknown
 from nkilite.location import UNKNOWN, Location, here
 
-_new = object.__new__
-
 
 class MemoryRegion(Enum):
     """The memories of a NeuronCore that a tensor can live in (public as `nl.sbuf`, `nl.psum`, `nl.hbm`, ...)."""
@@ -231,25 +229,29 @@ class Buffer:
     """
 
     __slots__ = (
-        "address",
-        "data",
-        "dims",
-        "dtype",
-        "id",
-        "kind",
-        "location",
-        "loop",
-        "name",
-        "open_id",
-        "partition_bytes",
-        "region",
-        "shape",
-        "size_bytes",
-        "type",
+        "address", "data", "dims", "dtype", "id", "kind", "location", "loop", "name", "open_id", "partition_bytes",
+        "region", "shape", "size_bytes", "type",
     )
 
-    def __init__(
-        self,
+    id: int
+    open_id: int
+    type: ViewType
+    region: MemoryRegion
+    shape: tuple[int, ...]
+    dtype: DType
+    size_bytes: int
+    partition_bytes: int
+    name: str
+    kind: BufferKind
+    address: tuple[int, int] | None
+    location: Location
+    data: np.ndarray | None
+    loop: int | None
+    dims: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(
+        cls,
         id: int,
         region: MemoryRegion,
         shape: tuple[int, ...],
@@ -260,22 +262,17 @@ class Buffer:
         location: Location = UNKNOWN,
         data: Any = None,
         loop: int | None = None,
-        type: ViewType | None = None,
         dims: tuple[tuple[int, int], ...] = (),
-    ) -> None:
-        self.dims = dims
-        self.id, self.region, self.shape, self.dtype, self.name = id, region, shape, dtype, name
-        self.open_id = id
-        self.kind, self.address, self.location, self.loop = kind, address, location, loop
-        self.data: np.ndarray | None = data
-        self.type = whole = type or ViewType.dense(region, dtype, shape)
-        self.size_bytes = whole.size * dtype.itemsize
-        self.partition_bytes = whole.free_bytes
+    ) -> Buffer:
+        """No constructor: `internal` would have to go around it."""
+        made = cls.internal(id, ViewType.dense(region, dtype, shape), name, address, location, loop)
+        made.kind, made.data, made.dims = kind, data, dims
+        return made
 
     @classmethod
     def internal(cls, id: int, type: ViewType, name: str, address: Any, location: Location, loop: int | None) -> Buffer:
-        """A kernel's own of a known type; a third of the cost of the constructor."""
-        made: Buffer = _new(cls)
+        """A kernel's own of a known type."""
+        made = cls()
         made.id = made.open_id = id
         made.type, made.region, made.shape, made.dtype = type, type.region, type.shape, type.dtype
         made.partition_bytes = type.free_bytes

@@ -515,7 +515,7 @@ def _moved(view: NkiTensor, index: VirtualRegister, stride: int, limit: int) -> 
     kind, register = view.type, index.register_tensor
     indirection = Indirection.of(IndirectKind.scalar, register.type, stride, limit)
     type = ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides, indirection)
-    return NkiTensor(view.storage, type, view.byte_offset, register)
+    return NkiTensor.of(view.storage, type, view.byte_offset, register)
 
 
 def _copied_within(arguments: ArgumentsByName, bounded_ones: Sequence[str], name: object) -> NkiInstruction:
@@ -568,7 +568,7 @@ def _unchecked(view: NkiTensor, index: int | VirtualRegister) -> NkiTensor:
         assert view.type.indirection is not None
         return _moved(view, index, view.type.indirection.stride, view.storage.type.size)
     kind = view.type
-    return NkiTensor(view.storage, ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides), view.byte_offset)
+    return NkiTensor.of(view.storage, ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides), view.byte_offset)
 
 
 def _combined(view: NkiTensor, indices: Sequence[RuntimeIndex]) -> tuple[NkiTensor, int]:
@@ -606,7 +606,7 @@ def _touched(call: Signature, tensors: dict[str, NkiTensor]) -> dict[str, NkiTen
                 shape[_same_dimension(common, axis, view.shape)] = count
         kind = view.type
         type = ViewType.of(kind.region, kind.dtype, tuple(shape), kind.strides, kind.indirection)
-        found[name] = NkiTensor(view.storage, type, view.byte_offset, view.index)
+        found[name] = NkiTensor.of(view.storage, type, view.byte_offset, view.index)
     return found
 
 

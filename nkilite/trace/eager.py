@@ -97,7 +97,7 @@ class EagerBuilder(Builder):
 
     def record(self, words: Sequence[int], name: str | None) -> NkiInstruction:
         if self._repeats:
-            return NkiInstruction(self, self.program.count - 1)
+            return NkiInstruction.of(self, self.program.count - 1)
         return super().record(words, name)
 
     def depend(self, consumer: int, producer: int) -> None:

@@ -158,11 +158,13 @@ def _slice(key: range, size: int, dim: int, tensor: NkiTensor) -> slice:
 
 def cache_key(key: object) -> tuple[object, ...]:
     """A hashable stand-in for an index expression (slices hash only since Python 3.12), which tells 1 from 1.0."""
-    keys = key if type(key) is tuple else (key,)
-    return tuple([
-        (k.start, k.stop, k.step, type(k.start), type(k.stop), type(k.step)) if type(k) is slice else (k, type(k))
-        for k in keys
-    ])
+    found: list[object] = []
+    for k in key if key.__class__ is tuple else (key,):
+        if k.__class__ is slice:
+            found += (k.start, k.stop, k.step, k.start.__class__, k.stop.__class__, k.step.__class__)
+        else:
+            found += (k, k.__class__)
+    return tuple(found)
 
 
 def _one_per_dimension(tensor: NkiTensor, key: object) -> list[object]:

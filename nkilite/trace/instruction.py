@@ -174,7 +174,7 @@ def {definition.name}({header}, name=None, **old):
 """
     namespace: dict[str, object] = {
         "D": definition, "T": NkiTensor, "R": VirtualRegister, "active": active.local,
-        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe, "new": object.__new__,
+        "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe,
         "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, "bounded": bounded,
         "checked": checked, **defaults,
     }
@@ -236,7 +236,7 @@ def _fast(key: str, passed: list[str]) -> str:
             program.count = index + 1
             if name is not None:
                 builder.name(index, number, name)
-            handle = new(Handle)  # half the cost of calling the constructor
+            handle = Handle()
             handle.builder = builder
             handle.index = index
             return handle"""

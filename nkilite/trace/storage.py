@@ -139,7 +139,7 @@ def located(tensor: NkiTensor) -> NkiTensor:
         return tensor
     here = ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides)
     offset = index * kind.indirection.stride * kind.dtype.itemsize
-    return type(tensor)(tensor.storage, here, tensor.byte_offset + offset)
+    return tensor.of(tensor.storage, here, tensor.byte_offset + offset)
 
 
 class Reach(NamedTuple):

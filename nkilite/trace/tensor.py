@@ -30,7 +30,6 @@ from nkilite.trace.refusals import Refusals
 from nkilite.trace.storage import read
 from nkilite.trace.view_arguments import element_type, is_int, pattern_key, pattern_pairs, pattern_problem, require_ints
 
-_new = object.__new__
 _SLICES_KEPT = 4096  # per view type; kernels do not come back to more
 _BOUNDS = frozenset({int, type(None)})  # of slices
 
@@ -52,11 +51,12 @@ class NkiTensor(Refusals):
     byte_offset: int
     index: NkiTensor | None
 
-    def __init__(self, storage: Buffer, type: ViewType, byte_offset: int = 0, index: NkiTensor | None = None) -> None:
-        self.storage = storage
-        self.type = type
-        self.byte_offset = byte_offset
-        self.index = index
+    @classmethod
+    def of(cls, storage: Buffer, type: ViewType, byte_offset: int = 0, index: NkiTensor | None = None) -> NkiTensor:
+        """No constructor: without one, where every nanosecond counts, `NkiTensor()` and what it has cost half."""
+        made = cls()
+        made.storage, made.type, made.byte_offset, made.index = storage, type, byte_offset, index
+        return made
 
     # --- attributes -----------------------------------------------------------------------------------------------
 
@@ -139,28 +139,33 @@ class NkiTensor(Refusals):
         """
         # What a key selects depends on the type of the view alone: its type and distance are found once for all tiles.
         known: tuple[object, ...] | None = None
+        first = middle = last = None
         if type(key) is tuple and len(key) == 2:
-            rows, columns = key
-            if type(rows) is slice and type(columns) is slice and rows.step is None and columns.step is None:
-                whole = top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
-                plain = type(top) in _BOUNDS and type(bottom) in _BOUNDS
-                if plain and type(left) in _BOUNDS and type(right) in _BOUNDS:
-                    known = whole
-        elif type(key) is tuple:
-            known = _bounds_of(key)
+            first, last = key
+        elif type(key) is tuple and len(key) == 3 and type(key[1]) is int:
+            first, middle, last = key
+        if first.__class__ is slice and last.__class__ is slice and first.step is None and last.step is None:
+            known = top, bottom, _, left, right = first.start, first.stop, middle, last.start, last.stop
+            plain = top.__class__ in _BOUNDS and bottom.__class__ in _BOUNDS
+            if not (plain and left.__class__ in _BOUNDS and right.__class__ in _BOUNDS):
+                known = None
         if known is None:
             known = indexing.cache_key(key)
         try:
-            found = self.type.slices.get(known)
+            kind, distance = self.type.slices[known]
+        except KeyError:
+            return self._select(key, known)
         except TypeError:
             return self._getitem(key)
-        if found is not None and self.index is None:
-            view = _new(NkiTensor)  # half the cost of calling the constructor
-            view.storage = self.storage
-            view.type, distance = found
-            view.byte_offset = self.byte_offset + distance if self.byte_offset else distance  # shares the int
-            view.index = None
-            return view
+        if self.index is not None:
+            return self._getitem(key)
+        view = NkiTensor()
+        view.storage, view.type, view.index = self.storage, kind, None
+        view.byte_offset = self.byte_offset + distance if self.byte_offset else distance  # shares the int
+        return view
+
+    def _select(self, key: object, known: tuple[object, ...]) -> NkiTensor:
+        """What a key selects that is new for views of this type."""
         view = self._getitem(key)
         if view.index is None and view.type.problem is None and len(self.type.slices) < _SLICES_KEPT:
             self.type.slices[known] = view.type, view.byte_offset - self.byte_offset
@@ -423,7 +428,7 @@ class NkiTensor(Refusals):
             known = known, self.byte_offset, self.type.dtype
             found = self.storage.type.slices.get(known)
             if found is not None:
-                return NkiTensor(self.storage, *found)
+                return NkiTensor.of(self.storage, *found)
         element = element_type(".ap()", dtype) if dtype is not None else self.dtype
         pairs = pattern_pairs(pattern)
         if offset is not None:
@@ -440,7 +445,7 @@ class NkiTensor(Refusals):
             type = ViewType.of(self.type.region, element, shape, strides, problem=problem)
             if known is not None and problem is None and len(self.storage.type.slices) < _SLICES_KEPT:
                 self.storage.type.slices[known] = type, byte_offset
-            return NkiTensor(self.storage, type, byte_offset)
+            return NkiTensor.of(self.storage, type, byte_offset)
         if not 0 <= indirect_dim < self.ndim:
             raise InvalidDimension(operation=".ap(indirect_dim=)", found=indirect_dim, shape=self.shape,
                                    last=self.ndim - 1)
@@ -486,7 +491,7 @@ class NkiTensor(Refusals):
         self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, problem: Problem | None = None
     ) -> NkiTensor:
         kind = self.type
-        return NkiTensor(
+        return NkiTensor.of(
             self.storage,
             ViewType.of(kind.region, kind.dtype, shape, strides, kind.indirection, problem or kind.problem),
             self.byte_offset + offset * kind.dtype.itemsize,
@@ -495,7 +500,7 @@ class NkiTensor(Refusals):
 
     def _reinterpreted(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> NkiTensor:
         type = ViewType.of(self.type.region, dtype, shape, strides, problem=self.type.problem)
-        return NkiTensor(self.storage, type, self.byte_offset)
+        return NkiTensor.of(self.storage, type, self.byte_offset)
 
     def _dynamic(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, dim: int, index: object,
                  limit: int, problem: Problem | None = None) -> NkiTensor:
@@ -513,7 +518,7 @@ class NkiTensor(Refusals):
             limit = min(limit, reachable(self.storage, dtype, byte_offset, shape, strides, stride))
         indirection = Indirection.of(kind, index.type, stride, max(limit, 0))
         type = ViewType.of(self.type.region, dtype, shape, strides, indirection, problem)
-        return NkiTensor(self.storage, type, byte_offset, index)
+        return NkiTensor.of(self.storage, type, byte_offset, index)
 
     @staticmethod
     def _sizes(shape: tuple[int, ...], new_shape: object) -> tuple[int, ...]:
@@ -539,28 +544,12 @@ class NkiTensor(Refusals):
         return dim % self.ndim
 
 
-def _bounds_of(key: tuple[object, ...]) -> tuple[object, ...] | None:
-    """A stand-in for a key of slices with steps of 1 and ints, two values for each; None if it has anything else."""
-    bounds: list[object] = []
-    for k in key:
-        if type(k) is slice:
-            first, end = k.start, k.stop
-            if type(first) not in _BOUNDS or type(end) not in _BOUNDS or k.step is not None:
-                return None
-            bounds += (first, end)
-        elif type(k) is int:
-            bounds += (k, int)
-        else:
-            return None
-    return tuple(bounds)
-
-
 def whole(storage: Buffer) -> NkiTensor:
     """The tensor that is all of a buffer."""
     kind = storage.type
     if storage.dims:
         kind = ViewType.of(kind.region, kind.dtype, kind.shape, kind.strides, problem=storage.problem)
-    return NkiTensor(storage, kind, 0)
+    return NkiTensor.of(storage, kind)
 
 
 def _no_assignment(view: NkiTensor, value: object) -> NoReturn:

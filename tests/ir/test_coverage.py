@@ -38,7 +38,7 @@ def _bytes(written: np.ndarray, kind: ViewType, offset: int) -> np.ndarray:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), views()), min_size=1, max_size=12))
 def test_coverage_is_that_of_a_map_of_bytes(steps):
-    cover = Coverage(Buffer(0, MemoryRegion.shared_hbm, (ROWS, COLUMNS), float32))
+    cover = Coverage(Buffer.of(0, MemoryRegion.shared_hbm, (ROWS, COLUMNS), float32))
     written = np.zeros(ROWS * COLUMNS * 4, bool)
     for writes, (kind, offset) in steps:
         if writes:
@@ -52,7 +52,7 @@ def test_coverage_is_that_of_a_map_of_bytes(steps):
 
 
 def test_the_map_of_a_tensor_written_by_tiles_is_small():
-    cover = Coverage(Buffer(0, MemoryRegion.shared_hbm, (4096, 4096), float32))
+    cover = Coverage(Buffer.of(0, MemoryRegion.shared_hbm, (4096, 4096), float32))
     tile = ViewType.of(MemoryRegion.shared_hbm, float32, (128, 512), (4096, 1))
     whole = ViewType.dense(MemoryRegion.shared_hbm, float32, (4096, 4096))
     for row in range(0, 4096, 128):

@@ -111,7 +111,7 @@ def test_compiler_refuses_at_the_users_line(offset: int, pattern: Pattern, messa
 def skewed(tile: Any) -> NkiTensor:
     """What a front end with a mistake makes of a tile: a diagonal."""
     kind = ViewType.of(tile.type.region, tile.dtype, (8, 4), (tile.shape[1] + 1, 1))
-    return NkiTensor(tile.storage, kind)
+    return NkiTensor.of(tile.storage, kind)
 
 
 @pytest.mark.parametrize("mode", ["compiled", "simulated"])

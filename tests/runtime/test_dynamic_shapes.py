@@ -402,7 +402,7 @@ def test_access_that_asks_for_no_size(monkeypatch):
     from nkilite.trace.tensor import NkiTensor
 
     def unchecked(definition, function, values, name):
-        plain = [NkiTensor(v.storage, v.storage.type) if getattr(v, "storage", v) is not v else v for v in values]
+        plain = [NkiTensor.of(v.storage, v.storage.type) if getattr(v, "storage", v) is not v else v for v in values]
         return function(*plain)
 
     monkeypatch.setattr(bounded, "check", [unchecked])
