@@ -14,6 +14,7 @@ _COLUMNS = (48, 64, 100, 128, 128, 256, 512, 512)
 _ROWS = (None, None, None, None, (0, 64), (64, PARTITIONS), (0, 32))
 _ELEMENTWISE = ("relu", "square", "copy", "exp", "tanh")
 _ROUGH = ("exp", "tanh")  # of these, compiled code and the reference only agree about
+_FEW = (1, 4, 7, 9, 17)  # rows or columns of products that are not worth much on their way
 _CORNERS = ((0, 0), (PARTITIONS, 512), (100, 333), (1, 0), (0, 16))
 _SAME = (*[(0, 1, 2)] * 4, (0, 0, 2), (0, 1, 1), (0, 1, 0), (0, 0, 0))
 _WORDS = 128  # columns of tiles of MX elements and scales
@@ -265,8 +266,8 @@ class _Drawing:
         if target is None or left is None:
             return
         dtype = self._tiles[left].dtype
-        rows = min(PARTITIONS, self._tiles[left].columns)
-        columns = choose((48, min(512, self._tiles[target].columns)))
+        rows = choose((choose(_FEW), *[min(PARTITIONS, self._tiles[left].columns)] * 2))
+        columns = choose((choose(_FEW), 48, min(512, self._tiles[target].columns)))
         to = self._view(target, columns, (0, rows))
         adds = choose((True, False))
         for _ in range(self._random.randint(1, 4)):
@@ -359,7 +360,8 @@ class _Drawing:
     def _product(self) -> None:
         """Matmuls of tiles that nothing else uses, and what takes their sums away."""
         choose = self._random.choice
-        dtype, rows, columns = choose(("float32", "bfloat16")), choose((128, 128, 64)), choose((128, 256, 512))
+        dtype = choose(("float32", "bfloat16"))
+        rows, columns = choose((128, 128, 64, choose(_FEW))), choose((128, 256, 512, choose(_FEW)))
         to = View(self._fresh(columns, "psum").tile, (0, rows), (0, columns))
         for number in range(self._random.randint(1, 4)):
             operands = [self._fresh(n, dtype=dtype) for n in (rows, columns)]

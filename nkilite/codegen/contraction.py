@@ -21,7 +21,6 @@ from nkilite.codegen.register_block import Broadcast, Parts, Vectors, lines, mul
 from nkilite.host.cpu import Products
 
 _PACK_FROM_BLOCKS = 3  # row blocks that read a panel before packing it pays
-_TILES_FROM = 8  # rows and columns from which tile unit and dot products pay for their packing
 
 
 def matmul(
@@ -36,38 +35,32 @@ def matmul(
     e = kernel.e
     split = matrix.paired_source if paired else (lambda k, name: (matrix.source(k, name),))
     rows, columns = (matrix.packed(kernel, o) or split(kernel, o) for o in (stationary, moving))
-    m, n = (o.columns if isinstance(o, Packed) else o[0].columns for o in (rows, columns))
-    out = matrix.direct(kernel, dst)
-    staged = out is None
-    if out is None:
-        out = matrix.dense_scratch(kernel, dtypes.float32, m, n)
-    add = accumulate and not staged
-    packed = isinstance(rows, Packed) or isinstance(columns, Packed)
-    if tiles.takes(kernel, stationary, moving) and (packed or min(m, n) >= _TILES_FROM):
-        tiles.contract(e, [(rows, columns)], out, add, None if staged else kernel)
+    out, staged = matrix.target(kernel, dst, accumulate)
+    how = matrix.products(kernel, stationary, moving)
+    if how is Products.tiles:
+        tiles.contract(e, [(rows, columns)], out, accumulate, None if staged else kernel)
         if staged:
-            matrix.spread(kernel, out, dst, accumulate)
+            matrix.spread(kernel, out, dst)
         return
-    pairs = kernel.host.products is Products.pairs and matrix.are_bfloat16(kernel, stationary, moving)
-    if pairs and (packed or min(m, n) >= _TILES_FROM):
+    if how is Products.pairs:
         rows, columns = (o if isinstance(o, Packed) else pack_pairs.packed(e, o) for o in (rows, columns))
 
     # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
-    transposed = n <= e.host.lanes // 2 and n < m
+    transposed = out.columns <= e.host.lanes // 2 and out.columns < out.rows
     if transposed:
         rows, columns, target = columns, rows, out.transposed
     else:
         target = out
     if isinstance(rows, Packed) and isinstance(columns, Packed):
-        accumulation.multiply_add(e, [(rows, columns)], target, add, None if staged else kernel, transposed)
+        accumulation.multiply_add(e, [(rows, columns)], target, accumulate, None if staged else kernel, transposed)
     else:
         left = Broadcast.of(e, rows)
         right = _Panels.of(e, columns, left)
         # A staged result is copied whole.
         part = None if staged else _share(kernel, dst, right, transposed)
-        _contract(e, left, right, target, add, part)
+        _contract(e, left, right, target, accumulate, part)
     if staged:
-        matrix.spread(kernel, out, dst, accumulate)
+        matrix.spread(kernel, out, dst)
 
 
 def _share(kernel: MicroKernel, dst: str, right: _Panels, transposed: bool = False) -> tuple[Value, Value] | None:

@@ -15,6 +15,7 @@ from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.part import Block
 from nkilite.codegen.watch import end_if_told
+from nkilite.host.cpu import Products
 from nkilite.schedule.panels import WIDTH
 from nkilite.schedule.tree import Dim, Loop, Move, Op, Scratch, Tree, Use, operations
 
@@ -75,7 +76,7 @@ def _sums(members: Sequence[MicroKernel], loop: Loop, terms: Loop) -> None:
     first = matmuls[0]
     operands = [(matrix.in_panels(k, "stationary"), matrix.in_panels(k, "moving")) for k in matmuls]
     rows = operands[0][0].columns
-    on_tiles = tiles.takes(first, "stationary", "moving")
+    on_tiles = matrix.products(first, "stationary", "moving") is Products.tiles
     sums = None
     if "dst" in first.private:
         width = tiles.STRIP if on_tiles else accumulation.widest_strip(first.e)

@@ -11,6 +11,7 @@ from nkilite.codegen import elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
+from nkilite.host.cpu import Products
 from nkilite.ir import nest
 from nkilite.ir.types import contiguous_strides
 from nkilite.schedule.panels import PAIR, TILE_DTYPES, WIDTH, Panels
@@ -76,9 +77,10 @@ def in_panels(kernel: MicroKernel, name: str) -> Packed:
     return found
 
 
-def are_bfloat16(kernel: MicroKernel, *names: str) -> bool:
-    """Whether all values that operands can have are bfloat16 values."""
-    return all(kernel.operands[name].dtype in TILE_DTYPES for name in names)
+def products(kernel: MicroKernel, *names: str) -> Products:
+    """How operands are multiplied: their dtypes and the host alone say it, so that bits depend on nothing else."""
+    exact = all(kernel.operands[name].dtype in TILE_DTYPES for name in names)
+    return kernel.host.products if exact else Products.vectors
 
 
 def direct(kernel: MicroKernel, name: str) -> Matrix | None:
@@ -108,6 +110,17 @@ def paired_source(kernel: MicroKernel, name: str) -> tuple[Matrix, ...]:
     part = operand._replace(shape=(operand.shape[0], *free), strides=(operand.strides[0], *strides))
     starts = [kernel.e.offset(pointer, i * operand.strides[1]) for i in range(operand.shape[1])]
     return tuple(_source(kernel, part, start) for start in starts)
+
+
+def target(kernel: MicroKernel, name: str, accumulate: bool) -> tuple[Matrix, bool]:
+    """Where to write an operand, or to add to it: in memory, or in a dense copy (True) that is to be `spread`."""
+    found = direct(kernel, name)
+    if found is not None:
+        return found, False
+    operand = kernel.operands[name]
+    if accumulate:
+        return _copy(kernel, operand, kernel.pointer(name)), True
+    return dense_scratch(kernel, operand.dtype, operand.shape[0], operand.columns), True
 
 
 def dense_scratch(kernel: MicroKernel, dtype: DType, rows: int, columns: int) -> Matrix:

@@ -47,10 +47,7 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
     """dst (+)= stationary.T @ moving of packed operands; their scales are the operands `{name}_scale`."""
     e = kernel.e
     left, right = (_Quantized.of(kernel, name) for name in (stationary, moving))
-    out = matrix.direct(kernel, dst)
-    staged = out is None
-    if out is None:
-        out = matrix.dense_scratch(kernel, dtypes.float32, left.columns, right.columns)
+    out, staged = matrix.target(kernel, dst, accumulate)
     width = min(_COLUMNS, right.columns)
     rows, columns = left.buffer(e, Feed.stationary, left.columns), right.buffer(e, Feed.moving, width)
     left.fill(e, rows, e.i64(0))
@@ -59,11 +56,11 @@ def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, accumula
         some = columns._replace(columns=count)
         right.fill(e, some, first)
         sums = out._replace(pointer=e.step(out.pointer, first, out.column_stride), columns=count)
-        _multiply(e, rows, some, sums, accumulate and not staged)
+        _multiply(e, rows, some, sums, accumulate)
 
     matrix.in_pieces(kernel, dst, right.columns, width, staged, piece)
     if staged:
-        matrix.spread(kernel, out, dst, accumulate)
+        matrix.spread(kernel, out, dst)
 
 
 def _multiply(e: Emitter, left: Packed, right: Packed, out: Matrix, accumulate: bool) -> None:

@@ -3,23 +3,22 @@
 A tile register holds 16 rows of 64 bytes. The unit multiplies a tile of 16 rows by 32 bfloat16 along the
 contraction with one of 16 pairs along the contraction by 16 columns. Operands that lie in panels
 (nkilite/schedule/panels.py) consist of such tiles; others are packed into them first, zero-padded: pairs of rows are
-interleaved, which is the layout of the second kind and, transposed as 32-bit words, of the first. Subnormal bfloat16
-operands count as zero, as the unit takes them.
+interleaved, which is the layout of the second kind and, transposed as 32-bit words, of the first. Subnormal operands,
+products and sums count as zero, as the unit has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise, matrix, pack_pairs, transpose
+from nkilite.codegen import elementwise, pack_pairs, transpose
 from nkilite.codegen.body import Body
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
-from nkilite.host.cpu import Products
 from nkilite.schedule.panels import TILE_ROWS
 
 SIDE = 16  # rows of a tile register, and columns of sums in one
@@ -35,11 +34,6 @@ _RIGHT = (6, 7)
 
 
 Operand = Packed | Sequence[Matrix]  # one that lies in panels, or parts in rows that follow each other
-
-
-def takes(kernel: MicroKernel, *names: str) -> bool:
-    """Whether the tile unit exists and represents the operands exactly."""
-    return kernel.host.products is Products.tiles and matrix.are_bfloat16(kernel, *names)
 
 
 class _Tiles(NamedTuple):
@@ -118,27 +112,28 @@ class _Contraction:
         e = self._e
         in_place = sums.dense and sums.dtype is dtypes.float32
         corner = e.step(sums.pointer, i, sums.row_stride)
-        at = {
-            (y, x): e.offset(corner, y * SIDE * sums.row_stride + x * SIDE * sums.column_stride)
-            for y in range(len(heights)) for x in range(len(widths))
-        }
-        whole = {(y, x) for y, x in at if in_place and heights[y] == widths[x] == SIDE}
-        for y, x in at:
-            if self._accumulate and (y, x) in whole:
-                _move(e, "tileloadd64", _SUMS[y][x], at[y, x], sums.row_stride)
-            else:
+        edge = Matrix(spill, dtypes.float32, SIDE, _ROW, SIDE, 4)
+        parts = {}  # of every tile: where it belongs, and whence and whereto registers move it
+        for y, height in enumerate(heights):
+            for x, width in enumerate(widths):
+                pointer = e.offset(corner, y * SIDE * sums.row_stride + x * SIDE * sums.column_stride)
+                part = sums._replace(pointer=pointer, rows=height, columns=width)
+                parts[y, x] = part, part if in_place and height == width == SIDE else edge
+        for (y, x), (part, tile) in parts.items():
+            if not self._accumulate:
                 e.call("llvm.x86.tilezero", "void", 0, e.const("i8", _SUMS[y][x]))
-        self._multiply(i, heights, j, widths, at)
-        for y, x in at:
-            if (y, x) in whole:
-                _move(e, "tilestored64", _SUMS[y][x], at[y, x], sums.row_stride)
-            else:
-                _move(e, "tilestored64", _SUMS[y][x], spill, _ROW)
-                part = sums._replace(pointer=at[y, x], rows=heights[y], columns=widths[x])
-                _copy_sums(e, spill, part, self._accumulate)
+                continue
+            if tile is edge:
+                _copy_sums(e, part, tile)
+            _move(e, "tileloadd64", _SUMS[y][x], tile.pointer, tile.row_stride)
+        self._multiply(i, heights, j, widths, parts)
+        for (y, x), (part, tile) in parts.items():
+            _move(e, "tilestored64", _SUMS[y][x], tile.pointer, tile.row_stride)
+            if tile is edge:
+                _copy_sums(e, tile, part)
 
     def _multiply(
-        self, i: Value, heights: list[int], j: Value, widths: list[int], at: dict[tuple[int, int], Value]
+        self, i: Value, heights: list[int], j: Value, widths: list[int], at: Collection[tuple[int, int]]
     ) -> None:
         """Add the products of all pairs to a block's tiles; operands and the body's rows are fetched beside."""
         e, body, pairs = self._e, self._body, self._pairs
@@ -189,7 +184,7 @@ class _Ahead(NamedTuple):
 
 
 def _multiply(
-    e: Emitter, left: _Tiles, rows: Value, right: _Tiles, columns: Value, at: Iterable[tuple[int, int]],
+    e: Emitter, left: _Tiles, rows: Value, right: _Tiles, columns: Value, at: Collection[tuple[int, int]],
     ahead: _Ahead | None, touch: Callable[[Value], None],
 ) -> None:
     """Add one or two strips of tiles times one or two strips to the sums."""
@@ -234,16 +229,15 @@ def _transpose_tiles(e: Emitter, tiles: Value, count: int) -> None:
             e.store(column, e.offset(tile, i * _ROW), align=_ROW)
 
 
-def _copy_sums(e: Emitter, sums: Value, out: Matrix, accumulate: bool) -> None:
-    """Write or add the used corner of a stored tile of sums."""
-    with e.loop(out.rows) as loop:
-        source, target = e.step(sums, loop.index, _ROW), e.step(out.pointer, loop.index, out.row_stride)
+def _copy_sums(e: Emitter, source: Matrix, target: Matrix) -> None:
+    """Copy the elements that both have."""
+    rows, columns = (min(pair) for pair in ((source.rows, target.rows), (source.columns, target.columns)))
+    with e.loop(rows) as loop:
+        at, to = (e.step(m.pointer, loop.index, m.row_stride) for m in (source, target))
 
         def piece(index: Value, lanes: int) -> None:
-            value = e.load("float", e.step(source, index, 4), lanes)
-            pointer = e.step(target, index, out.column_stride)
-            if accumulate:
-                value = e.add(elementwise.load(e, out.dtype, pointer, lanes, out.column_stride, "f32"), value)
-            elementwise.store(e, out.dtype, value, pointer, out.column_stride, "f32")
+            here, there = e.step(at, index, source.column_stride), e.step(to, index, target.column_stride)
+            value = elementwise.load(e, source.dtype, here, lanes, source.column_stride, "f32")
+            elementwise.store(e, target.dtype, value, there, target.column_stride, "f32")
 
-        elementwise.chunks(e, out.columns, SIDE, piece)
+        elementwise.chunks(e, columns, SIDE, piece)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite import knobs
+from nkilite import dtypes, knobs
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Signature
 from nkilite.schedule.epilogues import Epilogue, Epilogues
@@ -125,6 +125,11 @@ class Product(NamedTuple):
     dense: bool
     kinds: tuple[object, ...]
 
+    @property
+    def joins(self) -> bool:
+        """Whether it adds to sums that may stay in registers: no matmul has to round them."""
+        return self.accumulates and self.dst.type.dtype is dtypes.float32
+
 
 def _runs(schedule: Schedule) -> Iterator[tuple[int, int, Product]]:
     """First and end of matmuls that add up, and what is known of the first."""
@@ -141,7 +146,7 @@ def _runs(schedule: Schedule) -> Iterator[tuple[int, int, Product]]:
             kind = kinds.setdefault(product.kinds, len(kinds))
             dst, left, right = (columns.code[starts + word] for word in (product.dst.word, product.left, product.right))
             offset = columns.code[starts + product.dst.word + 1]
-            facts = rows, dst, offset, np.full(len(rows), kind), np.full(len(rows), product.accumulates)
+            facts = rows, dst, offset, np.full(len(rows), kind), np.full(len(rows), product.joins)
             found.append(np.stack(facts)[:, in_panels[left] & in_panels[right]])
     if not found:
         return

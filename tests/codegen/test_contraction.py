@@ -6,9 +6,11 @@ import ctypes
 import re
 
 import llvmlite.binding as llvm
+import ml_dtypes
 import numpy as np
 import pytest
 
+import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.codegen import transpose
@@ -73,7 +75,8 @@ def test_nothing_is_called(cpu, dtype):
         ("float8_e4m3", (128, 20, 33), True),
         ("float16", (128, 128, 512), False),
         ("float32", (128, 128, 512), False),
-        ("bfloat16", (128, 128, 1), False),
+        ("bfloat16", (128, 128, 1), True),
+        ("bfloat16", (1, 3, 2), True),
     ],
 )
 def test_tile_unit_and_dot_products_take_what_bfloat16_represents(cpu, dtype, shape, exact):
@@ -82,6 +85,50 @@ def test_tile_unit_and_dot_products_take_what_bfloat16_represents(cpu, dtype, sh
     assert ("tdpbf16ps" in text) == tiles
     assert text.count("ldtilecfg") == text.count("tilerelease") == tiles
     assert ("vdpbf16ps" in text) == pairs
+
+
+SIDES = (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 128)
+
+
+def products(left, right, turn):
+    """In a kernel: sums of two products of many shapes, one onto a view with gaps."""
+    terms, k, _ = left.shape
+    results = []
+    for number, m in enumerate(SIDES):
+        n = SIDES[(4 * number + turn) % len(SIDES)]
+        pairs = []
+        for term in range(terms):
+            pairs.append((nl.ndarray((k, m), left.dtype, nl.sbuf), nl.ndarray((k, n), right.dtype, nl.sbuf)))
+            nisa.dma_copy(pairs[term][0], left[term, :, :m])
+            nisa.dma_copy(pairs[term][1], right[term, :, :n])
+        gap = n % 2 == 0 and m < 9
+        sums = nl.ndarray((m, 2, n // 2 + 1) if gap else (m, n), nl.float32, nl.psum)
+        view = sums[:, :, : n // 2] if gap else sums
+        for term, (a, b) in enumerate(pairs):
+            nisa.nc_matmul(view, a, b, accumulate=term > 0)
+        result = nl.ndarray(view.shape, nl.float32, nl.sbuf)
+        nisa.tensor_copy(result, view)
+        results.append(nl.ndarray(view.shape, nl.float32, nl.shared_hbm))
+        nisa.dma_copy(results[-1], result)
+    return tuple(results)
+
+
+@pytest.mark.parametrize(("k", "turn"), [(1, 5), (2, 6), (31, 1), (127, 2), (128, 3), (128, 4)])
+def test_bits_do_not_depend_on_how_it_is_compiled(cpu, k, turn, monkeypatch):
+    """Nor do the sums of matmuls that are grouped differ from those of single ones, whatever tiles are cut."""
+    if cpu.vector_bits < 512:
+        pytest.skip("such a CPU multiplies all dtypes in one way")
+    draw = np.random.default_rng(k)
+    left, right = (draw.standard_normal((2, k, 128)).astype(ml_dtypes.bfloat16) for _ in range(2))
+    monkeypatch.setenv("NKILITE_CPU", cpu.level)
+    found = []
+    for optimize, fuse in (("always", "1"), ("always", "0"), ("never", "1")):
+        monkeypatch.setenv("NKILITE_OPTIMIZE", optimize)
+        monkeypatch.setenv("NKILITE_FUSE", fuse)
+        found.append([result.view(np.uint32) for result in nki.jit(products)(left, right, turn)])
+    for other in found[1:]:
+        for one, another in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, another)
 
 
 def test_code_size_does_not_depend_on_the_contraction(cpu):
