@@ -1,8 +1,9 @@
 """The disk cache: named entries in a directory that many processes share, bounded, each one whole or not there.
 
 An entry is a file `<shelf>/<first two digits of the key>/<label>-<key>`. It is written under another name and renamed,
-so that nobody sees half of it, and starts with a digest of its name and content, so that damage is noticed. Reading an
-entry sets its modification time: beyond NKILITE_CACHE_SIZE, the ones used least recently are removed.
+so that nobody sees half of it, and starts with a digest of its name and content, so that damage is noticed; some are
+logs, which are appended to (nkilite/native/log.py). Reading an entry sets its modification time: beyond
+NKILITE_CACHE_SIZE, the ones used least recently are removed.
 
 Object code in it is run, so all of it has to be the user's own: directories that belong to somebody else, or that
 others may write, are not used, and only regular files are opened, not through links.
@@ -19,8 +20,8 @@ import stat
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, NamedTuple
 
 from nkilite import knobs
 from nkilite.errors import InvalidSetting
@@ -37,7 +38,7 @@ _LEFTOVER_SECONDS = 3600  # a temporary file this old belongs to a process that 
 _TEMPORARY = ".part"
 _ENTRY_BYTES_AT_MOST = 1 << 28
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OPENED = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _LABEL = re.compile(r"\W+")
 
 
@@ -66,60 +67,90 @@ class Store:
 
     def get(self, shelf: str, label: str, key: str) -> bytes | None:
         """The content of an entry, or None. A damaged one is removed with a CacheWarning."""
-        path = self._path(shelf, label, key)
+        path = self.path(shelf, label, key)
+        file = self.open(shelf, label, key)
+        if file is None:
+            return None
+        with file:
+            data = file.read(_ENTRY_BYTES_AT_MOST + 1)
+        content = memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]
+        if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != digest(path, content):
+            self.damaged(shelf, label, key)
+            return None
+        return bytes(content)
+
+    def open(self, shelf: str, label: str, key: str, make: bool = False) -> BinaryIO | None:
+        """The file of an entry, whatever it holds; with `make`, to be appended to, too. None if there is none, or it
+        cannot be used; what is no file of ours is removed with a CacheWarning."""
+        path = self.path(shelf, label, key)
         try:
-            self._check(os.path.dirname(path))
-            data = _read(path)
+            self._check(os.path.dirname(path), make)
+            file = _opened(path, os.O_RDWR | os.O_APPEND | os.O_CREAT if make else 0)
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._cannot("read", error)
+            self._cannot("written" if make else "read", error)
             return None
-        content = memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]
-        if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != _digest(path, content):
+        if file is None:
             self.damaged(shelf, label, key)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return bytes(content)
-
-    def has(self, shelf: str, label: str, key: str) -> bool:
-        return os.path.exists(self._path(shelf, label, key))
+        return file
 
     def put(self, shelf: str, label: str, key: str, content: bytes) -> None:
         """Write an entry. A cache that cannot be written is reported once and does no harm."""
         if len(content) > _ENTRY_BYTES_AT_MOST - len(_MAGIC) - _DIGEST_BYTES:
             return
-        path = self._path(shelf, label, key)
+        path = self.path(shelf, label, key)
+        self.replace(path, (_MAGIC, digest(path, content), content))
+
+    def replace(self, path: str, parts: Iterable[bytes]) -> None:
+        """Write the file of an entry, at once."""
         part = f"{path}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}"
         try:
             self._check(os.path.dirname(path), make=True)
             try:
                 with open(part, "xb") as file:
-                    file.write(_MAGIC + _digest(path, content))
-                    file.write(content)
+                    file.writelines(parts)
                 os.replace(part, path)
             except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(part)
+                _remove(part)
                 raise
+            written = os.stat(path).st_size
         except OSError as error:
             self._cannot("written", error)
             return
-        limit = _limit()
+        self._grown(written)
+
+    def append(self, file: BinaryIO, content: bytes) -> None:
+        """Append to the file of an entry, in one piece."""
+        try:
+            os.write(file.fileno(), content)
+        except OSError as error:
+            self._cannot("written", error)
+            return
+        self._grown(len(content))
+
+    def _grown(self, written: int) -> None:
+        """So many bytes have been written: it may be time to look at the size of all."""
+        most = limit()
         with self._lock:
-            self._unchecked += len(content)
-            due = self._unchecked > limit / 16
+            self._unchecked += written
+            due = self._unchecked > most / 16
             if due:
                 self._unchecked = 0
         if due:
-            self.trim(limit)
+            self.trim(most)
 
     def damaged(self, shelf: str, label: str, key: str) -> None:
         """Remove an entry that cannot be used."""
-        path = self._path(shelf, label, key)
+        path = self.path(shelf, label, key)
         _remove(path)
-        warnings.warn(f"{path} is damaged; it is made anew", CacheWarning, stacklevel=2)
+        self.say_damaged(path)
+
+    def say_damaged(self, path: str) -> None:
+        warnings.warn(f"{path} is damaged; it is made anew", CacheWarning, stacklevel=3)
 
     def entries(self) -> Iterator[Entry]:
         """Everything in the cache."""
@@ -174,7 +205,7 @@ class Store:
                 found = os.stat(directory)
             _check_owner(directory, found)
 
-    def _path(self, shelf: str, label: str, key: str) -> str:
+    def path(self, shelf: str, label: str, key: str) -> str:
         return os.path.join(self.directory, shelf, key[:2], f"{_LABEL.sub('_', label)}-{key}")
 
     def _cannot(self, done: str, error: OSError) -> None:
@@ -202,7 +233,7 @@ def store() -> Store | None:
     return _stores[directory]
 
 
-def _limit() -> int:
+def limit() -> int:
     """
     Raises:
         InvalidSetting: NKILITE_CACHE_SIZE is not a size.
@@ -214,7 +245,7 @@ def _limit() -> int:
     return limit
 
 
-def _digest(path: str, content: bytes | memoryview) -> bytes:
+def digest(path: str, content: bytes | memoryview) -> bytes:
     """Of an entry: its shelf and name, and its content."""
     folder, name = os.path.split(path)
     shelf = os.path.basename(os.path.dirname(folder))
@@ -236,27 +267,27 @@ def _check_owner(path: str, found: os.stat_result) -> None:
         raise NotOurs(f"others may write {path} (mode {stat.S_IMODE(found.st_mode):o}); chmod go-w, or empty it first")
 
 
-def _read(path: str) -> bytes:
-    """What a file of ours holds; b"" of anything that is no such file, which is nothing's right content.
+def _opened(path: str, flags: int) -> BinaryIO | None:
+    """A file of ours; None of anything else.
 
     Raises:
         OSError: it cannot be opened.
     """
     try:
-        descriptor = os.open(path, _OPENED)
+        descriptor = os.open(path, _FLAGS | flags, 0o600)
     except OSError:
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            return b""  # a link, a socket
+            return None  # a link, a socket
         raise
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _ENTRY_BYTES_AT_MOST:
-            return b""
-        try:
-            _check_owner(path, found)
-        except NotOurs:
-            return b""
-        return file.read(found.st_size)
+    found = os.fstat(descriptor)
+    try:
+        if not stat.S_ISREG(found.st_mode):
+            raise NotOurs(f"{path} is no file")
+        _check_owner(path, found)
+    except NotOurs:
+        os.close(descriptor)
+        return None
+    return open(descriptor, "rb")
 
 
 def _files(directory: str) -> Iterator[os.DirEntry[str]]:

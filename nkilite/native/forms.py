@@ -2,8 +2,8 @@
 
 The rule that lowers an instruction writes one, given sizes in the place of numbers (nkilite/ir/sizes.py): extents,
 strides and pitches become words of the table entry where they do not decide what is written. One of the same kind that
-answers the same questions takes the code as it is. What has been written is kept on disk, an entry for each kind of
-instruction, and its object code in packs, so that a kernel finds what others have needed, in any process.
+answers the same questions takes the code as it is. What has been written is kept on disk, in the log of its object
+code, so that a kernel finds what others have needed, in any process.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from nkilite.ir import attributes
 from nkilite.ir.program import IMMEDIATE, WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.sizes import Form, Sizes
 from nkilite.ir.types import Indirection, ViewType
-from nkilite.native.cache import OBJECTS, Store, store
-from nkilite.native.encoding import NotData, decode, encode
+from nkilite.native.cache import Store, store
+from nkilite.native.encoding import decode, encode
 from nkilite.native.library import Library, Source, library
+from nkilite.native.log import KEY_BYTES, Record
 from nkilite.native.lower import cpu_operands, source_of
 from nkilite.native.operands import Member
 from nkilite.native.versions import versions
 
-_LABEL = "forms"
 _FORMS_AT_MOST = 64  # of a kind: those written first go
-_KEY_BYTES = 20
 
 
 class Written(NamedTuple):
@@ -77,7 +76,7 @@ class Forms:
                 self._disk = None
         kinds = [_kind(member) for member in members]
         numbers = [tuple(_numbers(member)) for member in members]
-        fresh: set[str] = set()
+        fresh: list[Record] = []
         while not self._load(kinds, numbers):
             pass
         found = []
@@ -86,10 +85,10 @@ class Forms:
             if one is None:
                 one = _write(member, given, self._host, self._library)
                 self._known[kind] = [*self._known[kind], one[0]][-_FORMS_AT_MOST:]
-                fresh.add(kind)
+                fresh.append(Record((self._key(kind),), encode(_described_form(one[0]))))
             found.append(one)
-        for kind in fresh:
-            self._keep(kind)
+        if fresh and self._disk is not None:
+            self._library.log(self._disk).add(fresh)
         return found
 
     def _load(self, kinds: Sequence[str], numbers: Sequence[tuple[int, ...]]) -> bool:
@@ -113,29 +112,13 @@ class Forms:
 
     def _read(self, kind: str) -> list[Written]:
         """Those on disk."""
-        content = None if self._disk is None else self._disk.get(OBJECTS, _LABEL, self._key(kind))
-        if content is None:
-            return []
-        try:
-            found = [_written(*described) for described in decode(content)]
-        except (NotData, TypeError, ValueError, AttributeError):
-            assert self._disk is not None
-            self._disk.damaged(OBJECTS, _LABEL, self._key(kind))
-            return []
-        return found
-
-    def _keep(self, kind: str) -> None:
-        """Put the micro-kernels of a kind on disk, with those that other processes have put there."""
         if self._disk is None:
-            return
-        known = self._known[kind]
-        names = {written.source.name for written in known}
-        kept = [w for w in self._read(kind) if w.source.name not in names] + known
-        described = tuple(_described_form(w) for w in kept[-_FORMS_AT_MOST:])
-        self._disk.put(OBJECTS, _LABEL, self._key(kind), encode(described))
+            return []
+        found = self._library.log(self._disk).newest(self._key(kind), _FORMS_AT_MOST)
+        return [_written(*decode(record.content)) for record in reversed(found)]
 
     def _key(self, kind: str) -> str:
-        return hashlib.blake2b(f"{self._made_by}\n{kind}".encode(), digest_size=_KEY_BYTES).hexdigest()
+        return hashlib.blake2b(f"{self._made_by}\n{kind}".encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 _forms: dict[str, Forms] = {}

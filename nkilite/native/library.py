@@ -10,8 +10,8 @@ from typing import NamedTuple
 from nkilite.host import llvm
 from nkilite.host.cpu import Host
 from nkilite.native import stack
-from nkilite.native.cache import FORMAT, Store, store
-from nkilite.native.packs import Packs
+from nkilite.native.cache import FORMAT, OBJECTS, Store, store
+from nkilite.native.log import KEY_BYTES, Log, Record
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
@@ -40,9 +40,9 @@ Unit = tuple[Source, ...]
 
 
 class Kept(NamedTuple):
-    """Functions in the disk cache: the key of a pack, and the names of those that are taken from it."""
+    """Functions in the disk cache: a key of the object that has them, and the names of those that are taken from it."""
 
-    pack: str
+    key: str
     names: tuple[str, ...]
 
 
@@ -51,7 +51,8 @@ class Library:
 
     The object code of every function is kept on disk, too, by the text it was made of: programs that share a
     micro-kernel share it. What has to be compiled for a request is one module, because LLVM takes a millisecond for
-    each.
+    each, and one record of a log, whose keys stand for all of it and for each *unit*: what is always compiled together,
+    mostly one function.
     """
 
     def __init__(self, host: Host) -> None:
@@ -61,7 +62,7 @@ class Library:
         self.made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
-        self._packs: dict[str, Packs] = {}
+        self._logs: dict[Store, Log] = {}
 
     def addresses(self, sources: Iterable[Source], quickly: Collection[str] = ()) -> dict[str, int]:
         """Addresses of functions by name, compiling those that are new.
@@ -89,33 +90,34 @@ class Library:
 
         None if some has gone from there, of which there is no text.
         """
-        packs = self._packs_of(store)
+        log = self.log(store)
         with self._lock:
             chosen = self._chosen(sources, quickly, store)
         units = {self._key((s,)): s for s in chosen.values()}
-        places = {unit: pack for unit, pack in packs.find(units).items() if packs.has(pack)}
+        places = log.find(units)
         if any(not s.text for unit, s in units.items() if unit not in places):
             return None
         for missing in _modules((unit, (s,)) for unit, s in units.items() if unit not in places):
-            code = stack.with_room(stack.COMPILER, self._compile, missing.values())
-            places.update(dict.fromkeys(missing, packs.put(list(missing), code)))
+            record = stack.with_room(stack.COMPILER, self._made, missing)
+            log.add([record])
+            places.update(dict.fromkeys(missing, record.keys[0]))
         names: dict[str, list[str]] = {}
         for unit, source in units.items():
             names.setdefault(places[unit], []).append(source.name)
-        return [Kept(pack, tuple(found)) for pack, found in names.items()]
+        return [Kept(key, tuple(found)) for key, found in names.items()]
 
     def recall(self, kept: Iterable[Kept], store: Store) -> bool:
         """Load functions from a disk cache without their text; whether all were there."""
-        packs = self._packs_of(store)
+        log = self.log(store)
         with self._lock:
             objects: list[tuple[bytes, tuple[str, ...]]] = []
-            for pack, names in kept:
+            for key, names in kept:
                 missing = tuple(name for name in names if name not in self._addresses)
                 if missing:
-                    found = packs.get(pack)
+                    found = log.get(key)
                     if found is None:
                         return False
-                    objects.append((found.code, missing))
+                    objects.append((found.content, missing))
             stack.with_room(stack.COMPILER, self._load, objects)
             return True
 
@@ -126,7 +128,7 @@ class Library:
             left = {self._key((s,)): (s,) for s in wanted.values() if s.name not in self._addresses}
             disk = store()
             if left and disk is not None:
-                stack.with_room(stack.COMPILER, self._take, left, self._packs_of(disk))
+                stack.with_room(stack.COMPILER, self._take, left, self.log(disk))
             return wanted.keys() & self._addresses.keys()
 
     def key_of(self, source: Source) -> str:
@@ -145,40 +147,43 @@ class Library:
         chosen = {s.name: s for s in sources}
         quick = [s for s in chosen.values() if s.name in quickly and s.name not in self._addresses]
         keys = {s.name: self._key((s,)) for s in quick if s.text}
-        good = self._packs_of(disk).find(keys.values()) if disk is not None else {}
+        good = self.log(disk).find(keys.values()) if disk is not None else {}
         return chosen | {s.name: s.quickly for s in quick if keys.get(s.name) not in good}
 
     def _add(self, units: Sequence[Unit]) -> None:
         """Load functions from disk, and those that are not there from modules compiled here and put there."""
         disk = store()
-        packs = None if disk is None else self._packs_of(disk)
+        log = None if disk is None else self.log(disk)
         wanted = {self._key(unit): unit for unit in units}
-        if packs is not None:
-            wanted = self._take(wanted, packs)
-        for made in _modules(wanted.items()):
-            code = self._compile(made.values())
-            if packs is not None:
-                packs.put(list(made), code)
-            self._load([(code, tuple(s.name for unit in made.values() for s in unit))])
+        if log is not None:
+            wanted = self._take(wanted, log)
+        for missing in _modules(wanted.items()):
+            record = self._made(missing)
+            if log is not None:
+                log.add([record])
+            self._load([(record.content, tuple(s.name for unit in missing.values() for s in unit))])
 
-    def _take(self, wanted: dict[str, Unit], packs: Packs) -> dict[str, Unit]:
-        """Load units, by key, that are in packs; those that are not."""
+    def _take(self, wanted: dict[str, Unit], log: Log) -> dict[str, Unit]:
+        """Load units, by key, that are in a log; those that are not."""
         left = dict(wanted)
-        places = packs.find(wanted)
         objects = []
-        for pack in dict.fromkeys(places.values()):
-            found = packs.get(pack)
+        for key in dict.fromkeys(log.find(wanted).values()):
+            found = log.get(key)
             if found is not None:
-                units = [left.pop(key) for key, place in places.items() if place == pack and key in found.units]
-                objects.append((found.code, tuple(s.name for unit in units for s in unit)))
+                units = [left.pop(unit) for unit in found.keys[1:] if unit in left]
+                objects.append((found.content, tuple(s.name for unit in units for s in unit)))
         self._load(objects)
         return left
 
-    def _packs_of(self, store: Store) -> Packs:
-        found = self._packs.get(store.directory)
-        if found is None or found.store is not store:
-            found = self._packs[store.directory] = Packs(store, self.made_by)
-        return found
+    def log(self, store: Store) -> Log:
+        """Where a disk cache keeps what this library compiles."""
+        if store not in self._logs:
+            self._logs[store] = Log(store, OBJECTS, "code", _digest(self.made_by))
+        return self._logs[store]
+
+    def _made(self, units: dict[str, Unit]) -> Record:
+        """Units, by key, as they are kept."""
+        return Record((_digest(*units), *units), self._compile(units.values()))
 
     def _compile(self, units: Iterable[Unit]) -> bytes:
         """Units, all compiled quickly or none, as one object."""
@@ -205,7 +210,11 @@ class Library:
     def _key(self, unit: Unit) -> str:
         if len(unit) == 1 and unit[0].key:
             return unit[0].key
-        return hashlib.blake2b(f"{self.made_by} {module_text(unit)}".encode(), digest_size=20).hexdigest()
+        return _digest(f"{self.made_by} {module_text(unit)}")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 def _modules(units: Iterable[tuple[str, Unit]]) -> list[dict[str, Unit]]:
