@@ -9,6 +9,7 @@ from nkilite.codegen import convert
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.pieces import Piece, Side, pieces
 from nkilite.dtypes import DType
 from nkilite.ir import nest
 from nkilite.ir.sizes import Size
@@ -154,20 +155,28 @@ def visit(
     pointers: Sequence[Value],
     element: Callable[[list[Value], Sequence[int], int], None],
 ) -> None:
-    """Call `element(pointers, byte strides, lanes)` so that every element is covered once, in any order."""
+    """Call `element(pointers, byte strides, lanes)` so that every element is covered once, in any order.
+
+    The first operand is written; code that knows no sizes may have more lanes than elements.
+    """
     e = kernel.e
     itemsizes = [o.dtype.itemsize for o in operands]
     dims = nest.loops([o.layout for o in operands])
     if dims is None:
         _visit_irregular(kernel, operands, pointers, element)
         return
-    dims = nest.contiguous_last(dims, itemsizes, e.host.lanes)
+    known = not dims or type(dims[-1].count) is not Size
+    dims = nest.contiguous_last(dims, itemsizes, e.host.lanes if known else 1)
     if not dims:
         element(list(pointers), list(itemsizes), 1)
         return
     lanes = step_lanes(e)
-    if any(stride not in (0, size) for stride, size in zip(dims[-1].strides, itemsizes, strict=True)):
+    if known and any(stride not in (0, size) for stride, size in zip(dims[-1].strides, itemsizes, strict=True)):
         lanes = min(lanes, _STRIDED_LANES)
+
+    def piece(piece: Piece, carried: tuple[Value, ...]) -> tuple[Value, ...]:
+        element(piece.pointers, piece.strides, e.host.lanes)
+        return carried
 
     def descend(level: int, at: list[Value]) -> None:
         dim = dims[level]
@@ -183,15 +192,12 @@ def visit(
                     fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
             element(here, dim.strides, width)
 
-        if type(dim.count) is not Size or dim.count < lanes:
+        if known:
             chunks(e, dim.count, lanes, step)
-            return
-        whole = dim.count // lanes * lanes
-        with e.loop(whole, step=lanes) as loop:
-            step(loop.index, lanes)
-        if whole < dim.count:  # one by one: the code is right for any rest
-            with e.loop(dim.count, start=whole) as loop:
-                step(loop.index, 1)
+        else:
+            runs = enumerate(zip(at, itemsizes, dim.strides, strict=True))
+            sides = [Side(pointer, size, stride, i == 0) for i, (pointer, size, stride) in runs]
+            pieces(e, dim.count, e.host.lanes, sides, piece)
 
     descend(0, list(pointers))
 

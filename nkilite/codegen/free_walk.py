@@ -10,8 +10,10 @@ from nkilite.codegen.ahead import fetch
 from nkilite.codegen.elementwise import filled
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
+from nkilite.codegen.pieces import Piece, Side, pieces
 from nkilite.ir import nest
 from nkilite.ir.nest import Dim
+from nkilite.ir.sizes import Size
 
 Carried = tuple[Value, ...]
 
@@ -24,6 +26,7 @@ class Chunk(NamedTuple):
         position: row-major index of the element in lane 0, an i64.
         apart: positions between lanes.
         lanes: how many.
+        inside: of every lane, whether there is an element in it; None if there is.
     """
 
     pointers: list[Value]
@@ -31,6 +34,7 @@ class Chunk(NamedTuple):
     position: Value
     apart: int
     lanes: int
+    inside: Value | None = None
 
 
 Step = Callable[[Chunk, Carried], Carried]
@@ -48,8 +52,15 @@ class FreeWalk:
         lanes: elements of the widest step; narrower steps, each a power of two, cover the rest.
     """
 
-    def __init__(self, operands: Sequence[CpuOperand], lanes: int, ordered: bool = False) -> None:
-        """`ordered` visits elements in row-major order; otherwise the best loop is made the innermost."""
+    def __init__(
+        self, operands: Sequence[CpuOperand], lanes: int, ordered: bool = False, written: int | None = None
+    ) -> None:
+        """
+        Args:
+            ordered: visit elements in row-major order; otherwise the best loop is made the innermost.
+            written: of so many operands, the first, elements are written. Given that, steps may have lanes that are
+                not inside.
+        """
         self._operands = operands
         self._count = prod(operands[0].shape[1:])
         layouts = [(o.shape[1:], o.strides[1:]) for o in operands]
@@ -58,7 +69,8 @@ class FreeWalk:
             dims = nest.contiguous_last(dims, [*(o.dtype.itemsize for o in operands), _NEVER_DENSE], lanes)
         self._dims = dims
         innermost = dims[-1].count if dims else 1
-        self.lanes = filled(lanes, innermost)
+        self._written = written if type(innermost) is Size else None
+        self.lanes = lanes if self._written is not None else filled(lanes, innermost)
 
     def run(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
         """Visit every element once; returns what the last step carried."""
@@ -85,6 +97,8 @@ class FreeWalk:
                     fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
             return step(Chunk(pointers, dim.strides[:-1], position, dim.strides[-1], width), values)
 
+        if self._written is not None:
+            return self._pieces(e, dim, at, carried, step)
         start, width = dim.count // self.lanes * self.lanes, self.lanes
         if start:
             with e.loop(start, *carried, step=width) as loop:
@@ -96,6 +110,20 @@ class FreeWalk:
                 carried = visit(e.i64(start), width, carried)
                 start += width
         return carried
+
+    def _pieces(self, e: Emitter, dim: Dim, at: list[Value], carried: Carried, step: Step) -> Carried:
+        """A loop of any number of trips."""
+        *strides, apart = dim.strides
+        sides = [
+            Side(p, o.dtype.itemsize, s, i < (self._written or 0))
+            for i, (p, o, s) in enumerate(zip(at[:-1], self._operands, strides, strict=True))
+        ]
+
+        def body(piece: Piece, values: Carried) -> Carried:
+            position = e.add(at[-1], e.mul(piece.first, e.i64(apart)))
+            return step(Chunk(piece.pointers, piece.strides, position, apart, self.lanes, piece.inside), values)
+
+        return pieces(e, dim.count, self.lanes, sides, body, *carried)
 
     def _irregular(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
         """Element by element, for shapes that do not nest: each address comes from the position."""

@@ -48,7 +48,7 @@ def map_reduce(
     operands = [kernel.operands[name] for name in walked]
     pointers = {name: kernel.pointer(name) for name in (*walked, *vectors)}
     lanes = step_lanes(e)
-    walk = FreeWalk(operands, lanes)
+    walk = FreeWalk(operands, lanes, written=1 if out else 0)
     what = Combination(combine, "float", identity)
 
     with e.loop(operands[0].shape[0]) as partition:
@@ -76,7 +76,7 @@ def map_reduce(
                 kernel.sweep.combine(what, result, settle)
                 return carried
             total = Sum(e, what, walk.lanes, carried)
-            total.take(result)
+            total.take(what.only(e, result, chunk.inside))
             return tuple(total.vectors)
 
         total = Sum(e, what, walk.lanes)

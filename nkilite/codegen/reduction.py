@@ -14,10 +14,12 @@ from nkilite.codegen import elementwise
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.sums import TURNS, Combination, Sum
+from nkilite.codegen.pieces import Piece, Side, pieces
+from nkilite.codegen.sums import TURNS, Combination, Slots, Sum
 from nkilite.dtypes import DType
 from nkilite.ir import nest
 from nkilite.ir.nest import Dim
+from nkilite.ir.sizes import Size
 from nkilite.ir.types import contiguous_strides
 
 _ACROSS = 4  # native vectors whose lanes are kept elements, combined at once
@@ -109,8 +111,6 @@ class _Reducer:
         size = self._source.dtype.itemsize
         along = bool(self._reduced) and self._reduced[-1].strides[0] == size
         dense = next((i for i, d in enumerate(kept) if d.strides[1] == size), None)
-        if dense is None and not along and kept and kept[-1].count >= self._e.host.lanes:
-            dense = len(kept) - 1  # everything is strided: gathered lanes that need no folding
         if dense is None or (along and kept[dense].count < self._reduced[-1].count):
             self._loops(kept, pointers, self._along)
             return
@@ -143,18 +143,37 @@ class _Reducer:
             return self._combine(pointer, 1, 0, self._identity(1))
         e, (count, (stride,)) = self._e, dims[-1]
         dense = stride == self._source.dtype.itemsize
-        lanes = elementwise.filled(elementwise.step_lanes(e) if dense else e.host.lanes, count)
-        total = Sum(e, self._what.combination(self._source.dtype, TURNS if dense else 1), lanes)
+        lanes, what = elementwise.step_lanes(e), self._what.combination(self._source.dtype, TURNS)
+        total: Sum | Slots
+        if dense and type(count) is not Size:
+            lanes = elementwise.filled(lanes, count)
+            total = Sum(e, what, lanes)
+        else:
+            total = Slots(e, what, lanes)
 
         def descend(level: int, pointer: Value) -> None:
             if level == len(dims) - 1:
-                self._run(pointer, dims[-1], lanes, total)
+                if isinstance(total, Slots):
+                    self._pieces(pointer, dims[-1], lanes, what, total)
+                else:
+                    self._run(pointer, dims[-1], lanes, total)
                 return
             with e.loop(dims[level].count) as loop, total.inside(loop, dims[level].count):
                 descend(level + 1, e.step(pointer, loop.index, dims[level].strides[0]))
 
         descend(0, pointer)
         return total.result()
+
+    def _pieces(self, pointer: Value, dim: Dim, lanes: int, what: Combination, total: Slots) -> None:
+        """Combine a run of any number of elements, or of elements that are apart."""
+        e, size = self._e, self._source.dtype.itemsize
+
+        def body(piece: Piece, carried: tuple[Value, ...]) -> tuple[Value, ...]:
+            value = self._load(piece.pointers[0], lanes, piece.strides[0])
+            total.take(what.only(e, value, piece.inside))
+            return carried
+
+        pieces(e, dim.count, lanes, [Side(pointer, size, dim.strides[0], False)], body)
 
     def _run(self, pointer: Value, dim: Dim, lanes: int, total: Sum) -> None:
         """Combine one run of elements, a few at a time."""

@@ -7,12 +7,14 @@ on its own or in a loop over columns, with others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from nkilite.codegen.emitter import Emitter, Loop, Value
 
 TURNS = 4  # what an instruction that does nothing else has: the latency of a combination at two loads per cycle
+
+_BYTES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8}
 
 Combine = Callable[[Emitter, Value, Value], Value]
 
@@ -30,6 +32,26 @@ class Combination(NamedTuple):
     scalar: str
     identity: float
     turns: int = 1
+
+    def only(self, e: Emitter, value: Value, inside: Value | None) -> Value:
+        """A value, with what is ignored in lanes that are not inside."""
+        if inside is None:
+            return value
+        return e.select(inside, value, e.const(self.scalar, self.identity, value.lanes))
+
+    def together(self, e: Emitter, vectors: Sequence[Value]) -> Value:
+        """Vectors combined to one lane."""
+        vectors = list(vectors)
+        while len(vectors) > 1:
+            half = (len(vectors) + 1) // 2
+            low, high = vectors[:half], vectors[half:]
+            vectors = [self.combine(e, *pair) for pair in zip(low, high, strict=False)] + low[len(high) :]
+        (vector,) = vectors
+        while vector.lanes > 1:
+            half = vector.lanes // 2
+            ends = e.shuffle(vector, None, range(half)), e.shuffle(vector, None, range(half, 2 * half))
+            vector = self.combine(e, *ends)
+        return vector
 
 
 class Sum:
@@ -64,20 +86,7 @@ class Sum:
         turns = self._what.turns
         turned = -self._taken % turns
         vectors = [*self.vectors[turned:], *self.vectors[:turned]][: max(1, min(self._taken, turns))]
-        while len(vectors) > 1:
-            half = (len(vectors) + 1) // 2
-            low, high = vectors[:half], vectors[half:]
-            vectors = [self._what.combine(self._e, *pair) for pair in zip(low, high, strict=False)] + low[len(high) :]
-        return self._fold(vectors[0])
-
-    def _fold(self, vector: Value) -> Value:
-        """Combine the lanes of a vector, halving it each time."""
-        e = self._e
-        while vector.lanes > 1:
-            half = vector.lanes // 2
-            low, high = e.shuffle(vector, None, range(half)), e.shuffle(vector, None, range(half, 2 * half))
-            vector = self._what.combine(e, low, high)
-        return vector
+        return self._what.together(self._e, vectors)
 
     def _widen(self, value: Value) -> Value:
         """Fill a value up to all lanes with what is ignored."""
@@ -85,3 +94,34 @@ class Sum:
             return value
         fill = self._e.const(self._what.scalar, self._what.identity, value.lanes)
         return self._e.shuffle(value, fill, [min(lane, value.lanes) for lane in range(self._lanes)])
+
+
+class Slots:
+    """The same in code that knows no sizes: vectors are in memory, and so is whose turn it is."""
+
+    def __init__(self, e: Emitter, what: Combination, lanes: int) -> None:
+        self._e, self._what, self._lanes = e, what, lanes
+        ignored = e.const(what.scalar, what.identity, lanes)
+        bytes = lanes * _BYTES[what.scalar]
+        vectors = e.scratch(what.turns * bytes)
+        self._places = [e.offset(vectors, turn * bytes) for turn in range(what.turns)]
+        self._turn, self._bytes = e.scratch(8), bytes
+        for place in self._places:
+            e.store(ignored, place)
+        e.store(e.i64(0), self._turn)
+
+    def take(self, value: Value) -> None:
+        """Combine with a value of as many lanes."""
+        e, turn = self._e, self._e.load("i64", self._turn)
+        place = e.step(self._places[0], turn, self._bytes)
+        e.store(self._what.combine(e, e.load(self._what.scalar, place, self._lanes), value), place)
+        e.store(e.and_(e.add(turn, e.i64(1)), e.i64(self._what.turns - 1)), self._turn)
+
+    def inside(self, loop: Loop, trips: int) -> AbstractContextManager[None]:
+        """Take values in the body of a loop."""
+        return nullcontext()
+
+    def result(self) -> Value:
+        """Everything taken: a vector of one lane."""
+        e, what = self._e, self._what
+        return what.together(e, [e.load(what.scalar, place, self._lanes) for place in self._places])

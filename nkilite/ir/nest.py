@@ -154,7 +154,7 @@ def contiguous_last(dims: list[Dim], itemsizes: list[int], least: int) -> list[D
     The last loop stays unless it is short or strided and another loop of at least `least` trips is dense in
     more operands. Only valid when the order of iterations does not matter.
     """
-    if not dims:
+    if len(dims) < 2:
         return dims
 
     def quality(dim: Dim) -> tuple[bool, int]:

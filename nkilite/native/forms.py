@@ -76,12 +76,11 @@ class Forms:
                 self._disk = None
         kinds = [_kind(member) for member in members]
         numbers = [tuple(_numbers(member)) for member in members]
+        matches = self._loaded(kinds, numbers)
         fresh: list[Record] = []
-        while not self._load(kinds, numbers):
-            pass
         found = []
-        for member, kind, given in zip(members, kinds, numbers, strict=True):
-            one = self._found(kind, given)
+        for member, kind, given, match in zip(members, kinds, numbers, matches, strict=True):
+            one = match or self._found(kind, given)  # written just now
             if one is None:
                 one = _write(member, given, self._host, self._library)
                 self._known[kind] = [*self._known[kind], one[0]][-_FORMS_AT_MOST:]
@@ -91,14 +90,18 @@ class Forms:
             self._library.log(self._disk).add(fresh)
         return found
 
-    def _load(self, kinds: Sequence[str], numbers: Sequence[tuple[int, ...]]) -> bool:
-        """Load what is needed of what others have written; False if some is gone, which is forgotten."""
-        matches = [found for pair in zip(kinds, numbers, strict=True) if (found := self._found(*pair)) is not None]
-        bare = {written.source for written, _ in matches if not written.source.text}
-        gone = {source.name for source in bare} - self._library.load(bare)
-        for kind in kinds:
-            self._known[kind] = [w for w in self._known[kind] if w.source.name not in gone]
-        return not gone
+    def _loaded(
+        self, kinds: Sequence[str], numbers: Sequence[tuple[int, ...]]
+    ) -> list[tuple[Written, list[int]] | None]:
+        """What others have written, as far as there is any, loaded; what is gone is forgotten."""
+        while True:
+            matches = [self._found(*pair) for pair in zip(kinds, numbers, strict=True)]
+            bare = {match[0].source for match in matches if match is not None and not match[0].source.text}
+            gone = {source.name for source in bare} - self._library.load(bare)
+            if not gone:
+                return matches
+            for kind in kinds:
+                self._known[kind] = [w for w in self._known[kind] if w.source.name not in gone]
 
     def _found(self, kind: str, given: tuple[int, ...]) -> tuple[Written, list[int]] | None:
         known = self._known.get(kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,6 +34,22 @@ def norm(x, scale=2.0):
         nisa.activation(total, nl.rsqrt, total, scale=scale)
         nisa.tensor_scalar(tile, tile, nl.multiply, total)
         nisa.dma_copy(dst=out[row : row + rows], src=tile)
+    return out
+
+
+def sums(x):
+    """Sums of rows: of exponentials on their way, of every other element, and of all, halved and turned."""
+    rows, columns = x.shape
+    out = nl.ndarray((rows, columns + 3), dtype=nl.float32, buffer=nl.shared_hbm)
+    tile, powers = nl.load(x), nl.ndarray((rows, columns), dtype=x.dtype, buffer=nl.sbuf)
+    total = nl.ndarray((rows, 3), dtype=nl.float32, buffer=nl.sbuf)
+    nisa.activation_reduce(powers, nl.exp, tile, nl.add, total[:, 0:1])
+    nisa.tensor_reduce(total[:, 1:2], nl.add, tile[:, ::2], axis=1)
+    nisa.tensor_reduce(total[:, 2:3], nl.maximum, tile, axis=1)
+    nisa.tensor_scalar(tile[:, ::2], tile[:, ::2], nl.multiply, 0.5)
+    nisa.tensor_tensor(powers, powers, tile, nl.add)
+    nisa.dma_copy(dst=out[:, :columns], src=powers)
+    nisa.dma_copy(dst=out[:, columns:], src=total)
     return out
 
 
@@ -68,9 +85,19 @@ def test_other_sizes_take_the_same_code(written, monkeypatch) -> None:
     nki.jit(norm)(values(128, 512))
     assert set(written) == {"dma_copy", "tensor_reduce", "activation", "tensor_scalar"}
     written.clear()
-    for shape in ((256, 512), (64, 768), (128, 384), (192, 256)):
+    for shape in ((256, 512), (64, 768), (128, 384), (192, 256), (300, 1000), (45, 31), (7, 5)):
         x = values(*shape)
         np.testing.assert_array_equal(nki.jit(norm)(x), well(norm, monkeypatch, x))
+    assert not written
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_what_is_left_of_rows_takes_the_same_code(written, monkeypatch, dtype) -> None:
+    nki.jit(sums)(values(128, 512).astype(dtype))
+    written.clear()
+    for shape in ((128, 510), (100, 130), (128, 30), (3, 6)):
+        x = values(*shape).astype(dtype)
+        np.testing.assert_array_equal(nki.jit(sums)(x), well(sums, monkeypatch, x))
     assert not written
 
 
@@ -78,12 +105,13 @@ def test_other_sizes_take_the_same_code(written, monkeypatch) -> None:
 @given(rows=st.integers(1, 300), columns=st.integers(1, 200), scale=st.sampled_from((0.5, 2.0)))
 def test_any_size_computes_the_same_bits(rows, columns, scale) -> None:
     x = values(rows, columns)
-    results = []
-    with pytest.MonkeyPatch.context() as patch:
-        for setting in ("never", "always"):
-            patch.setenv("NKILITE_OPTIMIZE", setting)
-            results.append(nki.jit(norm)(x, scale))
-    np.testing.assert_array_equal(*results)
+    for kernel, arguments in ((norm, (x, scale)), (sums, (x[:128],))):
+        results = []
+        with pytest.MonkeyPatch.context() as patch:
+            for setting in ("never", "always"):
+                patch.setenv("NKILITE_OPTIMIZE", setting)
+                results.append(nki.jit(kernel)(*arguments))
+        np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("seed", range(8))
