@@ -14,7 +14,7 @@ from nkilite.passes.liveness import accessed
 from nkilite.schedule import hbm
 from nkilite.schedule.column_loops import ColumnLoop, Step, find_column_loops, held, row_bytes
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.rows import Access, meet
+from nkilite.schedule.rows import Access, meet, streamable
 from nkilite.schedule.runs import Run, moves
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import (
@@ -38,7 +38,6 @@ _SCRATCH_BYTES = 256 << 10  # at most on a thread's stack
 _LEAST_BYTES = 64 << 10  # a run that touches less is in the cache anyway
 _LEAST_ALONE = 256 << 10  # the same of an instruction that is only cut up for threads
 _PARTS = 8  # blocks at least, for as many threads
-_STREAMED_ROW = 1 << 10  # bytes a row must have to be stored past the caches
 _EARLY = 1  # of `PARTS`, what the first readers of an HBM tensor fetch of the next block
 
 
@@ -172,7 +171,7 @@ class Planner:
         touched: dict[int, list[Access]],
     ) -> Use:
         """An operand of a member that is not elided."""
-        streams = access.operand.writes and self._never_read[access.buffer] and _streamable(access)
+        streams = access.operand.writes and self._never_read[access.buffer] and streamable(access)
         unread = access.buffer in homes and not any(o.operand.reads for o in touched[access.buffer])
         return Use(self._place(access, homes, sources, touched), nontemporal=streams, unread=unread)
 
@@ -303,12 +302,6 @@ def _extent(accesses: list[Access]) -> tuple[int, int]:
 
 def _written(accesses: list[Access]) -> Access:
     return next(a for a in accesses if a.operand.writes)
-
-
-def _streamable(access: Access) -> bool:
-    """Whether the rows an operand writes are long runs in HBM."""
-    operand = access.operand
-    return not operand.on_chip and operand.dense and operand.high - operand.low >= _STREAMED_ROW
 
 
 def _rows_per_block(run: Run, touched: dict[int, list[Access]], sources: dict[int, int]) -> int:

@@ -21,6 +21,8 @@ from nkilite.ir.types import ViewType, extent
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Slice
 
+_STREAMED = 1 << 10  # bytes of a row that are stored past the caches, at least
+
 
 class RowOperand(NamedTuple):
     """A tensor argument of a signature that works by row.
@@ -257,6 +259,12 @@ def at_source(load: Sequence[Access], access: Access) -> Access:
         operand=access.operand._replace(on_chip=source.operand.on_chip), buffer=source.buffer, space=source.space,
         first=source.first, step=source.step, low=access.low + shift, high=access.high + shift,
     )
+
+
+def streamable(access: Access) -> bool:
+    """Whether its rows are long runs in HBM, worth storing past the caches."""
+    operand = access.operand
+    return not operand.on_chip and operand.dense and operand.high - operand.low >= _STREAMED
 
 
 def meet(one: Access, other: Access, rows: int) -> bool:

@@ -68,7 +68,11 @@ class _Check:
             (self._operand(Spot(m, 0, 0), True), self._operand(Spot(m, 0, 0), False))
             for m in range(len(self.members.signatures))
         ]
-        unit = gcd(*(n for pair in sides for _, offset, o in pair for n in (offset, o.type.dtype.itemsize)))
+        moves = (
+            n for move in self.tree.moves
+            for n in (move.to.bytes, move.origin.bytes, *(step[1] for loop in move.loops for step in loop[1:]))
+        )
+        unit = gcd(*moves, *(n for pair in sides for _, offset, o in pair for n in (offset, o.type.dtype.itemsize)))
         sizes = [self.buffers[id].size_bytes // unit for id in touched]
         parts = np.split(np.arange(sum(sizes), dtype=np.int32), np.cumsum(sizes)[:-1])
         numbers = dict(zip(touched, parts, strict=True))
@@ -89,17 +93,16 @@ class _Check:
 
     def _reached(self, move: Move, writes: bool, memory: dict[int, np.ndarray], unit: int) -> np.ndarray:
         """What a move reads or writes."""
-        spot = move.to if writes else move.origin
+        spot, steps = (move.to if writes else move.origin), [loop.to if writes else loop.origin for loop in move.loops]
         id, offset, operand = self._operand(spot, writes)
-        buffer = self.buffers[id]
-        row = buffer.partition_bytes if buffer.region.on_chip else 0
-        counts = tuple(loop.count for loop in move.loops)
-        strides = [p * row + b for p, b in (loop.to if writes else loop.origin for loop in move.loops)]
-        first = offset + spot.partitions * row + spot.bytes
-        low, high = (first + reach for reach in extent(counts, strides))
-        inside = low >= 0 and high + operand.type.dtype.itemsize <= buffer.size_bytes
-        self.need(inside, f"a move reaches out of {buffer.label}")
-        return _view(memory[id], first, counts, strides, operand, unit)
+        buffer, size = self.buffers[id], operand.type.dtype.itemsize
+        row = buffer.partition_bytes if buffer.region.on_chip else buffer.size_bytes
+        counts, first = tuple(loop.count for loop in move.loops), offset + spot.partitions * row + spot.bytes
+        reach = (offset // row + spot.partitions, buffer.size_bytes // row - 1), (offset % row + spot.bytes, row - size)
+        for axis, (begin, end) in enumerate(reach):
+            low, high = extent(counts, [step[axis] for step in steps])
+            self.need(begin + low >= 0 and begin + high <= end, f"a move reaches out of rows of {buffer.label}")
+        return _view(memory[id], first, counts, [p * row + b for p, b in steps], operand, unit)
 
 
 def _view(

@@ -17,7 +17,17 @@ from nkilite.schedule.column_loops import made_before_used, reachable
 from nkilite.schedule.group_matmuls import product_of
 from nkilite.schedule.members import Members
 from nkilite.schedule.panels import WIDTH, Feed
-from nkilite.schedule.rows import Access, RowShape, at_source, elements, in_order, meet, row_shape, view_shape
+from nkilite.schedule.rows import (
+    Access,
+    RowShape,
+    at_source,
+    elements,
+    in_order,
+    meet,
+    row_shape,
+    streamable,
+    view_shape,
+)
 from nkilite.schedule.tree import PARTS, Dim, Loop, Nowhere, Op, Place, Register, Scratch, Source, Strip, Tree, Use
 
 
@@ -209,23 +219,22 @@ class _Check:
         ends = late == self.inner[-1:] and all(isinstance(op, Op) and op.elided for op in after)
         before = beside in ops and body.index(ops[beside]) < body.index(last)
         self.need(ends and before, f"a loop cannot go with member {beside}")
-        alike = any(
-            t.reads and t.access.operand.dense and self.columns(t) == last.extent
-            for t in self.working
-            if t.op.member == beside
-        )
+        kinds = [
+            self.members.signatures[t.op.member].operands[t.access.operand.operand].type
+            for t in self.working if t.op.member == beside and t.reads and t.access.operand.dense
+        ]
+        alike = any(kind.free_size == last.extent for kind in kinds)
         self.need(alike, f"member {beside} does not go through {last.extent} columns")
-
-    def columns(self, touch: _Touch) -> int:
-        kind = self.members.signatures[touch.op.member].operands[touch.access.operand.operand].type
-        columns: int = kind.free_size
-        return columns
+        inside = [t for t in self.working if t.loop is last]
+        flat = all(t.op.slice is None and t.seen.operand.dense for t in inside)
+        streams = {t.op.member for t in inside if t.use.nontemporal}
+        self.need(flat and len(streams) == 1, f"a loop beside member {beside} has gaps, or not one stream")
 
     # --- places ---------------------------------------------------------------------------------------------
 
     def _usable(self, touch: _Touch) -> None:
         """Tiles that lie in another way, and what is said of an operand beside where it is."""
-        schedule, use, operand = self.members.schedule, touch.use, touch.access.operand
+        schedule, use = self.members.schedule, touch.use
         name, buffer = self.name(touch), touch.access.buffer
         self.need(self.sums or buffer not in schedule.panels, f"{name} lies in panels")
         self.need(not (touch.writes and buffer in schedule.broadcast), f"{name} is one row for all")
@@ -233,8 +242,8 @@ class _Check:
         self.need((use.value is not None) == valued, f"{name} has a value for registers, or has none")
         hinted = use.nontemporal or use.unread or use.prefetch is not None
         self.need(not (hinted and (touch.op.elided or self.sums)), f"{name} is left out, or summed up, and hinted at")
-        past = touch.writes and not operand.on_chip
-        self.need(past or not use.nontemporal, f"{name} is no store to HBM")
+        past = touch.writes and streamable(self.whole[touch.op.member][touch.access.operand.operand])
+        self.need(past or not use.nontemporal, f"{name} is no store of long rows to HBM")
         fetch = use.prefetch
         whole = fetch is None or (touch.reads and 0 <= fetch.first < fetch.first + fetch.parts <= PARTS)
         self.need(whole, f"{name} cannot be fetched as {fetch} says")
