@@ -18,6 +18,7 @@ from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import get_target
 
 Arrays = dict[str, np.ndarray]
+_WORDS = 1 << 32  # registers of random numbers have all bits
 
 
 class Tile(NamedTuple):
@@ -49,7 +50,7 @@ class Call:
         for p in definition.parameters:
             value = given.get(p.name, None if p.default is inspect.Parameter.empty else p.default)
             if isinstance(value, Tile):
-                self.arrays[p.name] = values(value, rng)
+                self.arrays[p.name] = values(value, rng, 1 << 3 * seed)
                 value = ViewType.dense(value.region, value.dtype, value.shape)
             elif p.role in (Role.immediate, Role.scalar_or_tensor) and value is not None:
                 self.numbers[p.name], value = float(value), IMMEDIATE
@@ -60,7 +61,7 @@ class Call:
         if registers is not None:
             file = REGISTERS[registers]
             arguments["registers"] = ViewType.dense(MemoryRegion.registers, file.dtype, (128, file.columns))
-            self.arrays["registers"] = values(Tile((128, file.columns), file.dtype), rng)
+            self.arrays["registers"] = values(Tile((128, file.columns), file.dtype, below=_WORDS), rng)
         self.signature = Signature(-1, definition, arguments, get_target(target), ())
         definition.rule("check")(self.signature)
 
@@ -72,9 +73,17 @@ class Call:
     def read(self) -> list[str]:
         return [o.name for o in self.signature.operands if o.reads]
 
-    def results(self, arrays: Arrays) -> Arrays:
+    @property
+    def tiles_written(self) -> list[str]:
+        return [name for name in self.written if name != "registers"]
+
+    def runs_over_written(self, loop: str) -> bool:
+        """Whether results have an element for every position of a loop."""
+        return any(self.signature.access.runs_over(operand, loop) for operand in self.written)
+
+    def results(self, arrays: Arrays, **changed: object) -> Arrays:
         """What the reference rule makes of arrays, which may be smaller than those of the call."""
-        types = dict(self.signature.arguments)
+        types = {**self.signature.arguments, **changed}
         for name, array in arrays.items():
             if name != "registers":
                 types[name] = ViewType.dense(types[name].region, types[name].dtype, array.shape)
@@ -121,14 +130,18 @@ class Call:
         return str(self.signature)
 
 
-def values(tile: Tile, rng: np.random.Generator) -> np.ndarray:
-    """Numbers that operators are defined for, and whose products have sums without a rounding error."""
+def values(tile: Tile, rng: np.random.Generator, scale: int = 1) -> np.ndarray:
+    """Numbers that operators are defined for, and whose products have sums without a rounding error.
+
+    Args:
+        scale: of those that are no integers.
+    """
     dtype = tile.dtype
     if dtype.kind == "x":
         return rng.integers(56, 64, (*tile.shape, dtype.itemsize), np.uint8).view(dtype.numpy)[..., 0]
     if dtype.is_integer:
         return rng.integers(tile.low, tile.below, tile.shape).astype(dtype.numpy)
-    return dtypes.cast((rng.integers(1, 12, tile.shape) / 4).astype(np.float32), dtype)
+    return dtypes.cast((rng.integers(1, 12, tile.shape) / 4 * scale).astype(np.float32), dtype)
 
 
 def bits(array: np.ndarray) -> np.ndarray:
