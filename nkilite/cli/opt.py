@@ -18,6 +18,7 @@ from nkilite.schedule.verifier import verify_schedule
 
 _OF_PROGRAMS = {kind.__name__: kind for kind in passes_of_programs.PIPELINE}
 _OF_SCHEDULES = {kind.__name__: kind for kind in passes_of_schedules.PIPELINE}
+_OF_INSTRUCTIONS = {*_OF_PROGRAMS, *(kind.__name__ for kind in passes_of_schedules.NEEDED)}
 _PASSES = [*_OF_PROGRAMS, *_OF_SCHEDULES]
 
 
@@ -39,10 +40,10 @@ def opt(
     schedule = parse_schedule(text)
     verify_schedule(schedule)
     for name in chosen:
+        if schedule.decided and name in _OF_INSTRUCTIONS:
+            raise typer.BadParameter(f"{name} changes instructions of which a schedule is made", param_hint="--pass")
         if name in _OF_SCHEDULES:
             schedule = _OF_SCHEDULES[name]().run(schedule)
-        elif schedule.decided:
-            raise typer.BadParameter(f"{name} changes instructions of which a schedule is made", param_hint="--pass")
         else:
             schedule = Schedule(_OF_PROGRAMS[name]().run(schedule.program))
         verify_schedule(schedule, after=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -31,15 +32,16 @@ def text(value: object) -> str:
     """
     if isinstance(value, DType):
         return f"dtype.{value}"
-    if value is None or isinstance(value, (bool, int, str)):
-        return repr(value)
-    if isinstance(value, float):
-        return f"float({value!r})" if value != value or value in (float("inf"), float("-inf")) else repr(value)
-    if isinstance(value, tuple):
-        return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
     for prefix, (kind, _) in _types.items():
         if isinstance(value, kind):
             return f"{prefix}.{value.name if isinstance(value, Enum) else value}"
+    if value is None or isinstance(value, (bool, int, str)):
+        return repr(value)
+    if isinstance(value, float):
+        number, sign = float(value), "-" if math.copysign(1, value) < 0 else ""
+        return repr(number) if math.isfinite(number) else f"float({sign}{abs(number)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
     raise IrError(f"attribute {value!r} of type {type(value).__name__} has no text form")
 
 
@@ -51,7 +53,7 @@ def parse(source: str) -> Any:
     """
     try:
         return _value(ast.parse(source, mode="eval").body)
-    except (SyntaxError, ValueError, KeyError) as error:
+    except (LookupError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise IrError(f"cannot read attribute {source!r}: {error}") from None
 
 

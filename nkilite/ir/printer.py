@@ -15,10 +15,11 @@ The body of a loop is indented, and buffers made in it say which loop that is ("
       dma     dma_copy(dst=%sb5, src=%a [[512, 128], [1, 512]] scalar(%reg3) * 512 < 897)  ; add.py:21
     sync    for_end(index=%reg3, counter=%reg4, step=1.0)  ; add.py:24
 
-Lines after the first say on how many cores programs of the launch run, whether the vendor's compiler would schedule
-(`managed`) and place tiles (`placed`), and what numbers are looked for; once a pass has put checks in, `watched` and
-`check` say where they leave what they find, and whose it is. Which calls left the engine to the compiler, which only
-the timing model asks, is not in the text.
+Lines after the first say on how many cores programs of the launch run, what the vendor's compiler would do (`FACTS`),
+where loops of Beta 1 begin their iterations and end (`affine`), and what numbers are looked for; once a pass has put
+checks in, `watched` and `check` say where they leave what they find, and whose it is. Which calls left the engine to
+the compiler, which only the timing model asks, and the functions that lines are in, which messages name, are not in
+the text.
 
 An operand is a buffer, then, unless the view is the whole buffer, its dtype where it differs, its offset in elements
 and its access pattern as [[stride, count], ...].
@@ -27,7 +28,10 @@ and its access pattern as [[stride, count], ...].
 from __future__ import annotations
 
 import base64
+import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 from nkilite.ir import attributes
@@ -47,8 +51,9 @@ class Printer:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        names = [b.name for b in program.buffers if b.name]
-        self._unique = {n for n in names if names.count(n) == 1 and n.isidentifier()} if len(names) < 5000 else set()
+        names = Counter(b.name for b in program.buffers)
+        others = {_generated(b) for b in program.buffers if b.name != _generated(b)}
+        self._unique = {n for n, times in names.items() if times == 1 and n.isidentifier()} - others
         self._short: dict[str, str] = {}
         self.files: dict[str, str] = {}
         for location in [b.location for b in program.buffers] + program.locations:
@@ -68,14 +73,16 @@ class Printer:
 
     def _lines(self) -> Iterator[str]:
         program = self._program
-        yield f"program {program.name} on {program.target.name}"
+        plain = program.name.isprintable() and program.name == program.name.strip(" '\"")
+        yield f"program {program.name if plain else repr(program.name)} on {program.target.name}"
         if program.cores > 1:
             yield f"cores {program.cores}"
-        yield from (fact for fact in ("managed", "placed") if getattr(program, fact))
+        yield from (fact for fact in FACTS if getattr(program, fact))
+        yield from (f"affine {bounds}" for bounds in program.affine)
         if program.watch:
             yield f"watch {program.watch!r}{' fatal' if program.fatal else ''}"
         for short, file in self.files.items():
-            yield f'file {short} = "{file}"'
+            yield f"file {short} = {json.dumps(file, ensure_ascii=False)}"
         for buffer in program.buffers:
             yield self.buffer(buffer)
         for place, output in enumerate(program.outputs):
@@ -100,7 +107,7 @@ class Printer:
 
     def _shorten(self, location: Location) -> None:
         if location.line and location.file not in self._short:
-            short = os.path.basename(location.file).replace(" ", "_") or "source"
+            short = re.sub(r"\s", "_", os.path.basename(location.file)) or "source"
             while short in self.files:
                 short += "'"
             self.files[short] = location.file
@@ -119,7 +126,7 @@ class Printer:
     def buffer(self, buffer: Buffer) -> str:
         what = f"{buffer.kind.value} {buffer.region} {buffer.dtype}{list(buffer.shape)}"
         text = f"buffer {self.reference(buffer)} = {what}"
-        if buffer.name and buffer.name not in self._unique:
+        if buffer.name and (buffer.name not in self._unique or buffer.name == _generated(buffer)):
             text += f" name {buffer.name!r}"
         if buffer.address is not None:
             text += f" address {buffer.address}"
@@ -127,6 +134,8 @@ class Printer:
             text += f" planned {self._program.addresses[buffer.id]}"
         if buffer.loop is not None:
             text += f" in loop {buffer.loop}"
+        if buffer.dims:
+            text += f" dynamic {list(map(list, buffer.dims))}"
         if buffer.kind is BufferKind.constant and buffer.data is not None:
             text += f" data {base64.b64encode(buffer.data.tobytes()).decode()}"
         return text + self.location(buffer.location)
@@ -175,6 +184,7 @@ class Printer:
         return found
 
 
+FACTS = ("managed", "placed", "renames", "disable_dge")
 _ABSENT = object()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nkilite.errors import IrError
-from nkilite.ir.parser import ProgramParser, explained, numbered
+from nkilite.ir.parser import Misread, ProgramParser, explained, numbered
 from nkilite.ir.program import Program
 from nkilite.location import UNKNOWN
 from nkilite.schedule.panels import Feed
@@ -86,16 +86,17 @@ class _ScheduleParser:
         self._blocks: list[_Block] = []
 
     def line(self, number: int, line: str) -> None:
+        said = line.strip()
         if self._blocks and self._blocks[-1].depth:
             block = self._blocks[-1]
-            block.depth += line.endswith("{") - (line == "}")
+            block.depth += said.endswith("{") - (said == "}")
             block.lines.append((number, line))
-        elif line.startswith("layout "):
-            self._layout(line)
-        elif line.startswith("group "):
-            self._blocks.append(self._group(line))
+        elif said.startswith("layout "):
+            self._layout(said)
+        elif said.startswith("group "):
+            self._blocks.append(self._group(said))
         else:
-            self._program.line(line)
+            self._program.line(said)
 
     def parsed(self) -> Schedule:
         """The schedule, after its last line."""
@@ -130,8 +131,9 @@ class _Trees:
     def tree(self) -> Tree:
         scratch: tuple[int, ...] = ()
         open_loops: list[tuple[re.Match[str] | None, list[Node]]] = [(None, [])]
-        for number, line in self._lines:
-            with explained(number, line):
+        for number, written in self._lines:
+            line = written.strip()
+            with explained(number, written):
                 if line.startswith("scratch "):
                     scratch = tuple(int(word) for word in line.split()[1:])
                 elif line == "}":
@@ -149,14 +151,14 @@ class _Trees:
         match = _matched(_OP, line, "operation")
         member = int(match["member"])
         if member >= len(self._members):
-            raise IrError(f"there is no member {member} of {len(self._members)}", location=UNKNOWN)
+            raise Misread(f"there is no member {member} of {len(self._members)}", match["member"])
         signature = self._members[member]
         if match["name"] != signature.name:
-            raise IrError(f"member {member} is {signature.name}, not {match['name']}", location=UNKNOWN)
+            raise Misread(f"member {member} is {signature.name}, not {match['name']}", match["name"])
         said = dict(_use(part) for part in match["uses"].split(", ") if part)
         uses = tuple(said.pop(operand.name, Use()) for operand in signature.operands)
         if said:
-            raise IrError(f"{signature.name} has no operand {next(iter(said))}", location=UNKNOWN)
+            raise Misread(f"{signature.name} has no operand {next(iter(said))}", f"{next(iter(said))}=")
         cut = None if match["of"] is None else Slice(*(int(match[name]) for name in Slice._fields))
         return Op(member, uses, bool(match["elided"]), cut)
 
@@ -164,7 +166,7 @@ class _Trees:
 def _matched(pattern: re.Pattern[str], line: str, what: str) -> re.Match[str]:
     match = pattern.match(line)
     if match is None:
-        raise IrError(f"malformed {what}", location=UNKNOWN)
+        raise Misread(f"malformed {what}", line)
     return match
 
 

@@ -48,8 +48,9 @@ def test_passes_run_on_text(tmp_path) -> None:
     for kind in (*passes.PIPELINE, *PIPELINE):
         text = opt("-", "--pass", kind.__name__, text=text).stdout
     assert text == together.stdout
-    late = opt("-", "--pass", "Allocate", text=text)
-    assert late.exit_code and "of which a schedule is made" in " ".join(late.output.replace("│", " ").split())
+    for name in ("Allocate", "EliminateDeadCode"):
+        late = opt("-", "--pass", name, text=text)
+        assert late.exit_code and "of which a schedule is made" in " ".join(late.output.replace("│", " ").split())
 
 
 def test_one_pass_on_text() -> None:
@@ -66,7 +67,10 @@ def test_one_pass_on_text() -> None:
     [
         (("-", "--pass", "Alocate"), "program add on trn2\n", "no pass 'Alocate'; passes: CheckDestinations,"),
         (("nowhere.txt",), None, "cannot read nowhere.txt"),
-        (("-",), "program add on trn2\nbuffer %a\n", "line 2 of the program text"),
+        (("-",), "program add on trn2\nbuffer %a\n", "line 2 of the program text, column 1: malformed buffer"),
+        (("-",), "", "the text has no 'program' line"),
+        (("-",), "program add on trn7\n", "trn7"),
+        (("/",), None, "cannot read /"),
     ],
 )
 def test_what_opt_refuses(arguments, text, said) -> None:

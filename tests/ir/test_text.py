@@ -75,10 +75,45 @@ def test_parsed_program_runs() -> None:
     np.testing.assert_array_equal(out, add(a, b))
 
 
+@nki.jit
+def oddly_named(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm, name="it's  ; out:3")
+    tile, plain, other = (nl.ndarray(x.shape, dtype=x.dtype, name=n) for n in ('"(\n\u2028', None, "sb3"))
+    last = nl.ndarray(x.shape, dtype=x.dtype, name="sb5")
+    nisa.dma_copy(dst=tile, src=x, name="it's, 'a' \\ name  ; a:1")
+    for buffer, value in ((plain, float("nan")), (other, -np.nan), (last, -np.inf)):
+        nisa.memset(dst=buffer, value=value)
+        nisa.tensor_tensor(dst=tile, data1=tile, data2=buffer, op=nl.maximum)
+    nl.device_print("a %s {,} 'x' \"y\"\n\x85  ; q:1", tile)
+    nisa.dma_copy(dst=out, src=tile)
+    return out
+
+
+def test_strings_and_numbers_of_any_kind_are_read_back() -> None:
+    program = oddly_named.trace(np.zeros((64, 32), np.float32))
+    program.name, program.affine, program.renames = "it's\n", [[0, 3, 7]], True
+    again = parse_program(print_program(program))
+    assert print_program(again) == print_program(program)
+    assert [b.name for b in again.buffers] == [b.name for b in program.buffers]
+    assert np.array(again.constants).tobytes() == np.array(program.constants).tobytes()
+    for fact in ("name", "names", "affine", "renames", "dependencies"):
+        assert getattr(again, fact) == getattr(program, fact)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("dma     dma_copy(dst=%nowhere, src=%a)", "nowhere"),
+        ("dma     dma_copy(dst=%out)", "needs src"),
+        ("dma     dma_copy(dst=%out, dst=%out, src=%a)", "column 28: a second dst"),
+        ("dma     dma_copy(dst=%out, source=%a)", "needs src"),
+        ("dma     dma_copy(dst=%out, src=%a, into=3)", "column 36: dma_copy has no argument into"),
+        ("dma     dma_copy(dst=%out, src=%a [[1.5, 3]])", "column 32: malformed operand"),
+        ("vector  memset(dst=%out, value=(1, 2))", "real number"),
+        ("gpsimd  iota(dst=%sb3, pattern=((2,),), offset=0.0)", "not enough values"),
+        ("buffer %a = input shared_hbm float32[64]", "column 8: a second buffer"),
+        ("buffer %c = input shared_hbm float32[1e99]", "malformed buffer"),
+        ("program add on trn2", "a second program"),
+        ("dma     dma_copy(dst=%nowhere, src=%a)", "column 23: unknown name 'nowhere'"),
         ("dma     dma_fly(dst=%out, src=%a)", "dma_fly"),
         ("dma     dma_copy dst", "malformed"),
         ("vector  tensor_tensor(dst=%sb4, data1=%sb3, data2=%sb4, op=alu.shout)", "shout"),
