@@ -34,17 +34,17 @@ class Value(NamedTuple):
 class Loop:
     """A counted loop being written: its index, the values it carries in, and, once closed, the values it left."""
 
-    def __init__(
-        self, index: Value, initial: tuple[Value, ...], values: tuple[Value, ...],
-        name: Callable[[], str] | None = None,
-    ) -> None:
+    def __init__(self, index: Value, initial: tuple[Value, ...], name: Callable[[], str] | None = None) -> None:
         """`name` gives values their names; None where the body runs once, as straight-line code."""
         self.index = index
         self.initial = initial
-        self.values = values
-        self.results: tuple[Value, ...] = values
-        self._next: tuple[Value, ...] = values
         self._name = name
+        self.values = self._named(initial)
+        self.results = self._named(initial)
+        self._next = self.values
+
+    def _named(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        return values if self._name is None else tuple(v._replace(ref=self._name()) for v in values)
 
     def carry(self, *values: Value) -> None:
         """The values the next iteration starts from."""
@@ -53,15 +53,16 @@ class Loop:
 
     def enter(self, initial: Value) -> Value:
         """One more value that is carried in; what it is at first is known in front of the loop."""
-        value = initial if self._name is None else Value(self._name(), initial.scalar, initial.lanes)
+        (value,), (result,) = self._named((initial,)), self._named((initial,))
         self.initial, self.values, self._next = (*self.initial, initial), (*self.values, value), (*self._next, value)
+        self.results = (*self.results, result)
         return value
 
     def leave(self, at: int, values: Sequence[Value]) -> list[Value]:
         """At the end of the body: what carried values, from one on, become; what they are after the loop."""
         end = at + len(values)
         self._next = (*self._next[:at], *values, *self._next[end:])
-        return list(values if self._name is None else self.values[at:end])
+        return list(values if self._name is None else self.results[at:end])
 
 
 _FLOATS = ("float", "double", "half")
@@ -417,35 +418,31 @@ class Emitter:
         ones with `loop.carry(...)`, and find the last ones in `loop.results` after the block. A constant trip count of
         0 writes nothing executable; of 1, straight-line code.
         """
-        if isinstance(count, int) and isinstance(start, int) and start + step >= count > start:
-            loop = Loop(self.i64(start), initial, initial)
-            yield loop
-            loop.results = loop._next
-            return
-        head, body, exit = self.label("head"), self.label("body"), self.label("exit")
-        before = self._block
-        limit = count if isinstance(count, Value) else self.i64(count)
-        self.line(f"br label %{head}")
-        self.start_block(head)
-        index = Value(self._name(), "i64")
-        values = tuple(Value(self._name(), v.scalar, v.lanes) for v in initial)
-        phi_at = len(self._lines)
-        more = self.compare("slt", index, limit)
-        self.line(f"br {more}, label %{body}, label %{exit}")
+        certain = False
+        if isinstance(count, int) and isinstance(start, int):
+            certain = not start + step >= count
+            if not certain and count > start:
+                loop = Loop(self.i64(start), initial)
+                yield loop
+                loop.results = loop._next
+                return
+        # The test is at the end: what the body needs and does not change, such as constants, LLVM then keeps in
+        # registers, for it is needed whenever the loop is entered.
+        limit, first = (n if isinstance(n, Value) else self.i64(n) for n in (count, start))
+        body, exit, before = self.label("body"), self.label("exit"), self._block
+        some = self.const("i1", True) if certain else self.compare("slt", first, limit)
+        self.line(f"br {some}, label %{body}, label %{exit}")
         self.start_block(body)
-        loop = Loop(index, initial, values, self._name)
+        begin = len(self._lines)
+        loop = Loop(Value(self._name(), "i64"), initial, self._name)
         yield loop
-        advanced = self.add(index, self.i64(step))
-        self.line(f"br label %{head}")
-        first_index = (start if isinstance(start, Value) else self.i64(start)).ref
-        phis = [f"  {index.ref} = phi i64 [ {first_index}, %{before} ], [ {advanced.ref}, %{self._block} ]"]
-        for value, first, then in zip(loop.values, loop.initial, loop._next, strict=True):
-            phis.append(
-                f"  {value.ref} = phi {value.type} [ {first.ref}, %{before} ], [ {then.ref}, %{self._block} ]"
-            )
-        self._lines[phi_at:phi_at] = phis
+        advanced = self.add(loop.index, self.i64(step))
+        self.line(f"br {self.compare('slt', advanced, limit)}, label %{body}, label %{exit}")
+        latch = self._block
+        begun, ended = (first, *loop.initial), (advanced, *loop._next)
+        self._lines[begin:begin] = _phis((loop.index, *loop.values), (before, begun), (latch, ended))
         self.start_block(exit)
-        loop.results = loop.values
+        self._lines += _phis(loop.results, (before, loop.initial), (latch, loop._next))
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:
@@ -460,6 +457,12 @@ class Emitter:
     def ret(self, code: int | Value) -> None:
         """End the function with a status; 0 is success."""
         self.line(f"ret i32 {code if isinstance(code, int) else code.ref}")
+
+
+def _phis(values: Sequence[Value], *sources: tuple[str, Sequence[Value]]) -> list[str]:
+    """What values are, coming from some blocks."""
+    choices = [[f"[ {v.ref}, %{block} ]" for v in given] for block, given in sources]
+    return [f"  {v.ref} = phi {v.type} {', '.join(c)}" for v, *c in zip(values, *choices, strict=True)]
 
 
 def literal(scalar: str, value: float | int | bool) -> str:

@@ -53,7 +53,7 @@ def assembly(host, source) -> str:
 
 def inner_loop(text: str) -> list[str]:
     """The instructions of the loop body with the most multiply-adds."""
-    blocks = re.split(r"^\S+:.*$", text, flags=re.MULTILINE)
+    blocks = re.split(r"^(?:\S+:|[ \t]+(?:j\w+|b|b\.\w+|cbn?z)\b).*$", text, flags=re.MULTILINE)
     block = max(blocks, key=lambda b: len(re.findall(r"\s(vfmadd|vmulps|mulps|fmla)", b)))
     return [
         line.strip()
