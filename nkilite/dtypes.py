@@ -339,13 +339,24 @@ def single(values: np.ndarray) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Float32 numbers, rounded to nearest even."""
+    """Float32 numbers, rounded to nearest even, powers of two half up."""
     if dtype in _BYTES and values.ndim:
         bits = values.view(np.uint32)
         places = (bits >> 16).astype(np.uint16)
         places |= bits.astype(np.uint16) != 0
         return _roundings(dtype).take(places)
-    return values.astype(dtype)
+    return _power_of_two(values) if dtype == float8_e8m0fnu.numpy else values.astype(dtype)
+
+
+def _power_of_two(values: np.ndarray) -> np.ndarray:
+    """Float32 numbers as float8_e8m0fnu: half rounds up; zero, negative numbers and NaN become NaN.
+
+    ml_dtypes is not asked: 0.5 rounds all above 2**-127, the only subnormal power, up, and 0.7 does not.
+    """
+    bits = values.view(np.uint32)
+    exponents = bits + np.where(bits < 1 << 23, np.uint32(1 << 21), np.uint32(1 << 22)) >> 23
+    found = np.where(bits - np.uint32(1) < 0x7F800000, exponents, 255).astype(np.uint8)
+    return found.view(float8_e8m0fnu.numpy)
 
 
 class Elements(NamedTuple):

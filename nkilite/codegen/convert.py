@@ -198,10 +198,10 @@ def _round_power_of_two(e: Emitter, value: Value) -> Value:
     """float32 to a float8_e8m0fnu exponent: half rounds up; zero, negative numbers and NaN become NaN."""
     lanes = value.lanes
     bits = e.bitcast(value, "i32")
-    half = e.i32(1 << 22, lanes)
-    # 2 ** -127 is itself a subnormal whose leading bit is the one being rounded away: it stays.
-    smallest = e.convert("sext", e.compare("eq", bits, half), "i32")
-    exponent = e.lshr(e.add(e.add(bits, half), smallest), e.i32(23, lanes))
+    # Of the subnormals, 2 ** -127 alone is a power: what is dropped has a bit less there.
+    subnormal = e.compare("ult", bits, e.i32(1 << 23, lanes))
+    half = e.select(subnormal, e.i32(1 << 21, lanes), e.i32(1 << 22, lanes))
+    exponent = e.lshr(e.add(bits, half), e.i32(23, lanes))
     positive = e.compare("ult", e.sub(bits, e.i32(1, lanes)), e.i32(0x7F800000, lanes))
     return e.select(positive, exponent, e.i32(0xFF, lanes))
 
