@@ -209,8 +209,8 @@ class Blocks:
             return False
         if zeros is not None:
             zeros.wrote_at(kind, offset + distance)
-        else:
-            self._keep(key, part(storage, kind, offset + distance))  # what has been written is read, mostly
+        else:  # what has been written is read, mostly
+            self._keep(key, base if kind is whole and not distance else part(storage, kind, offset + distance))
         return True
 
     def _keep(self, key: object, found: Tile | Blocks) -> None:

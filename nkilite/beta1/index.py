@@ -122,12 +122,12 @@ class Index:
 
     def __getitem__(self, key: object) -> Index:
         """New axes by None; `:` and `...` keep dimensions."""
-        if key == _COLUMN:
-            if self._column is not None:
+        if type(key) is tuple and key:
+            if key[0] is None:
+                if self._row is not None and key == _ROW:
+                    return self._row
+            elif self._column is not None and key == _COLUMN:
                 return self._column
-        elif key == _ROW and self._row is not None:
-            return self._row
-        if key.__class__ is tuple:
             form = 1
             for k in key:
                 if k is None:
@@ -333,16 +333,18 @@ def _not_affine(what: str) -> InvalidIndex:
     )
 
 
-def arange(*bounds: int) -> Index:
+def arange(first: int, *others: int) -> Index:
     """Positions start, start + step, ... below stop, as `nl.arange(stop)` or `nl.arange(start, stop, step)`.
 
     Raises:
         InvalidIndex: a bound is no int, or there are no positions.
     """
+    known = (first, *others) if others else first
     try:
-        return _aranges[bounds]
+        return _aranges[known]
     except (KeyError, TypeError):  # new, or no ints: explained below
         pass
+    bounds = first, *others
     for bound in bounds:
         if isinstance(bound, bool) or not isinstance(bound, (int, np.integer)):
             raise InvalidIndex(what=f"nl.arange of {describe(bound)}", hint="use ints (// instead of /).")
@@ -350,11 +352,11 @@ def arange(*bounds: int) -> Index:
     if not positions:
         raise InvalidIndex(what=f"nl.arange{bounds}, which is empty", hint="give it at least one position.")
     made = index(positions.start, Grid.of((len(positions),), (positions.step,)))
-    _aranges[tuple(map(int, bounds))] = made
+    _aranges[known] = made
     return made
 
 
-_aranges: dict[tuple[object, ...], Index] = {}
+_aranges: dict[object, Index] = {}  # by the stop alone, or by all bounds
 
 
 class _Grids(tuple[Index, ...]):

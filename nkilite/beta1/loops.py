@@ -127,11 +127,10 @@ def static_range(*bounds: object, **named: object) -> Range:
 
 def _ordered(name: str, bounds: Sequence[object], named: Mapping[str, object]) -> Sequence[object]:
     """Bounds in the order of `range`, whether they have names or not. Raises UnknownKeyword."""
-    if named:
-        check(name, _BOUNDS, named)
-    given = {name: named[name] for name in _BOUNDS if name in named}
-    if not given:
+    if not named:
         return bounds
+    check(name, _BOUNDS, named)
+    given = {name: named[name] for name in _BOUNDS if name in named}
     names = _BOUNDS if len(bounds) > 1 or "stop" in given else ("stop",)
     given.update(zip(names, bounds, strict=False))
     return [given.get("start", 0), given.get("stop"), given.get("step", 1)]
