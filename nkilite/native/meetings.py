@@ -22,6 +22,7 @@ from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
 from nkilite.ir import nest
 from nkilite.ir.columns import unique
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
+from nkilite.ir.regions import Pattern, pattern
 from nkilite.machine.engine import Engine
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
@@ -35,6 +36,7 @@ _PRODUCTS_PER_NS = 40
 WAKE_NS = 75_000
 MEETING_NS = 1_000
 
+_BYTES_LOOKED_AT = 16  # for each interval: where there are more, sorting is faster
 _CROWD = 32  # stretches of memory an operand may have on average before they are merged
 
 
@@ -50,11 +52,11 @@ class Stripe(NamedTuple):
 
 
 class Access(NamedTuple):
-    """An operand: bytes [low, high) around the address whose base and offset are the two words at `word`."""
+    """An operand: a pattern that begins `low` bytes from the address whose base and offset are the words at `word`."""
 
     word: int
     low: int
-    high: int
+    pattern: Pattern
     writes: bool
     stripe: Stripe | None
 
@@ -94,12 +96,13 @@ def _access(operand: CpuOperand, word: int, writes: bool, split: Split | None, p
     if operand.panels is not None:
         _, last = _extent(operand.shape[1:], operand.strides[1:], 0)
         stripe = _panel_stripe(operand, operand.panels, split) if split is not None and paneled else None
-        return Access(word, 0, operand.panels.size(last // operand.dtype.itemsize + 1), writes, stripe)
-    low, high = _extent(*operand.layout, operand.dtype.itemsize)
+        return Access(word, 0, Pattern(operand.panels.size(last // operand.dtype.itemsize + 1)), writes, stripe)
+    dims = list(zip(*operand.layout, strict=True))
+    low, _ = _extent(*operand.layout, operand.dtype.itemsize)
     if operand.indirection is not None:
-        return Access(word, low, high + (operand.indirection.limit - 1) * operand.index_stride, writes, None)
-    stripe = _stripe(operand, split) if split is not None else None
-    return Access(word, low, high, writes, stripe)
+        dims.append((operand.indirection.limit, operand.index_stride))
+    stripe = _stripe(operand, split) if split is not None and operand.indirection is None else None
+    return Access(word, low, pattern(operand.dtype.itemsize, dims), writes, stripe)
 
 
 def _stripe(operand: CpuOperand, split: Split) -> Stripe | None:
@@ -218,6 +221,14 @@ class Table:
         found: np.ndarray = np.array([f.ns for f in self.footprints], np.float64)[self.number]
         return found
 
+    @property
+    def patterns(self) -> tuple[list[Pattern], np.ndarray]:
+        """Those of all accesses, and the number of every touch's."""
+        counts = np.array([len(f.accesses) for f in self.footprints], np.int64)
+        ends = np.cumsum(counts[self.number])
+        behind = np.repeat((np.cumsum(counts) - counts)[self.number] - ends + counts[self.number], counts[self.number])
+        return [a.pattern for f in self.footprints for a in f.accesses], behind + np.arange(len(behind))
+
     @cached_property
     def intervals(self) -> Intervals:
         """What entries touch."""
@@ -233,7 +244,8 @@ class Table:
             for place, access in enumerate(footprint.accesses):
                 word, at = entries[mine] + 2 + access.word, first + place
                 offset = words[word + 1]
-                base[at], start[at], end[at] = words[word], offset + access.low, offset + access.high
+                base[at], start[at] = words[word], offset + access.low
+                end[at] = start[at] + access.pattern.span
                 owner = 1 if footprint.flags & SPLIT else 0
                 if owner and access.stripe is not None:
                     owner, begins = len(owners), offset + access.stripe.low
@@ -267,8 +279,15 @@ def atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndar
 def _numbered(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Intervals of a base as atoms: those that begin and end where some interval does, or, if too many of them overlap
     (thin columns of a tall matrix), those that intervals which overlap make together."""
-    edges = unique(np.concatenate([start, end]))
-    first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
+    low, high = int(start.min()), int(end.max())
+    if high - low <= _BYTES_LOOKED_AT * len(start):
+        found = np.zeros(high - low + 1, bool)
+        found[start - low] = found[end - low] = True
+        number = np.cumsum(found) - 1
+        edges, first, last = np.flatnonzero(found) + low, number[start - low], number[end - low]
+    else:
+        edges = unique(np.concatenate([start, end]))
+        first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
     if (last - first).sum() <= _CROWD * len(start):
         return first, last, len(edges)
     farthest = np.full(len(edges), edges[0])

@@ -103,13 +103,15 @@ class _Buffers:
     def offset(self, used: np.ndarray, offset: np.ndarray) -> np.ndarray:
         """Bytes from the base of buffers to what is at offsets in their row-major storage."""
         placement = self._placement
-        rows = self._rows[used]
-        moved = offset // rows * placement.pitch[used] + offset % rows
-        found = np.where(self._moved[used], moved, offset)
+        result: np.ndarray = placement.offset[used] + offset
+        (moved,) = np.nonzero(self._moved[used])
+        if len(moved):
+            rows = self._rows[used[moved]]
+            result[moved] += offset[moved] // rows * (placement.pitch[used[moved]] - rows)
         for panels, layout, size in self._paneled:
             here = (self.layout[used] == layout) & (self._sizes[used] == size)
-            found[here] = panels.offset(offset[here] // rows[here], offset[here] % rows[here] // size)
-        result: np.ndarray = placement.offset[used] + found
+            row, byte = np.divmod(offset[here], self._rows[used[here]])
+            result[here] = placement.offset[used[here]] + panels.offset(row, byte // size)
         return result
 
 

@@ -3,18 +3,22 @@
 Entries that touch a common tile, or the same bytes in HBM of which one writes them, belong to one *stream*, in which
 they keep their order. Every thread walks whole streams, in an arena of its own: different tiles may lie at the same
 place in it, but those of one stream never depend on what another one left there. So results do not depend on the
-number of threads. What is known of HBM are byte ranges: instances whose ranges interleave count as one stream.
+number of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns, unique
+from nkilite.ir.boxes import cells
+from nkilite.ir.columns import BufferColumns, Columns, numbered, unique
 from nkilite.ir.program import Program
+from nkilite.ir.regions import Pattern
 from nkilite.isa.custom import custom_operator
 from nkilite.native import meetings
-from nkilite.native.meetings import Intervals, Table, atoms
+from nkilite.native.meetings import Table, atoms
 from nkilite.native.threads import cores
 from nkilite.native.walker import LEAD, MEET, MOST_OWNERS, SPLIT
 from nkilite.schedule.place import ARENA
@@ -43,7 +47,7 @@ def streams(
     label = _components(len(ns), entry, buffer)
     if not label.any():
         return none
-    at, node = _written(table.intervals)
+    at, node = _written(table)
     label = _components(len(ns), np.append(entry, at), np.append(buffer, node + len(program.buffers)))
     heads = unique(label)
     loads = np.bincount(np.searchsorted(heads, label), ns)
@@ -76,18 +80,34 @@ def _tiles(program: Program, firsts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.searchsorted(firsts, row, side="right") - 1, buffer
 
 
-def _written(found: Intervals) -> tuple[np.ndarray, np.ndarray]:
-    """Every entry with every stretch of HBM it touches that some entry writes."""
-    entry = np.repeat(np.arange(len(found.ends)), np.diff(found.ends, prepend=0))
-    kept = found.changing & (found.base != ARENA)
-    first, last, count = atoms(found.base[kept], found.start[kept], found.end[kept])
-    widths = last - first
-    which = np.repeat(np.arange(len(first)), widths)
-    atom = np.arange(len(which)) - np.repeat(np.cumsum(widths) - widths - first, widths)
-    changed = np.zeros(count, bool)
-    changed[atom[found.writes[kept][which]]] = True
-    here = changed[atom]
-    return entry[kept][which][here], atom[here]
+def _written(table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Every entry with every part of HBM it touches that some entry writes."""
+    found = table.intervals
+    patterns, number = table.patterns
+    kept = np.flatnonzero(found.changing & (found.base != ARENA))
+    entry = np.searchsorted(found.ends, kept, side="right")
+    entries, nodes, total = [], [], 0
+    for base in unique(found.base[kept]).tolist():
+        here = found.base[kept] == base
+        which, node = _parts(patterns, number[kept[here]], found.start[kept[here]], found.end[kept[here]])
+        changed = np.zeros(int(node.max()) + 1, bool)
+        changed[node[found.writes[kept[here]][which]]] = True
+        entries.append(entry[here][which][changed[node]])
+        nodes.append(total + node[changed[node]])
+        total += len(changed)
+    return np.concatenate([np.empty(0, np.int64), *entries]), np.concatenate([np.empty(0, np.int64), *nodes])
+
+
+def _parts(
+    patterns: Sequence[Pattern], number: np.ndarray, start: np.ndarray, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every touch, by index, with every numbered part that it touches of one base."""
+    found = cells(patterns, number, start)
+    if found is not None:
+        return found[0], numbered(found[1])[2]
+    first, last, _ = atoms(np.zeros_like(start), start, end)
+    which = np.repeat(np.arange(len(first)), last - first)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(last - first) - last, last - first)
 
 
 def _components(count: int, entry: np.ndarray, node: np.ndarray) -> np.ndarray:

@@ -42,11 +42,14 @@ class FillUnwritten:
         histories = Histories(program, doubtful)
         returned = {b.id for b in program.outputs}
         places: dict[int, list[int]] = {}  # buffers by the instruction before which they are filled
-        known: dict[Hashable, bool] = {}  # where all loops run, it does not matter which instructions the accesses are
+        # Where all loops run, it does not matter which instructions the accesses are, nor whether they are repeated.
+        certain = all(loop.trips for loop in all_loops)
+        known: dict[Hashable, bool] = {}
         for id in histories.buffers:
-            key = (histories.kind(id), id in returned) if all(loop.trips for loop in all_loops) else id
+            key = (histories.kind(id), id in returned) if certain else id
             if key not in known:
-                known[key] = _needs_fill(program.buffers[id], histories.of(id), id in returned, all_loops)
+                accesses = histories.of(id, repeated=not certain)
+                known[key] = _needs_fill(program.buffers[id], accesses, id in returned, all_loops)
             if known[key]:
                 places.setdefault(_place(program.buffers[id], histories.of(id), all_loops), []).append(id)
         starts = program.starts()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import Columns
+from nkilite.ir.columns import Columns, numbered
 from nkilite.ir.program import Operand, Program
 
 _BYTES = 16  # of an access that is done
@@ -61,12 +61,19 @@ class Histories:
         whole, (first, end) = self._program.buffers[buffer], self._bounds[buffer]
         return id(whole.type), whole.address is None, self._bytes[first * _BYTES : end * _BYTES]
 
-    def of(self, buffer: int) -> list[Access]:
-        """What is done to a buffer, in order."""
+    def of(self, buffer: int, repeated: bool = True) -> list[Access]:
+        """What is done to a buffer, in order; without those that touch it as an earlier one, if they are not asked for.
+        """
         where = slice(*self._bounds[buffer])
+        rows, done = self._rows[where], self._done[where]
+        if not repeated:
+            number, offset = done.T
+            _, first, _ = numbered(number * (int(offset.max(initial=0)) + 1) + offset)
+            first.sort()
+            rows, done = rows[first], done[first]
         return [
             Access(row, self._operands[number], offset, self._partly[number])
-            for row, (number, offset) in zip(self._rows[where].tolist(), self._done[where].tolist(), strict=True)
+            for row, (number, offset) in zip(rows.tolist(), done.tolist(), strict=True)
         ]
 
     def alike(self) -> list[list[int]]:

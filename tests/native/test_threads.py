@@ -20,6 +20,7 @@ import nkilite.language as nl
 from nkilite import errors
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_OUT_OF_BOUNDS, STATUS_PAUSE
 from nkilite.host.cpu import host
+from nkilite.ir.regions import Pattern
 from nkilite.native import meetings, threads
 from nkilite.native.interrupts import new_watch
 from nkilite.native.library import Source, library
@@ -443,7 +444,7 @@ def test_work_decides(monkeypatch):
     """More work, more threads; more meetings, fewer."""
 
     def most(entries: int, meet: bool) -> int:
-        touch = meetings.Access(0, 0, 100, True, None if meet else meetings.Stripe(10, 10, 0, 0, 10))
+        touch = meetings.Access(0, 0, Pattern(100), True, None if meet else meetings.Stripe(10, 10, 0, 0, 10))
         table = np.array([0, 4, 0, 0] * entries)
         entry = meetings.Footprint(SPLIT, 10_000.0, (touch,))
         return meetings.meetings(meetings.Table(table, np.arange(0, 4 * entries, 4), [entry]))[1]
