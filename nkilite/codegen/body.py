@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nkilite.codegen import column_loop, matrix, pack
@@ -16,15 +16,10 @@ from nkilite.schedule.tree import Loop, Node, Op, Scratch, Source, Strip, Use, o
 
 
 class Slot(NamedTuple):
-    """Scratch of a group: the rows of a block, or of two by turns.
-
-    Attributes:
-        turn: bytes between the two; 0 if there is one.
-    """
+    """Scratch of a group: the rows of a block."""
 
     pointer: Value
     pitch: int
-    turn: int = 0
 
 
 class Memory(NamedTuple):
@@ -46,10 +41,10 @@ class Body:
         self.e, self._members, self._memory = members[0].e, members, memory
         self._nodes = [node for node in nodes if not (isinstance(node, Op) and node.elided)]
         self._parts = {op: self._part(op) for op in operations(nodes) if not op.elided}
-        for node in self._nodes:
-            for op in operations([node] if isinstance(node, Loop) else []):
-                members[op.member].load_immediates()
         self._late = next((n for n in self._nodes if isinstance(n, Loop) and n.beside is not None), None)
+        for op in self._parts:
+            if op not in self._nodes or (self._late is not None and op.member == self._late.beside):
+                members[op.member].load_immediates()  # outside of its loop over columns
 
     @property
     def sums(self) -> Matrix | None:
@@ -99,10 +94,10 @@ class Body:
         assert block.number is not None
         follows = e.compare("sgt", block.number, first)
         before = block._replace(number=e.select(follows, e.sub(block.number, e.i64(1)), block.number))
-        inside = self._inside(before, list(operations([late])), late.extent, {})
-        beside = column_loop.Beside(e, inside, block.rows, late.extent, follows)
-        self._parts[op].write(block, beside=beside)
-        beside.finish()
+        here, there = (
+            self._inside(where, ops, late.extent, {}) for where, ops in ((block, [op]), (before, operations([late])))
+        )
+        column_loop.write_beside(e, here, there, follows, block.rows, late.extent)
 
     def _run(self, block: Block, ops: Sequence[Op], loop: Loop | None = None) -> None:
         """One operation, or those of a loop over columns."""
@@ -120,7 +115,7 @@ class Body:
             pack.strip(self.e, panels, self.e.step(kernel.pointer(name), block.column, panels.panel // WIDTH), rows)
 
     def _inside(
-        self, block: Block, ops: Sequence[Op], columns: int, homes: Mapping[Op, Mapping[str, Home]]
+        self, block: Block, ops: Iterable[Op], columns: int, homes: Mapping[Op, Mapping[str, Home]]
     ) -> list[column_loop.Member]:
         return [self._parts[op].in_columns(block, columns, homes.get(op)) for op in ops if not op.elided]
 
@@ -150,8 +145,8 @@ class Body:
         """Where an operand is; None for nowhere, and for registers."""
         place = use.place
         if isinstance(place, Scratch):
-            pointer, pitch, turn = self._memory.slots[place.slot]
-            return Home(self.e.offset(pointer, place.byte), pitch, rows=False, turn=turn)
+            pointer, pitch = self._memory.slots[place.slot]
+            return Home(self.e.offset(pointer, place.byte), pitch, rows=False)
         if isinstance(place, Source):
             load = self._members[place.member]
             assert load.call.access.move is not None

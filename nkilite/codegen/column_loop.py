@@ -31,6 +31,7 @@ class Access(NamedTuple):
     Attributes:
         number: of the elements; operands of the same number are the same.
         pointer: their address; None if they are not in memory.
+        near: that is memory which all blocks of rows use, in the nearest cache.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Access(NamedTuple):
     reads: bool
     writes: bool
     sums: bool = False
+    near: bool = False
 
 
 class Member(NamedTuple):
@@ -57,26 +59,18 @@ def write(e: Emitter, members: Sequence[Member], rows: int, columns: int) -> Non
     _Body(e, members, columns).write(rows)
 
 
-class Beside:
-    """A body on one block of rows, written a step at a time in a loop over the columns of another."""
+def write_beside(
+    e: Emitter, members: Sequence[Member], late: Sequence[Member], active: Value, rows: int, columns: int
+) -> None:
+    """As `write`, and on the way other members on another block, if `active` says, when the code runs, there is one.
 
-    def __init__(self, e: Emitter, members: Sequence[Member], rows: int, columns: int, active: Value) -> None:
-        """`active` says, when the code runs, whether there is such a block."""
-        self._body, self._rows, self._columns, self._active = _Body(e, members, columns), rows, columns, active
-        self._used = False
-
-    def row(self, row: Value) -> _StreamedRow:
-        """One row of it, of which the first columns are written here."""
-        self._used = True
-        found = _StreamedRow(self._body, self._body.at(row), self._columns, self._active)
-        found.begin()
-        return found
-
-    def finish(self) -> None:
-        """All of it, if no loop has taken it along."""
-        if not self._used:
-            with self._body.e.when(self._active):
-                self._body.write(self._rows)
+    Those touch columns of a row before the members touch them.
+    """
+    body, other = _Body(e, members, columns), _Body(e, late, columns)
+    with e.loop(rows) as loop:
+        beside = _StreamedRow(other, other.at(loop.index), columns, active)
+        beside.ends()
+        body.row(body.at(loop.index), columns, loop.index, beside)
 
 
 class _Elements:
@@ -85,6 +79,7 @@ class _Elements:
     def __init__(self, access: Access, columns: int) -> None:
         self.operand = access.operand
         self.pointer = access.pointer
+        self.near = access.near
         self.sums = access.sums  # touched after the last column alone
         self.single = access.operand.columns != columns  # one element of the row is used for all columns
         self.stride = 0 if self.single else access.operand.dtype.itemsize  # bytes between neighbouring columns
@@ -143,7 +138,7 @@ class _Body:
         dims = [nest.Dim(rows, pitches), *self._dims]
         if self._placed:
             with self.e.loop(rows) as loop:
-                self._row(self.at(loop.index), self._columns, loop.index)
+                self.row(self.at(loop.index), self._columns, loop.index)
             return
         if self._columns > 1:  # columns of one element are no runs of any
             dims = nest.merge(dims)
@@ -164,14 +159,16 @@ class _Body:
     def _descend(self, dims: Sequence[nest.Dim], at: Mapping[int, Value]) -> None:
         """All of some loops, given where elements begin."""
         if len(dims) == 1:
-            self._row(at, dims[0].count)
+            self.row(at, dims[0].count)
             return
         with self.e.loop(dims[0].count) as loop:
             strides = zip(at.items(), dims[0].strides, strict=True)
             self._descend(dims[1:], {n: self.e.step(p, loop.index, stride) for (n, p), stride in strides})
 
-    def _row(self, at: Mapping[int, Value], count: int, row: Value | None = None) -> None:
-        """All columns of a row, whose elements begin at given addresses."""
+    def row(
+        self, at: Mapping[int, Value], count: int, row: Value | None = None, beside: _StreamedRow | None = None
+    ) -> None:
+        """All columns of a row, whose elements begin at given addresses, and those of another row beside them."""
         if self.streams:
             _StreamedRow(self, at, count).write()
             return
@@ -182,14 +179,19 @@ class _Body:
         whole = count // step * step
         with e.loop(whole, step=step) as loop, sums.inside(loop, whole // step):
             for turn in range(turns):
-                self.columns_at(at, repeated, e.add(loop.index, e.i64(turn * lanes)), lanes, sums=sums)
-        first = whole
-        while first < count:
-            if count - first < lanes:
+                first = e.add(loop.index, e.i64(turn * lanes))
+                if beside is not None:
+                    beside.step(first)
+                self.columns_at(at, repeated, first, lanes, sums=sums)
+        done = whole
+        while done < count:
+            if count - done < lanes:
                 lanes //= 2
                 continue
-            self.columns_at(at, repeated, e.i64(first), lanes, sums=sums)
-            first += lanes
+            if beside is not None and lanes == elementwise.step_lanes(e):
+                beside.step(e.i64(done))
+            self.columns_at(at, repeated, e.i64(done), lanes, sums=sums)
+            done += lanes
         self._finish(at, repeated, sums)
 
     def _finish(self, at: Mapping[int, Value], repeated: Mapping[int, Value], sums: _Sums) -> None:
@@ -254,7 +256,7 @@ class _Body:
                 x = self.elements[number]
                 if x.last_write == position:
                     target = e.step(at[number], first, x.stride) if targets is None else targets[number]
-                    if not x.streams and targets is None:
+                    if not (x.streams or x.near) and targets is None:
                         fetch_lines(e, target, _AHEAD, lanes * x.stride, write=True)
                     past = number in streams
                     e.store(e.held(variables[number]), target, min(LINE, lanes * x.stride) if past else 1, past)
@@ -339,7 +341,7 @@ class _StreamedRow:
     def write(self) -> None:
         """The row."""
         e, streams = self._e, self._body.streams
-        self.begin()
+        self.ends()
         if not self._alike:
             with e.loop(self._full, step=self._lanes) as loop:
                 self._line(loop.index, streams)
@@ -348,20 +350,16 @@ class _StreamedRow:
             for condition, streamed in ((together, streams), (e.not_(together), streams[:1])):
                 with e.when(condition), e.loop(self._full, step=self._lanes) as loop:
                     self._line(loop.index, streamed)
-        self.end()
 
-    def begin(self) -> None:
-        """The columns before the first line."""
+    def ends(self) -> None:
+        """The columns before the first line and those after the last step."""
         self._few(self._e.i64(0), self._head)
+        self._few(self._e.add(self._head, self._full), self._count)
 
     def step(self, index: Value) -> None:
         """One step, if there are so many."""
         with self._e.when(self._e.compare("slt", index, self._full)):
             self._line(index, self._body.streams)
-
-    def end(self) -> None:
-        """The columns after the last step."""
-        self._few(self._e.add(self._head, self._full), self._count)
 
     def _line(self, index: Value, streams: Sequence[int]) -> None:
         self._body.columns_at(self._lines, self._repeated, index, self._lanes, streams)

@@ -17,7 +17,7 @@ from nkilite.codegen.part import Block
 from nkilite.codegen.watch import end_if_told
 from nkilite.host.cpu import Products
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.tree import Dim, Loop, Move, Op, Scratch, Tree, Use, operations
+from nkilite.schedule.tree import Dim, Loop, Move, Op, Tree, Use, operations
 
 _STRIP = 4 * WIDTH  # columns
 
@@ -44,11 +44,7 @@ def write(members: Sequence[MicroKernel], tree: Tree | None) -> None:
 def _rows(members: Sequence[MicroKernel], tree: Tree, loop: Loop) -> None:
     """A loop over rows; calls side by side share its steps."""
     e = members[0].e
-    paired = _paired(loop)
-    slots = [
-        Slot(e.scratch(loop.step * pitch * (2 if i in paired else 1)), pitch, loop.step * pitch if i in paired else 0)
-        for i, pitch in enumerate(tree.scratch)
-    ]
+    slots = [Slot(e.scratch(loop.step * pitch), pitch) for pitch in tree.scratch]
     body = Body(members, loop.body, Memory(slots))
     each = e.i64(loop.parallel)
     together = loop.step * loop.parallel
@@ -58,16 +54,6 @@ def _rows(members: Sequence[MicroKernel], tree: Tree, loop: Loop) -> None:
         end_if_told(e, elements)
         body.write(Block(loop.step, block.index), first)
     body.drain(loop.step, first, end)
-
-
-def _paired(loop: Loop) -> set[int]:
-    """Slots of two steps: a loop that works on the step before still reads one, while others work on the next."""
-    late = [node for node in loop.body if isinstance(node, Loop) and node.beside is not None]
-    used, early = (
-        {use.place.slot for op in operations(nodes) for use in op.uses if isinstance(use.place, Scratch)}
-        for nodes in (late, [node for node in loop.body if node not in late])
-    )
-    return used & early
 
 
 def _sums(members: Sequence[MicroKernel], loop: Loop, terms: Loop) -> None:

@@ -86,23 +86,6 @@ class CpuOperand(NamedTuple):
         return self._replace(shape=shape, strides=new)
 
 
-class Turn(Protocol):
-    """Work on a row that is done a step at a time."""
-
-    def step(self, index: Value) -> None:
-        """What belongs to the columns from one on, as many as go through a loop at a time."""
-
-    def end(self) -> None:
-        """What is left."""
-
-
-class Beside(Protocol):
-    """Work on other rows for a loop to do on the way, so that memory and arithmetic are busy at the same time."""
-
-    def row(self, row: Value) -> Turn:
-        """What goes with a row of the loop."""
-
-
 class Sweep(Protocol):
     """The loop over columns that a part of an instruction is in, given a few columns of a row."""
 
@@ -142,7 +125,6 @@ class MicroKernel:
         e: the emitter of the function body; the members of a group share one.
         host: the CPU.
         operands: the tensor arguments by parameter name.
-        beside: what a loop over rows and their columns, if there is one, has to do on the way.
         sweep: the loop over columns that it is in; None if it has all columns.
         from_row, from_column: those of the call at which this part of it begins; the column is None if it has all.
         private: those whose words mean nothing, for the group keeps what they hold to itself.
@@ -163,7 +145,6 @@ class MicroKernel:
         self.e = Emitter(host) if emitter is None else emitter
         self.split: Split | None = None
         self.leads = False
-        self.beside: Beside | None = None
         self.sweep: Sweep | None = None
         self.from_row = self.e.i64(0)
         self.from_column: Value | None = None
@@ -183,10 +164,10 @@ class MicroKernel:
         return kernel
 
     def write_part(
-        self, operands: dict[str, CpuOperand], pointers: Mapping[str, Value], beside: Beside | None = None,
-        sweep: Sweep | None = None, place: tuple[Value | None, Value | None] = (None, None),
+        self, operands: dict[str, CpuOperand], pointers: Mapping[str, Value], sweep: Sweep | None = None,
+        place: tuple[Value | None, Value | None] = (None, None),
     ) -> None:
-        """The code of the instruction on operands of other shapes, at known addresses, with work beside it.
+        """The code of the instruction on operands of other shapes, at known addresses.
 
         An operand with a new number of dimensions is dense rows.
         """
@@ -197,7 +178,7 @@ class MicroKernel:
             arguments[name] = ViewType.of(kind.region, kind.dtype, operand.shape, strides)
         call = Signature(self.call.id, self.call.definition, arguments, self.call.target, self.call.key)
         part = self.part(call, operands, pointers)
-        part.beside, part.sweep = beside, sweep
+        part.sweep = sweep
         row, part.from_column = place
         part.from_row = self.e.i64(0) if row is None else row
         call.definition.rule("lower")(call, part)

@@ -47,8 +47,7 @@ def map_reduce(
     walked = [*([out] if out else []), *tiles]
     operands = [kernel.operands[name] for name in walked]
     pointers = {name: kernel.pointer(name) for name in (*walked, *vectors)}
-    lanes = step_lanes(e)
-    walk = FreeWalk(operands, lanes, written=1 if out else 0)
+    walk = FreeWalk(operands, step_lanes(e), written=1 if out else 0)
     what = Combination(combine, "float", identity)
 
     with e.loop(operands[0].shape[0]) as partition:
@@ -60,8 +59,6 @@ def map_reduce(
         def settle(total: Value, index: Value = partition.index) -> None:
             finish(index, e.extract(total, 0))
 
-        turn = kernel.beside.row(partition.index) if kernel.beside and walk.lanes == lanes else None
-
         def step(chunk: Chunk, carried: Carried) -> Carried:
             loaded = _loaded(kernel, walked, tiles, chunk)
             values = [loaded[n] if n in loaded else e.splat(repeated[n], chunk.lanes) for n in inputs]
@@ -70,8 +67,6 @@ def map_reduce(
             result = body(e, *values)
             if out:
                 store(e, operands[0].dtype, result, chunk.pointers[0], chunk.strides[0], "f32")
-            if turn and chunk.lanes == lanes:
-                turn.step(chunk.position)
             if kernel.sweep is not None:
                 kernel.sweep.combine(what, result, settle)
                 return carried
@@ -81,8 +76,6 @@ def map_reduce(
 
         total = Sum(e, what, walk.lanes)
         total.vectors = list(walk.run(e, [at[name] for name in walked], tuple(total.vectors), step))
-        if turn:
-            turn.end()
         if kernel.sweep is None:
             settle(total.result())
 

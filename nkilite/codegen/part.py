@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nkilite.codegen import column_loop
 from nkilite.codegen.ahead import Ahead, fetch_lines
 from nkilite.codegen.emitter import Value
-from nkilite.codegen.kernel import Beside, CpuOperand, MicroKernel, Sweep
+from nkilite.codegen.kernel import CpuOperand, MicroKernel, Sweep
 from nkilite.codegen.matrix import Matrix
 from nkilite.ir import nest
 from nkilite.schedule.tree import Op, Slice, Use
@@ -37,14 +37,12 @@ class Home(NamedTuple):
         pointer: of its first block.
         pitch: bytes from row to row.
         rows, columns: whether other blocks have other rows, and other columns, of it.
-        turn: bytes between the memory of even blocks and that of odd ones, where two are in use at once.
     """
 
     pointer: Value
     pitch: int
     rows: bool = True
     columns: bool = True
-    turn: int = 0
 
     @classmethod
     def of(cls, kernel: MicroKernel, name: str) -> Home:
@@ -68,8 +66,8 @@ class Part:
         columns = max(o.columns for o in kernel.operands.values())
         self.wide = {name for name, o in kernel.operands.items() if o.columns == columns}
 
-    def write(self, block: Block, homes: Mapping[str, Home] | None = None, beside: Beside | None = None) -> None:
-        """The member's code for a block, with work on another one beside it.
+    def write(self, block: Block, homes: Mapping[str, Home] | None = None) -> None:
+        """The member's code for a block.
 
         Args:
             homes: of operands that have others than usual.
@@ -77,7 +75,7 @@ class Part:
         found = self._homes | dict(homes or {})
         pointers = self._pointers(block, found)
         operands = {name: self._operand(name, block, found) for name in self._uses}
-        self.kernel.write_part(operands, pointers, beside, place=(self._row(block), block.column))
+        self.kernel.write_part(operands, pointers, place=(self._row(block), block.column))
 
     def in_columns(
         self, block: Block, columns: int, homes: Mapping[str, Home] | None = None
@@ -92,12 +90,11 @@ class Part:
                 if name in pointers:
                     pointers[name] = self.kernel.e.offset(pointers[name], offset)
         accesses = []
-        for argument in self.kernel.call.operands:
-            name, value = argument.name, self._uses[argument.name].value
-            assert value is not None
+        for position, argument in enumerate(self.kernel.call.operands):
+            name, number = argument.name, self._uses[argument.name].value
             accesses.append(column_loop.Access(
-                value, operands[name], pointers.get(name), argument.reads, argument.writes,
-                name in self.kernel.call.access.sums,
+                position if number is None else number, operands[name], pointers.get(name), argument.reads,
+                argument.writes, name in self.kernel.call.access.sums, name in found and not found[name].rows,
             ))
         placed = self.kernel.call.access.placed
         return column_loop.Member(
@@ -121,18 +118,12 @@ class Part:
 
     def _pointers(self, block: Block, homes: Mapping[str, Home]) -> dict[str, Value]:
         e = self.kernel.e
-        odd = None
-        if block.number is not None and any(home.turn for home in homes.values()):
-            odd = e.and_(block.number, e.i64(1))
         pointers = {}
         for name, home in homes.items():
             at = home.pointer
             if block.column is not None and home.columns and name in self.wide:
                 at = e.step(at, block.column, self.kernel.operands[name].dtype.itemsize)
-            if home.turn:
-                assert odd is not None
-                at = e.step(at, odd, home.turn)
-            elif block.number is not None and home.rows:
+            if block.number is not None and home.rows:
                 at = e.step(at, block.number, block.rows * home.pitch)
             pointers[name] = at
         return pointers

@@ -12,9 +12,9 @@ from nkilite.host.memory import ALIASING, LINE, NEAR
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.passes.liveness import accessed
 from nkilite.schedule import hbm
-from nkilite.schedule.column_loops import ColumnLoop, Step, find_column_loops, held, row_bytes
+from nkilite.schedule.column_loops import ColumnLoop, Step, find_column_loops, held, reachable, row_bytes
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.rows import Access, meet, streamable
+from nkilite.schedule.rows import Access, elements, meet, streamable
 from nkilite.schedule.runs import Run, moves
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import (
@@ -248,18 +248,28 @@ class Planner:
         """The member that fetches from HBM, if the last loop stores there afterwards: memory can do both at once."""
         if not loops or not ahead or rows == run.rows:
             return None
-        last, (member, operand, _) = loops[-1], ahead[-1]
+        last, member = loops[-1], ahead[-1].member
         if not last.flat:
             return None
         ends = all(op.member < last.end or op.elided for op in ops)
         streams = sum(any(use.nontemporal for use in op.uses) for op in ops[last.first : last.end])
         if not ends or member >= last.first or streams != 1:
             return None
-        if any(s.first <= member < s.end for s in loops):
+        own = run.accesses[member]
+        alike = self._program.signatures[run.signatures[member]].sweep == last.columns and reachable(
+            [(None, access) for access in own], last.columns
+        )
+        flat = all(a.operand.dense for a in own) and not any(use.nontemporal for use in ops[member].uses)
+        if not (alike and flat) or any(s.first <= member < s.end for s in loops):
             return None
-        kind = self._program.signatures[run.signatures[member]].operands[operand].type
-        alike = kind.free_size == last.columns and run.accesses[member][operand].operand.dense
-        return member if alike else None
+        # Scratch has one block: the member overwrites of it what the loop has done with, after which others have it.
+        scratch = [
+            (op.member, a) for op in ops for a, use in zip(run.accesses[op.member], op.uses, strict=True)
+            if isinstance(use.place, Scratch)
+        ]
+        late = [a for m, a in scratch if m >= last.first]
+        early = [(m, a, b) for m, a in scratch if m <= member for b in late if a.buffer == b.buffer]
+        return member if all(m == member and elements(a) == elements(b) for m, a, b in early) else None
 
 
 def _nested(ops: Sequence[Op], loops: Sequence[ColumnLoop], beside: int | None) -> tuple[Node, ...]:

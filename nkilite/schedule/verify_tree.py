@@ -219,13 +219,19 @@ class _Check:
         ends = late == self.inner[-1:] and all(isinstance(op, Op) and op.elided for op in after)
         before = beside in ops and body.index(ops[beside]) < body.index(last)
         self.need(ends and before, f"a loop cannot go with member {beside}")
-        kinds = [
-            self.members.signatures[t.op.member].operands[t.access.operand.operand].type
-            for t in self.working if t.op.member == beside and t.reads and t.access.operand.dense
-        ]
-        alike = any(kind.free_size == last.extent for kind in kinds)
-        self.need(alike, f"member {beside} does not go through {last.extent} columns")
+        assert beside is not None
+        own = [t for t in self.working if t.op.member == beside]
+        alike = self.members.signatures[beside].access.sweep == last.extent
+        dense = all(t.seen.operand.dense and not t.use.nontemporal for t in own)
+        reached = alike and dense and reachable([(None, t.seen) for t in own], last.extent)
+        self.need(reached, f"member {beside} does not go through {last.extent} columns")
         inside = [t for t in self.working if t.loop is last]
+        for user in inside:
+            for t in self.working:
+                shared = isinstance(user.use.place, Scratch) and t.access.buffer == user.access.buffer
+                if shared and t.op.member <= beside:
+                    in_turn = t.op.member == beside and elements(t.access) == elements(user.access)
+                    self.need(in_turn, f"{self.name(t)} overwrites what the rows before it still need")
         flat = all(t.op.slice is None and t.seen.operand.dense for t in inside)
         streams = {t.op.member for t in inside if t.use.nontemporal}
         self.need(flat and len(streams) == 1, f"a loop beside member {beside} has gaps, or not one stream")

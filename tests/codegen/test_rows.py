@@ -211,7 +211,7 @@ def test_stores_beside_the_next_rows(
         equal(alone, launch(module.softmax, x, True, threads, **options), f"{threads} threads")
 
 
-def test_stores_follow_what_takes_nothing_along(eager: None) -> None:
+def test_stores_wait_for_what_takes_nothing_along(eager: None) -> None:
     def kernel(x: Any) -> Any:
         out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
         tile = nl.load(x)
@@ -225,9 +225,28 @@ def test_stores_follow_what_takes_nothing_along(eager: None) -> None:
 
     x = make((97, 600), "float32")
     (loop,) = groups(kernel, x)
-    assert column_loops(loop)[-1].beside == 2
+    assert column_loops(loop)[-1].beside is None
     for threads in (1, 2, 5):
         np.testing.assert_array_equal(launch(kernel, (x,), True, threads)[0], x * x * x.max(1, keepdims=True))
+
+
+def test_stores_wait_where_others_use_their_rows_before(eager: None) -> None:
+    def kernel(x: Any) -> Any:
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tile = nl.load(x)
+        doubled = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
+        largest = nl.ndarray((x.shape[0], 1), dtype=nl.float32, buffer=nl.sbuf)
+        nisa.tensor_scalar(dst=doubled, data=tile, op0=nl.multiply, operand0=2.0)
+        nisa.tensor_reduce(dst=largest, op=nl.maximum, data=doubled, axis=1)
+        nisa.activation(dst=doubled, op=nl.square, data=tile, reduce_op=nl.add, reduce_res=largest)
+        nisa.tensor_scalar(dst=doubled, data=doubled, op0=nl.multiply, operand0=largest)
+        nisa.dma_copy(dst=out, src=doubled)
+        return out
+
+    x = make((97, 600), "float32")
+    alone = launch(kernel, (x,), False)
+    for threads in (1, 2, 5):
+        equal(alone, launch(kernel, (x,), True, threads), f"{threads} threads")
 
 
 def test_stores_past_the_caches_at_any_alignment(eager: None) -> None:
