@@ -52,7 +52,7 @@ def multiply_add(
 
 def widest_strip(e: Emitter) -> int:
     """Columns of the widest strip."""
-    return max(register_block(e.host, packed=True).vectors * e.host.lanes, _PIECE)
+    return max(register_block(e, packed=True).vectors * e.host.lanes, _PIECE)
 
 
 class _Chain:
@@ -67,7 +67,7 @@ class _Chain:
         self._count = len(operands)
         self._out, self._accumulate, self._body = out, accumulate, body
         self._rows = rows
-        self._block = register_block(e.host, packed=True)
+        self._block = register_block(e, packed=True)
         # Where the operands of every matmul are, and of the one after the last.
         self._addresses = e.scratch(2 * _POINTER * (self._count + 1))
         for number, pair in enumerate(operands):

@@ -92,7 +92,7 @@ class _Panels(NamedTuple):
 
     @classmethod
     def of(cls, e: Emitter, parts: Parts | Packed, left: Broadcast) -> _Panels:
-        block = register_block(e.host, left.panel is not None)
+        block = register_block(e, left.panel is not None)
         width = block.vectors * e.host.lanes
         if isinstance(parts, Packed):
             return cls(parts, parts.rows, parts.columns, width, block.rows, None)

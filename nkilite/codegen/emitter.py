@@ -81,6 +81,7 @@ class Emitter:
     def __init__(self, host: Host, sizes_at: int = 0) -> None:
         """`sizes_at` is the byte of the words at which there are the sizes that the function takes."""
         self.host = host
+        self.brief = sizes_at > 0  # what knows no sizes is compiled in a hurry: short text is better than fast code
         self._sizes_at = sizes_at
         self._sizes: set[int] = set()  # of which are written
         self.declarations: dict[str, str] = {}

@@ -14,7 +14,6 @@ from nkilite.codegen import convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.dtypes import DType
-from nkilite.host.cpu import Host
 from nkilite.host.memory import LINE
 from nkilite.schedule.panels import WIDTH
 
@@ -32,8 +31,11 @@ class Block(NamedTuple):
     vectors: int
 
 
-def register_block(host: Host, packed: bool = False) -> Block:
+def register_block(e: Emitter, packed: bool = False) -> Block:
     """The block for a broadcast side in rows or in panels, of which half a panel makes a block where it can."""
+    host = e.host
+    if e.brief and not packed:
+        return Block(1, 4)
     if host.registers >= 32:
         return Block(8, 3) if packed and 3 * host.lanes % WIDTH == 0 else Block(6, 4)
     return Block(6, 2) if host.fma else Block(4, 2)

@@ -11,10 +11,12 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 from nkilite.ir import nest
+from nkilite.ir.sizes import Size
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _WIDTH = {"i8": 8, "i16": 16, "i64": 64}  # bits; of others 32
 _WORD = 4  # bytes of what blocks are made of
+_SHORT_VECTOR = 16  # bytes
 
 
 class _Rows(NamedTuple):
@@ -195,6 +197,9 @@ def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, str
     A block is a square of 32-bit words; wider elements are moved in smaller ones. Bands of a few rows are gone through
     one after the other: the lines read next to each other are in few pages, and those written are whole.
     """
+    if Size in (type(across), type(down)):
+        _any(e, rows, to, across, down)
+        return
     block = e.host.vector_bits // 8 // to.size
     wide, tall = across // block * block, down // block * block
     band = max(block, loops.BAND // to.size)
@@ -269,21 +274,33 @@ def _edge(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:
 
     Narrow elements stay in 128-bit vectors, whose interleaves are single instructions at every level.
     """
-    block = e.host.lanes if to.size == 4 else 16 // to.size
-
-    def tile(i: Value, j: Value, side: int) -> None:
-        loaded = [rows.load(e.step(rows.address(e.add(i, e.i64(n))), j, rows.size), side) for n in range(side)]
-        corner = to.at(e, j, i)
-        for n, column in enumerate(registers(e, loaded)):
-            e.store(column, e.offset(corner, n * to.stride))
+    block = e.host.lanes if to.size == 4 else _SHORT_VECTOR // to.size
 
     def strip(j: Value, tall: int) -> None:
         def piece(i: Value, wide: int) -> None:
             side = min(wide, tall)
             for a in range(0, wide, side):
                 for b in range(0, tall, side):
-                    tile(e.add(i, e.i64(a)) if a else i, e.add(j, e.i64(b)) if b else j, side)
+                    _tile(e, rows, to, e.add(i, e.i64(a)) if a else i, e.add(j, e.i64(b)) if b else j, side)
 
         elementwise.chunks(e, across, block, piece)
 
     elementwise.chunks(e, down, block, strip)
+
+
+def _any(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:
+    """As many rows and columns as there are, in small blocks: the last one of a side may overlap that before it."""
+    side = _SHORT_VECTOR // to.size
+    if across < side or down < side:
+        side = 1
+    with e.loop(across, step=side) as i, e.loop(down, step=side) as j:
+        corner = e.minimum(i.index, e.i64(across - side)), e.minimum(j.index, e.i64(down - side))
+        _tile(e, rows, to, *corner, side)
+
+
+def _tile(e: Emitter, rows: _Rows, to: _Target, i: Value, j: Value, side: int) -> None:
+    """A small block: so many rows from the i-th one on, and columns from the j-th."""
+    loaded = [rows.load(e.step(rows.address(e.add(i, e.i64(n))), j, rows.size), side) for n in range(side)]
+    corner = to.at(e, j, i)
+    for n, column in enumerate(registers(e, loaded)):
+        e.store(column, e.offset(corner, n * to.stride))

@@ -9,11 +9,11 @@ code, so that a kernel finds what others have needed, in any process.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from nkilite.codegen import group
 from nkilite.codegen.emitter import Emitter
@@ -24,7 +24,6 @@ from nkilite.ir.program import IMMEDIATE, WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.sizes import Form, Sizes
 from nkilite.ir.types import Indirection, ViewType
 from nkilite.native.cache import Store, store
-from nkilite.native.encoding import decode, encode
 from nkilite.native.library import Library, Source, library
 from nkilite.native.log import KEY_BYTES, Record
 from nkilite.native.lower import cpu_operands, source_of
@@ -84,7 +83,7 @@ class Forms:
             if one is None:
                 one = _write(member, given, self._host, self._library)
                 self._known[kind] = [*self._known[kind], one[0]][-_FORMS_AT_MOST:]
-                fresh.append(Record((self._key(kind),), encode(_described_form(one[0]))))
+                fresh.append(Record((self._key(kind),), _content(one[0])))
             found.append(one)
         if fresh and self._disk is not None:
             self._library.log(self._disk).add(fresh)
@@ -94,6 +93,7 @@ class Forms:
         self, kinds: Sequence[str], numbers: Sequence[tuple[int, ...]]
     ) -> list[tuple[Written, list[int]] | None]:
         """What others have written, as far as there is any, loaded; what is gone is forgotten."""
+        self._read(set(kinds) - self._known.keys())
         while True:
             matches = [self._found(*pair) for pair in zip(kinds, numbers, strict=True)]
             bare = {match[0].source for match in matches if match is not None and not match[0].source.text}
@@ -104,21 +104,18 @@ class Forms:
                 self._known[kind] = [w for w in self._known[kind] if w.source.name not in gone]
 
     def _found(self, kind: str, given: tuple[int, ...]) -> tuple[Written, list[int]] | None:
-        known = self._known.get(kind)
-        if known is None:
-            known = self._known[kind] = self._read(kind)
-        for written in reversed(known):
+        for written in reversed(self._known[kind]):
             arguments = written.form.fit(given)
             if arguments is not None:
                 return written, arguments
         return None
 
-    def _read(self, kind: str) -> list[Written]:
-        """Those on disk."""
-        if self._disk is None:
-            return []
-        found = self._library.log(self._disk).newest(self._key(kind), _FORMS_AT_MOST)
-        return [_written(*decode(record.content)) for record in reversed(found)]
+    def _read(self, kinds: Iterable[str]) -> None:
+        """Know those on disk."""
+        keys = {self._key(kind): kind for kind in kinds}
+        records = {} if self._disk is None else self._library.log(self._disk).newest(list(keys), _FORMS_AT_MOST)
+        for key, kind in keys.items():
+            self._known[kind] = [_written(record.content) for record in reversed(records.get(key, []))]
 
     def _key(self, kind: str) -> str:
         return hashlib.blake2b(f"{self._made_by}\n{kind}".encode(), digest_size=KEY_BYTES).hexdigest()
@@ -135,15 +132,16 @@ def forms(host: Host) -> Forms:
     return found
 
 
-def _described_form(w: Written) -> tuple[object, ...]:
+def _content(w: Written) -> bytes:
     """A micro-kernel as data, without its text."""
-    numbers = [np.array(part, np.int64) for part in w.form]
-    return w.source.name, w.source.key, w.leads, w.stack, w.text_bytes, *numbers
+    constants, steps, arguments = w.form
+    numbers = constants, list(itertools.chain.from_iterable(steps)), arguments
+    return json.dumps([w.source.name, w.source.key, w.leads, w.stack, w.text_bytes, *numbers]).encode()
 
 
-def _written(name: str, key: str, leads: bool, stack: int, text_bytes: int, *numbers: np.ndarray) -> Written:
-    constants, steps, arguments = (part.tolist() for part in numbers)
-    form = Form(tuple(constants), tuple(map(tuple, steps)), tuple(arguments))
+def _written(content: bytes) -> Written:
+    name, key, leads, stack, text_bytes, constants, steps, arguments = json.loads(content)
+    form = Form(tuple(constants), tuple(zip(*[iter(steps)] * 3, strict=True)), tuple(arguments))
     return Written(form, Source(name, "", (), True, key), leads, stack, text_bytes)
 
 

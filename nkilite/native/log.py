@@ -65,17 +65,18 @@ class Log:
 
     def get(self, key: str) -> Record | None:
         """The newest record with a key."""
-        return next(iter(self.newest(key, 1)), None)
+        return next(iter(self.newest([key], 1)[key]), None)
 
-    def newest(self, key: str, most: int) -> list[Record]:
-        """At most so many records with a key, the newest first."""
+    def newest(self, keys: Sequence[str], most: int) -> dict[str, list[Record]]:
+        """At most so many records with each of those keys, the newest first."""
         with self._lock, self._file() as file:
+            places = {key: self._places.get(key, [])[-most:] for key in keys}
             if file is None:
-                return []
-            found = [self._read(file, place) for place in reversed(self._places.get(key, [])[-most:])]
-            if None in found:
+                return {key: [] for key in keys}
+            found = {key: [self._read(file, place) for place in reversed(places[key])] for key in keys}
+            if any(None in records for records in found.values()):
                 self._mend(file)
-            return [record for record in found if record is not None]
+            return {key: [record for record in records if record is not None] for key, records in found.items()}
 
     def add(self, records: Sequence[Record]) -> None:
         """Append records."""
