@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.regions import apart
 from nkilite.passes.liveness import lifetimes
 from nkilite.schedule import hbm
 from nkilite.schedule import tree as trees
-from nkilite.schedule.moves import Axis, Move, Shape, behind, box, shape_of, writable
+from nkilite.schedule.moves import Axis, Move, Shape, behind, on_lines, shape_of, split, writable
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Group, Nowhere, Op, Spot, Steps, Tree, Use
 
@@ -36,10 +38,16 @@ class GroupMoves:
 
 
 class _Member(NamedTuple):
-    """A move of a program: number of the instruction, word position, operands as (buffer, byte in its storage)."""
+    """A move of a program.
+
+    Attributes:
+        number: of the instruction.
+        signature: its number.
+        target, source: buffer, and the byte of its line (nkilite/ir/regions.py).
+    """
 
     number: int
-    start: int
+    signature: int
     shape: Shape
     target: tuple[int, int]
     source: tuple[int, int]
@@ -56,7 +64,7 @@ class _Grouping:
         self._lives = lifetimes(program, columns)
         self._streams = hbm.never_read(program, columns)
         buffers = BufferColumns.of(program)
-        self._rows = np.maximum(buffers.row_bytes, 1).tolist()
+        self._spaces = Spaces(program)
         self._plain = buffers.internal & ~buffers.fixed & ~buffers.chosen(schedule.broadcast)
         self._passing = (self._plain & buffers.on_chip & ~buffers.chosen(schedule.panels)).tolist()
         self._plans: dict[tuple[object, ...], Tree | None] = {}
@@ -85,15 +93,18 @@ class _Grouping:
         for signature, rows, starts in columns.uses():
             shape = self._shapes[signature.id]
             if shape is not None:
-                words = [word + i for word in (shape.target.word, shape.source.word) for i in range(2)]
-                move = np.stack([rows, starts, *(columns.code[starts + word] for word in words)])
-                found.append(move[:, free[rows] & self._plain[move[2]]])
+                facts = [rows]
+                for operand in (shape.target, shape.source):
+                    buffer, offset = (columns.code[starts + operand.word + i] for i in range(2))
+                    facts += [buffer, self._spaces.line(buffer, offset)]
+                move = np.stack(facts)
+                found.append(move[:, free[rows] & self._plain[move[1]]])
         moves = np.concatenate(found, axis=1)
         moves = moves[:, np.argsort(moves[0])]
         ids = columns.ids[moves[0]].tolist()
         members = [
-            _Member(number, start, shape, (into, to), (source, origin))
-            for id, (number, start, into, to, source, origin) in zip(ids, moves.T.tolist(), strict=True)
+            _Member(number, id, shape, (into, to), (source, origin))
+            for id, (number, into, to, source, origin) in zip(ids, moves.T.tolist(), strict=True)
             if (shape := self._shapes[id]) is not None
         ]
         ends = (np.flatnonzero(np.diff(moves[0]) != 1) + 1).tolist()
@@ -132,14 +143,13 @@ class _Grouping:
         origins: list[int] = []
         key: list[object] = []
         for member in unit:
-            key.append(self._program.code[member.start])
+            key.append(member.signature)
             for buffer, byte in (member.target, member.source):
                 number = order.setdefault(buffer, len(order))
                 if number == len(origins):
                     origins.append(byte)
-                    key += (byte - self._base(buffer, byte), buffer in passing, self._streams[buffer],
-                            self._schedule.panels.get(buffer), self._rows[buffer])
-                key += (number, byte - origins[number])
+                    key += buffer in passing, self._streams[buffer], self._schedule.panels.get(buffer)
+                key += number, byte - origins[number]
         found = tuple(key)
         if found not in self._plans:
             self._plans[found] = self._plan(unit, passing)
@@ -149,14 +159,12 @@ class _Grouping:
     def _plan(self, unit: list[_Member], passing: set[int]) -> Tree | None:
         """From where to where elements go; None if that is hard to say, or takes more than a plan can."""
         known: dict[int, list[Move]] = {}  # what has been moved to each buffer
-        bases: dict[int, int] = {}
         for member in unit:
-            shape = member.shape
             (into, to), (source, origin) = member.target, member.source
-            move = Move(source, origin, to, shape.size, shape.axes)
+            rows = [int(self._spaces.row[buffer]) for buffer in (into, source)]
+            move = Move(source, origin, to, member.shape.size, on_lines(member.shape.axes, *rows))
             moves = [move] if source not in known else behind(move, known[source])
-            base = bases.setdefault(into, self._base(into, to))
-            if moves is None or not _record(known.setdefault(into, []), moves, base, self._rows[into]):
+            if moves is None or not _record(known.setdefault(into, []), moves):
                 return None
         finals = {buffer: moves for buffer, moves in known.items() if buffer not in passing}
         if not finals:  # nothing leaves the unit: its last tiles are written for nobody
@@ -178,14 +186,9 @@ class _Grouping:
 
     def _elided(self, number: int, member: _Member, passing: set[int]) -> Op:
         """A member, in whose place elements go elsewhere, and its operands that need no memory."""
-        signature = self._program.signatures[self._program.code[member.start]]
         buffers = {member.shape.target.name: member.target[0], member.shape.source.name: member.source[0]}
-        gone = (buffers.get(o.name) in passing for o in signature.operands)
+        gone = (buffers.get(o.name) in passing for o in self._program.signatures[member.signature].operands)
         return Op(number, tuple(Use(Nowhere()) if private else Use() for private in gone), elided=True)
-
-    def _base(self, buffer: int, byte: int) -> int:
-        """Where to count from so that equal units look the same: on chip partitions tell, in HBM only distances."""
-        return 0 if self._program.buffers[buffer].region.on_chip else byte
 
     def _pieces(
         self, buffer: int, moves: list[Move], writer: tuple[int, int], readers: dict[int, tuple[int, int]]
@@ -193,49 +196,22 @@ class _Grouping:
         for move in _joined(moves):
             reader = readers[move.source]
             yield trees.Move(
-                Spot(writer[0], *self._apart(buffer, move.to, writer[1])),
-                Spot(reader[0], *self._apart(move.source, move.origin, reader[1])),
-                tuple(
-                    Steps(n, self._apart(buffer, to), self._apart(move.source, origin))
-                    for n, to, origin in self._loops(buffer, move)
-                ),
-                self._streams[buffer],
+                Spot(writer[0], *split(move.to - writer[1])), Spot(reader[0], *split(move.origin - reader[1])),
+                tuple(Steps(n, split(to), split(origin)) for n, to, origin in _loops(move)), self._streams[buffer],
             )
 
-    def _apart(self, buffer: int, byte: int, start: int = 0) -> tuple[int, int]:
-        """The way from one place in a buffer to another in partitions and bytes."""
-        if not self._program.buffers[buffer].region.on_chip:
-            return 0, byte - start
-        (partition, column), (first, left) = divmod(byte, self._rows[buffer]), divmod(start, self._rows[buffer])
-        return partition - first, column - left
 
-    def _loops(self, buffer: int, move: Move) -> list[Axis]:
-        """The loops of a move, those that continue others joined with them; partitions stay apart."""
-        loops: list[Axis] = []
-        for axis in sorted(move.axes, key=lambda a: (a.to, a.origin)):
-            inner = next(
-                (
-                    i for i, loop in enumerate(loops)
-                    if all(
-                        outer == loop.count * step and self._continues(id, outer, step)
-                        for id, outer, step in ((buffer, axis.to, loop.to), (move.source, axis.origin, loop.origin))
-                    )
-                ),
-                None,
-            )
-            if inner is None:
-                loops.append(axis)
-            else:
-                loops[inner] = loops[inner]._replace(count=loops[inner].count * axis.count)
-        return loops
-
-    def _continues(self, buffer: int, outer: int, inner: int) -> bool:
-        """Whether two steps both stay in a partition, or both go to other ones."""
-        if not self._program.buffers[buffer].region.on_chip:
-            return True
-        row = self._rows[buffer]
-        result: bool = (outer % row == 0) == (inner % row == 0)
-        return result
+def _loops(move: Move) -> list[Axis]:
+    """The loops of a move, those that continue others joined with them."""
+    loops: list[Axis] = []
+    for axis in sorted(move.axes, key=lambda a: (a.to, a.origin)):
+        for i, inner in enumerate(loops):
+            if (axis.to, axis.origin) == (inner.count * inner.to, inner.count * inner.origin):
+                loops[i] = inner._replace(count=inner.count * axis.count)
+                break
+        else:
+            loops.append(axis)
+    return loops
 
 
 def _large_alone(shape: Shape) -> bool:
@@ -245,16 +221,16 @@ def _large_alone(shape: Shape) -> bool:
     return not on_chip and kind.size * shape.size >= _LEAST_ALONE
 
 
-def _record(before: list[Move], moves: list[Move], base: int, row: int) -> bool:
+def _record(before: list[Move], moves: list[Move]) -> bool:
     """Take note of moves to a buffer; False if they write over parts of others there."""
     again = {move.place for move in moves}
     before[:] = [move for move in before if move.place not in again]
-    boxes = [box(move, base, row) for move in before]
+    known = [(move.to, move.written) for move in before]
     for move in moves:
-        here = box(move, base, row)
-        if any(here.meets(other) for other in boxes):
+        here = move.written
+        if not all(apart(here, there, to - move.to) for to, there in known):
             return False
-        boxes.append(here)
+        known.append((move.to, here))
     before += moves
     return True
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from nkilite import dtypes
 from nkilite.dtypes import DType
 from nkilite.ir.program import Operand, Signature
+from nkilite.ir.regions import PARTITION, Pattern, pattern
 from nkilite.ir.types import ViewType
 from nkilite.schedule import tree as trees
 from nkilite.schedule.panels import WIDTH, step
@@ -19,7 +20,7 @@ _IN_PANELS = frozenset({dtypes.float32, dtypes.bfloat16, dtypes.float16})  # tha
 
 
 class Axis(NamedTuple):
-    """A loop: trips, and bytes of a buffer's row-major storage from one to the next."""
+    """A loop: trips, and bytes from one to the next, of row-major storage or of the line of a space."""
 
     count: int  # type: ignore[assignment]  # tuple.count is of no use here
     to: int
@@ -27,7 +28,7 @@ class Axis(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Elements of `size` bytes that go from byte `origin` of buffer `source` on to byte `to` of another."""
+    """Elements of `size` bytes that go from byte `origin` of the line of buffer `source` on to byte `to` of another."""
 
     source: int
     origin: int
@@ -39,6 +40,11 @@ class Move(NamedTuple):
     def place(self) -> tuple[object, ...]:
         """What it writes to, in its buffer."""
         return self.to, self.size, frozenset((axis.count, axis.to) for axis in self.axes)
+
+    @property
+    def written(self) -> Pattern:
+        """The bytes that it writes; steps are not negative."""
+        return pattern(self.size, ((axis.count, axis.to) for axis in self.axes))
 
     @property
     def elements(self) -> int:
@@ -93,6 +99,19 @@ def _together(target: ViewType, source: ViewType, order: Sequence[int]) -> tuple
         if m > count:
             right.append((m // count, origin * count))
     return tuple(reversed(axes))
+
+
+def on_lines(axes: Iterable[Axis], to: int, origin: int) -> tuple[Axis, ...]:
+    """Loops over row-major storage of rows of so many bytes as loops on the lines of the two spaces."""
+    return tuple(
+        Axis(n, a // to * PARTITION + a % to, b // origin * PARTITION + b % origin) for n, a, b in axes
+    )
+
+
+def split(way: int) -> tuple[int, int]:
+    """A way along a line in partitions and bytes."""
+    partitions, byte = divmod(way + PARTITION // 2, PARTITION)
+    return partitions, byte - PARTITION // 2
 
 
 def turned_into_panels(shape: Shape) -> bool:
@@ -206,29 +225,3 @@ def _follow(
         last[level] += by * (count - 1)
         result.append((count, kept, by * axis.origin))
     return first, result
-
-
-class Box(NamedTuple):
-    """Rows [top, bottom) and in each of them bytes [left, right)."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def meets(self, other: Box) -> bool:
-        rows = self.top < other.bottom and other.top < self.bottom
-        return rows and self.left < other.right and other.left < self.right
-
-
-def box(move: Move, base: int, row: int) -> Box:
-    """A box around what a move writes to a buffer with rows of so many bytes, the first of which begins at `base`."""
-    top, left = divmod(move.to - base, row)
-    bottom, right = top + 1, left + move.size
-    for axis in move.axes:
-        down, along = divmod(axis.to, row)
-        bottom += down * (axis.count - 1)
-        right += along * (axis.count - 1)
-    if right > row:  # it runs on into other rows
-        return Box(top, bottom + right // row, 0, row)
-    return Box(top, bottom, left, right)
