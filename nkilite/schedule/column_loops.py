@@ -7,14 +7,15 @@ cut: they come once for each half.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from nkilite.ir import nest
 from nkilite.ir.program import Program
 from nkilite.schedule.rows import Access, at_source, elements, in_order
 from nkilite.schedule.runs import Run
-from nkilite.schedule.tree import Slice
+from nkilite.schedule.tree import Dim, Loop, Node, Op, Slice
 
 _LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
 _LEAST_RUN = 16  # neighbours in a row, if it has gaps
@@ -154,12 +155,8 @@ class _Growing:
 
     def loop(self) -> ColumnLoop:
         """The loop of all that was taken."""
-        numbers: dict[Hashable, int] = {}
-        steps = tuple(
-            Step(part.member, part.slice, part.accesses, tuple(
-                numbers.setdefault(elements(a), len(numbers)) for a in part.accesses
-            )) for part in self._parts
-        )
+        values = numbered([part.accesses for part in self._parts])
+        steps = tuple(Step(p.member, p.slice, p.accesses, own) for p, own in zip(self._parts, values, strict=True))
         return ColumnLoop(self._parts[0].member, self._parts[-1].member + 1, self._columns, steps)
 
 
@@ -190,6 +187,34 @@ def _share(old: Sequence[_Part], new: Sequence[_Part]) -> bool:
     """Whether two sets of parts have elements in common, of which one of them writes some."""
     known = [{elements(a) for part in parts for a in part.seen if a.operand.free[0]} for parts in (old, new)]
     return bool(known[0] & known[1])
+
+
+def numbered(members: Iterable[Sequence[Access]]) -> tuple[tuple[int, ...], ...]:
+    """A number for every access, equal for the same elements."""
+    numbers: dict[Hashable, int] = {}
+    return tuple(tuple(numbers.setdefault(elements(a), len(numbers)) for a in accesses) for accesses in members)
+
+
+def nested(ops: Sequence[Op], loops: Sequence[ColumnLoop], beside: int | None = None) -> tuple[Node, ...]:
+    """Operations in order, those of loops in loops of their own, the last of which may go with a beside."""
+    body: list[Node] = []
+    done = 0
+    for loop in loops:
+        inside = tuple(
+            valued for op in ops[loop.first : loop.end]
+            for valued in [_valued(op, step) for step in loop.steps if step.member == op.member] or [op]
+        )
+        late = beside if loop is loops[-1] else None
+        body += [*ops[done : loop.first], Loop(Dim.columns, loop.columns, inside, beside=late)]
+        done = loop.end
+    return (*body, *ops[done:])
+
+
+def _valued(op: Op, step: Step) -> Op:
+    """An operation in a loop over columns."""
+    return Op(
+        op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, step.values, strict=True)), slice=step.slice
+    )
 
 
 def held(buffer: int, accesses: Sequence[Access], loops: Sequence[ColumnLoop]) -> bool:

@@ -14,12 +14,13 @@ import numpy as np
 from nkilite import dtypes, knobs
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Signature
+from nkilite.schedule.column_loops import ColumnLoop, Step, nested
 from nkilite.schedule.epilogues import Epilogue, Epilogues
 from nkilite.schedule.infer_panels import free_runs
 from nkilite.schedule.panels import WIDTH, Feed
 from nkilite.schedule.rows import row_shape
 from nkilite.schedule.schedule import Schedule
-from nkilite.schedule.tree import Dim, Group, Loop, Node, Op, Place, Register, Strip, Tree, Use
+from nkilite.schedule.tree import Dim, Group, Loop, Op, Place, Register, Strip, Tree, Use
 
 _LONGEST = 8  # matmuls of a group: operands of more leave the cache before they are used again
 
@@ -39,13 +40,13 @@ class GroupMatmuls:
         written = [[o.word for o in s.operands if o.writes] for s in program.signatures]
         for first, end, product in _runs(schedule):
             members = starts[first:end]
-            found = Epilogue(0)
+            found = Epilogue()
             if epilogues is None and knobs.fuse():
                 epilogues = Epilogues(schedule)
             if epilogues is not None and product.dense:
                 sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
                 found = epilogues.of(members, first, product.dst, not product.accumulates, sources)
-            size = end - first + found.members
+            size = end - first + len(found.values)
             by_rows = epilogues is not None and _by_rows(schedule, product, written, starts[first : first + size + 1])
             if size > 1 or by_rows:
                 key = tuple(program.code[at] for at in starts[first : first + size]), found[:-1], by_rows
@@ -59,24 +60,18 @@ class GroupMatmuls:
 
 def _tree(signatures: Sequence[Signature], product: Product, found: Epilogue, by_rows: bool) -> Tree:
     """How matmuls and what follows them run: columns, or rows, of the sums at a time, which threads share."""
-    count = len(signatures) - found.members
-    seen = Use(Strip()) if found.strip else Use()
-    terms = tuple(
-        Op(m, tuple(seen if o.name == product.dst.name else Use() for o in s.operands))
-        for m, s in enumerate(signatures[:count])
-    )
+    count, values = len(signatures) - len(found.values), found.values
+    rows, columns = product.dst.type.shape[0], product.dst.type.free_size
     places: dict[tuple[int, int], Place] = dict.fromkeys(found.strip, Strip())
     places.update(dict.fromkeys(found.registers, Register()))
+    ops = [
+        Op(m, tuple(Use(places.get((m, i))) for i in range(len(s.operands)))) for m, s in enumerate(signatures)
+    ]
     # Members that have no elements in common are better off one after another.
-    together = sum(len(set(values)) for values in found.values) > len({v for values in found.values for v in values})
-    epilogue: tuple[Node, ...] = tuple(
-        Op(count + m, tuple(Use(places.get((m, i)), value if together else None) for i, value in enumerate(values)))
-        for m, values in enumerate(found.values)
-    )
-    rows, columns = product.dst.type.shape[0], product.dst.type.free_size
-    if together:
-        epilogue = (Loop(Dim.columns, columns, epilogue),)
-    body: tuple[Node, ...] = (Loop(Dim.terms, count, terms), *epilogue)
+    together = sum(len(set(own)) for own in values) > len(set().union(*values))
+    steps = tuple(Step(m, None, (), own) for m, own in enumerate(values, count))
+    nodes = nested(ops, [ColumnLoop(count, len(ops), columns, steps)] if together else [])
+    body = Loop(Dim.terms, count, nodes[:count]), *nodes[count:]
     loop = Loop(Dim.rows, rows, body, WIDTH, 1) if by_rows else Loop(Dim.columns, columns, body, parallel=1)
     return Tree((), (loop,))
 

@@ -12,8 +12,8 @@ from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.regions import apart
 from nkilite.passes.liveness import lifetimes
-from nkilite.schedule import hbm
 from nkilite.schedule import tree as trees
+from nkilite.schedule.lives import never_read
 from nkilite.schedule.moves import Axis, Move, Shape, behind, on_lines, shape_of, split, writable
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Group, Nowhere, Op, Spot, Steps, Tree, Use
@@ -62,7 +62,7 @@ class _Grouping:
         self._shapes = shapes
         columns = Columns.of(program)
         self._lives = lifetimes(program, columns)
-        self._streams = hbm.never_read(program, columns)
+        self._streams = never_read(program)
         buffers = BufferColumns.of(program)
         self._spaces = Spaces(program)
         self._plain = buffers.internal & ~buffers.fixed & ~buffers.chosen(schedule.broadcast)

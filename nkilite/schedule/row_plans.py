@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.host.memory import ALIASING, LINE, NEAR
-from nkilite.ir.columns import BufferColumns, Columns
-from nkilite.passes.liveness import accessed
-from nkilite.schedule import hbm
-from nkilite.schedule.column_loops import ColumnLoop, Step, find_column_loops, held, reachable, row_bytes
+from nkilite.schedule.column_loops import ColumnLoop, find_column_loops, held, nested, reachable, row_bytes
+from nkilite.schedule.lives import Own, large, never_read
 from nkilite.schedule.panels import WIDTH
 from nkilite.schedule.rows import Access, elements, meet, streamable
 from nkilite.schedule.runs import Run, moves
@@ -22,7 +20,6 @@ from nkilite.schedule.tree import (
     Dim,
     Group,
     Loop,
-    Node,
     Nowhere,
     Op,
     Place,
@@ -62,14 +59,9 @@ class Planner:
 
     def __init__(self, schedule: Schedule) -> None:
         self._program = program = schedule.program
-        columns = Columns.of(program)
-        self._first_use, self._last_use = accessed(program, columns)
-        self._large, self._never_read = hbm.large(program), hbm.never_read(program, columns)
-        buffers = BufferColumns.of(program)
-        self._scratchable = buffers.on_chip & ~buffers.fixed & buffers.internal
+        self._own, self._large, self._never_read = Own(program), large(program), never_read(program)
         # Threads then have the same rows of matmuls, and of the panels in between, as of row groups.
         self._panels = any(g.tree.terms and g.tree.loop.dim is Dim.rows for g in schedule.groups)
-        self._first, self._last = np.where(self._scratchable, self._first_use, -1), self._last_use
         self._hbm = np.array(self._large) + 2 * np.array(self._never_read)
         # Private buffers are known by an access of the run that touches them.
         self._plans: dict[tuple[int, bytes], tuple[Tree, list[int]] | None] = {}
@@ -123,7 +115,7 @@ class Planner:
         begin[instructions] = first[run] + inside // size[run] * size[run]
         end[instructions] = begin[instructions] + size[run]
         touched, own = patterns.touched, patterns.instruction
-        private = (self._first[touched] >= begin[own]) & (self._last[touched] < end[own])
+        private = (self._own.first[touched] >= begin[own]) & (self._own.last[touched] < end[own])
         found: np.ndarray = self._hbm[touched] + 4 * private
         return found.astype(np.uint8).tobytes()
 
@@ -163,7 +155,7 @@ class Planner:
             ops[member] = Op(member, tuple(uses))
         beside = self._beside(run, loops, ops, ahead, rows)
         each = WIDTH // rows if self._panels and WIDTH % rows == run.rows % WIDTH == 0 else 1
-        tree = Tree(tuple(slots), (Loop(Dim.rows, run.rows, _nested(ops, loops, beside), rows, each),))
+        tree = Tree(tuple(slots), (Loop(Dim.rows, run.rows, nested(ops, loops, beside), rows, each),))
         return tree, (*homes, *sources)
 
     def _use(
@@ -190,12 +182,8 @@ class Planner:
 
     def _dies(self, buffer: int, accesses: list[Access], run: Run) -> bool:
         """Whether nothing outside the run needs a tile, and its rows are those of the run."""
-        return (
-            bool(self._scratchable[buffer])
-            and self._first_use[buffer] >= run.first
-            and self._last_use[buffer] < run.first + len(run.signatures)
-            and len({(a.first, a.step) for a in accesses}) == 1
-        )
+        alone = self._own.by(buffer, run.first, run.first + len(run.signatures))
+        return alone and len({(a.first, a.step) for a in accesses}) == 1
 
     def _load(self, accesses: Sequence[Access], run: Run) -> int | None:
         """The DMA load in whose place a tile's readers can read HBM; None if there is no such load."""
@@ -270,28 +258,6 @@ class Planner:
         late = [a for m, a in scratch if m >= last.first]
         early = [(m, a, b) for m, a in scratch if m <= member for b in late if a.buffer == b.buffer]
         return member if all(m == member and elements(a) == elements(b) for m, a, b in early) else None
-
-
-def _nested(ops: Sequence[Op], loops: Sequence[ColumnLoop], beside: int | None) -> tuple[Node, ...]:
-    """The operations in order, those of loops in loops of their own, the last of which may go with a beside."""
-    body: list[Node] = []
-    done = 0
-    for loop in loops:
-        inside = tuple(
-            valued for op in ops[loop.first : loop.end]
-            for valued in [_valued(op, step) for step in loop.steps if step.member == op.member] or [op]
-        )
-        beside = beside if loop is loops[-1] else None
-        body += [*ops[done : loop.first], Loop(Dim.columns, loop.columns, inside, beside=beside)]
-        done = loop.end
-    return (*body, *ops[done:])
-
-
-def _valued(op: Op, step: Step) -> Op:
-    """An operation in a loop over columns."""
-    return Op(
-        op.member, tuple(replace(u, value=v) for u, v in zip(op.uses, step.values, strict=True)), slice=step.slice
-    )
 
 
 def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:

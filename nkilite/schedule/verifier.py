@@ -8,19 +8,17 @@ how tiles lie suits all instructions that use them (nkilite/schedule/verify_tile
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from itertools import groupby
 
 from nkilite.errors import IrError
-from nkilite.ir.loops import loops
-from nkilite.ir.program import Program
-from nkilite.ir.types import BufferKind
 from nkilite.ir.verifier import verify
+from nkilite.schedule.lives import Own
 from nkilite.schedule.members import Members
 from nkilite.schedule.rows import Rows
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.stage_overlaps import overlaps
-from nkilite.schedule.tree import Group, Slice, Tree
+from nkilite.schedule.tree import Slice, Tree
 from nkilite.schedule.verify_moves import verify_moves
 from nkilite.schedule.verify_tiles import verify_tiles
 from nkilite.schedule.verify_tree import verify_tree
@@ -44,7 +42,7 @@ def verify_schedule(schedule: Schedule, after: str = "") -> None:
 
 def _check_groups(schedule: Schedule, where: str) -> None:
     program = schedule.program
-    end = 0
+    end = 0  # of the last group
     for group in schedule.groups:
         if not (end <= group.first < group.first + group.size <= program.count) or not isinstance(group.tree, Tree):
             raise IrError(f"group of {group.size} from instruction {group.first} of {program.count}{where}")
@@ -82,39 +80,11 @@ def _check_members(members: Members, tree: Tree) -> None:
 
 
 def _check_private(schedule: Schedule, where: str) -> None:
-    """What a group keeps to itself is a tile of its own that nothing else touches, also in a later iteration."""
-    program = schedule.program
-    keeper: dict[int, Group] = {}
+    """What a group keeps to itself is a tile of its own that nothing else uses, also in a later iteration."""
+    own = Own(schedule.program)
     for group in schedule.groups:
         for id in group.private:
-            buffer = program.buffers[id] if isinstance(id, int) and 0 <= id < len(program.buffers) else None
-            alone = buffer is not None and buffer.region.on_chip and buffer.address is None
-            if buffer is None or not alone or buffer.kind is not BufferKind.internal or id in keeper:
-                raise IrError(
-                    f"group of {group.size} from instruction {group.first} keeps buffer {id} to itself{where}"
-                )
-            keeper[id] = group
-    if not keeper:
-        return
-    carried = _carried(program)
-    for instruction in program:
-        for operand in instruction.signature.operands:
-            used, _ = instruction.access(operand)
-            holder = keeper.get(used.id)
-            if holder is None:
-                continue
-            inside = holder.first <= instruction.index < holder.first + holder.size
-            if not inside or carried(instruction.index, used.loop):
-                raise IrError(
-                    f"{instruction.signature.name} uses {used.label}, which the group from instruction {holder.first} "
-                    f"keeps to itself{where}",
-                    location=instruction.location,
-                )
-
-
-def _carried(program: Program) -> Callable[[int, int | None], bool]:
-    """Whether a buffer made in a loop (or in none) is used, by an instruction, in another one inside of that."""
-    inside: dict[int, int] = {}
-    for loop in loops(program):  # inner loops begin later
-        inside.update(dict.fromkeys(range(loop.begin + 1, loop.end + 1), loop.number))
-    return lambda index, made: inside.get(index) != made
+            known = isinstance(id, int) and 0 <= id < len(schedule.program.buffers)
+            if not known or not own.by(id, group.first, group.first + group.size):
+                what = schedule.program.buffers[id].label if known else f"buffer {id}"
+                raise IrError(f"group of {group.size} from instruction {group.first} keeps {what} to itself{where}")
