@@ -80,11 +80,11 @@ def call(kernel: Kernel[...], args: Args, kwargs: Kwargs) -> Foreign:
     return _assembled(does.returned, [*taken.tensors, *launch(*taken.tensors)])
 
 
-def _assembled(returned: Foreign, arrays: list[Foreign]) -> Foreign:
+def _assembled(returned: object, arrays: list[Foreign]) -> Foreign:
     """What the kernel returns, of inputs and outputs."""
     jax = sys.modules["jax"]
 
-    def leaf(value: Foreign, _: str) -> Foreign:
+    def leaf(value: object, _: str) -> Foreign:
         if not isinstance(value, Result):
             return value
         whole = arrays[value.array]

@@ -246,7 +246,7 @@ class Reach:
             if name not in _UNSEEN:
                 self._add(member, f"{kind.__name__}.{name}", found.location)
 
-    def _object(self, value: UserValue, found: _Found) -> None:
+    def _object(self, value: object, found: _Found) -> None:
         """An instance of a class of the user's: its class, attributes, slots, and items if it is a container."""
         kind = type(value)
         base = next(base for base in kind.__mro__ if _is_made_in_c(base))

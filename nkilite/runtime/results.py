@@ -160,7 +160,7 @@ class Destinations:
             np.copyto(destination.numpy, result.view(arrays[result.array]))
         return self.given
 
-    def _match(self, returned: UserValue, out: UserValue, name: str) -> UserValue:
+    def _match(self, returned: object, out: object, name: str) -> UserValue:
         if isinstance(returned, Result):
             return self._array(returned, out, name)
         if isinstance(returned, (tuple, list)):
