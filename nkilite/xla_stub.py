@@ -8,6 +8,7 @@ Anything else of these packages says that it is the vendor's when it is used.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from nkilite.beta1.jax_call import nki_call
 from nkilite.beta1.kernel import jit
 from nkilite.beta1.vendor import VendorModules, VendorName
 from nkilite.frameworks import custom_op, neuron_device, torch_neuronx
+from nkilite.frameworks.neuron_device import nothing
 from nkilite.frameworks.torch import detach_without_gradient
 from nkilite.later import later
 
@@ -55,10 +57,6 @@ def _cpu(*_: object, **__: object) -> object:
     return torch.device("cpu")
 
 
-def _nothing(*_: object, **__: object) -> None:
-    """Steps, barriers and waits: results are there when a call returns."""
-
-
 def _seed() -> int:
     return int(torch.initial_seed() % (1 << 31))
 
@@ -92,6 +90,14 @@ def _reduced(
     return None
 
 
+def _scattered(
+    kind: str, input: torch.Tensor, scale: float, scatter_dim: int, shard_count: int, *_: object,
+    output: torch.Tensor | None = None, **__: object,
+) -> torch.Tensor:
+    """The part of one of one process: all of it."""
+    return input * scale if output is None else output.copy_(input * scale)
+
+
 def _gathered(value: object, *_: object, **__: object) -> object:
     return value
 
@@ -110,21 +116,23 @@ def _spawned(function: Callable[..., object], args: Sequence[object] = (), *_: o
     function(0, *args)
 
 
-def _unchanged(function: Callable[..., object], *_: object, **__: object) -> Callable[..., object]:
-    return function
+def _unchanged(given: object, *_: object, **__: object) -> object:
+    """A function that is not compiled; a loader whose batches stay where they are."""
+    return given
 
 
 _XLA_MODEL: dict[str, object] = {
     "xla_device": _cpu,
-    "mark_step": _nothing,
-    "wait_device_ops": _nothing,
-    "rendezvous": _nothing,
+    "mark_step": nothing,
+    "wait_device_ops": nothing,
+    "rendezvous": nothing,
     "get_ordinal": _zero,
     "get_local_ordinal": _zero,
     "xrt_world_size": _one,
     "is_master_ordinal": _true,
     **{f"REDUCE_{kind.upper()}": kind for kind in ("sum", "mul", "and", "or", "min", "max")},
     "all_reduce": _reduced,
+    "reduce_scatter": _scattered,
     "all_gather": _gathered,
     "mesh_reduce": _agreed,
     "add_step_closure": _closure,
@@ -137,18 +145,19 @@ _XLA_MODEL: dict[str, object] = {
 }
 _NAMES: dict[str, dict[str, object]] = {
     "torch_xla": {
-        "device": _cpu, "sync": _nothing, "manual_seed": _seeded, "_XLAC": VendorName("torch_xla._XLAC"),
-        "__version__": "2.0",
+        "device": _cpu, "sync": nothing, "step": contextlib.nullcontext, "launch": _spawned, "manual_seed": _seeded,
+        "_XLAC": VendorName("torch_xla._XLAC"), "__version__": "2.0",
     },
     "torch_xla.core.xla_model": _XLA_MODEL,
-    "torch_xla.experimental": {"eager_mode": _nothing},
+    "torch_xla.experimental": {"eager_mode": nothing},
     "torch_xla.distributed.xla_multiprocessing": {"spawn": _spawned},
+    "torch_xla.distributed.parallel_loader": {"MpDeviceLoader": _unchanged},
     "torch_xla.runtime": {
         "world_size": _one, "global_ordinal": _zero, "local_ordinal": _zero, "device_type": lambda *_: "CPU",
     },
     **SPELLINGS,
     "torch_neuronx": {
-        "trace": _unchanged, "synchronize": _nothing, "_lazy_init": _nothing, "__version__": "2.0",
+        "trace": _unchanged, "synchronize": nothing, "_lazy_init": nothing, "__version__": "2.0",
         **SPELLINGS["torch_neuronx"],
     },
 }

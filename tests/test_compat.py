@@ -167,6 +167,7 @@ nkilite.compat.install(torch_xla=True)
 import torch
 import torch_xla
 import torch_xla.core.xla_model as xm
+import torch_xla.distributed.parallel_loader as pl
 import torch_xla.distributed.xla_multiprocessing as xmp
 import torch_xla.runtime as xr
 from torch_xla.debug import metrics
@@ -176,6 +177,9 @@ def step(rank, size):
     assert (rank, xr.global_ordinal(), xr.local_ordinal(), xm.get_ordinal(), xr.world_size()) == (0, 0, 0, 0, 1)
     assert xm.is_master_ordinal(local=False)
     assert xm.all_reduce(xm.REDUCE_SUM, x, scale=0.5).tolist() == [0.5] * size
+    assert xm.reduce_scatter(xm.REDUCE_SUM, x, 2.0, 0, 1).tolist() == [2.0] * size
+    with torch_xla.step():
+        assert list(pl.MpDeviceLoader([x], torch_xla.device(), batches_per_execution=2)) == [x]
     assert xm.all_reduce(xm.REDUCE_MAX, [x], 0.5) is None and x.tolist() == [0.5] * size
     assert torch.equal(xm.all_gather(x, dim=0), x) and xm.mesh_reduce("sizes", size, sum) == size
     xm.set_rng_state(7, device=xm.xla_device())

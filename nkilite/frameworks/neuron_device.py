@@ -77,11 +77,11 @@ def _module() -> ModuleType:
     module = ModuleType(f"torch.{_NAME}")
     vars(module).update(
         is_available=lambda: True, is_initialized=lambda: True, device_count=lambda: 1, current_device=lambda: 0,
-        set_device=_nothing, synchronize=_nothing, empty_cache=_nothing, _is_in_bad_fork=lambda: False,
-        manual_seed=_nothing, manual_seed_all=_nothing,  # the CPU has been seeded
+        set_device=nothing, synchronize=nothing, empty_cache=nothing, _is_in_bad_fork=lambda: False,
+        manual_seed=nothing, manual_seed_all=nothing,  # the CPU has been seeded
     )
     return module
 
 
-def _nothing(*_: object, **__: object) -> None:
-    """What has an effect on a device alone."""
+def nothing(*_: object, **__: object) -> None:
+    """What has an effect on a device alone: steps, barriers and waits, for results are there when a call returns."""

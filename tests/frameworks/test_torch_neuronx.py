@@ -71,15 +71,6 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("options", [[], ["--torch-xla-stub"]])
-def test_operators(options: list[str], tmp_path: Path) -> None:
-    script = tmp_path / "program.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "nkilite", "run", *options, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout == "done\n", done.stderr
-
-
 DEVICE = """
 import torch
 import nki
@@ -113,9 +104,18 @@ print("done", x.device)
 """
 
 
-def test_the_device_of_native_pytorch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "options", "printed"),
+    [
+        (SCRIPT, [], "done\n"),
+        (SCRIPT, ["--torch-xla-stub"], "done\n"),
+        (DEVICE, ["--torch-xla-stub"], "done cpu\n"),
+    ],
+    ids=["operators", "operators beside the stub", "the device of native PyTorch"],
+)
+def test_programs(program: str, options: list[str], printed: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
-    script.write_text(DEVICE)
-    command = [sys.executable, "-m", "nkilite", "run", "--torch-xla-stub", str(script)]
+    script.write_text(program)
+    command = [sys.executable, "-m", "nkilite", "run", *options, str(script)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout == "done cpu\n", done.stderr
+    assert done.stdout == printed, done.stderr
