@@ -12,6 +12,7 @@ from nkilite.beta1.blocks import Blocks
 from nkilite.beta1.kernel import Beta1Kernel, jit
 from nkilite.beta1.language import ndarray, shared_hbm
 from nkilite.beta1.tile import Tile
+from nkilite.runtime.options import check_vendor
 
 
 class Shaped(Protocol):
@@ -27,7 +28,8 @@ _Shapes = tuple[tuple[tuple[int, ...], np.dtype], ...]
 
 
 def nki_call(
-    func: Callable[..., object], *args: object, out_shape: Shaped | Sequence[Shaped], grid: object = None, **_: object
+    func: Callable[..., object], *args: object, out_shape: Shaped | Sequence[Shaped], grid: object = None,
+    **options: object,
 ) -> Any:
     """Call a kernel that writes its results to the parameters behind `args`.
 
@@ -36,12 +38,17 @@ def nki_call(
         args: arrays, of JAX too, also while jax.jit traces.
         out_shape: what is to be written, a `jax.ShapeDtypeStruct` or several: anything with a shape and a dtype.
         grid: of the launch.
+        options: of the vendor's compiler; they have no meaning here.
+
+    Raises:
+        UnknownKeyword: no release has had such an option.
 
     Returns:
         A new array, or a tuple of them where `out_shape` is a tuple or list.
 
     Source: "Using NKI kernels in JAX" in the guides of Neuron 2.20.
     """
+    check_vendor("jax_neuronx.nki_call", options)
     several = isinstance(out_shape, Sequence)
     listed = out_shape if isinstance(out_shape, Sequence) else (out_shape,)
     shapes = tuple((tuple(s.shape), np.dtype(s.dtype)) for s in listed)

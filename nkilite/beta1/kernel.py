@@ -19,6 +19,7 @@ from nkilite.runtime.binding import Arguments
 from nkilite.runtime.containers import map_leaves
 from nkilite.runtime.functions import found_in, reference
 from nkilite.runtime.kernel import Kernel
+from nkilite.runtime.options import check_vendor
 from nkilite.runtime.settings import FROM_ENVIRONMENT, Settings
 from nkilite.trace import active
 from nkilite.trace.tensor import NkiTensor
@@ -134,7 +135,9 @@ def jit(func: Callable[..., object] | None = None, mode: str = "auto", **options
 
     Raises:
         InvalidOperand: no such mode.
+        UnknownKeyword: no release has had such an option.
     """
+    check_vendor("nki.jit", options)
     if isinstance(func, str):
         func, mode = None, func
     if func is None:
@@ -160,6 +163,7 @@ def as_kernel(function: object, simulated: bool | None = None) -> Beta1Kernel:
 
 def baremetal(kernel: Callable[..., object] | None = None, **options: object) -> Any:
     """A kernel that runs compiled, as `@nki.jit` makes it."""
+    check_vendor("nki.baremetal", options)
     if kernel is None:
         return lambda function: baremetal(function, **options)
     return as_kernel(kernel, False)
@@ -181,6 +185,7 @@ def benchmark(kernel: Callable[..., object] | None = None, **options: object) ->
     Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here, but for
     `additional_compile_opt` with ``--disable-dge``.
     """
+    check_vendor("nki.benchmark", options)
     if kernel is None:
         return lambda function: benchmark(function, **options)
     return Benchmark(as_kernel(kernel, False), compile_options(options))

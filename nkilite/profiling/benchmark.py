@@ -16,6 +16,7 @@ from nkilite.dtypes import DType
 from nkilite.errors import InvalidOperand, NoBenchmark, describe
 from nkilite.profiling.profile import profile
 from nkilite.runtime.kernel import Kernel, jit
+from nkilite.runtime.options import check_vendor
 
 __all__ = ["Benchmark", "BenchmarkResult", "Latency", "Shaped", "benchmark", "compile_options"]
 
@@ -127,7 +128,11 @@ def benchmark(kernel: Callable[..., Any] | None = None, **options: Any) -> Any:
 
     Options (warmup, iters, save_neff_name, ...) are about runs on a chip and have no meaning here, but for
     `additional_compile_opt` with ``--disable-dge``.
+
+    Raises:
+        UnknownKeyword: no release has had such an option.
     """
+    check_vendor("nki.benchmark", options)
     if kernel is None:
         return functools.partial(benchmark, **options)
     return Benchmark(jit(kernel), compile_options(options))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from nkilite.deprecation import deprecated
 from nkilite.runtime.kernel import jit, simulate
 from nkilite.runtime.opaque import UserValue
+from nkilite.runtime.options import check_vendor
 
 __all__ = ["baremetal", "simulate_kernel"]
 
@@ -22,7 +23,11 @@ def baremetal(kernel: Callable[..., object] | None = None, **options: UserValue)
     """A kernel that runs without a framework, as every kernel does: `@nki.baremetal`, or with options for files.
 
     Options (save_neff_name, save_trace_name, additional_compile_opt, artifacts_dir) have no meaning here.
+
+    Raises:
+        UnknownKeyword: no release has had such an option.
     """
+    check_vendor("nki.baremetal", options)
     if kernel is None:
         return functools.partial(baremetal, **options)
     deprecated("nki.baremetal", "nki.jit")

@@ -12,7 +12,7 @@ from nkilite.errors import InvalidOperand, describe
 from nkilite.runtime.configs import CompileConfig, Configs, SpecializationConfig, unknown
 from nkilite.runtime.settings import OPTIONS
 
-__all__ = ["check_options", "require_none"]
+__all__ = ["check_options", "check_vendor", "require_none"]
 
 _CONFIGS = {"compile_config": CompileConfig, "specialization_config": SpecializationConfig}
 _KNOWN = (
@@ -20,6 +20,17 @@ _KNOWN = (
     "experimental_flags", "kernel_return", "mode", "platform_target", "save_neff_name", "save_trace_name",
     "show_compiler_tb", "working_directory",
 )
+# Of the decorators that run a kernel on a chip. Source: the pages nki.baremetal, nki.benchmark and nki.profile.
+_RUNS = ("device_count", "iters", "overwrite", "profile_nth", "warmup")
+
+
+def check_vendor(function: str, options: Mapping[str, object]) -> None:
+    """Check the keywords of a decorator of older releases, none of which has a meaning here.
+
+    Raises:
+        UnknownKeyword: no release has had it.
+    """
+    require_none(function, {name: None for name in options if name not in (*_KNOWN, *_RUNS)}, (*_KNOWN, *_RUNS))
 
 
 def check_options(options: Mapping[str, Any], given: Configs) -> Configs:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from beta1_testing import check, random
 
+import nkilite as now
 from nkilite import beta1 as nki
 from nkilite.beta1 import compiler as ncc
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import keywords
 from nkilite.beta1 import language as nl
+from nkilite.beta1.jax_call import nki_call
 from nkilite.errors import NkiError, UnknownKeyword
 
 # Functions that take exactly their parameters: Python refuses others.
@@ -111,3 +113,24 @@ def test_loops_and_allocations_refuse_others() -> None:
         nl.affine_range(8, stpe=2)
     with pytest.raises(UnknownKeyword, match="did you mean base_addr"):
         ncc.sbuf.mod_alloc(base_adr=0)
+
+
+DECORATORS = {
+    "jit": nki.jit, "trace": nki.trace, "baremetal": nki.baremetal, "benchmark": nki.benchmark, "profile": nki.profile,
+    "nki_call": lambda f, **options: nki_call(f, random(4, 8), out_shape=random(4, 8), **options),
+    "nkilite.baremetal": now.baremetal, "nkilite.benchmark": now.benchmark,
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", DECORATORS)
+def test_decorators_take_options_of_the_vendor_and_no_others(name: str) -> None:
+    def kernel(x: Any, out: Any) -> None:
+        nl.store(out, nl.load(x))
+
+    options = {"experimental_flags": "a", "platform_target": "trn2", "save_neff_name": "a.neff", "debug_kernel": True}
+    DECORATORS[name](kernel, **options, warmup=1, iters=2, profile_nth=2, working_directory="/tmp")
+    for given in ((), (kernel,)) if name != "nki_call" else ((kernel,),):
+        with pytest.raises(UnknownKeyword, match=r"has no parameter 'warmpu'") as caught:
+            DECORATORS[name](*given, warmpu=1)
+        assert "did you mean warmup?" in str(caught.value)
