@@ -7,13 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.program import Program, Signature
+from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
+
+
+class Touched(NamedTuple):
+    """What the operands of all instructions touch: equally long arrays, operand by operand, and as many `operands` as
+    `number` has numbers.
+
+    Attributes:
+        row: instructions.
+        buffer, offset: where the operand begins.
+    """
+
+    operands: list[tuple[Signature, Operand]]
+    number: np.ndarray
+    row: np.ndarray
+    buffer: np.ndarray
+    offset: np.ndarray
+
+    def each(self, question: Callable[[Signature, Operand], object]) -> np.ndarray:
+        """Something that is asked of every operand, for each of its instructions."""
+        result: np.ndarray = np.array([question(*one) for one in self.operands] or [False])[self.number]
+        return result
+
+    @property
+    def reads(self) -> np.ndarray:
+        return self.each(lambda _, operand: operand.reads)
+
+    @property
+    def writes(self) -> np.ndarray:
+        return self.each(lambda _, operand: operand.writes)
+
+    def first(self, program: Program, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The first instruction that touches each buffer, by operands that are chosen; `program.count` if none does."""
+        found = np.full(len(program.buffers), program.count)
+        np.minimum.at(found, self.buffer[chosen], self.row[chosen])
+        return found
+
+    def whole(self, buffers: BufferColumns) -> np.ndarray:
+        """Which operands are, at a place that is known, as many elements as their buffers have, each once."""
+        sizes = self.each(lambda _, o: -1 if o.type.indirection or 0 in o.type.strides else o.type.bytes)
+        result: np.ndarray = buffers.size_bytes[self.buffer] == sizes
+        return result
 
 
 class Columns:
@@ -58,6 +101,20 @@ class Columns:
             rows = self.rows(signature.id)
             if len(rows):
                 yield signature, rows, self.starts[rows]
+
+    @cached_property
+    def touched(self) -> Touched:
+        """What they touch."""
+        operands: list[tuple[Signature, Operand]] = []
+        numbers, rows, words = [np.empty(0, np.int64)], [self._order[:0]], [self.starts[:0]]
+        for signature, which, starts in self.uses():
+            for operand in signature.operands:
+                numbers.append(np.full(len(which), len(operands)))
+                rows.append(which)
+                words.append(starts + operand.word)
+                operands.append((signature, operand))
+        at = np.concatenate(words)
+        return Touched(operands, np.concatenate(numbers), np.concatenate(rows), self.code[at], self.code[at + 1])
 
 
 _TYPE, _ADDRESS, _KIND, _LOOP = map(attrgetter, ("type", "address", "kind", "loop"))
@@ -128,10 +185,10 @@ class BufferColumns:
         """For every buffer, a number that follows from its type."""
         return np.array([question(kind) for kind in self._kinds], np.int64)[self._types]
 
-    def chosen(self, ids: Collection[int]) -> np.ndarray:
+    def chosen(self, ids: Collection[int] | np.ndarray) -> np.ndarray:
         """Whether the id of a buffer is among some."""
         found = np.zeros(len(self._buffers), bool)
-        found[list(ids)] = True
+        found[ids if isinstance(ids, np.ndarray) else list(ids)] = True
         return found
 
 

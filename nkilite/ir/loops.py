@@ -64,6 +64,14 @@ def loops(program: Program) -> list[Loop]:
     return found
 
 
+def innermost(program: Program) -> list[int | None]:
+    """Of every instruction, the number of the loop whose body it is in, None outside of all."""
+    found: list[int | None] = [None] * program.count
+    for loop in loops(program):  # those inside come later
+        found[loop.begin + 1 : loop.end + 1] = [loop.number] * (loop.end - loop.begin)
+    return found
+
+
 def enclosing(all_loops: list[Loop], number: int | None) -> list[int]:
     """The loop with that number and those around it, innermost first."""
     chain = []

@@ -200,6 +200,10 @@ class Instruction:
         at = self.start + operand.word
         return self.program.buffers[self.program.code[at]], self.program.code[at + 1]
 
+    @property
+    def words(self) -> list[int]:
+        return self.program.code[self.start : self.start + self.signature.n_words].tolist()
+
     def value(self, immediate: Immediate) -> float:
         return self.program.constants[self.program.code[self.start + immediate.word]]
 

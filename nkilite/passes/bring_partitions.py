@@ -6,8 +6,9 @@ moves a row. Other programs say both themselves, and CheckPartitions refuses wha
 
 from __future__ import annotations
 
-from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.definition import REGISTRY
 from nkilite.ir.limits import is_brought
+from nkilite.ir.loops import innermost
 from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.passes.check_partitions import misplaced
@@ -23,31 +24,15 @@ class BringPartitions:
             if is_brought(program, signature, operand):
                 found.setdefault(at, []).append(operand)
         if found:
-            splice(program, _runs(program, found))
+            bodies = innermost(program)
+            moved = [i for i in program if i.start in found]
+            splice(program, {i.start: _run(program, i, found[i.start], bodies[i.index]) for i in moved})
         return program
-
-
-def _runs(program: Program, found: dict[int, list[Operand]]) -> dict[int, list[int]]:
-    runs: dict[int, list[int]] = {}
-    open_loops: list[int] = []
-    begun = 0
-    for instruction in program:
-        control = instruction.signature.definition.control
-        if instruction.start in found:
-            loop = open_loops[-1] if open_loops else None
-            runs[instruction.start] = _run(program, instruction, found[instruction.start], loop)
-        if control is Control.begin:
-            open_loops.append(begun)
-            begun += 1
-        elif control is Control.end:
-            open_loops.pop()
-    return runs
 
 
 def _run(program: Program, instruction: Instruction, operands: list[Operand], loop: int | None) -> list[int]:
     """The words of an instruction on tiles of their own, and of the DMA before and behind it."""
-    call, start = instruction.signature, instruction.start
-    words = list(program.code[start : start + call.n_words])
+    call, words = instruction.signature, instruction.words
     arguments, brought = dict(call.arguments), {}
     before: list[int] = []
     behind: list[int] = []

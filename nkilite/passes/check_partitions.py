@@ -32,18 +32,12 @@ class CheckPartitions:
 def skewed(program: Program) -> list[tuple[int, Signature, Operand]]:
     """Operands on chip that do not go from partition to partition, by the position of their instruction."""
     columns, buffers = Columns.of(program), BufferColumns.of(program)
-    uses = [(s, o, at) for s, _, at in columns.uses() for o in s.operands if o.type.region.on_chip]
-    if not uses:
-        return []
-    starts = np.concatenate([at for _, _, at in uses])
-    counts = [len(at) for _, _, at in uses]
-    words = starts + np.repeat([operand.word for _, operand, _ in uses], counts)
-    used, offsets = columns.code[words], columns.code[words + 1]
+    operands, number, row, used, offsets = columns.touched
+    counts = np.bincount(number, minlength=len(operands)).tolist()
     pitch = np.maximum(buffers.row_bytes, 1)[used]
-    fits = Cover.of(stacked([operand.type for _, operand, _ in uses], counts), offsets, pitch)
-    wrong = np.flatnonzero(~fits.fits(buffers.partitions[used], pitch))
-    owner = np.searchsorted(np.cumsum(counts), wrong, side="right")
-    found = [(int(starts[one]), *uses[use][:2]) for one, use in zip(wrong, owner, strict=True)]
+    fits = Cover.of(stacked([operand.type for _, operand in operands], counts), offsets, pitch)
+    wrong = np.flatnonzero(buffers.on_chip[used] & ~fits.fits(buffers.partitions[used], pitch))
+    found = [(int(columns.starts[row[one]]), *operands[number[one]]) for one in wrong]
     return sorted(found, key=lambda one: one[0])
 
 

@@ -50,12 +50,8 @@ def _reads_nothing(signature: Signature) -> bool:
 
 def _first_two(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     """The first two instructions that touch every buffer; `program.count` where there is none."""
-    pairs = [
-        np.stack([columns.code[starts + operand.word], rows])
-        for signature, rows, starts in columns.uses() for operand in signature.operands
-    ]
-    touched = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), np.int64)
-    touched = np.stack(np.divmod(unique(touched[0] * program.count + touched[1]), max(program.count, 1)))
+    pairs = columns.touched.buffer * program.count + columns.touched.row
+    touched = np.stack(np.divmod(unique(pairs), max(program.count, 1)))
     first, second = np.full((2, len(program.buffers)), program.count)
     number, at, _ = numbered(touched[0])
     first[number] = touched[1, at]

@@ -65,12 +65,9 @@ class FillUnwritten:
 
 def _doubtful(program: Program) -> np.ndarray:
     """Of every buffer, whether it is read or returned, and its first access is no write of the whole."""
-    columns, buffers = Columns.of(program), BufferColumns.of(program)
+    touched, buffers = Columns.of(program).touched, BufferColumns.of(program)
     read = buffers.chosen({b.id for b in program.outputs})
-    for signature, _, starts in columns.uses():
-        for operand in signature.operands:
-            if operand.reads:
-                read[columns.code[starts + operand.word]] = True
+    read[touched.buffer[touched.reads]] = True
     optional = np.zeros(program.count + 1, bool)  # instructions that may not run at all
     for loop in loops(program):
         if not loop.trips:

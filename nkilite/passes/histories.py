@@ -33,27 +33,15 @@ class Histories:
     def __init__(self, program: Program, chosen: np.ndarray) -> None:
         """`chosen` says for every buffer whether it is one of them."""
         self._program = program
-        columns = Columns.of(program)
-        self._operands: list[Operand] = []
-        self._partly: list[bool] = []
-        found = [np.empty((5, 0), np.int64)]
-        for signature, rows, starts in columns.uses():
-            for operand in signature.operands:
-                number = len(self._operands)
-                self._operands.append(operand)
-                self._partly.append(operand.name in signature.definition.partly_read)
-                used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
-                at = chosen[used]
-                if at.any():
-                    when = 2 * rows[at] + (not operand.reads)
-                    found.append(np.stack([used[at], when, np.full(len(when), number), offsets[at], rows[at]]))
-        buffers, when, numbers, offsets, rows = np.concatenate(found, axis=1)
-        order = np.lexsort((numbers, when, buffers))
-        self._done = np.stack([numbers[order], offsets[order]], axis=1)
+        touched = Columns.of(program).touched
+        self._operands = touched.operands
+        at = np.flatnonzero(chosen[touched.buffer])
+        at = at[np.lexsort((touched.number[at], (2 * touched.row + ~touched.reads)[at], touched.buffer[at]))]
+        self._done = np.stack([touched.number[at], touched.offset[at]], axis=1)
         self._bytes = self._done.tobytes()
-        self._rows = rows[order]
+        self._rows = touched.row[at]
         self.buffers = np.flatnonzero(chosen).tolist()
-        bounds = np.searchsorted(buffers[order], [*self.buffers, len(chosen)]).tolist()
+        bounds = np.searchsorted(touched.buffer[at], [*self.buffers, len(chosen)]).tolist()
         self._bounds = dict(zip(self.buffers, pairwise(bounds), strict=True))
 
     def kind(self, buffer: int) -> Hashable:
@@ -71,10 +59,11 @@ class Histories:
             _, first, _ = numbered(number * (int(offset.max(initial=0)) + 1) + offset)
             first.sort()
             rows, done = rows[first], done[first]
-        return [
-            Access(row, self._operands[number], offset, self._partly[number])
-            for row, (number, offset) in zip(rows.tolist(), done.tolist(), strict=True)
-        ]
+        found = []
+        for row, (number, offset) in zip(rows.tolist(), done.tolist(), strict=True):
+            signature, operand = self._operands[number]
+            found.append(Access(row, operand, offset, operand.name in signature.definition.partly_read))
+        return found
 
     def alike(self) -> list[list[int]]:
         """The buffers, those of one kind together."""

@@ -39,14 +39,8 @@ def accessed(program: Program, columns: Columns) -> tuple[np.ndarray, np.ndarray
 
 
 def _accessed(program: Program, columns: Columns, made_in: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    accesses = [
-        np.stack([columns.code[starts + operand.word], rows])
-        for signature, rows, starts in columns.uses() for operand in signature.operands
-    ]
-    buffers, instructions = np.concatenate(accesses, axis=1) if accesses else np.empty((2, 0), np.int64)
-    never = len(program)
-    first, last = np.full(len(program.buffers), never), np.full(len(program.buffers), -1)
-    np.minimum.at(first, buffers, instructions)
+    _, _, instructions, buffers, _ = touched = columns.touched
+    first, last = touched.first(program), np.full(len(program.buffers), -1)
     np.maximum.at(last, buffers, instructions)
     for loop in loops(program):
         # The loop carries what was made outside of it, but not outside of the loop around it.
@@ -54,6 +48,6 @@ def _accessed(program: Program, columns: Columns, made_in: np.ndarray) -> tuple[
         carried = inside[made_in[inside] == (-1 if loop.parent is None else loop.parent)]
         first[carried] = np.minimum(first[carried], loop.begin)
         last[carried] = np.maximum(last[carried], loop.end)
-    first[first == never] = -1
+    first[first == program.count] = -1
     first.flags.writeable = last.flags.writeable = False
     return first, last

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.columns import BufferColumns, Columns, Touched
 from nkilite.ir.coverage import runs_on_tensor_engine
 from nkilite.ir.loops import has_loops
 from nkilite.ir.program import Operand, Program, Signature
@@ -32,40 +32,27 @@ class PlainWrites(NamedTuple):
 
 def plain_writes(program: Program) -> PlainWrites:
     """Look at every operand once; an instruction reads before it writes."""
-    columns, buffers = Columns.of(program), BufferColumns.of(program)
-    never = program.count
-    whole, read, summed, touched = np.full((4, len(program.buffers)), never)  # by which instruction first
-    foreign, added, filled = np.zeros((3, len(program.buffers)), bool)
-    for signature, rows, starts in columns.uses():
-        sum = inferred(signature)
-        on_tensor_engine = runs_on_tensor_engine(signature)
-        for operand in zeroed(signature):
-            filled[columns.code[starts + operand.word]] = True
-        for operand in signature.operands:
-            used, kind = columns.code[starts + operand.word], operand.type
-            np.minimum.at(touched, used, rows)
-            if operand == sum:
-                np.minimum.at(summed, used, rows)
-            elif operand.reads:
-                np.minimum.at(read, used, rows)
-            if operand.writes:
-                complete = np.full(len(used), operand != sum)  # where only the device knows, it counts as the whole
-                if kind.indirection is None:
-                    complete = buffers.size_bytes[used] == kind.size * kind.dtype.itemsize
-                    complete &= (columns.code[starts + operand.word + 1] == 0) & (0 not in kind.strides)
-                np.minimum.at(whole, used[complete], rows[complete])
-                if kind.region is MemoryRegion.psum:
-                    (added if on_tensor_engine else foreign)[used] = True
-    begins_sum = (whole == summed) & (touched == summed) & (not has_loops(program))
+    touched, buffers = Columns.of(program).touched, BufferColumns.of(program)
+    sums = touched.each(lambda signature, operand: operand == inferred(signature))
+    moves = touched.each(lambda _, operand: operand.type.indirection is not None)
+    # Where only the device knows, it counts as the whole.
+    complete = touched.writes & (moves & ~sums | touched.whole(buffers) & (touched.offset == 0))
+    whole, summed = touched.first(program, complete), touched.first(program, sums)
+    read = touched.first(program, touched.reads & ~sums)
+    in_psum = touched.each(lambda _, operand: operand.writes and operand.type.region is MemoryRegion.psum)
+    by_sums = touched.each(lambda signature, operand: operand.writes and runs_on_tensor_engine(signature))
+    added, foreign = (buffers.chosen(touched.buffer[in_psum & by]) for by in (by_sums, ~by_sums))
+    filled = buffers.chosen(touched.buffer[touched.each(lambda signature, operand: operand in zeroed(signature))])
+    begins_sum = (whole == summed) & (touched.first(program) == summed) & (not has_loops(program))
     plain = (whole < read) & ((whole < summed) | begins_sum)
     mixed = foreign & added & (not program.target.accumulate_onto_any_write)
-    asked = filled | (summed < never)
-    plain |= (read == never) & ~asked
-    plain |= _written_in_pieces(columns, buffers, read, ~plain & ~asked)
+    asked = filled | (summed < program.count)
+    plain |= (read == program.count) & ~asked
+    plain |= _written_in_pieces(touched, buffers, read, ~plain & ~asked)
     return PlainWrites(plain & ~mixed | _hold_something(program, buffers), whole, mixed | asked)
 
 
-def _written_in_pieces(columns: Columns, buffers: BufferColumns, read: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _written_in_pieces(touched: Touched, buffers: BufferColumns, read: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Whether pieces of columns, each of all partitions, together write a buffer before it is read.
 
     Args:
@@ -73,23 +60,19 @@ def _written_in_pieces(columns: Columns, buffers: BufferColumns, read: np.ndarra
         chosen: of which buffers it is asked.
     """
     found = np.zeros(len(chosen), bool)
-    pieces: list[np.ndarray] = []  # (buffer, first byte in a row, byte behind the last)
-    for signature, rows, starts in columns.uses() if chosen.any() else ():
-        for operand in signature.operands:
-            kind = operand.type
-            if not operand.writes or kind.indirection is not None or not _is_dense(kind.shape[1:], kind.strides[1:]):
-                continue
-            used, offsets = columns.code[starts + operand.word], columns.code[starts + operand.word + 1]
-            width, size = kind.free_size * kind.dtype.itemsize, kind.dtype.itemsize
-            at = chosen[used] & (rows < read[used]) & (buffers.partitions[used] == kind.shape[0])
-            at &= (buffers.row_bytes[used] == kind.strides[0] * size) & (offsets + width <= buffers.row_bytes[used])
-            pieces.append(np.column_stack([used[at], offsets[at], offsets[at] + width]))
-    table = np.concatenate(pieces) if pieces else np.empty((0, 3), np.int64)
-    if not len(table):
+    used, begins = touched.buffer, touched.offset
+    pitch = buffers.row_bytes[used]
+    at = chosen[used] & (touched.row < read[used]) & touched.each(_is_piece)
+    at &= buffers.partitions[used] == touched.each(lambda _, operand: operand.type.partitions)
+    at &= pitch == touched.each(lambda _, operand: operand.type.byte_strides[0])
+    ends = begins + touched.each(lambda _, operand: operand.type.free_bytes)
+    at &= ends <= pitch
+    if not at.any():
         return found
+    used, begins, ends = used[at], begins[at], ends[at]
     apart = int(buffers.row_bytes.max()) + 1  # buffers one behind the other, so that one sweep goes through all
-    table = table[np.lexsort((table[:, 1], table[:, 0]))]
-    used, begins, ends = table[:, 0], table[:, 0] * apart + table[:, 1], table[:, 0] * apart + table[:, 2]
+    order = np.lexsort((begins, used))
+    used, begins, ends = used[order], (used * apart + begins)[order], (used * apart + ends)[order]
     reached = np.concatenate([[-1], np.maximum.accumulate(ends)])
     gap = begins > np.maximum(reached[:-1], used * apart)
     found[used] = True
@@ -99,29 +82,22 @@ def _written_in_pieces(columns: Columns, buffers: BufferColumns, read: np.ndarra
     return found
 
 
-def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether elements lie side by side, in whatever order of the dimensions."""
+def _is_piece(_: Signature, operand: Operand) -> bool:
+    """Whether elements that are written lie side by side in each partition, in whatever order of the dimensions."""
+    kind = operand.type
     side_by_side = 1
-    for stride, n in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
+    for stride, n in sorted((s, n) for s, n in zip(kind.strides[1:], kind.shape[1:], strict=True) if n != 1):
         if stride != side_by_side:
             return False
         side_by_side *= n
-    return True
+    return operand.writes and kind.indirection is None
 
 
 def first_writes(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """Of every buffer, the first instruction that touches it, and whether that writes it whole without reading it."""
-    columns, buffers = Columns.of(program), BufferColumns.of(program)
-    first, whole, read = np.full((3, len(program.buffers)), program.count)
-    for signature, rows, starts in columns.uses():
-        for operand in signature.operands:
-            used, kind = columns.code[starts + operand.word], operand.type
-            np.minimum.at(first, used, rows)
-            if operand.reads:
-                np.minimum.at(read, used, rows)
-            elif kind.indirection is None and 0 not in kind.strides:
-                complete = buffers.size_bytes[used] == kind.size * kind.dtype.itemsize
-                np.minimum.at(whole, used[complete], rows[complete])
+    touched = Columns.of(program).touched
+    first, read = touched.first(program), touched.first(program, reads := touched.reads)
+    whole = touched.first(program, ~reads & touched.whole(BufferColumns.of(program)))
     return first, (whole == first) & (read > whole)
 
 
@@ -140,9 +116,7 @@ def touching(program: Program, chosen: np.ndarray, also: Iterable[int]) -> np.nd
     """The instructions that touch some buffers, and those of some signatures."""
     columns = Columns.of(program)
     found = np.isin(columns.ids, list(also))
-    for signature, rows, starts in columns.uses():
-        for operand in signature.operands:
-            found[rows] |= chosen[columns.code[starts + operand.word]]
+    found[columns.touched.row[chosen[columns.touched.buffer]]] = True
     return np.flatnonzero(found)
 
 

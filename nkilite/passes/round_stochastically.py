@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from nkilite.dtypes import uint32
 from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.loops import innermost
 from nkilite.ir.program import IMMEDIATE, Instruction, Program, Signature
 from nkilite.ir.rounding import Rounded, rounded, widened
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
@@ -47,8 +48,7 @@ class _Splitter:
         """What replaces instructions, by their word position."""
         found: dict[int, list[int]] = {}
         sites: Sites | None = None
-        open_loops: list[int] = []
-        begun, advance = 0, False
+        bodies, advance = innermost(self._program), False
         for instruction in self._program:
             call = instruction.signature
             if sites is None:
@@ -63,17 +63,13 @@ class _Splitter:
             advance = call.definition.control is Control.begin
             rounds = self._rounds(call)
             if rounds is not None:
-                loop = open_loops[-1] if open_loops else None
-                found[instruction.start] = before + self._split(instruction, rounds, key, loop)
+                found[instruction.start] = before + self._split(instruction, rounds, key, bodies[instruction.index])
             elif before:
-                found[instruction.start] = before + self._words(instruction)
+                found[instruction.start] = before + instruction.words
             if call.definition.control is Control.begin:
                 sites.begin(key)
-                open_loops.append(begun)
-                begun += 1
             elif call.definition.control is Control.end:
                 sites.end()
-                open_loops.pop()
         return found
 
     def _rounds(self, call: Signature) -> Rounded | None:
@@ -81,12 +77,9 @@ class _Splitter:
             self._rounded[call.id] = rounded(call)
         return self._rounded[call.id]
 
-    def _words(self, instruction: Instruction) -> list[int]:
-        return list(self._program.code[instruction.start : instruction.start + instruction.signature.n_words])
-
     def _split(self, instruction: Instruction, rounds: Rounded, key: int, loop: int | None) -> list[int]:
         """The words of an instruction whose results are float32, and of those that round them."""
-        program, call, words = self._program, instruction.signature, self._words(instruction)
+        program, call, words = self._program, instruction.signature, instruction.words
         wide = program.signature(call.definition, rounds.wide)
         given = {o.name: words[o.word : o.word + 2] for o in call.operands}
         before: list[int] = []

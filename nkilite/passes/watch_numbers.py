@@ -42,10 +42,9 @@ class _Watcher:
         following = [*instructions[1:], None]
         for instruction, after in zip(instructions, following, strict=True):
             words = self._advance(instruction) if advance else []
-            own = list(self._program.code[instruction.start : instruction.start + instruction.signature.n_words])
             checks = self._checks(instruction, before, after)
             if words or checks:
-                found[instruction.start] = words + own + checks
+                found[instruction.start] = words + instruction.words + checks
             advance = instruction.signature.definition.control is Control.begin
             before = instruction
         return found
