@@ -34,8 +34,8 @@ class Block(NamedTuple):
 def register_block(e: Emitter, packed: bool = False) -> Block:
     """The block for a broadcast side in rows or in panels, of which half a panel makes a block where it can."""
     host = e.host
-    if e.brief and not packed:
-        return Block(1, 4)
+    if e.brief:
+        return Block(2, 2) if packed else Block(1, 4)
     if host.registers >= 32:
         return Block(8, 3) if packed and 3 * host.lanes % WIDTH == 0 else Block(6, 4)
     return Block(6, 2) if host.fma else Block(4, 2)

@@ -224,9 +224,17 @@ def _transpose_tiles(e: Emitter, tiles: Value, count: int) -> None:
     """Turn tiles of pairs by columns into tiles of columns by pairs, in place."""
     with e.loop(count) as loop:
         tile = e.step(tiles, loop.index, _TILE)
-        rows = [e.load("i32", e.offset(tile, i * _ROW), SIDE, align=_ROW) for i in range(SIDE)]
-        for i, column in enumerate(transpose.registers(e, rows)):
-            e.store(column, e.offset(tile, i * _ROW), align=_ROW)
+        if e.brief:
+            with e.loop(SIDE) as i, e.loop(i.index) as j:
+                above = e.step(e.step(tile, j.index, _ROW), i.index, 4)
+                below = e.step(e.step(tile, i.index, _ROW), j.index, 4)
+                word = e.load("i32", above)
+                e.store(e.load("i32", below), above)
+                e.store(word, below)
+            return
+        rows = [e.load("i32", e.offset(tile, n * _ROW), SIDE, align=_ROW) for n in range(SIDE)]
+        for n, line in enumerate(transpose.registers(e, rows)):
+            e.store(line, e.offset(tile, n * _ROW), align=_ROW)
 
 
 def _copy_sums(e: Emitter, source: Matrix, target: Matrix) -> None:
