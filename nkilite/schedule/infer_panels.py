@@ -23,15 +23,19 @@ class InferPanels:
     """
 
     def run(self, schedule: Schedule) -> Schedule:
-        accesses = [(a, starts) for s, _, starts in Columns.of(schedule.program).uses() for a in _accesses(s)]
-        if not any(access.suits and not access.operand.writes for access, _ in accesses):
-            schedule.panels = {}  # nothing reads them
-            return schedule
-        uses = _Uses(schedule)
-        for access, starts in accesses:
-            uses.add(access, starts)
-        schedule.panels = uses.feeds()
+        schedule.panels = feeds(schedule)
         return schedule
+
+
+def feeds(schedule: Schedule) -> dict[int, Feed]:
+    """By buffer, what the matmuls make of each tile that can lie in panels, given those that are one row for all."""
+    accesses = [(a, starts) for s, _, starts in Columns.of(schedule.program).uses() for a in _accesses(s)]
+    if not any(access.suits and not access.operand.writes for access, _ in accesses):
+        return {}  # nothing reads them
+    uses = _Uses(schedule)
+    for access, starts in accesses:
+        uses.add(access, starts)
+    return uses.feeds()
 
 
 def _eligible(schedule: Schedule) -> np.ndarray:

@@ -3,7 +3,7 @@
 A schedule is right if every read finds the value that it finds when instructions run in the order of the program.
 Groups are runs of instructions, whose trees say in which order they run instead (nkilite/schedule/verify_tree.py) or
 what is moved in their place (nkilite/schedule/verify_moves.py); what a group keeps to itself nobody else touches; and
-how tiles lie suits all instructions that use them (nkilite/schedule/verify_tiles.py).
+how tiles lie suits all instructions that use them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from itertools import groupby
 
 from nkilite.errors import IrError
 from nkilite.ir.verifier import verify
+from nkilite.schedule.find_broadcast import equal_partitions
+from nkilite.schedule.infer_panels import feeds
 from nkilite.schedule.lives import Own
 from nkilite.schedule.members import Members
 from nkilite.schedule.rows import Rows
@@ -20,7 +22,6 @@ from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.stage_overlaps import overlaps
 from nkilite.schedule.tree import Slice, Tree
 from nkilite.schedule.verify_moves import verify_moves
-from nkilite.schedule.verify_tiles import verify_tiles
 from nkilite.schedule.verify_tree import verify_tree
 
 
@@ -36,8 +37,19 @@ def verify_schedule(schedule: Schedule, after: str = "") -> None:
     """
     verify(schedule.program, after)
     where = f" after {after}" if after else ""
-    verify_tiles(schedule, where)
+    _check_tiles(schedule, where)
     _check_groups(schedule, where)
+
+
+def _check_tiles(schedule: Schedule, where: str) -> None:
+    """Tiles lie as all instructions that use them can reach them."""
+    alike, fed = equal_partitions(schedule.program), feeds(schedule)
+    wrong = [id for id in schedule.broadcast if id not in alike or id in schedule.panels]
+    wrong += [id for id, feed in schedule.panels.items() if fed.get(id) is not feed]
+    for id in wrong:
+        known = isinstance(id, int) and 0 <= id < len(schedule.program.buffers)
+        what = schedule.program.buffers[id].label if known else f"buffer {id}"
+        raise IrError(f"{what} cannot be packed so, or be one row for all{where}")
 
 
 def _check_groups(schedule: Schedule, where: str) -> None:

@@ -149,7 +149,7 @@ class _Check:
         for m, product in enumerate(products):
             self.need(product is not None, f"member {m} is no matmul")
             assert product is not None
-            self.need(m == 0 or product.accumulates, f"matmul {m} does not accumulate")
+            self.need(m == 0 or product.joins, f"matmul {m} does not accumulate")
             for word, operand, use in zip(
                 self.members.memory[m], self.members.signatures[m].operands, self.tree.terms[m].uses, strict=True
             ):
