@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from nkilite import dtypes
 from nkilite.codegen import convert
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.loops import one_by_one
 from nkilite.codegen.pieces import Piece, Side, pieces
 from nkilite.dtypes import DType
 from nkilite.ir import nest
@@ -163,7 +165,8 @@ def visit(
     itemsizes = [o.dtype.itemsize for o in operands]
     dims = nest.loops([o.layout for o in operands])
     if dims is None:
-        _visit_irregular(kernel, operands, pointers, element)
+        with one_by_one(e, [o.layout for o in operands], pointers) as (_, at):
+            element(at, itemsizes, 1)
         return
     known = not dims or type(dims[-1].count) is not Size
     dims = nest.contiguous_last(dims, itemsizes, e.host.lanes if known else 1)
@@ -202,35 +205,6 @@ def visit(
     descend(0, list(pointers))
 
 
-def _visit_irregular(
-    kernel: MicroKernel,
-    operands: Sequence[CpuOperand],
-    pointers: Sequence[Value],
-    element: Callable[[list[Value], Sequence[int], int], None],
-) -> None:
-    """Element by element, for shapes whose dimensions do not nest: each address comes from the linear index."""
-    e = kernel.e
-    total = 1
-    for n in operands[0].shape:
-        total *= n
-    with e.loop(total) as loop:
-        at = []
-        for operand, pointer in zip(operands, pointers, strict=True):
-            rest = loop.index
-            for n, stride in zip(reversed(operand.shape), reversed(operand.strides), strict=True):
-                size = e.i64(n)
-                pointer = e.step(pointer, e.binary("srem", rest, size), stride)
-                rest = e.binary("sdiv", rest, size)
-            at.append(pointer)
-        element(at, [o.dtype.itemsize for o in operands], 1)
-
-
 def _spread(operand: CpuOperand, target: CpuOperand) -> CpuOperand:
     """Broadcast an operand to the target's shape unless it already has as many elements."""
-    count = 1
-    for n in operand.shape:
-        count *= n
-    total = 1
-    for n in target.shape:
-        total *= n
-    return operand if count == total else operand.broadcast(target.shape)
+    return operand if prod(operand.shape) == prod(target.shape) else operand.broadcast(target.shape)

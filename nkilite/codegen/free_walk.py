@@ -10,6 +10,7 @@ from nkilite.codegen.ahead import fetch
 from nkilite.codegen.elementwise import filled
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand
+from nkilite.codegen.loops import one_by_one
 from nkilite.codegen.pieces import Piece, Side, pieces
 from nkilite.ir import nest
 from nkilite.ir.nest import Dim
@@ -62,9 +63,8 @@ class FreeWalk:
                 not inside.
         """
         self._operands = operands
-        self._count = prod(operands[0].shape[1:])
-        layouts = [(o.shape[1:], o.strides[1:]) for o in operands]
-        dims = nest.unify([*layouts, ((self._count,), (1,))])
+        self._layouts = [(o.shape[1:], o.strides[1:]) for o in operands]
+        dims = nest.unify([*self._layouts, ((prod(operands[0].shape[1:]),), (1,))])
         if dims is not None and not ordered:
             dims = nest.contiguous_last(dims, [*(o.dtype.itemsize for o in operands), _NEVER_DENSE], lanes)
         self._dims = dims
@@ -75,7 +75,9 @@ class FreeWalk:
     def run(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
         """Visit every element once; returns what the last step carried."""
         if self._dims is None:
-            return self._irregular(e, pointers, initial, step)
+            with one_by_one(e, self._layouts, pointers, *initial) as (loop, at):
+                loop.carry(*step(self._single(at, loop.index), loop.values))
+            return loop.results
         if not self._dims:
             return step(self._single(list(pointers), e.i64(0)), initial)
         return self._descend(e, self._dims, [*pointers, e.i64(0)], initial, step)
@@ -124,19 +126,6 @@ class FreeWalk:
             return step(Chunk(piece.pointers, piece.strides, position, apart, self.lanes, piece.inside), values)
 
         return pieces(e, dim.count, self.lanes, sides, body, *carried)
-
-    def _irregular(self, e: Emitter, pointers: Sequence[Value], initial: Carried, step: Step) -> Carried:
-        """Element by element, for shapes that do not nest: each address comes from the position."""
-        with e.loop(self._count, *initial) as loop:
-            at = []
-            for operand, pointer in zip(self._operands, pointers, strict=True):
-                rest = loop.index
-                for n, stride in zip(reversed(operand.shape[1:]), reversed(operand.strides[1:]), strict=True):
-                    pointer = e.step(pointer, e.binary("srem", rest, e.i64(n)), stride)
-                    rest = e.binary("sdiv", rest, e.i64(n))
-                at.append(pointer)
-            loop.carry(*step(self._single(at, loop.index), loop.values))
-        return loop.results
 
 
 def _advance(e: Emitter, at: list[Value], index: Value, dim: Dim) -> list[Value]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 
 from nkilite.codegen import bits, convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.move import address
+from nkilite.codegen.loops import address
 from nkilite.ir import nest
 
 _CHECKED = 16  # positions compared with their limit at once
@@ -45,42 +46,41 @@ def by_group(kernel: MicroKernel, out: str, data: str, positions: str, partition
 
     A group is `partitions` partitions, and its positions are the elements of its part of `positions`, partition first.
     """
-    e = kernel.e
-    target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
-    pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
-    table = e.scratch(count * _POSITION)
-    copy = _run_copier(e, target, source, width)
-    first, end = kernel.share(target.shape[0] // partitions, rows=partitions)
-    with e.loop(end, start=first) as group:
-        start = e.mul(group.index, e.i64(partitions))
-        rows = {n: e.step(p, start, kernel.operands[n].strides[0]) for n, p in pointers.items()}
-        _tabulate(kernel, chosen, rows[positions], partitions, count, source.columns - width + 1, table)
-        with e.loop(partitions) as partition:
-            to = e.step(rows[out], partition.index, target.strides[0])
-            at = e.step(rows[data], partition.index, source.strides[0])
-            with e.loop(count) as number:
-                position = e.convert("zext", e.load("i32", e.step(table, number.index, _POSITION)), "i64")
-                copy(to, number.index, at, position)
+    source = kernel.operands[data]
+    copy = _run_copier(kernel.e, kernel.operands[out], source, width)
+    limit = source.columns - width + 1
+    with _in_groups(kernel, (out, data, positions), partitions, count, limit) as (to, at, number, position):
+        copy(to, number, at, position)
 
 
 def to_group(kernel: MicroKernel, out: str, data: str, positions: str, partitions: int, count: int) -> None:
     """out[p, position j of p's group] = data[p, j], for j < count in order; groups are those of `by_group`."""
+    e, target, source = kernel.e, kernel.operands[out], kernel.operands[data]
+    with _in_groups(kernel, (out, data, positions), partitions, count, target.columns) as (to, at, number, position):
+        value = e.load(convert.raw_scalar(source.dtype), _element(e, source, at, number))
+        e.store(value, _element(e, target, to, position))
+
+
+@contextmanager
+def _in_groups(
+    kernel: MicroKernel, names: tuple[str, str, str], partitions: int, count: int, limit: int
+) -> Iterator[tuple[Value, Value, Value, Value]]:
+    """A loop over the positions of every partition: addresses of its rows of out and data, a number, its position."""
     e = kernel.e
-    target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
-    pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
+    (target, source, chosen), pointers = [kernel.operands[n] for n in names], [kernel.pointer(n) for n in names]
     table = e.scratch(count * _POSITION)
     first, end = kernel.share(target.shape[0] // partitions, rows=partitions)
     with e.loop(end, start=first) as group:
         start = e.mul(group.index, e.i64(partitions))
-        rows = {n: e.step(p, start, kernel.operands[n].strides[0]) for n, p in pointers.items()}
-        _tabulate(kernel, chosen, rows[positions], partitions, count, target.columns, table)
+        to, at, read = (
+            e.step(p, start, o.strides[0]) for p, o in zip(pointers, (target, source, chosen), strict=True)
+        )
+        _tabulate(kernel, chosen, read, partitions, count, limit, table)
         with e.loop(partitions) as partition:
-            to = e.step(rows[out], partition.index, target.strides[0])
-            at = e.step(rows[data], partition.index, source.strides[0])
+            to, at = (e.step(p, partition.index, o.strides[0]) for p, o in ((to, target), (at, source)))
             with e.loop(count) as number:
-                position = e.convert("zext", e.load("i32", e.step(table, number.index, _POSITION)), "i64")
-                value = e.load(convert.raw_scalar(source.dtype), _element(e, source, at, number.index))
-                e.store(value, _element(e, target, to, position))
+                position = e.load("i32", e.step(table, number.index, _POSITION))
+                yield to, at, number.index, e.convert("zext", position, "i64")
 
 
 def _tabulate(

@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from math import prod
 from typing import NamedTuple
 
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import Emitter, Loop, Value
 from nkilite.codegen.kernel import CpuOperand
 from nkilite.codegen.watch import end_if_told
 from nkilite.host.memory import LARGE, LINE
+from nkilite.ir import nest
 from nkilite.ir.nest import Dim
 
 ROWS = 16  # of a tile that a thread does at once: a register block, and a block of most row groups
@@ -101,3 +102,21 @@ def nested(e: Emitter, dims: Sequence[Dim], at: Sequence[Value]) -> Iterator[lis
             loop = stack.enter_context(e.loop(count))
             here = [e.step(p, loop.index, s) for p, s in zip(here, strides, strict=True)]
         yield here
+
+
+@contextmanager
+def one_by_one(
+    e: Emitter, layouts: Sequence[nest.Layout], at: Sequence[Value], *carried: Value
+) -> Iterator[tuple[Loop, list[Value]]]:
+    """A loop over elements that lie in no loops common to all layouts: their addresses come from the position."""
+    with e.loop(prod(layouts[0][0]), *carried) as loop:
+        yield loop, [address(e, pointer, loop.index, layout) for pointer, layout in zip(at, layouts, strict=True)]
+
+
+def address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
+    """The address of the element at a row-major position."""
+    dims = list(zip(*layout, strict=True))
+    for n, stride in reversed(dims[1:]):
+        pointer = e.step(pointer, e.binary("urem", position, e.i64(n)), stride)
+        position = e.binary("udiv", position, e.i64(n))
+    return e.step(pointer, position, dims[0][1]) if dims else pointer

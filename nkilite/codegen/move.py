@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from math import gcd, prod
 
 from nkilite.codegen import copy, elementwise, loops, transpose
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir import nest
 from nkilite.ir.types import IndirectKind
@@ -131,7 +131,7 @@ def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) ->
                 else:
                     kernel.stop_unless(found, operand.name, index)
                 pointer = e.step(e.step(pointer, index, operand.index_stride), position, operand.strides[0])
-            at.append(address(e, pointer, piece, outer))
+            at.append(loops.address(e, pointer, piece, outer))
         condition = inside[0] if inside else None
         for other in inside[1:]:
             condition = e.and_(inside[0], other)
@@ -159,12 +159,3 @@ def _pieces(sides: tuple[_Side, _Side]) -> tuple[int, list[tuple[nest.Layout, ne
         if cuts[0] is not None and cuts[1] is not None and nest.unify([cuts[0][1], cuts[1][1]]) is not None:
             return length, [cuts[0], cuts[1]]
     raise AssertionError("runs of the greatest common divisor always nest")
-
-
-def address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
-    """The address of the element at a row-major position."""
-    dims = list(zip(*layout, strict=True))
-    for n, stride in reversed(dims[1:]):
-        pointer = e.step(pointer, e.binary("urem", position, e.i64(n)), stride)
-        position = e.binary("udiv", position, e.i64(n))
-    return e.step(pointer, position, dims[0][1]) if dims else pointer

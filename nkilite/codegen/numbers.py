@@ -9,7 +9,7 @@ from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.codegen.move import address
+from nkilite.codegen.loops import address
 from nkilite.ir import nest
 from nkilite.ir.numbers import BITS, COLUMN, NOW, NUMBER, SPECIAL, WHEN
 

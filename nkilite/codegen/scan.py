@@ -8,11 +8,11 @@ in its register, and every partition sees the exact order of operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 
 from nkilite.codegen import columns, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.loops import one_by_one
 from nkilite.ir import nest
 
 Step = Callable[..., Value]
@@ -87,7 +87,9 @@ class _Rows:
         """Scan from the given state; returns the last one."""
         dims = nest.unify(self._free)
         if dims is None:
-            return self._irregular(at, state)
+            with one_by_one(self._e, self._free, at, state) as (loop, moved):
+                loop.carry(self._block(moved, [0] * len(at), 1, {}, loop.values[0]))
+            return loop.results[0]
         return self._descend(dims or [nest.Dim(1, (0,) * len(at))], at, state)
 
     def _descend(self, dims: list[nest.Dim], at: list[Value], state: Value) -> Value:
@@ -125,20 +127,6 @@ class _Rows:
             results.append(state)
         self._store(at[0], strides[0], results)
         return state
-
-    def _irregular(self, at: list[Value], state: Value) -> Value:
-        """Column by column, for free dimensions that do not nest: addresses come from the position."""
-        e = self._e
-        with e.loop(prod(self._free[0][0]), state) as loop:
-            moved = []
-            for (shape, strides), pointer in zip(self._free, at, strict=True):
-                rest = loop.index
-                for n, stride in zip(reversed(shape), reversed(strides), strict=True):
-                    pointer = e.step(pointer, e.binary("urem", rest, e.i64(n)), stride)
-                    rest = e.binary("udiv", rest, e.i64(n))
-                moved.append(pointer)
-            loop.carry(self._block(moved, [0] * len(at), 1, {}, loop.values[0]))
-        return loop.results[0]
 
     # --- columns --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.move import address
+from nkilite.codegen.loops import address
 from nkilite.ir import nest
 
 _DIGITS = 256

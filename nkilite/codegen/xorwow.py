@@ -18,7 +18,7 @@ from nkilite.codegen import columns, copy, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.codegen.move import address
+from nkilite.codegen.loops import address
 from nkilite.ir import nest
 from nkilite.machine.registers import STATE_WORDS
 
