@@ -104,7 +104,8 @@ def _checked(name: str, original: object, array: np.ndarray, framework: str, ker
             name=name, dtype=array.dtype, suggestion=_SUGGESTED.get(str(array.dtype), "float32")
         ) from None
     if array.ndim == 0 or array.size == 0:
-        raise UnsupportedArgument(name=name, kernel=kernel, type=f"{framework} array of shape {array.shape}")
+        fix = "reshape it to (1, 1), or pass the number" if array.size else "pass an array that has elements"
+        raise UnsupportedArgument(name=name, kernel=kernel, type=f"{framework} array of shape {array.shape}", fix=fix)
     if dtype.kind == "x":
         array = array.view(dtype.numpy)
     return ArrayArgument(name, original, array, dtype, framework)

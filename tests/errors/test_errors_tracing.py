@@ -321,8 +321,8 @@ def test_missing_kernel_argument() -> None:
         (np.zeros((4, 4), complex), UnsupportedArrayDtype, ("complex128",)),
         (np.array([["a"]]), UnsupportedArrayDtype, ("<U1",)),
         (np.array([[None]]), UnsupportedArrayDtype, ("object",)),
-        (np.zeros((0, 4), np.float32), UnsupportedArgument, ("(0, 4)",)),
-        (np.array(1, np.float32), UnsupportedArgument, ("shape ()",)),
+        (np.zeros((0, 4), np.float32), UnsupportedArgument, ("(0, 4)", "has elements")),
+        (np.array(1, np.float32), UnsupportedArgument, ("shape ()", "reshape it")),
         ((i for i in range(3)), UnsupportedArgument, ("generator",)),
     ],
 )
