@@ -334,7 +334,7 @@ class Program:
     def starts(self) -> list[int]:
         """The word position of every instruction; kept until there is other code, and not to be changed."""
         if self._starts is None or self._starts[0] is not self.code or self._starts[1] != len(self.code):
-            code = list(self.code)
+            code = self.code
             widths = [s.n_words for s in self.signatures]
             positions = []
             start = 0

@@ -57,15 +57,20 @@ def ndarray(
         MemoryOverflow: a tensor larger than its memory by itself.
         InvalidAddress: an address outside the memory, or misaligned.
     """
-    builder = active.builder("nl.ndarray")
+    builder = active.local.builder or active.builder("nl.ndarray")
     if name is None:
         name = ""
     elif not isinstance(name, str):
         raise InvalidOperand(
             instruction="nl.ndarray", operand="name", found=describe(name), expected="a string"
         )
+    key: tuple[object, ...] | None
     try:
-        key = (buffer, dtype, *shape, *map(type, shape))
+        if len(shape) == 2:  # a third of the cost of the general case
+            rows, columns = shape
+            key = buffer, dtype, rows, columns, type(rows), type(columns)
+        else:
+            key = (buffer, dtype, *shape, *map(type, shape))
         kind = builder.tiles.get(key)
     except TypeError:
         kind = key = None

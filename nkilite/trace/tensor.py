@@ -140,10 +140,11 @@ class NkiTensor(Refusals):
         # What a key selects depends on the type of the view alone: its type and distance are found once for all tiles.
         known: tuple[object, ...] | None = None
         first = middle = last = None
-        if type(key) is tuple and len(key) == 2:
-            first, last = key
-        elif type(key) is tuple and len(key) == 3 and type(key[1]) is int:
-            first, middle, last = key
+        if type(key) is tuple:
+            if len(key) == 2:
+                first, last = key
+            elif len(key) == 3 and type(key[1]) is int:
+                first, middle, last = key
         if first.__class__ is slice and last.__class__ is slice and first.step is None and last.step is None:
             known = top, bottom, _, left, right = first.start, first.stop, middle, last.start, last.stop
             plain = top.__class__ in _BOUNDS and bottom.__class__ in _BOUNDS
