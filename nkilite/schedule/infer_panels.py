@@ -9,6 +9,7 @@ import numpy as np
 
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Signature
+from nkilite.ir.regions import joined
 from nkilite.ir.types import MemoryRegion
 from nkilite.schedule.panels import PAIR, TILE_DTYPES, TILE_ROWS, WIDTH, Feed
 from nkilite.schedule.schedule import Schedule
@@ -116,12 +117,5 @@ class _Uses:
 
 def free_runs(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
     """Free dimensions as (count, stride) in as few as possible, the last of stride 1 if the elements are neighbours."""
-    runs: list[tuple[int, int]] = []
-    for n, stride in zip(shape, strides, strict=True):
-        if n == 1:
-            continue
-        if runs and runs[-1][1] == n * stride:
-            runs[-1] = runs[-1][0] * n, stride
-        else:
-            runs.append((n, stride))
+    runs = joined(zip(shape, strides, strict=True))
     return runs if runs and runs[-1][1] == 1 else [*runs, (1, 1)]

@@ -10,7 +10,7 @@ from nkilite.ir.program import Operand
 from nkilite.ir.types import extent
 from nkilite.schedule.members import Members
 from nkilite.schedule.moves import writable
-from nkilite.schedule.tree import Move, Nowhere, Spot, Tree, Use
+from nkilite.schedule.tree import Move, Nowhere, Tree, Use
 
 _MOST = 1 << 26  # bytes of the tensors of a group whose elements are followed
 
@@ -28,6 +28,10 @@ class _Check:
     def __init__(self, members: Members, tree: Tree) -> None:
         self.members, self.tree, self.need = members, tree, members.need
         self.buffers = members.program.buffers
+        self.sides = [  # of every member: buffer, byte and operand of what it reads and of what it writes
+            {o.writes: (*memory, o) for memory, o in zip(own, signature.operands, strict=True)}
+            for own, signature in zip(members.memory, members.signatures, strict=True)
+        ]
 
     def check(self) -> None:
         members, need = self.members, self.need
@@ -41,7 +45,9 @@ class _Check:
                 need(use == kept, f"{members.name(op.member, i)} is in {use.place}")
         need(len(self.tree.ops) + len(self.tree.moves) == len(self.tree.body), "it has loops")
         for move in self.tree.moves:
-            (buffer, _, to), (source, _, origin) = (self._operand(move.to, True), self._operand(move.origin, False))
+            need(min(move.to.member, move.origin.member) >= 0, "a move of a member that there is not")
+            buffer, _, to = self.sides[move.to.member][True]
+            source, _, origin = self.sides[move.origin.member][False]
             need(not {buffer, source} & members.private, "a move begins or ends in a buffer without memory")
             same = to.type.dtype.itemsize == origin.type.dtype.itemsize and all(loop.count > 0 for loop in move.loops)
             need(same, "a move of elements of two sizes, or of none")
@@ -51,40 +57,25 @@ class _Check:
         if sum(self.buffers[b].size_bytes for b in touched) <= _MOST:
             self._follow(touched)
 
-    def _operand(self, spot: Spot, writes: bool) -> tuple[int, int, Operand]:
-        """The operand that a move begins or ends in, and its buffer and byte."""
-        self.need(0 <= spot.member < len(self.members.signatures), f"a move of member {spot.member}")
-        (found,) = (
-            (*memory, o)
-            for o, memory in zip(
-                self.members.signatures[spot.member].operands, self.members.memory[spot.member], strict=True
-            )
-            if o.writes == writes
-        )
-        return found
-
     def _follow(self, touched: list[int]) -> None:
-        sides = [
-            (self._operand(Spot(m, 0, 0), True), self._operand(Spot(m, 0, 0), False))
-            for m in range(len(self.members.signatures))
-        ]
-        moves = (
+        steps = (
             n for move in self.tree.moves
             for n in (move.to.bytes, move.origin.bytes, *(step[1] for loop in move.loops for step in loop[1:]))
         )
-        unit = gcd(*moves, *(n for pair in sides for _, offset, o in pair for n in (offset, o.type.dtype.itemsize)))
+        sides = (side for pair in self.sides for side in pair.values())
+        unit = gcd(*steps, *(n for _, offset, o in sides for n in (offset, o.type.dtype.itemsize)))
         sizes = [self.buffers[id].size_bytes // unit for id in touched]
         parts = np.split(np.arange(sum(sizes), dtype=np.int32), np.cumsum(sizes)[:-1])
         numbers = dict(zip(touched, parts, strict=True))
         moved, planned = ({b: array.copy() for b, array in numbers.items()} for _ in range(2))
-        for m, ((buffer, to, target), (read, origin, source)) in enumerate(sides):
-            order = self.members.signatures[m].access.order
+        for signature, pair in zip(self.members.signatures, self.sides, strict=True):
+            to, origin = (
+                _view(moved[id], first, o.type.shape, [s * o.type.dtype.itemsize for s in o.type.strides], o, unit)
+                for id, first, o in (pair[True], pair[False])
+            )
+            order = signature.access.order
             assert order is not None
-            views = [
-                _view(memory, first, o.type.shape, [s * o.type.dtype.itemsize for s in o.type.strides], o, unit)
-                for memory, first, o in ((moved[buffer], to, target), (moved[read], origin, source))
-            ]
-            views[0][...] = views[1].transpose(*order, len(order)).copy().reshape(views[0].shape)
+            to[...] = origin.transpose(*order, len(order)).copy().reshape(to.shape)
         for move in self.tree.moves:
             self._reached(move, True, planned, unit)[...] = self._reached(move, False, numbers, unit)
         for id in set(touched) - self.members.private:
@@ -94,7 +85,7 @@ class _Check:
     def _reached(self, move: Move, writes: bool, memory: dict[int, np.ndarray], unit: int) -> np.ndarray:
         """What a move reads or writes."""
         spot, steps = (move.to if writes else move.origin), [loop.to if writes else loop.origin for loop in move.loops]
-        id, offset, operand = self._operand(spot, writes)
+        id, offset, operand = self.sides[spot.member][writes]
         buffer, size = self.buffers[id], operand.type.dtype.itemsize
         row = buffer.partition_bytes if buffer.region.on_chip else buffer.size_bytes
         counts, first = tuple(loop.count for loop in move.loops), offset + spot.partitions * row + spot.bytes

@@ -14,12 +14,11 @@ from itertools import combinations
 from typing import NamedTuple
 
 from nkilite.schedule.column_loops import made_before_used, reachable
-from nkilite.schedule.group_matmuls import product_of
+from nkilite.schedule.group_matmuls import Product, product_of
 from nkilite.schedule.members import Members
 from nkilite.schedule.panels import WIDTH, Feed
 from nkilite.schedule.rows import (
     Access,
-    RowShape,
     at_source,
     elements,
     in_order,
@@ -69,12 +68,12 @@ class _Check:
         self.members, self.tree, self.need = members, tree, members.need
         self.loop, self.sums = tree.loop, bool(tree.terms)
         self.inner: list[Loop] = []
-        target = self._terms() if self.sums else None
-        self.rows = target.shape.rows if target else self.loop.extent
-        self.whole = self._members(target)  # of every member, what it touches
+        product = self._product() if self.sums else None
+        self.rows = product.dst.type.shape[0] if product else self.loop.extent
+        self.whole = self._members(product)  # of every member, what it touches
         self.touches = list(self._touches())
         self.working = [t for t in self.touches if not t.op.elided]
-        self._extents(target)
+        self._extents(product)
 
     def check(self) -> None:
         for touch in self.touches:
@@ -97,11 +96,11 @@ class _Check:
 
     # --- what there is --------------------------------------------------------------------------------------
 
-    def _members(self, target: _Target | None) -> list[tuple[Access, ...]]:
+    def _members(self, product: Product | None) -> list[tuple[Access, ...]]:
         """What every member touches, row by row; of matmuls, that which they sum up."""
-        found = []
+        found, terms = [], len(self.tree.terms)
         for m, (signature, start) in enumerate(zip(self.members.signatures, self.members.starts, strict=True)):
-            shape = target.shape if target and m < target.terms else row_shape(signature)
+            shape = view_shape(signature, product.dst.name) if product and m < terms else row_shape(signature)
             self.need(shape is not None and shape.rows == self.rows, f"member {m} does not work on {self.rows} rows")
             assert shape is not None
             found.append(tuple(self.members.rows.accesses(shape, m, start)))
@@ -140,56 +139,50 @@ class _Check:
 
     # --- loops ----------------------------------------------------------------------------------------------
 
-    def _terms(self) -> _Target:
-        """The matmuls add up in one view, and read nothing that is written beside them."""
-        count, panels = len(self.tree.terms), self.members.schedule.panels
-        self.need(count <= len(self.members.signatures), f"{count} matmuls of {len(self.members.signatures)} members")
-        products = [product_of(s) for s in self.members.signatures[:count]]
-        views, sources = set(), set()
-        for m, product in enumerate(products):
-            self.need(product is not None, f"member {m} is no matmul")
+    def _product(self) -> Product:
+        """The first matmul: all add up in one view, and read nothing that is written beside them."""
+        count, panels, members = len(self.tree.terms), self.members.schedule.panels, self.members
+        first = product_of(members.signatures[0])
+        sources: set[int] = set()
+        for m, op in enumerate(self.tree.terms):
+            product = product_of(members.signatures[m])
+            alike = first is not None and product is not None and product.kinds == first.kinds
+            self.need(alike, f"member {m} is no matmul like the first")
             assert product is not None
-            self.need(m == 0 or product.joins, f"matmul {m} does not accumulate")
-            for word, operand, use in zip(
-                self.members.memory[m], self.members.signatures[m].operands, self.tree.terms[m].uses, strict=True
-            ):
+            self.need(m == 0 or product.joins, f"matmul {m} does not add to what others leave")
+            for i, (memory, operand) in enumerate(zip(members.memory[m], members.signatures[m].operands, strict=True)):
                 if operand == product.dst:
-                    views.add(word)
-                    continue
-                self.need(use == Use(), f"{operand.name} of matmul {m} is elsewhere")
-                sources.add(word[0])
-        first = products[0]
-        assert first is not None
-        alike = len(views) == 1 and {p.kinds for p in products if p} == {first.kinds}
-        self.need(alike, "its matmuls write different views, or are of different shapes")
+                    self.need(memory == members.memory[0][i], f"matmul {m} writes another view")
+                else:
+                    self.need(op.uses[i] == Use(), f"{operand.name} of matmul {m} is elsewhere")
+                    sources.add(memory[0])
         packed = all(panels.get(b, Feed.odd) not in (Feed.pairs, Feed.odd) for b in sources)
         self.need(packed, "an operand of a matmul lies in no panels")
-        own = {b for memory in self.members.memory[count:] for b, _ in memory}
+        own = {b for memory in members.memory[count:] for b, _ in memory}
         self.need(not own & sources, "its epilogue uses what the matmuls multiply")
-        shape = view_shape(self.members.signatures[0], first.dst.name)
-        return _Target(count, shape, first.dst.type.free_size, first.dense, first.accumulates)
+        assert first is not None
+        return first
 
-    def _extents(self, target: _Target | None) -> None:
+    def _extents(self, product: Product | None) -> None:
         """Loops run over all there is, in steps that threads can share."""
         loop, need = self.loop, self.need
-        if target is None:
+        if product is None:
             need(loop.dim is Dim.rows and loop.step > 0 and loop.extent % loop.step == 0, "its steps leave rows")
             steps = loop.extent // loop.step
             need(loop.parallel > 0 and steps % loop.parallel == 0, f"{loop.parallel} of {steps} steps stay together")
             return
-        by_rows, terms = loop.dim is Dim.rows, loop.terms
-        need(terms is not None and terms == Loop(Dim.terms, target.terms, terms.body), "it has other terms")
-        need(loop.extent == (target.shape.rows if by_rows else target.columns), "its loop over the sums is not whole")
+        by_rows, terms, columns = loop.dim is Dim.rows, len(self.tree.terms), product.dst.type.free_size
+        need(loop.body[0] == Loop(Dim.terms, terms, self.tree.terms), "it has other terms")
+        need(loop.extent == (self.rows if by_rows else columns), "its loop over the sums is not whole")
         shared = (loop.step, loop.parallel) == (WIDTH if by_rows else 0, 1)
         need(shared and not self.tree.scratch, "threads do not share its sums, or it has scratch")
         paneled = any(t.writes and t.access.buffer in self.members.schedule.panels for t in self.touches)
-        need(not by_rows or (not paneled and target.shape.rows % WIDTH == 0), "threads cannot share its rows")
-        for m, signature in enumerate(self.members.signatures[target.terms :], target.terms):
-            columns = target.dense and signature.access.columns == target.columns
-            flat = all(a.operand.on_chip and a.operand.dense for a in self.whole[m])
-            need(columns and flat, f"member {m} does not take columns of the sums")
+        need(not by_rows or (not paneled and self.rows % WIDTH == 0), "threads cannot share its rows")
+        for m, signature in enumerate(self.members.signatures[terms:], terms):
+            flat = product.dense and all(a.operand.on_chip and a.operand.dense for a in self.whole[m])
+            need(flat and signature.access.columns == columns, f"member {m} does not take columns of the sums")
         strip = Strip() in {use.place for use in self.tree.terms[0].uses}
-        need(not (strip and target.accumulates), "the sums begin with what is in memory")
+        need(not (strip and product.accumulates), "the sums begin with what is in memory")
 
     def _columns(self, loop: Loop) -> None:
         """Numbers in a loop over columns are sets of elements, which are reached by the same loops."""
@@ -332,13 +325,3 @@ class _Check:
                     place = other.use.place
                     found = isinstance(place, Source) and place.member == op.member
                     self.need(found, f"{self.name(other)} needs what elided member {op.member} writes")
-
-
-class _Target(NamedTuple):
-    """What the matmuls of a group, its terms, sum up, as they work on it by row."""
-
-    terms: int
-    shape: RowShape
-    columns: int
-    dense: bool
-    accumulates: bool
