@@ -24,13 +24,15 @@ from typing import Any, NamedTuple
 _LAUNCH = """
 import importlib, json, sys, time
 from nkilite.host.cpu import host
-from nkilite.native.library import library
+from nkilite.native.library import assembly
 from nkilite.native.parallel import Walk
+from nkilite.native.walker import WALK
 from nkilite.runtime import specialization
 name, shape, options, dtype = json.loads(sys.argv[1])
 module = importlib.import_module(f"kernels.{name}")
 arrays = module.inputs(dtype=dtype, seed=1, **shape)
 Walk(host(), 1, 1)
+assembly([WALK], host())
 clock, original, compiling = time.process_time, specialization.compile_program, []
 def compile_program(*arguments, **how):
     started = clock()

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cache, cached_property
-from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -44,8 +43,14 @@ _INLINED = 25  # LLVM's cost of what is inlined at most: beyond that, code is no
 
 
 class Keeper(Protocol):
-    """Keeps machine code for other processes."""
+    """Keeps machine code for other processes.
 
+    Attributes:
+        made_by: the same text where all sources and LLVM are the same; None if nothing is kept.
+    """
+
+    @property
+    def made_by(self) -> str | None: ...
     def get(self, name: str, key: str) -> bytes | None: ...
     def put(self, name: str, key: str, content: bytes) -> None: ...
 
@@ -244,7 +249,7 @@ def _loaded(code: _Code) -> tuple[Callable[..., Any], tuple[str, ...]]:
 
 def _kept(function: Compiled[..., object]) -> _Code | None:
     """The code that another process has made of the same sources."""
-    key = _key(function) if keeper else None
+    key = _key(function)
     content = keeper[0].get(function.__name__, key) if key is not None else None
     if content is None:
         return None
@@ -254,30 +259,22 @@ def _kept(function: Compiled[..., object]) -> _Code | None:
 
 
 def _keep(function: Compiled[..., object], code: _Code) -> None:
-    key = _key(function) if keeper else None
+    key = _key(function)
     if key is not None:
         described = json.dumps([code.symbol, code.kinds, code.result]).encode()
         keeper[0].put(function.__name__, key, described + b"\n" + code.object)
 
 
 def _key(function: Compiled[..., object]) -> str | None:
-    """What the code of a function depends on: the files of those it calls, numbers they name, the translation, and
-    LLVM; None if a file cannot be read."""
-    reached = _reached(function)
-    files = {each._function.__code__.co_filename for each in reached}
-    files |= {str(path) for path in Path(__file__).parent.glob("*.py")}
+    """What the code of a function depends on: sources, LLVM for this machine, and numbers that it names."""
+    made_by = keeper[0].made_by if keeper else None
+    if made_by is None:
+        return None
     numbers = [
-        (each.__name__, name, value) for each in reached for name in each._function.__code__.co_names
+        (each.__name__, name, value)
+        for each in _reached(function) for name in each._function.__code__.co_names
         if isinstance(value := _global(each, name), (int, float))
     ]
     own = function._function.__code__
-    found = hashlib.sha256(repr((
-        llvm.llvm_version_info, llvm.get_default_triple(), function.__module__, own.co_name, own.co_firstlineno,
-        numbers,
-    )).encode())
-    try:
-        for file in sorted(files):
-            found.update(Path(file).read_bytes())
-    except OSError:
-        return None
-    return found.hexdigest()
+    found = made_by, llvm.get_default_triple(), function.__module__, own.co_name, own.co_firstlineno, numbers
+    return hashlib.sha256(repr(found).encode()).hexdigest()

@@ -134,6 +134,8 @@ def test_what_has_no_translation_is_refused(function: Compiled[..., Any], what: 
 class _Kept:
     """Keeps machine code as the disk cache does."""
 
+    made_by = "these sources"
+
     def __init__(self) -> None:
         self.entries: dict[tuple[str, str], bytes] = {}
 
