@@ -22,7 +22,7 @@ from nkilite.host.cpu import Host
 from nkilite.ir import attributes
 from nkilite.ir.program import IMMEDIATE, WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.sizes import Form, Sizes
-from nkilite.ir.types import Indirection, ViewType
+from nkilite.ir.types import Indirection, MemoryRegion, ViewType
 from nkilite.native.cache import Store, store
 from nkilite.native.library import Library, Source, library
 from nkilite.native.log import KEY_BYTES, Record
@@ -30,6 +30,7 @@ from nkilite.native.lower import cpu_operands, source_of
 from nkilite.native.operands import Member
 from nkilite.native.versions import versions
 
+_SHOWN = {MemoryRegion.psum: MemoryRegion.sbuf, MemoryRegion.shared_hbm: MemoryRegion.private_hbm}
 _FORMS_AT_MOST = 64  # of a kind: those written first go
 
 
@@ -155,7 +156,7 @@ def _described(value: object) -> str:
     if isinstance(value, ViewType):
         by = value.indirection
         index = "" if by is None else f" {by.kind.value} {_described(by.index)}"
-        return f"{value.dtype} {value.region.value} {value.ndim}{index}"
+        return f"{value.dtype} {_shown(value.region).value} {value.ndim}{index}"
     return "imm" if value is IMMEDIATE else attributes.text(value)
 
 
@@ -201,4 +202,9 @@ def _view(kind: ViewType, left: Iterator[int]) -> ViewType:
     if by is not None:
         stride, limit = next(left), next(left)
         by = Indirection(by.kind, _view(by.index, left), stride, limit)
-    return ViewType(kind.region, kind.dtype, shape, strides, by)
+    return ViewType(_shown(kind.region), kind.dtype, shape, strides, by)
+
+
+def _shown(region: MemoryRegion) -> MemoryRegion:
+    """What rules see in the place of a memory: to this CPU, PSUM is like SBUF, and all HBM is one."""
+    return _SHOWN.get(region, region)

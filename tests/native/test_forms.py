@@ -101,6 +101,22 @@ def test_what_is_left_of_rows_takes_the_same_code(written, monkeypatch, dtype) -
     assert not written
 
 
+def test_psum_takes_the_code_of_sbuf(written, monkeypatch) -> None:
+    def maxima(x):
+        out = nl.ndarray((x.shape[0], 2), dtype=x.dtype, buffer=nl.shared_hbm)
+        for place, buffer in enumerate((nl.sbuf, nl.psum)):
+            tile = nl.ndarray(x.shape, dtype=x.dtype, buffer=buffer)
+            nisa.tensor_copy(tile, nl.load(x))
+            found = nl.ndarray((x.shape[0], 1), dtype=x.dtype, buffer=nl.sbuf)
+            nisa.tensor_reduce(found, nl.maximum, tile, axis=1)
+            nisa.dma_copy(dst=out[:, place : place + 1], src=found)
+        return out
+
+    x = values(128, 256)
+    np.testing.assert_array_equal(nki.jit(maxima)(x), well(maxima, monkeypatch, x))
+    assert written.count("tensor_copy") == written.count("tensor_reduce") == 1
+
+
 @settings(max_examples=12, deadline=None)
 @given(rows=st.integers(1, 300), columns=st.integers(1, 200), scale=st.sampled_from((0.5, 2.0)))
 def test_any_size_computes_the_same_bits(rows, columns, scale) -> None:
