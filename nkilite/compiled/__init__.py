@@ -6,6 +6,6 @@ with the same results bit for bit.
 """
 
 from nkilite.compiled.function import Compiled, Floats, Ints, compiled
-from nkilite.compiled.interface import NotTranslatable
+from nkilite.compiled.interface import Instruction, NotTranslatable
 
-__all__ = ["Compiled", "Floats", "Ints", "NotTranslatable", "compiled"]
+__all__ = ["Compiled", "Floats", "Instruction", "Ints", "NotTranslatable", "compiled"]

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nkilite.compiled.interface import ARRAYS, FLOAT, INT, SCALARS, TRUTH, Interface, NotTranslatable
+from nkilite.compiled.interface import ARRAYS, FLOAT, INT, SCALARS, TRUTH, Instruction, Interface, NotTranslatable
 
 __all__ = ["DECLARATIONS", "Expressions", "Value"]
 
@@ -196,6 +196,8 @@ class Expressions:
         if node.func.id in ("min", "max"):
             return self._extreme(node, node.func.id)
         called = self._lookup(node.func.id)
+        if isinstance(called, Instruction):
+            return self._instruction(node, called)
         if not isinstance(called, Interface) or len(called.arguments) != len(node.args):
             raise self._error(node, f"a call of {node.func.id}")
         given = [self._argument(a, kind) for a, (_, kind) in zip(node.args, called.arguments, strict=True)]
@@ -204,6 +206,21 @@ class Expressions:
             return None
         type = SCALARS[called.result]
         return self._new(f"call {type} @{called.symbol}({', '.join(given)})", type)
+
+    def _instruction(self, node: ast.Call, called: Instruction) -> Value | None:
+        given = []
+        for argument, type in zip(node.args, called.takes, strict=True):
+            value = self._as(argument, self._value(argument), INT)
+            change = {"ptr": "inttoptr", INT: ""}.get(type, "trunc")
+            given.append(self._new(f"{change} i64 {value.text} to {type}", type).text if change else value.text)
+        *before, last = called.text.format(*given, t=f"%t{self._number()}").split("\n")
+        for line in before:
+            self._emit(line)
+        if called.gives == "void":
+            self._emit(last)
+            return None
+        found = self._new(last, called.gives)
+        return found if found.type in (INT, TRUTH) else self._new(f"zext {found.type} {found.text} to i64", INT)
 
     def _argument(self, node: ast.expr, kind: str) -> str:
         if kind in ARRAYS:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Protocol,
 
 import numpy as np
 
-from nkilite.compiled.interface import Interface, interface
+from nkilite.compiled.interface import Instruction, Interface, interface
 from nkilite.compiled.translate import DECLARATIONS, translate
 from nkilite.later import later
 
@@ -33,6 +33,7 @@ Floats: TypeAlias = "np.ndarray | list[float]"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R", covariant=True)
+_K = TypeVar("_K")
 
 _DTYPES = {"Ints": np.dtype(np.int64), "Floats": np.dtype(np.float64)}
 _C_TYPES = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool, None: None}
@@ -72,6 +73,14 @@ class _Code(NamedTuple):
     object: bytes
 
 
+class _Loaded(NamedTuple):
+    """Machine code: `run` is called with addresses and numbers, of such kinds."""
+
+    run: Callable[..., Any]
+    kinds: tuple[str, ...]
+    address: int
+
+
 class Compiled(Generic[_P, _R]):
     """A function of numbers and arrays of them, which it may write to.
 
@@ -92,8 +101,8 @@ class Compiled(Generic[_P, _R]):
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         if kwargs or np.ndarray not in map(type, args):
             return self.python(*args, **kwargs)
-        run, kinds = self._machine_code
-        result: _R = run(*(self._passed(a, kind) for a, kind in zip(args, kinds, strict=True)))
+        code = self._machine_code
+        result: _R = code.run(*(self._passed(a, kind) for a, kind in zip(args, code.kinds, strict=True)))
         return result
 
     def run(self, items: int, *args: object) -> _R:
@@ -111,6 +120,12 @@ class Compiled(Generic[_P, _R]):
             if isinstance(array, np.ndarray) and array.flags.writeable:
                 array[:] = values
         return result
+
+    @property
+    def address(self) -> int:
+        """Of its machine code."""
+        self._is_ready()  # from others, rather than compiled
+        return self._machine_code.address
 
     def _is_ready(self) -> bool:
         """Whether machine code is at hand, or worth compiling."""
@@ -154,8 +169,7 @@ class Compiled(Generic[_P, _R]):
         return argument.ctypes.data
 
     @cached_property
-    def _machine_code(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        """It, and the kinds of its arguments."""
+    def _machine_code(self) -> _Loaded:
         with self._lock:
             made = _compiled(self)
             _keep(self, made)
@@ -169,9 +183,10 @@ def compiled(python: Callable[_P, _R]) -> Compiled[_P, _R]:
 
 def text_of(function: Compiled[..., object]) -> str:
     """The LLVM module of a function and of those it calls."""
-    return "\n".join([DECLARATIONS, *(
-        translate(f.interface, f._source, _lookup(f), external=f is function) for f in _reached(function)
-    )])
+    reached = _reached(function)
+    declared = {d for f in reached for one in _named(f, Instruction) for d in one.declares}
+    texts = (translate(f.interface, f._source, _lookup(f), external=f is function) for f in reached)
+    return "\n".join([DECLARATIONS, *sorted(declared), *texts])
 
 
 @cache
@@ -196,6 +211,12 @@ def _lookup(function: Compiled[..., object]) -> Callable[[str], object]:
         return value.interface if isinstance(value, Compiled) else value
 
     return found
+
+
+def _named(function: Compiled[..., object], kind: type[_K]) -> list[_K]:
+    """The globals of a kind that a function names."""
+    named = (_global(function, name) for name in function._function.__code__.co_names)
+    return [value for value in named if isinstance(value, kind)]
 
 
 def _called(function: Compiled[..., object]) -> dict[str, Compiled[..., object]]:
@@ -234,14 +255,14 @@ def _compiled(function: Compiled[..., object]) -> _Code:
     return _Code(own.symbol, tuple(kind for _, kind in own.arguments), own.result, machine.emit_object(module))
 
 
-def _loaded(code: _Code) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """A function that is called with addresses and numbers, and the kinds of its arguments."""
+def _loaded(code: _Code) -> _Loaded:
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object))
     engine.finalize_object()
     _engines.append(engine)
     arguments: list[Any] = [ctypes.c_void_p if k in _DTYPES else _C_TYPES[k] for k in code.kinds]
-    return ctypes.CFUNCTYPE(_C_TYPES[code.result], *arguments)(engine.get_function_address(code.symbol)), code.kinds
+    address = engine.get_function_address(code.symbol)
+    return _Loaded(ctypes.CFUNCTYPE(_C_TYPES[code.result], *arguments)(address), code.kinds, address)
 
 
 # --- machine code of other processes --------------------------------------------------------------------------------
@@ -273,7 +294,7 @@ def _key(function: Compiled[..., object]) -> str | None:
     numbers = [
         (each.__name__, name, value)
         for each in _reached(function) for name in each._function.__code__.co_names
-        if isinstance(value := _global(each, name), (int, float))
+        if isinstance(value := _global(each, name), (int, float, Instruction))
     ]
     own = function._function.__code__
     found = made_by, llvm.get_default_triple(), function.__module__, own.co_name, own.co_firstlineno, numbers

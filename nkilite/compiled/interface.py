@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import NamedTuple
 
-__all__ = ["ARRAYS", "FLOAT", "INT", "SCALARS", "TRUTH", "Interface", "NotTranslatable", "interface"]
+__all__ = ["ARRAYS", "FLOAT", "INT", "SCALARS", "TRUTH", "Instruction", "Interface", "NotTranslatable", "interface"]
 
 INT, FLOAT, TRUTH = "i64", "double", "i1"  # LLVM's names
 ARRAYS = {"Ints": INT, "Floats": FLOAT}
@@ -25,6 +25,25 @@ class Interface(NamedTuple):
     symbol: str
     arguments: tuple[tuple[str, str], ...]
     result: str | None
+
+
+class Instruction(NamedTuple):
+    """What machine code can do and Python cannot, such as an atomic addition; called like a function of ints.
+
+    Attributes:
+        text: in LLVM's language, with {0} for the first argument; of several lines, all but the last name values, {t}.
+        takes: types of the arguments: ints are addresses where they are ``ptr``, and lose their upper bits.
+        gives: type of the result, an int or a truth value; ``void`` of none.
+        declares: what the module has to declare for it.
+    """
+
+    text: str
+    takes: tuple[str, ...]
+    gives: str
+    declares: tuple[str, ...] = ()
+
+    def __call__(self, *arguments: int) -> int:
+        raise TypeError(f"{self.text!r} has no meaning in Python")
 
 
 def interface(symbol: str, function: ast.FunctionDef) -> Interface:

@@ -19,15 +19,14 @@ import ctypes
 import platform
 from typing import NamedTuple
 
-from nkilite.codegen import watch
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_JUMP
-from nkilite.native.library import Source
-from nkilite.native.walker import BUDGET, LEAD, MEET, OWNER_SHIFT, SPLIT, entry_at
+from nkilite.codegen.watch import LOOK, WATCH
+from nkilite.compiled import Instruction, compiled
+from nkilite.native.walker import BUDGET, HEAVIEST, LEAD, MEET, OWNER_SHIFT, SPLIT, WEIGHT_SHIFT
 
 #: Words in front of the bases of a part: the word it stopped at, then those that every run has.
 STATE_WORDS = 1 + HEAD_WORDS
 _RESULT = -8 * STATE_WORDS
-_FAULTS = [-8 * (1 + i) for i in range(FAULT_WORDS)]
 
 _LINE = 128  # bytes: cache lines are fetched in pairs
 
@@ -45,6 +44,8 @@ _ASLEEP = 4  # i32
 _NUMBER = 8
 _TEAM = 16
 _CLAIM = 24  # i64: the last phase for which its part was taken, by it or another member
+# An entry of the table.
+_WIDTH, _FLAGS, _WORDS = 8, 12, 16
 
 
 class Job(NamedTuple):
@@ -69,487 +70,280 @@ class Job(NamedTuple):
     mode: int = 0
 
 
-_FIELD = {name: _JOB + 8 * i for i, name in enumerate(Job._fields)}
+_WORDS_OF_A_JOB = len(Job._fields)
+_TABLE, _COUNT, _BASES, _STRIDE, _PARTS, _SPIN, _MODE = (_JOB + 8 * i for i in range(_WORDS_OF_A_JOB))
 _STEAL = 100  # looks before a member that waits does another one's part, at most
+_AT = (1 << 48) - 1  # the bits of what stopped a part that are a word position; its status is above
 
-BUSY = -1  # what nkilite_launch returns when another launch has the team
+BUSY = -1  # what `launch` returns when another launch has the team
 
-def _fields(*names: str) -> str:
-    """Loads of the fields of a team's job into values of their names."""
-    return "\n".join(
-        f"  %{name}_ptr = getelementptr i8, ptr %team, i64 {_FIELD[name]}\n"
-        f"  %{name} = load atomic i64, ptr %{name}_ptr monotonic, align 8"
-        for name in names
-    )
+# --- what a processor and the system do -----------------------------------------------------------------------------
 
+_load = Instruction("load i64, ptr {0}, align 8", ("ptr",), "i64")
+_load_half = Instruction("load i32, ptr {0}, align 4", ("ptr",), "i32")
+_store = Instruction("store i64 {1}, ptr {0}, align 8", ("ptr", "i64"), "void")
 
-# Does one part of a phase that begins at %position, on a member. The launching one, whose thread alone handles signals,
-# asks the run's watch at once, all of them after every BUDGET; once the watch has said no, it does so to everybody.
-#
-# Returns its status (0 or that of the entry it ended at) above
-# bit 48 of the word position after the phase.
-_DO_PART = f"""
-define private i64 @nkilite_do_part(ptr %team, i64 %member, i64 %position, i64 %part) {{
-entry:
-{_fields("table", "count", "bases", "stride", "parts")}
-  %mode = getelementptr i8, ptr %team, i64 {_FIELD["mode"]}
-  call void @nkilite_load_mode(ptr %mode)
-  %shift = mul i64 %stride, %part
-  %own_bases = add i64 %bases, %shift
-  %own = inttoptr i64 %own_bases to ptr
-  %first = icmp eq i64 %part, 0
-  %words_ptr = inttoptr i64 %table to ptr
-  %launches = icmp eq i64 %member, 0
-  br i1 %launches, label %look, label %head
-head:
-  %at = phi i64 [ %position, %entry ], [ %next, %advance ], [ %from, %look ]
-  %budget = phi i32 [ {BUDGET}, %entry ], [ %left, %advance ], [ {BUDGET}, %look ]
-  %over = icmp sge i64 %at, %count
-  br i1 %over, label %end, label %body
-look:
-  %from = phi i64 [ %position, %entry ], [ %next, %advance ]
-{watch.look("%own", "told")}
-  %goes_on = icmp eq i32 %told, 0
-  br i1 %goes_on, label %head, label %stop
-body:
-{entry_at("%words_ptr")}
-  %next = add i64 %at, %width
-  %meet = and i32 %flags, {MEET}
-  %meets = icmp ne i32 %meet, 0
-  %inside = icmp ne i64 %at, %position
-  %ends = and i1 %meets, %inside
-  br i1 %ends, label %end, label %work
-work:
-  %split = and i32 %flags, {SPLIT}
-  %splits = icmp ne i32 %split, 0
-  %owner = lshr i32 %flags, {OWNER_SHIFT}
-  %owned = icmp ne i32 %owner, 0
-  br i1 %owned, label %stream, label %share
-stream:
-  %stream_number = sub i32 %owner, 1
-  %wide_number = zext i32 %stream_number to i64
-  %whose = urem i64 %wide_number, %parts
-  %mine = icmp eq i64 %whose, %part
-  br label %decide
-share:
-  %shares = or i1 %splits, %first
-  br label %decide
-decide:
-  %runs = phi i1 [ %mine, %stream ], [ %shares, %share ]
-  br i1 %runs, label %run, label %ran
-run:
-  %which = select i1 %splits, i64 %part, i64 0
-  %of = select i1 %splits, i64 %parts, i64 1
-  %code = call i32 %function(ptr %words, ptr %own, i64 %which, i64 %of)
-  %bad = icmp ne i32 %code, 0
-  br i1 %bad, label %stop, label %ran
-ran:
-  %lead = and i32 %flags, {LEAD}
-  %leads = icmp ne i32 %lead, 0
-  br i1 %leads, label %end, label %advance
-advance:
-  %cost = select i1 %runs, i32 %weight, i32 0
-  %left = sub i32 %budget, %cost
-  %spent = icmp sle i32 %left, 0
-  br i1 %spent, label %look, label %head
-stop:
-  %reason = phi i32 [ %code, %run ], [ %told, %look ]
-  %reached = phi i64 [ %at, %run ], [ %from, %look ]
-  %behind = phi i64 [ %next, %run ], [ %from, %look ]
-  %wide = zext i32 %reason to i64
-  %high = shl i64 %wide, 48
-  %where = or i64 %high, %reached
-  %result = getelementptr i8, ptr %own, i64 {_RESULT}
-  store i64 %where, ptr %result, align 8
-  %stopped = or i64 %high, %behind
-  ret i64 %stopped
-end:
-  %after = phi i64 [ %at, %head ], [ %at, %body ], [ %next, %ran ]
-  ret i64 %after
-}}
-"""
-
-# Counts a part as done; the last one opens the next phase, or ends the launch.
-#
-# Memory order. The additions to `arrived` (acq_rel) form one chain that the last member acquires, and its change of
-# `phase` is a release that everyone who goes on acquires: what was done in a phase is visible in the next. `arrived`
-# and `position` are only written by the last member, while no other has anything to do. Going to sleep: a sleeper
-# counts itself and then has the kernel compare the phase, the last member changes the phase and then looks at the
-# count; all seq_cst, so either the kernel sees the new phase or the last member sees the sleeper.
-_ARRIVE = f"""
-define private void @nkilite_arrive(ptr %team, i64 %phase, i64 %position, i64 %done) {{
-entry:
-{_fields("table", "count", "parts")}
-  %arrived = getelementptr i8, ptr %team, i64 {_ARRIVED}
-  %status = lshr i64 %done, 48
-  %after = and i64 %done, {(1 << 48) - 1}
-  %above = shl i64 %status, 32
-  %packed = or i64 %above, 1
-  %before = atomicrmw add ptr %arrived, i64 %packed acq_rel
-  %total = add i64 %before, %packed
-  %members = and i64 %total, 4294967295
-  %last = icmp eq i64 %members, %parts
-  br i1 %last, label %open, label %left
-left:
-  ret void
-open:
-  store atomic i64 0, ptr %arrived monotonic, align 8
-  %said = lshr i64 %total, 32
-  %words = inttoptr i64 %table to ptr
-  %entry_ptr = getelementptr i64, ptr %words, i64 %position
-  %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
-  %flags = load i32, ptr %flags_ptr, align 4
-  %lead = and i32 %flags, {LEAD}
-  %leads = icmp ne i32 %lead, 0
-  %two = icmp eq i64 %said, {STATUS_JUMP}
-  %jumps = and i1 %leads, %two
-  br i1 %jumps, label %jump, label %straight
-jump:
-  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
-  %narrow = load i32, ptr %width_ptr, align 8
-  %width = zext i32 %narrow to i64
-  %past = getelementptr i64, ptr %entry_ptr, i64 %width
-  %last_word = getelementptr i8, ptr %past, i64 -8
-  %distance = load i64, ptr %last_word, align 8
-  %target = add i64 %position, %distance
-  br label %go
-straight:
-  %fine = icmp eq i64 %said, 0
-  br i1 %fine, label %go, label %finish
-go:
-  %next = phi i64 [ %target, %jump ], [ %after, %straight ]
-  %more = icmp slt i64 %next, %count
-  br i1 %more, label %go_on, label %finish
-go_on:
-  %position_ptr = getelementptr i8, ptr %team, i64 {_POSITION}
-  store atomic i64 %next, ptr %position_ptr monotonic, align 8
-  br label %publish
-finish:
-  br label %publish
-publish:
-  %step = phi i64 [ 2, %go_on ], [ 1, %finish ]
-  %new = add i64 %phase, %step
-  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
-  store atomic i64 %new, ptr %phase_ptr seq_cst, align 8
-  %sleepers = getelementptr i8, ptr %team, i64 {_SLEEPERS}
-  %asleep = load atomic i32, ptr %sleepers seq_cst, align 4
-  %someone = icmp ne i32 %asleep, 0
-  br i1 %someone, label %wake, label %left
-wake:
-  call void @nkilite_wake(ptr %phase_ptr)
-  ret void
-}}
-"""
-
-# Takes a part of a phase for the calling member; false if it is taken, or the phase is over.
-#
-# A part is taken by raising its claim to the phase. Every part of a phase is taken before the phase ends, so a member
-# that comes too late with the number of an old phase finds the claims at least that high. What else it has read may
-# then belong to a later launch: even if it finds a lower claim, of a part that the old phase did not have, it gives up
-# because the phase has changed, and a claim that low does not stop anyone.
-_CLAIM_PART = f"""
-define private i1 @nkilite_claim(ptr %team, i64 %phase, i64 %part) {{
-entry:
-  %place = mul i64 %part, {_LINE}
-  %from = add i64 %place, {_MEMBERS + _CLAIM}
-  %claim = getelementptr i8, ptr %team, i64 %from
-  %old = load atomic i64, ptr %claim monotonic, align 8
-  %free = icmp slt i64 %old, %phase
-  br i1 %free, label %take, label %no
-take:
-  %pair = cmpxchg ptr %claim, i64 %old, i64 %phase acq_rel monotonic
-  %taken = extractvalue {{ i64, i1 }} %pair, 1
-  br i1 %taken, label %check, label %no
-check:
-  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
-  %now = load atomic i64, ptr %phase_ptr acquire, align 8
-  %same = icmp eq i64 %now, %phase
-  ret i1 %same
-no:
-  ret i1 false
-}}
-"""
-
-# Helps with a launch until it ends, or returns at once if there is none or it has too few parts for this member.
-#
-# A member that had to do another one's part tries the next time without waiting: as long as some have no core, the
-# others do not lose time on each phase.
-_HELP = f"""
-define private void @nkilite_help(ptr %team, i64 %member) {{
-entry:
-  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
-  %position_ptr = getelementptr i8, ptr %team, i64 {_POSITION}
-  %sleepers = getelementptr i8, ptr %team, i64 {_SLEEPERS}
-  br label %top
-top:
-  %trust = phi i64 [ {_STEAL}, %entry ], [ %kept_trust, %look ], [ {_STEAL}, %awake ], [ %trusted, %do ]
-  %phase = load atomic i64, ptr %phase_ptr acquire, align 8
-  %odd = and i64 %phase, 1
-  %between = icmp ne i64 %odd, 0
-  br i1 %between, label %leave, label %launched
-launched:
-{_fields("parts", "spin")}
-  %needed = icmp slt i64 %member, %parts
-  br i1 %needed, label %own, label %leave
-own:
-  %mine = call i1 @nkilite_claim(ptr %team, i64 %phase, i64 %member)
-  br i1 %mine, label %do, label %waiting
-waiting:
-  %short = icmp slt i64 %spin, %trust
-  %patience = select i1 %short, i64 %spin, i64 %trust
-  br label %look
-look:
-  %looks = phi i64 [ 0, %waiting ], [ %more_looks, %again ]
-  %kept_trust = phi i64 [ %trust, %waiting ], [ %new_trust, %again ]
-  %now = load atomic i64, ptr %phase_ptr acquire, align 8
-  %same = icmp eq i64 %now, %phase
-  br i1 %same, label %still, label %top
-still:
-  %late = icmp eq i64 %looks, %patience
-  br i1 %late, label %other, label %none
-other:
-  %i = phi i64 [ 0, %still ], [ %next, %not_this ]
-  %any = icmp slt i64 %i, %parts
-  br i1 %any, label %try, label %none
-try:
-  %stolen = call i1 @nkilite_claim(ptr %team, i64 %phase, i64 %i)
-  br i1 %stolen, label %do, label %not_this
-not_this:
-  %next = add i64 %i, 1
-  br label %other
-none:
-  %new_trust = phi i64 [ %kept_trust, %still ], [ {_STEAL}, %other ]
-  %tired = icmp sge i64 %looks, %spin
-  br i1 %tired, label %sleep, label %again
-again:
-  %more_looks = add i64 %looks, 1
-  call void @nkilite_pause()
-  br label %look
-sleep:
-  %futex = trunc i64 %phase to i32
-  %counted = atomicrmw add ptr %sleepers, i32 1 seq_cst
-  call void @nkilite_sleep(ptr %phase_ptr, i32 %futex, ptr @nkilite_nap)
-  %uncounted = atomicrmw sub ptr %sleepers, i32 1 monotonic
-  %launches = icmp eq i64 %member, 0
-  br i1 %launches, label %ask, label %awake
-ask:
-{_fields("bases")}
-  %first_bases = inttoptr i64 %bases to ptr
-{watch.look("%first_bases", "told")}
-  br label %awake
-awake:
-  br label %top
-do:
-  %part = phi i64 [ %member, %own ], [ %i, %try ]
-  %trusted = phi i64 [ %trust, %own ], [ 0, %try ]
-  %begins = load atomic i64, ptr %position_ptr monotonic, align 8
-  %done = call i64 @nkilite_do_part(ptr %team, i64 %member, i64 %begins, i64 %part)
-  call void @nkilite_arrive(ptr %team, i64 %phase, i64 %begins, i64 %done)
-  br label %top
-leave:
-  ret void
-}}
-"""
-
-# A worker thread, for ever: waits for a ticket, helps, and waits again.
-#
-# Memory order. The launcher publishes the job by the phase, so a ticket only says that it is time to look. Sleeping is
-# agreed on as in a phase: `asleep` then ticket here, ticket then `asleep` there, all seq_cst.
-_WORK = f"""
-define ptr @nkilite_work(ptr %box) {{
-entry:
-  %asleep = getelementptr i8, ptr %box, i64 {_ASLEEP}
-  %number_ptr = getelementptr i8, ptr %box, i64 {_NUMBER}
-  %number = load i64, ptr %number_ptr, align 8
-  %team_ptr = getelementptr i8, ptr %box, i64 {_TEAM}
-  %team = load ptr, ptr %team_ptr, align 8
-  br label %rest
-rest:
-  %seen = phi i32 [ 0, %entry ], [ %ticket, %work ]
-  %patience = phi i64 [ 0, %entry ], [ %spin, %work ]
-  br label %look
-look:
-  %looks = phi i64 [ 0, %rest ], [ %more_looks, %again ], [ %looks, %sleep ]
-  %ticket = load atomic i32, ptr %box seq_cst, align 4
-  %called = icmp ne i32 %ticket, %seen
-  br i1 %called, label %work, label %wait
-wait:
-  %tired = icmp uge i64 %looks, %patience
-  br i1 %tired, label %sleep, label %again
-again:
-  %more_looks = add i64 %looks, 1
-  call void @nkilite_pause()
-  br label %look
-sleep:
-  store atomic i32 1, ptr %asleep seq_cst, align 4
-  call void @nkilite_sleep(ptr %box, i32 %seen, ptr null)
-  store atomic i32 0, ptr %asleep monotonic, align 4
-  br label %look
-work:
-  call void @nkilite_help(ptr %team, i64 %number)
-{_fields("spin")}
-  br label %rest
-}}
-"""
-
-_COPY_FAULT = "\n".join(
-    f"  %from{i} = getelementptr i8, ptr %own, i64 {at}\n"
-    f"  %to{i} = getelementptr i8, ptr %first_base, i64 {at}\n"
-    f"  %fault{i} = load i64, ptr %from{i}, align 8\n"
-    f"  store i64 %fault{i}, ptr %to{i}, align 8"
-    for i, at in enumerate(_FAULTS)
+_get = Instruction("load atomic i64, ptr {0} monotonic, align 8", ("ptr",), "i64")
+_put = Instruction("store atomic i64 {1}, ptr {0} monotonic, align 8", ("ptr", "i64"), "void")
+_acquire = Instruction("load atomic i64, ptr {0} acquire, align 8", ("ptr",), "i64")
+_publish = Instruction("store atomic i64 {1}, ptr {0} seq_cst, align 8", ("ptr", "i64"), "void")
+_add = Instruction("atomicrmw add ptr {0}, i64 {1} acq_rel", ("ptr", "i64"), "i64")
+_swap = Instruction(
+    "{t} = cmpxchg ptr {0}, i64 {1}, i64 {2} acq_rel monotonic\nextractvalue {{ i64, i1 }} {t}, 1",
+    ("ptr", "i64", "i64"), "i1",
+)
+_see_half = Instruction("load atomic i32, ptr {0} seq_cst, align 4", ("ptr",), "i32")
+_publish_half = Instruction("store atomic i32 {1}, ptr {0} seq_cst, align 4", ("ptr", "i32"), "void")
+_put_half = Instruction("store atomic i32 {1}, ptr {0} monotonic, align 4", ("ptr", "i32"), "void")
+_release_half = Instruction("store atomic i32 {1}, ptr {0} release, align 4", ("ptr", "i32"), "void")
+_count_half = Instruction("atomicrmw add ptr {0}, i32 1 seq_cst", ("ptr",), "i32")
+_uncount_half = Instruction("atomicrmw sub ptr {0}, i32 1 monotonic", ("ptr",), "i32")
+_take_half = Instruction(
+    "{t} = cmpxchg ptr {0}, i32 0, i32 1 acquire monotonic\nextractvalue {{ i32, i1 }} {t}, 1", ("ptr",), "i1"
 )
 
-# Runs a job on a team from a word position on: tells it, helps, and returns as nkilite_walk does, with the fault of the
-# part that failed in front of part 0's bases. Returns BUSY, having done nothing, if another launch has the team.
-#
-# The job is written between launches, when no member acts on what it reads of it, and published by the phase.
-_LAUNCH = f"""
-define i64 @nkilite_launch(ptr %team, ptr %job, i64 %start) {{
-entry:
-  %busy = getelementptr i8, ptr %team, i64 {_BUSY}
-  %taken = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic
-  %free = extractvalue {{ i32, i1 }} %taken, 1
-  br i1 %free, label %copy, label %refuse
-refuse:
-  ret i64 {BUSY}
-copy:
-  %word = phi i64 [ 0, %entry ], [ %next_word, %copy ]
-  %byte = mul i64 %word, 8
-  %from = getelementptr i8, ptr %job, i64 %byte
-  %value = load i64, ptr %from, align 8
-  %to_byte = add i64 %byte, {_JOB}
-  %to = getelementptr i8, ptr %team, i64 %to_byte
-  store atomic i64 %value, ptr %to monotonic, align 8
-  %next_word = add i64 %word, 1
-  %copied = icmp eq i64 %next_word, {len(Job._fields)}
-  br i1 %copied, label %begin, label %copy
-begin:
-{_fields("bases", "stride", "parts")}
-  %mode = getelementptr i8, ptr %team, i64 {_FIELD["mode"]}
-  call void @nkilite_save_mode(ptr %mode)
-  %position_ptr = getelementptr i8, ptr %team, i64 {_POSITION}
-  store atomic i64 %start, ptr %position_ptr monotonic, align 8
-  %phase_ptr = getelementptr i8, ptr %team, i64 {_PHASE}
-  %phase = load atomic i64, ptr %phase_ptr monotonic, align 8
-  %new = add i64 %phase, 1
-  store atomic i64 %new, ptr %phase_ptr seq_cst, align 8
-  br label %calling
-calling:
-  %worker = phi i64 [ 1, %begin ], [ %next_worker, %called ]
-  %calls = icmp slt i64 %worker, %parts
-  br i1 %calls, label %call, label %help
-call:
-  %place = mul i64 %worker, {_LINE}
-  %from_members = add i64 %place, {_MEMBERS}
-  %box = getelementptr i8, ptr %team, i64 %from_members
-  %ticket = atomicrmw add ptr %box, i32 1 seq_cst
-  %asleep_ptr = getelementptr i8, ptr %box, i64 {_ASLEEP}
-  %asleep = load atomic i32, ptr %asleep_ptr seq_cst, align 4
-  %sleeps = icmp ne i32 %asleep, 0
-  br i1 %sleeps, label %wake, label %called
-wake:
-  call void @nkilite_wake(ptr %box)
-  br label %called
-called:
-  %next_worker = add i64 %worker, 1
-  br label %calling
-help:
-  call void @nkilite_help(ptr %team, i64 0)
-  %first_base = inttoptr i64 %bases to ptr
-  br label %reading
-reading:
-  %part = phi i64 [ 0, %help ], [ %next_part, %kept ]
-  %first_code = phi i64 [ 0, %help ], [ %kept_code, %kept ]
-  %first_at = phi i64 [ {(1 << 48) - 1}, %help ], [ %kept_at, %kept ]
-  %reads = icmp slt i64 %part, %parts
-  br i1 %reads, label %read, label %end
-read:
-  %shift = mul i64 %stride, %part
-  %own = getelementptr i8, ptr %first_base, i64 %shift
-  %result_ptr = getelementptr i8, ptr %own, i64 {_RESULT}
-  %code = load i64, ptr %result_ptr, align 8
-  %at = and i64 %code, {(1 << 48) - 1}
-  %status = lshr i64 %code, 48
-  %jumped = icmp eq i64 %status, {STATUS_JUMP}
-  %stopped = icmp ne i64 %code, 0
-  %earlier = icmp slt i64 %at, %first_at
-  %is_first = and i1 %stopped, %earlier
-  %not_jump = xor i1 %jumped, true
-  %better = and i1 %is_first, %not_jump
-  br i1 %better, label %take, label %kept
-take:
-{_COPY_FAULT}
-  br label %kept
-kept:
-  %kept_code = phi i64 [ %first_code, %read ], [ %code, %take ]
-  %kept_at = phi i64 [ %first_at, %read ], [ %at, %take ]
-  %next_part = add i64 %part, 1
-  br label %reading
-end:
-  store atomic i32 0, ptr %busy release, align 4
-  ret i64 %first_code
-}}
-"""
+_modulo = Instruction("urem i32 {0}, {1}", ("i32", "i32"), "i32")  # `%` asks for signs, for every entry
+_ask = Instruction("call i32 {0}(ptr {1})", ("ptr", "ptr"), "i32")
+_micro_kernel = Instruction(
+    "call i32 {0}(ptr {1}, ptr {2}, i64 {3}, i64 {4})", ("ptr", "ptr", "ptr", "i64", "i64"), "i32"
+)
 
-_NAP = 50_000_000  # nanoseconds after which a member asleep in a launch looks up: signals may have gone elsewhere
+# Nanoseconds after which a member asleep in a launch looks up: signals may have gone elsewhere.
+_NAP = "@nkilite_nap = private constant { i64, i64 } { i64 0, i64 50000000 }"
 _WAIT, _WAKE, _ALL = 128, 129, (1 << 31) - 1  # FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+_CALL = "declare i64 @syscall(i64, ...)"
 if platform.machine().lower() in ("aarch64", "arm64"):
     _FUTEX = 98  # the system call's number
-    _PAUSE = "call void @llvm.aarch64.hint(i32 1)"
-    _SAVE = "%value = call i64 @llvm.aarch64.get.fpcr()\n  store i64 %value, ptr %mode, align 8"
-    _LOAD = "%value = load i64, ptr %mode, align 8\n  call void @llvm.aarch64.set.fpcr(i64 %value)"
-    _INTRINSICS = (
-        "declare void @llvm.aarch64.hint(i32)", "declare i64 @llvm.aarch64.get.fpcr()",
-        "declare void @llvm.aarch64.set.fpcr(i64)",
+    _pause = Instruction("call void @llvm.aarch64.hint(i32 1)", (), "void", ("declare void @llvm.aarch64.hint(i32)",))
+    _save_mode = Instruction(
+        "{t} = call i64 @llvm.aarch64.get.fpcr()\nstore i64 {t}, ptr {0}, align 8", ("ptr",), "void",
+        ("declare i64 @llvm.aarch64.get.fpcr()",),
+    )
+    _load_mode = Instruction(
+        "{t} = load i64, ptr {0}, align 8\ncall void @llvm.aarch64.set.fpcr(i64 {t})", ("ptr",), "void",
+        ("declare void @llvm.aarch64.set.fpcr(i64)",),
     )
 else:
     _FUTEX = 202
-    _PAUSE = "call void @llvm.x86.sse2.pause()"
-    _SAVE = "call void @llvm.x86.sse.stmxcsr(ptr %mode)"
-    _LOAD = "call void @llvm.x86.sse.ldmxcsr(ptr %mode)"
-    _INTRINSICS = (
-        "declare void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse.stmxcsr(ptr)",
-        "declare void @llvm.x86.sse.ldmxcsr(ptr)",
+    _pause = Instruction("call void @llvm.x86.sse2.pause()", (), "void", ("declare void @llvm.x86.sse2.pause()",))
+    _save_mode, _load_mode = (
+        Instruction(f"call void @llvm.x86.sse.{name}(ptr {{0}})", ("ptr",), "void",
+                    (f"declare void @llvm.x86.sse.{name}(ptr)",))
+        for name in ("stmxcsr", "ldmxcsr")
     )
 
-_SYSTEM = f"""
-define private void @nkilite_pause() {{
-  {_PAUSE}
-  ret void
-}}
 
-define private void @nkilite_save_mode(ptr %mode) {{
-  {_SAVE}
-  ret void
-}}
+def _sleeps(most: str, declares: tuple[str, ...]) -> Instruction:
+    """To sleep on a futex as long as it has a value, at most for a time."""
+    text = f"call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr {{0}}, i64 {_WAIT}, i32 {{1}}, ptr {most}, ptr null, i64 0)"
+    return Instruction(text, ("ptr", "i32"), "i64", declares)
 
-define private void @nkilite_load_mode(ptr %mode) {{
-  {_LOAD}
-  ret void
-}}
 
-@nkilite_nap = private constant {{ i64, i64 }} {{ i64 0, i64 {_NAP} }}
-
-define private void @nkilite_sleep(ptr %futex, i32 %value, ptr %most) {{
-  %done = call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr %futex, i64 {_WAIT}, i32 %value, ptr %most, ptr null, i64 0)
-  ret void
-}}
-
-define private void @nkilite_wake(ptr %futex) {{
-  %done = call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr %futex, i64 {_WAKE}, i32 {_ALL}, ptr null, ptr null, i64 0)
-  ret void
-}}
-"""
-
-#: Compiled together: the first one calls functions of the other.
-TEAM = (
-    Source("nkilite_launch", _LAUNCH, ()),
-    Source(
-        "nkilite_work", "\n".join((_WORK, _HELP, _CLAIM_PART, _DO_PART, _ARRIVE, _SYSTEM)),
-        ("declare i64 @syscall(i64, ...)", *_INTRINSICS),
-    ),
+_sleep, _nap = _sleeps("null", (_CALL,)), _sleeps("@nkilite_nap", (_CALL, _NAP))
+_wake = Instruction(
+    f"call i64 (i64, ...) @syscall(i64 {_FUTEX}, ptr {{0}}, i64 {_WAKE}, i32 {_ALL}, ptr null, ptr null, i64 0)",
+    ("ptr",), "i64", (_CALL,),
 )
+
+# --- what members do ------------------------------------------------------------------------------------------------
+
+
+@compiled
+def launch(team: int, job: int, start: int) -> int:
+    """Run a job on a team from a word position on: tell it, help, and return as nkilite_walk does, with the fault of
+    the part that failed in front of part 0's bases; BUSY, having done nothing, if another launch has the team.
+
+    The job is written between launches, when no member acts on what it reads of it, and published by the phase.
+    """
+    if not _take_half(team + _BUSY):
+        return BUSY
+    for word in range(_WORDS_OF_A_JOB):
+        _put(team + _JOB + 8 * word, _load(job + 8 * word))
+    _save_mode(team + _MODE)
+    _put(team + _POSITION, start)
+    _publish(team + _PHASE, _get(team + _PHASE) + 1)
+    bases, stride, parts = _get(team + _BASES), _get(team + _STRIDE), _get(team + _PARTS)
+    for worker in range(1, parts):
+        box = team + _MEMBERS + _LINE * worker
+        _count_half(box + _TICKET)
+        if _see_half(box + _ASLEEP):
+            _wake(box + _TICKET)
+    _help(team, 0)
+    first, first_at = 0, _AT
+    for part in range(parts):
+        own = bases + stride * part
+        code = _load(own + _RESULT)
+        if code != 0 and code & _AT < first_at and code >> 48 != STATUS_JUMP:
+            first, first_at = code, code & _AT
+            for word in range(1, FAULT_WORDS + 1):
+                _store(bases - 8 * word, _load(own - 8 * word))
+    _release_half(team + _BUSY, 0)
+    return first
+
+
+@compiled
+def work(box: int) -> int:
+    """What a worker thread does, for ever: wait for a ticket, help, and wait again.
+
+    Memory order. The launcher publishes the job by the phase, so a ticket only says that it is time to look. Sleeping
+    is agreed on as in a phase: `asleep` then ticket here, ticket then `asleep` there, all seq_cst.
+    """
+    number, team = _load(box + _NUMBER), _load(box + _TEAM)
+    seen, patience, looks = 0, 0, 0
+    while True:
+        ticket = _see_half(box + _TICKET)
+        if ticket != seen:
+            _help(team, number)
+            seen, patience, looks = ticket, _get(team + _SPIN), 0
+        elif looks < patience:
+            looks += 1
+            _pause()
+        else:
+            _publish_half(box + _ASLEEP, 1)
+            _sleep(box + _TICKET, seen)
+            _put_half(box + _ASLEEP, 0)
+    return 0
+
+
+@compiled
+def _help(team: int, member: int) -> None:
+    """Help with a launch until it ends; with none, and with one that has too few parts for this member, not at all.
+
+    A member that had to do another one's part tries the next time without waiting: as long as some have no core, the
+    others do not lose time on each phase.
+    """
+    trust = _STEAL
+    while True:
+        phase = _acquire(team + _PHASE)
+        if phase & 1:
+            return
+        parts, spin = _get(team + _PARTS), _get(team + _SPIN)
+        if member >= parts:
+            return
+        part = -1
+        if _claim(team, phase, member):
+            part = member
+        else:
+            looks, patience = 0, min(spin, trust)
+            while _acquire(team + _PHASE) == phase:
+                if looks == patience:
+                    part = _stolen(team, phase, parts)
+                    trust = 0 if part >= 0 else _STEAL
+                    if part >= 0:
+                        break
+                if looks >= spin:
+                    _rest(team, phase, member)
+                    trust = _STEAL
+                    break
+                looks += 1
+                _pause()
+        if part >= 0:
+            position = _get(team + _POSITION)
+            _arrive(team, phase, position, _do_part(team, member, position, part))
+
+
+@compiled
+def _rest(team: int, phase: int, member: int) -> None:
+    """Sleep until a phase ends. The launching thread wakes now and then to ask the run's watch."""
+    _count_half(team + _SLEEPERS)
+    _nap(team + _PHASE, phase)
+    _uncount_half(team + _SLEEPERS)
+    if member == 0:
+        watch = _load(_get(team + _BASES) + WATCH)
+        _ask(_load(watch + LOOK), watch)
+
+
+@compiled
+def _stolen(team: int, phase: int, parts: int) -> int:
+    """A part of a phase that nobody had come for; -1 if there is none."""
+    for part in range(parts):
+        if _claim(team, phase, part):
+            return part
+    return -1
+
+
+@compiled
+def _claim(team: int, phase: int, part: int) -> bool:
+    """Take a part of a phase for the calling member; false if it is taken, or the phase is over.
+
+    A part is taken by raising its claim to the phase. Every part of a phase is taken before the phase ends, so a member
+    that comes too late with the number of an old phase finds the claims at least that high. What else it has read may
+    then belong to a later launch: even if it finds a lower claim, of a part that the old phase did not have, it gives
+    up because the phase has changed, and a claim that low does not stop anyone.
+    """
+    claim = team + _MEMBERS + _LINE * part + _CLAIM
+    old = _get(claim)
+    if old >= phase or not _swap(claim, old, phase):
+        return False
+    return _acquire(team + _PHASE) == phase
+
+
+@compiled
+def _do_part(team: int, member: int, position: int, part: int) -> int:
+    """Do one part of a phase that begins at a position; the status (0 or that of the entry it ended at) above the
+    bits of the word position after the phase.
+
+    The launching member, whose thread alone handles signals, asks the run's watch at once, all of them after every
+    BUDGET; once the watch has said no, it does so to everybody.
+    """
+    table, count, parts = _get(team + _TABLE), _get(team + _COUNT), _get(team + _PARTS)
+    own = _get(team + _BASES) + _get(team + _STRIDE) * part
+    watch = _load(own + WATCH)
+    _load_mode(team + _MODE)
+    at, budget = position, 0 if member == 0 else BUDGET
+    while True:
+        if budget <= 0:
+            told = _ask(_load(watch + LOOK), watch)
+            if told:
+                _store(own + _RESULT, told << 48 | at)
+                return told << 48 | at
+            budget = BUDGET
+        if at >= count:
+            return at
+        entry = table + 8 * at
+        flags = _load_half(entry + _FLAGS)
+        if flags & MEET and at != position:
+            return at
+        after, owner, splits = at + _load_half(entry + _WIDTH), flags >> OWNER_SHIFT, flags & SPLIT
+        if _modulo(owner - 1, parts) == part if owner else splits or part == 0:
+            code = _micro_kernel(
+                _load(entry), entry + _WORDS, own, part if splits else 0, parts if splits else 1
+            )
+            if code:
+                _store(own + _RESULT, code << 48 | at)
+                return code << 48 | after
+            budget -= flags >> WEIGHT_SHIFT & HEAVIEST
+        if flags & LEAD:
+            return after
+        at = after
+    return 0
+
+
+@compiled
+def _arrive(team: int, phase: int, position: int, done: int) -> None:
+    """Count a part as done; the last one opens the next phase, or ends the launch.
+
+    Memory order. The additions to `arrived` (acq_rel) form one chain that the last member acquires, and its change of
+    `phase` is a release that everyone who goes on acquires: what was done in a phase is visible in the next. `arrived`
+    and `position` are only written by the last member, while no other has anything to do. Going to sleep: a sleeper
+    counts itself and then has the kernel compare the phase, the last member changes the phase and then looks at the
+    count; all seq_cst, so either the kernel sees the new phase or the last member sees the sleeper.
+    """
+    one = done >> 48 << 32 | 1
+    total = _add(team + _ARRIVED, one) + one
+    if total & (1 << 32) - 1 != _get(team + _PARTS):
+        return
+    _put(team + _ARRIVED, 0)
+    said, after = total >> 32, done & _AT
+    entry = _get(team + _TABLE) + 8 * position
+    if said == STATUS_JUMP and _load_half(entry + _FLAGS) & LEAD:
+        said, after = 0, position + _load(entry + 8 * _load_half(entry + _WIDTH) - 8)
+    goes_on = said == 0 and after < _get(team + _COUNT)
+    if goes_on:
+        _put(team + _POSITION, after)
+    _publish(team + _PHASE, phase + (2 if goes_on else 1))
+    if _see_half(team + _SLEEPERS):
+        _wake(team + _PHASE)
 
 
 def new_team(address: int, members: int) -> None:

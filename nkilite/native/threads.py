@@ -22,7 +22,6 @@ from nkilite.errors import ArgumentError
 from nkilite.host.cpu import available
 from nkilite.native import sharing, stack
 from nkilite.native.interrupts import Apart
-from nkilite.native.library import library
 
 MOST = 256  # members of a team
 
@@ -91,9 +90,8 @@ class Team:
         self.members = 1
         self._lock = threading.Lock()
         host = next(iter(available().values()))
-        functions = library(host).addresses_together(sharing.TEAM)
-        self._worker = functions["nkilite_work"]
-        self._launch = Apart(host, functions["nkilite_launch"])
+        self._worker = sharing.work.address
+        self._launch = Apart(host, sharing.launch.address)
         self._system = ctypes.CDLL(None, use_errno=True)
         self._system.calloc.restype = ctypes.c_void_p
         size, align = sharing.team_bytes(MOST), 4096
@@ -128,7 +126,7 @@ class Team:
     def launch(self, job: np.ndarray, start: int) -> int:
         """Run a job (the words of a `sharing.Job`) of at most `members` parts from a word position of its table on.
 
-        Returns what nkilite_launch does.
+        Returns what `sharing.launch` does.
         """
         return self._launch(self.address, job.ctypes.data, start)
 

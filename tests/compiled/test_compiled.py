@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nkilite.compiled import Compiled, Floats, Ints, NotTranslatable, compiled, function
+from nkilite.compiled import Compiled, Floats, Instruction, Ints, NotTranslatable, compiled, function
 
 SMALL = st.integers(-50, 50)
 FACTOR = 3
@@ -81,6 +82,34 @@ def test_ints_are_those_of_python(pairs: list[tuple[int, int]]) -> None:
 @given(st.lists(st.floats(-40, 40) | st.just(math.nan), max_size=9))
 def test_floats_and_branches_are_those_of_python(numbers: list[float]) -> None:
     both(chosen, np.array(numbers, np.float64), np.zeros(len(numbers)), len(numbers))
+
+
+load = Instruction("load i64, ptr {0}, align 8", ("ptr",), "i64")
+load_half = Instruction("load i32, ptr {0}, align 4", ("ptr",), "i32")
+store = Instruction("store i64 {1}, ptr {0}, align 8", ("ptr", "i64"), "void")
+swap = Instruction(
+    "{t} = cmpxchg ptr {0}, i64 {1}, i64 {2} acq_rel monotonic\nextractvalue {{ i64, i1 }} {t}, 1",
+    ("ptr", "i64", "i64"), "i1",
+)
+turned = Instruction("call i32 @llvm.bswap.i32(i32 {0})", ("i32",), "i32", ("declare i32 @llvm.bswap.i32(i32)",))
+
+
+@compiled
+def in_memory(address: int, before: int, after: int) -> int:
+    if not swap(address, before, after):
+        return -load_half(address)
+    store(address + 8, turned(after))
+    return load(address + 8)
+
+
+def test_instructions_that_python_does_not_have() -> None:
+    memory = np.array([1 << 32 | 7, 0], np.int64)
+    call = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(in_memory.address)
+    assert call(memory.ctypes.data, 5, 6) == -7
+    assert call(memory.ctypes.data, 1 << 32 | 7, 1 << 40 | 1) == 1 << 24
+    assert memory.tolist() == [1 << 40 | 1, 1 << 24]
+    with pytest.raises(TypeError, match="no meaning in Python"):
+        in_memory(memory.ctypes.data, 0, 0)
 
 
 def test_large_inputs_run_as_machine_code_and_leave_the_same() -> None:
