@@ -60,7 +60,7 @@ class Library:
         self._quick_machine = target_machine(host, optimized=False)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
         self.made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may launch kernels while its thread compiles one
         self._addresses: dict[str, int] = {}
         self._logs: dict[Store, Log] = {}
 

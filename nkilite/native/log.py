@@ -55,7 +55,7 @@ class Log:
 
     def __init__(self, store: Store, shelf: str, label: str, key: str) -> None:
         self.store, self._entry, self._path = store, (shelf, label, key), store.path(shelf, label, key)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as that of a library
         self._forget()
 
     def find(self, keys: Iterable[str]) -> dict[str, str]:
@@ -113,16 +113,16 @@ class Log:
     def _survey(self, file: BinaryIO, size: int) -> None:
         """Take note of what there is behind what was seen. The last record may not be there to its end: if nobody is
         writing it, it hides others that are appended until one of them does not begin where it says it ends."""
-        while self._seen + _HEAD.size <= size:
-            file.seek(self._seen)
+        while (start := self._seen) + _HEAD.size <= size:
+            file.seek(start)
             head = _head(file.read(_HEAD.size))
             self._broken = head is None
-            if head is None or self._seen + head.bytes > size:
+            if head is None or start + head.bytes > size:
                 return
             keys = _keys(file.read(head.keys * KEY_BYTES))
             for key in keys:
-                self._places.setdefault(key, []).append(_Place(keys[0], self._seen, self._seen + head.bytes))
-            self._seen += head.bytes
+                self._places.setdefault(key, []).append(_Place(keys[0], start, start + head.bytes))
+            self._seen = start + head.bytes
 
     def _read(self, file: BinaryIO, place: _Place) -> Record | None:
         file.seek(place.start)

@@ -100,3 +100,17 @@ def test_functions_that_have_gone_are_compiled_again(disk, compiled) -> None:
     the_file(disk).unlink()
     assert run(Library(host()).addresses([source(1)])) == {"f1": 1}
     assert compiled == [["f1"]] * 2
+
+
+def test_a_signal_handler_may_need_functions_while_others_are_compiled(disk, monkeypatch) -> None:
+    library, original, seen = Library(host()), Library._compile, []
+
+    def interrupted(self: Library, units: Iterable[Unit]) -> bytes:
+        if not seen:
+            seen.append(0)
+            seen[0] = run(library.addresses([source(1)]))
+        return original(self, units)
+
+    monkeypatch.setattr(Library, "_compile", interrupted)
+    assert run(library.addresses([source(2)])) == {"f2": 2}
+    assert seen == [{"f1": 1}]
