@@ -139,7 +139,7 @@ class Apart:
             prototype(call), python_function("PyEval_SaveThread"), python_function("PyEval_RestoreThread"), address
         )
 
-    def __call__(self, one: int, two: int, three: int, four: int = 0) -> int:
+    def __call__(self, one: int, two: int = 0, three: int = 0, four: int = 0) -> int:
         result: int = self._call(one, two, three, four)
         return result
 

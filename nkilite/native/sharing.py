@@ -19,6 +19,8 @@ import ctypes
 import platform
 from typing import NamedTuple
 
+import numpy as np
+
 from nkilite.codegen.kernel import FAULT_WORDS, HEAD_WORDS, STATUS_JUMP
 from nkilite.codegen.watch import LOOK, WATCH
 from nkilite.compiled import Instruction, compiled
@@ -44,6 +46,9 @@ _ASLEEP = 4  # i32
 _NUMBER = 8
 _TEAM = 16
 _CLAIM = 24  # i64: the last phase for which its part was taken, by it or another member
+# A launch, whose number is 0, has its team as a member has; then
+_START = 24  # i64: word position
+_GIVEN = 32  # the words of its job
 # An entry of the table.
 _WIDTH, _FLAGS, _WORDS = 8, 12, 16
 
@@ -75,7 +80,7 @@ _TABLE, _COUNT, _BASES, _STRIDE, _PARTS, _SPIN, _MODE = (_JOB + 8 * i for i in r
 _STEAL = 100  # looks before a member that waits does another one's part, at most
 _AT = (1 << 48) - 1  # the bits of what stopped a part that are a word position; its status is above
 
-BUSY = -1  # what `launch` returns when another launch has the team
+BUSY = -1  # what a launch returns when another launch has the team
 
 # --- what a processor and the system do -----------------------------------------------------------------------------
 
@@ -149,7 +154,14 @@ _wake = Instruction(
 
 
 @compiled
-def launch(team: int, job: int, start: int) -> int:
+def member(box: int) -> int:
+    """What a thread does, given its member or a launch: one function, so that all is one module."""
+    number, team = _load(box + _NUMBER), _load(box + _TEAM)
+    return _work(team, number, box) if number else _launch(team, box + _GIVEN, _load(box + _START))
+
+
+@compiled
+def _launch(team: int, job: int, start: int) -> int:
     """Run a job on a team from a word position on: tell it, help, and return as nkilite_walk does, with the fault of
     the part that failed in front of part 0's bases; BUSY, having done nothing, if another launch has the team.
 
@@ -182,13 +194,12 @@ def launch(team: int, job: int, start: int) -> int:
 
 
 @compiled
-def work(box: int) -> int:
+def _work(team: int, number: int, box: int) -> int:
     """What a worker thread does, for ever: wait for a ticket, help, and wait again.
 
     Memory order. The launcher publishes the job by the phase, so a ticket only says that it is time to look. Sleeping
     is agreed on as in a phase: `asleep` then ticket here, ticket then `asleep` there, all seq_cst.
     """
-    number, team = _load(box + _NUMBER), _load(box + _TEAM)
     seen, patience, looks = 0, 0, 0
     while True:
         ticket = _see_half(box + _TICKET)
@@ -361,8 +372,13 @@ def team_bytes(members: int) -> int:
 
 
 def member_address(team: int, number: int) -> int:
-    """Address of a member; the argument of nkilite_work for those other than the launching thread, number 0."""
+    """Address of a member; what `member` takes for those other than the launching thread, number 0."""
     return team + _MEMBERS + _LINE * number
+
+
+def launch_words(team: int, job: np.ndarray, start: int) -> np.ndarray:
+    """A launch of a job (the words of a `Job`) from a word position of its table on, as `member` takes it."""
+    return np.concatenate([np.array([0, 0, team, start], np.int64), job])
 
 
 def _set(address: int, value: int) -> None:

@@ -90,8 +90,7 @@ class Team:
         self.members = 1
         self._lock = threading.Lock()
         host = next(iter(available().values()))
-        self._worker = sharing.work.address
-        self._launch = Apart(host, sharing.launch.address)
+        self._member = Apart(host, sharing.member.address)
         self._system = ctypes.CDLL(None, use_errno=True)
         self._system.calloc.restype = ctypes.c_void_p
         size, align = sharing.team_bytes(MOST), 4096
@@ -117,7 +116,7 @@ class Team:
         member = ctypes.c_void_p(sharing.member_address(self.address, number))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            worker = ctypes.c_void_p(self._worker)
+            worker = ctypes.c_void_p(self._member.address)
             return int(system.pthread_create(ctypes.byref(thread), attributes, worker, member)) == 0
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -126,9 +125,10 @@ class Team:
     def launch(self, job: np.ndarray, start: int) -> int:
         """Run a job (the words of a `sharing.Job`) of at most `members` parts from a word position of its table on.
 
-        Returns what `sharing.launch` does.
+        Returns as the walk of a single thread does, or BUSY.
         """
-        return self._launch(self.address, job.ctypes.data, start)
+        words = sharing.launch_words(self.address, job, start)
+        return self._member(words.ctypes.data)
 
 
 def spin(members: int) -> int:

@@ -16,6 +16,7 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
+from nkilite.native.threads import team
 
 X = np.ones((128, 512), np.float32)
 SOON = 1.0  # seconds
@@ -87,6 +88,7 @@ def test_what_a_handler_raises_ends_the_launch(function, x, threads, monkeypatch
     monkeypatch.setenv("NKILITE_NUM_THREADS", threads)
     kernel = nki.jit(function)
     kernel.compile(x)
+    team().grow(int(threads))  # the first one that needs it would make its code
     with handler(signal.SIGALRM, _rings):
         for _ in range(2):
             signal.setitimer(signal.ITIMER_REAL, 0.15)
