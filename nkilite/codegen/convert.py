@@ -6,12 +6,15 @@ the narrowest CPU level has neither half-precision conversions nor a run-time li
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from nkilite import dtypes
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.dtypes import FORMS, DType, Form
 
+_UNUSUAL = 0xA1  # classes of numbers: quiet NaN, subnormal, other NaN
 _INTEGERS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _ELEMENTS = {
     dtypes.float8_e4m3fn_x4: FORMS[dtypes.float8_e4m3fn],
@@ -64,8 +67,8 @@ def narrow(e: Emitter, dtype: DType, value: Value) -> Value:
     if dtype is dtypes.float16 and e.host.f16c:
         return e.bitcast(e.convert("fptrunc", value, "half"), "i16")
     if dtype is dtypes.bfloat16:
-        bits = _round_bfloat16(e, value)
-    elif dtype is dtypes.float8_e8m0fnu:
+        return _round_bfloat16(e, value)
+    if dtype is dtypes.float8_e8m0fnu:
         bits = _round_power_of_two(e, value)
     else:
         bits = _round_small(e, FORMS[dtype], value)
@@ -155,11 +158,26 @@ def _round_to_even(e: Emitter, bits: Value, dropped: int) -> Value:
 
 
 def _round_bfloat16(e: Emitter, value: Value) -> Value:
+    """CPUs that have an instruction for it take subnormal numbers for zero, and NaN for others."""
+    if not e.host.rounds_bfloat16 or value.lanes not in (16, 32):
+        return _round_bfloat16_bits(e, value)
+    parts = [e.shuffle(value, None, range(i, i + 16)) for i in range(value.lanes - 16, -1, -16)]
+    name, result = (("cvtneps2bf16.512", 16), ("cvtne2ps2bf16.512", 32))[len(parts) - 1]
+    kinds = [e.call("llvm.x86.avx512.fpclass.ps.512", "i1", 16, part, e.i32(_UNUSUAL)) for part in parts]
+    none = e.compare("eq", e.bits(functools.reduce(e.or_, kinds)), e.i64(0))
+
+    def rounded() -> Value:
+        return e.bitcast(e.call(f"llvm.x86.avx512bf16.{name}", "bfloat", result, *parts), "i16")
+
+    return e.either(none, rounded, lambda: _round_bfloat16_bits(e, value))
+
+
+def _round_bfloat16_bits(e: Emitter, value: Value) -> Value:
     lanes = value.lanes
     bits = e.bitcast(value, "i32")
     top = e.lshr(_round_to_even(e, bits, 16), e.i32(16, lanes))
     sign = e.and_(e.lshr(bits, e.i32(16, lanes)), e.i32(0x8000, lanes))
-    return e.select(_is_nan(e, value), e.or_(sign, e.i32(0x7FC0, lanes)), top)
+    return e.convert("trunc", e.select(_is_nan(e, value), e.or_(sign, e.i32(0x7FC0, lanes)), top), "i16")
 
 
 def _round_tfloat32(e: Emitter, value: Value) -> Value:

@@ -455,6 +455,21 @@ class Emitter:
         self.line(f"br label %{after}")
         self.start_block(after)
 
+    def either(self, condition: Value, one: Callable[[], Value], other: Callable[[], Value]) -> Value:
+        """The first of two values if a scalar i1 holds, else the second; the other is not computed."""
+        labels, after = (self.label("then"), self.label("else")), self.label("after")
+        self.line(f"br {condition}, label %{labels[0]}, label %{labels[1]}")
+        sources = []
+        for label, write in zip(labels, (one, other), strict=True):
+            self.start_block(label)
+            value = write()
+            sources.append((self._block, [value]))
+            self.line(f"br label %{after}")
+        self.start_block(after)
+        found = value._replace(ref=self._name())
+        self._lines += _phis([found], *sources)
+        return found
+
     def ret(self, code: int | Value) -> None:
         """End the function with a status; 0 is success."""
         self.line(f"ret i32 {code if isinstance(code, int) else code.ref}")

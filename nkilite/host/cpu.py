@@ -54,6 +54,11 @@ class Host:
     tune: str = ""
 
     @property
+    def rounds_bfloat16(self) -> bool:
+        """Whether an instruction rounds float32 to bfloat16."""
+        return "+avx512bf16" in self.features
+
+    @property
     def lanes(self) -> int:
         """float32 elements per native vector."""
         return self.vector_bits // 32
