@@ -17,7 +17,7 @@ import nkilite.language as nl
 from kernels import GALLERY
 from nkilite.host.cpu import available
 from nkilite.schedule import column_loops as planned
-from nkilite.schedule import hbm, row_plans
+from nkilite.schedule import lives, row_plans
 from nkilite.schedule.tree import Loop, column_loops, operations
 from nkilite.testing import make
 
@@ -31,7 +31,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_plans, "_LEAST_ALONE", 0)
     monkeypatch.setattr(row_plans, "NEAR", 2 << 10)
     monkeypatch.setattr(planned, "_LEAST_COLUMNS", 2)
-    monkeypatch.setattr(hbm, "LARGE", 0)
+    monkeypatch.setattr(lives, "LARGE", 0)
 
 
 def launch(kernel: Any, arrays: tuple[np.ndarray, ...], fused: bool, threads: int = 1, **options: Any) -> list[Any]:
