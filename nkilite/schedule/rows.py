@@ -99,6 +99,7 @@ def _transposed(operand: Operand) -> bool:
     return bool(free) and 0 < abs(kind.strides[0]) < min(free)
 
 
+@functools.lru_cache(1 << 10)
 def view_shape(signature: Signature, name: str) -> RowShape:
     """One operand of a signature by the rows it has, whatever the signature does with them."""
     operand = signature.operand(name)
