@@ -93,8 +93,9 @@ def test_shifts_are_logical_and_clear_when_too_far():
 
 
 def test_every_documented_operator_is_a_row():
-    assert {row.name for row in ROWS} == DOCUMENTED | {"bypass", "average"}
-    assert {row.name for row in ROWS if row.reduction} == LEGAL_REDUCTIONS | {"average"}
+    rows = {row.name: row for row in ROWS}
+    assert rows.keys() >= DOCUMENTED | {"bypass", "average"}
+    assert {name for name in DOCUMENTED if rows[name].reduction} == LEGAL_REDUCTIONS
     assert {row.name for row in ROWS} & get_target("trn2").missing_operators == {"abs_max", "abs_min", "relu", "square"}
     assert alu.TABLE["rsqrt"].engines == (Engine.gpsimd,)
 

@@ -385,9 +385,9 @@ def test_instruction_outside_a_kernel() -> None:
 
 
 def test_unknown_target(monkeypatch) -> None:
-    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn9")
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn0")
     for launch in MODES.values():
-        with pytest.raises(UnknownTarget, match=r"trn9.*trn1.*trn2.*trn3"):
+        with pytest.raises(UnknownTarget, match=r"trn0.*trn1.*trn2.*trn3"):
             launch(copied)(X)
 
 

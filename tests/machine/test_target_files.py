@@ -54,7 +54,8 @@ def test_every_field_is_read():
 
 
 def test_targets_inherit():
-    assert list(TARGETS) == ["trn1", "inf2", "trn2", "trn3", "trn4"]
+    ours = ["trn1", "inf2", "trn2", "trn3", "trn4"]
+    assert [name for name in TARGETS if name in ours] == ours
     assert TARGETS["inf2"].digest != TARGETS["trn1"].digest
     four, three = TARGETS["trn4"], TARGETS["trn3"]
     assert four.hbm_bytes_per_ns == 4 * three.hbm_bytes_per_ns

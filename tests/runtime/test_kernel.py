@@ -219,8 +219,8 @@ def test_target_is_read_at_every_launch(monkeypatch) -> None:
         monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", name)
         kernel(X)
     assert seen == [nisa.nc_version.gen2, nisa.nc_version.gen3, nisa.nc_version.gen4]
-    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn9")
-    with pytest.raises(UnknownTarget, match="trn9"):
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn0")
+    with pytest.raises(UnknownTarget, match="trn0"):
         kernel(X)
 
 
