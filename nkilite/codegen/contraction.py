@@ -37,26 +37,25 @@ def matmul(
     rows, columns = (matrix.packed(kernel, o) or split(kernel, o) for o in (stationary, moving))
     out, staged = matrix.target(kernel, dst, accumulate)
     how = matrix.products(kernel, stationary, moving)
-    if how is Products.tiles:
-        tiles.contract(e, [(rows, columns)], out, accumulate, None if staged else kernel)
-        if staged:
-            matrix.spread(kernel, out, dst)
-        return
     if how is Products.pairs:
         rows, columns = (o if isinstance(o, Packed) else pack_pairs.packed(e, o) for o in (rows, columns))
 
-    # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed.
+    # Few moving columns fill no vector: then the stationary columns are the vectors, stored transposed. Tiles in
+    # panels are made for one side.
     transposed = out.columns <= e.host.lanes // 2 and out.columns < out.rows
+    if how is Products.tiles and (isinstance(rows, Packed) or isinstance(columns, Packed)):
+        transposed = False
+    target = out
     if transposed:
         rows, columns, target = columns, rows, out.transposed
-    else:
-        target = out
-    if isinstance(rows, Packed) and isinstance(columns, Packed):
-        accumulation.multiply_add(e, [(rows, columns)], target, accumulate, None if staged else kernel, transposed)
+    sharing = None if staged else kernel  # what is staged is copied whole
+    if how is Products.tiles:
+        tiles.contract(e, [(rows, columns)], target, accumulate, sharing, transposed=transposed)
+    elif isinstance(rows, Packed) and isinstance(columns, Packed):
+        accumulation.multiply_add(e, [(rows, columns)], target, accumulate, sharing, transposed)
     else:
         left = Broadcast.of(e, rows)
         right = _Panels.of(e, columns, left)
-        # A staged result is copied whole.
         part = None if staged else _share(kernel, dst, right, transposed)
         _contract(e, left, right, target, accumulate, part)
     if staged:

@@ -14,6 +14,8 @@ from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.host.memory import LINE
 from nkilite.schedule.panels import PAIR, WIDTH, Panels
 
+_SIDE_BY_SIDE = 4  # panels filled at a time
+
 
 def packed(e: Emitter, parts: Sequence[Matrix], step: int = 1) -> Packed:
     """Matrices whose rows follow each other along the contraction, as panels of pairs in scratch.
@@ -24,17 +26,19 @@ def packed(e: Emitter, parts: Sequence[Matrix], step: int = 1) -> Packed:
     lines = -(-len(parts) * -(-parts[0].rows // PAIR) // step) * step
     panels = Panels(dtypes.bfloat16, PAIR, LINE, 2, 4, lines * LINE)
     found = Packed(e.scratch(panels.size(columns)), panels, lines * PAIR, columns)
-    full = columns // WIDTH * WIDTH
+    step = _SIDE_BY_SIDE * WIDTH
+    full = columns // step * step
     if full:
-        with e.loop(full, step=WIDTH) as loop:
-            _panel(e, parts, loop.index, WIDTH, found.of(e, loop.index), lines)
+        with e.loop(full, step=step) as loop:
+            _panels(e, parts, loop.index, step, found.of(e, loop.index), found)
     if full < columns:
-        _panel(e, parts, e.i64(full), columns - full, found.of(e, e.i64(full)), lines)
+        _panels(e, parts, e.i64(full), columns - full, found.of(e, e.i64(full)), found)
     return found
 
 
-def _panel(e: Emitter, parts: Sequence[Matrix], column: Value, count: int, target: Value, lines: int) -> None:
-    pairs = 0
+def _panels(e: Emitter, parts: Sequence[Matrix], column: Value, count: int, target: Value, whole: Packed) -> None:
+    """Panels of `count` columns of all rows, side by side."""
+    panel, pairs = whole.panels.panel, 0
     for part in parts:
         source = e.step(part.pointer, column, part.column_stride)
         full = part.rows // PAIR
@@ -42,19 +46,22 @@ def _panel(e: Emitter, parts: Sequence[Matrix], column: Value, count: int, targe
             with e.loop(full) as loop:
                 row = e.step(source, loop.index, PAIR * part.row_stride)
                 into = e.offset(e.step(target, loop.index, LINE), pairs * LINE)
-                _line(e, part, row, e.offset(row, part.row_stride), into, count)
+                _lines(e, part, row, e.offset(row, part.row_stride), into, panel, count)
         if part.rows % PAIR:
             row = e.offset(source, PAIR * full * part.row_stride)
-            _line(e, part, row, None, e.offset(target, (pairs + full) * LINE), count)
+            _lines(e, part, row, None, e.offset(target, (pairs + full) * LINE), panel, count)
         pairs += -(-part.rows // PAIR)
-    for unused in range(pairs, lines):
-        e.store(e.const("i32", 0, WIDTH), e.offset(target, unused * LINE), align=LINE)
+    for unused in range(pairs, whole.lines):
+        for number in range(-(-count // WIDTH)):
+            e.store(e.const("i32", 0, WIDTH), e.offset(target, number * panel + unused * LINE), align=LINE)
 
 
-def _line(e: Emitter, part: Matrix, even: Value, odd: Value | None, into: Value, count: int) -> None:
+def _lines(
+    e: Emitter, part: Matrix, even: Value, odd: Value | None, into: Value, panel: int, count: int
+) -> None:
     """Interleave the bfloat16 halves of two rows of `count` columns; a missing row is zeros."""
-    if count < WIDTH:
-        e.store(e.const("i32", 0, WIDTH), into, align=LINE)
+    if count % WIDTH:
+        e.store(e.const("i32", 0, WIDTH), e.offset(into, count // WIDTH * panel), align=LINE)
     at, lanes = 0, WIDTH
     while at < count:
         lanes = elementwise.filled(lanes, count - at)
@@ -63,7 +70,7 @@ def _line(e: Emitter, part: Matrix, even: Value, odd: Value | None, into: Value,
         if odd is not None:
             high = _half(e, part, e.offset(odd, at * part.column_stride), lanes)
             words = e.or_(words, e.and_(high, e.i32(-1 << 16, lanes)))
-        e.store(words, e.offset(into, at * 4))
+        e.store(words, e.offset(into, at // WIDTH * panel + at % WIDTH * 4))
         at += lanes
 
 

@@ -61,15 +61,16 @@ class _Tiles(NamedTuple):
 
 def contract(
     e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix | None, accumulate: bool,
-    kernel: MicroKernel | None, body: Body | None = None,
+    kernel: MicroKernel | None, body: Body | None = None, transposed: bool = False,
 ) -> None:
     """out (+)= sum over pairs of operands, and over their rows k, of left[k, m] * right[k, n].
 
     Args:
         out: None if only the body needs the sums.
         kernel: whose dst `out` is, for threads to share the work.
+        transposed: columns of `out` are rows of dst.
     """
-    _Contraction(e, operands, accumulate, body).run(out, kernel)
+    _Contraction(e, operands, accumulate, body).run(out, kernel, transposed)
 
 
 class _Contraction:
@@ -83,7 +84,7 @@ class _Contraction:
         self._rows, self._columns = self._pairs[0][0].columns, self._pairs[0][1].columns
         self._packed = isinstance(operands[0][1], Packed)
 
-    def run(self, out: Matrix | None, kernel: MicroKernel | None) -> None:
+    def run(self, out: Matrix | None, kernel: MicroKernel | None, transposed: bool) -> None:
         e, body = self._e, self._body
         configure(e)
         spill = e.scratch(_TILE)
@@ -101,7 +102,7 @@ class _Contraction:
         part = None
         if kernel is not None and pieces > 1:
             of = ("dst", *(body.names if body is not None else ()))
-            part = kernel.share(pieces, columns=2 * SIDE, of=of)
+            part = kernel.share(pieces, of=of, **{"rows" if transposed else "columns": 2 * SIDE})
         _in_pairs(e, self._columns, strip, part)
         e.call("llvm.x86.tilerelease", "void", 0)
 
@@ -198,11 +199,11 @@ def _multiply(
         touch(k.index)
         for y in ys:
             _move(e, "tileloadd64", _LEFT[y], e.offset(first, y * left.strip), _ROW)
-        for x in xs:
-            _move(e, "tileloadd64", _RIGHT[x], e.offset(second, x * right.strip), _ROW)
-        for y, x in at:
-            registers = (_SUMS[y][x], _LEFT[y], _RIGHT[x])
-            e.call("llvm.x86.tdpbf16ps", "void", 0, *(e.const("i8", r) for r in registers))
+            for x in xs:
+                if y == ys[0]:  # loads go beside products
+                    _move(e, "tileloadd64", _RIGHT[x], e.offset(second, x * right.strip), _ROW)
+                registers = (_SUMS[y][x], _LEFT[y], _RIGHT[x])
+                e.call("llvm.x86.tdpbf16ps", "void", 0, *(e.const("i8", r) for r in registers))
 
 
 def _move(e: Emitter, how: str, register: int, pointer: Value, stride: int) -> None:
