@@ -13,7 +13,7 @@ import nkilite.language as nl
 from nkilite.codegen.emitter import Emitter
 from nkilite.host.cpu import available, host
 from nkilite.runtime import recycler
-from nkilite.schedule import hbm, row_plans
+from nkilite.schedule import lives, row_plans
 from nkilite.schedule.tree import Register, Tree, column_loops, operations
 from nkilite.testing import make
 
@@ -85,7 +85,7 @@ def test_mixed(width: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("pages", [False, True])
 def test_stored_past_the_caches(width: int, pages: bool, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NKILITE_CPU", level)
-    monkeypatch.setattr(hbm, "LARGE", 0)
+    monkeypatch.setattr(lives, "LARGE", 0)
     monkeypatch.setattr(recycler, "RECYCLED", 0 if pages else 1 << 30)  # results begin with a page, or anywhere
 
     def kernel(x: Any, y: Any) -> Any:
@@ -280,7 +280,7 @@ def test_what_works_on_more_columns_is_cut(
     """Nothing but the operands is in memory, wherever rows have gaps; results may go past the caches."""
     monkeypatch.setenv("NKILITE_CPU", level)
     monkeypatch.setenv("NKILITE_VERIFY", "1")
-    monkeypatch.setattr(hbm, "LARGE", 0 if large else hbm.LARGE)
+    monkeypatch.setattr(lives, "LARGE", 0 if large else lives.LARGE)
     arrays = make((16, heads, width), "float32", 7), *(make((16, width // 2), "float32", s) for s in (8, 9))
     tree = check(turned, *arrays)
     (loop,) = column_loops(tree.loop)
