@@ -1,4 +1,4 @@
-"""How long tracing takes for an instruction: kernels of both dialects that unroll to many (cpu-measured).
+"""How long tracing and the passes take for an instruction: kernels of both dialects that unroll to many (cpu-measured).
 
     python -m benchmarks tracing [product ...] [--repeats 5]
 
@@ -21,6 +21,7 @@ from kernels.matmul import matmul
 from nkilite import beta1
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
+from nkilite.passes.pipeline import run_pipeline
 
 
 @beta1.jit
@@ -112,15 +113,18 @@ CASES = {
 }
 
 
-def measured(case: Case, repeats: int) -> tuple[int, float]:
-    """Instructions, and microseconds for each."""
+def measured(case: Case, repeats: int) -> tuple[int, float, float]:
+    """Instructions, and microseconds for each in tracing and in the passes over the program."""
     arguments = case.arguments()
     times = []
     for _ in range(repeats + 1):
         begin = time.process_time()
         program = case.kernel.trace(*arguments)
-        times.append(time.process_time() - begin)
-    return program.count, min(times[1:]) / program.count * 1e6
+        count, traced = program.count, time.process_time()
+        run_pipeline(program)
+        times.append((traced - begin, time.process_time() - traced))
+    trace, passes = (min(column) / count * 1e6 for column in zip(*times[1:], strict=True))
+    return count, trace, passes
 
 
 def main() -> None:
@@ -128,10 +132,10 @@ def main() -> None:
     parser.add_argument("kernels", nargs="*", help=f"those to measure, of {', '.join(CASES)}; by default all")
     parser.add_argument("--repeats", type=int, default=5, help="of which the fastest counts")
     chosen = parser.parse_args()
-    table = Table("kernel", "dialect", "instructions", "us an instruction (cpu-measured)", box=None)
+    table = Table("kernel", "dialect", "instructions", "tracing, us an instruction (cpu-measured)", "passes", box=None)
     for name in chosen.kernels or CASES:
-        count, microseconds = measured(CASES[name], chosen.repeats)
-        table.add_row(name, CASES[name].dialect, f"{count:,}", f"{microseconds:.2f}")
+        count, *microseconds = measured(CASES[name], chosen.repeats)
+        table.add_row(name, CASES[name].dialect, f"{count:,}", *(f"{value:.2f}" for value in microseconds))
     Console().print(table)
 
 

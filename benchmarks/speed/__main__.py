@@ -6,6 +6,7 @@ import importlib
 import json
 import time
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,9 @@ def main(
                 if output is not None:
                     _store(output, rows)
     console.print(table)
+    for subject, peer in dict.fromkeys((row["subject"], row["peer"]) for row in rows):
+        ratios = [row["ratio"] for row in rows if (row["subject"], row["peer"]) == (subject, peer)]
+        console.print(f"{subject}, {peer} / ours: {geometric_mean(ratios):.2f} in the geometric mean of {len(ratios)}")
     if document is not None and output is not None:
         figures = json.loads(output.read_text())
         document.write_text(page(figures))

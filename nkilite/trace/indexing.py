@@ -162,6 +162,8 @@ def cache_key(key: object) -> tuple[object, ...]:
     for k in key if key.__class__ is tuple else (key,):
         if k.__class__ is slice:
             found += (k.start, k.stop, k.step, k.start.__class__, k.stop.__class__, k.step.__class__)
+        elif k.__class__ is DynamicSlice:
+            found += (k.start, k.size, k.start.__class__, k.size.__class__, DynamicSlice)
         else:
             found += (k, k.__class__)
     return tuple(found)
