@@ -101,6 +101,7 @@ class Builder:
 
     def __init__(self, name: str, target: Target, core: Core = ALONE) -> None:
         self.target, self.core = target, core
+        self.records = self.records  # read for every instruction, and sooner found here than in the class
         self.program = Program(name, target, core.cores)
         self.words: list[int] = []
         self.program.code = self.words  # type: ignore[assignment]
