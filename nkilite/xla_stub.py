@@ -141,7 +141,7 @@ _XLA_MODEL: dict[str, object] = {
     "xla_device_hw": lambda *_: "CPU",
     "optimizer_step": lambda optimizer, *_, **__: optimizer.step(),
     "master_print": print,
-    "save": lambda *args, **_: __import__("torch").save(*args),
+    "save": lambda *args, **_: torch.save(*args),
 }
 _NAMES: dict[str, dict[str, object]] = {
     "torch_xla": {

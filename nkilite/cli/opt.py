@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nkilite.cli.terminal import say
+from nkilite.machine.target import get_target
 from nkilite.passes import pipeline as passes_of_programs
 from nkilite.schedule import pipeline as passes_of_schedules
 from nkilite.schedule.parser import parse_schedule
@@ -27,6 +28,9 @@ def opt(
     passes: Annotated[
         list[str] | None, typer.Option("--pass", help="A pass; several run in the order given, and none means all.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The file of the program's target, where it is not one that comes with nkilite.")
+    ] = None,
 ) -> None:
     """Run passes on a program, or on its schedule, verify it after each, and print it."""
     chosen = _PASSES if passes is None else passes
@@ -37,6 +41,8 @@ def opt(
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="FILE") from None
+    if target is not None:
+        get_target(target)  # from here on its name is known
     schedule = parse_schedule(text)
     verify_schedule(schedule)
     for name in chosen:

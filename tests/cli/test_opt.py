@@ -62,6 +62,14 @@ def test_one_pass_on_text() -> None:
     assert "accumulate=True" in opt("-", "--pass", "FollowWrites", text=text).stdout
 
 
+def test_programs_for_a_target_of_a_file(tmp_path) -> None:
+    file = tmp_path / "text_chip.toml"
+    file.write_text('inherits = "trn2"\n')
+    text = print_program(add.trace(A, B)).replace(" on trn2\n", " on text_chip\n")
+    assert opt("-", text=text).exit_code
+    assert opt("-", "--target", str(file), text=text).stdout.startswith("program add on text_chip\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "said"),
     [
