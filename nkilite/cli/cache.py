@@ -32,7 +32,7 @@ def info() -> None:
         "used": "yes" if knobs.cache_enabled() else "no (NKILITE_CACHE=0)",
         "size": f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}",
         "compiled programs": f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})",
-        "object files": f"{len(objects):,} ({_size(sum(e.bytes for e in objects))})",
+        "object code": _size(sum(e.bytes for e in objects)),
         "C++ operators": f"{len(operators):,} ({_size(sum(e.bytes for e in operators))})",
     }
     for name, value in summary.items():

@@ -35,21 +35,6 @@ def above_width(flags: np.ndarray, ns: np.ndarray, owners: np.ndarray | int = 0)
     return found
 
 
-def entry_at(table: str) -> str:
-    """Loads of the entry at word position %at of a table into %function, %width, %flags, %weight and %words."""
-    return f"""\
-  %entry_ptr = getelementptr i64, ptr {table}, i64 %at
-  %function = load ptr, ptr %entry_ptr, align 8
-  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
-  %narrow = load i32, ptr %width_ptr, align 8
-  %width = zext i32 %narrow to i64
-  %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
-  %flags = load i32, ptr %flags_ptr, align 4
-  %above = lshr i32 %flags, {WEIGHT_SHIFT}
-  %weight = and i32 %above, {HEAVIEST}
-  %words = getelementptr i8, ptr %entry_ptr, i64 16"""
-
-
 # Walks from a word position to the end, or until an entry neither succeeds nor jumps; returns 0, or
 # status << 48 | word position of that entry. STATUS_JUMP moves by the distance in the entry's last word, which control
 # instructions have.
@@ -63,7 +48,16 @@ head:
   %more = icmp slt i64 %at, %count
   br i1 %more, label %body, label %done
 body:
-{entry_at("%table")}
+  %entry_ptr = getelementptr i64, ptr %table, i64 %at
+  %function = load ptr, ptr %entry_ptr, align 8
+  %width_ptr = getelementptr i8, ptr %entry_ptr, i64 8
+  %narrow = load i32, ptr %width_ptr, align 8
+  %width = zext i32 %narrow to i64
+  %flags_ptr = getelementptr i8, ptr %entry_ptr, i64 12
+  %flags = load i32, ptr %flags_ptr, align 4
+  %above = lshr i32 %flags, {WEIGHT_SHIFT}
+  %weight = and i32 %above, {HEAVIEST}
+  %words = getelementptr i8, ptr %entry_ptr, i64 16
   %status = call i32 %function(ptr %words, ptr %bases, i64 0, i64 1)
   %ok = icmp eq i32 %status, 0
   br i1 %ok, label %advance, label %other
