@@ -273,6 +273,7 @@ class MicroKernel:
 
     def _fail(self, index: Value, limit: int | Value) -> None:
         """End the micro-kernel: an index is not below its limit."""
+        assert self.call.checks_indices, f"{self.call.name} checks indices, and is not `indexed`"
         e, bases = self.e, Value("%bases", "ptr")
         e.store(index, e.offset(bases, _FAULT_INDEX), align=8)
         e.store(limit if isinstance(limit, Value) else e.i64(limit), e.offset(bases, _FAULT_LIMIT), align=8)

@@ -157,6 +157,11 @@ class Signature:
         return self.arguments[name] is IMMEDIATE
 
     @property
+    def checks_indices(self) -> bool:
+        """Whether it may end with an error: at an index that is out of bounds."""
+        return self.definition.indexed or any(o.type.indirection is not None for o in self.operands)
+
+    @property
     def skips_out_of_bounds(self) -> bool:
         """Whether an index outside its limit means "transfer nothing" instead of an error."""
         return self.arguments.get("oob_mode") is OobMode.skip

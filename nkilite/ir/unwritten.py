@@ -50,9 +50,8 @@ def report(program: Program, suspects: Sequence[Suspect]) -> None:
 
 def matters(signature: Signature) -> bool:
     """Whether instructions of a signature are never dead: they steer a loop, show something, or follow indices."""
-    definition = signature.definition
-    indexed = definition.indexed or any(o.type.indirection is not None for o in signature.operands)
-    return indexed or definition.control is not None or not any(o.writes for o in signature.operands)
+    steers = signature.definition.control is not None
+    return signature.checks_indices or steers or not any(o.writes for o in signature.operands)
 
 
 def _live(program: Program) -> list[bool]:

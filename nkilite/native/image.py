@@ -169,9 +169,7 @@ def written_inputs(program: Program) -> dict[int, Location]:
 def _stops(program: Program, placement: CpuPlacement, lowered: Lowered) -> dict[int, Stop]:
     """The entries of instructions that check an index or that the host takes part in."""
     host = {s.id for s in program.signatures if s.definition is device_print.definition or s.definition.meets}
-    may_stop = host | {
-        s.id for s in program.signatures if s.definition.indexed or any(o.type.indirection for o in s.operands)
-    }
+    may_stop = host | {s.id for s in program.signatures if s.checks_indices}
     if not may_stop:
         return {}
     stops: dict[int, Stop] = {}

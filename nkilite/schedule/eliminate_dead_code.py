@@ -48,9 +48,8 @@ def _needed(program: Program) -> np.ndarray:
 def _speaks(signature: Signature) -> bool:
     """Whether an instruction does something beside writing memory, or may."""
     definition = signature.definition
-    plain = definition.control is None and definition.meets is None and not definition.indexed
-    silent = plain and signature.access.known and any(o.writes for o in signature.operands)
-    return not silent or any(o.type.indirection is not None for o in signature.operands)
+    plain = definition.control is None and definition.meets is None and not signature.checks_indices
+    return not (plain and signature.access.known and any(o.writes for o in signature.operands))
 
 
 def _suspicious(columns: Columns, space: np.ndarray, needed: np.ndarray) -> bool:

@@ -11,9 +11,10 @@ import pytest
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
-from nkilite.codegen import elementwise, map_reduce, move, scan
+from nkilite.codegen import elementwise, gather, map_reduce, move, scan
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.errors import InternalError
 from nkilite.ir.access import Opaque
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import Signature
@@ -374,3 +375,22 @@ def test_an_opaque_instruction_stays_where_it_is():
     at = [i.signature.name for i in schedule.program].index("secret")
     assert not any(g.first <= at < g.first + g.size for g in schedule.groups)
     np.testing.assert_allclose(nki.jit(kernel)(x), (x + 1) ** 2, rtol=1e-6)
+
+
+def test_what_checks_indices_says_so():
+    """Who may end a launch is known before code is written: errors have the line of an instruction."""
+
+    @instruction(writes=("into",), access="p f: src[p e] into[p f] which[p f]")
+    def chosen(src: NkiTensor, into: NkiTensor, which: NkiTensor, name=None) -> None: ...
+
+    finish(chosen, lambda src, into, which: np.take_along_axis(src, which.astype(np.int64), axis=1),
+           lambda kernel: gather.by_element(kernel, "into", "src", "which"))
+
+    def kernel(x: Any) -> Any:
+        which, result = nl.ndarray(x.shape, dtype=nl.uint32, buffer=nl.sbuf), new(*x.shape)
+        nisa.iota(which, [[1, x.shape[1]]], 0, 0)
+        chosen(loaded(x), result, which)
+        return stored(result)
+
+    with pytest.raises(InternalError, match="chosen checks indices, and is not `indexed`"):
+        nki.jit(kernel)(make((P, F), "float32"))
