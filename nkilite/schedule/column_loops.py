@@ -15,7 +15,7 @@ from nkilite.ir import nest
 from nkilite.ir.program import Program
 from nkilite.schedule.rows import Access, at_source, elements, in_order
 from nkilite.schedule.runs import Run
-from nkilite.schedule.tree import Dim, Loop, Node, Op, Slice
+from nkilite.schedule.tree import Dim, Loop, Node, Op, Scratch, Slice, Use
 
 _LEAST_COLUMNS = 32  # shorter rows are better collapsed, or read across, by a member on its own
 _LEAST_RUN = 16  # neighbours in a row, if it has gaps
@@ -187,6 +187,29 @@ def _share(old: Sequence[_Part], new: Sequence[_Part]) -> bool:
     """Whether two sets of parts have elements in common, of which one of them writes some."""
     known = [{elements(a) for part in parts for a in part.seen if a.operand.free[0]} for parts in (old, new)]
     return bool(known[0] & known[1])
+
+
+def pipelined(uses: Sequence[tuple[int, Use, Access]], member: int, first: int, columns: int) -> bool:
+    """Whether a last loop, over so many columns, can work on the rows before those that a member works on.
+
+    It fills lines of one stream. Scratch has one block: the member overwrites of it what the loop has done with, after
+    which others have it.
+
+    Args:
+        uses: all that is touched, by number of the member.
+        first: the loop's first member.
+    """
+    own = [(use, access) for number, use, access in uses if number == member]
+    late = [(number, use, access) for number, use, access in uses if number >= first]
+    streams = {number for number, use, _ in late if use.nontemporal}
+    dense = all(access.operand.dense for number, _, access in uses if number == member or number >= first)
+    if len(streams) != 1 or not dense or any(use.nontemporal for use, _ in own):
+        return False
+    return reachable([(None, access) for _, access in own], columns) and all(
+        number == member and elements(access) == elements(other)
+        for _, use, other in late if isinstance(use.place, Scratch)
+        for number, _, access in uses if number <= member and access.buffer == other.buffer
+    )
 
 
 def numbered(members: Iterable[Sequence[Access]]) -> tuple[tuple[int, ...], ...]:

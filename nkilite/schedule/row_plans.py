@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.host.memory import ALIASING, LINE, NEAR
-from nkilite.schedule.column_loops import ColumnLoop, find_column_loops, held, nested, reachable, row_bytes
+from nkilite.schedule.column_loops import ColumnLoop, find_column_loops, held, nested, pipelined, row_bytes
 from nkilite.schedule.lives import Own, large, never_read
 from nkilite.schedule.panels import WIDTH
-from nkilite.schedule.rows import Access, elements, meet, streamable
+from nkilite.schedule.rows import Access, forwards, streamable
 from nkilite.schedule.runs import Run, moves
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import (
@@ -193,16 +193,8 @@ class Planner:
             return None
         if not moves(run.shapes[load.member], True) or not signature.access.copies:
             return None
-        (source,) = (a for a in run.accesses[load.member] if not a.operand.writes)
-        if not (load.operand.dense and source.operand.dense):
-            return None
-        if any(a.low < load.low or a.high > load.high for a in accesses):
-            return None
-        for later in run.accesses[load.member + 1 : accesses[-1].member + 1]:
-            for other in later:
-                if other.operand.writes and other.space == source.space and meet(source, other, run.rows):
-                    return None
-        return load.member
+        found = all(forwards(run.accesses, load.member, read, run.rows) for read in accesses[1:])
+        return load.member if found else None
 
     def _ahead(self, run: Run, ops: Sequence[Op], loops: Sequence[ColumnLoop]) -> list[_Fetch]:
         """Who fetches the next block of large HBM tensors: their last reader, and a little of it those before."""
@@ -237,27 +229,15 @@ class Planner:
         if not loops or not ahead or rows == run.rows:
             return None
         last, member = loops[-1], ahead[-1].member
-        if not last.flat:
-            return None
         ends = all(op.member < last.end or op.elided for op in ops)
-        streams = sum(any(use.nontemporal for use in op.uses) for op in ops[last.first : last.end])
-        if not ends or member >= last.first or streams != 1:
+        alike = last.flat and self._program.signatures[run.signatures[member]].sweep == last.columns
+        if not (ends and alike) or member >= last.first or any(s.first <= member < s.end for s in loops):
             return None
-        own = run.accesses[member]
-        alike = self._program.signatures[run.signatures[member]].sweep == last.columns and reachable(
-            [(None, access) for access in own], last.columns
-        )
-        flat = all(a.operand.dense for a in own) and not any(use.nontemporal for use in ops[member].uses)
-        if not (alike and flat) or any(s.first <= member < s.end for s in loops):
-            return None
-        # Scratch has one block: the member overwrites of it what the loop has done with, after which others have it.
-        scratch = [
-            (op.member, a) for op in ops for a, use in zip(run.accesses[op.member], op.uses, strict=True)
-            if isinstance(use.place, Scratch)
+        uses = [
+            (op.member, use, a) for op in ops if not op.elided
+            for use, a in zip(op.uses, run.accesses[op.member], strict=True)
         ]
-        late = [a for m, a in scratch if m >= last.first]
-        early = [(m, a, b) for m, a in scratch if m <= member for b in late if a.buffer == b.buffer]
-        return member if all(m == member and elements(a) == elements(b) for m, a, b in early) else None
+        return member if pipelined(uses, member, last.first, last.columns) else None
 
 
 def _touched(members: Iterable[Sequence[Access]]) -> dict[int, list[Access]]:

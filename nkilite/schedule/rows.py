@@ -262,6 +262,24 @@ def at_source(load: Sequence[Access], access: Access) -> Access:
     )
 
 
+def forwards(members: Sequence[Sequence[Access]], load: int, read: Access, rows: int) -> bool:
+    """Whether a read of a tile can be one of what a member loads to it: that is as dense, and nobody changes it before.
+
+    Args:
+        members: what each of them touches.
+    """
+    to, source = sorted(members[load], key=lambda a: not a.operand.writes)
+    if (read.buffer, read.first, read.step) != (to.buffer, to.first, to.step) or read.operand.writes:
+        return False
+    if not (to.operand.dense and source.operand.dense and to.low <= read.low and read.high <= to.high):
+        return False
+    return not any(
+        other.operand.writes
+        and (other.buffer == to.buffer or (other.space == source.space and meet(source, other, rows)))
+        for accesses in members[load + 1 : read.member + 1] for other in accesses
+    )
+
+
 def streamable(access: Access) -> bool:
     """Whether its rows are long runs in HBM, worth storing past the caches."""
     operand = access.operand

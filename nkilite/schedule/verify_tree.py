@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import NamedTuple
 
-from nkilite.schedule.column_loops import made_before_used, reachable
+from nkilite.schedule.column_loops import made_before_used, pipelined, reachable
 from nkilite.schedule.group_matmuls import Product, product_of
 from nkilite.schedule.members import Members
 from nkilite.schedule.panels import WIDTH, Feed
@@ -21,13 +21,27 @@ from nkilite.schedule.rows import (
     Access,
     at_source,
     elements,
+    forwards,
     in_order,
-    meet,
     row_shape,
     streamable,
     view_shape,
 )
-from nkilite.schedule.tree import PARTS, Dim, Loop, Nowhere, Op, Place, Register, Scratch, Source, Strip, Tree, Use
+from nkilite.schedule.tree import (
+    PARTS,
+    Dim,
+    Loop,
+    Nowhere,
+    Op,
+    Place,
+    Register,
+    Scratch,
+    Source,
+    Strip,
+    Tree,
+    Use,
+    operations,
+)
 
 
 class _Touch(NamedTuple):
@@ -213,21 +227,11 @@ class _Check:
         before = beside in ops and body.index(ops[beside]) < body.index(last)
         self.need(ends and before, f"a loop cannot go with member {beside}")
         assert beside is not None
-        own = [t for t in self.working if t.op.member == beside]
         alike = self.members.signatures[beside].access.sweep == last.extent
-        dense = all(t.seen.operand.dense and not t.use.nontemporal for t in own)
-        reached = alike and dense and reachable([(None, t.seen) for t in own], last.extent)
-        self.need(reached, f"member {beside} does not go through {last.extent} columns")
-        inside = [t for t in self.working if t.loop is last]
-        for user in inside:
-            for t in self.working:
-                shared = isinstance(user.use.place, Scratch) and t.access.buffer == user.access.buffer
-                if shared and t.op.member <= beside:
-                    in_turn = t.op.member == beside and elements(t.access) == elements(user.access)
-                    self.need(in_turn, f"{self.name(t)} overwrites what the rows before it still need")
-        flat = all(t.op.slice is None and t.seen.operand.dense for t in inside)
-        streams = {t.op.member for t in inside if t.use.nontemporal}
-        self.need(flat and len(streams) == 1, f"a loop beside member {beside} has gaps, or not one stream")
+        flat = all(t.op.slice is None for t in self.working if t.loop is last)
+        first = min(op.member for op in operations(last.body))
+        right = pipelined([(t.op.member, t.use, t.seen) for t in self.working], beside, first, last.extent)
+        self.need(alike and flat and right, f"a loop cannot work on the rows before those of member {beside}")
 
     # --- places ---------------------------------------------------------------------------------------------
 
@@ -289,18 +293,10 @@ class _Check:
     def _forwarded(self, touch: _Touch, place: Source) -> None:
         """A read where a load would have read it: it reads what that writes, which nobody has changed since."""
         read, name = self.whole[touch.op.member][touch.access.operand.operand], self.name(touch)
-        to, source = sorted(self.whole[place.member], key=lambda a: a.operand.reads)
-        self.need(to.operand.dense and source.operand.dense, f"{name} is read in place, but has gaps there")
-        same = (read.buffer, read.first, read.step) == (to.buffer, to.first, to.step) and not touch.writes
-        self.need(same, f"{name} is not what member {place.member} loads")
-        inside = place.byte == read.start - to.low and to.low <= read.low and read.high <= to.high
-        self.need(inside, f"{name} is read {place.byte} bytes from where member {place.member} reads")
-        for accesses in self.whole[place.member + 1 : touch.op.member + 1]:
-            for other in accesses:
-                changed = other.operand.writes and (
-                    other.buffer == to.buffer or (other.space == source.space and meet(other, source, self.rows))
-                )
-                self.need(not changed, f"{name} is read in place after member {other.member} has written there")
+        (to,) = (a for a in self.whole[place.member] if a.operand.writes)
+        self.need(place.byte == read.start - to.low, f"{name} is read elsewhere than member {place.member} reads")
+        found = forwards(self.whole, place.member, read, self.rows)
+        self.need(found, f"{name} is not what member {place.member} loads, or no longer")
 
     def _held(self, buffer: int) -> None:
         """What never leaves registers is made, before it is used, in the one loop that uses it."""
