@@ -38,10 +38,13 @@ def assembly(level: Host) -> str:
     return target.create_target_machine(cpu=level.cpu, features=level.features, opt=2).emit_assembly(module)
 
 
-def of_a_part_without(feature: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Host]:
+def of_a_part_without(
+    feature: str, monkeypatch: pytest.MonkeyPatch, name: str = "sapphirerapids"
+) -> dict[str, Host]:
     everything = {f.strip("+-"): True for level in host.levels().values() for f in level.features.split(",")}
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(ours, "get_host_cpu_features", lambda: everything | {feature: False}, raising=False)
+    monkeypatch.setattr(ours, "get_host_cpu_name", lambda: name, raising=False)
     monkeypatch.setattr(host, "_tile_registers_permitted", lambda: True)
     found: dict[str, Host] = host.available.__wrapped__()
     return found
@@ -54,6 +57,13 @@ def test_a_part_is_asked_for_nothing_that_it_lacks(lacking: str, monkeypatch: py
     assert all(level.cpu.startswith("x86-64-v") for level in found.values())
     assert ("amx" in found) == (lacking not in ("amx-tile", "avx512vl", "f16c"))
     assert ("avx2" in found) == (lacking != "f16c")
+
+
+@pytest.mark.parametrize(("name", "best"), [("znver4", "avx512_bf16"), ("sapphirerapids", "avx512")])
+def test_dot_products_are_used_where_they_are_quick(name: str, best: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = of_a_part_without("amx-tile", monkeypatch, name)
+    assert {first, second} == {"avx512_bf16", "avx512"}
+    assert first == best
 
 
 def test_bfloat16_instructions_without_those_of_float16(monkeypatch: pytest.MonkeyPatch) -> None:
