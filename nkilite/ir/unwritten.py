@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.errors import NkiError, UnwrittenOutput
-from nkilite.ir.columns import Columns, unique
+from nkilite.ir.columns import Columns
 from nkilite.ir.coverage import Coverage, Covered
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
@@ -131,12 +131,8 @@ def _mark(program: Program, covers: Sequence[Coverage]) -> None:
     position = np.full(len(program.buffers), -1)
     for number, buffer in enumerate(program.outputs):
         position[buffer.id] = number
-    columns = Columns.of(program)
-    for signature, _, starts in columns.uses():
-        for operand in signature.operands:
-            if not operand.writes or operand.type.region.on_chip:
-                continue
-            numbers, offsets = position[columns.code[starts + operand.word]], columns.code[starts + operand.word + 1]
-            for number in unique(numbers[numbers >= 0]).tolist():
-                for byte_offset in unique(offsets[numbers == number]).tolist():
-                    covers[number].mark(operand.type, byte_offset)
+    touched = Columns.of(program).touched
+    at = touched.writes & (position[touched.buffer] >= 0)
+    places = zip(touched.number[at].tolist(), touched.buffer[at].tolist(), touched.offset[at].tolist(), strict=True)
+    for operand, buffer, byte_offset in dict.fromkeys(places):
+        covers[position[buffer]].mark(touched.operands[operand][1].type, byte_offset)

@@ -25,16 +25,12 @@ def delay_writes(program: Program) -> bool:
     stated = {i for pair in program.dependencies for i in pair}
     stretch = stretches(program, columns)
     order = 2 * np.arange(program.count)
-    for signature, rows, starts in columns.uses():
-        if not _reads_nothing(signature):
-            continue
-        dst, = signature.operands
-        tile = columns.code[starts + dst.word]
-        moves = (first[tile] == rows) & (second[tile] > rows + 1) & (second[tile] < program.count)
-        moves &= ~buffers.fixed[tile]
-        rows, until = rows[moves], second[tile[moves]]
-        same = (stretch[rows] == stretch[until]) & ~np.isin(rows, list(stated))
-        order[rows[same]] = 2 * until[same] - 1
+    _, _, rows, tile, _ = touched = columns.touched
+    moves = touched.each(lambda signature, _: _reads_nothing(signature)) & ~buffers.fixed[tile]
+    moves &= (first[tile] == rows) & (second[tile] > rows + 1) & (second[tile] < program.count)
+    rows, until = rows[moves], second[tile[moves]]
+    same = (stretch[rows] == stretch[until]) & ~np.isin(rows, list(stated))
+    order[rows[same]] = 2 * until[same] - 1
     if (np.diff(order) > 0).all():
         return False
     reorder(program, columns, np.argsort(order, kind="stable"))

@@ -38,17 +38,13 @@ def drain_psum(program: Program) -> bool:
 
 def _last_reads(program: Program, columns: Columns) -> np.ndarray:
     """Which instructions read a PSUM tile for the last time, and touch nothing but tiles and registers."""
-    buffers = BufferColumns.of(program)
+    buffers, touched = BufferColumns.of(program), columns.touched
     _, last = accessed(program, columns)
     psum = buffers.within(MemoryRegion.psum) & ~buffers.fixed
+    at = touched.each(lambda signature, operand: operand.reads and _moves_tiles(signature))
+    at &= psum[touched.buffer] & (last[touched.buffer] == touched.row)
     found = np.zeros(program.count, bool)
-    for signature, rows, starts in columns.uses():
-        if not _moves_tiles(signature):
-            continue
-        for operand in signature.operands:
-            if operand.reads and operand.type.region is MemoryRegion.psum:
-                tile = columns.code[starts + operand.word]
-                found[rows[psum[tile] & (last[tile] == rows)]] = True
+    found[touched.row[at]] = True
     found[[i for pair in program.dependencies for i in pair]] = False
     return found
 
@@ -69,14 +65,13 @@ def _earliest(program: Program, columns: Columns, moving: np.ndarray) -> np.ndar
     place = np.arange(program.count)
     touched: list[list[tuple[int, bool]]] = [[] for _ in range(program.count)]
     queues: dict[Engine, int] = {}  # an engine is like a place that all of its instructions write
-    for signature, rows, starts in columns.uses():
+    for signature, rows, _ in columns.uses():
         queue = queues.setdefault(signature.definition.rule("cost")(signature).engine, -1 - len(queues))
         for row in rows.tolist():
             touched[row].append((queue, True))
-        for operand in signature.operands:
-            spaces = space[columns.code[starts + operand.word]].tolist()
-            for row, where in zip(rows.tolist(), spaces, strict=True):
-                touched[row].append((where, operand.writes))
+    every = columns.touched
+    for row, where, writes in np.column_stack([every.row, space[every.buffer], every.writes]).tolist():
+        touched[row].append((where, writes))
     wrote: dict[int, int] = {}
     read: dict[int, int] = {}  # since the beginning: by space, behind what a write of it goes
     for row, (moves, begin) in enumerate(zip(moving.tolist(), begins.tolist(), strict=True)):
