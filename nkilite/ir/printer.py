@@ -130,7 +130,7 @@ class Printer:
             text += f" name {buffer.name!r}"
         if buffer.address is not None:
             text += f" address {buffer.address}"
-        elif buffer.id in self._program.addresses:
+        if buffer.id in self._program.addresses:
             text += f" planned {self._program.addresses[buffer.id]}"
         if buffer.loop is not None:
             text += f" in loop {buffer.loop}"

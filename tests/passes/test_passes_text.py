@@ -50,7 +50,7 @@ CHANGED: dict[str, tuple[str, dict[str, str]]] = {
     "Allocate": (
         HEAD + TILE + "buffer %fixed = internal sbuf float32[128, 512] address (0, 0)\noutput %out\n" + LOAD
         + "vector  tensor_copy(dst=%fixed, src=%tile, engine=Engine.vector)\n",
-        {TILE: TILE.strip() + " planned (0, 2048)\n"},
+        {TILE: TILE.strip() + " planned (0, 2048)\n", "address (0, 0)": "address (0, 0) planned (0, 0)"},
     ),
     "SeparateTiles": (
         HEAD + "buffer %one = internal sbuf float32[128, 512] address (0, 0)\n"

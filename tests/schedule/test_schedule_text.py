@@ -153,6 +153,11 @@ def same_again(schedule: Schedule) -> None:
     again = parse_schedule(text)
     assert print_schedule(again) == text
     assert (again.broadcast, again.panels, again.groups) == (schedule.broadcast, schedule.panels, schedule.groups)
+    programs = again.program, schedule.program
+    facts = [(p.name, p.cores, p.addresses, p.names, p.affine, p.renames, p.fresh) for p in programs]
+    assert facts[0] == facts[1]
+    lie = [[(b.id, b.name, b.shape, b.dims, b.address, b.loop) for b in p.buffers] for p in programs]
+    assert lie[0] == lie[1]
     level = host()
     ours, theirs = (lower(s, place(s, level.products), level) for s in (schedule, again))
     assert ours.sources == theirs.sources
