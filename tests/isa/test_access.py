@@ -99,7 +99,7 @@ CALLS: dict[str, list[dict[str, Any]]] = {
     "tensor_reduce": [
         {"dst": t(P, *kept, dtype=d), "op": op, "data": t(P, 4, 5, 2, dtype=d), "axis": axis}
         for d, op in ((float32, nl.add), (bfloat16, nl.maximum), (uint16, nl.bitwise_or), (float32, nl.subtract))
-        for kept, axis in (((20,), 3), ((4, 1, 1), (2, 3)), ((1,), (1, 2, 3)))
+        for kept, axis in (((20,), 3), ((5, 4), 3), ((4, 1, 1), (2, 3)), ((1,), (1, 2, 3)))
     ],
     "tensor_partition_reduce": [
         {"dst": t(1, F, dtype=d), "op": op, "data": t(P, 4, 10, dtype=d)}
@@ -159,10 +159,14 @@ CALLS: dict[str, list[dict[str, Any]]] = {
               "src": t(32, 3, dtype=bfloat16), "n": 41}],
     "nonzero_with_count": [{"dst": t(20, 13, dtype=int32), "src": t(20, 12, dtype=int32, below=2)}],
     "sequence_bounds": [{"dst": t(1, 2, 20), "segment_ids": t(1, 20, dtype=int32, below=2)}],
-    "iota": [{"dst": t(P, 12, dtype=int32), "pattern": [[5, 3], [1, 4]], "offset": 3, "channel_multiplier": 7}],
+    "iota": [
+        {"dst": t(P, 12, dtype=int32), "pattern": pattern, "offset": 3, "channel_multiplier": 7}
+        for pattern in ([[5, 3], [1, 4]], [[5, 12]])
+    ],
     "affine_select": [
-        {"dst": t(P, 12, dtype=d), "on_true_tile": t(P, 3, 4), "pattern": [[1, 12]], "offset": 2,
-         "channel_multiplier": -3, "on_false_value": -1.0, "cmp_op": nl.greater_equal} for d in (float32, bfloat16)
+        {"dst": t(P, 12, dtype=d), "on_true_tile": t(P, 3, 4), "pattern": pattern, "offset": 2,
+         "channel_multiplier": -3, "on_false_value": -1.0, "cmp_op": nl.greater_equal}
+        for d, pattern in ((float32, [[1, 12]]), (bfloat16, [[1, 12]]), (float32, [[2, 3], [-7, 4]]))
     ],
     "rng": [{"dst": t(P, 10, dtype=int32)}, {"dst": t(P, 10, dtype=uint16), "engine": nisa.engine.gpsimd}],
     "rand2": [{**_DRAW, "min": low, "max": 4.0, "target": "trn3"} for low in (0.0, ROW)],
