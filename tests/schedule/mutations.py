@@ -69,7 +69,7 @@ def mutants(schedule: Schedule, seed: int) -> Iterator[tuple[str, Schedule]]:
     """Endlessly many, each with one thing changed, and what it was."""
     random = Random(seed)
     while True:
-        name = random.choice([*_TREES] * 4 + [*_SCHEDULES])
+        name = random.choice([*_TREES] * 4 + [*_SCHEDULES] + ["a new group"] * 2)
         if name in _SCHEDULES:
             changed = _SCHEDULES[name](schedule, random)
         else:
@@ -545,13 +545,6 @@ def _broadcast(schedule: Schedule, random: Random) -> Schedule | None:
 
 
 _SCHEDULES: dict[str, Callable[[Schedule, Random], Schedule | None]] = {
-    "a member more": _grown,
-    "two groups in one": _merged,
-    "a new group": _made,
-    "a new group ": _made,
-    "a new group  ": _made,
-    "what is kept": _kept,
-    "a member less": _resized,
-    "panels": _packed,
-    "one row for all": _broadcast,
+    "a member more": _grown, "two groups in one": _merged, "a new group": _made, "what is kept": _kept,
+    "a member less": _resized, "packed tiles": _packed, "one row for all": _broadcast,
 }
