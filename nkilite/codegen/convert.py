@@ -1,7 +1,7 @@
 """Element conversions between memory and registers: every NKI dtype to float32 or int32 lanes and back.
 
-`dtypes.cast` is the definition; these functions write it with integer and float32 instructions only, because
-the narrowest CPU level has neither half-precision conversions nor a run-time library to fall back on.
+`dtypes.cast` is the definition. Where a CPU has no instructions for it, which the narrowest level has not for any
+narrow float, integer and float32 instructions do it: there is no run-time library to fall back on.
 """
 
 from __future__ import annotations
