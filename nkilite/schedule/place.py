@@ -18,7 +18,7 @@ from nkilite.host.cpu import Products
 from nkilite.host.memory import ALIASING, LINE
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.types import Buffer, MemoryRegion
-from nkilite.machine.memory import Plan, Request, plan
+from nkilite.machine.memory import Plan, plan
 from nkilite.passes.liveness import accessed
 from nkilite.schedule.panels import Panels, panels
 from nkilite.schedule.schedule import Schedule
@@ -84,8 +84,8 @@ def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlace
     # What engines remember outlives everything, and so does what is noted of results.
     registers = facts.on_chip & ~facts.internal
     begins, ends = np.where(registers, 0, first), np.where(registers, program.count, last)
-    table = np.stack([sizes, begins, ends])[:, automatic].T.tolist()
-    result = plan([Request(*row) for row in table], capacity=None, align=LINE, policy="reuse")
+    requests = np.stack([sizes, begins, ends])[:, automatic].T
+    result = plan(requests, capacity=None, align=LINE, policy="reuse")
     assert isinstance(result, Plan)
     offset[automatic] = result.offsets
     end = -(-result.extent // LINE) * LINE
