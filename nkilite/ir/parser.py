@@ -44,11 +44,11 @@ _TOKEN = re.compile(rf"{_STRING}|[,()\[\]{{}}]")
 _LOCATION = re.compile(r"(?P<body>.*)  ; (?P<file>\S+):(?P<line>\d+)$")
 
 
-class Misread(IrError):
-    """A part of a line is not what it should be."""
+class Misread(ValueError):
+    """A part of a line is not what it should be: `explained` says in which line."""
 
-    def __init__(self, what: str, part: str) -> None:
-        super().__init__(what, location=UNKNOWN)
+    def __init__(self, what: str, part: str = "") -> None:
+        super().__init__(what)
         self.part = part
 
 
