@@ -47,7 +47,7 @@ class Keeper(Protocol):
     """Keeps machine code for other processes.
 
     Attributes:
-        made_by: the same text where all sources and LLVM are the same; None if nothing is kept.
+        made_by: the same text where all of nkilite's sources and LLVM are the same; None if nothing is kept.
     """
 
     @property
@@ -55,6 +55,8 @@ class Keeper(Protocol):
     def get(self, name: str, key: str) -> bytes | None: ...
     def put(self, name: str, key: str, content: bytes) -> None: ...
 
+
+_OURS = "nkilite."  # how names of modules begin of which `made_by` says that they are the same
 
 #: Who keeps machine code: set by nkilite/native/functions.py, which knows the disk cache.
 keeper: list[Keeper] = []
@@ -96,7 +98,7 @@ class Compiled(Generic[_P, _R]):
         self.__doc__, self.__name__ = python.__doc__, python.__name__
         self._worked = 0
         self._asked = False  # whether its machine code is kept
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call what its thread compiles
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         if kwargs or np.ndarray not in map(type, args):
@@ -287,7 +289,10 @@ def _keep(function: Compiled[..., object], code: _Code) -> None:
 
 
 def _key(function: Compiled[..., object]) -> str | None:
-    """What the code of a function depends on: sources, LLVM for this machine, and numbers that it names."""
+    """What the code of a function depends on: sources, LLVM for this machine, and numbers that it names.
+
+    Sources of functions that are none of nkilite's, which `made_by` knows nothing of, are a part of it.
+    """
     made_by = keeper[0].made_by if keeper else None
     if made_by is None:
         return None
@@ -296,6 +301,7 @@ def _key(function: Compiled[..., object]) -> str | None:
         for each in _reached(function) for name in each._function.__code__.co_names
         if isinstance(value := _global(each, name), (int, float, Instruction))
     ]
-    own = function._function.__code__
-    found = made_by, llvm.get_default_triple(), function.__module__, own.co_name, own.co_firstlineno, numbers
+    foreign = [ast.dump(each._source) for each in _reached(function) if not each.python.__module__.startswith(_OURS)]
+    own, module = function._function.__code__, function.python.__module__
+    found = made_by, llvm.get_default_triple(), module, own.co_name, own.co_firstlineno, numbers, foreign
     return hashlib.sha256(repr(found).encode()).hexdigest()

@@ -199,6 +199,18 @@ def test_machine_code_is_kept_for_other_processes(monkeypatch):
     assert "_machine_code" not in vars(other)  # that of another number is not used
 
 
+def test_equal_names_at_equal_lines_of_other_files_are_other_functions(monkeypatch, tmp_path):
+    monkeypatch.setattr(function, "keeper", [_Kept()])
+    keys = set()
+    for name, module, result in (("a", "one", 1), ("b", "one", 2), ("c", "nkilite.one", 1), ("d", "nkilite.two", 1)):
+        file = tmp_path / f"{name}.py"
+        file.write_text(f"def same(x: 'Ints') -> int:\n    return {result}\n")
+        scope: dict[str, Any] = {"__name__": module}
+        exec(compile(file.read_text(), str(file), "exec", dont_inherit=True), scope)
+        keys.add(function._key(Compiled(scope["same"])))
+    assert len(keys) == 4
+
+
 def test_python_calls_python():
     assert truth._plain.__globals__ is not truth.python.__globals__
     calling = chosen._plain
