@@ -73,7 +73,7 @@ class Log:
             places = {key: self._places.get(key, [])[-most:] for key in keys}
             if file is None:
                 return {key: [] for key in keys}
-            found = {key: [self._read(file, place) for place in reversed(places[key])] for key in keys}
+            found = {key: [self._read(file, place, key) for place in reversed(places[key])] for key in keys}
             if any(None in records for records in found.values()):
                 self._mend(file)
             return {key: [record for record in records if record is not None] for key, records in found.items()}
@@ -124,9 +124,11 @@ class Log:
                 self._places.setdefault(key, []).append(_Place(keys[0], start, start + head.bytes))
             self._seen = start + head.bytes
 
-    def _read(self, file: BinaryIO, place: _Place) -> Record | None:
+    def _read(self, file: BinaryIO, place: _Place, key: str) -> Record | None:
+        """The record with a key that is at a place, unless another file has come there, whose inode is the same."""
         file.seek(place.start)
-        return self._unpacked(file.read(place.end - place.start))
+        found = self._unpacked(file.read(place.end - place.start))
+        return found if found is not None and key in found.keys else None
 
     def _packed(self, record: Record) -> bytes:
         content = b"".join((*map(bytes.fromhex, record.keys), record.content))

@@ -70,6 +70,17 @@ def test_another_file_in_its_place_is_noticed(disk, three) -> None:
     assert (found.get(A), found.get(C).content) == (None, b"new")
 
 
+def test_another_file_with_the_same_inode_is_noticed(disk) -> None:
+    opened(disk).add([Record((A,), b"old")])
+    found = opened(disk)
+    assert found.get(A)
+    path(disk).write_bytes(b"")
+    opened(disk).add([Record((B,), b"new")])
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert found.get(A) is None
+    assert found.get(B).content == b"new"
+
+
 def asked_and_added(disk: Store) -> Record | None:
     found = opened(disk).get(A)
     opened(disk).add([Record((A,), b"again")])
