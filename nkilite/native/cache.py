@@ -61,7 +61,7 @@ class Store:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may launch kernels
         self._unchecked: float = float("inf")  # bytes written since the size was looked at
         self._warned = False
 

@@ -57,7 +57,7 @@ class Forms:
 
     def __init__(self, host: Host) -> None:
         self._host, self._library = host, library(host)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as that of a library
         self._known: dict[str, list[Written]] = {}
         self._disk: Store | None = None
         self._made_by = ""

@@ -22,7 +22,8 @@ class Hasty:
     def __init__(self, first: Executable | Cores, launches: float, better: Callable[[], Executable | Cores]) -> None:
         """`better` makes another executable of the same program, after so many launches."""
         self.executable, self._improved = first, False
-        self._left, self._better, self._lock = launches, better, threading.Lock()
+        self._left, self._better = launches, better
+        self._lock = threading.RLock()  # a signal handler may launch what its thread optimizes
 
     @property
     def image(self) -> Image:

@@ -91,6 +91,25 @@ def test_little_work_is_compiled_hastily_and_well_after_some_launches(fresh) -> 
         np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
 
 
+def test_a_signal_handler_may_launch_a_kernel_that_is_compiled_well(fresh, monkeypatch) -> None:
+    kernel = nki.jit(scaled)
+    kernel(SMALL)
+    (hasty,) = executables(kernel)
+    original, found = hasty._better, []
+
+    def interrupted():
+        if not found:
+            found.append(None)
+            found[0] = kernel(SMALL)
+        return original()
+
+    monkeypatch.setattr(hasty, "_better", interrupted)
+    monkeypatch.setattr(hasty, "_left", 0)
+    hasty.optimize()
+    for result in (found[0], kernel(SMALL)):
+        np.testing.assert_array_equal(result, SMALL * np.float32(1.5) ** 4)
+
+
 def test_the_cores_of_a_launch_are_compiled_hastily_and_well_together(fresh) -> None:
     @nki.jit
     def halves(x):

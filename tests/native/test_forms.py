@@ -164,6 +164,21 @@ def test_an_edited_kernel_in_another_process_writes_what_is_new(written, disk, n
     np.testing.assert_array_equal(found, well(edited, monkeypatch, x))
 
 
+def test_a_signal_handler_may_launch_kernels_while_code_is_written(written, monkeypatch) -> None:
+    original, found = forms._write, []
+
+    def interrupted(*arguments):
+        if not found:
+            found.append(None)
+            found[0] = nki.jit(norm)(values(64, 256))
+        return original(*arguments)
+
+    monkeypatch.setattr(forms, "_write", interrupted)
+    x, y = values(128, 512), values(64, 256)
+    np.testing.assert_array_equal(nki.jit(norm)(x), well(norm, monkeypatch, x))
+    np.testing.assert_array_equal(found[0], well(norm, monkeypatch, y))
+
+
 def drop_object_code() -> None:
     """From the disk cache: what is known of micro-kernels remains."""
     disk = cache.store()
