@@ -339,9 +339,9 @@ def arange(first: int, *others: int) -> Index:
     Raises:
         InvalidIndex: a bound is no int, or there are no positions.
     """
-    known = (first, *others) if others else first
+    kept, known = (_aranges, (first, *others)) if others else (_stops, first)
     try:
-        return _aranges[known]
+        return kept[known]
     except (KeyError, TypeError):  # new, or no ints: explained below
         pass
     bounds = first, *others
@@ -352,11 +352,12 @@ def arange(first: int, *others: int) -> Index:
     if not positions:
         raise InvalidIndex(what=f"nl.arange{bounds}, which is empty", hint="give it at least one position.")
     made = index(positions.start, Grid.of((len(positions),), (positions.step,)))
-    _aranges[known] = made
+    kept[known] = made
     return made
 
 
-_aranges: dict[object, Index] = {}  # by the stop alone, or by all bounds
+_stops: dict[object, Index] = {}  # by the only bound
+_aranges: dict[object, Index] = {}  # by all bounds
 
 
 class _Grids(tuple[Index, ...]):

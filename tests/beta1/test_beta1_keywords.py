@@ -17,7 +17,7 @@ from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import keywords
 from nkilite.beta1 import language as nl
 from nkilite.beta1.jax_call import nki_call
-from nkilite.errors import NkiError, UnknownKeyword
+from nkilite.errors import InvalidIndex, NkiError, UnknownKeyword
 
 # Functions that take exactly their parameters: Python refuses others.
 EXACT = {
@@ -134,3 +134,9 @@ def test_decorators_take_options_of_the_vendor_and_no_others(name: str) -> None:
         with pytest.raises(UnknownKeyword, match=r"has no parameter 'warmpu'") as caught:
             DECORATORS[name](*given, warmpu=1)
         assert "did you mean warmup?" in str(caught.value)
+
+
+def test_a_tuple_of_bounds_is_no_bound() -> None:
+    nl.arange(3, 5)
+    with pytest.raises(InvalidIndex):
+        nl.arange((3, 5))
