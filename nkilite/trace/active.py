@@ -1,4 +1,4 @@
-"""The builder that receives instructions now: one for each thread, set while a kernel is traced or simulated."""
+"""The builder that receives instructions now, while a kernel is traced or simulated: one for each thread and task."""
 
 from __future__ import annotations
 
