@@ -90,7 +90,7 @@ class Team:
         self.members = 1
         self._lock = threading.Lock()
         host = next(iter(available().values()))
-        self._member = Apart(host, sharing.member.address)
+        self._member = Apart(host, stack.with_room(stack.COMPILER, lambda: sharing.member.address))
         self._system = ctypes.CDLL(None, use_errno=True)
         self._system.calloc.restype = ctypes.c_void_p
         size, align = sharing.team_bytes(MOST), 4096
