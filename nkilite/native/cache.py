@@ -71,8 +71,12 @@ class Store:
         file = self.open(shelf, label, key)
         if file is None:
             return None
-        with file:
-            data = file.read(_ENTRY_BYTES_AT_MOST + 1)
+        try:
+            with file:
+                data = file.read(_ENTRY_BYTES_AT_MOST + 1)
+        except OSError as error:
+            self._cannot("read", error)
+            return None
         content = memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]
         if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != digest(path, content):
             self.damaged(shelf, label, key)

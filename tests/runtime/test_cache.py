@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 import subprocess
@@ -589,3 +591,16 @@ def test_info_and_clear(disk) -> None:
     assert cleared.startswith("removed ")
     assert not list(disk.entries())
     assert "copied" not in CliRunner().invoke(app, ["cache", "info"]).stdout
+
+
+def test_an_entry_that_the_system_cannot_read_is_none(tmp_path, monkeypatch) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, "broken")
+
+    disk, key = Store(str(tmp_path / "cache")), "ab" * 20
+    disk.put(OBJECTS, "entry", key, b"content")
+    assert disk.get(OBJECTS, "entry", key) == b"content"
+    monkeypatch.setattr(cache, "_opened", lambda *_: Broken())
+    with pytest.warns(CacheWarning, match="cannot be read: .*broken"):
+        assert disk.get(OBJECTS, "entry", key) is None
