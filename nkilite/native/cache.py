@@ -12,6 +12,7 @@ others may write, are not used, and only regular files are opened, not through l
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -71,12 +72,8 @@ class Store:
         file = self.open(shelf, label, key)
         if file is None:
             return None
-        try:
-            with file:
-                data = file.read(_ENTRY_BYTES_AT_MOST + 1)
-        except OSError as error:
-            self._cannot("read", error)
-            return None
+        with file:
+            data = self.read(file, 0, _ENTRY_BYTES_AT_MOST + 1)
         content = memoryview(data)[len(_MAGIC) + _DIGEST_BYTES :]
         if not data.startswith(_MAGIC) or data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES] != digest(path, content):
             self.damaged(shelf, label, key)
@@ -127,10 +124,20 @@ class Store:
             return
         self._grown(written)
 
-    def append(self, file: BinaryIO, content: bytes) -> None:
-        """Append to the file of an entry, in one piece."""
+    def read(self, file: BinaryIO, start: int, count: int) -> bytes:
+        """At most so many bytes of the file of an entry; none, with a CacheWarning, if the system cannot read them."""
         try:
-            os.write(file.fileno(), content)
+            file.seek(start)
+            return file.read(count)
+        except OSError as error:
+            self._cannot("read", error)
+            return b""
+
+    def append(self, file: BinaryIO, content: bytes) -> None:
+        """Append to the file of an entry, in one piece. What is not written whole is found by its digest."""
+        try:
+            if os.write(file.fileno(), content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._cannot("written", error)
             return

@@ -114,20 +114,18 @@ class Log:
         """Take note of what there is behind what was seen. The last record may not be there to its end: if nobody is
         writing it, it hides others that are appended until one of them does not begin where it says it ends."""
         while (start := self._seen) + _HEAD.size <= size:
-            file.seek(start)
-            head = _head(file.read(_HEAD.size))
+            head = _head(self.store.read(file, start, _HEAD.size))
             self._broken = head is None
             if head is None or start + head.bytes > size:
                 return
-            keys = _keys(file.read(head.keys * KEY_BYTES))
+            keys = _keys(self.store.read(file, start + _HEAD.size, head.keys * KEY_BYTES))
             for key in keys:
                 self._places.setdefault(key, []).append(_Place(keys[0], start, start + head.bytes))
             self._seen = start + head.bytes
 
     def _read(self, file: BinaryIO, place: _Place, key: str) -> Record | None:
         """The record with a key that is at a place, unless another file has come there, whose inode is the same."""
-        file.seek(place.start)
-        found = self._unpacked(file.read(place.end - place.start))
+        found = self._unpacked(self.store.read(file, place.start, place.end - place.start))
         return found if found is not None and key in found.keys else None
 
     def _packed(self, record: Record) -> bytes:
@@ -150,8 +148,7 @@ class Log:
 
     def _rewrite(self, file: BinaryIO, most: int, added: bytes) -> None:
         """Write the file anew: at most so many bytes of what is whole, the newest, and something more."""
-        file.seek(0)
-        kept = list(self._whole(file.read()))
+        kept = list(self._whole(self.store.read(file, 0, os.fstat(file.fileno()).st_size)))
         left = sum(map(len, kept))
         while kept and left > most:
             left -= len(kept.pop(0))
