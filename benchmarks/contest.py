@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from autotune.measure.timing import Spread
 
 ROUNDS = 15
+PAUSE = 0.15  # seconds after which threads of BLAS and OpenMP no longer look for work on the cores of others
 SHORTEST = 2e-3  # seconds a turn takes at least; shorter runs are repeated
 LONGEST = 20.0  # seconds a contest takes about at most, from three rounds on
 _LEAST_ROUNDS = 3
+_SOON = 0.1  # seconds that a run takes at most of which there are many before the first round
+_WARM_RUNS = 6  # so many: by then kernels of little work have the code that is made for many launches
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Contest:
 
 
 def race(contestants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> Contest:
-    """Time contestants in turns after two warm-up runs each."""
+    """Time contestants in turns after warm-up runs of each, and with a pause before each turn."""
     repeats: dict[str, int] = {}
     for name, run in contestants.items():
         run()
@@ -43,6 +46,8 @@ def race(contestants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) 
         run()
         once = max(time.perf_counter() - started, 1e-7)
         repeats[name] = max(1, round(SHORTEST / once))
+        for _ in range(2, _WARM_RUNS if once < _SOON else 2):
+            run()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants)
     shuffle = random.Random(0).shuffle
@@ -53,6 +58,7 @@ def race(contestants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) 
         shuffle(order)
         for name in order:
             run, count = contestants[name], repeats[name]
+            time.sleep(PAUSE)
             started = time.perf_counter()
             for _ in range(count):
                 run()
