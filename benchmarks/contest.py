@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from autotune.measure.timing import Spread
 
 ROUNDS = 15
-PAUSE = 0.15  # seconds after which threads of BLAS and OpenMP no longer look for work on the cores of others
 SHORTEST = 2e-3  # seconds a turn takes at least; shorter runs are repeated
 LONGEST = 20.0  # seconds a contest takes about at most, from three rounds on
 _LEAST_ROUNDS = 3
@@ -37,8 +36,13 @@ class Contest:
         return Spread.of([a / b for a, b in zip(self.seconds[name], self.seconds[over], strict=True)])
 
 
-def race(contestants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> Contest:
-    """Time contestants in turns after warm-up runs of each, and with a pause before each turn."""
+def race(contestants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, pause: float = 0.0) -> Contest:
+    """Time contestants in turns, after warm-up runs of each.
+
+    Args:
+        pause: seconds before each turn, which begins with as many runs that do not count: threads of others have gone
+            to sleep by then, and what the pause has cooled down is warm again.
+    """
     repeats: dict[str, int] = {}
     for name, run in contestants.items():
         run()
@@ -58,7 +62,10 @@ def race(contestants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) 
         shuffle(order)
         for name in order:
             run, count = contestants[name], repeats[name]
-            time.sleep(PAUSE)
+            if pause:
+                time.sleep(pause)
+                for _ in range(count):
+                    run()
             started = time.perf_counter()
             for _ in range(count):
                 run()

@@ -22,7 +22,7 @@ from nkilite.profiling import summarize
 from nkilite.testing import check
 
 TURNS, CALLS = 2, 4
-PAUSE = 0.15  # seconds after which threads of BLAS no longer look for work on the cores of those whose turn it is
+PAUSE = 0.15  # seconds after which threads of BLAS and OpenMP no longer look for work on the cores of others
 WIDTH = 140  # columns the tables need; logs have no width of their own
 
 

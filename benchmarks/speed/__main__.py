@@ -21,6 +21,7 @@ from benchmarks.speed.agreement import check
 from benchmarks.speed.match import Match
 from benchmarks.speed.page import COLUMNS, cells, page
 from benchmarks.speed.plot import plot
+from kernels.__main__ import PAUSE
 
 
 def main(
@@ -44,7 +45,7 @@ def main(
             module = importlib.import_module(f"benchmarks.speed.{subject}")
             for match in module.matches(count):
                 check(match.ours, match.peers, match.tolerance)
-                contest = race({"ours": match.ours, **match.peers}, rounds)
+                contest = race({"ours": match.ours, **match.peers}, rounds, PAUSE if count > 1 else 0.0)
                 for row in _rows(subject, match, contest, count):
                     rows.append(row)
                     table.add_row(*cells(row))
