@@ -110,6 +110,15 @@ def _changed(nodes: Sequence[Node], change: Callable[[Node], Sequence[Node]]) ->
     return tuple(found)
 
 
+def _used(op: Op, change: Callable[[Use], Use]) -> Op:
+    """An operation with its uses changed."""
+    return replace(op, uses=tuple(change(use) for use in op.uses))
+
+
+def _in_uses(nodes: Sequence[Node], change: Callable[[Use], Use]) -> tuple[Node, ...]:
+    return _changed(nodes, lambda node: [_used(node, change) if isinstance(node, Op) else node])
+
+
 def _nodes(nodes: Sequence[Node]) -> list[Node]:
     return [n for node in nodes for n in [node, *(_nodes(node.body) if isinstance(node, Loop) else [])]]
 
@@ -181,13 +190,7 @@ def _values(tree: Tree, random: Random) -> Tree | None:
     if len(values) < 2:
         return None
     one, other = random.sample(values, 2)
-
-    def change(node: Node) -> list[Node]:
-        if isinstance(node, Op):
-            node = replace(node, uses=tuple(replace(u, value=other if u.value == one else u.value) for u in node.uses))
-        return [node]
-
-    return Tree(tree.scratch, _changed(tree.body, change))
+    return Tree(tree.scratch, _in_uses(tree.body, lambda u: replace(u, value=other) if u.value == one else u))
 
 
 def _home(tree: Tree, random: Random) -> Tree | None:
@@ -197,13 +200,7 @@ def _home(tree: Tree, random: Random) -> Tree | None:
         return None
     old = random.choice(places)
     new = random.choice([*places, *(_place(tree, random, old) for _ in range(3))])
-
-    def change(node: Node) -> list[Node]:
-        if isinstance(node, Op):
-            node = replace(node, uses=tuple(replace(u, place=new) if u.place == old else u for u in node.uses))
-        return [node]
-
-    return Tree(tree.scratch, _changed(tree.body, change))
+    return Tree(tree.scratch, _in_uses(tree.body, lambda u: replace(u, place=new) if u.place == old else u))
 
 
 def _elided(tree: Tree, random: Random) -> Tree | None:
@@ -241,10 +238,11 @@ def _exchanged(tree: Tree, random: Random) -> Tree | None:
 
 def _unrolled(tree: Tree, random: Random) -> Tree | None:
     """What is in a loop comes instead of it."""
-    def plain(n: Node) -> Node:
-        return replace(n, uses=tuple(replace(u, value=None) for u in n.uses)) if isinstance(n, Op) else n
 
-    return _one(tree, random, Loop, lambda loop: [plain(n) for n in loop.body])
+    def plain(node: Node) -> Node:
+        return _used(node, lambda u: replace(u, value=None)) if isinstance(node, Op) else node
+
+    return _one(tree, random, Loop, lambda loop: [plain(node) for node in loop.body])
 
 
 def _split(tree: Tree, random: Random) -> Tree | None:
@@ -270,16 +268,11 @@ def _joined(tree: Tree, random: Random) -> Tree | None:
         assert isinstance(last, Loop)
         shift = 1 + max((u.value or 0 for op in ops for u in op.uses), default=0)
         late = set(operations(last.body))
-        ops = tuple(
-            replace(
-                op,
-                uses=tuple(
-                    replace(u, value=u.value + shift if op in late and u.value is not None else u.value)
-                    for u in op.uses
-                ),
-            )
-            for op in ops
-        )
+
+        def apart(use: Use) -> Use:
+            return use if use.value is None else replace(use, value=use.value + shift)
+
+        ops = tuple(_used(op, apart) if op in late else op for op in ops)
         return [replace(loop, body=(*loop.body[:begin], replace(first, body=ops), *loop.body[end:]))]
 
     return _one(tree, random, Loop, change)
@@ -354,11 +347,12 @@ def _shifted(node: Node, by: int) -> Node:
     if isinstance(node, Loop):
         beside = None if node.beside is None else node.beside + by
         return replace(node, body=tuple(_shifted(n, by) for n in node.body), beside=beside)
-    uses = tuple(
-        replace(u, place=replace(u.place, member=u.place.member + by)) if isinstance(u.place, Source) else u
-        for u in node.uses
-    )
-    return replace(node, member=node.member + by, uses=uses)
+
+    def shifted(use: Use) -> Use:
+        place = use.place
+        return replace(use, place=replace(place, member=place.member + by)) if isinstance(place, Source) else use
+
+    return replace(_used(node, shifted), member=node.member + by)
 
 
 def _grown(schedule: Schedule, random: Random) -> Schedule | None:
@@ -395,18 +389,11 @@ def _merged(schedule: Schedule, random: Random) -> Schedule | None:
     one, other = random.choice(pairs)
     slots = len(one.tree.scratch)
 
-    def moved(node: Node) -> list[Node]:
-        if isinstance(node, Op):
-            node = replace(
-                node,
-                uses=tuple(
-                    replace(u, place=replace(u.place, slot=u.place.slot + slots)) if isinstance(u.place, Scratch) else u
-                    for u in node.uses
-                ),
-            )
-        return [node]
+    def moved(use: Use) -> Use:
+        place = use.place
+        return replace(use, place=replace(place, slot=place.slot + slots)) if isinstance(place, Scratch) else use
 
-    late = _changed([_shifted(n, one.size) for n in other.tree.body], moved)
+    late = _in_uses([_shifted(n, one.size) for n in other.tree.body], moved)
     body = (*one.tree.body, *late)
     first, last = body[0], late[0]
     if isinstance(first, Loop) and isinstance(last, Loop) and random.random() < 0.9:
@@ -470,16 +457,11 @@ def _terms(random: Random, signatures: Sequence[Any], body: Sequence[Node]) -> t
     ops = list(operations(body))
     count = max(1, sum(s.name == "nc_matmul" for s in signatures))
     strip = random.random() < 0.5
-    ops = [
-        replace(
-            op,
-            slice=None,
-            uses=tuple(
-                replace(u, value=None, place=Strip() if strip and u.place is not None else u.place) for u in op.uses
-            ),
-        )
-        for op in ops
-    ]
+
+    def plain(use: Use) -> Use:
+        return replace(use, value=None, place=Strip() if strip and use.place is not None else use.place)
+
+    ops = [replace(_used(op, plain), slice=None) for op in ops]
     return (Loop(Dim.terms, count, tuple(ops[:count])), *ops[count:])
 
 
