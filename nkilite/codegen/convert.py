@@ -11,11 +11,10 @@ import functools
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import INTEGERS, Emitter, Value
 from nkilite.dtypes import FORMS, DType, Form
 
 _UNUSUAL = 0xA1  # classes of numbers: quiet NaN, subnormal, other NaN
-_INTEGERS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _ELEMENTS = {
     dtypes.float8_e4m3fn_x4: FORMS[dtypes.float8_e4m3fn],
     dtypes.float8_e5m2_x4: FORMS[dtypes.float8_e5m2],
@@ -27,7 +26,7 @@ def raw_scalar(dtype: DType) -> str:
     """The LLVM type elements are loaded as: float for float32 and tfloat32, else an integer of their size."""
     if dtype is dtypes.float32 or dtype is dtypes.tfloat32:
         return "float"
-    return _INTEGERS[dtype.itemsize]
+    return INTEGERS[dtype.itemsize]
 
 
 def widen(e: Emitter, dtype: DType, raw: Value) -> Value:

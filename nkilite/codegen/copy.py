@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from nkilite import dtypes
 from nkilite.codegen import convert, elementwise, loops, transpose
 from nkilite.codegen.ahead import Ahead, fetch
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import INTEGERS, Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 from nkilite.ir import nest
 from nkilite.ir.sizes import Size
 
-_BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
 _VECTORS = 4  # native vectors in flight per loop step of a dense copy
 _SHORT_VECTOR = 16  # bytes
 _LONG_RUN = 8 << 10  # what a run must reach for non-temporal stores to pay
@@ -217,7 +216,7 @@ def _splats(e: Emitter, scalar: Value) -> dict[int, Value]:
 def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
     """A float64 scalar as the element bits of a dtype; integers round to nearest even and saturate."""
     if dtype.kind == "x":
-        return e.const(_BITS[dtype.itemsize], 0)
+        return e.const(INTEGERS[dtype.itemsize], 0)
     if dtype is dtypes.bool_:
         return e.convert("zext", e.compare("une", value, e.const("double", 0)), "i8")
     if dtype.is_wide:
@@ -231,6 +230,6 @@ def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
         value = e.select(e.compare("olt", value, least), least, value)
         value = e.select(e.compare("ogt", value, most), most, value)
         whole = e.convert("fptosi", e.intrinsic("llvm.rint", value), "i64")
-        return e.convert("trunc", whole, _BITS[dtype.itemsize])
+        return e.convert("trunc", whole, INTEGERS[dtype.itemsize])
     raw = convert.narrow(e, dtype, e.splat(e.convert("fptrunc", value, "float"), e.host.lanes))
-    return e.extract(e.bitcast(raw, _BITS[dtype.itemsize]), 0)
+    return e.extract(e.bitcast(raw, INTEGERS[dtype.itemsize]), 0)

@@ -66,7 +66,8 @@ class Loop:
 
 
 _FLOATS = ("float", "double", "half")
-_BITS = {"i8": 8, "i16": 16, "half": 16, "i32": 32, "float": 32, "i64": 64, "double": 64}
+BITS = {"i8": 8, "i16": 16, "half": 16, "i32": 32, "float": 32, "i64": 64, "double": 64}
+INTEGERS = {BITS[name] // 8: name for name in ("i8", "i16", "i32", "i64")}  # by bytes
 
 
 _LEAST_SCRATCH = 1 << 10  # bytes, where it is not known how much is needed
@@ -349,14 +350,14 @@ class Emitter:
         if pointer.ref in self._variables:
             self._variables[pointer.ref] = value
             return
-        native = self.host.vector_bits // _BITS[value.scalar] if value.scalar in _BITS else value.lanes
+        native = self.host.vector_bits // BITS[value.scalar] if value.scalar in BITS else value.lanes
         if value.lanes > native:
             # In the order of addresses, which LLVM does not keep when it splits a store: lines that unaligned stores
             # share would be filled out of turn, at twice the time.
             align = min(align, self.host.vector_bits // 8)
             for first in range(0, value.lanes, native):
                 part = self.shuffle(value, None, range(first, first + native))
-                self.store(part, self.offset(pointer, first * _BITS[value.scalar] // 8), align, streaming)
+                self.store(part, self.offset(pointer, first * BITS[value.scalar] // 8), align, streaming)
             return
         hint = ", !nontemporal !0" if streaming else ""
         self.line(f"store {value}, ptr {pointer.ref}, align {align}{hint}")

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from nkilite.codegen.emitter import Emitter, Value
-
-_BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
+from nkilite.codegen.emitter import INTEGERS, Emitter, Value
 
 
 class Side(NamedTuple):
@@ -93,4 +91,4 @@ def _copy(e: Emitter, side: Side, room: Value, at: Value, width: Value, partial:
     with e.loop(width) as loop:
         inner, outer = e.step(room, loop.index, side.size), e.step(at, loop.index, side.stride)
         target, source = (inner, outer) if into else (outer, inner)
-        e.store(e.load(_BITS[side.size], source), target)
+        e.store(e.load(INTEGERS[side.size], source), target)

@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
-from nkilite.codegen.emitter import Emitter, Loop, Value
+from nkilite.codegen.emitter import BITS, Emitter, Loop, Value
 
 TURNS = 4  # what an instruction that does nothing else has: the latency of a combination at two loads per cycle
-
-_BYTES = {"i8": 1, "i16": 2, "i32": 4, "float": 4, "i64": 8}
 
 Combine = Callable[[Emitter, Value, Value], Value]
 
@@ -102,7 +100,7 @@ class Slots:
     def __init__(self, e: Emitter, what: Combination, lanes: int) -> None:
         self._e, self._what, self._lanes = e, what, lanes
         ignored = e.const(what.scalar, what.identity, lanes)
-        bytes = lanes * _BYTES[what.scalar]
+        bytes = lanes * BITS[what.scalar] // 8
         vectors = e.scratch(what.turns * bytes)
         self._places = [e.offset(vectors, turn * bytes) for turn in range(what.turns)]
         self._turn, self._bytes = e.scratch(8), bytes

@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, loops, matrix
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import BITS, INTEGERS, Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
 from nkilite.host.memory import LINE
 from nkilite.ir import nest
 from nkilite.ir.sizes import Size
 
-_BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
-_WIDTH = {"i8": 8, "i16": 16, "i64": 64}  # bits; of others 32
 _WORD = 4  # bytes of what blocks are made of
 _SHORT_VECTOR = 16  # bytes
 
@@ -87,7 +85,7 @@ def float32_columns(
 
 
 def _bits(e: Emitter, size: int, address: Callable[[Value], Value]) -> _Rows:
-    return _Rows(address, lambda p, lanes: e.load(_BITS[size], p, lanes), size)
+    return _Rows(address, lambda p, lanes: e.load(INTEGERS[size], p, lanes), size)
 
 
 def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None:
@@ -128,7 +126,7 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
 
     def load(pointer: Value, lanes: int) -> Value:
         if same:
-            return e.load(_BITS[out.dtype.itemsize], pointer, lanes)
+            return e.load(INTEGERS[out.dtype.itemsize], pointer, lanes)
         raw = e.load(convert.raw_scalar(source.dtype), pointer, lanes)
         return e.bitcast(convert.widen(e, source.dtype, raw), "i32")
 
@@ -148,7 +146,7 @@ def registers(e: Emitter, rows: list[Value]) -> list[Value]:
     these shuffles are the cheapest there are, for the CPU and for LLVM.
     """
     n = len(rows)
-    if n * _WIDTH.get(rows[0].scalar, 32) <= 128:
+    if n * BITS[rows[0].scalar] <= 128:
         return _interleaved(e, rows)
     low = [lane for s in range(0, n, 4) for lane in (s, n + s, s + 1, n + s + 1)]
     even = [lane for s in range(0, n, 4) for lane in (s, s + 1, n + s, n + s + 1)]

@@ -186,7 +186,7 @@ def compiled(python: Callable[_P, _R]) -> Compiled[_P, _R]:
 def text_of(function: Compiled[..., object]) -> str:
     """The LLVM module of a function and of those it calls."""
     reached = _reached(function)
-    declared = {d for f in reached for one in _named(f, Instruction) for d in one.declares}
+    declared = {d for f in reached for one in _named(f, Instruction).values() for d in one.declares}
     texts = (translate(f.interface, f._source, _lookup(f), external=f is function) for f in reached)
     return "\n".join([DECLARATIONS, *sorted(declared), *texts])
 
@@ -215,16 +215,15 @@ def _lookup(function: Compiled[..., object]) -> Callable[[str], object]:
     return found
 
 
-def _named(function: Compiled[..., object], kind: type[_K]) -> list[_K]:
-    """The globals of a kind that a function names."""
-    named = (_global(function, name) for name in function._function.__code__.co_names)
-    return [value for value in named if isinstance(value, kind)]
+def _named(function: Compiled[..., object], *kinds: type[_K]) -> dict[str, _K]:
+    """The globals of some kinds that a function names."""
+    named = {name: _global(function, name) for name in function._function.__code__.co_names}
+    return {name: value for name, value in named.items() if isinstance(value, kinds)}
 
 
 def _called(function: Compiled[..., object]) -> dict[str, Compiled[..., object]]:
     """The compiled functions that a function names."""
-    named = {name: _global(function, name) for name in function._function.__code__.co_names}
-    return {name: value for name, value in named.items() if isinstance(value, Compiled)}
+    return _named(function, Compiled)
 
 
 def _reached(function: Compiled[..., object]) -> list[Compiled[..., object]]:
@@ -296,12 +295,9 @@ def _key(function: Compiled[..., object]) -> str | None:
     made_by = keeper[0].made_by if keeper else None
     if made_by is None:
         return None
-    numbers = [
-        (each.__name__, name, value)
-        for each in _reached(function) for name in each._function.__code__.co_names
-        if isinstance(value := _global(each, name), (int, float, Instruction))
-    ]
-    foreign = [ast.dump(each._source) for each in _reached(function) if not each.python.__module__.startswith(_OURS)]
+    reached = _reached(function)
+    numbers = [(each.__name__, *named) for each in reached for named in _named(each, int, float, Instruction).items()]
+    foreign = [ast.dump(each._source) for each in reached if not each.python.__module__.startswith(_OURS)]
     own, module = function._function.__code__, function.python.__module__
     found = made_by, llvm.get_default_triple(), module, own.co_name, own.co_firstlineno, numbers, foreign
     return hashlib.sha256(repr(found).encode()).hexdigest()

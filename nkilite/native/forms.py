@@ -8,7 +8,6 @@ code, so that a kernel finds what others have needed, in any process.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import threading
@@ -25,7 +24,7 @@ from nkilite.ir.sizes import Form, Sizes
 from nkilite.ir.types import Indirection, MemoryRegion, ViewType
 from nkilite.native.cache import Store, store
 from nkilite.native.library import Library, Source, library
-from nkilite.native.log import KEY_BYTES, Record
+from nkilite.native.log import Record, key_of
 from nkilite.native.lower import cpu_operands, source_of
 from nkilite.native.operands import Member
 from nkilite.native.versions import versions
@@ -119,7 +118,7 @@ class Forms:
             self._known[kind] = [_written(record.content) for record in reversed(records.get(key, []))]
 
     def _key(self, kind: str) -> str:
-        return hashlib.blake2b(f"{self._made_by}\n{kind}".encode(), digest_size=KEY_BYTES).hexdigest()
+        return key_of(self._made_by, kind)
 
 
 _forms: dict[str, Forms] = {}

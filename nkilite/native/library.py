@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from nkilite.host import llvm
 from nkilite.host.cpu import Host
 from nkilite.native import stack
 from nkilite.native.cache import FORMAT, OBJECTS, Store, store
-from nkilite.native.log import KEY_BYTES, Log, Record
+from nkilite.native.log import Log, Record, key_of
 
 _STREAMING_METADATA = "!0 = !{i32 1}\n"
 
@@ -110,14 +109,12 @@ class Library:
         """Load functions from a disk cache without their text; whether all were there."""
         log = self.log(store)
         with self._lock:
-            objects: list[tuple[bytes, tuple[str, ...]]] = []
-            for key, names in kept:
-                missing = tuple(name for name in names if name not in self._addresses)
-                if missing:
-                    found = log.get(key)
-                    if found is None:
-                        return False
-                    objects.append((found.content, missing))
+            missing = [(key, tuple(name for name in names if name not in self._addresses)) for key, names in kept]
+            missing = [(key, names) for key, names in missing if names]
+            found = log.newest([key for key, _ in missing], 1)
+            if not all(found.values()):
+                return False
+            objects = [(found[key][0].content, names) for key, names in missing]
             stack.with_room(stack.COMPILER, self._load, objects)
             return True
 
@@ -167,9 +164,8 @@ class Library:
         """Load units, by key, that are in a log; those that are not."""
         left = dict(wanted)
         objects = []
-        for key in dict.fromkeys(log.find(wanted).values()):
-            found = log.get(key)
-            if found is not None:
+        for records in log.newest(list(dict.fromkeys(log.find(wanted).values())), 1).values():
+            for found in records:
                 units = [left.pop(unit) for unit in found.keys[1:] if unit in left]
                 objects.append((found.content, tuple(s.name for unit in units for s in unit)))
         self._load(objects)
@@ -178,12 +174,12 @@ class Library:
     def log(self, store: Store) -> Log:
         """Where a disk cache keeps what this library compiles."""
         if store not in self._logs:
-            self._logs[store] = Log(store, OBJECTS, "code", _digest(self.made_by))
+            self._logs[store] = Log(store, OBJECTS, "code", key_of(self.made_by))
         return self._logs[store]
 
     def _made(self, units: dict[str, Unit]) -> Record:
         """Units, by key, as they are kept."""
-        return Record((_digest(*units), *units), self._compile(units.values()))
+        return Record((key_of(*units), *units), self._compile(units.values()))
 
     def _compile(self, units: Iterable[Unit]) -> bytes:
         """Units, all compiled quickly or none, as one object."""
@@ -210,11 +206,7 @@ class Library:
     def _key(self, unit: Unit) -> str:
         if len(unit) == 1 and unit[0].key:
             return unit[0].key
-        return _digest(f"{self.made_by} {module_text(unit)}")
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
+        return key_of(f"{self.made_by} {module_text(unit)}")
 
 
 def _modules(units: Iterable[tuple[str, Unit]]) -> list[dict[str, Unit]]:

@@ -9,6 +9,7 @@ appends to the old file meanwhile is lost, and made again when it is missed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import struct
 import threading
@@ -18,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from nkilite.native.cache import Store, digest, limit
 
-KEY_BYTES = 20
+_KEY_BYTES = 20
 _MAGIC = b"nkrecord"
 _HEAD = struct.Struct("<8s16sIII")  # magic, digest, number of keys, bytes of the content, checksum of these two
 _OF_THE_CACHE = 4  # a log takes at most one of so many parts of it
@@ -45,6 +46,11 @@ class _Place(NamedTuple):
     end: int
 
 
+def key_of(*parts: str) -> str:
+    """The key that stands for texts."""
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=_KEY_BYTES).hexdigest()
+
+
 class Log:
     """The records of one entry."""
 
@@ -62,10 +68,6 @@ class Log:
         """The first key of the newest record with each of those keys by which there is one."""
         with self._lock, self._file():
             return {key: self._places[key][-1].key for key in keys if key in self._places}
-
-    def get(self, key: str) -> Record | None:
-        """The newest record with a key."""
-        return next(iter(self.newest([key], 1)[key]), None)
 
     def newest(self, keys: Sequence[str], most: int) -> dict[str, list[Record]]:
         """At most so many records with each of those keys, the newest first."""
@@ -118,7 +120,7 @@ class Log:
             self._broken = head is None
             if head is None or start + head.bytes > size:
                 return
-            keys = _keys(self.store.read(file, start + _HEAD.size, head.keys * KEY_BYTES))
+            keys = _keys(self.store.read(file, start + _HEAD.size, head.keys * _KEY_BYTES))
             for key in keys:
                 self._places.setdefault(key, []).append(_Place(keys[0], start, start + head.bytes))
             self._seen = start + head.bytes
@@ -139,7 +141,7 @@ class Log:
         content = b"" if head is None else data[_HEAD.size : head.bytes]
         if head is None or digest(self._path, content) != head.digest:
             return None
-        return Record(_keys(content[: head.keys * KEY_BYTES]), content[head.keys * KEY_BYTES :])
+        return Record(_keys(content[: head.keys * _KEY_BYTES]), content[head.keys * _KEY_BYTES :])
 
     def _mend(self, file: BinaryIO, added: bytes = b"") -> None:
         """Write the file anew, with a warning."""
@@ -174,7 +176,7 @@ def _head(data: bytes) -> _Head | None:
     magic, found, count, length, checksum = _HEAD.unpack_from(data)
     if magic != _MAGIC or checksum != _checksum(count, length):
         return None
-    return _Head(found, count, _HEAD.size + count * KEY_BYTES + length)
+    return _Head(found, count, _HEAD.size + count * _KEY_BYTES + length)
 
 
 def _checksum(count: int, length: int) -> int:
@@ -183,4 +185,4 @@ def _checksum(count: int, length: int) -> int:
 
 def _keys(content: bytes) -> tuple[str, ...]:
     text = content.hex()
-    return tuple(text[i : i + 2 * KEY_BYTES] for i in range(0, len(text), 2 * KEY_BYTES))
+    return tuple(text[i : i + 2 * _KEY_BYTES] for i in range(0, len(text), 2 * _KEY_BYTES))

@@ -4,9 +4,8 @@ A team cuts a walk into *phases*, which begin at the entries flagged MEET, and a
 share of every entry of the phase that splits; an entry with an owner (nkilite/native/streams.py) belongs to one part,
 the others to part 0. A phase begins when all parts of the one before it are done: what was written before a meeting can
 be read after it. Within a phase the parts do not depend on each other, so it does not matter which member does which
-part, or when. Every member has a part of its own, whose
-data are in its cache; one that waits for longer does a part whose owner has not come, so that a thread that is late,
-because it slept or has no core, holds nobody up.
+part, or when. Every member has a part of its own, whose data are in its cache; one that waits for longer does a part
+whose owner has not come, so that a thread that is late, because it slept or has no core, holds nobody up.
 
 A control instruction, or one at which the host takes over, is flagged MEET and LEAD: it is a phase of its own, and its
 status says where the next one begins. A part that fails is not gone on with, and the phase is the last one. Of the

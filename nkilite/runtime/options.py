@@ -5,7 +5,7 @@ Source: public page nki.jit; for older options, public kernels that use them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nkilite.errors import InvalidOperand, describe
@@ -30,7 +30,8 @@ def check_vendor(function: str, options: Mapping[str, object]) -> None:
     Raises:
         UnknownKeyword: no release has had it.
     """
-    require_none(function, {name: None for name in options if name not in (*_KNOWN, *_RUNS)}, (*_KNOWN, *_RUNS))
+    known = *_KNOWN, *_RUNS
+    require_none(function, [name for name in options if name not in known], known)
 
 
 def check_options(options: Mapping[str, Any], given: Configs) -> Configs:
@@ -54,7 +55,7 @@ def check_options(options: Mapping[str, Any], given: Configs) -> Configs:
     )
 
 
-def require_none(function: str, options: Mapping[str, object], known: tuple[str, ...]) -> None:
+def require_none(function: str, options: Iterable[str], known: tuple[str, ...]) -> None:
     """Raise UnknownKeyword for what is left of keywords when all known ones have been taken."""
     for name in options:
         raise unknown(function, name, known)

@@ -252,9 +252,15 @@ def in_order(one: Access, other: Access, rows: int, columns: bool) -> bool:
     return (elements(one), one.operand.sums) == (elements(other), other.operand.sums) or not meet(one, other, rows)
 
 
+def sides(load: Sequence[Access]) -> tuple[Access, Access]:
+    """What a load writes, and what it reads."""
+    to, source = sorted(load, key=lambda a: not a.operand.writes)
+    return to, source
+
+
 def at_source(load: Sequence[Access], access: Access) -> Access:
     """A read of a tile as one of what is loaded to it: both are dense, of one dtype."""
-    target, source = sorted(load, key=lambda a: not a.operand.writes)
+    target, source = sides(load)
     shift = source.low - target.low
     return access._replace(
         operand=access.operand._replace(on_chip=source.operand.on_chip), buffer=source.buffer, space=source.space,
@@ -268,7 +274,7 @@ def forwards(members: Sequence[Sequence[Access]], load: int, read: Access, rows:
     Args:
         members: what each of them touches.
     """
-    to, source = sorted(members[load], key=lambda a: not a.operand.writes)
+    to, source = sides(members[load])
     if (read.buffer, read.first, read.step) != (to.buffer, to.first, to.step) or read.operand.writes:
         return False
     if not (to.operand.dense and source.operand.dense and to.low <= read.low and read.high <= to.high):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from itertools import groupby
+from typing import TypeGuard
 
 from nkilite.errors import IrError
 from nkilite.ir.verifier import verify
@@ -47,9 +48,7 @@ def _check_tiles(schedule: Schedule, where: str) -> None:
     wrong = [id for id in schedule.broadcast if id not in alike or id in schedule.panels]
     wrong += [id for id, feed in schedule.panels.items() if fed.get(id) is not feed]
     for id in wrong:
-        known = isinstance(id, int) and 0 <= id < len(schedule.program.buffers)
-        what = schedule.program.buffers[id].label if known else f"buffer {id}"
-        raise IrError(f"{what} cannot be packed so, or be one row for all{where}")
+        raise IrError(f"{_label(schedule, id)} cannot be packed so, or be one row for all{where}")
 
 
 def _check_groups(schedule: Schedule, where: str) -> None:
@@ -96,7 +95,15 @@ def _check_private(schedule: Schedule, where: str) -> None:
     own = Own(schedule.program)
     for group in schedule.groups:
         for id in group.private:
-            known = isinstance(id, int) and 0 <= id < len(schedule.program.buffers)
-            if not known or not own.by(id, group.first, group.first + group.size):
-                what = schedule.program.buffers[id].label if known else f"buffer {id}"
+            if not _exists(id, schedule) or not own.by(id, group.first, group.first + group.size):
+                what = _label(schedule, id)
                 raise IrError(f"group of {group.size} from instruction {group.first} keeps {what} to itself{where}")
+
+
+def _exists(id: object, schedule: Schedule) -> TypeGuard[int]:
+    return isinstance(id, int) and 0 <= id < len(schedule.program.buffers)
+
+
+def _label(schedule: Schedule, id: object) -> str:
+    """Of a buffer, which may not exist."""
+    return schedule.program.buffers[id].label if _exists(id, schedule) else f"buffer {id}"

@@ -24,6 +24,7 @@ from nkilite.schedule.rows import (
     forwards,
     in_order,
     row_shape,
+    sides,
     streamable,
     view_shape,
 )
@@ -293,7 +294,7 @@ class _Check:
     def _forwarded(self, touch: _Touch, place: Source) -> None:
         """A read where a load would have read it: it reads what that writes, which nobody has changed since."""
         read, name = self.whole[touch.op.member][touch.access.operand.operand], self.name(touch)
-        (to,) = (a for a in self.whole[place.member] if a.operand.writes)
+        to, _ = sides(self.whole[place.member])
         self.need(place.byte == read.start - to.low, f"{name} is read elsewhere than member {place.member} reads")
         found = forwards(self.whole, place.member, read, self.rows)
         self.need(found, f"{name} is not what member {place.member} loads, or no longer")

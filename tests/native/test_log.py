@@ -21,6 +21,11 @@ def disk(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "cache"))
 
 
+def got(log: Log, key: str) -> Record | None:
+    """The newest record with a key."""
+    return next(iter(log.newest([key], 1)[key]), None)
+
+
 def opened(disk: Store, name: str = "ff" * 20) -> Log:
     """As another process has it."""
     return Log(disk, OBJECTS, "code", name)
@@ -32,7 +37,7 @@ def path(disk: Store, name: str = "ff" * 20) -> Path:
 
 def contents(disk: Store, *keys: str) -> list[bytes | None]:
     found = opened(disk)
-    return [record and record.content for record in map(found.get, keys)]
+    return [record and record.content for record in (got(found, key) for key in keys)]
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def test_records_are_found_by_any_key_the_newest_first(disk, three) -> None:
     assert contents(disk, A, B, C, "00" * 20) == [b"one", b"three", b"two", None]
     found = opened(disk)
     assert [r.content for r in found.newest([B], 5)[B]] == [b"three", b"one"]
-    assert found.get(A).keys == (A, B)
+    assert got(found, A).keys == (A, B)
     assert found.find([C, A, "00" * 20]) == {C: C, A: A}
 
 
@@ -56,33 +61,33 @@ def test_what_others_append_is_seen(disk) -> None:
     one.add([Record((A,), b"a")])
     assert other.find([A])
     other.add([Record((B,), b"b")])
-    assert one.get(B).content == b"b"
+    assert got(one, B).content == b"b"
     one.add([Record((C,), b"c")])
     assert contents(disk, A, B, C) == [b"a", b"b", b"c"]
 
 
 def test_another_file_in_its_place_is_noticed(disk, three) -> None:
     found = opened(disk)
-    assert found.get(A)
+    assert got(found, A)
     path(disk).unlink()
-    assert found.get(A) is None
+    assert got(found, A) is None
     opened(disk).add([Record((C,), b"new")])
-    assert (found.get(A), found.get(C).content) == (None, b"new")
+    assert (got(found, A), got(found, C).content) == (None, b"new")
 
 
 def test_another_file_with_the_same_inode_is_noticed(disk) -> None:
     opened(disk).add([Record((A,), b"old")])
     found = opened(disk)
-    assert found.get(A)
+    assert got(found, A)
     path(disk).write_bytes(b"")
     opened(disk).add([Record((B,), b"new")])
     with pytest.warns(CacheWarning, match="damaged"):
-        assert found.get(A) is None
-    assert found.get(B).content == b"new"
+        assert got(found, A) is None
+    assert got(found, B).content == b"new"
 
 
 def asked_and_added(disk: Store) -> Record | None:
-    found = opened(disk).get(A)
+    found = got(opened(disk), A)
     opened(disk).add([Record((A,), b"again")])
     return found
 
@@ -112,7 +117,7 @@ def test_a_log_under_another_name_is_not_used(disk, three) -> None:
     opened(disk, other).add([Record((A,), b"other")])
     path(disk, other).write_bytes(three)
     with pytest.warns(CacheWarning, match="damaged"):
-        assert opened(disk, other).get(A) is None
+        assert got(opened(disk, other), A) is None
 
 
 def test_the_oldest_go_when_it_is_long(disk, monkeypatch) -> None:
@@ -140,5 +145,5 @@ for i in range(100):
     found = opened(disk)
     for n in range(3):
         for i in range(100):
-            record = found.get(f"{n:020x}{i:020x}")
+            record = got(found, f"{n:020x}{i:020x}")
             assert record is not None and record.content == bytes([i]) * (37 * i)
