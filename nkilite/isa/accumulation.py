@@ -27,10 +27,11 @@ from nkilite.codegen.map_reduce import map_reduce
 from nkilite.dtypes import float32
 from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.program import Signature
-from nkilite.isa import rules
+from nkilite.isa import alu, rules
 from nkilite.isa.alu import AluOp
 from nkilite.isa.constants import reduce_cmd
 
+OPERATORS = tuple(alu.TABLE[name] for name in ("add", "multiply", "maximum", "minimum"))  # of the Vector Engine
 _REDUCING = (reduce_cmd.reduce, reduce_cmd.reset_reduce, reduce_cmd.load_reduce)
 
 

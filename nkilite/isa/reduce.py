@@ -32,7 +32,6 @@ _PARTITION_OPERATORS = tuple(
     alu.TABLE[name] for name in ("add", "average", "maximum", "bitwise_or", "bitwise_and")
 )
 _EXCHANGED = "multiply by -1 and add for subtract, or use nisa.tensor_scalar and nisa.tensor_reduce"
-_REGISTER_OPERATORS = tuple(alu.TABLE[name] for name in ("add", "multiply", "maximum", "minimum"))
 
 
 # --- what a reduction means ---------------------------------------------------------------------------------
@@ -316,7 +315,7 @@ def tensor_scalar_reduce(
 def _tensor_scalar_reduce_normalize(arguments: dict[str, object], target: Target) -> None:
     instruction = "nisa.tensor_scalar_reduce"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
-    arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], instruction, _REGISTER_OPERATORS)
+    arguments["reduce_op"] = alu.lookup(arguments["reduce_op"], instruction, accumulation.OPERATORS)
     negates = bool(arguments["reduce_res_negate"]) and arguments["reduce_res"] is not None
     arguments["reduce_res_negate"] = negates
 

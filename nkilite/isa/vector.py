@@ -12,9 +12,9 @@ from nkilite.codegen.kernel import MicroKernel
 from nkilite.errors import InvalidOperand
 from nkilite.ir.program import Signature
 from nkilite.ir.rules import ArgumentsByName
-from nkilite.isa import alu, arithmetic, rules
+from nkilite.isa import accumulation, alu, arithmetic, rules
 from nkilite.isa.arithmetic import Domain
-from nkilite.isa.constants import engine
+from nkilite.isa.constants import engine, reduce_cmd
 from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
 from nkilite.machine.engine import Cost, Engine
@@ -23,6 +23,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
 _any_engine = engine.unknown
+_reset_reduce = reduce_cmd.reset_reduce
 
 
 # --- tensor_tensor ------------------------------------------------------------------------------------------
@@ -274,7 +275,14 @@ def _tensor_scalar_lower(call: Signature, kernel: MicroKernel) -> None:
 # --- scalar_tensor_tensor -----------------------------------------------------------------------------------
 
 
-@instruction(writes=("dst",), access="p f: dst[p f] data[p f] operand0[p] operand1[p f]")
+def _reduces(arguments: Mapping[str, object]) -> str | None:
+    return None if arguments["reduce_op"] is None else "vector"
+
+
+@instruction(
+    writes=("dst", "reduce_res"), registers=_reduces,
+    access="p f: dst[p f] data[p f] operand0[p] operand1[p f] reduce_res[p] registers[p]",
+)
 def scalar_tensor_tensor(
     dst: NkiTensor,
     data: NkiTensor,
@@ -284,6 +292,9 @@ def scalar_tensor_tensor(
     operand1: NkiTensor,
     reverse0: bool = False,
     reverse1: bool = False,
+    reduce_cmd: reduce_cmd = _reset_reduce,
+    reduce_op: Op | None = None,
+    reduce_res: NkiTensor | None = None,
     name: str | None = None,
 ) -> None:
     """dst = (data <op0> operand0) <op1> operand1, where operand1 is a whole tile. Runs on the Vector Engine.
@@ -299,10 +310,16 @@ def scalar_tensor_tensor(
         operand1: tile with as many partitions and elements as data; not in PSUM when data is.
         reverse0: operand0 <op0> data instead.
         reverse1: operand1 <op1> (...) instead.
+        reduce_cmd: beside reduce_op, `nisa.reduce_cmd.reset_reduce` (start anew) or `reduce` (continue from the
+            engine's accumulation registers, which all accumulating Vector Engine instructions share).
+        reduce_op: nl.add, nl.multiply, nl.maximum or nl.minimum combines the results of each partition, before they
+            are rounded; None (or ...) reduces nothing and leaves the registers alone.
+        reduce_res: float [P, 1] tile that receives the registers; None leaves the result in them.
 
     Raises:
         UnknownOperator, UnsupportedOnTarget: the operator is bitvec, unknown, or newer than the chip.
-        InvalidOperand: operand0 is missing, or given to a unary operator.
+        InvalidOperand: operand0 is missing, or given to a unary operator; another reduce_cmd; a reduce_res without
+            reduce_op.
         ShapeMismatch, WrongMemory, UnsupportedDtype: an operand breaks the rules above.
 
     Source: nki.isa.scalar_tensor_tensor.
@@ -314,6 +331,9 @@ def _scalar_tensor_tensor_normalize(arguments: ArgumentsByName, target: Target) 
     instruction = "nisa.scalar_tensor_tensor"
     arguments["op0"] = alu.lookup(arguments["op0"], instruction, arithmetic.ARITHMETIC)
     arguments["op1"] = alu.lookup(arguments["op1"], instruction, arithmetic.BINARY_ARITHMETIC)
+    reduction = arguments["reduce_op"]
+    none = reduction is None or reduction is ...
+    arguments["reduce_op"] = None if none else alu.lookup(reduction, instruction, accumulation.OPERATORS)
     arguments["reverse0"] = arithmetic.reverses(arguments["op0"], arguments["reverse0"])
     arguments["reverse1"] = arithmetic.reverses(arguments["op1"], arguments["reverse1"])
 
@@ -326,6 +346,14 @@ def _scalar_tensor_tensor_check(call: Signature) -> None:
     arithmetic.require_available(call, "op0", "op1")
     arithmetic.require_operand(call, "op0", "operand0", "data", rules.UNPACKED)
     arithmetic.require_dtypes(call, Domain.float32, "data", "operand1", "dst")
+    if call.reduce_op is not None:
+        accumulation.require_command(call, reduce_cmd.reset_reduce, reduce_cmd.reduce)
+    elif call.reduce_res is not None:
+        raise InvalidOperand(
+            instruction="nisa.scalar_tensor_tensor", operand="reduce_op", found="not given beside reduce_res",
+            expected="nl.add, nl.multiply, nl.maximum or nl.minimum",
+        )
+    accumulation.require_result(call, "data")
 
 
 @scalar_tensor_tensor.check_immediates
@@ -335,19 +363,21 @@ def _scalar_tensor_tensor_check_immediates(call: Signature, operand0: float = 0)
 
 @scalar_tensor_tensor.reference
 def _scalar_tensor_tensor_reference(
-    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: object, operand1: np.ndarray, **_: object
-) -> np.ndarray:
+    call: Signature, dst: np.ndarray, data: np.ndarray, operand0: object, operand1: np.ndarray,
+    registers: np.ndarray | None = None, **_: object,
+) -> tuple[np.ndarray, ...]:
     first = arithmetic.operate(call.op0, data.astype(np.float32), operand0, Domain.float32, call.reverse0)
     second = operand1.astype(np.float32).reshape(data.shape)
     result: np.ndarray = call.op1.numpy(second, first) if call.reverse1 else call.op1.numpy(first, second)
-    return result
+    return accumulation.reference(call, call.reduce_cmd, call.reduce_op, result, registers)
 
 
 @scalar_tensor_tensor.cost
 def _scalar_tensor_tensor_cost(call: Signature) -> Cost:
     data, operand1, dst = (rules.cost_operand(call.arguments[o]) for o in ("data", "operand1", "dst"))
     return costs.vector_scalar_tensor_tensor(
-        call.target, call.dst.free_size, data, operand1, dst, op0=call.op0.name, op1=call.op1.name
+        call.target, call.dst.free_size, data, operand1, dst, op0=call.op0.name, op1=call.op1.name,
+        reads_accumulator=call.reduce_res is not None,
     )
 
 
@@ -359,7 +389,11 @@ def _scalar_tensor_tensor_lower(call: Signature, kernel: MicroKernel) -> None:
         first = arithmetic.emit(e, call.op0, data, operand0, Domain.float32, call.reverse0)
         return arithmetic.emit(e, call.op1, first, operand1, Domain.float32, call.reverse1)
 
-    elementwise.map(kernel, "dst", ("data", "operand1", *(("operand0",) if binary else ())), body)
+    inputs = ("data", "operand1", *(("operand0",) if binary else ()))
+    if call.reduce_op is None:
+        elementwise.map(kernel, "dst", inputs, body)
+    else:
+        accumulation.lower(kernel, call.reduce_cmd, call.reduce_op, inputs, body)
 
 
 # --- reciprocal ---------------------------------------------------------------------------------------------

@@ -304,12 +304,14 @@ def vector_tensor_tensor(
 
 
 def vector_scalar_tensor_tensor(
-    target: Target, n: int, data: Operand, operand1: Operand, dst: Operand, *, op0: str, op1: str
+    target: Target, n: int, data: Operand, operand1: Operand, dst: Operand, *, op0: str, op1: str,
+    reads_accumulator: bool = False,
 ) -> Cost:
     """scalar_tensor_tensor: 2n cycles; n for (bf16 - scalar) * bf16 with n even. Source: isa-2.26."""
     bf16 = data.dtype == operand1.dtype == "bfloat16"
     fast = bf16 and op0 == "subtract" and op1 == "multiply" and n % 2 == 0
-    return _streamed(Engine.vector, target, n if fast else 2 * n, (data, operand1, dst))
+    cost = _streamed(Engine.vector, target, n if fast else 2 * n, (data, operand1, dst))
+    return _with_extras(target, cost, reads_accumulator, False)
 
 
 def vector_reduce(target: Target, n: int, src: Operand, dst: Operand, *, op: str) -> Cost:

@@ -376,12 +376,45 @@ def test_scalar_tensor_tensor(cpu, shape, monkeypatch):
         same(got, right.astype(got.dtype))
 
 
+@pytest.mark.parametrize("cpu", CPU_LEVELS)
+@pytest.mark.parametrize("op", ["add", "multiply", "maximum", "minimum"])
+@pytest.mark.parametrize("shape", [(100, 37), (3, 5, 70)])
+def test_scalar_tensor_tensor_that_reduces(cpu, op, shape, monkeypatch):
+    """What is not rounded yet is reduced, and the registers go on from one instruction to the next."""
+    monkeypatch.setenv("NKILITE_CPU", cpu)
+
+    def kernel(a, b):
+        x, y, narrow = tile(a), tile(b), new(a.shape, "bfloat16")
+        one, both_halves = new((a.shape[0], 1)), new((a.shape[0], 1))
+        stt, go_on = nisa.scalar_tensor_tensor, nisa.reduce_cmd.reduce
+        stt(narrow, x, nl.multiply, 0.5, nl.add, y, reduce_op=getattr(nl, op), reduce_res=one)
+        stt(x, x, nl.add, 1.0, nl.multiply, y, reduce_op=...)
+        stt(x, x, nl.subtract, 0.01, nl.maximum, y, reduce_cmd=go_on, reduce_op=getattr(nl, op), reduce_res=both_halves)
+        return outputs(narrow, one, x, both_halves)
+
+    a, b = (np.random.default_rng(0).uniform(low, low + 0.1, shape).astype(np.float32) for low in (0.95, 0.45))
+    narrow, one, wide, both_halves = both(kernel, a, b, rtol=1e-5, atol=1e-6)
+    first, combine = a * np.float32(0.5) + b, getattr(np, op)
+    second = np.maximum((a + np.float32(1)) * b - np.float32(0.01), b)
+    same(narrow, first.astype(narrow.dtype))
+    same(wide, second)
+    of_first, of_second = (combine.reduce(values.reshape(shape[0], -1), 1) for values in (first, second))
+    same(one[:, 0], of_first, rtol=1e-5)
+    same(both_halves[:, 0], combine(of_first, of_second), rtol=1e-5)
+
+
 def test_scalar_tensor_tensor_errors():
     stt = nisa.scalar_tensor_tensor
     raises(errors.UnknownOperator, "bitwise_and", lambda x: stt(x, x, nl.bitwise_and, 1, nl.add, x))
     raises(errors.UnknownOperator, "abs", lambda x: stt(x, x, nl.add, 1.0, nl.abs, x))
     raises(errors.ShapeMismatch, r"\(8, 4\)", lambda x: stt(x, x, nl.add, 1.0, nl.add, x[:, :4]))
     raises(errors.WrongMemory, "PSUM", lambda x: stt(x, *[tile(x, nl.psum), nl.add, 1.0] , nl.add, tile(x, nl.psum)))
+    plain = (nl.add, 1.0, nl.add)
+    raises(errors.UnknownOperator, "'subtract'", lambda x: stt(x, x, *plain, x, reduce_op=nl.subtract))
+    raises(errors.InvalidOperand, "reduce_op is not given", lambda x: stt(x, x, *plain, x, reduce_res=x[:, 0:1]))
+    load = nisa.reduce_cmd.load_reduce
+    raises(errors.InvalidOperand, "reduce_cmd.*load", lambda x: stt(x, x, *plain, x, reduce_op=nl.add, reduce_cmd=load))
+    raises(errors.ShapeMismatch, "reduce_res", lambda x: stt(x, x, *plain, x, reduce_op=nl.add, reduce_res=x[:, 0:2]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
