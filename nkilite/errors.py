@@ -550,8 +550,13 @@ class RegisterInControlFlow(TracingError, TypeError):
 
 
 class LoopLeft(TracingError, RuntimeError):
-    template = "a loop over {loop} was left by break or return, but the device runs as many turns as its bounds say."
+    template = "a loop over {loop} was left before its end, but the device runs as many turns as its bounds say."
     remedy = "let every turn reach the end of the body, or write an nl.while_loop, whose body says whether it goes on."
+
+
+class LoopTaken(TracingError, RuntimeError):
+    template = "{loop} is what a for statement runs over, and nothing else: the device repeats its body as bounds say."
+    remedy = "write 'for i in {loop}(...):' in a function that is no generator, without list, zip or enumerate."
 
 
 class CollectiveNotTriggered(TracingError, RuntimeError):

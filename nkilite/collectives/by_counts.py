@@ -24,13 +24,15 @@ class Prepared(NkiInstruction):
 
     Attributes:
         loop: the loop in whose body it is, which is that of the trigger, too.
+        missing: the error if no trigger follows.
     """
 
-    __slots__ = ("call", "kind", "loop")
+    __slots__ = ("call", "kind", "loop", "missing")
 
     def __init__(self, kind: str, call: _Call, reads: NkiInstruction, loop: int | None) -> None:
         self.builder, self.index = reads.builder, reads.index
         self.kind, self.call, self.loop = kind, call, loop
+        self.missing = CollectiveNotTriggered(instruction=f"nki.collectives.{kind}_prepare")
 
 
 class _Call(NamedTuple):
@@ -175,8 +177,8 @@ def _prepare(
 ) -> Prepared:
     call = _checked(kind, srcs, dsts, replica_group, metadata, known, has_rdispls, priority)
     builder = active.builder(f"nki.collectives.{kind}_prepare")
-    if isinstance(builder.left, CollectiveNotTriggered):
-        raise builder.left
+    if isinstance(builder.prepared, Prepared):
+        raise builder.prepared.missing
     region = call.metadata.type.region
     read = builder.allocate(
         region if region.on_chip else MemoryRegion.private_hbm, call.metadata.shape, uint32, name=""
@@ -186,7 +188,7 @@ def _prepare(
         at = (slice(None), row) if region.on_chip else row
         instruction = dma_copy(read[at], call.metadata[at], name=name)
     prepared = Prepared(kind, call._replace(metadata=read), instruction, builder.nesting.innermost)
-    builder.left = CollectiveNotTriggered(instruction=f"nki.collectives.{kind}_prepare")
+    builder.left.append(prepared.missing)
     builder.prepared = prepared
     return prepared
 
@@ -201,5 +203,6 @@ def _trigger(kind: str, prepare: object, name: str | None) -> NkiInstruction:
     if prepare.loop != builder.nesting.innermost:
         expected = "one of the same turn of a loop"
         raise invalid(f"{kind}_trigger", "prepare_instr", "prepared outside of this loop", expected)
-    builder.left = builder.prepared = None
+    builder.left.remove(prepare.missing)
+    builder.prepared = None
     return _emit(kind, prepare.call, prepare.call.metadata, name)

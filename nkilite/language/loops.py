@@ -7,23 +7,26 @@ nki.language.affine_range, nki.language.fori_loop and "NKI Dynamic Loops".
 from __future__ import annotations
 
 import builtins
+import dis
 import inspect
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from nkilite.deprecation import deprecated
 from nkilite.dtypes import DType, int32
-from nkilite.errors import InvalidOperand, LoopLeft, RegisterInControlFlow, describe
+from nkilite.errors import InvalidOperand, LoopLeft, LoopTaken, RegisterInControlFlow, describe
 from nkilite.ir.types import MemoryRegion
 from nkilite.isa.loops import for_begin, for_end, while_begin, while_end
 from nkilite.isa.registers import register_alloc, require_int, require_width
 from nkilite.isa.scalars import NkiScalar, new_scalar
 from nkilite.location import Location, code_of
 from nkilite.trace import active
+from nkilite.trace.builder import Builder
 from nkilite.trace.indexing import DynamicSlice
 from nkilite.trace.register import VirtualRegister
 from nkilite.trace.tensor import NkiTensor
@@ -89,8 +92,9 @@ def static_range(start: int, stop: int | None = None, step: int = 1) -> builtins
 def dynamic_range(start: object, stop: object = None, step: int = 1) -> Iterable[object]:
     """A counted loop in the place of `range` (deprecated name).
 
-    Over compile-time ints it unrolls. With a bound in a register the loop runs on the device: Python runs the body
-    once, with what `fori_loop` passes to its body as the index, and the same holds for tensors made in it.
+    It is what a `for` statement runs over, whose body is left at its end alone: that is all the device can do. Over
+    compile-time ints it unrolls. With a bound in a register the loop runs on the device: Python runs the body once,
+    with what `fori_loop` passes to its body as the index, and the same holds for tensors made in it.
 
     Args:
         start, stop: as of `range`; ints, registers or scalars.
@@ -98,29 +102,56 @@ def dynamic_range(start: object, stop: object = None, step: int = 1) -> Iterable
 
     Raises:
         InvalidOperand: a bound or the step is something else.
-        LoopLeft: (when the kernel ends) the body was left by break or return, with a bound in a register.
+        LoopTaken: (by whoever iterates) something else than a `for` statement runs over it.
+        LoopLeft: (when the kernel ends) the body was left by break, return or an exception.
 
     Source: nki.language.dynamic_range.
     """
     name = "nl.dynamic_range"
     deprecated(name, "nl.fori_loop")
     lower, upper = (0, start) if stop is None else (start, stop)
-    if not any(isinstance(bound, VirtualRegister) for bound in (lower, upper)):
-        return _range(name, start, stop, step)
-    builder = active.builder(name)
-    location = builder.program.locations[builder.place(sys._getframe(1))]
-    return _not_left(_Counted(name, lower, upper, step), location)
+    if any(isinstance(bound, VirtualRegister) for bound in (lower, upper)):
+        return _Dynamic(name, _Counted(name, lower, upper, step))
+    turns = _range(name, start, stop, step)
+    return turns if active.builder_or_none() is None else _Dynamic(name, turns)
 
 
-def _not_left(counted: _Counted, location: Location) -> Iterator[VirtualRegister]:
-    """The index, turn by turn, for a Python loop, which is wrong if it ends before."""
-    complete = False
-    try:
-        yield from counted.turns()
-        complete = True
-    finally:
-        if not complete:
-            counted.builder.left = LoopLeft(loop=counted.name, location=location)
+class _Dynamic:
+    """The turns of a loop of the device, for a `for` statement."""
+
+    __slots__ = ("_name", "_turns")
+
+    def __init__(self, name: str, turns: Iterable[object]) -> None:
+        self._name, self._turns = name, turns
+
+    def __iter__(self) -> Iterator[object]:
+        builder, frame = active.builder(self._name), sys._getframe(1)
+        if not _begins_for(frame):
+            raise LoopTaken(loop=self._name)
+        return self._to_the_end(builder, builder.program.locations[builder.place(frame)])
+
+    def _to_the_end(self, builder: Builder, location: Location) -> Iterator[object]:
+        """The index, turn by turn, for a statement which is wrong if it ends before."""
+        left = LoopLeft(loop=self._name, location=location)
+        builder.left.append(left)
+        yield from self._turns
+        builder.left.remove(left)
+
+
+def _begins_for(frame: FrameType) -> bool:
+    """Whether a frame begins a `for` statement now, whose body no other function carries out.
+
+    What list, zip and the like iterate over is asked for by the instruction that calls them, and comprehensions do
+    something else before they ask for what comes next.
+    """
+    code, at = frame.f_code, frame.f_lasti
+    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR) or code.co_code[at] != _GET_ITER:
+        return False
+    following = (code.co_code[i] for i in builtins.range(at + 2, len(code.co_code), 2))
+    return next(op for op in following if op != dis.EXTENDED_ARG) == _FOR_ITER
+
+
+_GET_ITER, _FOR_ITER = dis.opmap["GET_ITER"], dis.opmap["FOR_ITER"]
 
 
 def fori_loop(lower: object, upper: object, body_fun: Callable[[object], object], step: int = 1) -> None:
@@ -145,7 +176,7 @@ def fori_loop(lower: object, upper: object, body_fun: Callable[[object], object]
     """
     name = "nl.fori_loop"
     _require_body(name, body_fun)
-    with closing(_Counted(name, lower, upper, step).turns()) as turns:
+    with closing(iter(_Counted(name, lower, upper, step))) as turns:
         for index in turns:
             returned = body_fun(index)
             if returned is not None:
@@ -183,7 +214,7 @@ class _Counted:
         require_width(self.name, *registers[0], *registers[-1])
         return registers[0][1].dtype
 
-    def turns(self) -> Generator[VirtualRegister, None, None]:
+    def __iter__(self) -> Generator[VirtualRegister, None, None]:
         """The index, in every turn of the body; nothing is recorded of a loop that is known to have none."""
         bounds = self._lower, self._upper
         if not any(isinstance(bound, VirtualRegister) for bound in bounds) and self._lower >= self._upper:

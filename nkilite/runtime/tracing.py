@@ -149,8 +149,8 @@ def enter(builder: Builder, kernel: Kernel[...], arguments: Arguments, eager: bo
             if arguments.rounding is not None:
                 builder.round_stochastically(tensors[id(arguments.rounding)], where)
             returned = kernel.call(arguments, tensors)
-        if builder.left is not None:
-            raise builder.left
+        if builder.left:
+            raise builder.left[0]
         return returned
     finally:
         builder.close()

@@ -121,7 +121,7 @@ class Builder:
         self.last = 0, 0
         self._elsewhere: dict[tuple[object, ...], tuple[int, int] | None] = {}
         self._asked: set[tuple[object, ...]] = set()
-        self.left: NkiError | None = None
+        self.left: list[NkiError] = []
         self.prepared: object = None
         self.configs: Hashable = None
         self.dimensions: dict[Dim, int] = {}

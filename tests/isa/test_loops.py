@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 
 import numpy as np
@@ -582,14 +583,98 @@ def left_by_return(x):
         return stored(nl.load(x))
 
 
+def left_while_it_unrolls(x):
+    for i in nl.dynamic_range(3):  # here
+        if i == 1:
+            break
+    return stored(nl.load(x))
+
+
+def left_by_an_exception(x):
+    with contextlib.suppress(KeyError):
+        for _ in nl.dynamic_range(nisa.register_alloc(x)):  # here
+            raise KeyError
+    return stored(nl.load(x))
+
+
 @dynamic
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kernel", [left_by_break, left_by_return])
+@pytest.mark.parametrize("kernel", [left_by_break, left_by_return, left_while_it_unrolls, left_by_an_exception])
 def test_a_dynamic_range_goes_on_to_its_end(mode, kernel) -> None:
     with pytest.raises(errors.LoopLeft, match="nl.while_loop") as caught:
         mode(kernel)(element(3))
     lines, first = inspect.getsourcelines(kernel)
     assert caught.value.location.line == first + next(i for i, line in enumerate(lines) if "# here" in line)
+
+
+def doubled(turns):
+    for i in turns:
+        yield i * 2
+
+
+TAKERS = {
+    "list": list, "zip": lambda turns: [i for _, i in zip(range(2), turns, strict=False)], "iter": iter,
+    "enumerate": lambda turns: [i for _, i in enumerate(turns)], "comprehension": lambda turns: [i * 2 for i in turns],
+    "generator": lambda turns: list(doubled(turns)), "expression": lambda turns: max(i * 2 for i in turns),
+    "unpacked": lambda turns: [*turns], "in": lambda turns: 7 in turns,
+}
+
+
+@dynamic
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
+def test_a_dynamic_range_is_for_a_for_statement(mode, registers, take) -> None:
+    def kernel(x):
+        turns = nl.dynamic_range(nisa.register_alloc(x) if registers else 3)
+        take(turns)
+        return stored(nl.load(x))
+
+    with pytest.raises(errors.LoopTaken, match="list, zip or enumerate"):
+        mode(kernel)(element(3))
+
+
+@dynamic
+@pytest.mark.parametrize("bound", [nisa.register_alloc, lambda x: 3])
+def test_a_dynamic_range_may_run_twice_with_a_long_body_and_else(bound) -> None:
+    def kernel(x):
+        total = nl.zeros((1, 1), dtype=nl.int32)
+        turns = nl.dynamic_range(bound(x))
+        for _ in turns:  # a body that is longer than one byte counts
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1)
+        else:
+            nisa.tensor_scalar(total, total, op0=nl.add, operand0=1000)
+        for _ in turns:
+            if total is not None:
+                nisa.tensor_scalar(total, total, op0=nl.add, operand0=100)
+                continue
+        return stored(total)
+
+    (total,) = both(kernel, element(3))
+    assert total[0, 0] == 3 * 24 + 1000 + 300
 
 
 @dynamic

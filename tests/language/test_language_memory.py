@@ -101,6 +101,37 @@ def test_refusals(make, error, match):
     refused(make, error, match)
 
 
+@pytest.mark.parametrize("byte", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.int32])
+def test_tiles_in_sbuf_begin_at_any_byte(byte, dtype, rng):
+    """sbuf_min_align is 1 on every target."""
+    x, at = floats(rng, 130, 33).astype(dtype)[:128], byte
+
+    def tile(shape):
+        nonlocal at
+        made = nl.ndarray(shape, x.dtype, nl.sbuf, address=(0, at))
+        at += shape[1] * x.dtype.itemsize + 1
+        return made
+
+    def kernel(x, column):
+        nonlocal at
+        at = byte
+        a, b, most, picked = tile((128, 33)), tile((128, 34)), tile((128, 1)), tile((128, 1))
+        index = nl.ndarray((1, 1), nl.int32, nl.sbuf, address=(0, at))
+        nisa.dma_copy(index, column)
+        nisa.dma_copy(a, x)
+        nisa.tensor_scalar(b[:, 1:], a, op0=nl.multiply, operand0=2)
+        nisa.tensor_tensor(a, a, b[:, 1:], nl.add)
+        nisa.tensor_reduce(most, nl.maximum, a, axis=1)
+        nisa.tensor_copy(picked, a[:, nl.ds(nisa.scalar_load(index), 1)])
+        output = nl.ndarray((128, 35), x.dtype, buffer=nl.shared_hbm)
+        for first, one in ((0, a), (33, most), (34, picked)):
+            nisa.dma_copy(output[:, first : first + one.shape[1]], one)
+        return output
+
+    both(kernel, x, np.array([[7]], np.int32))
+
+
 def test_outside_a_kernel():
     with pytest.raises(errors.NotInKernel, match=r"nl\.ndarray was called outside a kernel"):
         nl.ndarray((4, 4), nl.float32)
