@@ -31,6 +31,7 @@ _ADD, _SUBTRACT, _AVERAGE = (alu.TABLE[name] for name in ("add", "subtract", "av
 _PARTITION_OPERATORS = tuple(
     alu.TABLE[name] for name in ("add", "average", "maximum", "bitwise_or", "bitwise_and")
 )
+_MOST_DIMENSIONS = 4  # of what tensor_scalar_reduce reads and writes
 _EXCHANGED = "multiply by -1 and add for subtract, or use nisa.tensor_scalar and nisa.tensor_reduce"
 
 
@@ -289,8 +290,8 @@ def tensor_scalar_reduce(
     Vector Engine instructions share.
 
     Args:
-        dst: SBUF or PSUM tile with the partitions P and elements per partition of data.
-        data: SBUF or PSUM tile.
+        dst: SBUF or PSUM tile with the partitions P and elements per partition of data, in up to four dimensions.
+        data: SBUF or PSUM tile of up to four dimensions.
         op0: arithmetic operator; unary ones (nl.abs, ...) take None or 0 as operand0.
         operand0: a number, or a float32 [P, 1] tile.
         reduce_op: nl.add, nl.multiply, nl.maximum or nl.minimum, over all free dimensions.
@@ -323,6 +324,8 @@ def _tensor_scalar_reduce_normalize(arguments: dict[str, object], target: Target
 @tensor_scalar_reduce.check
 def _tensor_scalar_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data")
+    for tile in ("dst", "data"):
+        rules.require_dimensions(call, tile, _MOST_DIMENSIONS)
     rules.require_same_elements(call, "data", "dst")
     arithmetic.require_available(call, "op0")
     arithmetic.require_operand(call, "op0", "operand0", "data")

@@ -308,3 +308,6 @@ def test_tensor_scalar_reduce_errors():
     raises(errors.ShapeMismatch, r"reduce_res.*\(8, 2\)", lambda x: tsr(x, x, add, 1.0, add, new((8, 2))))
     raises(errors.UnsupportedDtype, "reduce_res.*int32", lambda x: tsr(x, x, add, 1.0, add, z("int32")))
     raises(errors.InvalidOperand, "operand0 is None", lambda x: tsr(x, x, add, None, add))
+    deep = (8, 2, 2, 2, 8)  # of (8, 4, 16)
+    raises(errors.ShapeMismatch, "5 dim", lambda x: tsr(x, x.reshape(deep), add, 1.0, add))
+    raises(errors.ShapeMismatch, "5 dim", lambda x: tsr(x.reshape(deep), x, add, 1.0, add))
