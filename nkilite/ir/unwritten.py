@@ -23,6 +23,10 @@ class PartlyUnwritten(UserWarning):
     """A kernel returns a tensor of which it never wrote some elements: they are undefined on the chip."""
 
 
+class NothingReturned(UserWarning):
+    """A kernel returns no tensor, writes no argument and shows nothing: all it does is lost."""
+
+
 class Suspect(NamedTuple):
     """A read of what was not, or only partly, written.
 
@@ -101,7 +105,11 @@ def check_written(programs: Sequence[Program], returned: Iterable[Returned], ker
 
     Warns:
         PartlyUnwritten: some elements are not.
+        NothingReturned: there is no result, and nothing else comes of the launch.
     """
+    returned = tuple(returned)
+    if not returned:
+        _check_lost(programs, kernel)
     outputs = {b.id: position for position, b in enumerate(programs[0].outputs)}
     covers = [Coverage(b) for b in programs[0].outputs]
     for program in programs:
@@ -124,6 +132,21 @@ def check_written(programs: Sequence[Program], returned: Iterable[Returned], ker
             f"written; the first is {list(first)}"
         )
         give(Notice(message, PartlyUnwritten, where.file, where.line))
+
+
+def _check_lost(programs: Sequence[Program], kernel: str) -> None:
+    """Warn about a kernel without a result of which no instruction matters, at the line of what it may have meant."""
+    if any(any(_live(program)) for program in programs):
+        return
+    made = [b for program in programs for b in program.buffers if b.kind is BufferKind.internal]
+    meant = next((b for b in reversed(made) if b.region is MemoryRegion.shared_hbm), made[-1] if made else None)
+    if meant is not None:
+        fix = "" if meant.region is MemoryRegion.shared_hbm else "store it to a tensor in nl.shared_hbm, and "
+        message = (
+            f"kernel {kernel!r} returns nothing and writes no argument, so that all it computes is lost, {meant.label} "
+            f"of this line, too: {fix}return it"
+        )
+        give(Notice(message, NothingReturned, meant.location.file, meant.location.line))
 
 
 def _mark(program: Program, covers: Sequence[Coverage]) -> None:

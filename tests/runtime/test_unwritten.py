@@ -12,7 +12,7 @@ import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
 from nkilite.ir.coverage import PartlyUninitialized
-from nkilite.ir.unwritten import PartlyUnwritten
+from nkilite.ir.unwritten import NothingReturned, PartlyUnwritten
 
 X = np.arange(64 * 32, dtype=np.float32).reshape(64, 32)
 
@@ -117,6 +117,37 @@ def test_contents(kernel, byte, monkeypatch, tmp_path) -> None:
     words = {b: (want.view(np.uint32) == b * 0x01010101).any() for b in (0, 255)}
     assert words[byte]
     assert byte == 255 or not words[255]
+
+
+def forgets_to_return(x):
+    out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+    nl.store(out, nl.load(x))
+
+
+def binds_the_argument_anew(x):
+    tile = nl.load(x)
+    nisa.tensor_scalar(tile, tile, nl.add, 1.0)
+    x = tile
+
+
+def writes_the_argument(x):
+    nl.store(x, nl.load(x))
+
+
+def shows_something(x):
+    nl.device_print("x", nl.load(x[0:1, 0:1]))
+
+
+@pytest.mark.parametrize("kernel", [forgets_to_return, binds_the_argument_anew, writes_the_argument, shows_something])
+def test_nothing_comes_of_it(kernel) -> None:
+    lost = kernel in (forgets_to_return, binds_the_argument_anew)
+    first = kernel.__code__.co_firstlineno
+    for run in (nki.simulate(kernel), nki.jit(kernel)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert run(X.copy()) is None
+        assert [w.category for w in caught] == [NothingReturned] * lost
+        assert all(w.filename == __file__ and first < w.lineno < first + 3 for w in caught)
 
 
 def test_what_only_dead_instructions_read() -> None:
