@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from nkilite.codegen import convert, elementwise
+from nkilite.codegen import convert, elementwise, loops
 from nkilite.codegen.ahead import Ahead, fetch, fetch_lines
 from nkilite.codegen.emitter import Emitter, Loop, Value
 from nkilite.codegen.kernel import CpuOperand, Sweep
@@ -143,7 +143,8 @@ class _Body:
         if self._columns > 1:  # columns of one element are no runs of any
             dims = nest.merge(dims)
         self.run = dims[-1].count
-        self._descend(dims, self._in_memory)
+        with loops.nested(self.e, dims[:-1], list(self._in_memory.values())) as at:
+            self.row(dict(zip(self._in_memory, at, strict=True)), self.run)
 
     def _find_dims(self) -> list[nest.Dim]:
         """Loops over the columns of a row, with the strides of what is in memory."""
@@ -155,15 +156,6 @@ class _Body:
         ])
         assert dims, "rows that have gaps have them at the same places"
         return dims
-
-    def _descend(self, dims: Sequence[nest.Dim], at: Mapping[int, Value]) -> None:
-        """All of some loops, given where elements begin."""
-        if len(dims) == 1:
-            self.row(at, dims[0].count)
-            return
-        with self.e.loop(dims[0].count) as loop:
-            strides = zip(at.items(), dims[0].strides, strict=True)
-            self._descend(dims[1:], {n: self.e.step(p, loop.index, stride) for (n, p), stride in strides})
 
     def row(
         self, at: Mapping[int, Value], count: int, row: Value | None = None, beside: _StreamedRow | None = None

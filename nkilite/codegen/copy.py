@@ -46,28 +46,14 @@ def nested(
             o._replace(shape=shape, strides=tuple(d.strides[i] for d in dims) or (o.dtype.itemsize,))
             for i, o in enumerate((target, source))
         ]
-        compute = "bits" if exact else "f32"
-
-        def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
-            value = elementwise.load(e, source.dtype, at[1], lanes, strides[1], compute)
-            elementwise.store(e, target.dtype, value, at[0], strides[0], compute)
-
-        elementwise.visit(kernel, sides, at, element)
+        elementwise.copy(kernel, sides[0], sides[1], at)
         return
 
-    def descend(level: int, at: list[Value]) -> None:
-        if level < len(dims) - 1:
-            with e.loop(dims[level].count) as loop:
-                strides = dims[level].strides
-                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, strides, strict=True)])
-            return
-        run = (dims[level].count if dims else 1) * size
-        if past_caches and run >= (_STREAMED_RUN if target.streams else _LONG_RUN):
-            _stream_bytes(e, at[0], at[1], run, source.ahead)
-        else:
-            copy_bytes(e, at[0], at[1], run, source.ahead)
-
-    descend(0, at)
+    *outer, run = dims or [nest.Dim(1, (size, size))]
+    bytes = run.count * size
+    streams = past_caches and bytes >= (_STREAMED_RUN if target.streams else _LONG_RUN)
+    with loops.nested(e, outer, at) as (to, origin):
+        (_stream_bytes if streams else copy_bytes)(e, to, origin, bytes, source.ahead)
 
 
 def _staged(
@@ -136,7 +122,8 @@ def fill(kernel: MicroKernel, dst: str, value: str) -> None:
     """Every element of dst becomes an immediate, converted once from float64."""
     e = kernel.e
     target = kernel.operands[dst]
-    wide = _splats(e, constant_bits(e, target.dtype, kernel.immediate(value)))
+    bits = constant_bits(e, target.dtype, kernel.immediate(value))
+    wide = elementwise.by_lanes(e, lambda lanes: e.splat(bits, lanes))
     pointer = kernel.pointer(dst)
 
     def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
@@ -189,7 +176,8 @@ def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse:
     if kernel.has(src):
         operands.append(kernel.operands[src])
     else:
-        constants = _splats(e, constant_bits(e, target.dtype, kernel.immediate(src)))
+        constant = constant_bits(e, target.dtype, kernel.immediate(src))
+        constants = elementwise.by_lanes(e, lambda lanes: e.splat(constant, lanes))
 
     def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
         bits = elementwise.load(e, control.dtype, at[1], lanes, strides[1], "bits")
@@ -201,16 +189,6 @@ def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse:
         elementwise.store(e, target.dtype, value, at[0], strides[0], "bits", chosen)
 
     elementwise.visit(kernel, operands, [kernel.pointer(o.name) for o in operands], element)
-
-
-def _splats(e: Emitter, scalar: Value) -> dict[int, Value]:
-    """A scalar repeated in vectors of every width the loops use."""
-    wide = {}
-    lanes = elementwise.step_lanes(e)
-    while lanes:
-        wide[lanes] = e.splat(scalar, lanes)
-        lanes //= 2
-    return wide
 
 
 def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:

@@ -7,11 +7,10 @@ from math import prod
 
 from nkilite import dtypes
 from nkilite.codegen import convert
-from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.loops import one_by_one
-from nkilite.codegen.pieces import Piece, Side, pieces
+from nkilite.codegen.loops import Carried
+from nkilite.codegen.walk import Chunk, Walk
 from nkilite.dtypes import DType
 from nkilite.ir import nest
 from nkilite.ir.sizes import Size
@@ -80,30 +79,15 @@ def store(
         e.store(one, at)
 
 
-def chunks(e: Emitter, count: int, lanes: int, body: Callable[[Value, int], None]) -> None:
-    """Cover `count` elements: a loop of full vectors, then one narrower vector per bit of the remainder."""
-    full = count // lanes * lanes
-    if full:
-        with e.loop(full, step=lanes) as loop:
-            body(loop.index, lanes)
-    at, width = full, lanes // 2
-    while at < count:
-        if count - at >= width:
-            body(e.i64(at), width)
-            at += width
-        width //= 2
-
-
-def filled(lanes: int, count: int) -> int:
-    """As many lanes, or fewer, a power of two, as so many elements fill."""
-    while lanes > count:
-        lanes //= 2
-    return lanes
-
-
 def step_lanes(e: Emitter, widest: int = 4) -> int:
     """Elements per loop step for elements of `widest` bytes or fewer."""
     return e.host.lanes * VECTORS_PER_STEP * 4 // max(widest, 4)
+
+
+def by_lanes(e: Emitter, value: Callable[[int], Value]) -> dict[int, Value]:
+    """Something as wide as each of a loop's steps may be; ask outside of the loop."""
+    widest = step_lanes(e)
+    return {lanes: value(lanes) for lanes in (widest >> i for i in range(widest.bit_length()))}
 
 
 def map(
@@ -162,47 +146,32 @@ def visit(
     The first operand is written; code that knows no sizes may have more lanes than elements.
     """
     e = kernel.e
-    itemsizes = [o.dtype.itemsize for o in operands]
-    dims = nest.loops([o.layout for o in operands])
-    if dims is None:
-        with one_by_one(e, [o.layout for o in operands], pointers) as (_, at):
-            element(at, itemsizes, 1)
-        return
+    sizes, layouts = [o.dtype.itemsize for o in operands], [o.layout for o in operands]
+    dims, lanes = nest.loops(layouts), step_lanes(e)
     known = not dims or type(dims[-1].count) is not Size
-    dims = nest.contiguous_last(dims, itemsizes, e.host.lanes if known else 1)
-    if not dims:
-        element(list(pointers), list(itemsizes), 1)
-        return
-    lanes = step_lanes(e)
-    if known and any(stride not in (0, size) for stride, size in zip(dims[-1].strides, itemsizes, strict=True)):
-        lanes = min(lanes, _STRIDED_LANES)
+    if dims:
+        dims = nest.contiguous_last(dims, sizes, e.host.lanes if known else 1)
+        if not known:
+            lanes = e.host.lanes
+        elif any(stride not in (0, size) for stride, size in zip(dims[-1].strides, sizes, strict=True)):
+            lanes = min(lanes, _STRIDED_LANES)
 
-    def piece(piece: Piece, carried: tuple[Value, ...]) -> tuple[Value, ...]:
-        element(piece.pointers, piece.strides, e.host.lanes)
+    def step(chunk: Chunk, carried: Carried) -> Carried:
+        element(chunk.pointers, chunk.strides, chunk.lanes)
         return carried
 
-    def descend(level: int, at: list[Value]) -> None:
-        dim = dims[level]
-        if level < len(dims) - 1:
-            with e.loop(dim.count) as loop:
-                descend(level + 1, [e.step(p, loop.index, s) for p, s in zip(at, dim.strides, strict=True)])
-            return
+    Walk(operands, layouts, dims, lanes, None if known else 1).run(e, pointers, (), step)
 
-        def step(index: Value, width: int) -> None:
-            here = [e.step(p, index, s) for p, s in zip(at, dim.strides, strict=True)]
-            for operand, pointer, stride in zip(operands, here, dim.strides, strict=True):
-                if stride == operand.dtype.itemsize:
-                    fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
-            element(here, dim.strides, width)
 
-        if known:
-            chunks(e, dim.count, lanes, step)
-        else:
-            runs = enumerate(zip(at, itemsizes, dim.strides, strict=True))
-            sides = [Side(pointer, size, stride, i == 0) for i, (pointer, size, stride) in runs]
-            pieces(e, dim.count, e.host.lanes, sides, piece)
+def copy(kernel: MicroKernel, target: CpuOperand, source: CpuOperand, at: Sequence[Value]) -> None:
+    """target = source, at two addresses: bits where these are all that a conversion would leave, else by float32."""
+    e, compute = kernel.e, "bits" if bit_exact(target.dtype, source.dtype) else "f32"
 
-    descend(0, list(pointers))
+    def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
+        value = load(e, source.dtype, at[1], lanes, strides[1], compute)
+        store(e, target.dtype, value, at[0], strides[0], compute)
+
+    visit(kernel, [target, source], at, element)
 
 
 def _spread(operand: CpuOperand, target: CpuOperand) -> CpuOperand:

@@ -363,15 +363,17 @@ class Emitter:
         self.line(f"store {value}, ptr {pointer.ref}, align {align}{hint}")
 
     def offset(self, pointer: Value, bytes: Value | int) -> Value:
-        """A pointer some bytes further."""
+        """A pointer some bytes further, or a larger number."""
         if not isinstance(bytes, Value):
             if type(bytes) is int and bytes == 0:
                 return pointer
             bytes = self.i64(bytes)
+        if pointer.scalar == "i64":
+            return self.add(pointer, bytes)
         return self._pure(f"getelementptr i8, ptr {pointer.ref}, {bytes}", "ptr", 0)
 
     def step(self, pointer: Value, index: Value, stride: int) -> Value:
-        """pointer + index * stride bytes."""
+        """pointer + index * stride bytes, or a number + index * stride."""
         if index.ref == "0":
             return pointer
         if type(stride) is Size:
@@ -379,6 +381,10 @@ class Emitter:
         if stride == 0:
             return pointer
         return self.offset(pointer, index if stride == 1 else self.mul(index, self.i64(stride)))
+
+    def steps(self, at: Sequence[Value], index: Value, strides: Sequence[int]) -> list[Value]:
+        """`step` of several."""
+        return [self.step(pointer, index, stride) for pointer, stride in zip(at, strides, strict=True)]
 
     def prefetch(self, pointer: Value, write: bool = False, locality: int = 3) -> None:
         self.declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"

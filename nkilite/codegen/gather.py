@@ -8,9 +8,9 @@ from math import prod
 
 from nkilite.codegen import bits, convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.loops import address
+from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.walk import Chunk, Walk
 from nkilite.ir import nest
 
 _CHECKED = 16  # positions compared with their limit at once
@@ -22,7 +22,7 @@ def by_element(kernel: MicroKernel, out: str, data: str, positions: str) -> None
     e = kernel.e
     target, source, chosen = (kernel.operands[name] for name in (out, data, positions))
     pointers = {name: kernel.pointer(name) for name in (out, data, positions)}
-    walk = FreeWalk([target, chosen], _CHECKED, ordered=True)  # the first wrong position is the one reported
+    walk = Walk.free([target, chosen], _CHECKED, ordered=True)  # the first wrong position is the one reported
     limit, scalar = source.columns, convert.raw_scalar(source.dtype)
     first, end = kernel.share(target.shape[0], rows=1)
     with e.loop(end, start=first) as partition:

@@ -18,6 +18,7 @@ ROWS = 16  # of a tile that a thread does at once: a register block, and a block
 BAND = 128  # bytes of a row in HBM that are gone through at once: lines come in pairs
 
 Body = Callable[[list[Dim], list[Value]], None]
+Carried = tuple[Value, ...]
 
 
 class Cut(NamedTuple):
@@ -80,7 +81,7 @@ def units(
 
     def unit(number: Value, count: int) -> None:
         strides = dims[cut.level].strides
-        here = [e.step(p, number, cut.unit * s) for p, s in zip(at, strides, strict=True)]
+        here = e.steps(at, number, [cut.unit * s for s in strides])
         body([*dims[: cut.level], Dim(count, strides), *dims[cut.level + 1 :]], here)
 
     if whole:
@@ -100,8 +101,47 @@ def nested(e: Emitter, dims: Sequence[Dim], at: Sequence[Value]) -> Iterator[lis
     with ExitStack() as stack:
         for count, strides in dims:
             loop = stack.enter_context(e.loop(count))
-            here = [e.step(p, loop.index, s) for p, s in zip(here, strides, strict=True)]
+            here = e.steps(here, loop.index, strides)
         yield here
+
+
+def walk(
+    e: Emitter, dims: Sequence[Dim], at: Sequence[Value], body: Callable[..., Carried], *carried: Value
+) -> Carried:
+    """`body(addresses, *carried)` inside of all loops, which yields what is carried on; what it is at last."""
+    if not dims:
+        return body(list(at), *carried)
+    with e.loop(dims[0].count, *carried) as loop:
+        loop.carry(*walk(e, dims[1:], e.steps(at, loop.index, dims[0].strides), body, *loop.values))
+    return loop.results
+
+
+def chunks(
+    e: Emitter, count: int, lanes: int, body: Callable[..., Carried | None], *carried: Value
+) -> Carried:
+    """Cover `count` elements: a loop of full vectors, then one narrower vector per bit of the remainder.
+
+    Args:
+        body: `body(index, lanes, *carried)` yields what is carried on, if anything is.
+    """
+    at, width = count // lanes * lanes, lanes // 2
+    if at:
+        with e.loop(at, *carried, step=lanes) as loop:
+            loop.carry(*(body(loop.index, lanes, *loop.values) or ()))
+        carried = loop.results
+    while at < count:
+        if count - at >= width:
+            carried = body(e.i64(at), width, *carried) or ()
+            at += width
+        width //= 2
+    return carried
+
+
+def filled(lanes: int, count: int) -> int:
+    """As many lanes, or fewer, a power of two, as so many elements fill."""
+    while lanes > count:
+        lanes //= 2
+    return lanes
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from math import prod
 
 from nkilite.codegen.elementwise import load, step_lanes, store
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
+from nkilite.codegen.loops import Carried
 from nkilite.codegen.sums import Combination, Combine, Sum
+from nkilite.codegen.walk import Chunk, Walk
 
 
 def map_reduce(
@@ -47,7 +48,7 @@ def map_reduce(
     walked = [*([out] if out else []), *tiles]
     operands = [kernel.operands[name] for name in walked]
     pointers = {name: kernel.pointer(name) for name in (*walked, *vectors)}
-    walk = FreeWalk(operands, step_lanes(e), written=1 if out else 0)
+    walk = Walk.free(operands, step_lanes(e), written=1 if out else 0)
     what = Combination(combine, "float", identity)
 
     with e.loop(operands[0].shape[0]) as partition:
@@ -91,6 +92,6 @@ def _loaded(kernel: MicroKernel, walked: Sequence[str], tiles: Sequence[str], ch
 
 def _positions(e: Emitter, chunk: Chunk, column: Value | None) -> Value:
     """The row-major index of every lane, as i32, where the part begins at a column."""
-    position = chunk.position if column is None else e.add(chunk.position, column)
+    position = chunk.number if column is None else e.add(chunk.number, column)
     first = e.splat(e.convert("trunc", position, "i32"), chunk.lanes)
     return e.add(first, e.vector("i32", [chunk.apart * lane for lane in range(chunk.lanes)]))

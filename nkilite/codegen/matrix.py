@@ -179,13 +179,7 @@ def _source(kernel: MicroKernel, operand: CpuOperand, pointer: Value) -> Matrix:
 
 
 def _copy(kernel: MicroKernel, operand: CpuOperand, pointer: Value) -> Matrix:
-    e = kernel.e
     copy = dense_scratch(kernel, operand.dtype, operand.shape[0], prod(operand.shape[1:]))
     dense = tuple(s * operand.dtype.itemsize for s in contiguous_strides(operand.shape))
-
-    def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
-        bits = elementwise.load(e, operand.dtype, at[1], lanes, strides[1], "bits")
-        elementwise.store(e, operand.dtype, bits, at[0], strides[0], "bits")
-
-    elementwise.visit(kernel, [operand._replace(strides=dense), operand], [copy.pointer, pointer], element)
+    elementwise.copy(kernel, operand._replace(strides=dense), operand, [copy.pointer, pointer])
     return copy

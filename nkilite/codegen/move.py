@@ -84,22 +84,15 @@ def _gather_columns(kernel: MicroKernel, target: CpuOperand, source: CpuOperand)
     with e.loop(count) as loop:
         index = kernel.index(source.name, loop.index)
         kernel.stop_unless(kernel.in_bounds(source.name, index), source.name, index)
-        row = e.step(e.step(base, index, source.index_stride), loop.index, source.strides[0])
-        e.store(row, e.step(table, loop.index, 8), align=8)
+        here = e.step(e.step(base, index, source.index_stride), loop.index, source.strides[0])
+        e.store(here, e.step(table, loop.index, 8), align=8)
 
-    def descend(dim: int, within: Value, out: Value) -> None:
-        if dim < len(source.shape) - 1:
-            with e.loop(source.shape[dim]) as loop:
-                step = e.mul(loop.index, e.i64(source.strides[dim]))
-                descend(dim + 1, e.add(within, step), e.step(out, loop.index, target.strides[dim]))
-            return
-
-        def row(position: Value) -> Value:
+    steps = zip(source.shape[1:-1], source.strides[1:-1], target.strides[1:-1], strict=True)
+    with loops.nested(e, [nest.Dim(n, (s, t)) for n, s, t in steps], [e.i64(0), out]) as (within, to):
+        def row(position: Value, within: Value = within) -> Value:
             return e.offset(e.load("ptr", e.step(table, position, 8), align=8), within)
 
-        transpose.columns(e, size, count, source.shape[-1], row, out, target.strides[-1])
-
-    descend(1, e.i64(0), out)
+        transpose.columns(e, size, count, source.shape[-1], row, to, target.strides[-1])
     return True
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite import dtypes
-from nkilite.codegen import accumulation, convert, elementwise, matrix, tiles, transpose
+from nkilite.codegen import accumulation, convert, elementwise, loops, matrix, tiles, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix, Packed
@@ -206,7 +206,7 @@ def _quantize_rows(kernel: MicroKernel, dst: str, src: str, scale: str, spare: i
         elementwise.store(e, row.dtype, bits, e.step(row.pointer, index, row.column_stride), row.column_stride, "bits")
         _divide(e, values, exponent, target._replace(pointer=e.step(target.pointer, index, target.dtype.itemsize)))
 
-    elementwise.chunks(e, columns, e.host.lanes, piece)
+    loops.chunks(e, columns, e.host.lanes, piece)
     if target is not words:
         matrix.spread(kernel, target, dst)
     if row is not scales:

@@ -7,9 +7,9 @@ import math
 from nkilite.codegen import bits, elementwise
 from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Value
-from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.codegen.loops import address
+from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.walk import Chunk, Walk
 from nkilite.ir import nest
 from nkilite.ir.numbers import BITS, COLUMN, NOW, NUMBER, SPECIAL, WHEN
 
@@ -21,7 +21,7 @@ def find(kernel: MicroKernel, data: str, state: str, number: str, what: str) -> 
     at, to = kernel.pointer(data), kernel.pointer(state)
     own = e.convert("trunc", kernel.immediate_i64(number), "i32")
     free = nest.collapse((source.shape[1:], source.strides[1:]))
-    walk = FreeWalk([source], e.host.lanes * VECTORS_PER_STEP, ordered=True)
+    walk = Walk.free([source], e.host.lanes * VECTORS_PER_STEP, ordered=True)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
         values = elementwise.load(e, source.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "f32")
@@ -29,7 +29,7 @@ def find(kernel: MicroKernel, data: str, state: str, number: str, what: str) -> 
         if what == SPECIAL:
             special = e.or_(special, e.compare("oeq", e.abs(values), e.f32(math.inf, values.lanes)))
         mask = e.bits(special)
-        position = e.add(chunk.position, e.mul(bits.lowest(e, mask), e.i64(chunk.apart)))
+        position = e.add(chunk.number, e.mul(bits.lowest(e, mask), e.i64(chunk.apart)))
         first = e.and_(e.compare("ne", mask, e.i64(0)), e.compare("slt", carried[0], e.i64(0)))
         return (e.select(first, position, carried[0]),)
 

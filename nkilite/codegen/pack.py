@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -88,13 +87,7 @@ def _dense(
     if dims is not None:
         copy.nested(kernel, dense, source, dims, [scratch, pointer])
     else:
-        compute = "bits" if kind == source.dtype else "f32"
-
-        def element(at: list[Value], steps: Sequence[int], lanes: int) -> None:
-            value = elementwise.load(e, source.dtype, at[1], lanes, steps[1], compute)
-            elementwise.store(e, kind, value, at[0], steps[0], compute)
-
-        elementwise.visit(kernel, [dense, source], [scratch, pointer], element)
+        elementwise.copy(kernel, dense, source, [scratch, pointer])
     return dense, scratch
 
 

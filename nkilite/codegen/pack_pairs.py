@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise
+from nkilite.codegen import elementwise, loops
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.host.memory import LINE
@@ -64,7 +64,7 @@ def _lines(
         e.store(e.const("i32", 0, WIDTH), e.offset(into, count // WIDTH * panel), align=LINE)
     at, lanes = 0, WIDTH
     while at < count:
-        lanes = elementwise.filled(lanes, count - at)
+        lanes = loops.filled(lanes, count - at)
         low = _half(e, part, e.offset(even, at * part.column_stride), lanes)
         words = e.lshr(low, e.i32(16, lanes))
         if odd is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
-from nkilite.codegen import elementwise
+from nkilite.codegen import elementwise, loops
 from nkilite.codegen.ahead import fetch
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
@@ -72,12 +72,7 @@ def reduce(kernel: MicroKernel, out: str, source: str, axes: Sequence[int], what
     loops = nest.unify([dense.layout, kept_layout])
     assert loops is not None
     _Reducer(e, dense, operand, reduced, what).run(loops, [staged, pointers[1]])
-
-    def copy(at: list[Value], strides: Sequence[int], lanes: int) -> None:
-        bits = elementwise.load(e, target.dtype, at[1], lanes, strides[1], "bits")
-        elementwise.store(e, target.dtype, bits, at[0], strides[0], "bits")
-
-    elementwise.visit(kernel, [target, dense], [pointers[0], staged], copy)
+    elementwise.copy(kernel, target, dense, [pointers[0], staged])
 
 
 def _take_columns(kernel: MicroKernel, target: CpuOperand, operand: CpuOperand, what: Reduction) -> None:
@@ -112,19 +107,13 @@ class _Reducer:
         along = bool(self._reduced) and self._reduced[-1].strides[0] == size
         dense = next((i for i, d in enumerate(kept) if d.strides[1] == size), None)
         if dense is None or (along and kept[dense].count < self._reduced[-1].count):
-            self._loops(kept, pointers, self._along)
+            with loops.nested(self._e, kept, pointers) as at:
+                self._along(at)
             return
         across = kept[dense]
         outer = [d for i, d in enumerate(kept) if i != dense]
-        self._loops(outer, pointers, lambda at: self._across(across, at))
-
-    def _loops(self, dims: list[Dim], at: list[Value], body: Callable[[list[Value]], None]) -> None:
-        if not dims:
-            body(at)
-            return
-        with self._e.loop(dims[0].count) as loop:
-            moved = [self._e.step(p, loop.index, s) for p, s in zip(at, dims[0].strides, strict=True)]
-            self._loops(dims[1:], moved, body)
+        with loops.nested(self._e, outer, pointers) as at:
+            self._across(across, at)
 
     # --- along the innermost reduced loop -------------------------------------------------------------------
 
@@ -146,7 +135,7 @@ class _Reducer:
         lanes, what = elementwise.step_lanes(e), self._what.combination(self._source.dtype, TURNS)
         total: Sum | Slots
         if dense and type(count) is not Size:
-            lanes = elementwise.filled(lanes, count)
+            lanes = loops.filled(lanes, count)
             total = Sum(e, what, lanes)
         else:
             total = Slots(e, what, lanes)
@@ -219,15 +208,13 @@ class _Reducer:
                 total = self._down(e.offset(source, offset), dims, width, stride, start)
             self._finish(source, stride, total, width, out, out_stride)
 
-        elementwise.chunks(e, dim.count, wide, chunk)
+        loops.chunks(e, dim.count, wide, chunk)
 
     def _down(self, pointer: Value, dims: list[Dim], width: int, stride: int, state: Value) -> Value:
-        if not dims:
-            return self._combine(pointer, width, stride, state)
-        with self._e.loop(dims[0].count, state) as loop:
-            inner = self._e.step(pointer, loop.index, dims[0].strides[0])
-            loop.carry(self._down(inner, dims[1:], width, stride, loop.values[0]))
-        return loop.results[0]
+        def combine(at: list[Value], state: Value) -> tuple[Value]:
+            return (self._combine(at[0], width, stride, state),)
+
+        return loops.walk(self._e, dims, [pointer], combine, state)[0]
 
     # --- elements -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import convert, elementwise
+from nkilite.codegen import convert, elementwise, loops
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.matrix import Matrix, Packed
 from nkilite.dtypes import DType
@@ -111,7 +111,7 @@ def _widen(e: Emitter, part: Matrix, source: Value, target: Value) -> None:
         value = elementwise.load(e, part.dtype, pointer, lanes, part.column_stride, "f32")
         e.store(value, e.step(target, index, 4))
 
-    elementwise.chunks(e, part.columns, 4 * e.host.lanes, piece)
+    loops.chunks(e, part.columns, 4 * e.host.lanes, piece)
 
 
 class Vectors(NamedTuple):

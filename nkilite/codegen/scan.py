@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nkilite.codegen import columns, elementwise
+from nkilite.codegen import columns, elementwise, loops
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.loops import one_by_one
@@ -56,7 +56,7 @@ def scan(
 
         repeated = [column(name) for name in vectors]
         state = column(initial) if isinstance(initial, str) else e.f32(initial, lanes)
-        at = [e.step(p, index, o.strides[0]) for p, o in zip(pointers, operands, strict=True)]
+        at = e.steps(pointers, index, [o.strides[0] for o in operands])
 
         def advance(state: Value, elements: list[Value]) -> Value:
             return step(e, state, *elements, *repeated)
@@ -67,7 +67,7 @@ def scan(
             stride = operand.strides[0]
             elementwise.store(e, operand.dtype, state, e.step(ending, index, stride), stride, "f32")
 
-    elementwise.chunks(e, operands[0].shape[0], e.host.lanes, rows)
+    loops.chunks(e, operands[0].shape[0], e.host.lanes, rows)
 
 
 class _Rows:
@@ -90,15 +90,11 @@ class _Rows:
             with one_by_one(self._e, self._free, at, state) as (loop, moved):
                 loop.carry(self._block(moved, [0] * len(at), 1, {}, loop.values[0]))
             return loop.results[0]
-        return self._descend(dims or [nest.Dim(1, (0,) * len(at))], at, state)
+        *outer, last = dims or [nest.Dim(1, (0,) * len(at))]
+        return loops.walk(self._e, outer, at, lambda at, state: (self._innermost(last, at, state),), state)[0]
 
-    def _descend(self, dims: list[nest.Dim], at: list[Value], state: Value) -> Value:
-        e, dim = self._e, dims[0]
-        if len(dims) > 1:
-            with e.loop(dim.count, state) as loop:
-                moved = [e.step(p, loop.index, s) for p, s in zip(at, dim.strides, strict=True)]
-                loop.carry(self._descend(dims[1:], moved, loop.values[0]))
-            return loop.results[0]
+    def _innermost(self, dim: nest.Dim, at: list[Value], state: Value) -> Value:
+        e = self._e
         # A tile repeated along the loop is one column.
         fixed = {
             i: self._column(i, at[i]) for i, stride in enumerate(dim.strides) if i > 0 and stride == 0
@@ -108,7 +104,7 @@ class _Rows:
             end = start + (dim.count - start) // width * width
             if end > start:
                 with e.loop(end, state, start=start, step=width) as loop:
-                    moved = [e.step(p, loop.index, s) for p, s in zip(at, dim.strides, strict=True)]
+                    moved = e.steps(at, loop.index, dim.strides)
                     loop.carry(self._block(moved, dim.strides, width, fixed, loop.values[0]))
                 state, start = loop.results[0], end
         return state

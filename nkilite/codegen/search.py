@@ -8,8 +8,9 @@ from __future__ import annotations
 from nkilite.codegen import bits, convert
 from nkilite.codegen.elementwise import VECTORS_PER_STEP, from_raw, load, store
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
+from nkilite.codegen.loops import Carried
+from nkilite.codegen.walk import Chunk, Walk
 
 SLOTS = 8
 _ABSENT = -1
@@ -21,7 +22,7 @@ def largest(kernel: MicroKernel, out: str, source: str) -> None:
     e = kernel.e
     operand, target = kernel.operands[source], kernel.operands[out]
     read, write = kernel.pointer(source), kernel.pointer(out)
-    walk = FreeWalk([operand], e.host.lanes * VECTORS_PER_STEP, ordered=True)
+    walk = Walk.free([operand], e.host.lanes * VECTORS_PER_STEP, ordered=True)
     best, candidates = e.scratch(SLOTS * _F32), e.scratch(walk.lanes * _F32)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
@@ -75,7 +76,7 @@ def match(
     operand, wanted_in = kernel.operands[data], kernel.operands[values]
     walked = [data, *([replaced] if replaced else [])]
     pointers = {name: kernel.pointer(name) for name in (*walked, values, *([indices] if indices else []))}
-    walk = FreeWalk([kernel.operands[n] for n in walked], e.host.lanes * VECTORS_PER_STEP, ordered=True)
+    walk = Walk.free([kernel.operands[n] for n in walked], e.host.lanes * VECTORS_PER_STEP, ordered=True)
     wanted, found = e.scratch(SLOTS * _F32), e.scratch(SLOTS * _F32)
     candidates = e.scratch(walk.lanes * _F32)
     number = e.splat(kernel.immediate_f32(replacement), 1) if replacement else None
@@ -105,7 +106,7 @@ def match(
                     taken = bits.highest(e, slots) if last_slot_first else bits.lowest(e, slots)
                     # NaN equals nothing: the slot is taken.
                     e.store(e.f32(float("nan")), e.step(wanted, taken, _F32))
-                    where = e.add(chunk.position, e.mul(lane, e.i64(chunk.apart)))
+                    where = e.add(chunk.number, e.mul(lane, e.i64(chunk.apart)))
                     e.store(e.convert("trunc", where, "i32"), e.step(found, taken, _F32))
                     if replaced and number is not None:
                         at = e.step(chunk.pointers[1], lane, chunk.strides[1])
@@ -129,18 +130,18 @@ def _gather(e: Emitter, operand: CpuOperand, row: Value, to: Value) -> None:
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
         values = load(e, operand.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "f32")
-        e.store(values, e.step(to, chunk.position, _F32))
+        e.store(values, e.step(to, chunk.number, _F32))
         return carried
 
-    FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)
+    Walk.free([operand], SLOTS, ordered=True).run(e, [row], (), step)
 
 
 def _scatter(e: Emitter, source: Value, scalar: str, operand: CpuOperand, row: Value, compute: str) -> None:
     """Eight dense lanes of a 32-bit compute type to the elements of a partition."""
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
-        values = e.load(scalar, e.step(source, chunk.position, _F32), chunk.lanes)
+        values = e.load(scalar, e.step(source, chunk.number, _F32), chunk.lanes)
         store(e, operand.dtype, values, chunk.pointers[0], chunk.strides[0], compute)
         return carried
 
-    FreeWalk([operand], SLOTS, ordered=True).run(e, [row], (), step)
+    Walk.free([operand], SLOTS, ordered=True).run(e, [row], (), step)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from nkilite.codegen import bits, elementwise
 from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.loops import address
+from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.walk import Chunk, Walk
 from nkilite.ir import nest
 
 
@@ -25,7 +25,7 @@ def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str,
     filler = e.convert("trunc", kernel.immediate_i64(padding), "i32")
     free = nest.collapse((target.shape[1:], target.strides[1:]))
     compute, unequal = _computing(source)
-    walk = FreeWalk([source], e.host.lanes * VECTORS_PER_STEP, ordered=True)
+    walk = Walk.free([source], e.host.lanes * VECTORS_PER_STEP, ordered=True)
     first, end = kernel.share(-(-source.shape[0] // every), rows=every)
     with e.loop(end, start=first) as core:
         row = e.step(to, core.index, every * target.strides[0])
@@ -35,7 +35,7 @@ def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str,
             mask = e.bits(e.compare(unequal, values, e.const(values.scalar, 0, chunk.lanes)))
             with e.loop(bits.count(e, mask), mask, carried[0]) as loop:
                 rest, found = loop.values
-                position = e.add(chunk.position, e.mul(bits.lowest(e, rest), e.i64(chunk.apart)))
+                position = e.add(chunk.number, e.mul(bits.lowest(e, rest), e.i64(chunk.apart)))
                 e.store(e.add(e.convert("trunc", position, "i32"), added), address(e, row, found, free))
                 loop.carry(bits.without_lowest(e, rest), e.add(found, e.i64(1)))
             return (loop.results[1],)
@@ -72,7 +72,7 @@ def _run_by_run(
     def step(chunk: Chunk, carried: Carried) -> Carried:
         previous, found = carried
         element = elementwise.load(e, source.dtype, chunk.pointers[0], 1, 0, compute)
-        index = e.splat(e.convert("trunc", chunk.position, "i32"), 1)
+        index = e.splat(e.convert("trunc", chunk.number, "i32"), 1)
         found = e.select(e.compare(equal, element, previous), found, bound(index))
         zero = e.compare(equal, element, e.const(element.scalar, 0, 1))
         found = e.select(zero, e.i32(padding, 1), found)
@@ -82,7 +82,7 @@ def _run_by_run(
         return element, found
 
     nothing = e.const("float" if compute == "f32" else "i32", 0, 1), e.i32(padding, 1)
-    FreeWalk([source, out], 1, ordered=True).run(e, at, nothing, step)
+    Walk.free([source, out], 1, ordered=True).run(e, at, nothing, step)
 
 
 def _computing(operand: CpuOperand) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import bits, elementwise, matrix
+from nkilite.codegen import bits, elementwise, loops, matrix
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.codegen.matrix import Matrix
@@ -62,7 +62,7 @@ class _Strip(NamedTuple):
                     value = elementwise.load(e, part.dtype, at, width, part.column_stride, "f32")
                     e.store(value, e.step(target, index, 4))
 
-                elementwise.chunks(e, count, _VECTORS * lanes, piece)
+                loops.chunks(e, count, _VECTORS * lanes, piece)
 
 
 def matmul(
@@ -121,7 +121,7 @@ def _offsets(kernel: MicroKernel, tag: str, strip: _Strip) -> Value:
                 _require(kernel, position, to, limit)
             e.store(e.add(e.mul(position, e.i32(strip.row, lanes)), e.splat(base, lanes)), to)
 
-        elementwise.chunks(e, words.columns, max(1, e.host.lanes // _PER_WORD), piece)
+        loops.chunks(e, words.columns, max(1, e.host.lanes // _PER_WORD), piece)
     return offsets
 
 

@@ -36,7 +36,7 @@ def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
     with e.loop(operand.shape[0]) as partition:
         row = e.step(source, partition.index, operand.strides[0])
         if staged is not None:
-            _stage(e, operand, row, staged, ((count,), (_FLOAT,)))
+            _stage(kernel, operand, row, staged, ((count,), (_FLOAT,)))
             row = staged
         sums = _pair_sums(e, row, count, width, lambda x: x)
         even, odd = (_number(e, max(n, 1)) for n in counts)
@@ -66,7 +66,7 @@ def aggregate(kernel: MicroKernel, out: str, data: str) -> None:
     to, source = kernel.pointer(out), kernel.pointer(data)
     with e.loop(operand.shape[0]) as partition:
         row = e.step(source, partition.index, operand.strides[0])
-        _stage(e, operand, row, fields, ((samples, 3), (_FLOAT, _FLOAT * padded)))
+        _stage(kernel, operand, row, fields, ((samples, 3), (_FLOAT, _FLOAT * padded)))
 
         def field(number: int, index: Value) -> Value:
             return e.load("float", e.step(e.offset(fields, number * padded * _FLOAT), index, _FLOAT), width)
@@ -106,34 +106,11 @@ def _zeros(e: Emitter, count: int, width: int) -> Value:
     return scratch
 
 
-def _stage(e: Emitter, operand: CpuOperand, row: Value, scratch: Value, layout: nest.Layout) -> None:
+def _stage(kernel: MicroKernel, operand: CpuOperand, row: Value, scratch: Value, layout: nest.Layout) -> None:
     """Copy the free elements of one partition, as float32, to scratch laid out like `layout`."""
-    free = operand.shape[1:], operand.strides[1:]
-    dims = nest.unify([free, layout])
-    if dims is None:  # the few shapes that cut across `layout`: one element at a time
-        for at, to in zip(_offsets(*free), _offsets(*layout), strict=True):
-            value = elementwise.load(e, operand.dtype, e.offset(row, at), 1, 0, "f32")
-            e.store(value, e.offset(scratch, to))
-        return
-    dims = nest.contiguous_last(dims, [operand.dtype.itemsize, _FLOAT], e.host.lanes)
-
-    def descend(level: int, source: Value, to: Value) -> None:
-        if level == len(dims):
-            e.store(elementwise.load(e, operand.dtype, source, 1, 0, "f32"), to)
-            return
-        count, (stride, step) = dims[level]
-        if level < len(dims) - 1:
-            with e.loop(count) as loop:
-                descend(level + 1, e.step(source, loop.index, stride), e.step(to, loop.index, step))
-            return
-
-        def chunk(index: Value, lanes: int) -> None:
-            value = elementwise.load(e, operand.dtype, e.step(source, index, stride), lanes, stride, "f32")
-            elementwise.store(e, dtypes.float32, value, e.step(to, index, step), step, "f32")
-
-        elementwise.chunks(e, count, elementwise.step_lanes(e), chunk)
-
-    descend(0, row, scratch)
+    free, (shape, strides) = operand._replace(shape=operand.shape[1:], strides=operand.strides[1:], ahead=None), layout
+    target = operand._replace(dtype=dtypes.float32, shape=shape, strides=strides)
+    elementwise.copy(kernel, target, free, [scratch, row])
 
 
 def _pair_sums(

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import elementwise, pack_pairs, transpose
+from nkilite.codegen import elementwise, loops, pack_pairs, transpose
 from nkilite.codegen.body import Body
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
@@ -249,4 +249,4 @@ def _copy_sums(e: Emitter, source: Matrix, target: Matrix) -> None:
             value = elementwise.load(e, source.dtype, here, lanes, source.column_stride, "f32")
             elementwise.store(e, target.dtype, value, there, target.column_stride, "f32")
 
-        elementwise.chunks(e, columns, SIDE, piece)
+        loops.chunks(e, columns, SIDE, piece)

@@ -103,7 +103,7 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
         out = matrix.dense_scratch(kernel, kernel.operands[dst].dtype, source.columns, selector.columns)
     rows = e.scratch(8 * out.columns)
     zeros = e.scratch(source.columns * source.dtype.itemsize)
-    elementwise.chunks(e, source.columns * source.dtype.itemsize, 4 * lanes, lambda i, width: e.store(
+    loops.chunks(e, source.columns * source.dtype.itemsize, 4 * lanes, lambda i, width: e.store(
         e.const("i8", 0, width), e.offset(zeros, i)))
 
     def find(index: Value, width: int) -> None:
@@ -121,7 +121,7 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
             )
             e.store(pointer, e.step(rows, e.add(index, e.i64(lane)), 8), align=8)
 
-    elementwise.chunks(e, out.columns, lanes, find)
+    loops.chunks(e, out.columns, lanes, find)
     same = elementwise.bit_exact(out.dtype, source.dtype)
 
     def load(pointer: Value, lanes: int) -> Value:
@@ -281,9 +281,9 @@ def _edge(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:
                 for b in range(0, tall, side):
                     _tile(e, rows, to, e.add(i, e.i64(a)) if a else i, e.add(j, e.i64(b)) if b else j, side)
 
-        elementwise.chunks(e, across, block, piece)
+        loops.chunks(e, across, block, piece)
 
-    elementwise.chunks(e, down, block, strip)
+    loops.chunks(e, down, block, strip)
 
 
 def _any(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:

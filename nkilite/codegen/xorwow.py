@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from nkilite.codegen import columns, copy, elementwise
+from nkilite.codegen import columns, copy, elementwise, loops
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.free_walk import Carried, Chunk, FreeWalk
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.codegen.loops import address
+from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.walk import Chunk, Walk
 from nkilite.ir import nest
 from nkilite.machine.registers import STATE_WORDS
 
@@ -81,7 +81,7 @@ def draw(kernel: MicroKernel, block: Block, source: Source, out: str, data: str 
     numbers = _Numbers(kernel, block, source)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
-        bits = [numbers.next(e.add(chunk.position, e.i64(i * chunk.apart))) for i in range(chunk.lanes)]
+        bits = [numbers.next(e.add(chunk.number, e.i64(i * chunk.apart))) for i in range(chunk.lanes)]
         dense = all(stride == o.dtype.itemsize for stride, o in zip(chunk.strides, operands, strict=True))
         if dense and chunk.lanes == columns.RUN and lanes % columns.RUN == 0:
             loaded = [columns.load_bits(e, operands[1].dtype, chunk.pointers[1], pitches[1], lanes)] if data else []
@@ -96,7 +96,7 @@ def draw(kernel: MicroKernel, block: Block, source: Source, out: str, data: str 
             elementwise.store(e, operands[0].dtype, body(drawn, *elements), at[0], pitches[0], "bits")
         return carried
 
-    FreeWalk(operands, columns.RUN, ordered=True).run(e, [block.row(name) for name in names], (), step)
+    Walk.free(operands, columns.RUN, ordered=True).run(e, [block.row(name) for name in names], (), step)
     numbers.keep()
 
 
@@ -200,7 +200,7 @@ def seed_state(kernel: MicroKernel, seed: str, streams: int) -> None:
             number = e.add(e.splat(number, lanes), e.vector("i32", range(lanes)))
             e.store(_seeded_word(e, e.splat(mixed, lanes), number), e.step(row, index, _WORD))
 
-        elementwise.chunks(e, count, e.host.lanes, fill)
+        loops.chunks(e, count, e.host.lanes, fill)
 
 
 def _mix(e: Emitter, value: Value) -> Value:
