@@ -70,15 +70,13 @@ def _sums(members: Sequence[MicroKernel], loop: Loop, terms: Loop) -> None:
     body = Body(members, loop.body[1:], Memory(sums=sums)) if loop.body[1:] else None
     out = matrix.direct(first, "dst") if sums is None else None
     accumulate = bool(first.call.accumulate)
-    if on_tiles:
-        tiles.contract(first.e, operands, out, accumulate, first, body)
-        return
     share: tuple[Value, Value] | None = None
     if loop.dim is Dim.rows:
         share = first.share(rows // WIDTH, WIDTH)
         for kernel in matmuls:
             kernel.paneled.add("stationary")
-    accumulation.multiply_add(first.e, operands, out, accumulate, first, body=body, rows=share)
+    contract = tiles.contract if on_tiles else accumulation.multiply_add
+    contract(first.e, operands, out, accumulate, first, body=body, rows=share)
 
 
 def _alone(kernel: MicroKernel) -> None:

@@ -62,6 +62,7 @@ class _Tiles(NamedTuple):
 def contract(
     e: Emitter, operands: Sequence[tuple[Operand, Operand]], out: Matrix | None, accumulate: bool,
     kernel: MicroKernel | None, body: Body | None = None, transposed: bool = False,
+    rows: tuple[Value, Value] | None = None,
 ) -> None:
     """out (+)= sum over pairs of operands, and over their rows k, of left[k, m] * right[k, n].
 
@@ -69,17 +70,19 @@ def contract(
         out: None if only the body needs the sums.
         kernel: whose dst `out` is, for threads to share the work.
         transposed: columns of `out` are rows of dst.
+        rows: the tiles of rows that this call is to do, if threads share those.
     """
-    _Contraction(e, operands, accumulate, body).run(out, kernel, transposed)
+    _Contraction(e, operands, accumulate, body, rows).run(out, kernel, transposed)
 
 
 class _Contraction:
     """The sums of pairs of operands, by blocks of one or two by one or two tiles."""
 
     def __init__(
-        self, e: Emitter, operands: Sequence[tuple[Operand, Operand]], accumulate: bool, body: Body | None
+        self, e: Emitter, operands: Sequence[tuple[Operand, Operand]], accumulate: bool, body: Body | None,
+        share: tuple[Value, Value] | None,
     ) -> None:
-        self._e, self._accumulate, self._body = e, accumulate, body
+        self._e, self._accumulate, self._body, self._share = e, accumulate, body, share
         self._pairs = [(_Tiles.of(e, left, True), _Tiles.of(e, right, False)) for left, right in operands]
         self._rows, self._columns = self._pairs[0][0].columns, self._pairs[0][1].columns
         self._packed = isinstance(operands[0][1], Packed)
@@ -94,13 +97,19 @@ class _Contraction:
             if out is not None:
                 sums = out._replace(pointer=e.step(out.pointer, j, out.column_stride))
             assert sums is not None
-            _in_pairs(e, self._rows, lambda i, heights: self._block(i, heights, j, widths, sums, spill))
+            def block(i: Value, heights: list[int]) -> None:
+                self._block(i, heights, j, widths, sums, spill)
+
+            if self._share is None:
+                _in_pairs(e, self._rows, block)
+            else:
+                _whole_tiles(e, *self._share, block)
             if body is not None:
-                body.strip(self._rows, j, sum(widths))
+                body.strip(self._rows, j, sum(widths), self._share)
 
         pieces = -(-self._columns // (2 * SIDE))
         part = None
-        if kernel is not None and pieces > 1:
+        if kernel is not None and pieces > 1 and self._share is None:
             of = ("dst", *(body.names if body is not None else ()))
             part = kernel.share(pieces, of=of, **{"rows" if transposed else "columns": 2 * SIDE})
         _in_pairs(e, self._columns, strip, part)
@@ -175,6 +184,14 @@ def _in_pairs(
     if whole < pieces:
         with e.when(e.compare("eq", part[1], e.i64(pieces))) if part else nullcontext():
             body(e.i64(whole * pair), [min(SIDE, count - at) for at in range(whole * pair, count, SIDE)])
+
+
+def _whole_tiles(e: Emitter, first: Value, end: Value, body: Callable[[Value, list[int]], None]) -> None:
+    """body(start, sizes of one or two tiles) for the whole tiles between two: pairs, and what is left of them."""
+    with e.loop(e.sub(end, e.i64(1)), start=first, step=2) as loop:
+        body(e.mul(loop.index, e.i64(SIDE)), [SIDE, SIDE])
+    with e.when(e.compare("eq", e.and_(e.sub(end, first), e.i64(1)), e.i64(1))):
+        body(e.mul(e.sub(end, e.i64(1)), e.i64(SIDE)), [SIDE])
 
 
 class _Ahead(NamedTuple):
