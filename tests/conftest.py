@@ -5,6 +5,7 @@ Where programs are what is tested, they are verified after every pass.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,9 @@ os.environ.setdefault("NKILITE_OPTIMIZE", "always")  # what users run in the end
 
 # What is started in the background has it ignored, and hands that on to programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Or each process that a test starts would parse all of nkilite again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _VERIFIED = {"codegen", "native", "passes", "schedule"}
 
@@ -31,6 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {item.path.parent.name, item.path.name} & _QUICK:
             item.add_marker(pytest.mark.quick)
+
+
+def pytest_collection_finish() -> None:
+    """The tests themselves are never garbage, and the collector need not look at all of them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

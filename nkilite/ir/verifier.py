@@ -9,6 +9,10 @@ from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import Buffer, BufferKind
 
 
+class _Right(set[object]):
+    """What was checked, and cannot change: signatures, and accesses by the types of view and buffer and the byte."""
+
+
 def verify(program: Program, after: str = "") -> None:
     """Check tables, loops, operand bounds, every distinct signature's hardware rules.
 
@@ -27,23 +31,30 @@ def verify(program: Program, after: str = "") -> None:
     for buffer in program.outputs:
         if buffer.region.on_chip:
             raise IrError(f"output {buffer.label} is on chip{where}", location=buffer.location)
-    for signature in program.signatures:
-        signature.definition.rule("check")(signature)
-    checked: set[tuple[object, ...]] = set()
-    for instruction in program:
-        for operand in instruction.signature.operands:
-            buffer, offset = instruction.access(operand)
-            if (operand.type, buffer.id, offset) not in checked:
-                checked.add((operand.type, buffer.id, offset))
-                _check_access(instruction, operand, buffer, offset, where)
-            if operand.writes and buffer.kind is BufferKind.constant:
-                raise IrError(f"{instruction.signature.name} writes constant {buffer.label}{where}",
-                              location=instruction.location)
+    _check_instructions(program, where)
     for consumer, producer in program.dependencies:
         if not 0 <= producer < consumer < len(program):
             raise IrError(f"dependency of instruction {consumer} on {producer} does not point back{where}",
                           location=program.locations[0])
     _check_loops(program, where)
+
+
+def _check_instructions(program: Program, where: str) -> None:
+    """Signatures and accesses, but for those that were checked before."""
+    right = program.derived.setdefault(_Right, _Right())
+    for signature in program.signatures:
+        if signature not in right:
+            signature.definition.rule("check")(signature)
+            right.add(signature)
+    for instruction in program:
+        for operand in instruction.signature.operands:
+            buffer, offset = instruction.access(operand)
+            if (operand.type, buffer.type, offset) not in right:
+                _check_access(instruction, operand, buffer, offset, where)
+                right.add((operand.type, buffer.type, offset))
+            if operand.writes and buffer.kind is BufferKind.constant:
+                raise IrError(f"{instruction.signature.name} writes constant {buffer.label}{where}",
+                              location=instruction.location)
 
 
 def _check_loops(program: Program, where: str) -> None:
