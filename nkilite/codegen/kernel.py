@@ -10,8 +10,9 @@ all of it and is called with part 0 of 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from math import prod
 from typing import NamedTuple, Protocol
 
@@ -77,6 +78,11 @@ class CpuOperand(NamedTuple):
     def columns(self) -> int:
         """Elements along the free dimensions."""
         return prod(self.shape[1:])
+
+    @property
+    def by_row(self) -> bool:
+        """Whether every position of dimension 0 has its own runtime index."""
+        return self.indirection is not None and self.indirection.kind is IndirectKind.vector
 
     def broadcast(self, shape: tuple[int, ...]) -> CpuOperand:
         """Repeat along dimensions of size 1 (stride 0) up to `shape`; free dimensions may be missing."""
@@ -279,9 +285,26 @@ class MicroKernel:
         e.store(limit if isinstance(limit, Value) else e.i64(limit), e.offset(bases, _FAULT_LIMIT), align=8)
         e.ret(STATUS_OUT_OF_BOUNDS)
 
-    def row(self, name: str, index: Value) -> Value:
-        """Address of the row of a vector-indirect tensor that an index, known to be in bounds, chooses."""
-        return self.e.step(self.pointer(name), index, self.operands[name].index_stride)
+    @contextmanager
+    def rows(self, rows: Sequence[tuple[CpuOperand, Value]]) -> Iterator[list[Value]]:
+        """Addresses of rows of operands: those that their runtime indices choose, where every row has one.
+
+        An index out of bounds ends the micro-kernel, or, where such transfers are skipped, leaves out the code inside.
+        """
+        e, at, inside = self.e, [], []
+        for operand, number in rows:
+            pointer = self.pointer(operand.name)
+            if operand.by_row:
+                index = self.index(operand.name, number)
+                found = self.in_bounds(operand.name, index)
+                if self.call.skips_out_of_bounds:
+                    inside.append(found)
+                else:
+                    self.stop_unless(found, operand.name, index)
+                pointer = e.step(pointer, index, operand.index_stride)
+            at.append(e.step(pointer, number, operand.strides[0]))
+        with e.when(functools.reduce(e.and_, inside)) if inside else nullcontext():
+            yield at
 
     # --- registers and loops --------------------------------------------------------------------------------
 

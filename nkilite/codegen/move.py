@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from math import gcd, prod
 
 from nkilite.codegen import copy, elementwise, loops, transpose
-from nkilite.codegen.emitter import Value
+from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.ir import nest
-from nkilite.ir.types import IndirectKind
 
 
 def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = None) -> None:
@@ -25,13 +23,13 @@ def move(kernel: MicroKernel, dst: str, src: str, axes: Sequence[int] | None = N
     """
     target, source = kernel.operands[dst], kernel.operands[src]
     if axes is not None:
-        if _by_row(source):
+        if source.by_row:
             target = _reordered(target, sorted(range(len(axes)), key=axes.__getitem__))
             if not kernel.call.skips_out_of_bounds and _gather_columns(kernel, target, source):
                 return
         else:
             source = _reordered(source, axes)
-    if not _by_row(target) and not _by_row(source):
+    if not target.by_row and not source.by_row:
         dims = nest.loops([target.layout, source.layout])
         if dims is not None:
             write = copy.nested if axes is None else _shared
@@ -55,11 +53,6 @@ def _shared(
     loops.units(e, dims, at, cut, lambda dims, at: copy.nested(kernel, target, source, dims, at), part)
 
 
-def _by_row(operand: CpuOperand) -> bool:
-    """Whether every position of dimension 0 has its own runtime index."""
-    return operand.indirection is not None and operand.indirection.kind is IndirectKind.vector
-
-
 def _reordered(operand: CpuOperand, axes: Sequence[int]) -> CpuOperand:
     return operand._replace(
         shape=tuple(operand.shape[a] for a in axes), strides=tuple(operand.strides[a] for a in axes)
@@ -79,12 +72,9 @@ def _gather_columns(kernel: MicroKernel, target: CpuOperand, source: CpuOperand)
     if target.strides[0] != size or (source.shape[-1] > 1 and source.strides[-1] != size):
         return False
     count = source.shape[0]
-    base, out = kernel.pointer(source.name), kernel.pointer(target.name)
-    table = e.scratch(8 * count)
-    with e.loop(count) as loop:
-        index = kernel.index(source.name, loop.index)
-        kernel.stop_unless(kernel.in_bounds(source.name, index), source.name, index)
-        here = e.step(e.step(base, index, source.index_stride), loop.index, source.strides[0])
+    kernel.pointer(source.name)  # outside of the loop
+    out, table = kernel.pointer(target.name), e.scratch(8 * count)
+    with e.loop(count) as loop, kernel.rows([(source, loop.index)]) as (here,):
         e.store(here, e.step(table, loop.index, 8), align=8)
 
     steps = zip(source.shape[1:-1], source.strides[1:-1], target.strides[1:-1], strict=True)
@@ -107,28 +97,13 @@ def _copy_pieces(kernel: MicroKernel, target: CpuOperand, source: CpuOperand) ->
     length, pieces = _pieces(sides)
     dims = nest.loops([inner for _, inner in pieces])
     assert dims is not None
-    pointers = [kernel.pointer(side.operand.name) for side in sides]
+    for side in sides:
+        kernel.pointer(side.operand.name)
     with e.loop(prod(target.shape) // length) as loop:
-        at: list[Value] = []
-        inside: list[Value] = []
-        for side, pointer, (outer, _) in zip(sides, pointers, pieces, strict=True):
-            piece = loop.index
-            operand = side.operand
-            if side.by_row:
-                per_row = e.i64(side.length // length)
-                position, piece = e.binary("udiv", piece, per_row), e.binary("urem", piece, per_row)
-                index = kernel.index(operand.name, position)
-                found = kernel.in_bounds(operand.name, index)
-                if kernel.call.skips_out_of_bounds:
-                    inside.append(found)
-                else:
-                    kernel.stop_unless(found, operand.name, index)
-                pointer = e.step(e.step(pointer, index, operand.index_stride), position, operand.strides[0])
-            at.append(loops.address(e, pointer, piece, outer))
-        condition = inside[0] if inside else None
-        for other in inside[1:]:
-            condition = e.and_(inside[0], other)
-        with e.when(condition) if condition is not None else nullcontext():
+        rows, numbers = zip(*(side.split(e, loop.index, length) for side in sides), strict=True)
+        with kernel.rows([(side.operand, row) for side, row in zip(sides, rows, strict=True)]) as at:
+            outer = zip(at, numbers, pieces, strict=True)
+            at = [loops.address(e, row, number, layout) for row, number, (layout, _) in outer]
             copy.nested(kernel, target, source, dims, at)
 
 
@@ -137,10 +112,16 @@ class _Side:
 
     def __init__(self, operand: CpuOperand) -> None:
         self.operand = operand
-        self.by_row = _by_row(operand)
-        first = 1 if self.by_row else 0
+        first = 1 if operand.by_row else 0
         self.row = nest.collapse((operand.shape[first:], operand.strides[first:]))
         self.length = prod(operand.shape[first:])
+
+    def split(self, e: Emitter, piece: Value, length: int) -> tuple[Value, Value]:
+        """The row that a piece of so many elements is in, and which piece of the row it is."""
+        if not self.operand.by_row:
+            return e.i64(0), piece
+        per_row = e.i64(self.length // length)
+        return e.binary("udiv", piece, per_row), e.binary("urem", piece, per_row)
 
 
 def _pieces(sides: tuple[_Side, _Side]) -> tuple[int, list[tuple[nest.Layout, nest.Layout]]]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from nkilite.codegen import elementwise
 from nkilite.codegen.elementwise import Body
-from nkilite.codegen.emitter import Value
-from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.ir.types import IndirectKind
+from nkilite.codegen.kernel import MicroKernel
 
 
 def map(kernel: MicroKernel, out: str, inputs: Sequence[str], body: Body) -> None:
@@ -21,33 +18,16 @@ def map(kernel: MicroKernel, out: str, inputs: Sequence[str], body: Body) -> Non
     e = kernel.e
     operands = {name: kernel.operands[name] for name in (out, *inputs)}
     count = operands[out].shape[0]
-    indexed = any(_indexed(o) for o in operands.values())
+    indexed = any(o.by_row for o in operands.values())
     if not indexed and (count == 1 or any(o.shape[0] != count for o in operands.values())):
         elementwise.map(kernel, out, inputs, body)
         return
-    pointers = {name: kernel.pointer(name) for name in operands}
+    for name in operands:
+        kernel.pointer(name)
     rows = {
         name: o._replace(shape=o.shape[1:], strides=o.strides[1:], indirection=None) for name, o in operands.items()
     }
     first, end = (e.i64(0), e.i64(count)) if indexed else kernel.share(count, rows=1, of=tuple(operands))
-    with e.loop(end, start=first) as loop:
-        inside: Value | None = None
-        at = {}
-        for name, operand in operands.items():
-            pointer = pointers[name]
-            if _indexed(operand):
-                index = kernel.index(name, loop.index)
-                found = kernel.in_bounds(name, index)
-                if kernel.call.skips_out_of_bounds:
-                    inside = found if inside is None else e.and_(inside, found)
-                else:
-                    kernel.stop_unless(found, name, index)
-                pointer = e.step(pointer, index, operand.index_stride)
-            at[name] = e.step(pointer, loop.index, operand.strides[0])
-        with nullcontext() if inside is None else e.when(inside):
-            elementwise.map(kernel.part(kernel.call, rows, at), out, inputs, body)
-
-
-def _indexed(operand: CpuOperand) -> bool:
-    """Whether every row has its own runtime index."""
-    return operand.indirection is not None and operand.indirection.kind is IndirectKind.vector
+    with e.loop(end, start=first) as loop, kernel.rows([(o, loop.index) for o in operands.values()]) as at:
+        part = kernel.part(kernel.call, rows, dict(zip(operands, at, strict=True)))
+        elementwise.map(part, out, inputs, body)
