@@ -6,6 +6,8 @@ Rows are read in runs of four elements, a run of several rows to a vector, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nkilite.codegen import convert
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.dtypes import DType
@@ -16,28 +18,28 @@ RUN = 4  # neighbouring columns read or written at once; rows come in multiples 
 def load(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> list[Value]:
     """RUN columns, each a float32 vector of `rows` lanes; rows are `pitch` bytes apart."""
     runs = _read(e, convert.raw_scalar(dtype), pointer, pitch, rows)
-    return _transpose_segments(e, [convert.widen(e, dtype, run) for run in runs])
+    return transpose_segments(e, [convert.widen(e, dtype, run) for run in runs])
 
 
 def load_bits(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> list[Value]:
     """RUN columns as they lie in memory, in integers of the element's size."""
-    return _transpose_segments(e, _read(e, f"i{8 * dtype.itemsize}", pointer, pitch, rows))
+    return transpose_segments(e, _read(e, f"i{8 * dtype.itemsize}", pointer, pitch, rows))
 
 
 def store(e: Emitter, dtype: DType, columns: list[Value], pointer: Value, pitch: int) -> None:
     """Round RUN columns and write them to rows `pitch` bytes apart."""
-    _write(e, [convert.narrow(e, dtype, run) for run in _transpose_segments(e, columns)], pointer, pitch)
+    _write(e, [convert.narrow(e, dtype, run) for run in transpose_segments(e, columns)], pointer, pitch)
 
 
 def store_bits(e: Emitter, columns: list[Value], pointer: Value, pitch: int) -> None:
     """Write RUN columns of elements as they are."""
-    _write(e, _transpose_segments(e, columns), pointer, pitch)
+    _write(e, transpose_segments(e, columns), pointer, pitch)
 
 
 def _read(e: Emitter, scalar: str, pointer: Value, pitch: int, rows: int) -> list[Value]:
     """Vector j holds rows j, j + 4, j + 8, ...: transposed, lanes are in the order of rows."""
     runs = [e.load(scalar, e.offset(pointer, row * pitch), RUN) for row in range(rows)]
-    return [_join(e, runs[j::RUN]) for j in range(RUN)]
+    return [e.join(runs[j::RUN]) for j in range(RUN)]
 
 
 def _write(e: Emitter, runs: list[Value], pointer: Value, pitch: int) -> None:
@@ -48,21 +50,15 @@ def _write(e: Emitter, runs: list[Value], pointer: Value, pitch: int) -> None:
             e.store(run, e.offset(pointer, (first + j) * pitch))
 
 
-def _join(e: Emitter, parts: list[Value]) -> Value:
-    """Concatenate vectors (a power of two of them)."""
-    while len(parts) > 1:
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts = [e.shuffle(a, b, range(2 * a.lanes)) for a, b in pairs]
-    return parts[0]
-
-
-def _transpose_segments(e: Emitter, vectors: list[Value]) -> list[Value]:
+def transpose_segments(e: Emitter, vectors: Sequence[Value]) -> list[Value]:
     """Transpose four vectors as 4 by 4 matrices, one in each group of four lanes."""
     a, b, c, d = vectors
     n = a.lanes
     low = [lane for s in range(0, n, RUN) for lane in (s, n + s, s + 1, n + s + 1)]
     even = [lane for s in range(0, n, RUN) for lane in (s, s + 1, n + s, n + s + 1)]
     high, odd = [lane + 2 for lane in low], [lane + 2 for lane in even]
-    ab, cd = e.shuffle(a, b, low), e.shuffle(c, d, low)
-    ab2, cd2 = e.shuffle(a, b, high), e.shuffle(c, d, high)
-    return [e.shuffle(x, y, order) for x, y in ((ab, cd), (ab2, cd2)) for order in (even, odd)]
+    columns = []
+    for half in (low, high):
+        ab, cd = e.shuffle(a, b, half), e.shuffle(c, d, half)
+        columns += [e.shuffle(ab, cd, even), e.shuffle(ab, cd, odd)]
+    return columns

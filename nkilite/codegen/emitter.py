@@ -302,16 +302,18 @@ class Emitter:
         other = b if b is not None else self.undef(a.scalar, a.lanes)
         return self._pure(f"shufflevector {a}, {other}, <{len(lanes)} x i32> <{mask}>", a.scalar, len(lanes))
 
-    def reduce(self, op: str, a: Value) -> Value:
-        """Combine the lanes of a vector pairwise: add, mul, maximum, minimum, and, or, xor, umin ..."""
-        combine = getattr(self, {"and": "and_", "or": "or_"}.get(op, op), None)
-        while a.lanes > 1:
+    def join(self, parts: Sequence[Value]) -> Value:
+        """Vectors after each other; a power of two of them."""
+        while len(parts) > 1:
+            parts = [self.shuffle(a, b, range(2 * a.lanes)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def fold(self, a: Value, combine: Callable[[Value, Value], Value], lanes: int = 1) -> Value:
+        """The halves of a vector combined, and those of what they are, until so many lanes are left."""
+        while a.lanes > lanes:
             half = a.lanes // 2
-            assert half * 2 == a.lanes, "reduce needs a power of two of lanes"
-            low = self.shuffle(a, None, range(half))
-            high = self.shuffle(a, None, range(half, a.lanes))
-            a = combine(low, high) if combine else self.binary(op, low, high)
-        return self.extract(a, 0)
+            a = combine(self.shuffle(a, None, range(half)), self.shuffle(a, None, range(half, 2 * half)))
+        return a
 
     # --- calls ----------------------------------------------------------------------------------------------------
 

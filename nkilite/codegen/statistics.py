@@ -76,7 +76,7 @@ def aggregate(kernel: MicroKernel, out: str, data: str) -> None:
             count, mean = field(0, loop.index), field(1, loop.index)
             total, weighted = loop.values
             loop.carry(e.add(total, count), e.add(weighted, e.mul(count, mean)))
-        total, weighted = (e.splat(e.reduce("add", v), 1) for v in loop.results)
+        total, weighted = (e.fold(v, e.add) for v in loop.results)
         overall = e.div(weighted, total)
         center = e.splat(e.extract(overall, 0), width)
         with e.loop(padded, zero, step=width) as loop:
@@ -84,7 +84,7 @@ def aggregate(kernel: MicroKernel, out: str, data: str) -> None:
             deviation = e.sub(mean, center)
             between = e.mul(count, e.mul(deviation, deviation))
             loop.carry(e.add(loop.values[0], e.add(squares, between)))
-        variance = e.div(e.splat(e.reduce("add", loop.results[0]), 1), total)
+        variance = e.div(e.fold(loop.results[0], e.add), total)
         results = [e.extract(overall, 0), e.extract(variance, 0)]
         _write(e, target, e.step(to, partition.index, target.strides[0]), results)
 
@@ -129,11 +129,7 @@ def _pair_sums(
         value = function(e.load("float", e.offset(row, full * _FLOAT), width))
         inside = e.vector("i1", [full + lane < count for lane in range(width)])
         total = e.add(total, e.select(inside, value, e.f32(0, width)))
-    while total.lanes > 2:
-        half = total.lanes // 2
-        low, high = e.shuffle(total, None, range(half)), e.shuffle(total, None, range(half, 2 * half))
-        total = e.add(low, high)
-    return total
+    return e.fold(total, e.add, 2)
 
 
 def _write(e: Emitter, target: CpuOperand, row: Value, values: list[Value]) -> None:

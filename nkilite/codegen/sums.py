@@ -6,6 +6,7 @@ on its own or in a loop over columns, with others.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
@@ -44,12 +45,7 @@ class Combination(NamedTuple):
             half = (len(vectors) + 1) // 2
             low, high = vectors[:half], vectors[half:]
             vectors = [self.combine(e, *pair) for pair in zip(low, high, strict=False)] + low[len(high) :]
-        (vector,) = vectors
-        while vector.lanes > 1:
-            half = vector.lanes // 2
-            ends = e.shuffle(vector, None, range(half)), e.shuffle(vector, None, range(half, 2 * half))
-            vector = self.combine(e, *ends)
-        return vector
+        return e.fold(vectors[0], functools.partial(self.combine, e))
 
 
 class Sum:

@@ -206,10 +206,7 @@ def _scale_avx512(e: Emitter, x: Value, n: Value) -> Value:
     for first in range(0, x.lanes, lanes):
         a, b = (_part(e, v, first, lanes) for v in (x, n))
         parts.append(e.call(name, "float", lanes, a, b, a, *rest))
-    while len(parts) > 1:
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        parts = [e.shuffle(a, b, range(2 * a.lanes)) for a, b in pairs]
-    return _part(e, parts[0], 0, x.lanes)
+    return _part(e, e.join(parts), 0, x.lanes)
 
 
 def _part(e: Emitter, x: Value, first: int, lanes: int) -> Value:

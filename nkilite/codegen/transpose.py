@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nkilite.codegen import convert, elementwise, loops, matrix
+from nkilite.codegen.columns import transpose_segments
 from nkilite.codegen.emitter import BITS, INTEGERS, Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
 from nkilite.dtypes import DType
@@ -148,20 +149,12 @@ def registers(e: Emitter, rows: list[Value]) -> list[Value]:
     n = len(rows)
     if n * BITS[rows[0].scalar] <= 128:
         return _interleaved(e, rows)
-    low = [lane for s in range(0, n, 4) for lane in (s, n + s, s + 1, n + s + 1)]
-    even = [lane for s in range(0, n, 4) for lane in (s, s + 1, n + s, n + s + 1)]
-    high, odd = [lane + 2 for lane in low], [lane + 2 for lane in even]
-    columns: list[list[Value]] = [[], [], [], []]
-    for a, b, c, d in zip(*(rows[i::4] for i in range(4)), strict=True):
-        for half, side in enumerate((low, high)):
-            ab, cd = e.shuffle(a, b, side), e.shuffle(c, d, side)
-            columns[2 * half].append(e.shuffle(ab, cd, even))
-            columns[2 * half + 1].append(e.shuffle(ab, cd, odd))
-    turned = [_segments(e, column) for column in columns]
+    blocks = [transpose_segments(e, four) for four in zip(*(rows[i::4] for i in range(4)), strict=True)]
+    turned = [_segments(e, column) for column in zip(*blocks, strict=True)]
     return [turned[i % 4][i // 4] for i in range(n)]
 
 
-def _segments(e: Emitter, vectors: list[Value]) -> list[Value]:
+def _segments(e: Emitter, vectors: Sequence[Value]) -> list[Value]:
     """Transpose k vectors of k segments, four lanes each: k is 2 or 4."""
     def choose(a: Value, b: Value, segments: Sequence[int]) -> Value:
         return e.shuffle(a, b, [4 * s + lane for s in segments for lane in range(4)])
