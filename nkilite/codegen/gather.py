@@ -9,7 +9,7 @@ from math import prod
 from nkilite.codegen import bits, convert, elementwise
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.loops import Carried, address, element, numbered
 from nkilite.codegen.walk import Chunk, Walk
 from nkilite.ir import nest
 
@@ -34,8 +34,8 @@ def by_element(kernel: MicroKernel, out: str, data: str, positions: str) -> None
             for lane in range(chunk.lanes):
                 # Read again rather than taken from the vector compared: that would keep the shuffle unit busy.
                 position = e.convert("zext", e.load("i32", e.offset(at, lane * chunk.strides[1])), "i64")
-                element = e.load(scalar, _element(e, source, rows[data], position))
-                e.store(element, e.offset(to, lane * chunk.strides[0]))
+                value = e.load(scalar, element(e, source, rows[data], position))
+                e.store(value, e.offset(to, lane * chunk.strides[0]))
             return carried
 
         walk.run(e, [rows[out], rows[positions]], (), step)
@@ -57,8 +57,8 @@ def to_group(kernel: MicroKernel, out: str, data: str, positions: str, partition
     """out[p, position j of p's group] = data[p, j], for j < count in order; groups are those of `by_group`."""
     e, target, source = kernel.e, kernel.operands[out], kernel.operands[data]
     with _in_groups(kernel, (out, data, positions), partitions, count, target.columns) as (to, at, number, position):
-        value = e.load(convert.raw_scalar(source.dtype), _element(e, source, at, number))
-        e.store(value, _element(e, target, to, position))
+        value = e.load(convert.raw_scalar(source.dtype), element(e, source, at, number))
+        e.store(value, element(e, target, to, position))
 
 
 @contextmanager
@@ -87,11 +87,9 @@ def _tabulate(
     kernel: MicroKernel, chosen: CpuOperand, row: Value, partitions: int, count: int, limit: int, table: Value
 ) -> None:
     """The positions of a group as dense 32-bit integers, all below the limit."""
-    e, free = kernel.e, nest.collapse((chosen.shape[1:], chosen.strides[1:]))
+    e = kernel.e
     with e.loop(count) as number:
-        per_column = e.i64(partitions)
-        at = e.step(row, e.binary("urem", number.index, per_column), chosen.strides[0])
-        at = address(e, at, e.binary("udiv", number.index, per_column), free)
+        at = numbered(e, chosen, row, number.index, partitions)
         found = e.convert("zext", e.load(convert.raw_scalar(chosen.dtype), at), "i64")
         kernel.fail_unless(e.compare("ult", found, e.i64(limit)), limit, lambda: found)
         e.store(e.convert("trunc", found, "i32"), e.step(table, number.index, _POSITION))
@@ -115,21 +113,20 @@ def _run_copier(
     e: Emitter, target: CpuOperand, source: CpuOperand, width: int
 ) -> Callable[[Value, Value, Value, Value], None]:
     """What copies `width` elements to run `number` of a target row, from a position of a source row."""
-    pieces = nest.cut((target.shape[1:], target.strides[1:]), width)
-    read = nest.collapse((source.shape[1:], source.strides[1:]))
+    pieces = nest.cut(target.free, width)
+    read = nest.collapse(source.free)
     size = source.dtype.itemsize
 
     def whole(to: Value, number: Value, at: Value, position: Value) -> None:
         assert pieces is not None
         outer, inner = pieces
-        value = elementwise.load(e, source.dtype, _element(e, source, at, position), width, _stride(read, size), "bits")
+        value = elementwise.load(e, source.dtype, element(e, source, at, position), width, _stride(read, size), "bits")
         elementwise.store(e, target.dtype, value, address(e, to, number, outer), _stride(inner, size), "bits")
 
     def one_by_one(to: Value, number: Value, at: Value, position: Value) -> None:
-        free = nest.collapse((target.shape[1:], target.strides[1:]))
-        with e.loop(width) as element:
-            value = e.load(convert.raw_scalar(source.dtype), _element(e, source, at, e.add(position, element.index)))
-            e.store(value, address(e, to, e.add(e.mul(number, e.i64(width)), element.index), free))
+        with e.loop(width) as loop:
+            value = e.load(convert.raw_scalar(source.dtype), element(e, source, at, e.add(position, loop.index)))
+            e.store(value, element(e, target, to, e.add(e.mul(number, e.i64(width)), loop.index)))
 
     in_runs = pieces is not None and len(pieces[1][0]) <= 1 and len(read[0]) <= 1
     return whole if in_runs else one_by_one
@@ -138,8 +135,3 @@ def _run_copier(
 def _stride(layout: nest.Layout, size: int) -> int:
     """Bytes from element to element of a layout of at most one dimension."""
     return layout[1][0] if prod(layout[0]) > 1 else size
-
-
-def _element(e: Emitter, operand: CpuOperand, row: Value, position: Value) -> Value:
-    """The address of the element at a row-major position of a partition."""
-    return address(e, row, position, nest.collapse((operand.shape[1:], operand.strides[1:])))

@@ -75,6 +75,11 @@ class CpuOperand(NamedTuple):
         return self.shape, self.strides
 
     @property
+    def free(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The layout of a partition."""
+        return self.shape[1:], self.strides[1:]
+
+    @property
     def columns(self) -> int:
         """Elements along the free dimensions."""
         return prod(self.shape[1:])

@@ -153,6 +153,18 @@ def one_by_one(
         yield loop, [address(e, pointer, loop.index, layout) for pointer, layout in zip(at, layouts, strict=True)]
 
 
+def element(e: Emitter, operand: CpuOperand, row: Value, position: Value) -> Value:
+    """The address of the element at a row-major position of a partition, which is at `row`."""
+    return address(e, row, position, nest.collapse(operand.free))
+
+
+def numbered(e: Emitter, operand: CpuOperand, row: Value, number: Value, partitions: int) -> Value:
+    """The address of an element of some partitions, the first of them at `row`, numbered column by column."""
+    per_column = e.i64(partitions)
+    row = e.step(row, e.binary("urem", number, per_column), operand.strides[0])
+    return element(e, operand, row, e.binary("udiv", number, per_column))
+
+
 def address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) -> Value:
     """The address of the element at a row-major position."""
     dims = list(zip(*layout, strict=True))

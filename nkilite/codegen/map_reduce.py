@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 
 from nkilite.codegen.elementwise import load, step_lanes, store
 from nkilite.codegen.emitter import Emitter, Value
@@ -41,8 +40,8 @@ def map_reduce(
     e = kernel.e
     if out and kernel.operands[out].unread:
         out = None
-    count = prod(kernel.operands[inputs[0]].shape[1:])
-    tiles = [name for name in inputs if kernel.has(name) and prod(kernel.operands[name].shape[1:]) == count]
+    count = kernel.operands[inputs[0]].columns
+    tiles = [name for name in inputs if kernel.has(name) and kernel.operands[name].columns == count]
     vectors = [name for name in inputs if kernel.has(name) and name not in tiles]
     immediates = {name: kernel.immediate_f32(name) for name in inputs if not kernel.has(name)}
     walked = [*([out] if out else []), *tiles]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen import elementwise
@@ -67,7 +66,7 @@ def packed(kernel: MicroKernel, name: str) -> Packed | None:
     operand = kernel.operands[name]
     if operand.panels is None:
         return None
-    return Packed(kernel.pointer(name), operand.panels, operand.shape[0], prod(operand.shape[1:]))
+    return Packed(kernel.pointer(name), operand.panels, operand.shape[0], operand.columns)
 
 
 def in_panels(kernel: MicroKernel, name: str) -> Packed:
@@ -179,7 +178,7 @@ def _source(kernel: MicroKernel, operand: CpuOperand, pointer: Value) -> Matrix:
 
 
 def _copy(kernel: MicroKernel, operand: CpuOperand, pointer: Value) -> Matrix:
-    copy = dense_scratch(kernel, operand.dtype, operand.shape[0], prod(operand.shape[1:]))
+    copy = dense_scratch(kernel, operand.dtype, operand.shape[0], operand.columns)
     dense = tuple(s * operand.dtype.itemsize for s in contiguous_strides(operand.shape))
     elementwise.copy(kernel, operand._replace(strides=dense), operand, [copy.pointer, pointer])
     return copy

@@ -8,9 +8,8 @@ from nkilite.codegen import bits, elementwise
 from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Value
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.loops import Carried, element
 from nkilite.codegen.walk import Chunk, Walk
-from nkilite.ir import nest
 from nkilite.ir.numbers import BITS, COLUMN, NOW, NUMBER, SPECIAL, WHEN
 
 
@@ -20,7 +19,6 @@ def find(kernel: MicroKernel, data: str, state: str, number: str, what: str) -> 
     source, flags = kernel.operands[data], kernel.operands[state]
     at, to = kernel.pointer(data), kernel.pointer(state)
     own = e.convert("trunc", kernel.immediate_i64(number), "i32")
-    free = nest.collapse((source.shape[1:], source.strides[1:]))
     walk = Walk.free([source], e.host.lanes * VECTORS_PER_STEP, ordered=True)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
@@ -40,10 +38,10 @@ def find(kernel: MicroKernel, data: str, state: str, number: str, what: str) -> 
         with e.when(e.compare("sge", found, e.i64(0))):
             words = e.step(to, row.index, flags.strides[0])
             with e.when(e.compare("eq", e.load("i32", words), e.i32(0))):
-                element = elementwise.load(e, source.dtype, address(e, here, found, free), 1, 0, "f32")
+                value = elementwise.load(e, source.dtype, element(e, source, here, found), 1, 0, "f32")
                 values: dict[int, Value] = {
                     NUMBER: own, WHEN: e.load("i32", e.offset(words, 4 * NOW)),
-                    COLUMN: e.convert("trunc", found, "i32"), BITS: e.extract(e.bitcast(element, "i32"), 0),
+                    COLUMN: e.convert("trunc", found, "i32"), BITS: e.extract(e.bitcast(value, "i32"), 0),
                 }
                 for word, value in values.items():
                     e.store(value, e.offset(words, 4 * word))

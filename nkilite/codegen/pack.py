@@ -97,7 +97,7 @@ def _free_dims(target: CpuOperand, source: CpuOperand) -> list[nest.Dim] | None:
     None if there are none like that.
     """
     sizes = target.dtype.itemsize, source.dtype.itemsize
-    dims = nest.unify([(target.shape[1:], target.strides[1:]), (source.shape[1:], source.strides[1:])])
+    dims = nest.unify([target.free, source.free])
     if dims is None:
         return None
     if not dims or dims[-1].strides[0] != sizes[0]:

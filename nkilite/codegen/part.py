@@ -160,7 +160,7 @@ class Part:
 
 def _cut(operand: CpuOperand, slice: Slice) -> tuple[CpuOperand, int]:
     """Some columns of an operand, and how far from its first element they begin."""
-    found = nest.take((operand.shape[1:], operand.strides[1:]), *slice)
+    found = nest.take(operand.free, *slice)
     assert found is not None
     offset, (shape, strides) = found
     return operand._replace(shape=(operand.shape[0], *shape), strides=(operand.strides[0], *strides)), offset

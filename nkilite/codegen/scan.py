@@ -81,7 +81,7 @@ class _Rows:
         advance: Callable[[Value, list[Value]], Value],
     ) -> None:
         self._e, self._operands, self._lanes, self._advance = e, operands, lanes, advance
-        self._free = [(o.shape[1:], o.strides[1:]) for o in operands]
+        self._free = [o.free for o in operands]
 
     def run(self, at: list[Value], state: Value) -> Value:
         """Scan from the given state; returns the last one."""

@@ -8,9 +8,8 @@ from nkilite.codegen import bits, elementwise
 from nkilite.codegen.elementwise import VECTORS_PER_STEP
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.loops import Carried, element
 from nkilite.codegen.walk import Chunk, Walk
-from nkilite.ir import nest
 
 
 def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str, every: int) -> None:
@@ -23,7 +22,6 @@ def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str,
     to, at = kernel.pointer(out), kernel.pointer(data)
     added = e.convert("trunc", kernel.immediate_i64(offset), "i32")
     filler = e.convert("trunc", kernel.immediate_i64(padding), "i32")
-    free = nest.collapse((target.shape[1:], target.strides[1:]))
     compute, unequal = _computing(source)
     walk = Walk.free([source], e.host.lanes * VECTORS_PER_STEP, ordered=True)
     first, end = kernel.share(-(-source.shape[0] // every), rows=every)
@@ -36,15 +34,15 @@ def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str,
             with e.loop(bits.count(e, mask), mask, carried[0]) as loop:
                 rest, found = loop.values
                 position = e.add(chunk.number, e.mul(bits.lowest(e, rest), e.i64(chunk.apart)))
-                e.store(e.add(e.convert("trunc", position, "i32"), added), address(e, row, found, free))
+                e.store(e.add(e.convert("trunc", position, "i32"), added), element(e, target, row, found))
                 loop.carry(bits.without_lowest(e, rest), e.add(found, e.i64(1)))
             return (loop.results[1],)
 
         (found,) = walk.run(e, [e.step(at, core.index, every * source.strides[0])], (e.i64(0),), step)
         last = e.i64(source.columns)
         with e.loop(last, start=found) as rest:
-            e.store(filler, address(e, row, rest.index, free))
-        e.store(e.convert("trunc", found, "i32"), address(e, row, last, free))
+            e.store(filler, element(e, target, row, rest.index))
+        e.store(e.convert("trunc", found, "i32"), element(e, target, row, last))
 
 
 def bounds(kernel: MicroKernel, out: str, identifiers: str) -> None:
@@ -71,15 +69,15 @@ def _run_by_run(
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
         previous, found = carried
-        element = elementwise.load(e, source.dtype, chunk.pointers[0], 1, 0, compute)
+        value = elementwise.load(e, source.dtype, chunk.pointers[0], 1, 0, compute)
         index = e.splat(e.convert("trunc", chunk.number, "i32"), 1)
-        found = e.select(e.compare(equal, element, previous), found, bound(index))
-        zero = e.compare(equal, element, e.const(element.scalar, 0, 1))
+        found = e.select(e.compare(equal, value, previous), found, bound(index))
+        zero = e.compare(equal, value, e.const(value.scalar, 0, 1))
         found = e.select(zero, e.i32(padding, 1), found)
         exact = out.dtype.is_integer
-        value = found if exact else e.convert("sitofp", found, "float")
-        elementwise.store(e, out.dtype, value, chunk.pointers[1], 0, "i32" if exact else "f32")
-        return element, found
+        stored = found if exact else e.convert("sitofp", found, "float")
+        elementwise.store(e, out.dtype, stored, chunk.pointers[1], 0, "i32" if exact else "f32")
+        return value, found
 
     nothing = e.const("float" if compute == "f32" else "i32", 0, 1), e.i32(padding, 1)
     Walk.free([source, out], 1, ordered=True).run(e, at, nothing, step)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
 
 from nkilite import dtypes
 from nkilite.codegen import elementwise
@@ -26,10 +25,10 @@ def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
     The mean of no elements is 0.
     """
     e, operand, target = kernel.e, kernel.operands[data], kernel.operands[out]
-    count = prod(operand.shape[1:])
+    count = operand.columns
     counts = [(count + 1) // 2, count // 2]
     width = 4 * e.host.lanes
-    dims = nest.unify([(operand.shape[1:], operand.strides[1:])])
+    dims = nest.unify([operand.free])
     ready = count % width == 0 and operand.dtype is dtypes.float32 and dims == [nest.Dim(count, (_FLOAT,))]
     staged = None if ready else _zeros(e, count, width)
     to, source = kernel.pointer(out), kernel.pointer(data)
@@ -59,7 +58,7 @@ def even_odd(kernel: MicroKernel, out: str, data: str) -> None:
 def aggregate(kernel: MicroKernel, out: str, data: str) -> None:
     """out = (mean, variance) of the pooled samples (count, mean, variance * count) in each row of data."""
     e, operand, target = kernel.e, kernel.operands[data], kernel.operands[out]
-    samples = prod(operand.shape[1:]) // 3
+    samples = operand.columns // 3
     width = e.host.lanes
     padded = -(-samples // width) * width
     fields = _zeros(e, 3 * padded, width)
@@ -134,7 +133,7 @@ def _pair_sums(
 
 def _write(e: Emitter, target: CpuOperand, row: Value, values: list[Value]) -> None:
     """Round scalars and store them as the elements of one partition."""
-    for offset, value in zip(_offsets(target.shape[1:], target.strides[1:]), values, strict=True):
+    for offset, value in zip(_offsets(*target.free), values, strict=True):
         elementwise.store(e, target.dtype, e.splat(value, 1), e.offset(row, offset), 0, "f32")
 
 

@@ -8,9 +8,8 @@ from the last position, so that of equal values the first ones come out on top.
 from __future__ import annotations
 
 from nkilite.codegen.emitter import Emitter, Value
-from nkilite.codegen.kernel import CpuOperand, MicroKernel
-from nkilite.codegen.loops import address
-from nkilite.ir import nest
+from nkilite.codegen.kernel import MicroKernel
+from nkilite.codegen.loops import numbered
 
 _DIGITS = 256
 _SIGN, _INFINITY, _MINUS_INFINITY = 0x8000, 0x7F80, 0xFF80
@@ -36,7 +35,7 @@ def largest(
         for counters in (by_low, by_high):
             counters.clear()
         with e.loop(count) as loop:
-            at = _numbered(e, operands[2], rows[2], loop.index, partitions)
+            at = numbered(e, operands[2], rows[2], loop.index, partitions)
             key = _key(e, e.load("i16", at))
             keys.store(loop.index, key)
             for counters, digit in ((by_low, _low(e, key)), (by_high, _high(e, key))):
@@ -54,9 +53,9 @@ def largest(
         with e.loop(chosen) as loop:
             position = best.load(loop.index)
             value = _value(e, keys.load(e.convert("zext", position, "i64")))
-            e.store(value, _numbered(e, operands[0], rows[0], loop.index, partitions))
+            e.store(value, numbered(e, operands[0], rows[0], loop.index, partitions))
             number = e.convert("zext", position, "i32")
-            e.store(number, _numbered(e, operands[1], rows[1], loop.index, partitions))
+            e.store(number, numbered(e, operands[1], rows[1], loop.index, partitions))
 
 
 class _Array:
@@ -90,14 +89,6 @@ class _Array:
             value = self.load(loop.index)
             self.store(loop.index, loop.values[0])
             loop.carry(e.add(loop.values[0], value))
-
-
-def _numbered(e: Emitter, operand: CpuOperand, row: Value, number: Value, partitions: int) -> Value:
-    """The address of the element with a number in a group whose first partition is at `row`."""
-    per_column = e.i64(partitions)
-    row = e.step(row, e.binary("urem", number, per_column), operand.strides[0])
-    free = nest.collapse((operand.shape[1:], operand.strides[1:]))
-    return address(e, row, e.binary("udiv", number, per_column), free)
 
 
 def _low(e: Emitter, key: Value) -> Value:

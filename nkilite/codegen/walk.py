@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import NamedTuple
 
 from nkilite.codegen import loops
@@ -68,7 +67,7 @@ class Walk(NamedTuple):
             ordered: visit elements in row-major order; otherwise the best loop is made the innermost.
             written: as the attribute, where steps may have lanes that are not inside.
         """
-        layouts = [*((o.shape[1:], o.strides[1:]) for o in operands), ((prod(operands[0].shape[1:]),), (1,))]
+        layouts = [*(o.free for o in operands), ((operands[0].columns,), (1,))]
         dims = nest.unify(layouts)
         if dims is not None and not ordered:
             dims = nest.contiguous_last(dims, [*(o.dtype.itemsize for o in operands), _NEVER_DENSE], lanes)

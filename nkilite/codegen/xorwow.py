@@ -17,7 +17,7 @@ from typing import NamedTuple
 from nkilite.codegen import columns, copy, elementwise, loops
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import MicroKernel
-from nkilite.codegen.loops import Carried, address
+from nkilite.codegen.loops import Carried, element
 from nkilite.codegen.walk import Chunk, Walk
 from nkilite.ir import nest
 from nkilite.machine.registers import STATE_WORDS
@@ -168,12 +168,11 @@ def _words(e: Emitter, row: Value, stream: Value) -> list[Value]:
 def read_state(kernel: MicroKernel, out: str, source: Source) -> None:
     """out[p] = the words of the states of partition p."""
     e, registers, target = kernel.e, kernel.operands["registers"], kernel.operands[out]
-    free = nest.collapse((target.shape[1:], target.strides[1:]))
     to, at = kernel.pointer(out), kernel.pointer("registers")
     with e.loop(target.shape[0]) as partition, e.loop(source.streams) as stream:
         row = e.step(to, partition.index, target.strides[0])
         first = e.mul(stream.index, e.i64(STATE_WORDS))
-        places = [address(e, row, e.add(first, e.i64(i)), free) for i in range(STATE_WORDS)]
+        places = [element(e, target, row, e.add(first, e.i64(i))) for i in range(STATE_WORDS)]
         fetch(e, source, e.step(at, partition.index, registers.strides[0]), partition.index, stream.index, places)
 
 

@@ -135,7 +135,7 @@ def _panel_stripe(operand: CpuOperand, panels: Panels, split: Split) -> Stripe |
     size, each = operand.dtype.itemsize, split.rows
     if not each or each % WIDTH:
         return None
-    shape, strides = nest.collapse((operand.shape[1:], operand.strides[1:]))
+    shape, strides = nest.collapse(operand.free)
     span = split.pieces * each
     if not shape or strides[-1] != size or shape[-1] % span or any(s % (span * size) for s in strides[:-1]):
         return None
