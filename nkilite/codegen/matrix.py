@@ -13,7 +13,7 @@ from nkilite.dtypes import DType
 from nkilite.host.cpu import Products
 from nkilite.ir import nest
 from nkilite.ir.types import contiguous_strides
-from nkilite.schedule.panels import PAIR, TILE_DTYPES, WIDTH, Panels
+from nkilite.schedule.panels import PAIR, WIDTH, Panels, means
 
 
 class Matrix(NamedTuple):
@@ -78,8 +78,7 @@ def in_panels(kernel: MicroKernel, name: str) -> Packed:
 
 def products(kernel: MicroKernel, *names: str) -> Products:
     """How operands are multiplied: their dtypes and the host alone say it, so that bits depend on nothing else."""
-    exact = all(kernel.operands[name].dtype in TILE_DTYPES for name in names)
-    return kernel.host.products if exact else Products.vectors
+    return means((kernel.operands[name].dtype for name in names), kernel.host.products)
 
 
 def direct(kernel: MicroKernel, name: str) -> Matrix | None:

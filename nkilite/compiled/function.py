@@ -37,9 +37,9 @@ _K = TypeVar("_K")
 
 _DTYPES = {"Ints": np.dtype(np.int64), "Floats": np.dtype(np.float64)}
 _C_TYPES = {"int": ctypes.c_int64, "float": ctypes.c_double, "bool": ctypes.c_bool, None: None}
-#: Items worked through in Python, together, which take about as long as compiling, by the byte of bytecode, and as
-#: loading what is kept.
-COMPILING_A_BYTE, WORTH_LOADING = 4, 200
+#: Items worked through, together, which lose about as much as it takes to compile, by the byte of bytecode: in Python,
+#: and in machine code that LLVM has not optimized; and as much as loading what is kept, in Python.
+COMPILING_A_BYTE, OPTIMIZING_A_BYTE, WORTH_LOADING = 1, 1000, 200
 _INLINED = 25  # LLVM's cost of what is inlined at most: beyond that, code is no faster, and takes twice as long to make
 
 
@@ -98,12 +98,13 @@ class Compiled(Generic[_P, _R]):
         self.__doc__, self.__name__ = python.__doc__, python.__name__
         self._worked = 0
         self._asked = False  # whether its machine code is kept
+        self._made: dict[bool, _Loaded] = {}  # its machine code, by whether LLVM has optimized it
         self._lock = threading.RLock()  # a signal handler may call what its thread compiles
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         if kwargs or np.ndarray not in map(type, args):
             return self.python(*args, **kwargs)
-        code = self._machine_code
+        code = self._machine_code(self._worked > OPTIMIZING_A_BYTE * self._bytes)
         result: _R = code.run(*(self._passed(a, kind) for a, kind in zip(args, code.kinds, strict=True)))
         return result
 
@@ -126,17 +127,14 @@ class Compiled(Generic[_P, _R]):
     @property
     def address(self) -> int:
         """Of its machine code."""
-        self._is_ready()  # from others, rather than compiled
-        return self._machine_code.address
+        return self._machine_code(True).address
 
     def _is_ready(self) -> bool:
         """Whether machine code is at hand, or worth compiling."""
         if not self._asked and "llvmlite.binding" in sys.modules:  # loading that takes longer than small programs
             self._asked = True
-            found = _kept(self)
-            if found is not None:
-                self.__dict__["_machine_code"] = _loaded(found)
-        return "_machine_code" in self.__dict__ or self._worked > COMPILING_A_BYTE * self._bytes
+            self._take(True) or self._take(False)
+        return bool(self._made) or self._worked > COMPILING_A_BYTE * self._bytes
 
     @cached_property
     def _bytes(self) -> int:
@@ -170,12 +168,21 @@ class Compiled(Generic[_P, _R]):
             raise TypeError(f"{self.__name__} takes a contiguous array of {_DTYPES[kind]}, not {argument!r}")
         return argument.ctypes.data
 
-    @cached_property
-    def _machine_code(self) -> _Loaded:
+    def _machine_code(self, good: bool) -> _Loaded:
+        """What is at hand, if it is as good as wanted or better; else from other processes, or compiled."""
         with self._lock:
-            made = _compiled(self)
-            _keep(self, made)
-            return _loaded(made)
+            if not self._made.keys() & {good, True} and not self._take(good):
+                made = _compiled(self, good)
+                _keep(self, made, good)
+                self._made[good] = _loaded(made)
+            return self._made[max(self._made)]
+
+    def _take(self, good: bool) -> bool:
+        """Load the code that another process has kept, if one has."""
+        found = _kept(self, good)
+        if found is not None:
+            self._made[good] = _loaded(found)
+        return found is not None
 
 
 def compiled(python: Callable[_P, _R]) -> Compiled[_P, _R]:
@@ -239,16 +246,18 @@ def _reached(function: Compiled[..., object]) -> list[Compiled[..., object]]:
 _engines: list[object] = []  # what owns the machine code; it stays for as long as the process
 
 
-def _machine() -> llvm.TargetMachine:
+def _machine(good: bool) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine(opt=1, jit=True)
+    return llvm.Target.from_default_triple().create_target_machine(opt=int(good), jit=True)
 
 
-def _compiled(function: Compiled[..., object]) -> _Code:
-    machine = _machine()
+def _compiled(function: Compiled[..., object], good: bool) -> _Code:
+    """Machine code of a function: good code takes five times as long to make, the other one three times as long to
+    run."""
+    machine = _machine(good)
     module = llvm.parse_assembly(text_of(function))
-    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options = llvm.create_pipeline_tuning_options(speed_level=int(good))
     options.inlining_threshold = _INLINED
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
@@ -257,7 +266,7 @@ def _compiled(function: Compiled[..., object]) -> _Code:
 
 
 def _loaded(code: _Code) -> _Loaded:
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(True))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object))
     engine.finalize_object()
     _engines.append(engine)
@@ -269,9 +278,9 @@ def _loaded(code: _Code) -> _Loaded:
 # --- machine code of other processes --------------------------------------------------------------------------------
 
 
-def _kept(function: Compiled[..., object]) -> _Code | None:
+def _kept(function: Compiled[..., object], good: bool) -> _Code | None:
     """The code that another process has made of the same sources."""
-    key = _key(function)
+    key = _key(function, good)
     content = keeper[0].get(function.__name__, key) if key is not None else None
     if content is None:
         return None
@@ -280,14 +289,14 @@ def _kept(function: Compiled[..., object]) -> _Code | None:
     return _Code(symbol, tuple(kinds), result, code)
 
 
-def _keep(function: Compiled[..., object], code: _Code) -> None:
-    key = _key(function)
+def _keep(function: Compiled[..., object], code: _Code, good: bool) -> None:
+    key = _key(function, good)
     if key is not None:
         described = json.dumps([code.symbol, code.kinds, code.result]).encode()
         keeper[0].put(function.__name__, key, described + b"\n" + code.object)
 
 
-def _key(function: Compiled[..., object]) -> str | None:
+def _key(function: Compiled[..., object], good: bool) -> str | None:
     """What the code of a function depends on: sources, LLVM for this machine, and numbers that it names.
 
     Sources of functions that are none of nkilite's, which `made_by` knows nothing of, are a part of it.
@@ -299,5 +308,5 @@ def _key(function: Compiled[..., object]) -> str | None:
     numbers = [(each.__name__, *named) for each in reached for named in _named(each, int, float, Instruction).items()]
     foreign = [ast.dump(each._source) for each in reached if not each.python.__module__.startswith(_OURS)]
     own, module = function._function.__code__, function.python.__module__
-    found = made_by, llvm.get_default_triple(), module, own.co_name, own.co_firstlineno, numbers, foreign
+    found = made_by, good, llvm.get_default_triple(), module, own.co_name, own.co_firstlineno, numbers, foreign
     return hashlib.sha256(repr(found).encode()).hexdigest()

@@ -72,7 +72,7 @@ def _compile(
         started = now
 
     schedule = prepare()
-    hasty = hurry and effort.little(schedule.program)
+    hasty = hurry and effort.little(schedule.program, level.products)
     if not hasty:
         schedule = improved(schedule, observe)
     stage("passes")

@@ -18,13 +18,14 @@ import numpy as np
 
 from nkilite import knobs
 from nkilite.errors import InvalidSetting
+from nkilite.host.cpu import Products
 from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program
 from nkilite.isa.custom import custom_operator
 from nkilite.native.lower import Lowered
 from nkilite.native.meetings import work
 
-_SAVED_NS = 300  # by a byte of text
+_SAVED_NS = 400  # by a byte of text
 _LOST = 1  # times the time of good code
 _LAUNCHES_AT_MOST = 4  # with quick code: who launches more often repeats, and soon wants to see the time of good code
 
@@ -35,8 +36,9 @@ _INSTRUCTIONS_AT_MOST = 10_000  # of a program that is compiled hastily
 CHOICES = ("work", "always", "never")
 
 
-def little(program: Program) -> bool:
-    """Whether a program is compiled hastily. None that loops or has operators of the user's is.
+def little(program: Program, products: Products) -> bool:
+    """Whether a program is compiled hastily for a host with such means. None that loops, or has operators of the
+    user's, is.
 
     Raises:
         InvalidSetting: NKILITE_OPTIMIZE is none of its values.
@@ -49,7 +51,7 @@ def little(program: Program) -> bool:
         return False
     uses = np.bincount(Columns.of(program).ids, minlength=len(program.signatures)).tolist()
     used = [(count, s) for count, s in zip(uses, program.signatures, strict=True) if count]
-    return setting == "never" or _hasty_launches(sum(count * work(s) for count, s in used), len(used)) >= 1
+    return setting == "never" or _hasty_launches(sum(count * work(s, products) for count, s in used), len(used)) >= 1
 
 
 def hasty_launches(programs: Collection[Lowered]) -> float:

@@ -31,7 +31,7 @@ def lower_quickly(schedule: Schedule, placement: CpuPlacement, host: Host) -> Lo
         if numbers.setdefault(written.source.name, len(numbers)) == len(sources):
             sources.append(written.source)
     which = np.array([numbers[written.source.name] for written, _ in found], np.int64)
-    ns = np.array([work(member.signature) for member in encoded.members])
+    ns = np.array([work(member.signature, host.products) for member in encoded.members])
     flags = np.array([LEAD if written.leads else 0 for written, _ in found], np.int64)
 
     before = Columns.of(program).starts

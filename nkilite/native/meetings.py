@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
+from nkilite.host.cpu import Products
 from nkilite.ir import nest
 from nkilite.ir.columns import unique
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
@@ -26,11 +27,11 @@ from nkilite.ir.regions import Pattern, pattern
 from nkilite.machine.engine import Engine
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
-from nkilite.schedule.panels import WIDTH, Panels
+from nkilite.schedule.panels import WIDTH, Panels, means
 
 # Rough single-thread cost of work, to tell programs that threads make faster from those they do not.
 _ELEMENTS_PER_NS = 10
-_PRODUCTS_PER_NS = 40
+_PRODUCTS_PER_NS = {Products.vectors: 40, Products.pairs: 80, Products.tiles: 320}
 
 # Single-thread work that pays for a further thread: to wake it, and for every meeting.
 WAKE_NS = 75_000
@@ -87,7 +88,7 @@ def footprint(kernels: Sequence[MicroKernel]) -> Footprint:
             word = first + operand.word - WORDS_BEFORE_ARGUMENTS
             paneled = operand.name in kernel.paneled
             accesses.append(_access(kernel.operands[operand.name], word, operand.writes, split, paneled))
-        ns += work(kernel.call)
+        ns += work(kernel.call, kernel.host.products)
         first += kernel.call.n_words - WORDS_BEFORE_ARGUMENTS
     return Footprint((SPLIT if split else 0) | (LEAD if leads else 0), ns, tuple(accesses))
 
@@ -150,11 +151,13 @@ def _extent(shape: Sequence[int], strides: Sequence[int], size: int) -> tuple[in
     return sum(r for r in reach if r < 0), sum(r for r in reach if r > 0) + size
 
 
-def work(call: Signature) -> float:
-    """Rough nanoseconds of an instruction on one thread."""
+def work(call: Signature, products: Products) -> float:
+    """Rough nanoseconds of an instruction on one thread of a host with such means."""
     if call.definition.rule("cost")(call).engine is Engine.tensor:
-        rows = max((o.type.partitions for o in call.operands if not o.writes), default=1)
-        return float(sum(o.type.size for o in call.operands if o.writes) * rows / _PRODUCTS_PER_NS)
+        read = [o.type for o in call.operands if not o.writes]
+        rate = _PRODUCTS_PER_NS[means((t.dtype for t in read), products)]
+        rows = max((t.partitions for t in read), default=1)
+        return float(sum(o.type.size for o in call.operands if o.writes) * rows / rate)
     return float(sum(o.type.size for o in call.operands) / _ELEMENTS_PER_NS)
 
 

@@ -8,6 +8,7 @@ buffer gets them if every access to it can.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -22,6 +23,11 @@ PAIR = 2  # partitions that a dot product spans
 
 # Formats whose every value is a bfloat16 value, which is what tile units and dot products multiply.
 TILE_DTYPES = frozenset({dtypes.bfloat16, dtypes.float8_e4m3, dtypes.float8_e4m3fn, dtypes.float8_e5m2})
+
+
+def means(dtypes: Iterable[DType], products: Products) -> Products:
+    """What a host with some means takes for products of operands of some dtypes."""
+    return products if all(dtype in TILE_DTYPES for dtype in dtypes) else Products.vectors
 
 
 class Feed(Enum):

@@ -53,7 +53,7 @@ def fresh(new_process, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]
 @pytest.fixture
 def thorough(monkeypatch: pytest.MonkeyPatch) -> None:
     """No program is compiled hastily, as if all did much work."""
-    monkeypatch.setattr(effort, "little", lambda program: False)
+    monkeypatch.setattr(effort, "little", lambda *_: False)
 
 
 @pytest.mark.parametrize("name", GALLERY)
@@ -158,7 +158,7 @@ def test_quick_code_has_room_for_its_values_on_the_stack(fresh, thorough) -> Non
 
 
 def test_much_work_is_not(fresh) -> None:
-    nki.jit(scaled)(np.ones((128, 40_000), np.float32))
+    nki.jit(scaled)(np.ones((128, 45_000), np.float32))
     assert fresh
     assert not any(quickly for _, quickly in fresh)
 
