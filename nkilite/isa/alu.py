@@ -291,8 +291,8 @@ TABLE = Table(
         # For nisa.tensor_partition_reduce alone: a sum, which the instruction divides by the partitions.
         _arithmetic("average", np.add, _instruction("add"), engines=(Engine.gpsimd,), **_reduces(0.0)),
     ),
-    # The reductions nl.max and nl.min are accepted where their elementwise operators are meant.
-    aliases={"max": "maximum", "min": "minimum"},
+    # The reductions nl.max, nl.min and nl.mean are accepted where operators of their meaning are.
+    aliases={"max": "maximum", "min": "minimum", "mean": "average"},
 )
 
 ELEMENTWISE = tuple(row for row in TABLE.rows.values() if row.name != "average")

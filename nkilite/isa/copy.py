@@ -22,6 +22,7 @@ from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
 _any_engine = engine.unknown
+_PREDICATED_DIMENSIONS = 4
 _PREDICATES = (dtypes.uint8, dtypes.uint16, dtypes.uint32)
 
 
@@ -125,6 +126,8 @@ def _tensor_copy_predicated_normalize(arguments: dict[str, object], target: Targ
 def _tensor_copy_predicated_check(call: Signature) -> None:
     rules.require_on_chip(call)
     rules.require_same_elements(call, "dst", "src", "predicate")
+    for operand in ("dst", "src", "predicate"):
+        rules.require_dimensions(call, operand, _PREDICATED_DIMENSIONS)
     rules.require_dtype(call, "predicate", _PREDICATES)
     if call.is_tensor("src"):
         if call.src.dtype != call.dst.dtype:

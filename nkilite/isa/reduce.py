@@ -29,9 +29,9 @@ _reset_reduce = reduce_cmd.reset_reduce
 
 _ADD, _SUBTRACT, _AVERAGE = (alu.TABLE[name] for name in ("add", "subtract", "average"))
 _PARTITION_OPERATORS = tuple(
-    alu.TABLE[name] for name in ("add", "average", "maximum", "bitwise_or", "bitwise_and")
+    alu.TABLE[name] for name in ("add", "average", "maximum", "bitwise_or", "bitwise_and", "bitwise_xor")
 )
-_MOST_DIMENSIONS = 4  # of what tensor_scalar_reduce reads and writes
+_FUSED_DIMENSIONS, _PARTITION_DIMENSIONS = 4, 5  # of what tensor_scalar_reduce and tensor_partition_reduce take
 _EXCHANGED = "multiply by -1 and add for subtract, or use nisa.tensor_scalar and nisa.tensor_reduce"
 
 
@@ -207,10 +207,10 @@ def tensor_partition_reduce(dst: NkiTensor, op: Op, data: NkiTensor, name: str |
     """dst = data combined across its partitions, on the GpSimd Engine.
 
     Args:
-        dst: SBUF tile of one partition with the elements per partition of data.
-        op: nl.add, nl.maximum, nl.bitwise_and, nl.bitwise_or, or "average": the sum divided by the number of
-            partitions.
-        data: SBUF tile.
+        dst: SBUF tile of one partition with the elements per partition of data, in up to five dimensions.
+        op: nl.add, nl.maximum, nl.bitwise_and, nl.bitwise_or, nl.bitwise_xor, or nl.mean ("average"): the sum divided
+            by the number of partitions.
+        data: SBUF tile of up to five dimensions.
 
     Raises:
         UnknownOperator: another operator.
@@ -232,6 +232,7 @@ def _tensor_partition_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call)
     for operand in ("dst", "data"):
         rules.require_memory(call, operand, rules.SBUF)
+        rules.require_dimensions(call, operand, _PARTITION_DIMENSIONS)
     if call.dst.partitions != 1 or call.dst.free_size != call.data.free_size:
         raise ShapeMismatch(
             instruction="nisa.tensor_partition_reduce",
@@ -325,7 +326,7 @@ def _tensor_scalar_reduce_normalize(arguments: dict[str, object], target: Target
 def _tensor_scalar_reduce_check(call: Signature) -> None:
     rules.require_on_chip(call, "dst", "data")
     for tile in ("dst", "data"):
-        rules.require_dimensions(call, tile, _MOST_DIMENSIONS)
+        rules.require_dimensions(call, tile, _FUSED_DIMENSIONS)
     rules.require_same_elements(call, "data", "dst")
     arithmetic.require_available(call, "op0")
     arithmetic.require_operand(call, "op0", "operand0", "data")

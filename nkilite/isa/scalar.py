@@ -13,17 +13,18 @@ from nkilite.ir.program import Signature
 from nkilite.isa import accumulation, activation_functions, alu, rules
 from nkilite.isa.activation_functions import ActivationFunction
 from nkilite.isa.alu import AluOp
-from nkilite.isa.constants import reduce_cmd
+from nkilite.isa.constants import engine, reduce_cmd
 from nkilite.isa.operators import Op
 from nkilite.machine import engine as costs
-from nkilite.machine.engine import Cost
+from nkilite.machine.engine import Cost, Engine
 from nkilite.machine.target import Target
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
-_idle = reduce_cmd.idle
+_idle, _scalar_engine = reduce_cmd.idle, engine.scalar
 _COMMANDS = (reduce_cmd.idle, reduce_cmd.reset, reduce_cmd.reduce, reduce_cmd.reset_reduce)
 
+_GPSIMD_CYCLES = 4  # an element of a function, as of rsqrt, the only one that is published
 _ADD, _BYPASS, _EXP = alu.TABLE["add"], alu.TABLE["bypass"], activation_functions.TABLE["exp"]
 _BIAS = tuple(d for d in rules.UNPACKED if d is not dtypes.tfloat32)
 
@@ -45,6 +46,7 @@ def activation(
     reduce_op: Op | None = None,
     reduce_res: NkiTensor | None = None,
     reduce_cmd: reduce_cmd = _idle,
+    engine: Engine = _scalar_engine,
     name: str | None = None,
 ) -> None:
     """dst = op(data * scale + bias) on the Scalar Engine, optionally summing the results of each partition.
@@ -70,15 +72,18 @@ def activation(
         reduce_op: nl.add, the only reduction of this instruction, or None for the same.
         reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the sum in them.
         reduce_cmd: one of the four above.
+        engine: `nisa.engine.scalar`, or, on trn3, `gpsimd`, which reduces nothing and reaches SBUF alone.
 
     Raises:
-        WrongMemory: an operand is in HBM.
+        WrongMemory: an operand is in HBM, or in PSUM on GpSimd.
+        UnsupportedEngine: another engine.
         PartitionLimitExceeded: more than 128 partitions.
         ShapeMismatch: elements or partitions differ, or bias, scale or reduce_res is not (P, 1).
         UnsupportedDtype: see the operands.
         UnknownOperator: `op` is no activation function, or reduce_op not nl.add.
-        InvalidOperand: reduce_cmd is load_reduce, or op is nl.prelu, whose slope only nisa.activate2 takes.
-        UnsupportedOnTarget: on trn1, bias is a number, or op is nl.reciprocal with a bias.
+        InvalidOperand: reduce_cmd is load_reduce, or reduces on GpSimd, or op is nl.prelu, whose slope only
+            nisa.activate2 takes.
+        UnsupportedOnTarget: on trn1, bias is a number, or op is nl.reciprocal with a bias; GpSimd before trn3.
 
     Source: nki.isa.activation; nki.api.shared, activation functions; trainium_inferentia2_arch, pipelined
     reduction.
@@ -88,12 +93,14 @@ def activation(
 @activation.normalize
 def _activation_normalize(arguments: dict[str, object], target: Target) -> None:
     _normalize(arguments, "nisa.activation")
+    _choose_engine(arguments)
 
 
 @activation.check
 def _activation_check(call: Signature) -> None:
     _check(call)
     accumulation.require_command(call, *_COMMANDS)
+    _check_engine(call)
 
 
 @activation.reference
@@ -107,7 +114,7 @@ def _activation_reference(
 
 @activation.cost
 def _activation_cost(call: Signature) -> Cost:
-    return _cost(call)
+    return _cost_on_engine(call)
 
 
 @activation.lower
@@ -208,6 +215,22 @@ def _check(call: Signature) -> None:
         rules.require_capability(call, lambda t: t.activation_reciprocal_bias, feature)
 
 
+def _choose_engine(arguments: dict[str, object]) -> None:
+    if arguments["engine"] in (None, Engine.unknown):
+        arguments["engine"] = Engine.scalar
+
+
+def _check_engine(call: Signature) -> None:
+    """Check the engine of an activation: the registers are the Scalar Engine's."""
+    rules.require_engine(call, Engine.scalar, Engine.gpsimd)
+    if call.engine is Engine.gpsimd:
+        feature = f"{rules.instruction_name(call)} on the GpSimd Engine"
+        rules.require_capability(call, lambda t: t.gpsimd_activation, feature)
+        rules.require_no_gpsimd_psum(call)
+        accumulation.require_command(call, reduce_cmd.idle)
+        accumulation.require_defined(call)
+
+
 def _activated(call: Signature, data: np.ndarray, bias: object, scale: object, **_: object) -> np.ndarray:
     with np.errstate(all="ignore"):
         x = dtypes.single(data).reshape(data.shape[0], -1) * _column(scale)
@@ -236,6 +259,13 @@ def _cost(call: Signature) -> Cost:
     return costs.scalar_stream(
         call.target, call.dst.free_size, operands, reads_accumulator=call.reduce_res is not None
     )
+
+
+def _cost_on_engine(call: Signature) -> Cost:
+    if call.engine is Engine.scalar:
+        return _cost(call)
+    operands = (rules.cost_operand(call.data), rules.cost_operand(call.dst))
+    return costs.gpsimd_stream(call.target, call.dst.free_size, operands, cycles_per_element=_GPSIMD_CYCLES)
 
 
 def _lower(call: Signature, kernel: MicroKernel, command: reduce_cmd) -> None:
@@ -280,6 +310,7 @@ def activate2(
     reduce_op: Op | None = None,
     reduce_res: NkiTensor | None = None,
     reduce_cmd: reduce_cmd = _idle,
+    engine: Engine = _scalar_engine,
     name: str | None = None,
 ) -> None:
     """dst = op((data op0 imm0) op1 imm1) on the Scalar Engine, optionally reduced along each partition.
@@ -301,9 +332,11 @@ def activate2(
         reduce_res: float tile of shape (P, 1) that receives the registers, or None to leave the result in
             them.
         reduce_cmd: nisa.reduce_cmd.idle, reset, reduce or reset_reduce.
+        engine: as for nisa.activation.
 
     Raises:
         UnsupportedOnTarget: the target is older than trn3.
+        UnsupportedEngine: another engine.
         WrongMemory, PartitionLimitExceeded, ShapeMismatch, UnsupportedDtype: see the operands.
         DtypeMismatch: imm0 and imm1 are tiles of different dtypes.
         UnknownOperator: op, op0, op1 or reduce_op is none of those.
@@ -324,6 +357,7 @@ def _activate2_normalize(arguments: dict[str, object], target: Target) -> None:
         arguments[operator] = alu.lookup(_BYPASS if given is None else given, name, _STAGE_OPERATORS)
     for flag in ("reverse0", "reverse1"):
         arguments[flag] = bool(arguments[flag])
+    _choose_engine(arguments)
 
 
 @activate2.check
@@ -336,6 +370,7 @@ def _activate2_check(call: Signature) -> None:
         rules.require_vector(call, vector, "data", rules.UNPACKED)
     accumulation.require_command(call, *_COMMANDS)
     accumulation.require_result(call, "data")
+    _check_engine(call)
     if call.is_tensor("imm0") and call.is_tensor("imm1") and call.imm0.dtype != call.imm1.dtype:
         raise DtypeMismatch(
             instruction="nisa.activate2", detail=f"imm0 is {call.imm0.dtype} and imm1 {call.imm1.dtype}",
@@ -374,7 +409,7 @@ def _activate2_reference(
 
 @activate2.cost
 def _activate2_cost(call: Signature) -> Cost:
-    return _cost(call)
+    return _cost_on_engine(call)
 
 
 @activate2.lower

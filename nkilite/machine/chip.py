@@ -77,6 +77,7 @@ class Target:
     scalar_engine_tensor_scalar_ops: frozenset[str]
     activation_scalar_bias: bool
     activation_reciprocal_bias: bool
+    gpsimd_activation: bool
     vector_gpsimd_sbuf_parallel: bool
     vector_scalar_psum_parallel: bool
     random_engines: frozenset[str]

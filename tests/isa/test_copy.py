@@ -265,6 +265,11 @@ def test_errors(monkeypatch):
         errors.DtypeMismatch, "bfloat16",
         lambda: nisa.tensor_copy_predicated(sbuf(), sbuf(dtype="bfloat16"), sbuf(dtype="uint8")),
     )
+    deep = (4, 1, 2, 2, 2)
+    _raises(
+        errors.ShapeMismatch, "predicate.* 5 dimensions",
+        lambda: nisa.tensor_copy_predicated(sbuf(), sbuf(), new(deep, "uint8")),
+    )
     _raises(
         errors.WrongMemory, "predicate is in PSUM",
         lambda: nisa.tensor_copy_predicated(sbuf(), psum(), new((4, 8), "uint8", nl.psum)),

@@ -204,19 +204,20 @@ def test_across_partitions(cpu, shape, monkeypatch):
 
     def kernel(a):
         x = tile(a)
-        results = [new((1, *shape[1:])) for _ in range(3)]
-        for result, op in zip(results, (nl.add, "average", nl.maximum), strict=True):
+        results = [new((1, *shape[1:])) for _ in range(4)]
+        for result, op in zip(results, (nl.add, "average", nl.maximum, nl.mean), strict=True):
             nisa.tensor_partition_reduce(result, op, x)
         return outputs(*results)
 
     a = make(shape, "float32")
-    total, mean, high = both(kernel, a, rtol=1e-6, atol=1e-5)
+    total, mean, high, again = both(kernel, a, rtol=1e-6, atol=1e-5)
     same(total[0], a.astype(np.float64).sum(0), rtol=1e-6, atol=1e-4)
     same(mean[0], a.astype(np.float64).mean(0), rtol=1e-6, atol=1e-6)
     same(high[0], a.max(0))
+    same(again, mean)
 
 
-@pytest.mark.parametrize("op", ["bitwise_and", "bitwise_or"])
+@pytest.mark.parametrize("op", list(BITVEC))
 def test_bits_across_partitions(op):
     def kernel(a):
         z = new((1, a.shape[1]), a.dtype)
@@ -235,6 +236,7 @@ def test_tensor_partition_reduce_errors():
     raises(errors.ShapeMismatch, r"\(1, 63\).*64 elements", lambda x: pr(new((1, 63)), nl.add, x))
     raises(errors.ShapeMismatch, r"\(2, 32\)", lambda x: pr(new((2, 32)), nl.add, x))
     raises(errors.WrongMemory, "data is in PSUM", lambda x: pr(one(), nl.add, tile(x, nl.psum)))
+    raises(errors.ShapeMismatch, "6 dim", lambda x: pr(one(), nl.add, x.reshape((8, 2, 2, 2, 2, 4))))
 
 
 # --- tensor_scalar_reduce ---------------------------------------------------------------------------------------

@@ -410,6 +410,36 @@ def test_trn1_takes_no_number_as_bias(monkeypatch):
     assert "reciprocal" in _error(errors.UnsupportedOnTarget, nisa.activation, op="reciprocal", bias="vector")
 
 
+def test_activations_on_gpsimd(trn3):
+    """The same values as on the Scalar Engine, and time on GpSimd."""
+    gpsimd, none = nisa.engine.gpsimd, ("multiply", "bypass")
+
+    def kernel(x, on):
+        data, results = tile(x), [new(x.shape) for _ in range(2)]
+        nisa.activation(results[0], nl.tanh, data, bias=data[:, :1], scale=0.5, engine=on)
+        nisa.activate2(results[1], nl.exp, data, 0.25, 0.0, *none, engine=on)
+        return outputs(*results)
+
+    x = make((100, 33), "float32")
+    got, right = ([np.asarray(r) for r in nki.jit(kernel)(x, on)] for on in (gpsimd, nisa.engine.scalar))
+    for one, other, simulated in zip(got, right, nki.simulate(kernel)(x, gpsimd), strict=True):
+        same(one, other)
+        same(one, simulated, rtol=1e-5, atol=1e-6)
+    engines = nki.profile(kernel, x, gpsimd).engines
+    assert (engines["GpSimd"].instructions, engines["Scalar"].instructions) == (2, 0)
+
+
+def test_activations_that_gpsimd_does_not_run(trn3, monkeypatch):
+    on = {"op": "exp", "engine": nisa.engine.gpsimd}
+    reset = nisa.reduce_cmd.reset_reduce
+    assert "reset_reduce" in _error(errors.InvalidOperand, nisa.activation, reduce_cmd=reset, **on)
+    assert "reduce_res" in _error(errors.InvalidOperand, nisa.activation, reduce_res="vector", **on)
+    message = _error(errors.UnsupportedEngine, nisa.activation, op="exp", engine=nisa.engine.vector)
+    assert "scalar, gpsimd" in message
+    monkeypatch.setenv("NEURON_PLATFORM_TARGET_OVERRIDE", "trn2")
+    assert "trn3" in _error(errors.UnsupportedOnTarget, nisa.activation, **on)
+
+
 def test_trn3_instructions_need_trn3():
     message = _error(
         errors.UnsupportedOnTarget, nisa.activate2, op="exp", imm0=0.0, imm1=0.0, op0=None, op1=None
