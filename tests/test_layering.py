@@ -13,7 +13,7 @@ ANY_OF_1000_LINES = 5  # at most: what `typing.Any` is in, nobody checks
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
-    ["later", "location", "knobs", "notices", "plain"],
+    ["forking", "later", "location", "knobs", "notices", "once", "plain"],
     ["notebook"],
     ["deprecation", "errors"],
     ["suggest"],

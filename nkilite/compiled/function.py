@@ -8,17 +8,18 @@ import hashlib
 import json
 import linecache
 import sys
-import threading
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from nkilite import forking
 from nkilite.compiled.interface import Instruction, Interface, interface
 from nkilite.compiled.translate import DECLARATIONS, translate
 from nkilite.later import later
+from nkilite.once import cached_property
 
 if TYPE_CHECKING:
     from llvmlite import binding as llvm
@@ -99,7 +100,7 @@ class Compiled(Generic[_P, _R]):
         self._worked = 0
         self._asked = False  # whether its machine code is kept
         self._made: dict[bool, _Loaded] = {}  # its machine code, by whether LLVM has optimized it
-        self._lock = threading.RLock()  # a signal handler may call what its thread compiles
+        self._lock = forking.lock()
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         if kwargs or np.ndarray not in map(type, args):

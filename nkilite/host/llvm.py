@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from nkilite import forking
 from nkilite.later import later
 
 if TYPE_CHECKING:
@@ -13,10 +16,24 @@ else:
     _llvmlite, _binding = later("llvmlite"), later("llvmlite.binding")
 
 
+_importing = forking.lock()
+
+
+def _of_llvm() -> Iterator[forking.Lock]:
+    """The lock that llvmlite has around every call of LLVM."""
+    ffi = sys.modules.get("llvmlite.binding.ffi")
+    if ffi is not None:
+        yield ffi.lib._lock._lock
+
+
+forking.hold(_of_llvm)
+
+
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
-    return getattr(_binding, name)
+    with _importing:
+        return getattr(_binding, name)
 
 
 def versions() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
-from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
+from nkilite.once import cached_property
 
 
 class Touched(NamedTuple):

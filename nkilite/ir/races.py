@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from nkilite.ir.regions import apart
 from nkilite.ir.types import Buffer
 from nkilite.ir.values import Left, Written, Wrote, written
 from nkilite.location import Location
+from nkilite.once import cached_property
 
 
 class Side(NamedTuple):

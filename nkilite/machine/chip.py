@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from functools import cached_property
+
+from nkilite.once import cached_property
 
 __all__ = ["Target"]
 

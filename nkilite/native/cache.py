@@ -18,13 +18,12 @@ import os
 import re
 import secrets
 import stat
-import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from nkilite import knobs
+from nkilite import forking, knobs
 from nkilite.errors import InvalidSetting
 
 NO_HOME = "the user has no home directory; NKILITE_CACHE_DIR says where the disk cache is to be"
@@ -62,7 +61,7 @@ class Store:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._lock = threading.RLock()  # a signal handler may launch kernels
+        self._lock = forking.lock()
         self._unchecked: float = float("inf")  # bytes written since the size was looked at
         self._warned = False
 

@@ -7,14 +7,13 @@ threads there are: with one, cores run one after the other, phase by phase.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nkilite import forking
 from nkilite.ir.meeting import Arrival, complete, exchange
 from nkilite.ir.rank import current
 from nkilite.later import later
@@ -23,6 +22,7 @@ from nkilite.native import stack, threads
 from nkilite.native.executable import Executable, receive
 from nkilite.native.image import Image
 from nkilite.native.workspace import address
+from nkilite.once import cached_property
 
 if TYPE_CHECKING:
     from concurrent import futures
@@ -204,4 +204,4 @@ def _forget() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget)
+forking.in_child(_forget)

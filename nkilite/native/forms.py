@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from nkilite import forking
 from nkilite.codegen import group
 from nkilite.codegen.emitter import Emitter
 from nkilite.codegen.kernel import MicroKernel
@@ -56,7 +56,7 @@ class Forms:
 
     def __init__(self, host: Host) -> None:
         self._host, self._library = host, library(host)
-        self._lock = threading.RLock()  # as that of a library
+        self._lock = forking.lock()
         self._known: dict[str, list[Written]] = {}
         self._disk: Store | None = None
         self._made_by = ""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import platform
 import threading
 
 import numpy as np
 
+from nkilite import forking
 from nkilite.codegen.kernel import STATUS_TOLD
 from nkilite.codegen.watch import DUE, LOOK, STOP
 from nkilite.host.cpu import Host
@@ -109,8 +109,7 @@ def _know_main_thread() -> None:
 
 
 _know_main_thread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_know_main_thread)
+forking.in_child(_know_main_thread)
 
 
 def new_watch(host: Host) -> np.ndarray:

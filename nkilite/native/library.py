@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from nkilite import forking
 from nkilite.host import llvm
 from nkilite.host.cpu import Host
 from nkilite.native import stack
@@ -59,7 +59,7 @@ class Library:
         self._quick_machine = target_machine(host, optimized=False)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine(host))
         self.made_by = f"{FORMAT} {llvm.versions()} {self._machine.triple} {host.cpu} {host.features}"
-        self._lock = threading.RLock()  # a signal handler may launch kernels while its thread compiles one
+        self._lock = forking.lock()
         self._addresses: dict[str, int] = {}
         self._logs: dict[Store, Log] = {}
 

@@ -12,11 +12,11 @@ import contextlib
 import hashlib
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
+from nkilite import forking
 from nkilite.native.cache import Store, digest, limit
 
 _KEY_BYTES = 20
@@ -61,7 +61,7 @@ class Log:
 
     def __init__(self, store: Store, shelf: str, label: str, key: str) -> None:
         self.store, self._entry, self._path = store, (shelf, label, key), store.path(shelf, label, key)
-        self._lock = threading.RLock()  # as that of a library
+        self._lock = forking.lock()
         self._forget()
 
     def find(self, keys: Iterable[str]) -> dict[str, str]:

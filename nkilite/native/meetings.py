@@ -13,7 +13,6 @@ too many costs half a microsecond.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from nkilite.ir.regions import Pattern, pattern
 from nkilite.machine.engine import Engine
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
+from nkilite.once import cached_property
 from nkilite.schedule.panels import WIDTH, Panels, means
 
 # Rough single-thread cost of work, to tell programs that threads make faster from those they do not.

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from nkilite import forking
+
 LARGE = 16 << 20  # bytes of the stacks that this package makes
 LITTLE = 16 << 10  # what fits into any stack
 COMPILER = 1 << 20  # what LLVM may need
@@ -15,7 +17,7 @@ _UNKNOWN = 256 << 10  # taken for the size where the system does not tell
 
 _Result = TypeVar("_Result")
 _local = threading.local()
-_starting = threading.Lock()
+_starting = forking.lock()
 
 
 def fits(bytes: int) -> bool:

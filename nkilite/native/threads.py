@@ -12,12 +12,11 @@ import functools
 import os
 import platform
 import signal
-import threading
 from pathlib import Path
 
 import numpy as np
 
-from nkilite import knobs
+from nkilite import forking, knobs
 from nkilite.errors import ArgumentError
 from nkilite.host.cpu import available
 from nkilite.native import sharing, stack
@@ -88,7 +87,7 @@ class Team:
 
     def __init__(self) -> None:
         self.members = 1
-        self._lock = threading.Lock()
+        self._lock, self._growing = forking.lock(), False
         host = next(iter(available().values()))
         self._member = Apart(host, stack.with_room(stack.COMPILER, lambda: sharing.member.address))
         self._system = ctypes.CDLL(None, use_errno=True)
@@ -102,8 +101,13 @@ class Team:
         """Start workers until there are that many members, or as many as the system allows; returns how many."""
         if self.members < members:
             with self._lock:
-                while self.members < members and self._start(self.members):
-                    self.members += 1
+                if not self._growing:  # else a signal handler is here: what it has to do without is being started
+                    self._growing = True
+                    try:
+                        while self.members < members and self._start(self.members):
+                            self.members += 1
+                    finally:
+                        self._growing = False
         return min(members, self.members)
 
     def _start(self, number: int) -> bool:
@@ -137,7 +141,7 @@ def spin(members: int) -> int:
 
 
 _team: Team | None = None
-_creation = threading.Lock()
+_creation = forking.lock()
 
 
 def team() -> Team:
@@ -151,8 +155,8 @@ def team() -> Team:
 
 
 def _forget() -> None:
-    global _creation, _team
-    _team, _creation = None, threading.Lock()
+    global _team
+    _team = None
 
 
-os.register_at_fork(after_in_child=_forget)
+forking.in_child(_forget)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from nkilite import forking
 from nkilite.native.cores import Cores
 from nkilite.native.executable import Executable
 from nkilite.native.image import Image
@@ -23,7 +23,7 @@ class Hasty:
         """`better` makes another executable of the same program, after so many launches."""
         self.executable, self._improved = first, False
         self._left, self._better = launches, better
-        self._lock = threading.RLock()  # a signal handler may launch what its thread optimizes
+        self._lock = forking.lock()
 
     @property
     def image(self) -> Image:

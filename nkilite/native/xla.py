@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nkilite import forking
 from nkilite.dtypes import as_dtype
 from nkilite.errors import ArgumentError
 from nkilite.host.cpu import host
@@ -46,7 +46,7 @@ class Program:
             order: for every input of the program, its number among the arguments of the call.
         """
         self._prepare, self._order = prepare, tuple(order)
-        self._lock = threading.Lock()
+        self._lock = forking.lock()
         self._executable: Executable | Cores | None = None
         self._workspaces: list[Workspace] = []
         self._record: np.ndarray | None = None
@@ -118,7 +118,7 @@ class _Registry:
         know = ctypes.CFUNCTYPE(ctypes.c_void_p)(native["nkilite_xla_know"])()
         self._known = np.ctypeslib.as_array((ctypes.c_int64 * layout.KNOWN).from_address(know or 0))
         self._slow = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(self.slow)
-        self._lock = threading.Lock()
+        self._lock = forking.lock()
         self._records = [np.zeros(64, np.int64)]  # those of before stay: calls may be reading them
         self._known[layout.SLOW] = ctypes.cast(self._slow, ctypes.c_void_p).value or 0
         self._known[layout.RECORDS] = address(self._records[0])
@@ -162,7 +162,7 @@ class _Registry:
 
 
 _found: _Registry | None = None
-_making = threading.Lock()
+_making = forking.lock()
 
 
 def _registry() -> _Registry:

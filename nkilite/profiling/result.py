@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +24,7 @@ from nkilite.machine.engine import Engine
 from nkilite.machine.target import Target
 from nkilite.machine.timeline import BUSY, FREE, Order, Timeline, Workload
 from nkilite.notebook import rendered
+from nkilite.once import cached_property
 from nkilite.profiling.accuracy import Accuracy, accuracy_of, kind_of
 from nkilite.profiling.communication import Collective
 from nkilite.profiling.joined import Joined

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar, cast
 
+from nkilite import forking
 from nkilite.errors import InvalidOperand, RankLost, RanksDiffer, describe
 from nkilite.ir.meeting import there
 from nkilite.ir.rank import Group, Item, Rank, launching_for, said
@@ -75,7 +76,7 @@ class _Hall:
     def run(self, main: Callable[[int], Result]) -> list[Result]:
         """What `main` returns, by rank; the first is called on this thread."""
         results = cast("list[Result]", [None] * self._count)
-        compiling = threading.RLock()
+        compiling = forking.lock()
 
         def body(number: int) -> None:
             rank = _Thread(number, self._count, self._ring, self._topology, self)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nkilite import knobs
+from nkilite import forking, knobs
 from nkilite.errors import InvalidSetting
 
 RECYCLED = 4 << 20  # bytes from which on an output is recycled; malloc reuses smaller blocks by itself
@@ -26,26 +26,34 @@ RECYCLED = 4 << 20  # bytes from which on an output is recycled; malloc reuses s
 class Recycler:
     """Blocks of memory that nothing uses, up to a number of bytes.
 
-    A loan may end anywhere, also while this thread is in `take`, because the garbage collector ends it. So blocks come
-    back into a queue, and whoever gets the lock puts them away.
+    A loan may end anywhere, also while this thread is in `take`, because the garbage collector ends it, and signal
+    handlers launch kernels. So nobody waits for the lock: blocks come back into a queue, which whoever gets the lock
+    puts away, and `take` makes a new block where another one has the lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._returned: deque[np.ndarray] = deque()
         self._idle: list[np.ndarray] = []  # the longest idle first
-        self.idle_bytes = 0
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes of the blocks that are kept."""
+        return sum(block.nbytes for block in self._idle)
 
     def take(self, size: int, limit: int) -> np.ndarray:
         """A block of exactly so many bytes, idle or new; afterwards at most `limit` bytes are kept."""
         found = None
-        with self._lock:
-            self._put_away(limit)
-            for i in range(len(self._idle) - 1, -1, -1):  # the last one is the likeliest to be in the cache
-                if self._idle[i].nbytes == size:
-                    found = self._idle.pop(i)
-                    self.idle_bytes -= size
-                    break
+        lock = self._lock
+        if lock.acquire(blocking=False):
+            try:
+                self._put_away(limit)
+                for i in range(len(self._idle) - 1, -1, -1):  # the last one is the likeliest to be in the cache
+                    if self._idle[i].nbytes == size:
+                        found = self._idle.pop(i)
+                        break
+            finally:
+                lock.release()
         self._settle(limit)
         return _pages(size) if found is None else found
 
@@ -64,19 +72,17 @@ class Recycler:
 
     def _settle(self, limit: int) -> None:
         """Put returned blocks away, unless another one is doing it, who looks again afterwards."""
-        while self._returned and self._lock.acquire(blocking=False):
+        while self._returned and (lock := self._lock).acquire(blocking=False):
             try:
                 self._put_away(limit)
             finally:
-                self._lock.release()
+                lock.release()
 
     def _put_away(self, limit: int) -> None:
         while self._returned:
-            block = self._returned.popleft()
-            self._idle.append(block)
-            self.idle_bytes += block.nbytes
+            self._idle.append(self._returned.popleft())
         while self.idle_bytes > limit:
-            self.idle_bytes -= self._idle.pop(0).nbytes
+            self._idle.pop(0)
 
 
 class _Loan:
@@ -133,5 +139,4 @@ def _pages(size: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=recycler.forked)
+forking.in_child(recycler.forked)

@@ -100,7 +100,6 @@ class Specialization:
     @property
     def compilations(self) -> list[Compilation]:
         """Every product of the compiler, by core; made when asked for if the executable was there already."""
-        # Python 3.11 and older hold a lock around every cached_property, and a kernel may start threads.
         if self._compilations is None:
             started = time.perf_counter()
             programs = trace(self._kernel, self._arguments).programs

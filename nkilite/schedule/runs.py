@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from nkilite.ir.columns import Columns
+from nkilite.once import cached_property
 from nkilite.schedule.patterns import Patterns
 from nkilite.schedule.rows import Access, Rows, RowShape, in_order, row_shape
 from nkilite.schedule.schedule import Schedule

@@ -243,6 +243,12 @@ def test_a_forked_process_has_memory_of_its_own() -> None:
     np.testing.assert_array_equal(result, LARGE)
 
 
+def test_memory_is_there_for_a_handler_that_interrupts_who_takes_some() -> None:
+    with recycler._lock:  # not reentrant: a block may come back meanwhile
+        result = large(LARGE)
+    np.testing.assert_array_equal(result, LARGE)
+
+
 def test_compiled_kernels_do_not_hold_arguments() -> None:
     kernel = nki.jit(copied)
     x = X.copy()
