@@ -89,21 +89,21 @@ class _Chain:
         e, widest = self._e, widest_strip(self._e)
         whole, rest = divmod(self._right.columns, _PIECE)
         first, end = share
-        stop = e.minimum(end, e.i64(whole))
+        stop = e.minimum(end, whole)
         if 2 * widest == 3 * _PIECE and whole >= 3:
-            triples = e.binary("udiv", e.sub(stop, first), e.i64(3))
-            start = e.mul(first, e.i64(_PIECE))
+            triples = e.binary("udiv", e.sub(stop, first), 3)
+            start = e.mul(first, _PIECE)
             self._follow(widest)
-            with e.loop(e.mul(triples, e.i64(2))) as loop:
-                self._strip(e.add(start, e.mul(loop.index, e.i64(widest))), widest)
-            first = e.add(first, e.mul(triples, e.i64(3)))
+            with e.loop(e.mul(triples, 2)) as loop:
+                self._strip(e.add(start, e.mul(loop.index, widest)), widest)
+            first = e.add(first, e.mul(triples, 3))
         if whole:
             self._follow(_PIECE)
             with e.loop(stop, start=first) as loop:
-                self._strip(e.mul(loop.index, e.i64(_PIECE)), _PIECE)
+                self._strip(e.mul(loop.index, _PIECE), _PIECE)
         if rest:
             self._follow(0)
-            with e.when(e.compare("eq", end, e.i64(whole + 1))):
+            with e.when(e.compare("eq", end, whole + 1)):
                 self._strip(e.i64(whole * _PIECE), rest)
 
     def _follow(self, width: int) -> None:
@@ -122,7 +122,7 @@ class _Chain:
         whole = width // at_once
         with e.loop(self._count) as loop:
             with e.loop(whole) as parts:
-                inner = e.mul(parts.index, e.i64(at_once))
+                inner = e.mul(parts.index, at_once)
                 self._part(loop.index, e.add(column, inner), at_once, _beside(e, sums, inner))
             if whole * at_once < width:
                 inner = e.i64(whole * at_once)
@@ -134,8 +134,8 @@ class _Chain:
         """One matmul on as many columns as a register block has, or fewer."""
         e, last = self._e, self._count - 1
         left, right = (s._replace(pointer=p) for s, p in zip((self._left, self._right), self._get(number), strict=True))
-        next_right = self._right._replace(pointer=self._get(e.add(number, e.i64(1)))[1]).of(e, column)
-        adds = self._accumulate or (e.compare("ne", number, e.i64(0)) if last else False)
+        next_right = self._right._replace(pointer=self._get(e.add(number, 1))[1]).of(e, column)
+        adds = self._accumulate or (e.compare("ne", number, 0) if last else False)
         vectors = lines(e, right, column, width)
         # Rows of the result have equal shares in what comes next.
         fetched = min(_MOST_LINES, -(-right.lines * -(-width // WIDTH) // left.columns))
@@ -146,13 +146,13 @@ class _Chain:
             for i in range(fetched * each):
                 e.prefetch(e.offset(line, i * LINE), locality=2)
             if self._body is not None:
-                with e.when(e.compare("eq", number, e.i64(last))):
+                with e.when(e.compare("eq", number, last)):
                     for i in range(each):
-                        self._body.prefetch(e.add(row, e.i64(i)), column, width)
+                        self._body.prefetch(e.add(row, i), column, width)
 
         def rows(row: Value, at: Value, count: int) -> None:
             side, target = Broadcast.of(e, left)._replace(pointer=at), _below(e, sums, row)
-            ahead = Ahead(_TURNS, lambda turn: fetch(e.add(row, e.mul(turn, e.i64(each)))))
+            ahead = Ahead(_TURNS, lambda turn: fetch(e.add(row, e.mul(turn, each))))
             multiply(e, side, vectors, right.lines, count, target, adds, ahead)
 
         Broadcast.of(e, left).blocks(e, self._block.rows, rows, self._rows)

@@ -28,8 +28,8 @@ def fetch(e: Emitter, ahead: Ahead | None, pointer: Value, offset: Value, count:
         return
     start = ahead.distance + run * ahead.first // PARTS
     if ahead.parts < PARTS:
-        behind = e.mul(offset, e.i64(PARTS - ahead.parts))
-        pointer = e.offset(pointer, e.neg(e.lshr(behind, e.i64(PARTS.bit_length() - 1))))
+        behind = e.mul(offset, PARTS - ahead.parts)
+        pointer = e.offset(pointer, e.neg(e.lshr(behind, PARTS.bit_length() - 1)))
     fetch_lines(e, pointer, start, -(-count * ahead.parts // PARTS))
 
 

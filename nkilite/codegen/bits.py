@@ -17,9 +17,9 @@ def lowest(e: Emitter, mask: Value) -> Value:
 
 def highest(e: Emitter, mask: Value) -> Value:
     """The number of the highest; undefined if none is set."""
-    return e.sub(e.i64(63), e.call("llvm.ctlz.i64", "i64", 0, mask, Value("true", "i1")))
+    return e.sub(63, e.call("llvm.ctlz.i64", "i64", 0, mask, Value("true", "i1")))
 
 
 def without_lowest(e: Emitter, mask: Value) -> Value:
     """The others."""
-    return e.and_(mask, e.sub(mask, e.i64(1)))
+    return e.and_(mask, e.sub(mask, 1))

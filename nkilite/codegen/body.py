@@ -84,7 +84,7 @@ class Body:
         """What the last block, of those between two, still has to do after it."""
         if self._late is not None:
             with self.e.when(self.e.compare("sgt", end, first)):
-                last = Block(rows, self.e.sub(end, self.e.i64(1)))
+                last = Block(rows, self.e.sub(end, 1))
                 self._run(last, list(operations([self._late])), self._late)
 
     def _pipelined(self, op: Op, late: Loop, block: Block, first: Value | None) -> None:
@@ -93,7 +93,7 @@ class Body:
         assert first is not None
         assert block.number is not None
         follows = e.compare("sgt", block.number, first)
-        before = block._replace(number=e.select(follows, e.sub(block.number, e.i64(1)), block.number))
+        before = block._replace(number=e.select(follows, e.sub(block.number, 1), block.number))
         here, there = (
             self._inside(where, ops, late.extent, {}) for where, ops in ((block, [op]), (before, operations([late])))
         )

@@ -171,7 +171,7 @@ class _Body:
         whole = count // step * step
         with e.loop(whole, step=step) as loop, sums.inside(loop, whole // step):
             for turn in range(turns):
-                first = e.add(loop.index, e.i64(turn * lanes))
+                first = e.add(loop.index, turn * lanes)
                 if beside is not None:
                     beside.step(first)
                 self.columns_at(at, repeated, first, lanes, sums=sums)
@@ -239,7 +239,7 @@ class _Body:
                     value = e.splat(value, lanes)
                 if value is None and x.loaded:
                     pointer = e.step(at[number], first, x.stride)
-                    fetch(e, x.ahead, pointer, e.mul(first, e.i64(x.stride)), lanes * x.stride, self.run * x.stride)
+                    fetch(e, x.ahead, pointer, e.mul(first, x.stride), lanes * x.stride, self.run * x.stride)
                     value = x.load(e, pointer, lanes)
                 variables[number] = e.variable(value)
             own = {a.operand.name: variables[a.number] for a in member.accesses}
@@ -320,14 +320,14 @@ class _StreamedRow:
         stored = {n: x for n, x in body.elements.items() if x.last_write >= 0}
         self._stages = {n: e.scratch(self._lanes * x.stride) for n, x in stored.items()}
         sizes = [e.i64(body.elements[n].stride) for n in body.streams]
-        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), e.i64(LINE - 1)) for n in body.streams]
+        gaps = [e.and_(e.neg(e.convert("ptrtoint", at[n], "i64")), LINE - 1) for n in body.streams]
         head = e.binary("udiv", gaps[0], sizes[0])
         first, *self._alike = [e.compare("eq", gap, e.mul(head, size)) for gap, size in zip(gaps, sizes, strict=True)]
-        head, self._count = e.select(first, head, e.i64(count)), e.i64(count)
+        head, self._count = e.select(first, head, count), e.i64(count)
         if active is not None:
-            head, self._count = (e.select(active, n, e.i64(0)) for n in (head, self._count))
+            head, self._count = (e.select(active, n, 0) for n in (head, self._count))
         self._head = head
-        self._full = e.and_(e.sub(self._count, head), e.i64(-self._lanes))
+        self._full = e.and_(e.sub(self._count, head), -self._lanes)
         self._lines = {n: e.step(pointer, head, body.elements[n].stride) for n, pointer in at.items()}
 
     def write(self) -> None:
@@ -363,9 +363,9 @@ class _StreamedRow:
         """
         e, lanes, body = self._e, self._lanes, self._body
         with e.loop(end, start=first, step=lanes) as loop:
-            at = e.minimum(loop.index, e.i64(self._width - lanes))
+            at = e.minimum(loop.index, self._width - lanes)
             body.columns_at(self._at, self._repeated, at, lanes, targets=self._stages)
-            with e.loop(e.minimum(e.add(loop.index, e.i64(lanes)), end), start=loop.index) as column:
+            with e.loop(e.minimum(e.add(loop.index, lanes), end), start=loop.index) as column:
                 for n, stage in self._stages.items():
                     x = body.elements[n]
                     value = x.load(e, e.step(stage, e.sub(column.index, at), x.stride))

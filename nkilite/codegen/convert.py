@@ -40,7 +40,7 @@ def widen(e: Emitter, dtype: DType, raw: Value) -> Value:
         return e.convert("fpext", e.bitcast(raw, "half"), "float")
     bits = e.convert("zext", raw, "i32")
     if dtype is dtypes.bfloat16:
-        return e.bitcast(e.shl(bits, e.i32(16, raw.lanes)), "float")
+        return e.bitcast(e.shl(bits, 16), "float")
     if dtype is dtypes.float8_e8m0fnu:
         return _widen_power_of_two(e, bits)
     return _widen_small(e, FORMS[dtype], bits)
@@ -48,9 +48,9 @@ def widen(e: Emitter, dtype: DType, raw: Value) -> Value:
 
 def widen_element(e: Emitter, dtype: DType, words: Value, position: int) -> Value:
     """One of the four elements of packed words (i32 lanes) to float32 lanes."""
-    form, lanes = _ELEMENTS[dtype], words.lanes
-    moved = e.lshr(words, e.i32(position * form.bits, lanes))
-    return _widen_small(e, form, e.and_(moved, e.i32((1 << form.bits) - 1, lanes)))
+    form = _ELEMENTS[dtype]
+    moved = e.lshr(words, position * form.bits)
+    return _widen_small(e, form, e.and_(moved, (1 << form.bits) - 1))
 
 
 def narrow(e: Emitter, dtype: DType, value: Value) -> Value:
@@ -60,7 +60,7 @@ def narrow(e: Emitter, dtype: DType, value: Value) -> Value:
     if dtype is dtypes.tfloat32:
         return _round_tfloat32(e, value)
     if dtype is dtypes.bool_:
-        return e.convert("zext", e.compare("une", value, e.f32(0, value.lanes)), "i8")
+        return e.convert("zext", e.compare("une", value, 0), "i8")
     if dtype.is_integer:
         return _round_integer(e, dtype, value)
     if dtype is dtypes.float16 and e.host.f16c:
@@ -93,7 +93,7 @@ def from_i32(e: Emitter, dtype: DType, value: Value) -> Value:
     """int32 lanes to raw lanes of an integer or packed dtype: the low bits; for bool, whether any is set."""
     assert not dtype.is_float, dtype
     if dtype is dtypes.bool_:
-        return e.convert("zext", e.compare("ne", value, e.i32(0, value.lanes)), "i8")
+        return e.convert("zext", e.compare("ne", value, 0), "i8")
     scalar = raw_scalar(dtype)
     return value if scalar == "i32" else e.convert("trunc", value, scalar)
 
@@ -110,36 +110,35 @@ def _widen_small(e: Emitter, form: Form, bits: Value) -> Value:
     """
     lanes = bits.lanes
     if e.host.f16c and (form.exponent, form.bias) == (5, 15):
-        half = e.convert("trunc", e.shl(bits, e.i32(16 - form.bits, lanes)), "i16")
+        half = e.convert("trunc", e.shl(bits, 16 - form.bits), "i16")
         return e.convert("fpext", e.bitcast(half, "half"), "float")
     shift = 23 - form.mantissa
-    magnitude = e.and_(bits, e.i32((1 << (form.bits - 1)) - 1, lanes))
-    moved = e.shl(magnitude, e.i32(shift, lanes))
-    normal = e.add(moved, e.i32((127 - form.bias) << 23, lanes))
-    raised = e.add(normal, e.i32(1 << 23, lanes))
+    magnitude = e.and_(bits, (1 << (form.bits - 1)) - 1)
+    moved = e.shl(magnitude, shift)
+    normal = e.add(moved, (127 - form.bias) << 23)
+    raised = e.add(normal, 1 << 23)
     smallest = e.f32(2.0 ** (1 - form.bias), lanes)
     subnormal = e.bitcast(e.sub(e.bitcast(raised, "float"), smallest), "i32")
-    tiny = e.compare("ult", magnitude, e.i32(1 << form.mantissa, lanes))
+    tiny = e.compare("ult", magnitude, 1 << form.mantissa)
     result = e.select(tiny, subnormal, normal)
-    special = e.compare("uge", magnitude, e.i32(form.limit, lanes))
+    special = e.compare("uge", magnitude, form.limit)
     if form.limit == form.nan:
-        result = e.select(special, e.i32(0x7FC00000, lanes), result)
+        result = e.select(special, 0x7FC00000, result)
     else:
         # Infinity keeps its empty mantissa; a NaN's becomes the quiet one.
-        nan = e.compare("ugt", magnitude, e.i32(form.limit, lanes))
-        result = e.select(special, e.i32(0x7F800000, lanes), result)
-        result = e.select(nan, e.i32(0x7FC00000, lanes), result)
-    sign = e.shl(e.xor(bits, magnitude), e.i32(32 - form.bits, lanes))
+        nan = e.compare("ugt", magnitude, form.limit)
+        result = e.select(special, 0x7F800000, result)
+        result = e.select(nan, 0x7FC00000, result)
+    sign = e.shl(e.xor(bits, magnitude), 32 - form.bits)
     return e.bitcast(e.or_(result, sign), "float")
 
 
 def _widen_power_of_two(e: Emitter, bits: Value) -> Value:
     """A float8_e8m0fnu exponent to float32: 2 ** (bits - 127), subnormal for 0; 255 is NaN."""
-    lanes = bits.lanes
-    power = e.shl(bits, e.i32(23, lanes))
-    power = e.select(e.compare("eq", bits, e.i32(0, lanes)), e.i32(0x00400000, lanes), power)
-    nan = e.compare("eq", bits, e.i32(0xFF, lanes))
-    return e.bitcast(e.select(nan, e.i32(0x7FC00000, lanes), power), "float")
+    power = e.shl(bits, 23)
+    power = e.select(e.compare("eq", bits, 0), 0x00400000, power)
+    nan = e.compare("eq", bits, 0xFF)
+    return e.bitcast(e.select(nan, 0x7FC00000, power), "float")
 
 
 # --- rounding -----------------------------------------------------------------------------------------------
@@ -151,9 +150,8 @@ def _is_nan(e: Emitter, value: Value) -> Value:
 
 def _round_to_even(e: Emitter, bits: Value, dropped: int) -> Value:
     """Bits plus what makes clearing the lowest `dropped` of them round to nearest even."""
-    lanes = bits.lanes
-    odd = e.and_(e.lshr(bits, e.i32(dropped, lanes)), e.i32(1, lanes))
-    return e.add(bits, e.add(odd, e.i32((1 << (dropped - 1)) - 1, lanes)))
+    odd = e.and_(e.lshr(bits, dropped), 1)
+    return e.add(bits, e.add(odd, (1 << (dropped - 1)) - 1))
 
 
 def _round_bfloat16(e: Emitter, value: Value) -> Value:
@@ -163,7 +161,7 @@ def _round_bfloat16(e: Emitter, value: Value) -> Value:
     parts = [e.shuffle(value, None, range(i, i + 16)) for i in range(value.lanes - 16, -1, -16)]
     name, result = (("cvtneps2bf16.512", 16), ("cvtne2ps2bf16.512", 32))[len(parts) - 1]
     kinds = [e.call("llvm.x86.avx512.fpclass.ps.512", "i1", 16, part, e.i32(_UNUSUAL)) for part in parts]
-    none = e.compare("eq", e.bits(functools.reduce(e.or_, kinds)), e.i64(0))
+    none = e.compare("eq", e.bits(functools.reduce(e.or_, kinds)), 0)
 
     def rounded() -> Value:
         return e.bitcast(e.call(f"llvm.x86.avx512bf16.{name}", "bfloat", result, *parts), "i16")
@@ -172,17 +170,16 @@ def _round_bfloat16(e: Emitter, value: Value) -> Value:
 
 
 def _round_bfloat16_bits(e: Emitter, value: Value) -> Value:
-    lanes = value.lanes
     bits = e.bitcast(value, "i32")
-    top = e.lshr(_round_to_even(e, bits, 16), e.i32(16, lanes))
-    sign = e.and_(e.lshr(bits, e.i32(16, lanes)), e.i32(0x8000, lanes))
-    return e.convert("trunc", e.select(_is_nan(e, value), e.or_(sign, e.i32(0x7FC0, lanes)), top), "i16")
+    top = e.lshr(_round_to_even(e, bits, 16), 16)
+    sign = e.and_(e.lshr(bits, 16), 0x8000)
+    return e.convert("trunc", e.select(_is_nan(e, value), e.or_(sign, 0x7FC0), top), "i16")
 
 
 def _round_tfloat32(e: Emitter, value: Value) -> Value:
     """Ten mantissa bits are kept; rounding cannot disturb infinities, whose mantissa is empty."""
     rounded = _round_to_even(e, e.bitcast(value, "i32"), 13)
-    rounded = e.bitcast(e.and_(rounded, e.i32(-1 << 13, value.lanes)), "float")
+    rounded = e.bitcast(e.and_(rounded, -1 << 13), "float")
     return e.select(_is_nan(e, value), value, rounded)
 
 
@@ -194,20 +191,20 @@ def _round_small(e: Emitter, form: Form, value: Value) -> Value:
     """
     lanes = value.lanes
     bits = e.bitcast(value, "i32")
-    magnitude = e.and_(bits, e.i32(0x7FFFFFFF, lanes))
+    magnitude = e.and_(bits, 0x7FFFFFFF)
     dropped = 23 - form.mantissa
     rebias = (127 - form.bias) << form.mantissa
-    normal = e.sub(e.lshr(_round_to_even(e, magnitude, dropped), e.i32(dropped, lanes)), e.i32(rebias, lanes))
+    normal = e.sub(e.lshr(_round_to_even(e, magnitude, dropped), dropped), rebias)
     anchor = 2.0 ** (24 - form.bias - form.mantissa)
-    pushed = e.add(e.bitcast(magnitude, "float"), e.f32(anchor, lanes))
+    pushed = e.add(e.bitcast(magnitude, "float"), anchor)
     subnormal = e.sub(e.bitcast(pushed, "i32"), e.bitcast(e.f32(anchor, lanes), "i32"))
-    tiny = e.compare("ult", magnitude, e.i32((128 - form.bias) << 23, lanes))
+    tiny = e.compare("ult", magnitude, (128 - form.bias) << 23)
     result = e.select(tiny, subnormal, normal)
     # A signed minimum will do: `normal` is positive even for infinities and NaN.
-    result = e.minimum(result, e.i32(form.limit, lanes))
+    result = e.minimum(result, form.limit)
     if form.limit != form.nan:
-        result = e.select(_is_nan(e, value), e.i32(form.nan, lanes), result)
-    sign = e.lshr(e.xor(bits, magnitude), e.i32(32 - form.bits, lanes))
+        result = e.select(_is_nan(e, value), form.nan, result)
+    sign = e.lshr(e.xor(bits, magnitude), 32 - form.bits)
     return e.or_(result, sign)
 
 
@@ -216,16 +213,15 @@ def _round_power_of_two(e: Emitter, value: Value) -> Value:
     lanes = value.lanes
     bits = e.bitcast(value, "i32")
     # Of the subnormals, 2 ** -127 alone is a power: what is dropped has a bit less there.
-    subnormal = e.compare("ult", bits, e.i32(1 << 23, lanes))
+    subnormal = e.compare("ult", bits, 1 << 23)
     half = e.select(subnormal, e.i32(1 << 21, lanes), e.i32(1 << 22, lanes))
-    exponent = e.lshr(e.add(bits, half), e.i32(23, lanes))
-    positive = e.compare("ult", e.sub(bits, e.i32(1, lanes)), e.i32(0x7F800000, lanes))
-    return e.select(positive, exponent, e.i32(0xFF, lanes))
+    exponent = e.lshr(e.add(bits, half), 23)
+    positive = e.compare("ult", e.sub(bits, 1), 0x7F800000)
+    return e.select(positive, exponent, 0xFF)
 
 
 def _round_integer(e: Emitter, dtype: DType, value: Value) -> Value:
     """Nearest even, saturated; NaN becomes 0. Clamped before converting: out of range LLVM gives poison."""
-    lanes = value.lanes
     limits = np.iinfo(dtype.numpy)
     bits = 8 * dtype.itemsize
     # The largest float32 the type can hold; below 32 bits that is its maximum.
@@ -234,10 +230,10 @@ def _round_integer(e: Emitter, dtype: DType, value: Value) -> Value:
     whole = e.intrinsic("llvm.rint", clamped)
     result = e.convert("fptoui" if dtype is dtypes.uint32 else "fptosi", whole, "i32")
     if bits == 32:
-        over = e.compare("oge", value, e.f32(float(limits.max + 1), lanes))
-        result = e.select(over, e.i32(limits.max, lanes), result)
+        over = e.compare("oge", value, float(limits.max + 1))
+        result = e.select(over, limits.max, result)
     if limits.min < 0:
-        result = e.select(_is_nan(e, value), e.i32(0, lanes), result)
+        result = e.select(_is_nan(e, value), 0, result)
     return result if bits == 32 else e.convert("trunc", result, raw_scalar(dtype))
 
 

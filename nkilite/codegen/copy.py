@@ -138,13 +138,13 @@ def _stream_bytes(e: Emitter, dst: Value, src: Value, count: int, ahead: Ahead |
     No line is stored to in both ways: that would write it to memory twice.
     """
     address = e.convert("ptrtoint", dst, "i64")
-    head = e.and_(e.sub(e.i64(0), address), e.i64(LINE - 1))
+    head = e.and_(e.sub(0, address), LINE - 1)
     _copy_few(e, dst, src, head)
-    rest = e.sub(e.i64(count), head)
+    rest = e.sub(count, head)
     first, target, done = e.offset(src, head), e.offset(dst, head), e.i64(0)
     native = min(e.host.vector_bits // 8, LINE)
     for step in (LINE * _VECTORS, LINE):
-        end = e.and_(rest, e.i64(-step))
+        end = e.and_(rest, -step)
         with e.loop(end, start=done, step=step) as loop:
             at = e.offset(first, loop.index)
             values = [e.load("i8", e.offset(at, i), native) for i in range(0, step, native)]
@@ -160,8 +160,8 @@ def _copy_few(e: Emitter, dst: Value, src: Value, count: Value) -> None:
     """Copy less than a line, of which `count` is known when the code runs."""
     done, width = e.i64(0), LINE // 2
     while width:
-        part = e.and_(count, e.i64(width))
-        with e.when(e.compare("ne", part, e.i64(0))):
+        part = e.and_(count, width)
+        with e.when(e.compare("ne", part, 0)):
             e.store(e.load("i8", e.offset(src, done), width), e.offset(dst, done))
         done = e.add(done, part)
         width //= 2
@@ -181,7 +181,7 @@ def move_where(kernel: MicroKernel, dst: str, src: str, predicate: str, reverse:
 
     def element(at: list[Value], strides: Sequence[int], lanes: int) -> None:
         bits = elementwise.load(e, control.dtype, at[1], lanes, strides[1], "bits")
-        chosen = e.compare("eq" if reverse else "ne", bits, e.const(bits.scalar, 0, lanes))
+        chosen = e.compare("eq" if reverse else "ne", bits, 0)
         if constants:
             value = constants[lanes]
         else:
@@ -196,7 +196,7 @@ def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
     if dtype.kind == "x":
         return e.const(INTEGERS[dtype.itemsize], 0)
     if dtype is dtypes.bool_:
-        return e.convert("zext", e.compare("une", value, e.const("double", 0)), "i8")
+        return e.convert("zext", e.compare("une", value, 0), "i8")
     if dtype.is_wide:
         sign = "s" if dtype.kind == "i" else "u"
         return e.call(f"llvm.fpto{sign}i.sat.i64.f64", "i64", 0, e.intrinsic("llvm.rint", value))
@@ -204,7 +204,7 @@ def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
         bits = 8 * dtype.itemsize
         low, high = (0, (1 << bits) - 1) if dtype.kind == "u" else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
         least, most = e.const("double", low), e.const("double", high)
-        value = e.select(e.compare("ord", value, value), value, e.const("double", 0))
+        value = e.select(e.compare("ord", value, value), value, 0)
         value = e.select(e.compare("olt", value, least), least, value)
         value = e.select(e.compare("ogt", value, most), most, value)
         whole = e.convert("fptosi", e.intrinsic("llvm.rint", value), "i64")

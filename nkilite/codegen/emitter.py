@@ -170,44 +170,61 @@ class Emitter:
 
     # --- arithmetic -----------------------------------------------------------------------------------------------
 
-    def binary(self, op: str, a: Value, b: Value) -> Value:
-        """An LLVM binary instruction such as fadd, sub, and, lshr."""
+    def _alike(self, a: Value | float, b: Value | float) -> tuple[Value, Value]:
+        """Two operands; a number is one like the other, in all lanes."""
+        if isinstance(a, Value):
+            return a, b if isinstance(b, Value) else self._like(a, b)
+        assert isinstance(b, Value)
+        return self._like(b, a), b
+
+    def _like(self, a: Value, number: float) -> Value:
+        if type(number) is Size and a.type == "i64":
+            return self._size(number)
+        return self.const(a.scalar, number, a.lanes)
+
+    def binary(self, op: str, a: Value | float, b: Value | float) -> Value:
+        """An LLVM binary instruction such as fadd, sub, and, lshr. One operand may be a number, here and below."""
+        a, b = self._alike(a, b)
         return self._pure(f"{op} {a.type} {a.ref}, {b.ref}", a.scalar, a.lanes)
 
-    def add(self, a: Value, b: Value) -> Value:
+    def add(self, a: Value, b: Value | float) -> Value:
+        a, b = self._alike(a, b)
         if a.scalar == "i64" and "0" in (a.ref, b.ref):
             return b if a.ref == "0" else a
         return self.binary("fadd" if a.scalar in _FLOATS else "add", a, b)
 
-    def sub(self, a: Value, b: Value) -> Value:
+    def sub(self, a: Value | float, b: Value | float) -> Value:
+        a, b = self._alike(a, b)
         return self.binary("fsub" if a.scalar in _FLOATS else "sub", a, b)
 
-    def mul(self, a: Value, b: Value) -> Value:
+    def mul(self, a: Value, b: Value | float) -> Value:
+        a, b = self._alike(a, b)
         if a.scalar == "i64":
             for one, other in ((a, b), (b, a)):
                 if one.ref in ("0", "1"):
                     return one if one.ref == "0" else other
         return self.binary("fmul" if a.scalar in _FLOATS else "mul", a, b)
 
-    def div(self, a: Value, b: Value) -> Value:
+    def div(self, a: Value | float, b: Value | float) -> Value:
+        a, b = self._alike(a, b)
         return self.binary("fdiv" if a.scalar in _FLOATS else "sdiv", a, b)
 
-    def and_(self, a: Value, b: Value) -> Value:
+    def and_(self, a: Value, b: Value | float) -> Value:
         return self.binary("and", a, b)
 
-    def or_(self, a: Value, b: Value) -> Value:
+    def or_(self, a: Value, b: Value | float) -> Value:
         return self.binary("or", a, b)
 
-    def xor(self, a: Value, b: Value) -> Value:
+    def xor(self, a: Value, b: Value | float) -> Value:
         return self.binary("xor", a, b)
 
-    def shl(self, a: Value, b: Value) -> Value:
+    def shl(self, a: Value, b: Value | float) -> Value:
         return self.binary("shl", a, b)
 
-    def lshr(self, a: Value, b: Value) -> Value:
+    def lshr(self, a: Value, b: Value | float) -> Value:
         return self.binary("lshr", a, b)
 
-    def ashr(self, a: Value, b: Value) -> Value:
+    def ashr(self, a: Value, b: Value | float) -> Value:
         return self.binary("ashr", a, b)
 
     def neg(self, a: Value) -> Value:
@@ -218,10 +235,10 @@ class Emitter:
     def not_(self, a: Value) -> Value:
         return self.xor(a, self.const(a.scalar, -1 if a.scalar != "i1" else 1, a.lanes))
 
-    def fma(self, a: Value, b: Value, c: Value) -> Value:
+    def fma(self, a: Value, b: Value | float, c: Value | float) -> Value:
         """a * b + c: fused where the CPU can, two roundings where it cannot."""
         if self.host.fma:
-            return self.intrinsic("llvm.fma", a, b, c)
+            return self.intrinsic("llvm.fma", a, *(v if isinstance(v, Value) else self._like(a, v) for v in (b, c)))
         return self.add(self.mul(a, b), c)
 
     def dot_pairs(self, a: Value, b: Value, c: Value) -> Value:
@@ -232,17 +249,15 @@ class Emitter:
         pairs = (self.recast(words, "bfloat", 2 * words.lanes) for words in (a, b))
         return self.call("llvm.x86.avx512bf16.dpbf16ps.512", c.scalar, c.lanes, c, *pairs)
 
-    def maximum(self, a: Value, b: Value) -> Value:
+    def maximum(self, a: Value, b: Value | float) -> Value:
         """Larger of two floats or signed integers; a NaN operand gives NaN."""
-        if a.scalar in _FLOATS:
-            return self.intrinsic("llvm.maximum", a, b)
-        return self.intrinsic("llvm.smax", a, b)
+        a, b = self._alike(a, b)
+        return self.intrinsic("llvm.maximum" if a.scalar in _FLOATS else "llvm.smax", a, b)
 
-    def minimum(self, a: Value, b: Value) -> Value:
+    def minimum(self, a: Value, b: Value | float) -> Value:
         """Smaller of two floats or signed integers; a NaN operand gives NaN."""
-        if a.scalar in _FLOATS:
-            return self.intrinsic("llvm.minimum", a, b)
-        return self.intrinsic("llvm.smin", a, b)
+        a, b = self._alike(a, b)
+        return self.intrinsic("llvm.minimum" if a.scalar in _FLOATS else "llvm.smin", a, b)
 
     def abs(self, a: Value) -> Value:
         return self.intrinsic("llvm.fabs", a)
@@ -252,12 +267,14 @@ class Emitter:
 
     # --- comparison and selection ---------------------------------------------------------------------------------
 
-    def compare(self, predicate: str, a: Value, b: Value) -> Value:
+    def compare(self, predicate: str, a: Value, b: Value | float) -> Value:
         """An i1 per lane; predicates are LLVM's (oeq, olt, une, ... for floats; eq, slt, ult, ... for integers)."""
+        a, b = self._alike(a, b)
         kind = "fcmp" if a.scalar in _FLOATS else "icmp"
         return self._pure(f"{kind} {predicate} {a.type} {a.ref}, {b.ref}", "i1", a.lanes)
 
-    def select(self, condition: Value, a: Value, b: Value) -> Value:
+    def select(self, condition: Value, a: Value | float, b: Value | float) -> Value:
+        a, b = self._alike(a, b)
         return self._pure(f"select {condition}, {a}, {b}", a.scalar, a.lanes)
 
     def bits(self, mask: Value) -> Value:

@@ -122,7 +122,7 @@ def call(e: Emitter, name: str, arguments: Sequence[tuple[CpuOperand, Value] | f
             e.store(e.const("double", argument), e.offset(slot, Argument.number.offset), align=8)
     status = e.call(name, "i32", 0, memory, e.i64(cores))
     failed, done = e.label("failed"), e.label("done")
-    e.line(f"br {e.compare('ne', status, e.i32(0))}, label %{failed}, label %{done}")
+    e.line(f"br {e.compare('ne', status, 0)}, label %{failed}, label %{done}")
     e.start_block(failed)
     e.ret(STATUS_FOREIGN)
     e.start_block(done)

@@ -71,7 +71,7 @@ def _in_groups(
     table = e.scratch(count * _POSITION)
     first, end = kernel.share(target.shape[0] // partitions, rows=partitions)
     with e.loop(end, start=first) as group:
-        start = e.mul(group.index, e.i64(partitions))
+        start = e.mul(group.index, partitions)
         to, at, read = (
             e.step(p, start, o.strides[0]) for p, o in zip(pointers, (target, source, chosen), strict=True)
         )
@@ -91,7 +91,7 @@ def _tabulate(
     with e.loop(count) as number:
         at = numbered(e, chosen, row, number.index, partitions)
         found = e.convert("zext", e.load(convert.raw_scalar(chosen.dtype), at), "i64")
-        kernel.fail_unless(e.compare("ult", found, e.i64(limit)), limit, lambda: found)
+        kernel.fail_unless(e.compare("ult", found, limit), limit, lambda: found)
         e.store(e.convert("trunc", found, "i32"), e.step(table, number.index, _POSITION))
 
 
@@ -101,12 +101,12 @@ def _require_positions(
     """End the micro-kernel unless `lanes` positions are below the limit."""
     e = kernel.e
     found = elementwise.load(e, chosen.dtype, at, lanes, stride, "i32")
-    outside = e.bits(e.compare("uge", found, e.i32(limit, lanes)))
+    outside = e.bits(e.compare("uge", found, limit))
 
     def first() -> Value:
         return e.convert("zext", e.load("i32", e.step(at, bits.lowest(e, outside), stride)), "i64")
 
-    kernel.fail_unless(e.compare("eq", outside, e.i64(0)), limit, first)
+    kernel.fail_unless(e.compare("eq", outside, 0), limit, first)
 
 
 def _run_copier(
@@ -126,7 +126,7 @@ def _run_copier(
     def one_by_one(to: Value, number: Value, at: Value, position: Value) -> None:
         with e.loop(width) as loop:
             value = e.load(convert.raw_scalar(source.dtype), element(e, source, at, e.add(position, loop.index)))
-            e.store(value, element(e, target, to, e.add(e.mul(number, e.i64(width)), loop.index)))
+            e.store(value, element(e, target, to, e.add(e.mul(number, width), loop.index)))
 
     in_runs = pieces is not None and len(pieces[1][0]) <= 1 and len(read[0]) <= 1
     return whole if in_runs else one_by_one

@@ -73,7 +73,7 @@ def units(
     """The body for the units of a cut from the first to before the end of `part`, for all if it is None."""
     first, end = part or (e.i64(0), e.i64(cut.units))
     if not dims:
-        with e.when(e.compare("eq", first, e.i64(0))):
+        with e.when(e.compare("eq", first, 0)):
             body([], list(at))
         return
     whole, rest = divmod(dims[cut.level].count, cut.unit)
@@ -85,7 +85,7 @@ def units(
         body([*dims[: cut.level], Dim(count, strides), *dims[cut.level + 1 :]], here)
 
     if whole:
-        with e.loop(e.minimum(end, e.i64(whole)), start=first) as loop:
+        with e.loop(e.minimum(end, whole), start=first) as loop:
             end_if_told(e, elements)
             unit(loop.index, cut.unit)
     if rest:
@@ -169,6 +169,6 @@ def address(e: Emitter, pointer: Value, position: Value, layout: nest.Layout) ->
     """The address of the element at a row-major position."""
     dims = list(zip(*layout, strict=True))
     for n, stride in reversed(dims[1:]):
-        pointer = e.step(pointer, e.binary("urem", position, e.i64(n)), stride)
-        position = e.binary("udiv", position, e.i64(n))
+        pointer = e.step(pointer, e.binary("urem", position, n), stride)
+        position = e.binary("udiv", position, n)
     return e.step(pointer, position, dims[0][1]) if dims else pointer

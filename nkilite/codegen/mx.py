@@ -158,8 +158,8 @@ class _Quantized(NamedTuple):
 
 def _scale_row(e: Emitter, group: Value) -> Value:
     """The row of a scale tile for a group of eight partitions."""
-    quadrant = e.binary("udiv", group, e.i64(GROUPS))
-    return e.add(e.mul(quadrant, e.i64(QUADRANT - GROUPS)), group)
+    quadrant = e.binary("udiv", group, GROUPS)
+    return e.add(e.mul(quadrant, QUADRANT - GROUPS), group)
 
 
 # --- quantization -------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def quantize(kernel: MicroKernel, dst: str, src: str, scale: str, spare: int) ->
     groups = kernel.operands[src].shape[0] // SHARED
     first, end = (e.i64(0), e.i64(1)) if groups == 1 else kernel.share(groups, rows=SHARED, of=(dst, src))
     with e.loop(end, start=first) as group:
-        row = e.mul(group.index, e.i64(SHARED))
+        row = e.mul(group.index, SHARED)
         starts = {dst: row, src: row, scale: _scale_row(e, group.index)}
         at = {name: e.step(pointers[name], start, kernel.operands[name].strides[0]) for name, start in starts.items()}
         _quantize_rows(_rows(kernel, at, {dst: SHARED, src: SHARED, scale: 1}), dst, src, scale, spare)
@@ -219,18 +219,18 @@ def _exponent(e: Emitter, values: Matrix, lanes: int, below: int) -> Value:
     for row in range(SHARED):
         bits = e.load("i16", e.offset(values.pointer, row * values.row_stride), PACKED * lanes)
         # Magnitudes of floats are in the order of their bits.
-        most = e.maximum(most, e.and_(bits, e.const("i16", 0x7FFF, PACKED * lanes)))
+        most = e.maximum(most, e.and_(bits, 0x7FFF))
     while most.lanes > lanes:
         even, odd = (e.shuffle(most, None, range(half, most.lanes, 2)) for half in (0, 1))
         most = e.maximum(even, odd)
-    exponent = e.lshr(e.bitcast(convert.widen(e, values.dtype, most), "i32"), e.i32(23, lanes))
-    return e.maximum(e.sub(exponent, e.i32(below, lanes)), e.i32(0, lanes))
+    exponent = e.lshr(e.bitcast(convert.widen(e, values.dtype, most), "i32"), 23)
+    return e.maximum(e.sub(exponent, below), 0)
 
 
 def _divide(e: Emitter, values: Matrix, exponent: Value, out: Matrix) -> None:
     """Eight rows of `out`: values over 2 ** (exponent - 127), rounded."""
     lanes = exponent.lanes
-    power = e.bitcast(e.shl(e.sub(e.i32(254, lanes), exponent), e.i32(23, lanes)), "float")
+    power = e.bitcast(e.shl(e.sub(254, exponent), 23), "float")
     power = e.shuffle(power, None, [i // PACKED for i in range(PACKED * lanes)])
     top = largest(out.dtype)
     high, low = e.f32(top, power.lanes), e.f32(-top, power.lanes)

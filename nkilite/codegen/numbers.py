@@ -25,19 +25,19 @@ def find(kernel: MicroKernel, data: str, state: str, number: str, what: str) -> 
         values = elementwise.load(e, source.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "f32")
         special = e.compare("uno", values, values)
         if what == SPECIAL:
-            special = e.or_(special, e.compare("oeq", e.abs(values), e.f32(math.inf, values.lanes)))
+            special = e.or_(special, e.compare("oeq", e.abs(values), math.inf))
         mask = e.bits(special)
-        position = e.add(chunk.number, e.mul(bits.lowest(e, mask), e.i64(chunk.apart)))
-        first = e.and_(e.compare("ne", mask, e.i64(0)), e.compare("slt", carried[0], e.i64(0)))
+        position = e.add(chunk.number, e.mul(bits.lowest(e, mask), chunk.apart))
+        first = e.and_(e.compare("ne", mask, 0), e.compare("slt", carried[0], 0))
         return (e.select(first, position, carried[0]),)
 
     first, end = kernel.share(source.shape[0], rows=1)
     with e.loop(end, start=first) as row:
         here = e.step(at, row.index, source.strides[0])
         (found,) = walk.run(e, [here], (e.i64(-1),), step)
-        with e.when(e.compare("sge", found, e.i64(0))):
+        with e.when(e.compare("sge", found, 0)):
             words = e.step(to, row.index, flags.strides[0])
-            with e.when(e.compare("eq", e.load("i32", words), e.i32(0))):
+            with e.when(e.compare("eq", e.load("i32", words), 0)):
                 value = elementwise.load(e, source.dtype, element(e, source, here, found), 1, 0, "f32")
                 values: dict[int, Value] = {
                     NUMBER: own, WHEN: e.load("i32", e.offset(words, 4 * NOW)),

@@ -81,9 +81,9 @@ def from_int32(e: Emitter, dtype: DType, value: Value) -> Value:
         return convert.narrow(e, dtype, e.convert("sitofp", value, "float"))
     signed = dtype.kind == "i"
     bits = 8 * dtype.itemsize - signed
-    value = e.maximum(value, e.i32(-(1 << bits) if signed else 0, value.lanes))
+    value = e.maximum(value, -(1 << bits) if signed else 0)
     if bits < 31:
-        value = e.minimum(value, e.i32((1 << bits) - 1, value.lanes))
+        value = e.minimum(value, (1 << bits) - 1)
     return convert.from_i32(e, dtype, value)
 
 

@@ -47,13 +47,13 @@ def pieces(
         lanes: of a vector, a power of two.
     """
     n = e.i64(count)
-    rest = e.intrinsic("llvm.ctpop", e.and_(n, e.i64(lanes - 1)))
-    trips = e.add(e.lshr(n, e.i64(lanes.bit_length() - 1)), rest)
+    rest = e.intrinsic("llvm.ctpop", e.and_(n, lanes - 1))
+    trips = e.add(e.lshr(n, lanes.bit_length() - 1), rest)
     rooms = [e.scratch(lanes * side.size) if side.stride != 0 else None for side in sides]
     with e.loop(trips, e.i64(0), *carried) as loop:
         index, *values = loop.values
-        width = e.minimum(_power(e, e.sub(n, index)), e.i64(lanes))
-        partial = e.compare("ne", width, e.i64(lanes))
+        width = e.minimum(_power(e, e.sub(n, index)), lanes)
+        partial = e.compare("ne", width, lanes)
         here, pointers = [], []
         for side, room in zip(sides, rooms, strict=True):
             at = e.step(side.pointer, index, side.stride)
@@ -85,7 +85,7 @@ def _copy(e: Emitter, side: Side, room: Value, at: Value, width: Value, partial:
     if side.stride == side.size:
         with e.when(partial):
             target, source = (room, at) if into else (at, room)
-            bytes = e.mul(width, e.i64(side.size))
+            bytes = e.mul(width, side.size)
             e.call("llvm.memcpy.p0.p0.i64", "void", 0, target, source, bytes, e.const("i1", 0))
         return
     with e.loop(width) as loop:

@@ -38,11 +38,11 @@ def drop(kernel: MicroKernel, out: str, data: str, probability: str, source: Sou
 
         def kept(bits: Value, element: Value) -> Value:
             keeps = e.compare("oge", _uniform(e, bits), limit)
-            return e.select(keeps, element, e.const(element.scalar, 0, block.lanes))
+            return e.select(keeps, element, 0)
 
         xorwow.draw(kernel, block, source, out, data, kept)
 
 
 def _uniform(e: Emitter, bits: Value) -> Value:
     """The high 24 bits as a float32 in [0, 1)."""
-    return e.mul(e.convert("uitofp", e.lshr(bits, e.i32(8, bits.lanes)), "float"), e.f32(2.0**-24, bits.lanes))
+    return e.mul(e.convert("uitofp", e.lshr(bits, 8), "float"), 2.0**-24)

@@ -170,7 +170,7 @@ class _Reducer:
 
         def ahead(index: Value, width: int) -> None:
             if stride == self._source.dtype.itemsize:
-                at, run = e.mul(index, e.i64(stride)), dim.count * stride
+                at, run = e.mul(index, stride), dim.count * stride
                 fetch(e, self._source.ahead, e.step(pointer, index, stride), at, width * stride, run)
 
         def take(at: Value, width: int) -> None:

@@ -30,7 +30,7 @@ def round_stochastically(
 
 def _hash(e: Emitter, value: Value, key: Value) -> Value:
     value = e.xor(e.mul(value, _word(e, FIRST, value.lanes)), key)
-    return e.mul(e.xor(value, e.lshr(value, e.i32(FOLD, value.lanes))), _word(e, SECOND, value.lanes))
+    return e.mul(e.xor(value, e.lshr(value, FOLD)), _word(e, SECOND, value.lanes))
 
 
 def _word(e: Emitter, value: int, lanes: int) -> Value:
@@ -38,7 +38,6 @@ def _word(e: Emitter, value: int, lanes: int) -> Value:
 
 
 def _round(e: Emitter, dtype: DType, value: Value, bits: Value) -> Value:
-    lanes = value.lanes
     nan = e.compare("uno", value, value)
     if dtype in FORMS:
         raw = convert.raw_scalar(dtype)
@@ -48,28 +47,27 @@ def _round(e: Emitter, dtype: DType, value: Value, bits: Value) -> Value:
         return e.convert("trunc", _round_form(e, FORMS[dtype], value, bits, nan), raw)
     dropped = DROPPED[dtype]
     pattern = e.bitcast(value, "i32")
-    kept = e.lshr(e.add(pattern, e.lshr(bits, e.i32(32 - dropped, lanes))), e.i32(dropped, lanes))
+    kept = e.lshr(e.add(pattern, e.lshr(bits, 32 - dropped)), dropped)
     if dtype is dtypes.bfloat16:
-        sign = e.and_(e.lshr(pattern, e.i32(16, lanes)), e.i32(0x8000, lanes))
-        return e.convert("trunc", e.select(nan, e.or_(sign, e.i32(0x7FC0, lanes)), kept), "i16")
-    return e.select(nan, pattern, e.shl(kept, e.i32(dropped, lanes)))
+        sign = e.and_(e.lshr(pattern, 16), 0x8000)
+        return e.convert("trunc", e.select(nan, e.or_(sign, 0x7FC0), kept), "i16")
+    return e.select(nan, pattern, e.shl(kept, dropped))
 
 
 def _round_form(e: Emitter, form: Form, value: Value, bits: Value, nan: Value | None = None) -> Value:
     """A small float in the low bits of i32 lanes; unless it is told which are NaN, these give anything."""
-    lanes = value.lanes
     pattern = e.bitcast(value, "i32")
-    magnitude = e.and_(pattern, e.i32(0x7FFFFFFF, lanes))
+    magnitude = e.and_(pattern, 0x7FFFFFFF)
     dropped = 23 - form.mantissa
-    normal = e.lshr(e.add(magnitude, e.lshr(bits, e.i32(32 - dropped, lanes))), e.i32(dropped, lanes))
-    normal = e.sub(normal, e.i32(127 - form.bias << form.mantissa, lanes))
-    tiny = e.compare("ult", magnitude, e.i32(128 - form.bias << 23, lanes))
-    small = e.bitcast(e.select(tiny, magnitude, e.i32(0, lanes)), "float")
+    normal = e.lshr(e.add(magnitude, e.lshr(bits, 32 - dropped)), dropped)
+    normal = e.sub(normal, 127 - form.bias << form.mantissa)
+    tiny = e.compare("ult", magnitude, 128 - form.bias << 23)
+    small = e.bitcast(e.select(tiny, magnitude, 0), "float")
     fine = fraction_bits(form)
-    steps = e.convert("fptosi", e.mul(small, e.f32(form.steps * (1 << fine), lanes)), "i32")
-    steps = e.lshr(e.add(steps, e.lshr(bits, e.i32(32 - fine, lanes))), e.i32(fine, lanes))
+    steps = e.convert("fptosi", e.mul(small, form.steps * (1 << fine)), "i32")
+    steps = e.lshr(e.add(steps, e.lshr(bits, 32 - fine)), fine)
     result = e.select(tiny, steps, normal)
-    result = e.minimum(result, e.i32(form.limit, lanes))
+    result = e.minimum(result, form.limit)
     if nan is not None and form.limit != form.nan:
-        result = e.select(nan, e.i32(form.nan, lanes), result)
-    return e.or_(result, e.lshr(e.xor(pattern, magnitude), e.i32(32 - form.bits, lanes)))
+        result = e.select(nan, form.nan, result)
+    return e.or_(result, e.lshr(e.xor(pattern, magnitude), 32 - form.bits))

@@ -29,7 +29,7 @@ def largest(kernel: MicroKernel, out: str, source: str) -> None:
         values = load(e, operand.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], "f32")
         smallest = e.load("float", e.offset(best, (SLOTS - 1) * _F32))
         larger = e.bits(e.compare("ogt", values, e.splat(smallest, chunk.lanes)))
-        with e.when(e.compare("ne", larger, e.i64(0))):
+        with e.when(e.compare("ne", larger, 0)):
             e.store(values, candidates)
             with e.loop(bits.count(e, larger), larger, e.load("float", best, SLOTS)) as loop:
                 passing, descending = loop.values
@@ -94,7 +94,7 @@ def match(
             value = e.splat(e.load("float", e.offset(wanted, slot * _F32)), chunk.lanes)
             hits = e.or_(hits, e.compare("oeq", elements, value))
         mask = e.bits(hits)
-        with e.when(e.compare("ne", mask, e.i64(0))):
+        with e.when(e.compare("ne", mask, 0)):
             e.store(elements, candidates)
             with e.loop(bits.count(e, mask), mask) as loop:
                 lane = bits.lowest(e, loop.values[0])
@@ -102,11 +102,11 @@ def match(
                 element = e.load("float", e.step(candidates, lane, _F32))
                 slots = e.bits(e.compare("oeq", e.load("float", wanted, SLOTS), e.splat(element, SLOTS)))
                 # An earlier lane of this step may have taken the last slot.
-                with e.when(e.compare("ne", slots, e.i64(0))):
+                with e.when(e.compare("ne", slots, 0)):
                     taken = bits.highest(e, slots) if last_slot_first else bits.lowest(e, slots)
                     # NaN equals nothing: the slot is taken.
                     e.store(e.f32(float("nan")), e.step(wanted, taken, _F32))
-                    where = e.add(chunk.number, e.mul(lane, e.i64(chunk.apart)))
+                    where = e.add(chunk.number, e.mul(lane, chunk.apart))
                     e.store(e.convert("trunc", where, "i32"), e.step(found, taken, _F32))
                     if replaced and number is not None:
                         at = e.step(chunk.pointers[1], lane, chunk.strides[1])

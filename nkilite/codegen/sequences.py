@@ -30,12 +30,12 @@ def nonzero(kernel: MicroKernel, out: str, data: str, offset: str, padding: str,
 
         def step(chunk: Chunk, carried: Carried) -> Carried:
             values = elementwise.load(e, source.dtype, chunk.pointers[0], chunk.lanes, chunk.strides[0], compute)
-            mask = e.bits(e.compare(unequal, values, e.const(values.scalar, 0, chunk.lanes)))
+            mask = e.bits(e.compare(unequal, values, 0))
             with e.loop(bits.count(e, mask), mask, carried[0]) as loop:
                 rest, found = loop.values
-                position = e.add(chunk.number, e.mul(bits.lowest(e, rest), e.i64(chunk.apart)))
+                position = e.add(chunk.number, e.mul(bits.lowest(e, rest), chunk.apart))
                 e.store(e.add(e.convert("trunc", position, "i32"), added), element(e, target, row, found))
-                loop.carry(bits.without_lowest(e, rest), e.add(found, e.i64(1)))
+                loop.carry(bits.without_lowest(e, rest), e.add(found, 1))
             return (loop.results[1],)
 
         (found,) = walk.run(e, [e.step(at, core.index, every * source.strides[0])], (e.i64(0),), step)
@@ -72,8 +72,8 @@ def _run_by_run(
         value = elementwise.load(e, source.dtype, chunk.pointers[0], 1, 0, compute)
         index = e.splat(e.convert("trunc", chunk.number, "i32"), 1)
         found = e.select(e.compare(equal, value, previous), found, bound(index))
-        zero = e.compare(equal, value, e.const(value.scalar, 0, 1))
-        found = e.select(zero, e.i32(padding, 1), found)
+        zero = e.compare(equal, value, 0)
+        found = e.select(zero, padding, found)
         exact = out.dtype.is_integer
         stored = found if exact else e.convert("sitofp", found, "float")
         elementwise.store(e, out.dtype, stored, chunk.pointers[1], 0, "i32" if exact else "f32")

@@ -104,9 +104,9 @@ def _offsets(kernel: MicroKernel, tag: str, strip: _Strip) -> Value:
     columns = words.columns * _PER_WORD
     offsets = e.scratch(words.rows * columns * 4)
     with e.loop(words.rows) as partition:
-        inside = e.binary("urem", partition.index, e.i64(strip.partitions))
-        group = e.binary("udiv", inside, e.i64(KEPT))
-        base = e.convert("trunc", e.mul(group, e.i64(limit * strip.row)), "i32")
+        inside = e.binary("urem", partition.index, strip.partitions)
+        group = e.binary("udiv", inside, KEPT)
+        base = e.convert("trunc", e.mul(group, limit * strip.row), "i32")
         source = e.step(words.pointer, partition.index, words.row_stride)
         target = e.step(offsets, partition.index, columns * 4)
 
@@ -115,11 +115,11 @@ def _offsets(kernel: MicroKernel, tag: str, strip: _Strip) -> Value:
             word = e.load("i16", e.step(source, index, 2), count)
             word = e.shuffle(word, None, [i // _PER_WORD for i in range(lanes)])
             shifts = e.vector("i16", [i % _PER_WORD * _TAG_BITS for i in range(lanes)])
-            found = e.and_(e.lshr(word, shifts), e.const("i16", (1 << _TAG_BITS) - 1, lanes))
+            found = e.and_(e.lshr(word, shifts), (1 << _TAG_BITS) - 1)
             position, to = e.convert("zext", found, "i32"), e.step(target, index, 4 * _PER_WORD)
             if limit < 1 << _TAG_BITS:
                 _require(kernel, position, to, limit)
-            e.store(e.add(e.mul(position, e.i32(strip.row, lanes)), e.splat(base, lanes)), to)
+            e.store(e.add(e.mul(position, strip.row), e.splat(base, lanes)), to)
 
         loops.chunks(e, words.columns, max(1, e.host.lanes // _PER_WORD), piece)
     return offsets
@@ -129,12 +129,12 @@ def _require(kernel: MicroKernel, position: Value, memory: Value, limit: int) ->
     """End the micro-kernel unless all positions are in their group."""
     e = kernel.e
     e.store(position, memory)
-    outside = e.bits(e.compare("uge", position, e.i32(limit, position.lanes)))
+    outside = e.bits(e.compare("uge", position, limit))
 
     def first() -> Value:
         return e.convert("zext", e.load("i32", e.step(memory, bits.lowest(e, outside), 4)), "i64")
 
-    kernel.fail_unless(e.compare("eq", outside, e.i64(0)), limit, first)
+    kernel.fail_unless(e.compare("eq", outside, 0), limit, first)
 
 
 def _multiply(
@@ -143,9 +143,9 @@ def _multiply(
     """out (+)= what `count` columns make, as many partitions at a time as the strip has."""
     whole, rest = divmod(strip.parts[0].rows, strip.partitions)
     with e.loop(whole) as block:
-        row = e.mul(block.index, e.i64(strip.partitions))
+        row = e.mul(block.index, strip.partitions)
         strip.fill(e, row, strip.partitions, column, count)
-        begins = None if accumulate else e.compare("eq", block.index, e.i64(0))
+        begins = None if accumulate else e.compare("eq", block.index, 0)
         _block(e, left, row, strip.partitions, offsets, strip, out, begins)
     if rest:
         row = e.i64(whole * strip.partitions)
@@ -167,11 +167,11 @@ def _block(
         place = e.step(places, column.index, 4)
         sums = [e.load("float", e.offset(target, v), lanes) for v in vectors]
         if begins is not None:
-            sums = [e.select(begins, e.f32(0, lanes), total) for total in sums]
+            sums = [e.select(begins, 0, total) for total in sums]
         with e.loop(count, *sums, step=KEPT) as loop:
             totals = list(loop.values)
             for i in range(KEPT):
-                k = e.add(loop.index, e.i64(i))
+                k = e.add(loop.index, i)
                 offset = e.convert("zext", e.load("i32", e.step(place, k, left.columns * 4)), "i64")
                 at = e.offset(strip.pointer, offset)
                 one = e.splat(e.load("float", e.step(weight, k, left.row_stride)), lanes)

@@ -120,14 +120,14 @@ def _pair_sums(
     total = e.f32(0, width)
     if full:
         with e.loop(full, total, step=width) as loop:
-            at, offset = e.step(row, loop.index, _FLOAT), e.mul(loop.index, e.i64(_FLOAT))
+            at, offset = e.step(row, loop.index, _FLOAT), e.mul(loop.index, _FLOAT)
             fetch(e, ahead, at, offset, width * _FLOAT, count * _FLOAT)
             loop.carry(e.add(loop.values[0], function(e.load("float", at, width))))
         total = loop.results[0]
     if full < count:
         value = function(e.load("float", e.offset(row, full * _FLOAT), width))
         inside = e.vector("i1", [full + lane < count for lane in range(width)])
-        total = e.add(total, e.select(inside, value, e.f32(0, width)))
+        total = e.add(total, e.select(inside, value, 0))
     return e.fold(total, e.add, 2)
 
 

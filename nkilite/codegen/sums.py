@@ -36,7 +36,7 @@ class Combination(NamedTuple):
         """A value, with what is ignored in lanes that are not inside."""
         if inside is None:
             return value
-        return e.select(inside, value, e.const(self.scalar, self.identity, value.lanes))
+        return e.select(inside, value, self.identity)
 
     def together(self, e: Emitter, vectors: Sequence[Value]) -> Value:
         """Vectors combined to one lane."""
@@ -109,7 +109,7 @@ class Slots:
         e, turn = self._e, self._e.load("i64", self._turn)
         place = e.step(self._places[0], turn, self._bytes)
         e.store(self._what.combine(e, e.load(self._what.scalar, place, self._lanes), value), place)
-        e.store(e.and_(e.add(turn, e.i64(1)), e.i64(self._what.turns - 1)), self._turn)
+        e.store(e.and_(e.add(turn, 1), self._what.turns - 1), self._turn)
 
     def inside(self, loop: Loop, trips: int) -> AbstractContextManager[None]:
         """Take values in the body of a loop."""

@@ -30,7 +30,7 @@ def largest(
     below = count - chosen
     first, end = kernel.share(operands[0].shape[0] // partitions, rows=partitions)
     with e.loop(end, start=first) as group:
-        start = e.mul(group.index, e.i64(partitions))
+        start = e.mul(group.index, partitions)
         rows = [e.step(p, start, o.strides[0]) for p, o in zip(pointers, operands, strict=True)]
         for counters in (by_low, by_high):
             counters.clear()
@@ -43,13 +43,13 @@ def largest(
         for counters in (by_low, by_high):
             counters.sum_up()
         with e.loop(count) as loop:
-            position = e.sub(e.i64(count - 1), loop.index)
+            position = e.sub(count - 1, loop.index)
             order.store(by_low.next(_low(e, keys.load(position))), e.convert("trunc", position, "i16"))
         with e.loop(count) as loop:
             position = order.load(loop.index)
             rank = by_high.next(_high(e, keys.load(e.convert("zext", position, "i64"))))
-            with e.when(e.compare("uge", rank, e.i64(below))):
-                best.store(e.sub(rank, e.i64(below)), position)
+            with e.when(e.compare("uge", rank, below)):
+                best.store(e.sub(rank, below), position)
         with e.loop(chosen) as loop:
             position = best.load(loop.index)
             value = _value(e, keys.load(e.convert("zext", position, "i64")))
@@ -79,7 +79,7 @@ class _Array:
     def next(self, index: Value) -> Value:
         """The element as an i64, which is then increased by one."""
         value = self.load(index)
-        self.store(index, self._e.add(value, self._e.const(self._scalar, 1)))
+        self.store(index, self._e.add(value, 1))
         return self._e.convert("zext", value, "i64")
 
     def sum_up(self) -> None:
@@ -92,26 +92,26 @@ class _Array:
 
 
 def _low(e: Emitter, key: Value) -> Value:
-    return e.and_(e.convert("zext", key, "i64"), e.i64(_DIGITS - 1))
+    return e.and_(e.convert("zext", key, "i64"), _DIGITS - 1)
 
 
 def _high(e: Emitter, key: Value) -> Value:
-    return e.lshr(e.convert("zext", key, "i64"), e.i64(8))
+    return e.lshr(e.convert("zext", key, "i64"), 8)
 
 
 def _key(e: Emitter, raw: Value) -> Value:
     """bfloat16 bits to an integer that is larger, unsigned, where the number is larger."""
     zero = e.const("i16", 0)
-    magnitude = e.and_(raw, e.const("i16", _SIGN - 1))
-    nan = e.compare("ugt", magnitude, e.const("i16", _INFINITY))
-    raw = e.select(nan, e.const("i16", _MINUS_INFINITY), raw)
+    magnitude = e.and_(raw, _SIGN - 1)
+    nan = e.compare("ugt", magnitude, _INFINITY)
+    raw = e.select(nan, _MINUS_INFINITY, raw)
     raw = e.select(e.compare("eq", magnitude, zero), zero, raw)
     return e.xor(raw, _flipped(e, e.compare("slt", raw, zero)))
 
 
 def _value(e: Emitter, key: Value) -> Value:
     """The bfloat16 bits of a key."""
-    return e.xor(key, _flipped(e, e.compare("sge", key, e.const("i16", 0))))
+    return e.xor(key, _flipped(e, e.compare("sge", key, 0)))
 
 
 def _flipped(e: Emitter, negative: Value) -> Value:

@@ -45,12 +45,12 @@ def _at_most(e: Emitter, x: Value, high: float) -> Value:
 
 
 def _negative(e: Emitter, x: Value) -> Value:
-    return e.compare("olt", x, _const(e, x, 0))
+    return e.compare("olt", x, 0)
 
 
 def _with_sign(e: Emitter, magnitude: Value, x: Value) -> Value:
     """A non-negative magnitude with the sign of x."""
-    sign = e.and_(e.bitcast(x, "i32"), e.i32(-(1 << 31), x.lanes))
+    sign = e.and_(e.bitcast(x, "i32"), -(1 << 31))
     return e.bitcast(e.or_(e.bitcast(magnitude, "i32"), sign), "float")
 
 
@@ -74,7 +74,7 @@ def _exact_product(e: Emitter, a: Value, b: Value) -> Pair:
 
 def _top(e: Emitter, x: Value) -> Value:
     """The leading 12 bits of x: products of two such numbers are exact."""
-    return e.bitcast(e.and_(e.bitcast(x, "i32"), e.i32(-1 << 12, x.lanes)), "float")
+    return e.bitcast(e.and_(e.bitcast(x, "i32"), -1 << 12), "float")
 
 
 def _square(e: Emitter, x: Value) -> Pair:
@@ -90,7 +90,7 @@ def _product(e: Emitter, a: Pair, b: Pair) -> Pair:
 
 def _quotient(e: Emitter, a: Pair, b: Pair) -> Value:
     """a / b for a moderate b, corrected by what the division and the low parts leave over."""
-    inverse = e.div(_const(e, b.high, 1), b.high)
+    inverse = e.div(1, b.high)
     ratio = e.mul(a.high, inverse)
     taken = _exact_product(e, ratio, b.high)
     rest = e.sub(e.sub(a.high, taken.high), taken.low)
@@ -134,7 +134,7 @@ def _exp(e: Emitter, x: Value, low: Value | None = None) -> Value:
     r, scaled = _bounded_exp(e, x, low)
     if e.host.fma:  # Horner's rule to the end rounds no worse, in one instruction less
         return scaled(_polynomial(e, r, (1.0, 1.0, *_EXP)))
-    return scaled(e.add(_exp_minus_one(e, r), _const(e, x, 1)))
+    return scaled(e.add(_exp_minus_one(e, r), 1))
 
 
 # By how many powers of two functions of the form x * exp(x) keep their factors larger than they are: products are
@@ -146,15 +146,14 @@ _LOWERING = 2.0**-_RAISED
 def _exp_pair(e: Emitter, x: Value, low: Value | None = None, raised: int = 0) -> Pair:
     """exp(x + low) * 2**raised, with what rounding 1 + p loses beside it."""
     r, scaled = _bounded_exp(e, x, low, raised)
-    p, one = _exp_minus_one(e, r), _const(e, x, 1)
-    rounded = e.add(p, one)
-    return Pair(scaled(rounded), scaled(e.sub(p, e.sub(rounded, one))))
+    p = _exp_minus_one(e, r)
+    rounded = e.add(p, 1)
+    return Pair(scaled(rounded), scaled(e.sub(p, e.sub(rounded, 1))))
 
 
 def _lowered(e: Emitter, x: Pair) -> Pair:
     """What was raised, as it is."""
-    down = _const(e, x.high, _LOWERING)
-    return Pair(e.mul(x.high, down), e.mul(x.low, down))
+    return Pair(e.mul(x.high, _LOWERING), e.mul(x.low, _LOWERING))
 
 
 def _bounded_exp(
@@ -169,19 +168,18 @@ def _bounded_exp(
     bounded = _at_most(e, x, 89.0)
     n, r = _reduce_exp(e, bounded if masked else _at_least(e, bounded, _EXP_ZERO), low)
     if not masked:
-        return r, lambda value: _scale(e, value, e.sub(e.bitcast(n, "i32"), e.i32(_ROUND_BITS - raised, n.lanes)))
-    kept = e.compare("ugt", x, _const(e, x, -104 - raised * _LN2_HIGH))
-    whole = e.sub(n, _const(e, n, _ROUND - raised))
-    return r, lambda value: e.select(kept, _scale_avx512(e, value, whole), _const(e, x, 0))
+        return r, lambda value: _scale(e, value, e.sub(e.bitcast(n, "i32"), _ROUND_BITS - raised))
+    kept = e.compare("ugt", x, -104 - raised * _LN2_HIGH)
+    whole = e.sub(n, _ROUND - raised)
+    return r, lambda value: e.select(kept, _scale_avx512(e, value, whole), 0)
 
 
 def _reduce_exp(e: Emitter, x: Value, low: Value | None = None) -> tuple[Value, Value]:
     """(n + _ROUND, r) with exp(x + low) = 2**n * exp(r), n whole and |r| <= ln(2) / 2."""
-    lanes = x.lanes
-    rounded = e.fma(x, e.f32(_LOG2_E, lanes), e.f32(_ROUND, lanes))
-    n = e.sub(rounded, e.f32(_ROUND, lanes))
-    r = e.fma(n, e.f32(-_LN2_HIGH, lanes), x)
-    r = e.fma(n, e.f32(-_LN2_LOW, lanes), r)
+    rounded = e.fma(x, _LOG2_E, _ROUND)
+    n = e.sub(rounded, _ROUND)
+    r = e.fma(n, -_LN2_HIGH, x)
+    r = e.fma(n, -_LN2_LOW, r)
     return rounded, r if low is None else e.add(r, low)
 
 
@@ -192,7 +190,7 @@ def _exp_minus_one(e: Emitter, r: Value) -> Value:
 
 def _integer(e: Emitter, rounded: Value) -> Value:
     """n of n + _ROUND as integer lanes."""
-    return e.sub(e.bitcast(rounded, "i32"), e.i32(_ROUND_BITS, rounded.lanes))
+    return e.sub(e.bitcast(rounded, "i32"), _ROUND_BITS)
 
 
 def _scale_avx512(e: Emitter, x: Value, n: Value) -> Value:
@@ -218,12 +216,12 @@ def _part(e: Emitter, x: Value, first: int, lanes: int) -> Value:
 
 def _power_of_two(e: Emitter, n: Value) -> Value:
     """2**n for -126 <= n <= 127, and 0 for n = -127."""
-    return e.bitcast(e.shl(e.add(n, e.i32(127, n.lanes)), e.i32(23, n.lanes)), "float")
+    return e.bitcast(e.shl(e.add(n, 127), 23), "float")
 
 
 def _scale(e: Emitter, x: Value, n: Value) -> Value:
     """x * 2**n for -254 <= n <= 128 and x near 1, rounding once when the result is subnormal."""
-    half = e.ashr(n, e.i32(1, n.lanes))
+    half = e.ashr(n, 1)
     return e.mul(e.mul(x, _power_of_two(e, half)), _power_of_two(e, e.sub(n, half)))
 
 
@@ -238,22 +236,22 @@ _SQRT_HALF_BITS = 0x3F3504F3
 def log(e: Emitter, x: Value) -> Value:
     """Natural logarithm: -inf at 0, NaN below."""
     lanes = x.lanes
-    subnormal = e.compare("olt", x, e.f32(2.0**-126, lanes))
-    scaled = e.select(subnormal, e.mul(x, e.f32(2.0**23, lanes)), x)
+    subnormal = e.compare("olt", x, 2.0**-126)
+    scaled = e.select(subnormal, e.mul(x, 2.0**23), x)
     bits = e.bitcast(scaled, "i32")
-    exponent = e.ashr(e.sub(bits, e.i32(_SQRT_HALF_BITS, lanes)), e.i32(23, lanes))
-    f = e.sub(e.bitcast(e.sub(bits, e.shl(exponent, e.i32(23, lanes))), "float"), e.f32(1, lanes))
+    exponent = e.ashr(e.sub(bits, _SQRT_HALF_BITS), 23)
+    f = e.sub(e.bitcast(e.sub(bits, e.shl(exponent, 23)), "float"), 1)
     n = e.convert("sitofp", exponent, "float")
     n = e.sub(n, e.select(subnormal, e.f32(23, lanes), e.f32(0, lanes)))
     square = e.mul(f, f)
     tail = e.mul(_polynomial(e, f, _LOG), e.mul(square, f))
-    tail = e.fma(n, e.f32(_LN2_LOW, lanes), tail)
-    tail = e.fma(square, e.f32(-0.5, lanes), tail)
-    result = e.fma(n, e.f32(_LN2_HIGH, lanes), e.add(f, tail))
-    regular = e.and_(e.compare("ogt", x, e.f32(0, lanes)), e.compare("olt", x, e.f32(math.inf, lanes)))
+    tail = e.fma(n, _LN2_LOW, tail)
+    tail = e.fma(square, -0.5, tail)
+    result = e.fma(n, _LN2_HIGH, e.add(f, tail))
+    regular = e.and_(e.compare("ogt", x, 0), e.compare("olt", x, math.inf))
     # Infinity is its own logarithm; what is not positive is zero, negative or NaN.
-    special = e.select(e.compare("ogt", x, e.f32(0, lanes)), x, e.f32(math.nan, lanes))
-    special = e.select(e.compare("oeq", x, e.f32(0, lanes)), e.f32(-math.inf, lanes), special)
+    special = e.select(e.compare("ogt", x, 0), x, math.nan)
+    special = e.select(e.compare("oeq", x, 0), -math.inf, special)
     return e.select(regular, result, special)
 
 
@@ -282,13 +280,13 @@ def power(e: Emitter, x: Value, y: Value) -> Value:
     product = e.mul(e.convert("fpext", y, "double"), _log2_double(e, magnitude))
     result = e.convert("fptrunc", _exp2_double(e, product), "float")
 
-    half = e.mul(y, e.f32(0.5, lanes))
+    half = e.mul(y, 0.5)
     integer = e.compare("oeq", e.intrinsic("llvm.floor", y), y)
     odd = e.and_(integer, e.compare("une", e.intrinsic("llvm.floor", half), half))
-    negative = e.compare("slt", e.bitcast(x, "i32"), e.i32(0, lanes))
+    negative = e.compare("slt", e.bitcast(x, "i32"), 0)
     result = e.select(e.and_(negative, odd), e.neg(result), result)
     finite_negative = e.and_(_negative(e, x), e.compare("olt", magnitude, infinity))
-    result = e.select(e.and_(finite_negative, e.not_(integer)), e.f32(math.nan, lanes), result)
+    result = e.select(e.and_(finite_negative, e.not_(integer)), math.nan, result)
     # 1 ** y and x ** 0 are 1 even for NaN, as is (-1) ** inf.
     minus_one = e.and_(e.compare("oeq", magnitude, one), e.compare("oeq", e.abs(y), infinity))
     trivial = e.or_(e.compare("oeq", x, one), e.compare("oeq", y, zero))
@@ -297,25 +295,17 @@ def power(e: Emitter, x: Value, y: Value) -> Value:
 
 def _log2_double(e: Emitter, x: Value) -> Value:
     """log2 of non-negative float32 lanes, as double lanes."""
-    lanes = x.lanes
-
-    def i64(n: int) -> Value:
-        return e.const("i64", n, lanes)
-
-    def f64(n: float) -> Value:
-        return e.const("double", n, lanes)
-
     wide = e.convert("fpext", x, "double")
     bits = e.bitcast(wide, "i64")
     # Biased to stay positive; its high bits are the exponent, made a double by the bits of 2**52.
-    shifted = e.add(e.sub(bits, i64(_SQRT_HALF_DOUBLE_BITS)), i64(1024 << 52))
-    exponent = e.lshr(shifted, i64(52))
-    mantissa = e.bitcast(e.sub(bits, e.shl(e.sub(exponent, i64(1024)), i64(52))), "double")
-    n = e.sub(e.bitcast(e.or_(exponent, i64(0x4330000000000000)), "double"), f64(2.0**52 + 1024))
-    s = e.div(e.sub(mantissa, f64(1)), e.add(mantissa, f64(1)))
+    shifted = e.add(e.sub(bits, _SQRT_HALF_DOUBLE_BITS), 1024 << 52)
+    exponent = e.lshr(shifted, 52)
+    mantissa = e.bitcast(e.sub(bits, e.shl(e.sub(exponent, 1024), 52)), "double")
+    n = e.sub(e.bitcast(e.or_(exponent, 0x4330000000000000), "double"), 2.0**52 + 1024)
+    s = e.div(e.sub(mantissa, 1), e.add(mantissa, 1))
     result = e.fma(s, _polynomial(e, e.mul(s, s), _LOG2_DOUBLE), n)
-    result = e.select(e.compare("oeq", wide, f64(0)), f64(-math.inf), result)
-    return e.select(e.compare("ult", wide, f64(math.inf)), e.select(_is_nan(e, wide), wide, result), wide)
+    result = e.select(e.compare("oeq", wide, 0), -math.inf, result)
+    return e.select(e.compare("ult", wide, math.inf), e.select(_is_nan(e, wide), wide, result), wide)
 
 
 def _is_nan(e: Emitter, x: Value) -> Value:
@@ -324,12 +314,11 @@ def _is_nan(e: Emitter, x: Value) -> Value:
 
 def _exp2_double(e: Emitter, x: Value) -> Value:
     """2**x of double lanes, good for what float32 can tell apart: bounded to 2**-200 and 2**200."""
-    lanes = x.lanes
     x = _at_most(e, _at_least(e, x, -200.0), 200.0)
-    rounded = e.add(x, _const(e, x, _ROUND_DOUBLE))
-    p = _polynomial(e, e.sub(x, e.sub(rounded, _const(e, x, _ROUND_DOUBLE))), _EXP2_DOUBLE)
+    rounded = e.add(x, _ROUND_DOUBLE)
+    p = _polynomial(e, e.sub(x, e.sub(rounded, _ROUND_DOUBLE)), _EXP2_DOUBLE)
     # p is near 1: its exponent field takes the integer part, except that a NaN stays one.
-    n = e.shl(e.bitcast(rounded, "i64"), e.const("i64", 52, lanes))
+    n = e.shl(e.bitcast(rounded, "i64"), 52)
     scaled = e.bitcast(e.add(e.bitcast(p, "i64"), n), "double")
     return e.select(_is_nan(e, x), x, scaled)
 
@@ -344,12 +333,12 @@ def sqrt(e: Emitter, x: Value) -> Value:
 
 def reciprocal(e: Emitter, x: Value) -> Value:
     """1 / x, correctly rounded."""
-    return e.div(_const(e, x, 1), x)
+    return e.div(1, x)
 
 
 def rsqrt(e: Emitter, x: Value) -> Value:
     """1 / sqrt(x): inf at 0, NaN below."""
-    return e.div(_const(e, x, 1), e.sqrt(x))
+    return e.div(1, e.sqrt(x))
 
 
 # --- sigmoid and its relatives ------------------------------------------------------------------------------
@@ -383,7 +372,7 @@ def _logistic(e: Emitter, x: Value, factor: Value, low: Value | None = None) -> 
     ratio = _quotient(e, top, _below_one(e, _lowered(e, decayed)))
     ratio = e.mul(ratio, e.select(negative, _const(e, x, _LOWERING), _const(e, x, 1)))
     # A quotient of 0 has lost the sign of the factor.
-    return _with_sign(e, e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), factor, ratio), factor)
+    return _with_sign(e, e.select(e.compare("ogt", x, _SATURATED), factor, ratio), factor)
 
 
 def silu(e: Emitter, x: Value) -> Value:
@@ -394,15 +383,15 @@ def silu(e: Emitter, x: Value) -> Value:
 def silu_dx(e: Emitter, x: Value) -> Value:
     """Derivative of silu. Relative to the largest term near its zero at -1.278."""
     raised, _ = _exp_pair(e, e.neg(e.abs(x)), raised=_RAISED)
-    decayed = e.mul(raised, _const(e, x, _LOWERING))
-    total = e.add(decayed, _const(e, x, 1))
+    decayed = e.mul(raised, _LOWERING)
+    total = e.add(decayed, 1)
     negative = _negative(e, x)
     bounded = _at_most(e, _at_least(e, x, _VANISHES), -_VANISHES)
     # s + x s (1 - s), with s = 1 / total or decayed / total on either side of 0.
     slope = e.select(negative, bounded, e.mul(bounded, decayed))
-    outer = e.select(negative, raised, _const(e, x, 1 / _LOWERING))
+    outer = e.select(negative, raised, 1 / _LOWERING)
     slopes = e.mul(e.div(outer, total), e.div(e.add(total, slope), total))
-    return e.mul(slopes, _const(e, x, _LOWERING))
+    return e.mul(slopes, _LOWERING)
 
 
 def softplus(e: Emitter, x: Value) -> Value:
@@ -416,8 +405,7 @@ _ATANH = (0.083333343, 0.012499671, 0.0022355639, 0.00041882262, 0.00011839035)
 
 def _log1p(e: Emitter, u: Pair) -> Value:
     """log(1 + u) for 0 <= u <= 1, as 2 atanh(s / 2) with s = u / (1 + u / 2)."""
-    half = _const(e, u.high, 0.5)
-    s = _quotient(e, u, _below_one(e, Pair(e.mul(u.high, half), e.mul(u.low, half))))
+    s = _quotient(e, u, _below_one(e, Pair(e.mul(u.high, 0.5), e.mul(u.low, 0.5))))
     square = e.mul(s, s)
     return e.fma(e.mul(s, square), _polynomial(e, square, _ATANH), s)
 
@@ -429,8 +417,8 @@ def mish(e: Emitter, x: Value) -> Value:
     n = _product(e, power, _raised(e, two, _lowered(e, power)))
     factor = Pair(_at_least(e, x, _VANISHES), _const(e, x, 0))
     ratio = _quotient(e, _product(e, factor, n), _raised(e, two, _lowered(e, n)))
-    ratio = e.mul(ratio, _const(e, x, _LOWERING))
-    return _with_sign(e, e.select(e.compare("ogt", x, _const(e, x, _SATURATED)), x, ratio), x)
+    ratio = e.mul(ratio, _LOWERING)
+    return _with_sign(e, e.select(e.compare("ogt", x, _SATURATED), x, ratio), x)
 
 
 def tanh(e: Emitter, x: Value) -> Value:
@@ -440,7 +428,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     doubled = _at_most(e, e.add(magnitude, magnitude), 20.0)
     n, r = _reduce_exp(e, doubled)
     power, p = _power_of_two(e, _integer(e, n)), _exp_minus_one(e, r)
-    m = Pair(e.fma(power, p, e.sub(power, e.f32(1, lanes))), e.f32(0, lanes))
+    m = Pair(e.fma(power, p, e.sub(power, 1)), e.f32(0, lanes))
     return _with_sign(e, _quotient(e, m, _raised(e, e.f32(2, lanes), m)), x)
 
 
@@ -454,12 +442,11 @@ _LOG_ERFC = (-0.00034153962, -1.1270891, -0.6381449, -0.10310666, 0.021838, -0.0
 
 def erf(e: Emitter, x: Value) -> Value:
     """The error function."""
-    lanes = x.lanes
     magnitude = _at_most(e, e.abs(x), 3.95)
     square = e.mul(magnitude, magnitude)
     near = e.fma(magnitude, _polynomial(e, square, _ERF), magnitude)
-    far = e.sub(e.f32(1, lanes), _exp(e, _polynomial(e, magnitude, _LOG_ERFC)))
-    return _with_sign(e, e.select(e.compare("olt", magnitude, e.f32(1, lanes)), near, far), x)
+    far = e.sub(1, _exp(e, _polynomial(e, magnitude, _LOG_ERFC)))
+    return _with_sign(e, e.select(e.compare("olt", magnitude, 1), near, far), x)
 
 
 def erf_dx(e: Emitter, x: Value) -> Value:
@@ -487,8 +474,7 @@ def _normal_tail(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
     """
     magnitude = _at_most(e, e.abs(x), _TAIL_END)
     high, low = _square(e, magnitude)
-    minus_half = _const(e, x, -0.5)
-    density = _exp(e, e.mul(high, minus_half), e.mul(low, minus_half))
+    density = _exp(e, e.mul(high, -0.5), e.mul(low, -0.5))
     ratio = e.div(_polynomial(e, magnitude, _TAIL_P), _polynomial(e, magnitude, _TAIL_Q))
     return magnitude, density, ratio
 
@@ -502,8 +488,8 @@ def gelu(e: Emitter, x: Value) -> Value:
 def gelu_dx(e: Emitter, x: Value) -> Value:
     """Derivative of gelu: Phi(x) + x * phi(x). Relative to the larger term near its zero at -0.752."""
     magnitude, density, ratio = _normal_tail(e, x)
-    rest = e.mul(density, e.fma(magnitude, _const(e, x, -1 / math.sqrt(2 * math.pi)), ratio))
-    return e.select(_negative(e, x), rest, e.sub(_const(e, x, 1), rest))
+    rest = e.mul(density, e.fma(magnitude, -1 / math.sqrt(2 * math.pi), ratio))
+    return e.select(_negative(e, x), rest, e.sub(1, rest))
 
 
 def gelu_apprx_tanh(e: Emitter, x: Value) -> Value:
@@ -530,7 +516,7 @@ def gelu_apprx_sigmoid(e: Emitter, x: Value) -> Value:
 
 def gelu_apprx_sigmoid_dx(e: Emitter, x: Value) -> Value:
     """Derivative of gelu_apprx_sigmoid, which is silu's derivative at 1.702 * x."""
-    return silu_dx(e, e.mul(x, _const(e, x, GELU_SIGMOID)))
+    return silu_dx(e, e.mul(x, GELU_SIGMOID))
 
 
 # --- trigonometry -------------------------------------------------------------------------------------------
@@ -546,16 +532,15 @@ def sin(e: Emitter, x: Value) -> Value:
     Within [-pi, pi] this is the sine. Outside, the documents (nki.api.shared) have a cubic extrapolated and
     say that sin(9.0) is about 27.65: the value of the cubic Taylor polynomial around pi (27.653).
     """
-    lanes = x.lanes
     magnitude = e.abs(x)
-    from_pi = e.add(e.sub(e.f32(_PI_HIGH, lanes), magnitude), e.f32(_PI_LOW, lanes))
-    y = e.select(e.compare("ogt", magnitude, e.f32(math.pi / 2, lanes)), from_pi, magnitude)
+    from_pi = e.add(e.sub(_PI_HIGH, magnitude), _PI_LOW)
+    y = e.select(e.compare("ogt", magnitude, math.pi / 2), from_pi, magnitude)
     square = e.mul(y, y)
     inside = e.fma(e.mul(y, square), _polynomial(e, square, _SIN), y)
-    outside = e.mul(y, e.fma(square, e.f32(-1 / 6, lanes), e.f32(1, lanes)))
-    beyond = e.compare("ogt", magnitude, e.f32(_PI_HIGH, lanes))
+    outside = e.mul(y, e.fma(square, -1 / 6, 1))
+    beyond = e.compare("ogt", magnitude, _PI_HIGH)
     sine = e.select(beyond, outside, inside)
-    sign = e.and_(e.bitcast(x, "i32"), e.i32(-(1 << 31), lanes))
+    sign = e.and_(e.bitcast(x, "i32"), -(1 << 31))
     return e.bitcast(e.xor(e.bitcast(sine, "i32"), sign), "float")
 
 
@@ -575,7 +560,7 @@ def arctan(e: Emitter, x: Value) -> Value:
     t = e.div(e.select(steep, one, magnitude), e.select(steep, magnitude, one))
     square = e.mul(t, t)
     angle = e.fma(e.mul(t, square), _polynomial(e, square, _ARCTAN), t)
-    complement = e.add(e.sub(e.f32(_HALF_PI_HIGH, lanes), angle), e.f32(_HALF_PI_LOW, lanes))
+    complement = e.add(e.sub(_HALF_PI_HIGH, angle), _HALF_PI_LOW)
     return _with_sign(e, e.select(steep, complement, angle), x)
 
 

@@ -34,7 +34,7 @@ class _Rows(NamedTuple):
     def moved(self, e: Emitter, rows: int, columns: int) -> _Rows:
         """The same without so many first rows and columns."""
         return self._replace(
-            address=lambda i: e.offset(self.address(e.add(i, e.i64(rows)) if rows else i), columns * self.size)
+            address=lambda i: e.offset(self.address(e.add(i, rows) if rows else i), columns * self.size)
         )
 
 
@@ -113,14 +113,12 @@ def select_columns(kernel: MicroKernel, dst: str, src: str, select: str) -> None
             row = e.step(column, loop.index, selector.row_stride)
             value = elementwise.load(e, selector.dtype, row, width, selector.column_stride, "f32")
             here = e.splat(e.convert("trunc", loop.index, "i32"), width)
-            loop.carry(e.select(e.compare("une", value, e.f32(0, width)), here, loop.values[0]))
+            loop.carry(e.select(e.compare("une", value, 0), here, loop.values[0]))
         found = loop.results[0]
         for lane in range(width):
             k = e.convert("sext", e.extract(found, lane), "i64")
-            pointer = e.select(
-                e.compare("slt", k, e.i64(0)), zeros, e.step(source.pointer, k, source.row_stride)
-            )
-            e.store(pointer, e.step(rows, e.add(index, e.i64(lane)), 8), align=8)
+            pointer = e.select(e.compare("slt", k, 0), zeros, e.step(source.pointer, k, source.row_stride))
+            e.store(pointer, e.step(rows, e.add(index, lane), 8), align=8)
 
     loops.chunks(e, out.columns, lanes, find)
     same = elementwise.bit_exact(out.dtype, source.dtype)
@@ -197,7 +195,7 @@ def _transpose(e: Emitter, rows: _Rows, to: _Target, across: int, down: int, str
     if wide and tall and to.size <= _WORD:
         whole = wide // band * band
         if whole and streams and to.stride % LINE == 0:
-            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), e.i64(LINE - 1)), e.i64(0))
+            aligned = e.compare("eq", e.and_(e.convert("ptrtoint", to.pointer, "i64"), LINE - 1), 0)
             for condition, past in ((aligned, True), (e.not_(aligned), False)):
                 with e.when(condition):
                     _bands(e, rows, to, 0, whole, band, tall, past)
@@ -228,9 +226,7 @@ def _bands(
     ):
         i = e.add(top.index, within.index)
         corner = to.at(e, j.index, i)
-        loaded = [
-            rows.load(e.step(rows.address(e.add(i, e.i64(n))), j.index, rows.size), block) for n in range(block)
-        ]
+        loaded = [rows.load(e.step(rows.address(e.add(i, n)), j.index, rows.size), block) for n in range(block)]
         packed = [_words(e, loaded[n : n + words], 8 * to.size) for n in range(0, block, words)]
         for quarter, vectors in enumerate(zip(*packed, strict=True)):
             for n, line in enumerate(registers(e, list(vectors))):
@@ -272,7 +268,7 @@ def _edge(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:
             side = min(wide, tall)
             for a in range(0, wide, side):
                 for b in range(0, tall, side):
-                    _tile(e, rows, to, e.add(i, e.i64(a)) if a else i, e.add(j, e.i64(b)) if b else j, side)
+                    _tile(e, rows, to, e.add(i, a) if a else i, e.add(j, b) if b else j, side)
 
         loops.chunks(e, across, block, piece)
 
@@ -285,13 +281,13 @@ def _any(e: Emitter, rows: _Rows, to: _Target, across: int, down: int) -> None:
     if across < side or down < side:
         side = 1
     with e.loop(across, step=side) as i, e.loop(down, step=side) as j:
-        corner = e.minimum(i.index, e.i64(across - side)), e.minimum(j.index, e.i64(down - side))
+        corner = e.minimum(i.index, across - side), e.minimum(j.index, down - side)
         _tile(e, rows, to, *corner, side)
 
 
 def _tile(e: Emitter, rows: _Rows, to: _Target, i: Value, j: Value, side: int) -> None:
     """A small block: so many rows from the i-th one on, and columns from the j-th."""
-    loaded = [rows.load(e.step(rows.address(e.add(i, e.i64(n))), j, rows.size), side) for n in range(side)]
+    loaded = [rows.load(e.step(rows.address(e.add(i, n)), j, rows.size), side) for n in range(side)]
     corner = to.at(e, j, i)
     for n, column in enumerate(registers(e, loaded)):
         e.store(column, e.offset(corner, n * to.stride))

@@ -106,7 +106,7 @@ class Walk(NamedTuple):
             here = e.steps(at, index, dim.strides)
             for operand, pointer, stride in zip(self.operands, here, dim.strides, strict=False):
                 if stride == operand.dtype.itemsize:
-                    fetch(e, operand.ahead, pointer, e.mul(index, e.i64(stride)), width * stride, dim.count * stride)
+                    fetch(e, operand.ahead, pointer, e.mul(index, stride), width * stride, dim.count * stride)
             return step(self._chunk(e, here, dim.strides, width), values)
 
         return loops.chunks(e, dim.count, self.lanes, visit, *carried)

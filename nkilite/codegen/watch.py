@@ -34,7 +34,7 @@ def end_if_told(e: Emitter, elements: int) -> None:
     function = e.load("ptr", e.offset(watch, LOOK), align=8)
     code = e.call_at(function, "i32", watch)
     told, go_on = e.label("told"), e.label("untold")
-    e.line(f"br {e.compare('ne', code, e.i32(0))}, label %{told}, label %{go_on}")
+    e.line(f"br {e.compare('ne', code, 0)}, label %{told}, label %{go_on}")
     e.start_block(told)
     e.ret(code)
     e.start_block(go_on)

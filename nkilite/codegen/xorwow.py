@@ -81,7 +81,7 @@ def draw(kernel: MicroKernel, block: Block, source: Source, out: str, data: str 
     numbers = _Numbers(kernel, block, source)
 
     def step(chunk: Chunk, carried: Carried) -> Carried:
-        bits = [numbers.next(e.add(chunk.number, e.i64(i * chunk.apart))) for i in range(chunk.lanes)]
+        bits = [numbers.next(e.add(chunk.number, i * chunk.apart)) for i in range(chunk.lanes)]
         dense = all(stride == o.dtype.itemsize for stride, o in zip(chunk.strides, operands, strict=True))
         if dense and chunk.lanes == columns.RUN and lanes % columns.RUN == 0:
             loaded = [columns.load_bits(e, operands[1].dtype, chunk.pointers[1], pitches[1], lanes)] if data else []
@@ -124,11 +124,11 @@ class _Numbers:
     def next(self, position: Value) -> Value:
         """The random bits of the elements at a position."""
         e, lanes = self._e, self._lanes
-        here = e.step(self._memory, e.and_(position, e.i64(self._streams - 1)), STATE_WORDS * self._word)
+        here = e.step(self._memory, e.and_(position, self._streams - 1), STATE_WORDS * self._word)
         x, y, z, w, v, d = (e.load("i32", e.offset(here, i * self._word), lanes) for i in range(STATE_WORDS))
-        t = e.xor(x, e.lshr(x, e.i32(2, lanes)))
-        new = e.xor(e.xor(v, e.shl(v, e.i32(4, lanes))), e.xor(t, e.shl(t, e.i32(1, lanes))))
-        d = e.add(d, e.i32(WEYL, lanes))
+        t = e.xor(x, e.lshr(x, 2))
+        new = e.xor(e.xor(v, e.shl(v, 4)), e.xor(t, e.shl(t, 1)))
+        d = e.add(d, WEYL)
         for i, value in enumerate((y, z, w, v, new, d)):
             e.store(value, e.offset(here, i * self._word))
         return e.add(new, d)
@@ -149,11 +149,11 @@ def fetch(e: Emitter, source: Source, row: Value, partition: Value, stream: Valu
         used = e.or_(used, word)
     for word, place in zip(words, places, strict=True):
         e.store(word, place)
-    with e.when(e.compare("eq", used, e.i32(0))):
-        number = e.add(e.mul(partition, e.i64(source.streams)), stream)
-        first = e.convert("trunc", e.mul(number, e.i64(STATE_WORDS)), "i32")
+    with e.when(e.compare("eq", used, 0)):
+        number = e.add(e.mul(partition, source.streams), stream)
+        first = e.convert("trunc", e.mul(number, STATE_WORDS), "i32")
         for i, place in enumerate(places):
-            e.store(_seeded_word(e, _mix(e, e.i32(source.seed)), e.add(first, e.i32(i))), place)
+            e.store(_seeded_word(e, _mix(e, e.i32(source.seed)), e.add(first, i)), place)
 
 
 def _words(e: Emitter, row: Value, stream: Value) -> list[Value]:
@@ -171,8 +171,8 @@ def read_state(kernel: MicroKernel, out: str, source: Source) -> None:
     to, at = kernel.pointer(out), kernel.pointer("registers")
     with e.loop(target.shape[0]) as partition, e.loop(source.streams) as stream:
         row = e.step(to, partition.index, target.strides[0])
-        first = e.mul(stream.index, e.i64(STATE_WORDS))
-        places = [element(e, target, row, e.add(first, e.i64(i))) for i in range(STATE_WORDS)]
+        first = e.mul(stream.index, STATE_WORDS)
+        places = [element(e, target, row, e.add(first, i)) for i in range(STATE_WORDS)]
         fetch(e, source, e.step(at, partition.index, registers.strides[0]), partition.index, stream.index, places)
 
 
@@ -192,7 +192,7 @@ def seed_state(kernel: MicroKernel, seed: str, streams: int) -> None:
     mixed = _mix(e, e.load("i32", kernel.pointer(seed)))
     with e.loop(registers.shape[0]) as partition:
         row = e.step(to, partition.index, registers.strides[0])
-        first = e.convert("trunc", e.mul(partition.index, e.i64(count)), "i32")
+        first = e.convert("trunc", e.mul(partition.index, count), "i32")
 
         def fill(index: Value, lanes: int) -> None:
             number = e.add(first, e.convert("trunc", index, "i32"))
@@ -204,16 +204,12 @@ def seed_state(kernel: MicroKernel, seed: str, streams: int) -> None:
 
 def _mix(e: Emitter, value: Value) -> Value:
     """A one-to-one function of 32 bits in which each bit of the argument changes about half of the result."""
-
-    def constant(x: int) -> Value:
-        return e.const(value.scalar, x, value.lanes)
-
     for shift, multiplier in ((16, MIX[0]), (13, MIX[1])):
-        value = e.mul(e.xor(value, e.lshr(value, constant(shift))), constant(multiplier))
-    return e.xor(value, e.lshr(value, constant(16)))
+        value = e.mul(e.xor(value, e.lshr(value, shift)), multiplier)
+    return e.xor(value, e.lshr(value, 16))
 
 
 def _seeded_word(e: Emitter, seed: Value, number: Value) -> Value:
     """Word `number`, counted over all partitions and streams, of the states that a mixed seed makes."""
-    step = e.mul(e.add(number, e.i32(1, number.lanes)), e.i32(GOLDEN, number.lanes))
+    step = e.mul(e.add(number, 1), GOLDEN)
     return _mix(e, e.add(seed, step))
