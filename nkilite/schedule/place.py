@@ -1,8 +1,9 @@
 """Put every on-chip buffer into the CPU arena: a compact region reused by liveness, or the window of fixed addresses.
 
 Chip addresses decide what fits and what waits for what on the chip; on the CPU, tiles are compact and the memory
-freed last is used next, because it is still in the cache. Tiles that still have an explicit address alias each other,
-so they live together in one window per memory that mirrors the chip's addresses.
+freed last is used next, because it is still in the cache. Tiles of equal rows, or equal panels, take it from each other
+alone: a thread that has the same share of both then waits for no other one. Tiles that still have an explicit address
+alias each other, so they live together in one window per memory that mirrors the chip's addresses.
 
 The instructions of a group may run in another order than they are written in, so whatever one of them uses is taken
 to be in use throughout the group.
@@ -16,14 +17,16 @@ import numpy as np
 
 from nkilite.host.cpu import Products
 from nkilite.host.memory import ALIASING, LINE
-from nkilite.ir.columns import BufferColumns, Columns
+from nkilite.ir.columns import BufferColumns, Columns, numbered
 from nkilite.ir.types import Buffer, MemoryRegion
-from nkilite.machine.memory import Plan, plan
+from nkilite.machine.memory import Plan, peak, plan
 from nkilite.passes.liveness import accessed
 from nkilite.schedule.panels import Panels, panels
 from nkilite.schedule.schedule import Schedule
 
 ARENA = 0  # index of the arena among an executable's bases
+
+_LARGER = 2  # times the memory that is in use at once may be taken to keep kinds of tiles apart
 
 
 class CpuBuffer(NamedTuple):
@@ -73,6 +76,7 @@ def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlace
     pitch[automatic] = _pitch(facts.row_bytes, facts.partitions)[automatic]
     pitch[list(schedule.broadcast)] = 0
     sizes = np.maximum(facts.partitions * pitch, facts.row_bytes)
+    kinds = pitch.copy()
     placed = set(automatic.tolist())
     packed: dict[int, Panels] = {}
     for id, feed in schedule.panels.items():
@@ -81,14 +85,12 @@ def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlace
         if found is not None and id in placed:
             packed[id] = found
             sizes[id] = found.size(buffer.partition_bytes // buffer.dtype.itemsize)
+            kinds[id] = -found.panel
     # What engines remember outlives everything, and so does what is noted of results.
     registers = facts.on_chip & ~facts.internal
     begins, ends = np.where(registers, 0, first), np.where(registers, program.count, last)
     requests = np.stack([sizes, begins, ends])[:, automatic].T
-    result = plan(requests, capacity=None, align=LINE, policy="reuse")
-    assert isinstance(result, Plan)
-    offset[automatic] = result.offsets
-    end = -(-result.extent // LINE) * LINE
+    offset[automatic], end = _offsets(requests, numbered(kinds[automatic])[2])
     for region in (MemoryRegion.sbuf, MemoryRegion.psum):
         fixed = facts.fixed & facts.within(region)
         if fixed.any():
@@ -97,6 +99,20 @@ def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlace
             offset[fixed] = (end + facts.partition * pitch + facts.byte)[fixed]
             end += program.target.num_partitions * int(pitch[fixed][0])
     return CpuPlacement(base, offset, pitch, packed, end, [program.buffers[id] for id in external.tolist()])
+
+
+def _offsets(requests: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, int]:
+    """Offsets of buffers, and the end of their memory; each kind has memory of its own if that takes little more."""
+    offsets, end = np.zeros(len(kinds), np.int64), 0
+    for kind in range(int(kinds.max(initial=-1)) + 1):
+        those = kinds == kind
+        result = plan(requests[those], capacity=None, align=LINE, policy="reuse")
+        assert isinstance(result, Plan)
+        offsets[those] = end + np.array(result.offsets)
+        end += -(-result.extent // LINE) * LINE
+    if kinds.any() and end > _LARGER * peak(requests, align=LINE):
+        return _offsets(requests, np.zeros_like(kinds))
+    return offsets, end
 
 
 def _by_group(schedule: Schedule, found: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

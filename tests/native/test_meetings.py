@@ -101,11 +101,11 @@ def test_tiles_in_panels_that_elementwise_instructions_write(dtype, monkeypatch)
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_threads_keep_their_rows_of_attention(dtype):
-    """From Q K^T to the product with V; they only meet where tiles of other rows get the memory of dead ones."""
+    """From Q K^T to the product with V; they only meet where these have come, and tiles for others begin."""
     arrays = MODULES["flash_attention"].inputs(dtype, heads=1, kv_heads=1, S_q=512, S_k=2048, D=128)
     trial = Trial(MODULES["flash_attention"].flash_attention, *arrays)
     meet = flags(trial.executable) & MEET != 0
-    assert 2 * meet.sum() < len(meet)
+    assert 16 * meet.sum() < len(meet), meet.sum()
     assert trial.slowly(3, "last part first")
 
 
