@@ -115,6 +115,8 @@ def describe(value: Any) -> str:
     if value is None:
         return "None"
     if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type):
+        if hasattr(value, "tile_shape"):
+            return repr(value)
         if kind == "NkiTensor":
             return f"a tensor {value.dtype} {tuple(value.shape)} in {str(value.buffer).upper()}"
         return f"an array {value.dtype} {tuple(value.shape)} ({kind})"

@@ -12,7 +12,7 @@ from nkilite import isa as nisa
 from nkilite.dtypes import DType, DTypeLike, float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
 from nkilite.language.creation import element_type, ndarray
-from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.tensor import PASS_DATA, NkiTensor, is_grid
 
 _SHUFFLED = 32  # partitions one nc_stream_shuffle reaches
 
@@ -24,12 +24,10 @@ def require_tile(x: object, operand: str, function: str) -> NkiTensor:
     """Raise InvalidOperand unless `x` is a tensor on chip."""
     if isinstance(x, NkiTensor) and x.buffer.on_chip:
         return x
+    fix = "bring it on chip first, for example with nl.load" if isinstance(x, NkiTensor) else _TO_A_TILE
     raise InvalidOperand(
-        instruction=f"nl.{function}",
-        operand=operand,
-        found=describe(x),
-        expected="a tile in SBUF or PSUM",
-        fix="bring it on chip first, for example with nl.load" if isinstance(x, NkiTensor) else _TO_A_TILE,
+        instruction=f"nl.{function}", operand=operand, found=describe(x), expected="a tile in SBUF or PSUM",
+        fix=PASS_DATA if is_grid(x) else fix,
     )
 
 

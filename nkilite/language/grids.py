@@ -17,11 +17,13 @@ from nkilite.errors import (
     IndexOutOfBounds,
     InvalidIndex,
     InvalidView,
-    TensorAsNumber,
     TooManyIndices,
+    UnknownName,
     describe,
 )
 from nkilite.ir.types import MemoryRegion
+from nkilite.suggest import unknown_attribute
+from nkilite.trace.refusals import Refusals
 from nkilite.trace.tensor import NkiTensor
 
 __all__ = ["NkiBlockGrid", "NkiGrid", "NkiTileGrid"]
@@ -92,7 +94,7 @@ def _ceil(elements: int, size: int) -> int:
     return -(-elements // size)
 
 
-class NkiGrid:
+class NkiGrid(Refusals):
     """A tensor, or storage of its own, by coordinates of cells; indexing gives a grid, `data` what instructions take.
 
     An integer index takes a coordinate away, the cell's elements stay; in a dimension that is not tiled, which lies
@@ -255,11 +257,17 @@ class NkiGrid:
             raise EmptySlice(index=text, dim=dim, size=axis.cells)
         return axis.at(cells.start, len(cells), cells.step)
 
-    def __iter__(self) -> NoReturn:
-        raise TensorAsNumber(
-            use="something to iterate over or unpack",
-            hint="loop over range(grid.shape[0]) and index the grid with the loop's variable.",
+    def __setitem__(self, key: object, _: object) -> NoReturn:
+        raise InvalidView(
+            operation="grid[...] = ...", reason="cells are places in memory",
+            hint="write to what instructions take: nisa.dma_copy(dst=grid[i, j].data, src=...).",
         )
+
+    @classmethod
+    def unknown_attribute(cls, name: str) -> UnknownName:
+        """The error for an attribute it does not have, in the place of Python's."""
+        of_tensors = {n: f"grid.data is a tensor, which has {n}." for n in dir(NkiTensor)}
+        return unknown_attribute(cls, "grid", name, of_tensors)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, tile_shape={self.tile_shape}, of {self.source.dtype} " \

@@ -13,7 +13,7 @@ from nkilite.errors import InvalidOperand, describe
 from nkilite.language.broadcasting import output, require_tile
 from nkilite.language.creation import fill
 from nkilite.trace import tensor as tensors
-from nkilite.trace.tensor import NkiTensor
+from nkilite.trace.tensor import PASS_DATA, NkiTensor, is_grid
 
 __all__ = ["copy", "load", "load_transpose2d", "store"]
 
@@ -104,10 +104,8 @@ def _require_hbm(x: object, operand: str, function: str) -> NkiTensor:
     if isinstance(x, NkiTensor) and not x.buffer.on_chip:
         return x
     on_chip = isinstance(x, NkiTensor)
+    fix = "use nl.copy or nisa.tensor_copy between tiles" if on_chip else "pass arrays as arguments of the kernel"
     raise InvalidOperand(
-        instruction=f"nl.{function}",
-        operand=operand,
-        found=describe(x),
-        expected="a tensor in HBM",
-        fix="use nl.copy or nisa.tensor_copy between tiles" if on_chip else "pass arrays as arguments of the kernel",
+        instruction=f"nl.{function}", operand=operand, found=describe(x), expected="a tensor in HBM",
+        fix=PASS_DATA if is_grid(x) else fix,
     )

@@ -30,7 +30,7 @@ from nkilite.machine.engine import Engine
 from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
 from nkilite.trace.nesting import Nesting
-from nkilite.trace.tensor import NkiTensor, whole
+from nkilite.trace.tensor import PASS_DATA, NkiTensor, is_grid, whole
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
@@ -540,13 +540,13 @@ def _attribute(definition: Definition, parameter: Parameter, value: object) -> o
 
 
 def _invalid(definition: Definition, parameter: Parameter, value: object, expected: str) -> InvalidOperand:
-    found, fix = describe(value), ""
+    fix = ""
     if isinstance(value, np.ndarray):
         fix = "pass the array as an argument of the kernel, where it is a tensor"
-    elif isinstance(getattr(value, "data", None), NkiTensor):  # a grid of tiles, or a cell of one
-        found, fix = repr(value), "pass its .data, which is a tensor"
+    elif is_grid(value):
+        fix = PASS_DATA
     return InvalidOperand(
-        instruction=f"nisa.{definition.name}", operand=parameter.name, found=found, expected=expected, fix=fix
+        instruction=f"nisa.{definition.name}", operand=parameter.name, found=describe(value), expected=expected, fix=fix
     )
 
 

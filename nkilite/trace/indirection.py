@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from nkilite.dtypes import DType
 from nkilite.errors import InvalidView
 from nkilite.ir.types import Buffer, IndirectKind, MemoryRegion, extent
-from nkilite.trace.refusals import Refusals
+from nkilite.trace.refusals import TensorBase
 
 if TYPE_CHECKING:
     from nkilite.trace.register import VirtualRegister
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def is_runtime_index(value: object) -> TypeGuard[NkiTensor | VirtualRegister]:
     """Whether a value is a tensor or a register, which the device reads when the kernel runs."""
-    return isinstance(value, Refusals) or hasattr(value, "register_tensor")
+    return isinstance(value, TensorBase) or hasattr(value, "register_tensor")
 
 
 def index_tensor(value: object, what: str) -> NkiTensor:
@@ -40,7 +40,7 @@ def index_tensor(value: object, what: str) -> NkiTensor:
 
 
 def _is_tensor(value: object) -> TypeGuard[NkiTensor]:
-    return isinstance(value, Refusals)
+    return isinstance(value, TensorBase)
 
 
 def require_reach(index: NkiTensor, kind: IndirectKind, region: MemoryRegion) -> None:

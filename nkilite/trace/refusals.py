@@ -47,7 +47,7 @@ def _same(tensor: object, other: object, symbol: str, function: str) -> bool:
 
 
 class Refusals:
-    """Base of NkiTensor. It is always true in a condition, equal to itself alone, and everything else here raises."""
+    """Of tensors and of grids of them: true in a condition, equal to itself alone; everything else here raises."""
 
     __slots__ = ()
 
@@ -109,14 +109,6 @@ class Refusals:
         name = ufunc.__name__
         raise TensorOperator(symbol=f"np.{name}", function=_UFUNCS.get(name, name))
 
-    @classmethod
-    def unknown_attribute(cls, name: str) -> UnknownName:
-        """The error for an attribute it does not have, in the place of Python's.
-
-        No `__getattr__`: Python reads the attributes of classes that have one more slowly.
-        """
-        return unknown_attribute(cls, "tensor", name, _METHODS)
-
 
 def _refuse(symbol: str, function: str) -> Callable[..., NoReturn]:
     def operator(self: Refusals, *_: object) -> NoReturn:
@@ -140,3 +132,17 @@ for _name, _symbol, _function in (
     ("trunc", "math.trunc()", "trunc"), ("floor", "math.floor()", "floor"), ("ceil", "math.ceil()", "ceil"),
 ):
     setattr(Refusals, f"__{_name}__", _refuse(_symbol, _function))
+
+
+class TensorBase(Refusals):
+    """Base of NkiTensor alone, for those whom it knows."""
+
+    __slots__ = ()
+
+    @classmethod
+    def unknown_attribute(cls, name: str) -> UnknownName:
+        """The error for an attribute it does not have, in the place of Python's.
+
+        No `__getattr__`: Python reads the attributes of classes that have one more slowly.
+        """
+        return unknown_attribute(cls, "tensor", name, _METHODS)

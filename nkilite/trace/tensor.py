@@ -26,7 +26,7 @@ from nkilite.trace import active, bounded, indexing, layout
 from nkilite.trace.indirect import IndirectTensor, invalid
 from nkilite.trace.indirection import index_tensor, reachable, require_reach
 from nkilite.trace.rearrange import rearrange
-from nkilite.trace.refusals import Refusals
+from nkilite.trace.refusals import Refusals, TensorBase
 from nkilite.trace.storage import read
 from nkilite.trace.view_arguments import element_type, is_int, pattern_key, pattern_pairs, pattern_problem, require_ints
 
@@ -34,7 +34,15 @@ _SLICES_KEPT = 4096  # per view type; kernels do not come back to more
 _BOUNDS = frozenset({int, type(None)})  # of slices
 
 
-class NkiTensor(Refusals):
+PASS_DATA = "pass its .data, which is a tensor"
+
+
+def is_grid(value: object) -> bool:
+    """Whether it is a grid of tiles, or a cell of one, in the place of a tensor."""
+    return isinstance(value, Refusals) and not isinstance(value, NkiTensor)
+
+
+class NkiTensor(TensorBase):
     """A view: `shape`, `strides`, `offset` (elements of `dtype`) over storage in `buffer` memory.
 
     A slice that selects nothing and a pattern that leaves its storage are views, too, which only fail where they are
