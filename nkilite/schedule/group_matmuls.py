@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
-from nkilite import dtypes, knobs
+from nkilite import knobs
 from nkilite.ir.columns import BufferColumns, Columns
-from nkilite.ir.program import Operand, Signature
+from nkilite.ir.program import Signature
 from nkilite.schedule.column_loops import ColumnLoop, Step, nested
 from nkilite.schedule.epilogues import Epilogue, Epilogues
-from nkilite.schedule.infer_panels import free_runs
 from nkilite.schedule.panels import WIDTH, Feed
+from nkilite.schedule.product import Product, product_of
 from nkilite.schedule.rows import row_shape
 from nkilite.schedule.schedule import Schedule
 from nkilite.schedule.tree import Dim, Group, Loop, Op, Place, Register, Strip, Tree, Use
@@ -37,15 +36,14 @@ class GroupMatmuls:
         trees: dict[tuple[object, ...], Tree] = {}
         epilogues: Epilogues | None = None
         starts = program.starts()
+        products = [product_of(s) for s in program.signatures]
         written = [[o.word for o in s.operands if o.writes] for s in program.signatures]
-        for first, end, product in _runs(schedule):
-            members = starts[first:end]
+        for first, end, product in _runs(schedule, products):
             found = Epilogue()
             if epilogues is None and knobs.fuse():
-                epilogues = Epilogues(schedule)
+                epilogues = Epilogues(schedule, products)
             if epilogues is not None and product.dense:
-                sources = {program.code[at + word] for at in members for word in (product.left, product.right)}
-                found = epilogues.of(members, first, product.dst, not product.accumulates, sources)
+                found = epilogues.of(first, end)
             size = end - first + len(found.values)
             by_rows = epilogues is not None and _by_rows(schedule, product, written, starts[first : first + size + 1])
             if size > 1 or by_rows:
@@ -105,34 +103,12 @@ def _by_rows(
     )
 
 
-class Product(NamedTuple):
-    """A matmul without runtime indices: its operands, and what those of a group have in common.
-
-    Attributes:
-        left, right: words of the stationary and the moving operand.
-        dense: free elements of dst follow each other without gaps.
-    """
-
-    dst: Operand
-    left: int
-    right: int
-    accumulates: bool
-    dense: bool
-    kinds: tuple[object, ...]
-
-    @property
-    def joins(self) -> bool:
-        """Whether it adds to sums that may stay in registers: no matmul has to round them."""
-        return self.accumulates and self.dst.type.dtype is dtypes.float32
-
-
-def _runs(schedule: Schedule) -> Iterator[tuple[int, int, Product]]:
+def _runs(schedule: Schedule, products: Sequence[Product | None]) -> Iterator[tuple[int, int, Product]]:
     """First and end of matmuls that add up, and what is known of the first."""
     program = schedule.program
     columns = Columns.of(program)
     packed = [b for b, feed in schedule.panels.items() if feed not in (Feed.pairs, Feed.odd)]
     in_panels = BufferColumns.of(program).chosen(packed)
-    products = [product_of(s) for s in program.signatures]
     kinds: dict[tuple[object, ...], int] = {}
     found: list[np.ndarray] = []
     for signature, rows, starts in columns.uses():
@@ -157,16 +133,3 @@ def _runs(schedule: Schedule) -> Iterator[tuple[int, int, Product]]:
             product = products[columns.ids[first]]
             assert product is not None
             yield first, first + min(_LONGEST, end - at), product
-
-
-def product_of(signature: Signature) -> Product | None:
-    rule = signature.definition.rules.get("panels")
-    factors = rule(signature) if rule is not None else ()
-    if len(factors) != 2 or signature.dst.indirection is not None:
-        return None
-    dst, stationary, moving = (signature.operand(name) for name in ("dst", *factors))
-    runs = free_runs(dst.type.shape[1:], dst.type.strides[1:])
-    if len(runs) > 1:
-        return None
-    kinds = dst.type, stationary.type.shape, moving.type.shape
-    return Product(dst, stationary.word, moving.word, bool(signature.accumulate), runs[0][1] == 1, kinds)

@@ -8,7 +8,6 @@ import numpy as np
 
 from nkilite.ir.accesses import Spaces
 from nkilite.ir.columns import BufferColumns, Columns
-from nkilite.schedule.rows import RowShape
 from nkilite.schedule.schedule import Schedule
 
 _NEVER = 1 << 60  # accesses back to one that there is not
@@ -22,14 +21,15 @@ class Patterns:
     far from there it is. So it does not depend on where the buffers are.
     """
 
-    def __init__(self, schedule: Schedule, shapes: Sequence[RowShape | None]) -> None:
+    def __init__(self, schedule: Schedule, operands: Sequence[Sequence[int]]) -> None:
+        """`operands` are the words of those of every signature that count as accesses."""
         program = schedule.program
         columns, spaces = Columns.of(program), Spaces(program)
-        code, counts = columns.code, np.array([len(s.operands) if s else 0 for s in shapes], np.int64)
+        code, counts = columns.code, np.array([len(words) for words in operands], np.int64)
         ends = np.cumsum(counts[columns.ids])
         words = np.empty(ends[-1] if len(ends) else 0, np.int64)
         for signature, rows, starts in columns.uses():
-            for i, operand in enumerate(_operands(shapes[signature.id])):
+            for i, operand in enumerate(operands[signature.id]):
                 words[ends[rows] - counts[signature.id] + i] = starts + operand
         self._firsts = np.append(0, ends)
         self._first = self._firsts.tolist()
@@ -78,10 +78,6 @@ class Patterns:
             alike.append(back * (back <= position))
         result: np.ndarray = np.logical_and.reduce([(f[1:] == f[0]).all(axis=tuple(range(1, f.ndim))) for f in alike])
         return result
-
-
-def _operands(shape: RowShape | None) -> list[int]:
-    return [o.word for o in shape.operands] if shape else []
 
 
 def _kinds(schedule: Schedule, spaces: Spaces) -> np.ndarray:

@@ -74,7 +74,7 @@ class Finder:
         program = schedule.program
         self.reader = Rows(schedule)
         self._shapes = [row_shape(s) for s in program.signatures]
-        self.patterns = Patterns(schedule, self._shapes)
+        self.patterns = Patterns(schedule, [[o.word for o in s.operands] if s else () for s in self._shapes])
         self._loads = [moves(shape, True) for shape in self._shapes]
         self._stores = [moves(shape, False) for shape in self._shapes]
         self._panels = schedule.panels

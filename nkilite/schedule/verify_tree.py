@@ -14,9 +14,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 from nkilite.schedule.column_loops import made_before_used, pipelined, reachable
-from nkilite.schedule.group_matmuls import Product, product_of
 from nkilite.schedule.members import Members
 from nkilite.schedule.panels import WIDTH, Feed
+from nkilite.schedule.product import Product, product_of
 from nkilite.schedule.rows import (
     Access,
     at_source,
