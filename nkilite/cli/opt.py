@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nkilite.cli.specs import CommandLineError
 from nkilite.cli.terminal import say
 from nkilite.machine.target import get_target
 from nkilite.passes import pipeline as passes_of_programs
@@ -19,8 +20,16 @@ from nkilite.schedule.verifier import verify_schedule
 
 _OF_PROGRAMS = {kind.__name__: kind for kind in passes_of_programs.PIPELINE}
 _OF_SCHEDULES = {kind.__name__: kind for kind in passes_of_schedules.PIPELINE}
-_OF_INSTRUCTIONS = {*_OF_PROGRAMS, *(kind.__name__ for kind in passes_of_schedules.NEEDED)}
 _PASSES = [*_OF_PROGRAMS, *_OF_SCHEDULES]
+# What is in front of lines of a schedule that a pass does not run on: it comes before them.
+_LATER = dict.fromkeys(_PASSES, ("layout ", "group "))
+_LATER |= dict.fromkeys(_OF_SCHEDULES, ()) | {kind.__name__: ("group ",) for kind in passes_of_schedules.UNGROUPED}
+_LATER |= {kind.__name__: ("layout ", "group ") for kind in passes_of_schedules.NEEDED}
+
+
+class PassTooLate(CommandLineError):
+    template = "pass {name} comes before what line {line} of the program{after} says: {said!r}."
+    remedy = "run it once, on a text without such lines; --pass repeated runs several, in the order {order}."
 
 
 def opt(
@@ -43,14 +52,22 @@ def opt(
         raise typer.BadParameter(f"cannot read {file}: {error}", param_hint="FILE") from None
     if target is not None:
         get_target(target)  # from here on its name is known
-    schedule = parse_schedule(text)
+    schedule, after = parse_schedule(text), ""
     verify_schedule(schedule)
     for name in chosen:
-        if schedule.decided and name in _OF_INSTRUCTIONS:
-            raise typer.BadParameter(f"{name} changes instructions of which a schedule is made", param_hint="--pass")
+        _require_in_time(name, text, after)
         if name in _OF_SCHEDULES:
             schedule = _OF_SCHEDULES[name]().run(schedule)
         else:
             schedule = Schedule(_OF_PROGRAMS[name]().run(schedule.program))
         verify_schedule(schedule, after=name)
-    say(print_schedule(schedule).rstrip())
+        text, after = print_schedule(schedule), f" after {name}"
+    say(text.rstrip())
+
+
+def _require_in_time(name: str, text: str, after: str) -> None:
+    """Raise PassTooLate if the text says what comes after a pass; `after` names what has made it."""
+    for number, line in enumerate(text.splitlines(), 1):
+        said = line.strip()
+        if said.startswith(_LATER[name]):
+            raise PassTooLate(name=name, line=number, after=after, said=said, order=", ".join(_PASSES))

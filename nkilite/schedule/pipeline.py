@@ -17,13 +17,8 @@ from nkilite.schedule.stage_overlaps import StageOverlaps
 from nkilite.schedule.verifier import verify_schedule
 
 NEEDED: tuple[type[Pass[Schedule]], ...] = (EliminateDeadCode, StageOverlaps)
-FASTER: tuple[type[Pass[Schedule]], ...] = (
-    FindBroadcast,
-    InferPanels,
-    GroupMatmuls,
-    GroupMoves,
-    Fuse,
-)
+UNGROUPED: tuple[type[Pass[Schedule]], ...] = (FindBroadcast, InferPanels, GroupMatmuls)  # where there is no group yet
+FASTER = (*UNGROUPED, GroupMoves, Fuse)
 PIPELINE = NEEDED + FASTER
 
 Observer = Callable[[str, Program | Schedule], None]

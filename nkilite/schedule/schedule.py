@@ -25,10 +25,5 @@ class Schedule:
     panels: dict[int, Feed] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
 
-    @property
-    def decided(self) -> bool:
-        """Whether anything has been, so that the program's instructions must stay as they are."""
-        return bool(self.broadcast or self.panels or self.groups)
-
     def __repr__(self) -> str:
         return f"<nki schedule of {self.program.name}: {len(self.program):,} instructions, {len(self.groups):,} groups>"

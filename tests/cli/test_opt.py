@@ -10,9 +10,10 @@ import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite.__main__ import app
+from nkilite.cli.opt import PassTooLate
 from nkilite.ir import print_program
 from nkilite.passes import pipeline as passes
-from nkilite.schedule.pipeline import PIPELINE, scheduled
+from nkilite.schedule.pipeline import PIPELINE, UNGROUPED, scheduled
 from nkilite.schedule.printer import print_schedule
 
 A, B = (np.zeros((64, 32), np.float32) for _ in range(2))
@@ -33,6 +34,21 @@ def add(a, b):
     return out
 
 
+@nki.jit
+def multiply(a, b):
+    out = nl.ndarray((32, 32), dtype=nl.float32, buffer=nl.shared_hbm)
+    left, right = (nl.ndarray((128, 32), dtype=nl.float32) for _ in range(2))
+    sums, copy = nl.ndarray((32, 32), nl.float32, nl.psum), nl.ndarray((32, 32), nl.float32)
+    for row in (0, 64):
+        nisa.dma_copy(left[row : row + 64], a)
+        nisa.dma_copy(right[row : row + 64], b)
+    for row in (0, 64):
+        nisa.nc_matmul(sums, left[row : row + 64], right[row : row + 64])
+    nisa.tensor_copy(copy, sums)
+    nisa.dma_copy(out, copy)
+    return out
+
+
 def opt(*arguments: str, text: str | None = None):
     return CliRunner().invoke(app, ["opt", *arguments], input=text)
 
@@ -48,9 +64,22 @@ def test_passes_run_on_text(tmp_path) -> None:
     for kind in (*passes.PIPELINE, *PIPELINE):
         text = opt("-", "--pass", kind.__name__, text=text).stdout
     assert text == together.stdout
+    line = 1 + next(i for i, line in enumerate(text.splitlines()) if line.strip().startswith(("layout", "group")))
     for name in ("Allocate", "EliminateDeadCode"):
-        late = opt("-", "--pass", name, text=text)
-        assert late.exit_code and "of which a schedule is made" in " ".join(late.output.replace("│", " ").split())
+        _is_refused(["-", "--pass", name], text, f"pass {name} comes before what line {line} of the program says")
+    text = print_program(multiply.trace(A, B))
+    grouped = opt("-", text=text).stdout
+    for kind in UNGROUPED:
+        _is_refused(["-", "--pass", kind.__name__], grouped, f"pass {kind.__name__} comes before what line ")
+    twice = ["-", *("--pass", "InferPanels") * 2, *("--pass", "GroupMatmuls") * 2]
+    _is_refused(twice, text, "of the program after GroupMatmuls says: 'group of ")
+
+
+def _is_refused(arguments: list[str], text: str, said: str) -> None:
+    result = opt(*arguments, text=text)
+    assert isinstance(result.exception, PassTooLate)
+    assert said in str(result.exception)
+    assert "on a text without such lines" in str(result.exception)
 
 
 def test_one_pass_on_text() -> None:
