@@ -528,7 +528,7 @@ class PatternOutOfBounds(ViewError, IndexError):
 
 class NotInKernel(TracingError, RuntimeError):
     template = "{what} was called outside a kernel."
-    remedy = "call it inside a function decorated with @nki.jit (and call that function with arrays)."
+    remedy = "call it inside a function decorated with @nki.jit (and call that function with arrays), in its thread."
 
 
 class StaleTensor(TracingError, RuntimeError):

@@ -156,7 +156,7 @@ def _placed(dst: NkiTensor, value: Unplaced, accumulate: bool = False) -> bool:
 
 def _redirected(dst: NkiTensor, value: Tile) -> bool:
     """Let the last instruction, if it is the one that made `value`, write to `dst` instead of a tile of its own."""
-    builder = active.current.get()
+    builder = active.current.builder
     if builder is None or builder.program.count != value.made or not dst.type.region.on_chip:
         return False
     if has_other_views(value, builder.holders(value.nki.storage)):
@@ -291,7 +291,7 @@ def _accumulated(dst: Tile, value: Tile) -> bool:
         if added and waits:
             dst.wrote()  # type: ignore[attr-defined]
         return added
-    builder = active.current.get()
+    builder = active.current.builder
     if builder is None or builder.program.count != value.made or value.mask is not None:
         return False
     target = dst.part if isinstance(dst, Zeros) and dst.pending() else dst.nki

@@ -66,7 +66,7 @@ def allocated(shape: Sequence[int], dtype: DType, region: MemoryRegion = SBUF, o
     Args:
         ours: how many frames from here on are known not to be the user's.
     """
-    builder = active.current.get()
+    builder = active.current.builder
     if builder is None:
         builder = active.builder("a Beta-1 function")
     kind = builder.tiles.get((region, dtype, shape)) or checked(builder, shape, dtype, region)
@@ -97,7 +97,7 @@ def wrote(view: NkiTensor) -> None:
 def fresh(view: NkiTensor, mask: Mask | None = None) -> Tile:
     """The tile the last instruction made."""
     made = tile(view)
-    made.made = active.current.get().program.count  # type: ignore[union-attr]
+    made.made = active.current.builder.program.count  # type: ignore[union-attr]
     made.mask = mask
     return made
 

@@ -39,7 +39,7 @@ class Loop:
 
 def _running() -> list[Loop]:
     """The loops that run now, outermost first."""
-    builder = active.current.get()
+    builder = active.current.builder
     if builder is None:
         return []
     constants: dict[str, list[Loop]] = builder.constants  # type: ignore[assignment]
@@ -91,7 +91,7 @@ class Range:
     def __iter__(self) -> Iterator[int]:
         loop, running = Loop(), _running()
         depth = len(running)
-        builder = active.current.get()
+        builder = active.current.builder
         program = builder.program if builder is not None else None
         begins = []
         variables = _variables_at(depth)

@@ -107,7 +107,7 @@ def remembered(function: F) -> F:
 def {function.__name__}({header}**others):
     if others:
         check(F, others)
-    builder = current()
+    builder = current.builder
     if builder is None or not builder.records:
         return F({values}){kinds}
     frame = getframe(1)
@@ -132,7 +132,7 @@ def {function.__name__}({header}**others):
     return again(builder, pattern, pool)
 """
     namespace: dict[str, object] = {
-        "F": function, "T": Tile, "Z": Zeros, "K": _kind, "E": _equal, "current": active.current.get, "again": _again,
+        "F": function, "T": Tile, "Z": Zeros, "K": _kind, "E": _equal, "current": active.current, "again": _again,
         "compared": _compared, "keep": _keep, "check": check_call, "getframe": sys._getframe,
         **{f"d_{p.name}": p.default for p in parameters},
     }

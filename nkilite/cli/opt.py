@@ -21,10 +21,8 @@ from nkilite.schedule.verifier import verify_schedule
 _OF_PROGRAMS = {kind.__name__: kind for kind in passes_of_programs.PIPELINE}
 _OF_SCHEDULES = {kind.__name__: kind for kind in passes_of_schedules.PIPELINE}
 _PASSES = [*_OF_PROGRAMS, *_OF_SCHEDULES]
-# What is in front of lines of a schedule that a pass does not run on: it comes before them.
-_LATER = dict.fromkeys(_PASSES, ("layout ", "group "))
-_LATER |= dict.fromkeys(_OF_SCHEDULES, ()) | {kind.__name__: ("group ",) for kind in passes_of_schedules.UNGROUPED}
-_LATER |= {kind.__name__: ("layout ", "group ") for kind in passes_of_schedules.NEEDED}
+_UNSCHEDULED = {*_OF_PROGRAMS, *(kind.__name__ for kind in passes_of_schedules.NEEDED)}
+_UNGROUPED = {kind.__name__ for kind in passes_of_schedules.UNGROUPED}
 
 
 class PassTooLate(CommandLineError):
@@ -67,7 +65,8 @@ def opt(
 
 def _require_in_time(name: str, text: str, after: str) -> None:
     """Raise PassTooLate if the text says what comes after a pass; `after` names what has made it."""
+    later = ("layout ", "group ") if name in _UNSCHEDULED else ("group ",) if name in _UNGROUPED else ()
     for number, line in enumerate(text.splitlines(), 1):
         said = line.strip()
-        if said.startswith(_LATER[name]):
+        if said.startswith(later):
             raise PassTooLate(name=name, line=number, after=after, said=said, order=", ".join(_PASSES))

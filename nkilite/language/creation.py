@@ -57,7 +57,7 @@ def ndarray(
         MemoryOverflow: a tensor larger than its memory by itself.
         InvalidAddress: an address outside the memory, or misaligned.
     """
-    builder = active.current.get() or active.builder("nl.ndarray")
+    builder = active.current.builder or active.builder("nl.ndarray")
     if name is None:
         name = ""
     elif not isinstance(name, str):

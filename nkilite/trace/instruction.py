@@ -157,7 +157,7 @@ def _compile_wrapper(definition: Definition) -> Any:
     classes = "".join(f"{name}.__class__, " for name in passed)
     source = f"""
 def {definition.name}({header}, name=None, **old):
-    builder = current()
+    builder = current.builder
     if builder is None:
         builder = active_builder("nki.isa.{definition.name}")
     if old:
@@ -173,7 +173,7 @@ def {definition.name}({header}, name=None, **old):
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, object] = {
-        "D": definition, "T": NkiTensor, "R": VirtualRegister, "current": active.current.get,
+        "D": definition, "T": NkiTensor, "R": VirtualRegister, "current": active.current,
         "active_builder": active.builder, "accept_old": _accept_old, "getframe": sys._getframe,
         "Handle": NkiInstruction, "items_of": _items, "X": IndirectTensor, "resolved": resolved, "bounded": bounded,
         "checked": checked, **defaults,
