@@ -569,8 +569,8 @@ class CollectiveNotTriggered(TracingError, RuntimeError):
 class RegisterOperator(TracingError, TypeError):
     template = "registers have no operator {symbol}."
     remedy = (
-        "compute with the scalar of nisa.scalar_load instead, or nisa.register_store the register into a (1, 1) int32 "
-        "tile, compute there and nisa.register_load the result."
+        "compute with +, - and * of the scalar of nisa.scalar_load, or nisa.register_store the register into a (1, 1) "
+        "int32 tile, compute there and nisa.register_load the result."
     )
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from nkilite.errors import RegisterInControlFlow, RegisterOperator
+import numpy as np
+
+from nkilite.errors import RegisterInControlFlow, RegisterOperator, UnknownName
+from nkilite.suggest import unknown_attribute
 from nkilite.trace.tensor import NkiTensor
+
+_OF_UFUNCS: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "negative": operator.neg,
+    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
+    "equal": operator.eq, "not_equal": operator.ne,
+}
 
 
 class VirtualRegister:
@@ -45,6 +55,32 @@ class VirtualRegister:
     def __iter__(self) -> NoReturn:
         raise RegisterInControlFlow(use="an iterable")
 
+    def __len__(self) -> NoReturn:
+        raise RegisterInControlFlow(use="a sequence with a length")
+
+    def __complex__(self) -> NoReturn:
+        raise RegisterInControlFlow(use="a complex number")
+
+    def __format__(self, format: str) -> str:
+        if format:
+            raise RegisterInControlFlow(use="a number to be formatted")
+        return repr(self)
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        raise RegisterInControlFlow(use="a NumPy array")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **_: object) -> object:
+        """Numbers of NumPy are operands as those of Python are."""
+        function = _OF_UFUNCS.get(ufunc.__name__)
+        if function is None or method != "__call__":
+            raise RegisterOperator(symbol=f"np.{ufunc.__name__}")
+        return function(*(i.item() if isinstance(i, np.generic) else i for i in inputs))
+
+    @classmethod
+    def unknown_attribute(cls, name: str) -> UnknownName:
+        """The error for an attribute it does not have, in the place of Python's."""
+        return unknown_attribute(cls, "register", name, {})
+
 
 def _equal(self: VirtualRegister, other: object) -> bool:
     return False if other is None else _refuse_comparison(self, other)  # None where a register is optional
@@ -55,10 +91,10 @@ def _refuse_comparison(self: VirtualRegister, other: object) -> NoReturn:
 
 
 def _refuse(symbol: str) -> Callable[..., NoReturn]:
-    def operator(self: VirtualRegister, *_: object) -> NoReturn:
+    def refusal(self: VirtualRegister, *_: object) -> NoReturn:
         raise RegisterOperator(symbol=symbol)
 
-    return operator
+    return refusal
 
 
 for _name in ("lt", "le", "gt", "ge"):
@@ -67,8 +103,10 @@ setattr(VirtualRegister, "__eq__", _equal)  # noqa: B010
 setattr(VirtualRegister, "__ne__", lambda self, other: not _equal(self, other))  # noqa: B010
 for _name, _symbol in (
     ("add", "+"), ("sub", "-"), ("mul", "*"), ("truediv", "/"), ("floordiv", "//"), ("mod", "%"), ("pow", "**"),
-    ("and", "&"), ("or", "|"), ("xor", "^"), ("lshift", "<<"), ("rshift", ">>"),
+    ("and", "&"), ("or", "|"), ("xor", "^"), ("lshift", "<<"), ("rshift", ">>"), ("matmul", "@"),
+    ("divmod", "divmod()"),
 ):
     setattr(VirtualRegister, f"__{_name}__", _refuse(_symbol))
     setattr(VirtualRegister, f"__r{_name}__", _refuse(_symbol))
-setattr(VirtualRegister, "__neg__", _refuse("-"))  # noqa: B010
+for _name, _symbol in (("neg", "-"), ("pos", "+"), ("invert", "~"), ("abs", "abs()"), ("round", "round()")):
+    setattr(VirtualRegister, f"__{_name}__", _refuse(_symbol))

@@ -304,10 +304,40 @@ def partition_index(x):
     tile[nisa.register_alloc(1)]  # here
 
 
+def counted(x):
+    len(nisa.register_alloc(1))  # here
+
+
+def array_of(x):
+    np.asarray(nisa.register_alloc(1))  # here
+
+
+def power_of_two(x):
+    np.exp2(nisa.register_alloc(1))  # here
+
+
+def magnitude(x):
+    abs(nisa.scalar_load(nl.zeros((1, 1), dtype=nl.int32)))  # here
+
+
+def formatted(x):
+    return f"{nisa.register_alloc(1):3d}"  # here
+
+
+def misspelt(x):
+    return nisa.register_alloc(1).register_tensors  # here
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("kernel", "error", "says"),
     [
+        (counted, errors.RegisterInControlFlow, ["a sequence with a length"]),
+        (array_of, errors.RegisterInControlFlow, ["a NumPy array"]),
+        (power_of_two, errors.RegisterOperator, ["np.exp2"]),
+        (magnitude, errors.RegisterOperator, ["abs()", "register_store"]),
+        (formatted, errors.RegisterInControlFlow, ["formatted"]),
+        (misspelt, errors.UnknownName, ["register_tensors", "did you mean register.register_tensor?"]),
         (no_arithmetic, errors.RegisterOperator, ["+", "nisa.scalar_load"]),
         (half_a_scalar, errors.InvalidOperand, ["float 0.5", "an int from -2147483648 to 2147483647"]),
         (scalar_and_register, errors.InvalidOperand, ["VirtualRegister", "nisa.scalar_load"]),
@@ -329,6 +359,18 @@ def partition_index(x):
 )
 def test_mistakes(mode, kernel, error, says) -> None:
     expect(error, kernel, ONE, mode=mode, says=says)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_numbers_of_numpy_are_operands(mode) -> None:
+    def kernel(x):
+        out, tile = nl.ndarray((1, 1), nl.int32, nl.shared_hbm), nl.ndarray((1, 1), nl.int32)
+        nisa.dma_copy(tile, x)
+        scalar = nisa.scalar_load(tile)
+        nisa.scalar_store(out, np.int64(3) * scalar + np.int32(5) - np.add(scalar, 1))
+        return out
+
+    assert mode(kernel)(np.array([[7]], np.int32)).item() == 3 * 7 + 5 - 8
 
 
 @pytest.mark.parametrize("mode", MODES)
