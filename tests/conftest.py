@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 import pytest
+from combinations import left_out
+from hypothesis import settings
 
 os.environ.setdefault("NKILITE_CACHE", "0")
 os.environ.setdefault("NKILITE_OPTIMIZE", "always")  # what users run in the end
@@ -24,6 +26,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# What takes long takes longer while other programs run.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
 _VERIFIED = {"codegen", "native", "passes", "schedule"}
 
 
@@ -31,7 +37,15 @@ _VERIFIED = {"codegen", "native", "passes", "schedule"}
 _QUICK = {"trace", "cli", "test_layering.py", "test_vector.py"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-combinations", action="store_true", help="run all of them at lower levels of the CPU, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("all_combinations"):
+        without = left_out(items)
+        config.hook.pytest_deselected(items=list(without))
+        items[:] = [item for item in items if item not in without]
     for item in items:
         if {item.path.parent.name, item.path.name} & _QUICK:
             item.add_marker(pytest.mark.quick)

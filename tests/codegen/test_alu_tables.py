@@ -14,6 +14,8 @@ from nkilite.isa import activation_functions, alu
 from nkilite.machine.engine import Engine
 from nkilite.machine.target import get_target
 
+pytestmark = pytest.mark.all_combinations  # they take no time
+
 ROWS = list(alu.TABLE.rows.values())
 ARITHMETIC = [row for row in ROWS if not row.bitvec]
 BITVEC = [row for row in ROWS if row.bitvec]
