@@ -6,13 +6,12 @@ moves a row. Other programs say both themselves, and CheckPartitions refuses wha
 
 from __future__ import annotations
 
-from nkilite.ir.definition import REGISTRY
 from nkilite.ir.limits import is_brought
 from nkilite.ir.loops import innermost
 from nkilite.ir.program import Instruction, Operand, Program
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.passes.check_partitions import misplaced
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, assemble, splice
 
 
 class BringPartitions:
@@ -40,27 +39,15 @@ def _run(program: Program, instruction: Instruction, operands: list[Operand], lo
         kind = ViewType.dense(MemoryRegion.sbuf, operand.type.dtype, operand.type.shape)
         tile = program.add_buffer(kind.region, kind.shape, kind.dtype, loop=loop).id
         arguments[operand.name], brought[operand.name] = kind, tile
-        view = words[operand.word], words[operand.word + 1]
+        here = View(operand.type, words[operand.word : operand.word + 2])
+        there = View(kind, (tile, 0))
         if operand.reads:
-            before += _copy(program, words[1], kind, (tile, 0), operand.type, view)
+            before += assemble(program, "dma_copy", words[1], dst=there, src=here)
         if operand.writes:
-            behind += _copy(program, words[1], operand.type, view, kind, (tile, 0))
+            behind += assemble(program, "dma_copy", words[1], dst=here, src=there)
     moved = program.signature(call.definition, arguments)
     own = [moved.id, *words[1:]]
     for operand in moved.operands:
         if operand.name in brought:
             own[operand.word : operand.word + 2] = brought[operand.name], 0
     return before + own + behind
-
-
-def _copy(
-    program: Program, where: int, dst: ViewType, to: tuple[int, int], src: ViewType, of: tuple[int, int]
-) -> list[int]:
-    definition = REGISTRY["dma_copy"]
-    arguments = {p.name: p.default for p in definition.parameters} | {"dst": dst, "src": src}
-    signature = program.signature(definition, arguments)
-    words = [signature.id, where, 0, 0, 0, 0]
-    for operand, (buffer, offset) in (("dst", to), ("src", of)):
-        at = signature.operand(operand).word
-        words[at : at + 2] = buffer, offset
-    return words

@@ -14,13 +14,12 @@ import numpy as np
 from nkilite import dtypes
 from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.coverage import Coverage, Covered
-from nkilite.ir.definition import REGISTRY
 from nkilite.ir.loops import Loop, carrying, enclosing, loops
-from nkilite.ir.program import IMMEDIATE, Program
+from nkilite.ir.program import Program
 from nkilite.ir.types import Buffer, MemoryRegion, ViewType
 from nkilite.passes.histories import Access, Histories
 from nkilite.passes.plain_writes import first_writes
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, assemble, splice
 
 _FILLED = (MemoryRegion.sbuf, MemoryRegion.psum, MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
 
@@ -114,6 +113,5 @@ def _filling(program: Program, buffer: Buffer) -> list[int]:
     """The words of the instruction that fills a buffer."""
     where = program.location_id(buffer.location)
     shape = (buffer.partitions, buffer.partition_bytes) if buffer.region.on_chip else (buffer.size_bytes,)
-    arguments = {"dst": ViewType.dense(buffer.region, dtypes.uint8, shape), "value": IMMEDIATE}
-    signature = program.signature(REGISTRY["fill_unwritten"], arguments)
-    return [signature.id, where, buffer.id, 0, program.constant_id(float(program.target.unwritten_byte))]
+    whole = View(ViewType.dense(buffer.region, dtypes.uint8, shape), (buffer.id, 0))
+    return assemble(program, "fill_unwritten", where, dst=whole, value=float(program.target.unwritten_byte))

@@ -18,14 +18,14 @@ from nkilite.ir.coverage import (
     check_read,
     runs_on_tensor_engine,
 )
-from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.definition import Control
 from nkilite.ir.loops import Loop, carrying, has_loops, loops
-from nkilite.ir.program import IMMEDIATE, Operand, Program, Signature
+from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.ir.unwritten import Suspect, report
 from nkilite.passes.histories import Histories
 from nkilite.passes.plain_writes import PlainWrites, inferred, plain_writes, touching, zeroed
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, assemble, splice
 
 
 class FollowWrites:
@@ -267,9 +267,8 @@ def _zeroing(program: Program, type: ViewType, buffer: int, offset: int, missing
     words: list[int] = []
     for corner, shape in _boxes(missing):
         at = offset + sum(c * s for c, s in zip(corner, type.strides, strict=True)) * type.dtype.itemsize
-        box = ViewType.of(type.region, dtype, shape, type.strides)
-        fill = program.signature(REGISTRY["fill_unwritten"], {"dst": box, "value": IMMEDIATE})
-        words += [fill.id, where, buffer, at, program.constant_id(0.0)]
+        box = View(ViewType.of(type.region, dtype, shape, type.strides), (buffer, at))
+        words += assemble(program, "fill_unwritten", where, dst=box, value=0.0)
     return words
 
 

@@ -6,13 +6,13 @@ The tiles between are the CPU's own, and row fusion keeps them in registers. Run
 from __future__ import annotations
 
 from nkilite.dtypes import uint32
-from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.definition import Control
 from nkilite.ir.loops import innermost
-from nkilite.ir.program import IMMEDIATE, Instruction, Program, Signature
+from nkilite.ir.program import Instruction, Program, Signature
 from nkilite.ir.rounding import Rounded, rounded, widened
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, assemble, splice
 from nkilite.rounding import Sites, columns
 
 _WORD = (1 << 32) - 1
@@ -90,9 +90,10 @@ class _Splitter:
             kind = widened(operand.type)
             buffer = program.add_buffer(kind.region, kind.shape, kind.dtype, loop=loop)
             given[name] = [buffer.id, 0]
+            tile, target = View(kind, given[name]), View(operand.type, view)
             if operand.reads:
-                before += [self._copy(kind, operand.type).id, words[1], buffer.id, 0, *view]
-            after += self._round(operand.type, view, kind, buffer.id, key, words[1])
+                before += assemble(program, "tensor_copy", words[1], dst=tile, src=target, engine=Engine.vector)
+            after += self._round(target, tile, key, words[1])
         own = [wide.id, words[1], *[0] * (wide.n_words - 2)]
         for operand in wide.operands:
             own[operand.word : operand.word + 2] = given[operand.name]
@@ -100,33 +101,23 @@ class _Splitter:
             own[new.word] = words[old.word]
         return before + own + after
 
-    def _copy(self, dst: ViewType, src: ViewType) -> Signature:
-        definition = REGISTRY["tensor_copy"]
-        return self._program.signature(definition, {"dst": dst, "src": src, "engine": Engine.vector})
-
-    def _round(self, dst: ViewType, view: list[int], data: ViewType, buffer: int, key: int, where: int) -> list[int]:
+    def _round(self, dst: View, data: View, key: int, where: int) -> list[int]:
         """The words of the instruction that rounds a tile to a view."""
-        row = (1, *dst.shape[1:])
-        word = self._state_view(dst.shape[0], 1)
-        arguments = {
-            "dst": dst, "data": data, "low": word, "high": word,
-            "columns": ViewType.dense(MemoryRegion.shared_hbm, uint32, row),
-            "site_low": IMMEDIATE, "site_high": IMMEDIATE,
-        }
-        signature = self._program.signature(REGISTRY["round_stochastically"], arguments)
-        numbers = [self._program.constant_id(float(n)) for n in (key & _WORD, key >> 32)]
-        size = uint32.itemsize
-        return [
-            signature.id, where, *view, buffer, 0, self._state, 0, self._state, size, self._columns, 0, *numbers
-        ]
+        rows, *row = dst.type.shape
+        low, high = (self._state_view(rows, 1, word) for word in range(2))
+        columns = View(ViewType.dense(MemoryRegion.shared_hbm, uint32, (1, *row)), (self._columns, 0))
+        return assemble(
+            self._program, "round_stochastically", where, dst=dst, data=data, low=low, high=high, columns=columns,
+            site_low=float(key & _WORD), site_high=float(key >> 32),
+        )
 
     def _advance(self, instruction: Instruction) -> list[int]:
         """The words of the instruction that gives the rows new keys, before the first one of a loop's body."""
-        pair = self._state_view(self._program.buffers[self._state].partitions, 2)
-        signature = self._program.signature(REGISTRY["advance_counters"], {"dst": pair, "step": pair})
+        keys, steps = (self._state_view(self._program.buffers[self._state].partitions, 2, word) for word in (0, 2))
         where = self._program.code[instruction.start + 1]
-        return [signature.id, where, self._state, 0, self._state, 2 * uint32.itemsize]
+        return assemble(self._program, "advance_counters", where, dst=keys, step=steps)
 
-    def _state_view(self, rows: int, words: int) -> ViewType:
+    def _state_view(self, rows: int, words: int, first: int) -> View:
         pitch = self._program.buffers[self._state].type.free_size
-        return ViewType.of(MemoryRegion.registers, uint32, (rows, words), (pitch, 1))
+        kind = ViewType.of(MemoryRegion.registers, uint32, (rows, words), (pitch, 1))
+        return View(kind, (self._state, first * uint32.itemsize))

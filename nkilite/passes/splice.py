@@ -1,10 +1,40 @@
-"""Replace instructions of a program by runs of instructions, keeping names and dependencies."""
+"""Instructions that passes make, and runs of them that replace others, which keep names and dependencies."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from nkilite.ir.program import Program
+from nkilite.ir.definition import REGISTRY
+from nkilite.ir.program import IMMEDIATE, Program
+from nkilite.ir.types import ViewType
+
+
+class View(NamedTuple):
+    """A tensor of an instruction: its type, and its words: a buffer and an offset, and those of its index."""
+
+    type: ViewType
+    words: Sequence[int]
+
+
+def assemble(program: Program, name: str, where: int, **given: object) -> list[int]:
+    """The words of an instruction at a location.
+
+    Args:
+        given: its arguments: `View`s for tensors, floats for immediates, others as they are; or defaults.
+    """
+    definition = REGISTRY[name]
+    arguments, words = {p.name: given.get(p.name, p.default) for p in definition.parameters}, [0, where]
+    for parameter, value in arguments.items():
+        if isinstance(value, View):
+            arguments[parameter] = value.type
+            words += value.words
+        elif isinstance(value, float):
+            arguments[parameter] = IMMEDIATE
+            words.append(program.constant_id(value))
+    words[0] = program.signature(definition, arguments).id
+    return words
 
 
 def splice(program: Program, runs: dict[int, list[int]]) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from nkilite.dtypes import uint32
-from nkilite.ir.definition import REGISTRY, Control
+from nkilite.ir.definition import Control
 from nkilite.ir.numbers import NAN, NOW, STATE_WORDS, overflows, watched
-from nkilite.ir.program import IMMEDIATE, Check, Instruction, Operand, Program
+from nkilite.ir.program import Check, Instruction, Operand, Program
 from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, assemble, splice
 
 
 class WatchNumbers:
@@ -77,20 +77,19 @@ class _Watcher:
         buffer = program.buffers[view[0]]
         name, shape = writer.signature.said(operand.name), tuple(operand.type.shape)
         program.checks.append(Check(writer.signature.name, name, buffer.label, shape, instruction.location))
-        pitch = (STATE_WORDS, 1)
-        state = ViewType.of(MemoryRegion.sbuf, uint32, (operand.type.shape[0], STATE_WORDS), pitch)
-        arguments = {"data": operand.type, "state": state, "number": IMMEDIATE, "what": what}
-        signature = program.signature(REGISTRY["find_special"], arguments)
-        number = program.constant_id(float(len(program.checks)))
-        return [signature.id, program.code[instruction.start + 1], *view, self._state.id, 0, number]
+        state = self._view(operand.type.shape[0], STATE_WORDS, 0)
+        return assemble(
+            program, "find_special", program.code[instruction.start + 1], data=View(operand.type, view), state=state,
+            number=float(len(program.checks)), what=what,
+        )
 
     def _advance(self, instruction: Instruction) -> list[int]:
         """The words that count an iteration, before the first instruction of a loop's body."""
-        rows = self._state.partitions
-        arguments = {
-            "dst": ViewType.of(MemoryRegion.sbuf, uint32, (rows, 1), (STATE_WORDS, 1)),
-            "step": ViewType.of(MemoryRegion.shared_hbm, uint32, (rows, 1), (0, 1)),
-        }
-        signature = self._program.signature(REGISTRY["advance_counters"], arguments)
-        where = self._program.code[instruction.start + 1]
-        return [signature.id, where, self._state.id, NOW * uint32.itemsize, self._one.id, 0]
+        rows, where = self._state.partitions, self._program.code[instruction.start + 1]
+        one = View(ViewType.of(MemoryRegion.shared_hbm, uint32, (rows, 1), (0, 1)), (self._one.id, 0))
+        return assemble(self._program, "advance_counters", where, dst=self._view(rows, 1, NOW), step=one)
+
+    def _view(self, rows: int, words: int, first: int) -> View:
+        """Words of some rows of the state."""
+        kind = ViewType.of(MemoryRegion.sbuf, uint32, (rows, words), (STATE_WORDS, 1))
+        return View(kind, (self._state.id, first * uint32.itemsize))

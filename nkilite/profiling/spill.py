@@ -14,14 +14,12 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from nkilite.ir.columns import Columns
-from nkilite.ir.definition import REGISTRY
 from nkilite.ir.loops import has_loops
 from nkilite.ir.program import Program
-from nkilite.ir.types import BufferKind, MemoryRegion, OobMode
-from nkilite.isa.constants import dge_mode
+from nkilite.ir.types import BufferKind, MemoryRegion
 from nkilite.location import Location
-from nkilite.machine.engine import Engine
 from nkilite.passes.allocate import SBUF_ALIGN
+from nkilite.passes.splice import View, assemble
 from nkilite.profiling.oversubscribe import fits
 from nkilite.profiling.rewrite import copied
 
@@ -225,14 +223,8 @@ class _Spiller:
 
     def _copy(self, dst: int, src: int, where: int) -> None:
         """Copy all of a buffer to another one."""
-        buffers = self.program.buffers
-        signature = self.program.signature(REGISTRY["dma_copy"], {
-            "dst": buffers[dst].type, "src": buffers[src].type, "priority": None, "oob_mode": OobMode.error,
-            "dge_mode": dge_mode.unknown, "engine": Engine.unknown,
-        })
-        words = [signature.id, where, 0, 0, 0, 0]
-        words[signature.operand("dst").word], words[signature.operand("src").word] = dst, src
-        self._emit(words)
+        to, source = (View(self.program.buffers[id].type, (id, 0)) for id in (dst, src))
+        self._emit(assemble(self.program, "dma_copy", where, dst=to, src=source))
 
     def _emit(self, words: list[int]) -> None:
         self._out.extend(words)

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from nkilite.ir.accesses import Operands, same_memory
-from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import Buffer, Indirection, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, assemble, splice
 from nkilite.schedule.schedule import Schedule
 
 
@@ -113,11 +112,9 @@ class _Stages:
 
     def _copy(self, kind: ViewType, buffer: int, offset: int, stage: Buffer, where: int) -> list[int]:
         """The words of the instruction that copies a view into its stage."""
-        definition = REGISTRY["tensor_copy" if kind.region.on_chip else "dma_copy"]
-        arguments = {p.name: p.default for p in definition.parameters}
-        engine = Engine.vector if kind.region.on_chip else Engine.unknown
-        arguments.update(dst=stage.type, src=kind, engine=engine)
-        return [self._program.signature(definition, arguments).id, where, stage.id, 0, buffer, offset]
+        name, engine = ("tensor_copy", Engine.vector) if kind.region.on_chip else ("dma_copy", Engine.unknown)
+        to, source = View(stage.type, (stage.id, 0)), View(kind, (buffer, offset))
+        return assemble(self._program, name, where, dst=to, src=source, engine=engine)
 
     def _redirected(self, signature: Signature, views: dict[str, ViewType]) -> Signature:
         """The signature with the types of the staged operands; that of an index comes after that of its tensor."""
