@@ -371,11 +371,14 @@ def remainder(name: str) -> Callable[..., Tile]:
 mod, fmod = remainder("mod"), remainder("fmod")
 
 
+Operand = Tile | Blocks
+
+
 # --- Python operators -----------------------------------------------------------------------------------------------
 
 
-def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Tile, object], object]:
-    def operator(self: Tile, other: object) -> object:
+def _operator(function: Callable[..., Tile], swapped: bool = False) -> Callable[[Operand, object], object]:
+    def operator(self: Operand, other: object) -> object:
         if not isinstance(other, (Tile, Blocks, *NUMBERS)):
             return NotImplemented
         return function(other, self) if swapped else function(self, other)
@@ -393,19 +396,20 @@ _OPERATORS: dict[str, Callable[..., Tile]] = {
     "or": bitwise_or, "xor": bitwise_xor, "lshift": left_shift, "rshift": right_shift, "mod": mod,
     "floordiv": _floor_divide,
 }
-for _name, _function in _OPERATORS.items():
-    setattr(Tile, f"__{_name}__", _operator(_function))
-    setattr(Tile, f"__r{_name}__", _operator(_function, swapped=True))
-for _name, _function in (
-    ("lt", less), ("le", less_equal), ("gt", greater), ("ge", greater_equal), ("eq", equal), ("ne", not_equal),
-):
-    setattr(Tile, f"__{_name}__", _operator(_function))
+_COMPARISONS: dict[str, Callable[..., Tile]] = {
+    "lt": less, "le": less_equal, "gt": greater, "ge": greater_equal, "eq": equal, "ne": not_equal,
+}
 _UNARY: dict[str, Callable[..., Tile]] = {
     "neg": negative, "pos": lambda x: x, "abs": abs, "invert": invert,
 }
-for _name, _function in _UNARY.items():
-    setattr(Tile, f"__{_name}__", (lambda function: lambda self: function(self))(_function))
-Tile.__hash__ = object.__hash__  # type: ignore[method-assign]
+for _class in (Tile, Blocks):
+    for _name, _function in (_OPERATORS | _COMPARISONS).items():
+        setattr(_class, f"__{_name}__", _operator(_function))
+    for _name, _function in _OPERATORS.items():
+        setattr(_class, f"__r{_name}__", _operator(_function, swapped=True))
+    for _name, _function in _UNARY.items():
+        setattr(_class, f"__{_name}__", (lambda function: lambda self: function(self))(_function))
+    _class.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 
 _UFUNCS = {
@@ -414,7 +418,7 @@ _UFUNCS = {
 }
 
 
-def _ufunc(self: Tile, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> object:
+def _ufunc(self: Operand, ufunc: np.ufunc, method: str, *inputs: object, **options: object) -> object:
     name = ufunc.__name__
     found = _UFUNCS.get(name) or globals().get(name)
     function = cast("Callable[..., Tile] | None", found)
@@ -434,7 +438,7 @@ functions_of_numpy: dict[Callable[..., object], Callable[..., Tile]] = {
 
 
 def _function_of_numpy(
-    self: Tile, function: Callable[..., object], types: object, args: Sequence[object], kwargs: dict[str, object]
+    self: Operand, function: Callable[..., object], types: object, args: Sequence[object], kwargs: dict[str, object]
 ) -> object:
     found = functions_of_numpy.get(function)
     if found is None:
@@ -442,8 +446,9 @@ def _function_of_numpy(
     return found(*args, **kwargs)
 
 
-Tile.__array_ufunc__ = _ufunc  # type: ignore[attr-defined]
-Tile.__array_function__ = _function_of_numpy  # type: ignore[attr-defined]
+for _class in (Tile, Blocks):
+    _class.__array_ufunc__ = _ufunc  # type: ignore[union-attr]
+    _class.__array_function__ = _function_of_numpy  # type: ignore[union-attr]
 
 
 @remembered

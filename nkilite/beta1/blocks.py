@@ -9,17 +9,18 @@ import sys
 from collections.abc import Sequence
 from math import prod
 from sys import getrefcount
-from typing import SupportsInt, cast
+from typing import NoReturn, SupportsInt, cast
 
 import numpy as np
 
 from nkilite.beta1 import select
 from nkilite.beta1.index import Index, LoopIndex
-from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, known_part, part
+from nkilite.beta1.tile import IN_SETITEM, Tile, Unplaced, assign, is_held, known_part, part, refuse_array
 from nkilite.beta1.zeros import Zeros
 from nkilite.dtypes import DType
-from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnsupportedError, describe
+from nkilite.errors import IndexOutOfBounds, InvalidIndex, TooManyIndices, UnknownName, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.suggest import unknown_attribute
 from nkilite.trace.builder import Builder
 from nkilite.trace.tensor import NkiTensor
 
@@ -106,6 +107,14 @@ class Blocks:
 
     def __bool__(self) -> bool:
         return True
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        refuse_array()
+
+    @classmethod
+    def unknown_attribute(cls, name: str) -> UnknownName:
+        """The error for an attribute it does not have, in the place of Python's."""
+        return unknown_attribute(cls, "tensor with block dimensions", name, {})
 
     def __repr__(self) -> str:
         return f"{prod(self.blocks)} tiles {self.dtype} {self.inner} in {self.buffer}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, cast, overload
+from typing import TYPE_CHECKING, ClassVar, NoReturn, cast, overload
 
 import numpy as np
 
 from nkilite.beta1.mask import Condition, Mask
-from nkilite.errors import InvalidIndex, ShapeMismatch, describe
+from nkilite.errors import InvalidIndex, ShapeMismatch, UnknownName, describe
+from nkilite.suggest import unknown_attribute
 
 if TYPE_CHECKING:
     from nkilite.beta1.indirect import DynamicIndex
@@ -186,6 +187,8 @@ class Index:
             return index(self.offset + other.offset, self.grid.plus(other.grid))
         if isinstance(other, np.integer):
             return index(self.offset + int(other), self.grid)
+        if isinstance(other, float):
+            raise _not_affine(f"a sum with {other!r}")
         return dynamic[0](other, self)
 
     __radd__ = __add__
@@ -279,6 +282,26 @@ class Index:
 
     def __bool__(self) -> bool:
         raise InvalidIndex(what="an index tensor as a truth value", hint="pass a comparison of it as mask=.")
+
+    @classmethod
+    def unknown_attribute(cls, name: str) -> UnknownName:
+        """The error for an attribute it does not have, in the place of Python's."""
+        return unknown_attribute(cls, "index tensor", name, {})
+
+
+def _refuse(symbol: str) -> Callable[..., NoReturn]:
+    def refusal(self: Index, *_: object) -> NoReturn:
+        raise _not_affine(f"{symbol} of an index tensor")
+
+    return refusal
+
+
+for _name, _symbol in (
+    ("truediv", "/"), ("pow", "**"), ("matmul", "@"), ("lshift", "<<"), ("rshift", ">>"), ("divmod", "divmod()"),
+):
+    setattr(Index, f"__{_name}__", _refuse(_symbol))
+    setattr(Index, f"__r{_name}__", _refuse(_symbol))
+setattr(Index, "__abs__", _refuse("abs()"))  # noqa: B010
 
 
 def _above(larger: object, smaller: object, strict: bool) -> Mask | bool:

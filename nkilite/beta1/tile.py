@@ -103,6 +103,13 @@ _OF_OWNER = _of_owner()
 
 
 
+def refuse_array() -> NoReturn:
+    """What NumPy is told that wants the elements of a tile."""
+    raise TensorAsNumber(
+        use="a NumPy array", hint="use functions of nl and nisa; while simulating, numpy() shows the values."
+    )
+
+
 class Tile:
     """A tensor in HBM, or a tile in SBUF or PSUM.
 
@@ -172,6 +179,12 @@ class Tile:
     def numpy(self) -> np.ndarray:
         """The values, while simulating; a copy. Raises TensorAsNumber while a kernel is traced."""
         return self.nki.numpy()
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        refuse_array()
+
+    def __contains__(self, _: object) -> NoReturn:
+        raise TensorAsNumber(use="a container that `in` looks through", hint="compare on the device, with nl.equal.")
 
     def __len__(self) -> int:
         return self.shape[0]

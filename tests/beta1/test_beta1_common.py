@@ -14,6 +14,7 @@ import pytest
 from beta1_testing import check, random
 
 from nkilite import beta1 as nki
+from nkilite import errors
 from nkilite.beta1 import compiler as ncc
 from nkilite.beta1 import isa as nisa
 from nkilite.beta1 import language as nl
@@ -271,3 +272,34 @@ def test_decorators_and_kernels_that_write_their_arguments(decorate: Any) -> Non
         assert made.benchmark_result.nc_latency.get_latency_percentile(99) > 0
     else:
         np.testing.assert_array_equal(out, 2 * X)
+
+
+def test_operators_of_one_block() -> None:
+    """A tensor whose block dimensions have one tile is that tile, for operators and NumPy's functions, too."""
+
+    @nki.jit
+    def kernel(x):
+        out = nl.ndarray(x.shape, dtype=x.dtype, buffer=nl.shared_hbm)
+        tiles = nl.ndarray((1, nl.par_dim(8), 6), dtype=x.dtype, buffer=nl.sbuf)
+        tiles[0] = nl.load(x)
+        nl.store(out, value=2.0 * tiles - np.abs(tiles) / 4 + (tiles > 0.5))
+        return out
+
+    x = random(8, 6)
+    check(kernel, 2 * x - np.abs(x) / 4 + (x > 0.5), x)
+
+
+@pytest.mark.parametrize(("use", "error", "says"), [
+    (lambda x: np.asarray(nl.load(x)), errors.TensorAsNumber, "a NumPy array"),
+    (lambda x: 1.0 in nl.load(x), errors.TensorAsNumber, "nl.equal"),
+    (lambda x: nl.ndarray((2, nl.par_dim(8), 6), dtype=x.dtype) + 1, errors.InvalidOperand, "block dimensions"),
+    (lambda x: np.exp(nl.ndarray((2, nl.par_dim(8), 6), dtype=x.dtype)), errors.InvalidOperand, "block dimensions"),
+    (lambda x: nl.ndarray((2, nl.par_dim(8), 6), dtype=x.dtype).sum(), errors.UnknownName, "block dimensions"),
+    (lambda x: nl.load(x[nl.arange(8)[:, None] / 2, nl.arange(6)[None, :]]), errors.InvalidIndex, "/ of an index"),
+    (lambda x: nl.load(x[nl.arange(8)[:, None] + 0.5, nl.arange(6)[None, :]]), errors.InvalidIndex, "a sum with 0.5"),
+    (lambda x: nl.arange(8)[:, None].T, errors.UnknownName, "index tensor has no attribute 'T'"),
+])
+def test_mistakes_with_tiles_and_index_tensors(use: Any, error: Any, says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        nki.jit(lambda x: use(x))(random(8, 6))
+    assert (caught.value.location.file, caught.value.location.line) == (__file__, use.__code__.co_firstlineno)
