@@ -151,6 +151,7 @@ class Log:
     def _rewrite(self, file: BinaryIO, most: int, added: bytes) -> None:
         """Write the file anew: at most so many bytes of what is whole, the newest, and something more."""
         kept = list(self._whole(self.store.read(file, 0, os.fstat(file.fileno()).st_size)))
+        file.close()  # Windows replaces no file that is open
         left = sum(map(len, kept))
         while kept and left > most:
             left -= len(kept.pop(0))

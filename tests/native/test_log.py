@@ -130,6 +130,26 @@ def test_the_oldest_go_when_it_is_long(disk, monkeypatch) -> None:
     assert kept == sorted(kept) and 3 <= sum(kept) < 20
 
 
+def test_a_file_is_closed_when_it_is_replaced(disk, three, monkeypatch) -> None:
+    """Windows refuses otherwise."""
+    files, closed, open_, replace = [], [], disk.open, disk.replace
+
+    def keeps(*arguments, **named):
+        files.append(open_(*arguments, **named))
+        return files[-1]
+
+    def looks(*arguments):
+        closed.append([file.closed for file in files])
+        replace(*arguments)
+
+    monkeypatch.setattr(disk, "open", keeps)
+    monkeypatch.setattr(disk, "replace", looks)
+    path(disk).write_bytes(three[: len(three) - 1] + b"?")
+    with pytest.warns(CacheWarning):
+        assert contents(disk, B) == [None]
+    assert closed == [[True]]
+
+
 def test_processes_that_append_at_once_lose_nothing(disk) -> None:
     program = """
 import sys
