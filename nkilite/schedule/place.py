@@ -17,7 +17,7 @@ import numpy as np
 
 from nkilite.host.cpu import Products
 from nkilite.host.memory import ALIASING, LINE
-from nkilite.ir.columns import BufferColumns, Columns, numbered
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.types import Buffer, MemoryRegion
 from nkilite.machine.memory import Plan, peak, plan
 from nkilite.passes.liveness import accessed
@@ -90,7 +90,7 @@ def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlace
     registers = facts.on_chip & ~facts.internal
     begins, ends = np.where(registers, 0, first), np.where(registers, program.count, last)
     requests = np.stack([sizes, begins, ends])[:, automatic].T
-    offset[automatic], end = _offsets(requests, numbered(kinds[automatic])[2])
+    offset[automatic], end = _offsets(requests, kinds[automatic])
     for region in (MemoryRegion.sbuf, MemoryRegion.psum):
         fixed = facts.fixed & facts.within(region)
         if fixed.any():
@@ -104,13 +104,14 @@ def place(schedule: Schedule, products: Products = Products.vectors) -> CpuPlace
 def _offsets(requests: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, int]:
     """Offsets of buffers, and the end of their memory; each kind has memory of its own if that takes little more."""
     offsets, end = np.zeros(len(kinds), np.int64), 0
-    for kind in range(int(kinds.max(initial=-1)) + 1):
-        those = kinds == kind
+    order = np.argsort(kinds, kind="stable")
+    alike = np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1)
+    for those in alike:
         result = plan(requests[those], capacity=None, align=LINE, policy="reuse")
         assert isinstance(result, Plan)
-        offsets[those] = end + np.array(result.offsets)
+        offsets[those] = end + np.array(result.offsets, np.int64)
         end += -(-result.extent // LINE) * LINE
-    if kinds.any() and end > _LARGER * peak(requests, align=LINE):
+    if len(alike) > 1 and end > _LARGER * peak(requests, align=LINE):
         return _offsets(requests, np.zeros_like(kinds))
     return offsets, end
 
