@@ -241,8 +241,8 @@ class MicroKernel:
         if position is not None:
             rest = position
             for n, stride in zip(_column_order(operand.shape), _column_order(operand.strides), strict=True):
-                at = e.step(at, e.binary("urem", rest, e.i64(n)), stride)
-                rest = e.binary("udiv", rest, e.i64(n))
+                at = e.step(at, e.binary("urem", rest, n), stride)
+                rest = e.binary("udiv", rest, n)
         raw = e.load(convert.raw_scalar(operand.dtype), at)
         if operand.dtype.is_wide:
             return raw
@@ -254,7 +254,7 @@ class MicroKernel:
         """Whether an index of an indirect tensor is inside its limit."""
         indirection = self.operands[name].indirection
         assert indirection is not None
-        return self.e.compare("ult", index, self.e.i64(indirection.limit))
+        return self.e.compare("ult", index, indirection.limit)
 
     def stop_unless(self, inside: Value, name: str, index: Value) -> None:
         """End the micro-kernel at an index out of bounds: successfully if such transfers are skipped."""
@@ -367,7 +367,7 @@ class MicroKernel:
             return e.i64(0), n
         self.split = Split(count, rows, columns, of)
         first = e.binary("udiv", e.mul(n, part), parts)
-        end = e.binary("udiv", e.mul(n, e.add(part, e.i64(1))), parts)
+        end = e.binary("udiv", e.mul(n, e.add(part, 1)), parts)
         return first, end
 
     def pause(self) -> None:

@@ -234,4 +234,4 @@ def low_bits(e: Emitter, dtype: DType, value: Value) -> Value:
     """32-bit lanes to the raw lanes of an integer dtype; a bool keeps one bit."""
     scalar = convert.raw_scalar(dtype)
     value = value if scalar == "i32" else e.convert("trunc", value, scalar)
-    return e.and_(value, e.const(scalar, 1, value.lanes)) if dtype is dtypes.bool_ else value
+    return e.and_(value, 1) if dtype is dtypes.bool_ else value

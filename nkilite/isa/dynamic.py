@@ -171,7 +171,7 @@ def _lower_position(kernel: MicroKernel, index: Value) -> Value:
     e = kernel.e
     at = e.add(kernel.immediate_i64("base"), e.mul(index, kernel.immediate_i64("step")))
     place = e.binary("urem", e.binary("udiv", at, kernel.immediate_i64("unit")), kernel.immediate_i64("bound"))
-    return e.select(e.compare("slt", at, e.i64(0)), at, place)
+    return e.select(e.compare("slt", at, 0), at, place)
 
 
 @instruction(writes=("dst",), access=_SEQUENCER, wide=True)
@@ -223,7 +223,7 @@ def _at_most(kernel: MicroKernel, count: Value, most: int | Value) -> Value:
     e = kernel.e
     most = e.i64(most) if isinstance(most, int) else most
     count = e.select(e.compare("slt", count, most), count, most)
-    return e.select(e.compare("sgt", count, e.i64(0)), count, e.i64(0))
+    return e.select(e.compare("sgt", count, 0), count, 0)
 
 
 @bounded_index.cost
@@ -327,9 +327,9 @@ def _dma_copy_within_lower(call: Signature, kernel: MicroKernel) -> None:
     ]
     at = [kernel.pointer("dst"), kernel.pointer("src")]
     sides = [_aligned(kernel.operands[name], shape) for name in ("dst", "src")]
-    everything = e.compare("eq", counts[0], e.i64(shape[call.axes[0]]))
+    everything = e.compare("eq", counts[0], shape[call.axes[0]])
     if len(counts) == 2:
-        everything = e.and_(everything, e.compare("eq", counts[1], e.i64(shape[call.axes[1]])))
+        everything = e.and_(everything, e.compare("eq", counts[1], shape[call.axes[1]]))
     with e.when(everything):
         _copy(kernel, sides, at)
     with e.when(e.not_(everything)):

@@ -184,7 +184,7 @@ def _again(kernel: MicroKernel, call: Signature, compared: str) -> None:
     e, dtype = kernel.e, call.value.dtype
     condition = kernel.register("condition", dtype)
     e.store(condition, kernel.pointer("value"), align=dtype.itemsize)
-    kernel.jump_if(e.compare(compared, condition, e.const(condition.scalar, 0)))
+    kernel.jump_if(e.compare(compared, condition, 0))
 
 
 @for_begin.cost

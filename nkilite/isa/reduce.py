@@ -76,7 +76,7 @@ def _reduction(op: AluOp, target: DType, negate: bool = False, scale: float = 1.
 
     def finish(e: Emitter, value: Value) -> Value:
         if scale != 1.0:
-            value = e.mul(value, e.f32(scale, value.lanes))
+            value = e.mul(value, scale)
         return e.neg(value) if negate else value
 
     if op is _SUBTRACT:

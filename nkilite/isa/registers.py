@@ -184,7 +184,7 @@ def _register_store_lower(call: Signature, kernel: MicroKernel) -> None:
     e, dtype = kernel.e, call.dst.dtype
     value = kernel.register("src", call.src.dtype)
     if dtype is dtypes.bool_:
-        value = e.convert("zext", e.compare("ne", value, e.i32(0)), "i8")
+        value = e.convert("zext", e.compare("ne", value, 0), "i8")
     elif dtype.itemsize < 4:
         value = e.convert("trunc", value, f"i{8 * dtype.itemsize}")
     e.store(value, kernel.pointer("dst"))

@@ -123,7 +123,7 @@ def _select_reduce_cost(call: Signature) -> Cost:
 @select_reduce.lower
 def _select_reduce_lower(call: Signature, kernel: MicroKernel) -> None:
     def select(e: Emitter, on_true: Value, on_false: Value, predicate: Value) -> Value:
-        holds = e.compare("oeq" if call.reverse_pred else "une", predicate, e.f32(0, predicate.lanes))
+        holds = e.compare("oeq" if call.reverse_pred else "une", predicate, 0)
         return e.select(holds, on_true, on_false)
 
     accumulation.lower(kernel, call.reduce_cmd, call.reduce_op, ("on_true", "on_false", "predicate"), select)
@@ -252,7 +252,7 @@ def _range_select_lower(call: Signature, kernel: MicroKernel) -> None:
             e.compare("une", call.comp_op0.emit(e, position, first), zero),
             e.compare("une", call.comp_op1.emit(e, position, second), zero),
         )
-        return e.select(inside, source, e.f32(_FP32_MIN, index.lanes))
+        return e.select(inside, source, _FP32_MIN)
 
     accumulation.lower(
         kernel, call.reduce_cmd, call.reduce_op, ("on_true_tile", "bound0", "bound1"), select, positions=True

@@ -438,4 +438,4 @@ def _reciprocal_cost(call: Signature) -> Cost:
 
 @reciprocal.lower
 def _reciprocal_lower(call: Signature, kernel: MicroKernel) -> None:
-    elementwise.map(kernel, "dst", ("data",), lambda e, x: e.div(e.f32(1, x.lanes), x))
+    elementwise.map(kernel, "dst", ("data",), lambda e, x: e.div(1, x))
