@@ -226,7 +226,7 @@ class _Body:
             sums: of the row.
         """
         e, sums = self.e, sums or _Sums(self.e, lanes)
-        sums.column = first
+        sums.place = sums.place[0], first
         variables: dict[int, Value] = {}
         for position, member in enumerate(self._members):
             for number in (a.number for a in member.accesses if a.number not in variables):
@@ -258,14 +258,15 @@ class _Sums:
     """What the members combine over a row.
 
     Attributes:
-        row, column: what is being written.
+        place: the row and the column that is being written.
         ended: its last column is done.
     """
 
     def __init__(self, e: Emitter, lanes: int, row: Value | None = None) -> None:
         self._e, self._lanes, self.ended = e, lanes, False
-        self.row, self.column = e.i64(0) if row is None else row, e.i64(0)
+        self.place = e.i64(0) if row is None else row, e.i64(0)
         self._found: dict[tuple[int, int], Sum] = {}  # by member, and one after another
+        self._next: Iterator[tuple[int, int]] = iter(())
         self._loop: tuple[Loop, int, ExitStack] | None = None
 
     @contextmanager
@@ -276,36 +277,23 @@ class _Sums:
             yield
         self._loop = None
 
-    def of(self, member: int) -> _MemberSums:
-        return _MemberSums(self, member)
+    def of(self, member: int) -> _Sums:
+        """Those of a member, which combines them in the same order every time its code is written: now."""
+        self._next = ((member, number) for number in itertools.count())
+        return self
 
-    def at(self, key: tuple[int, int], what: Combination) -> Sum:
-        found = self._found.get(key)
-        if found is None:
+    def combine(self, what: Combination, value: Value, finish: Callable[[Value], None]) -> None:
+        """As nkilite.codegen.kernel.Sweep."""
+        key = next(self._next)
+        if self.ended:
+            finish(self._found[key].result())
+            return
+        if key not in self._found:
             found = self._found[key] = Sum(self._e, what, self._lanes)
             if self._loop is not None:
                 loop, trips, stack = self._loop
                 stack.enter_context(found.inside(loop, trips))
-        return found
-
-
-class _MemberSums:
-    """Those of one member, which combines them in the same order every time its code is written."""
-
-    def __init__(self, sums: _Sums, member: int) -> None:
-        self._sums, self._member, self._next = sums, member, itertools.count()
-
-    @property
-    def place(self) -> tuple[Value, Value]:
-        return self._sums.row, self._sums.column
-
-    def combine(self, what: Combination, value: Value, finish: Callable[[Value], None]) -> None:
-        """As nkilite.codegen.kernel.Sweep."""
-        found = self._sums.at((self._member, next(self._next)), what)
-        if self._sums.ended:
-            finish(found.result())
-        else:
-            found.take(value)
+        self._found[key].take(value)
 
 
 class _StreamedRow:
