@@ -32,7 +32,7 @@ NAMES = [
     ("nkilite/language/__init__.py", "from nkilite.language.elementwise import (\n", "    distance,\n"),
     ("nkilite/language/__init__.py", "from nkilite.language.activations import (\n", "    softsign,\n"),
     ("nkilite/isa/__init__.py", "__all__ = [\n", '    "tensor_lerp",\n'),
-    ("nkilite/schedule/pipeline.py", "\n    InferPanels,\n", "    RowsOnly,\n"),
+    ("nkilite/schedule/pipeline.py", "(FindBroadcast, InferPanels, ", "RowsOnly, "),
     ("kernels/__init__.py", "GALLERY = (\n", '    "doubled",\n'),
 ]
 
