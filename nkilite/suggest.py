@@ -25,7 +25,8 @@ def unknown_name(
     """
     if name in hints:
         return UnknownName(module=owner, name=name, why=why, hint=hints[name])
-    close = [f"{prefix}.{match}" for match in difflib.get_close_matches(name, list(known), n=3)]
+    public = [] if name.startswith("_") else list(known)  # who inspects any module asks for many of the others
+    close = [f"{prefix}.{match}" for match in difflib.get_close_matches(name, public, n=3)]
     hint = f"did you mean {' or '.join(close)}?" if close else _ELSEWHERE
     return UnknownName(module=owner, name=name, why="", hint=hint)
 

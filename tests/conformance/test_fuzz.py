@@ -88,9 +88,9 @@ def test_a_wrong_bit_is_found_and_its_program_shortened(monkeypatch) -> None:
 
 def test_the_command() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "conformance", "fuzz", "--programs", "2", "--seed", "11", "--jobs", "1"],
+        [sys.executable, "-m", "conformance", "fuzz", "--programs", "2", "--seed", "155", "--jobs", "1"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.startswith("2 programs from seed 11 in ")
+    assert ran.stdout.startswith("2 programs from seed 155 in ")
     assert "2 alike in every way, 0 refused in every way, 0 wrong" in ran.stdout

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy
 from isa_testing import CPU_LEVELS, both, new, outputs, raises, same, tile
-from scipy import stats
 
 import nkilite as nki
 import nkilite.isa as nisa
@@ -142,7 +142,7 @@ def test_statistics_of_a_kernel_that_does_not_seed(engine):
     for lines in (result, result.T):
         for shift in (0, 12, 24):
             counts = np.bincount(((lines >> np.uint32(shift)) & np.uint32(255)).reshape(-1), minlength=256)
-            assert stats.chisquare(counts).pvalue > 1e-4
+            assert scipy.stats.chisquare(counts).pvalue > 1e-4
     assert np.unique(result).size > 65500
     neighbours = np.corrcoef(result[:, :-1].reshape(-1) / 2**32, result[:, 1:].reshape(-1) / 2**32)[0, 1]
     across = np.corrcoef(result[:-1].reshape(-1) / 2**32, result[1:].reshape(-1) / 2**32)[0, 1]
@@ -304,7 +304,7 @@ def test_rand2(trn3, dtype):
     assert abs(unit.mean() - 0.5) < 0.01
     if dtype == "float32":
         assert unit.max() < 1
-        assert stats.kstest(unit.reshape(-1), "uniform").pvalue > 1e-4
+        assert scipy.stats.kstest(unit.reshape(-1), "uniform").pvalue > 1e-4
 
 
 def test_rand2_stays_below_an_end_whose_distance_is_rounded_up(trn3):
