@@ -23,6 +23,7 @@ from nkilite.errors import (
 )
 from nkilite.ir.types import MemoryRegion
 from nkilite.suggest import unknown_attribute
+from nkilite.trace.indirection import is_runtime_index
 from nkilite.trace.refusals import Refusals
 from nkilite.trace.tensor import NkiTensor
 
@@ -205,12 +206,19 @@ class NkiGrid(Refusals):
     # --- indexing -------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: object) -> Any:
-        """Select cells by integers, slices and an ellipsis.
+        """Select cells by integers, slices and an ellipsis; one coordinate may be known to the device alone.
+
+        A scalar, a register or a (1, 1) tile of integers is a coordinate, counted in whole cells. A (K, 1) tile has the
+        numbers of K rows instead, and the cell has these.
 
         Raises:
-            IndexOutOfBounds, TooManyIndices, InvalidIndex, EmptySlice.
+            IndexOutOfBounds, TooManyIndices, InvalidIndex, InvalidView, EmptySlice.
         """
-        keys = iter(self._keys(key))
+        given = self._keys(key)
+        at = [dim for dim, k in enumerate(given) if is_runtime_index(k)]
+        if at:
+            return self._at_runtime(given, at)
+        keys = iter(given)
         axes = []
         dim = 0
         for axis in self.axes:
@@ -219,6 +227,46 @@ class NkiGrid(Refusals):
                 dim += 1
             axes.append(axis)
         return type(self)(self.source, tuple(axes), self.packed)
+
+    def _at_runtime(self, keys: list[object], at: list[int]) -> NkiGrid:
+        """Select by coordinates of which those `at` some positions are known to the device alone."""
+        if len(at) > 1 or self.packed:
+            what = "storage of its own" if self.packed else f"{len(at)} runtime indices"
+            raise InvalidIndex(
+                what=f"{what} when it is a grid", hint="one coordinate of a tensor in HBM may be a runtime index."
+            )
+        index: Any = keys[at[0]]
+        grid = self[tuple([slice(None) if position in at else k for position, k in enumerate(keys)])]
+        dim = [d for d, axis in enumerate(self.axes) if axis.navigable][at[0]]
+        axis = grid.axes[dim]
+        if axis.step != 1:
+            raise InvalidIndex(what="a runtime index when it is a grid with a step", hint="select without a step.")
+        vector = isinstance(index, NkiTensor) and index.shape != (1, 1)
+        source, axes = grid._rows(index, dim) if vector else grid._cell(index, dim)
+        return type(self)(source, axes, False)
+
+    def _cell(self, index: object, dim: int) -> tuple[NkiTensor, tuple[Axis, ...]]:
+        """The tensor and the axes of one cell of a dimension, which the device chooses among those that are whole."""
+        axis = self.axes[dim]
+        size = min(axis.cell, axis.extent)
+        whole = axis.extent // size
+        cells = self.source.slice(dim, axis.start, axis.start + whole * size).reshape_dim(dim, (whole, size))
+        chosen = Axis.over(0, size, axis.tile, axis.group, axis.tiled)._replace(navigable=False)
+        return cells.select(dim, index), (*self.axes[:dim], chosen, *self.axes[dim + 1:])
+
+    def _rows(self, index: NkiTensor, dim: int) -> tuple[NkiTensor, tuple[Axis, ...]]:
+        """The tensor and the axes of rows that the device chooses; a view has them in its first dimension."""
+        axis, leading = self.axes[dim], self.axes[:dim]
+        count = index.shape[0]
+        if index.shape != (count, 1) or count > axis.cell or any(a.tiled or a.navigable for a in leading):
+            raise InvalidIndex(
+                what=f"indices of shape {index.shape} when it is a grid whose cells have {axis.cell} rows",
+                hint="pass up to so many as a (K, 1) tile, for the first dimension that ints have not chosen from.",
+            )
+        source = self.source[tuple(a.start for a in leading)] if leading else self.source
+        rows = source.slice(0, axis.start, axis.start + axis.extent).vector_select(0, index)
+        chosen = Axis.over(0, count, axis.tile, axis.group, axis.tiled)._replace(navigable=False)
+        return rows, (chosen, *self.axes[dim + 1:])
 
     def _keys(self, key: object) -> list[object]:
         """A key for each coordinate."""
@@ -244,7 +292,8 @@ class NkiGrid(Refusals):
         bounds = (key.start, key.stop, key.step) if isinstance(key, slice) else (key,)
         if not isinstance(key, slice) or any(b is not None and not isinstance(b, (int, np.integer)) for b in bounds):
             raise InvalidIndex(
-                what=f"{describe(key)} when it is a grid", hint="use integers and slices; data has the elements."
+                what=f"{describe(key)} when it is a grid",
+                hint="use integers, slices, scalars and tiles of integers; data has the elements.",
             )
         if key.step is not None and key.step < 1:
             raise InvalidIndex(what=f"a step of {key.step} when it is a grid", hint="use a positive step.")

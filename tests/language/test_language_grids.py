@@ -177,6 +177,92 @@ def test_a_tensor_is_its_own_data():
     traced(kernel, RAGGED)
 
 
+def index_tile(x):
+    tile = nl.ndarray(x.shape, x.dtype)
+    nisa.dma_copy(tile, x)
+    return tile
+
+
+WIDE = np.arange(12 * 16, dtype=np.float32).reshape(12, 16)
+
+
+def test_rows_gathered_and_scattered_by_a_vector_of_indices():
+    """The last tile of indices is a part of one; destinations are cells, too."""
+
+    def gather(x, at):
+        out = nl.ndarray((at.shape[0], x.shape[1]), x.dtype, buffer=nl.shared_hbm)
+        source, numbers, target = (nl.tiles(t, tile_shape=s) for t, s in ((x, (4, 8)), (at, (4, 1)), (out, (4, 8))))
+        for i, j in cells(target):
+            chosen = source[index_tile(numbers[i, 0].data), j]
+            assert (chosen.shape, chosen.element_shape) == ((), target[i, j].element_shape)
+            held = nl.empty_like(chosen, buffer=nl.sbuf)
+            nisa.dma_copy(held.data, chosen.data)
+            nisa.dma_copy(target[i, j].data, held.data)
+        return out
+
+    def scatter(x, at):
+        numbers, target = nl.tiles(at, tile_shape=(4, 1)), nl.tiles(x, tile_shape=(4, 8))
+        for i in range(numbers.shape[0]):
+            for j in range(2):
+                rows = target[index_tile(numbers[i, 0].data), j]
+                held = nl.empty_like(rows, buffer=nl.sbuf)
+                nisa.memset(held.data, float(j))
+                nisa.dma_copy(rows.data, held.data)
+        return x
+
+    at = np.array([[11], [0], [7], [3], [5], [10]], np.int32)
+    np.testing.assert_array_equal(both(gather, WIDE, at), WIDE[at[:, 0]])
+    expected = WIDE.copy()
+    expected[at[:, 0], :8], expected[at[:, 0], 8:] = 0, 1
+    for run in (nki.jit, nki.simulate):
+        np.testing.assert_array_equal(run(scatter)(WIDE.copy(), at), expected)
+
+
+@pytest.mark.parametrize("index", [index_tile, lambda x: nisa.scalar_load(index_tile(x)) + 0])
+def test_cells_chosen_on_the_device(index):
+    def kernel(x, experts, at):
+        chosen = index(at)
+        tile = nl.tiles(x, tile_shape=(4, 8))[chosen, -1]
+        assert (tile.shape, tile.element_shape, tile.is_data_representable) == ((), (4, 8), True)
+        expert = nl.tiles(experts, tile_shape=(2, 8))[chosen]
+        assert (expert.shape, expert[1, 0].element_shape) == ((2, 2), (1, 8))
+        inner = nl.tiles(nl.blocks(x, tile_shape=(2, 4), block_shape=(2, 2))[chosen, 0])[1, 0]
+        columns = nl.tiles(nl.load(x), tile_shape=(12, 5))[0, chosen]
+        return tuple(kept(cell.data) for cell in (tile, expert[1, 1], inner)), kept(nl.copy(columns.data))
+
+    def kept(view):
+        out = nl.ndarray(view.shape, view.dtype, buffer=nl.shared_hbm)
+        if view.buffer.on_chip:
+            nisa.dma_copy(out, view)
+        else:
+            nl.store(out, nl.load(view))
+        return out
+
+    experts, at = np.arange(4 * 3 * 16, dtype=np.float32).reshape(4, 3, 16), np.array([[2]], np.int32)
+    for run in (nki.jit, nki.simulate):
+        (tile, expert, inner), columns = run(kernel)(WIDE, experts, at)
+        np.testing.assert_array_equal(tile, WIDE[8:12, 8:])
+        np.testing.assert_array_equal(expert, experts[2, 2:, 8:])
+        np.testing.assert_array_equal(inner, WIDE[10:12, :4])
+        np.testing.assert_array_equal(columns, WIDE[:, 10:15])
+
+
+@pytest.mark.parametrize("run", [nki.jit, nki.simulate])
+def test_only_whole_cells_are_chosen_on_the_device(run):
+    def kernel(x, at):
+        out = nl.ndarray((5, 16), x.dtype, buffer=nl.shared_hbm)
+        nl.store(out, nl.load(nl.tiles(x, tile_shape=(5, 16))[index_tile(at), 0].data))
+        return out
+
+    np.testing.assert_array_equal(run(kernel)(WIDE, np.array([[1]], np.int32)), WIDE[5:10])
+    with pytest.raises(errors.IndirectOutOfBounds, match=r"2 is not in \[0, 2\)"):
+        run(kernel)(WIDE, np.array([[2]], np.int32))
+
+
+def one():
+    return nl.zeros((1, 1), nl.int32)
+
+
 REFUSED = [
     (lambda x: nl.tiles(x), errors.InvalidOperand, "tile_shape is None"),
     (lambda x: nl.tiles(x, tile_shape=[3, 4]), errors.InvalidOperand, "tile_shape is .*tuple of positive ints"),
@@ -199,6 +285,12 @@ REFUSED = [
     (lambda x: nl.load(x.select(0, nl.tiles(x, tile_shape=(3, 4)))), errors.InvalidView, "index is NkiTileGrid"),
     (lambda x: nl.load(nl.tiles(x, tile_shape=(3, 4))[0, 0]), errors.InvalidOperand, "pass its .data"),
     (lambda x: nl.exp(nl.tiles(nl.load(x), tile_shape=(3, 4))[0, 0]), errors.InvalidOperand, "pass its .data"),
+    (lambda x: nl.tiles(x, tile_shape=(3, 4))[one(), one()], errors.InvalidIndex, "2 runtime indices"),
+    (lambda x: nl.tiles(x, tile_shape=(3, 4))[nl.zeros((4, 1), nl.int32), 0], errors.InvalidIndex, "have 3 rows"),
+    (lambda x: nl.tiles(x, tile_shape=(3, 4))[0, nl.zeros((2, 1), nl.int32)], errors.InvalidIndex, "first dimension"),
+    (lambda x: nl.tiles(x, tile_shape=(3, 4))[::2][one(), 0], errors.InvalidIndex, "with a step"),
+    (lambda x: nl.tiles(x, tile_shape=(3, 4))[nl.zeros((1, 1), nl.float32), 0], errors.InvalidView, "float32 in sbuf"),
+    (lambda x: nl.tiles(nl.load(x), tile_shape=(3, 4))[one(), 0], errors.InvalidView, "partition"),
     (lambda x: nl.tiles(x, tile_shape=(3, 4)).tileshape, errors.UnknownName, "did you mean grid.tile_shape"),
     (lambda x: nl.tiles(x, tile_shape=(3, 4)).__setitem__((0, 0), x), errors.InvalidView, r"grid\[i, j\].data"),
     (lambda x: nl.tiles(x, tile_shape=(3, 4))[::2].data, errors.InvalidView, "gaps"),
