@@ -11,7 +11,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "debugging.md"
 def test_examples(tmp_path, capsys):
     text = PAGE.read_text()
     names: dict = {"__name__": "examples"}
-    for number, (block, printed) in enumerate(re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)):
+    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
+    assert len(examples) == text.count("```python\n") > 0
+    for number, (block, printed) in enumerate(examples):
         script = tmp_path / f"example{number}.py"
         script.write_text(block)
         exec(compile(block, str(script), "exec"), names)

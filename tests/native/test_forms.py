@@ -203,9 +203,8 @@ def test_code_that_has_gone_is_written_again(written, disk, new_process) -> None
 
 def test_code_that_goes_while_it_is_used_is_not_missed(written, disk, new_process, monkeypatch) -> None:
     nki.jit(norm)(values(128, 512))
-    for entry in list(cache.store().entries()):
-        if entry.shelf == cache.KERNELS:
-            Path(entry.path).unlink()
+    (kernel,) = (entry for entry in cache.store().entries() if entry.shelf == cache.KERNELS)
+    Path(kernel.path).unlink()
     new_process()
     nki.jit(norm)(values(128, 512))  # takes it from disk, without its text
     drop_object_code()

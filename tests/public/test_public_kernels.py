@@ -12,6 +12,8 @@ from conformance.discover import discover
 from conformance.runner import run
 
 FOLDERS = [Path(name) for name in os.environ.get("NKILITE_PUBLIC_KERNELS", "").split(os.pathsep) if name]
+if not FOLDERS:
+    pytest.skip("NKILITE_PUBLIC_KERNELS names no checkout of public kernels", allow_module_level=True)
 CASES = discover(FOLDERS)
 
 
@@ -24,7 +26,6 @@ def results() -> dict[str, list[Result]]:
     return found
 
 
-@pytest.mark.skipif(not FOLDERS, reason="NKILITE_PUBLIC_KERNELS names no checkout of public kernels")
 def test_checkouts_hold_known_kernels() -> None:
     assert CASES
 
