@@ -73,7 +73,8 @@ class Signature:
     """
 
     __slots__ = (
-        "_access", "arguments", "definition", "id", "immediates", "key", "n_words", "operands", "plain", "target",
+        "_access", "arguments", "definition", "direct", "id", "immediates", "key", "n_words", "operands", "plain",
+        "target",
     )
 
     def __init__(
@@ -98,10 +99,11 @@ class Signature:
                 word += 1
         self.operands, self.immediates, self.n_words = tuple(operands), tuple(immediates), word
         self._access: AccessMap | None = None
-        # Only direct tensors given by the caller: the tracer can take their words without looking at them.
-        self.plain = "registers" not in arguments and not any(
-            o.type.indirection for o in operands
-        ) and all(isinstance(arguments[p.name], ViewType) for p in definition.parameters if p.role in _WORD_ROLES)
+        # The tracer can take words without looking at them: two for each tensor; only tensors given by the caller.
+        self.direct = not any(o.type.indirection for o in operands)
+        self.plain = self.direct and "registers" not in arguments and all(
+            isinstance(arguments[p.name], ViewType) for p in definition.parameters if p.role in _WORD_ROLES
+        )
 
     @property
     def name(self) -> str:

@@ -31,6 +31,7 @@ from nkilite.machine.registers import REGISTERS
 from nkilite.machine.target import Target
 from nkilite.trace.nesting import Nesting
 from nkilite.trace.tensor import PASS_DATA, NkiTensor, is_grid, whole
+from nkilite.trace.writers import Write, Writer
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
@@ -87,7 +88,8 @@ class Builder:
         tiles: types of new tensors already validated, by the arguments of `nl.ndarray`.
         placed: types of tiles with addresses that suit them.
         words: the instruction table while it grows.
-        sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`.
+        sites: (signature id, location id) of calls in user code that were made before, by place and key of `known`;
+            and who takes the words of their operands, unless all are tensors.
         patterns: what calls of functions record, by kind of call (nkilite/beta1/remembered.py); calls: by their place.
         unplaced: a result that an assignment may yet place, if there is one; placements: what instructions become
             that write elsewhere, by signature, type of what they write, and whether they add to it.
@@ -112,7 +114,8 @@ class Builder:
         self.constants: dict[object, NkiTensor] = {}
         self._registers: dict[str, NkiTensor] = {}
         self.places: dict[tuple[int, int], int] = {}
-        self.sites: dict[tuple[object, ...], tuple[int, int]] = {}
+        self.sites: dict[tuple[object, ...], tuple[object, ...]] = {}
+        self._writers: dict[tuple[object, ...], Writer] = {}
         self.patterns: dict[tuple[object, ...], object] = {}
         self.calls: dict[tuple[object, ...], tuple[object, ...]] = {}
         self.unplaced: Unplaced | None = None
@@ -229,11 +232,28 @@ class Builder:
             self.program.open_engines.add(signature.id)
         return signature
 
-    def remember(self, frame: FrameType, key: tuple[object, ...], signature: Signature) -> None:
+    def remember(self, frame: FrameType, key: tuple[object, ...], signature: Signature, *write: Write) -> None:
         """The next call with this key at this place can be recorded at once."""
         self.place(frame)
         site = id(frame.f_code), frame.f_lasti
-        self.sites[site + key] = signature.id, self.places[site]
+        self.sites[site + key] = signature.id, self.places[site], *write
+
+    def writer(self, signature: Signature, operands: Values) -> Write:
+        """Who takes the words of operands like these, once their numbers are checked.
+
+        Raises:
+            NkiError: the instruction does not take them.
+        """
+        if "check_immediates" in signature.definition.rules:
+            _check_immediates(signature, operands)
+        numbers = [cast("float", v) for v in operands if v is not None and v.__class__ is not NkiTensor]
+        key = signature.id, *(v.__class__ for v in numbers)
+        found = self._writers.get(key)
+        if found is None:
+            registers = self._operands_of(signature, operands)[len(operands) :]
+            found = self._writers[key] = Writer.of(operands, [(t.storage.id, t.byte_offset) for t in registers])
+        found.know(numbers, [self.program.constant_id(v) for v in numbers])
+        return found.write
 
     def emit(self, signature: Signature, operands: Values, name: str | None) -> NkiInstruction:
         """Record a call of a checked signature.

@@ -147,13 +147,11 @@ def _compile_wrapper(definition: Definition) -> Any:
     key = ", ".join(["D", *map(_key_of, parameters)])
     header, defaults = _header(definition)
     plain = all(p.role is Role.tensor for p in parameters if p.role is not Role.attribute)
-    fast = _fast(key, passed) if plain else ""
-    remembered = f"""
-    else:
-        if builder.records and signature.plain:
-            builder.remember(getframe(1), ({key}), signature)""" if plain else ""
     everything = ", ".join(p.name for p in parameters)
     operands = "".join(f"{name}, " for name in passed)
+    fast, suits, writer = _fast(key, passed, plain), "plain" if plain else "direct", ""
+    if not plain:
+        writer = f", builder.writer(signature, ({operands}))"
     classes = "".join(f"{name}.__class__, " for name in passed)
     source = f"""
 def {definition.name}({header}, name=None, **old):
@@ -169,7 +167,10 @@ def {definition.name}({header}, name=None, **old):
             return resolved(D, {definition.name}, ({everything},), name)
         if bounded(({operands})):
             return checked(D, {definition.name}, ({everything},), name)
-        signature = builder.find(D, lambda: ({key}), ({everything},)){remembered}
+        signature = builder.find(D, lambda: ({key}), ({everything},))
+    else:
+        if builder.records and signature.{suits}:
+            builder.remember(getframe(1), ({key}), signature{writer})
     return builder.emit(signature, ({operands}), name)
 """
     namespace: dict[str, object] = {
@@ -217,14 +218,16 @@ def _unwrapped(definition: Definition) -> str:
     return "".join(f"\n{line}" for line in lines)
 
 
-def _fast(key: str, passed: list[str]) -> str:
+def _fast(key: str, passed: list[str], plain: bool) -> str:
     """Records a call like an earlier one of its line, unless instructions run as they come."""
-    words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
+    words = f"*write({', '.join(passed)})"
+    if plain:
+        words = "".join(f"{name}.storage.open_id, {name}.byte_offset, " for name in passed)
     return f"""
     if builder.records:
         frame = getframe(1)
         try:
-            number, place = builder.sites[id(frame.f_code), frame.f_lasti, {key}]
+            number, place{"" if plain else ", write"} = builder.sites[id(frame.f_code), frame.f_lasti, {key}]
             if place < 0:
                 place = builder.place(frame)
             builder.words += (number, place, {words})
