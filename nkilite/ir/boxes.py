@@ -14,6 +14,7 @@ import numpy as np
 
 from nkilite.ir.columns import unique
 from nkilite.ir.regions import Pattern
+from nkilite.machine.rows import ranked
 
 _MOST_CELLS = 32  # of a region, on average
 
@@ -27,8 +28,7 @@ def cells(patterns: Sequence[Pattern], number: np.ndarray, start: np.ndarray) ->
     """
     first, end = _boxes(patterns, number, start, _pitches(patterns[n] for n in unique(number).tolist()))
     for digit in range(len(first)):
-        edges = unique(np.concatenate([first[digit], end[digit]]))
-        first[digit], end[digit] = np.searchsorted(edges, first[digit]), np.searchsorted(edges, end[digit])
+        first[digit], end[digit] = np.split(ranked(np.concatenate([first[digit], end[digit]]))[0], 2)
     widths = end - first
     counts = widths.prod(axis=0)
     most = end.max(axis=1, initial=1).tolist()

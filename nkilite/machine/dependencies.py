@@ -14,6 +14,7 @@ import numpy as np
 
 from nkilite.machine import hazard_walk
 from nkilite.machine.hazard_walk import ACCUMULATE, DATA, ORDER, READ, WRITE
+from nkilite.machine.rows import ranked
 
 __all__ = ["ACCUMULATE", "DATA", "ORDER", "READ", "WRITE", "Accesses", "Edges", "Region", "hazards"]
 
@@ -98,33 +99,18 @@ def _placed(regions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for members in np.split(order, np.flatnonzero(np.diff(regions[order, 0])) + 1):
         rows, columns = regions[members, 1:3], regions[members, 3:5]
         along, across = columns, rows
-        if _ranked(rows[:, 0])[1] > _ranked(columns[:, 0])[1]:
+        if len(ranked(rows[:, 0])[1]) > len(ranked(columns[:, 0])[1]):
             along, across = rows, columns
-        ranks, count = _ranked(along.reshape(-1))
+        ranks, edges = ranked(along.reshape(-1))
         begins.append(slots)
         fields[members, hazard_walk.BEGIN:hazard_walk.END + 1] = slots + 1 + ranks.reshape(-1, 2)
         fields[members, hazard_walk.LOW:hazard_walk.HIGH + 1] = across
         low, high = across.T
         whole = (low == low.min()) & (high == high.max())
         fields[members, hazard_walk.FULL] = fields[members, hazard_walk.DENSE] & whole
-        slots += count + 2  # one before the first edge, and one beyond the last
+        slots += len(edges) + 2  # one before the first edge, and one beyond the last
     first, end = np.zeros(slots, bool), np.full(slots, -1)
     if len(regions):
         first[begins] = True
         end[begins] = [*(begin - 1 for begin in begins[1:]), slots - 1]
     return fields, first, end
-
-
-_NARROW = 1 << 20  # addresses that are numbered by a table; others are sorted
-
-
-def _ranked(numbers: np.ndarray) -> tuple[np.ndarray, int]:
-    """The rank of every number among the distinct ones, and how many those are."""
-    low, high = int(numbers.min(initial=0)), int(numbers.max(initial=0))
-    if high - low >= _NARROW:
-        found, ranks = np.unique(numbers, return_inverse=True)
-        return ranks, len(found)
-    present = np.zeros(high - low + 1, bool)
-    present[numbers - low] = True
-    ranks = np.cumsum(present) - 1
-    return ranks[numbers - low], int(ranks[-1]) + 1

@@ -1,4 +1,4 @@
-"""The distinct rows of a table of numbers, found by hashing."""
+"""The distinct numbers of an array, by looking at all or by sorting, and the distinct rows of a table, by hashing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import numpy as np
 
 from nkilite.compiled import Ints, compiled
 
-__all__ = ["distinct"]
+__all__ = ["distinct", "ranked"]
+
+_LOOKED_AT = 8  # numbers, for each that there is: where there are more, sorting is faster
+
+
+def ranked(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rank of every number among the distinct ones, and these, ascending."""
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+    if high - low > _LOOKED_AT * len(numbers):
+        found = np.sort(numbers)
+        found = found[np.append(True, found[1:] != found[:-1])]
+        return np.searchsorted(found, numbers), found
+    present = np.zeros(high - low + 1, bool)
+    present[numbers - low] = True
+    return (np.cumsum(present) - 1)[numbers - low], np.flatnonzero(present) + low
 
 
 def distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

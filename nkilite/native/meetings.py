@@ -20,10 +20,10 @@ import numpy as np
 from nkilite.codegen.kernel import CpuOperand, MicroKernel, Split
 from nkilite.host.cpu import Products
 from nkilite.ir import nest
-from nkilite.ir.columns import unique
 from nkilite.ir.program import WORDS_BEFORE_ARGUMENTS, Signature
 from nkilite.ir.regions import Pattern, pattern
 from nkilite.machine.engine import Engine
+from nkilite.machine.rows import ranked
 from nkilite.native.meeting_scan import ALONE, ANYBODY, scan
 from nkilite.native.walker import LEAD, MEET, SPLIT
 from nkilite.once import cached_property
@@ -37,7 +37,6 @@ _PRODUCTS_PER_NS = {Products.vectors: 40, Products.pairs: 80, Products.tiles: 32
 WAKE_NS = 75_000
 MEETING_NS = 1_000
 
-_BYTES_LOOKED_AT = 16  # for each interval: where there are more, sorting is faster
 _CROWD = 32  # stretches of memory an operand may have on average before they are merged
 
 
@@ -282,15 +281,8 @@ def atoms(base: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndar
 def _numbered(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Intervals of a base as atoms: those that begin and end where some interval does, or, if too many of them overlap
     (thin columns of a tall matrix), those that intervals which overlap make together."""
-    low, high = int(start.min()), int(end.max())
-    if high - low <= _BYTES_LOOKED_AT * len(start):
-        found = np.zeros(high - low + 1, bool)
-        found[start - low] = found[end - low] = True
-        number = np.cumsum(found) - 1
-        edges, first, last = np.flatnonzero(found) + low, number[start - low], number[end - low]
-    else:
-        edges = unique(np.concatenate([start, end]))
-        first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
+    ranks, edges = ranked(np.concatenate([start, end]))
+    first, last = np.split(ranks, 2)
     if (last - first).sum() <= _CROWD * len(start):
         return first, last, len(edges)
     farthest = np.full(len(edges), edges[0])
