@@ -1,8 +1,9 @@
-"""How long a kernel takes before it first runs: cold, and in a fresh process that finds it in the disk cache.
+"""How long kernels take before they first run: cold, and in a fresh process that finds them in the disk cache.
 
-    python -m benchmarks cold [--side 4096] [--repeats 5]
+    python -m benchmarks cold [--side 4096] [--images 32]
 
-Times are processor time, tracing included and imports excluded; the medians of several processes.
+A blocked matmul, and a convolution of 3,000 instructions an image. Times are processor time on one thread; imports are
+excluded.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,36 +18,40 @@ import tempfile
 _CALL = """
 import json, sys, time
 import numpy as np
+from benchmarks.convolution import conv2d, operands
 from kernels.matmul import matmul
-side = int(sys.argv[1])
-a, b = np.ones((side, side), np.float32), np.ones((side, side), np.float32)
+name, size = sys.argv[1], int(sys.argv[2])
+kernel = {"matmul": matmul, "conv2d": conv2d}[name]
+arguments = operands(size) if kernel is conv2d else (np.ones((size, size), np.float32),) * 2
 started = time.process_time()
-launcher = matmul.launcher(a, b)
-print(json.dumps(time.process_time() - started))
+kernel.trace(*arguments)
+traced = time.process_time()
+kernel.launcher(*arguments)
+print(json.dumps([traced - started, time.process_time() - traced]))
 """
 
 
-def seconds(side: int, cache: str) -> float:
-    """From the call to the native run, in a process of its own; imports excluded."""
-    environment = {**os.environ, "NKILITE_CACHE_DIR": cache}
+def seconds(name: str, size: int, cache: str) -> tuple[float, float]:
+    """To trace a kernel, and to get it ready, which traces, too, in a process of its own."""
+    environment = {**os.environ, "NKILITE_CACHE_DIR": cache, "NKILITE_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", _CALL, str(side)], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _CALL, name, str(size)], env=environment, capture_output=True, text=True, check=True
     )
-    return json.loads(done.stdout)
+    traced, ready = json.loads(done.stdout)
+    return traced, ready
 
 
 def main() -> None:
-    """Print both times."""
+    """Print a line for each kernel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    pairs = []
-    for _ in range(options.repeats):
+    parser.add_argument("--side", type=int, default=4096, help="of the matmul, float32")
+    parser.add_argument("--images", type=int, default=32, help="of the convolution; 316 are 953,000 instructions")
+    chosen = parser.parse_args()
+    print("seconds (cpu-measured)      to trace     ready, cold     ready, warm")
+    for name, size in (("matmul", chosen.side), ("conv2d", chosen.images)):
         with tempfile.TemporaryDirectory() as cache:
-            pairs.append((seconds(options.side, cache), seconds(options.side, cache)))
-    for name, times in zip(("nothing on disk", "the program on disk"), zip(*pairs, strict=True), strict=True):
-        print(f"matmul {options.side}³ float32, {name}: {statistics.median(times) * 1e3:.0f} ms (cpu-measured)")
+            (traced, cold), (_, warm) = (seconds(name, size, cache) for _ in range(2))
+        print(f"{name:8} {size:6} {traced:20.2f} {cold:15.2f} {warm:15.2f}", flush=True)
 
 
 if __name__ == "__main__":

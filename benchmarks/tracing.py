@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import nkilite
+from benchmarks import convolution
 from kernels.matmul import matmul
 from nkilite import beta1
 from nkilite.beta1 import isa as nisa
@@ -107,6 +108,7 @@ def _operands(K: int, M: int, N: int) -> Callable[[], tuple[np.ndarray, ...]]:
 
 CASES = {
     "matmul": Case(matmul, _operands(2048, 2048, 4096), "current"),
+    "conv2d": Case(convolution.conv2d, lambda: convolution.operands(8), "current"),
     "product": Case(product, _operands(2048, 2048, 8192), "Beta 1"),
     "ragged": Case(ragged, _operands(2048, 1024, 2900), "Beta 1"),
     "adam": Case(adam, lambda: (np.zeros((4000, 4096), np.float32),) * 4, "Beta 1"),
