@@ -15,6 +15,8 @@ from nkilite.machine.engine import Cost
 from nkilite.trace.instruction import instruction
 from nkilite.trace.tensor import NkiTensor
 
+_BN_AGGR_DIMENSIONS = {"data": 5, "dst": 3}
+
 
 def _require_shape(call: Signature, elements: int, expected: str) -> None:
     """Raise ShapeMismatch unless dst has the partitions of data and `elements` elements in each."""
@@ -92,8 +94,10 @@ def bn_aggr(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> None:
     includes how far their means are apart.
 
     Args:
-        dst: SBUF or PSUM tile with the partitions of data and 2 elements in each: mean, then variance.
-        data: SBUF or PSUM tile with any number of samples, three elements each, in each partition.
+        dst: SBUF or PSUM tile of up to three dimensions with the partitions of data and 2 elements in each: mean, then
+            variance.
+        data: SBUF or PSUM tile of up to five dimensions with any number of samples, three elements each, in each
+            partition.
 
     Raises:
         ShapeMismatch: data does not hold whole samples, or dst does not have 2 elements in each partition.
@@ -106,6 +110,8 @@ def bn_aggr(dst: NkiTensor, data: NkiTensor, name: str | None = None) -> None:
 @bn_aggr.check
 def _bn_aggr_check(call: Signature) -> None:
     rules.require_on_chip(call)
+    for operand, most in _BN_AGGR_DIMENSIONS.items():
+        rules.require_dimensions(call, operand, most)
     if call.data.free_size % 3:
         raise ShapeMismatch(
             instruction="nisa.bn_aggr",

@@ -125,4 +125,7 @@ def test_errors():
     raises(errors.ShapeMismatch, r"\(4, 6\).*8 partitions", lambda x: nisa.bn_stats(new((4, 6)), x))
     raises(errors.ShapeMismatch, "35 elements.*multiple of 3", lambda x: nisa.bn_aggr(x[:, :2], x[:, :35]))
     raises(errors.ShapeMismatch, r"\(8, 3\).*2 elements", lambda x: nisa.bn_aggr(new((8, 3)), x))
+    raises(errors.ShapeMismatch, "dst.* 4 dimensions", lambda x: nisa.bn_aggr(new((8, 1, 1, 2)), x))
+    deep = (8, 1, 1, 1, 1, 3)
+    raises(errors.ShapeMismatch, "data.* 6 dimensions", lambda x: nisa.bn_aggr(new((8, 2)), x[:, :3].reshape(deep)))
     raises(errors.WrongMemory, "HBM", lambda x: nisa.bn_stats(new((8, 6), buffer=nl.shared_hbm), x))
