@@ -29,6 +29,7 @@ _MODULES = {
     "nki.language": "nkilite.language",
     "nki.language.constants": "nkilite.language.constants",
     "nki.language.dtypes": "nkilite.dtypes",
+    "nki.simulator": "nkilite.simulator",
     "nki.tensor": "nkilite.trace.tensor",
     "nki.typing": "nkilite.typing",
     "neuronxcc.nki": "nkilite.beta1",
@@ -44,11 +45,11 @@ _MODULES = {
 def install(force: bool = False, torch_xla: bool = False) -> None:
     """Make the `nki` modules resolve to nkilite in this process.
 
-    These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.compiler and its frontend,
-    and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor; and those of Beta 1 below
-    neuronxcc.nki: language, isa, typing and compiler. What else is imported from neuronxcc is the vendor's; it says so
-    when it is used. `nki_op`, `wrap_nki`, `nki_jit` and `xla_impl.custom_op` come from torch_neuronx, `nki_call` from
-    jax_neuronx, unless these are installed.
+    These are nki, nki.language, nki.isa, nki.isa.constants, nki.typing, nki.collectives, nki.simulator, nki.compiler
+    and its frontend, and of older releases nki.builtin, nki.dtype, nki.language.dtypes and nki.tensor; and those of
+    Beta 1 below neuronxcc.nki: language, isa, typing and compiler. What else is imported from neuronxcc is the
+    vendor's; it says so when it is used. `nki_op`, `wrap_nki`, `nki_jit` and `xla_impl.custom_op` come from
+    torch_neuronx, `nki_call` from jax_neuronx, unless these are installed.
 
     Args:
         force: take the place of an installed nki or neuronxcc package, too.

@@ -267,6 +267,27 @@ def test_typing_annotations():
         nt.tensor((4, 4))
 
 
+SIMULATOR = """
+import nki.simulator
+from nki.simulator import simulate_kernel
+
+x = np.ones((4, 8), np.float32)
+results = [
+    simulate_kernel(double, (x,), {}), simulate_kernel(double, args=[], kwargs={"x": x}, _lnc=1),
+    simulate_kernel(lambda x: double(x), [x], lnc=2), nki.simulator.simulate_kernel(double[2], (x,)),
+]
+assert all(isinstance(r, np.ndarray) and (r == 2).all() for r in results)
+try:
+    simulate_kernel(double, (x,), {}, lnc=3)
+except nki.errors.InvalidGrid as error:
+    print(error)
+"""
+
+
+def test_the_simulator_as_test_harnesses_call_it(tmp_path):
+    assert "3 cores" in run(KERNEL + SIMULATOR, tmp_path=tmp_path)
+
+
 OLDER_NAMES = """
 import nki.builtin, nki.dtype as nt, nki.tensor, nki.language.dtypes as dtypes
 from nki.compiler.frontend import NKIFrontend, ParserFrontend

@@ -31,7 +31,7 @@ LAYERS = [
     ["gpsimd"],
     ["runtime"],
     ["frameworks"],
-    ["builtin", "compiler", "typing", "testing", "profiling", "drawing", "debugger"],
+    ["builtin", "compiler", "simulator", "typing", "testing", "profiling", "drawing", "debugger"],
     ["beta1"],
     ["xla_stub"],
     ["compat"],
