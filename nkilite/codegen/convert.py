@@ -239,6 +239,5 @@ def _round_integer(e: Emitter, dtype: DType, value: Value) -> Value:
 
 def _clamp(e: Emitter, value: Value, low: float, high: float) -> Value:
     """Into [low, high]; NaN becomes low. Written as the comparisons that are one min or max instruction."""
-    floor, ceiling = e.f32(low, value.lanes), e.f32(high, value.lanes)
-    value = e.select(e.compare("ogt", value, floor), value, floor)
-    return e.select(e.compare("olt", value, ceiling), value, ceiling)
+    value = e.select(e.compare("ogt", value, low), value, low)
+    return e.select(e.compare("olt", value, high), value, high)

@@ -203,10 +203,9 @@ def constant_bits(e: Emitter, dtype: DType, value: Value) -> Value:
     if dtype.is_integer:
         bits = 8 * dtype.itemsize
         low, high = (0, (1 << bits) - 1) if dtype.kind == "u" else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-        least, most = e.const("double", low), e.const("double", high)
         value = e.select(e.compare("ord", value, value), value, 0)
-        value = e.select(e.compare("olt", value, least), least, value)
-        value = e.select(e.compare("ogt", value, most), most, value)
+        value = e.select(e.compare("olt", value, low), low, value)
+        value = e.select(e.compare("ogt", value, high), high, value)
         whole = e.convert("fptosi", e.intrinsic("llvm.rint", value), "i64")
         return e.convert("trunc", whole, INTEGERS[dtype.itemsize])
     raw = convert.narrow(e, dtype, e.splat(e.convert("fptrunc", value, "float"), e.host.lanes))

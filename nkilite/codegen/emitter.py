@@ -267,7 +267,7 @@ class Emitter:
 
     # --- comparison and selection ---------------------------------------------------------------------------------
 
-    def compare(self, predicate: str, a: Value, b: Value | float) -> Value:
+    def compare(self, predicate: str, a: Value | float, b: Value | float) -> Value:
         """An i1 per lane; predicates are LLVM's (oeq, olt, une, ... for floats; eq, slt, ult, ... for integers)."""
         a, b = self._alike(a, b)
         kind = "fcmp" if a.scalar in _FLOATS else "icmp"

@@ -34,14 +34,12 @@ def _const(e: Emitter, like: Value, number: float) -> Value:
 
 def _at_least(e: Emitter, x: Value, low: float) -> Value:
     """x, raised to `low`; NaN stays. One instruction, unlike Emitter.maximum."""
-    bound = _const(e, x, low)
-    return e.select(e.compare("ogt", bound, x), bound, x)
+    return e.select(e.compare("ogt", low, x), low, x)
 
 
 def _at_most(e: Emitter, x: Value, high: float) -> Value:
     """x, lowered to `high`; NaN stays."""
-    bound = _const(e, x, high)
-    return e.select(e.compare("olt", bound, x), bound, x)
+    return e.select(e.compare("olt", high, x), high, x)
 
 
 def _negative(e: Emitter, x: Value) -> Value:
@@ -235,14 +233,13 @@ _SQRT_HALF_BITS = 0x3F3504F3
 
 def log(e: Emitter, x: Value) -> Value:
     """Natural logarithm: -inf at 0, NaN below."""
-    lanes = x.lanes
     subnormal = e.compare("olt", x, 2.0**-126)
     scaled = e.select(subnormal, e.mul(x, 2.0**23), x)
     bits = e.bitcast(scaled, "i32")
     exponent = e.ashr(e.sub(bits, _SQRT_HALF_BITS), 23)
     f = e.sub(e.bitcast(e.sub(bits, e.shl(exponent, 23)), "float"), 1)
     n = e.convert("sitofp", exponent, "float")
-    n = e.sub(n, e.select(subnormal, e.f32(23, lanes), e.f32(0, lanes)))
+    n = e.sub(n, e.select(subnormal, _const(e, x, 23), 0))
     square = e.mul(f, f)
     tail = e.mul(_polynomial(e, f, _LOG), e.mul(square, f))
     tail = e.fma(n, _LN2_LOW, tail)
@@ -274,8 +271,6 @@ def power(e: Emitter, x: Value, y: Value) -> Value:
 
     Computed in double precision: y multiplies the error of the logarithm by up to 150.
     """
-    lanes = x.lanes
-    zero, one, infinity = (e.f32(n, lanes) for n in (0.0, 1.0, math.inf))
     magnitude = e.abs(x)
     product = e.mul(e.convert("fpext", y, "double"), _log2_double(e, magnitude))
     result = e.convert("fptrunc", _exp2_double(e, product), "float")
@@ -285,12 +280,12 @@ def power(e: Emitter, x: Value, y: Value) -> Value:
     odd = e.and_(integer, e.compare("une", e.intrinsic("llvm.floor", half), half))
     negative = e.compare("slt", e.bitcast(x, "i32"), 0)
     result = e.select(e.and_(negative, odd), e.neg(result), result)
-    finite_negative = e.and_(_negative(e, x), e.compare("olt", magnitude, infinity))
+    finite_negative = e.and_(_negative(e, x), e.compare("olt", magnitude, math.inf))
     result = e.select(e.and_(finite_negative, e.not_(integer)), math.nan, result)
     # 1 ** y and x ** 0 are 1 even for NaN, as is (-1) ** inf.
-    minus_one = e.and_(e.compare("oeq", magnitude, one), e.compare("oeq", e.abs(y), infinity))
-    trivial = e.or_(e.compare("oeq", x, one), e.compare("oeq", y, zero))
-    return e.select(e.or_(trivial, minus_one), one, result)
+    minus_one = e.and_(e.compare("oeq", magnitude, 1), e.compare("oeq", e.abs(y), math.inf))
+    trivial = e.or_(e.compare("oeq", x, 1), e.compare("oeq", y, 0))
+    return e.select(e.or_(trivial, minus_one), 1, result)
 
 
 def _log2_double(e: Emitter, x: Value) -> Value:
@@ -423,13 +418,12 @@ def mish(e: Emitter, x: Value) -> Value:
 
 def tanh(e: Emitter, x: Value) -> Value:
     """Hyperbolic tangent, as m / (m + 2) with m = exp(2 |x|) - 1."""
-    lanes = x.lanes
     magnitude = e.abs(x)
     doubled = _at_most(e, e.add(magnitude, magnitude), 20.0)
     n, r = _reduce_exp(e, doubled)
     power, p = _power_of_two(e, _integer(e, n)), _exp_minus_one(e, r)
-    m = Pair(e.fma(power, p, e.sub(power, 1)), e.f32(0, lanes))
-    return _with_sign(e, _quotient(e, m, _raised(e, e.f32(2, lanes), m)), x)
+    m = Pair(e.fma(power, p, e.sub(power, 1)), _const(e, x, 0))
+    return _with_sign(e, _quotient(e, m, _raised(e, _const(e, x, 2), m)), x)
 
 
 # --- the normal distribution --------------------------------------------------------------------------------
@@ -554,10 +548,9 @@ _HALF_PI_HIGH, _HALF_PI_LOW = _PI_HIGH / 2, _PI_LOW / 2
 
 def arctan(e: Emitter, x: Value) -> Value:
     """Inverse tangent, over the whole number line."""
-    lanes = x.lanes
-    magnitude, one = e.abs(x), e.f32(1, lanes)
-    steep = e.compare("ogt", magnitude, one)
-    t = e.div(e.select(steep, one, magnitude), e.select(steep, magnitude, one))
+    magnitude = e.abs(x)
+    steep = e.compare("ogt", magnitude, 1)
+    t = e.div(e.select(steep, 1, magnitude), e.select(steep, magnitude, 1))
     square = e.mul(t, t)
     angle = e.fma(e.mul(t, square), _polynomial(e, square, _ARCTAN), t)
     complement = e.add(e.sub(_HALF_PI_HIGH, angle), _HALF_PI_LOW)

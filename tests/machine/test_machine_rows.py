@@ -1,4 +1,4 @@
-"""Distinct rows of a table, against a dict."""
+"""Distinct rows of a table, against a dict, and distinct numbers, against a set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nkilite.machine.rows import distinct
+from nkilite.machine.rows import distinct, ranked
 
 
 @pytest.mark.parametrize("worth_compiling", [0, 1 << 60])
@@ -21,3 +21,11 @@ def test_every_row_has_the_number_of_its_equals(worth_compiling: int, rows: list
     known: dict[tuple[int, int], int] = {}
     assert numbers.tolist() == [known.setdefault(row, len(known)) for row in rows]
     assert found.tolist() == [list(row) for row in known]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(st.integers(-5, 5), st.sampled_from([1 << 40, -(1 << 40)])), max_size=40))
+def test_numbers_that_are_close_or_far_apart_are_ranked(numbers: list[int]) -> None:
+    ranks, found = ranked(np.array(numbers, np.int64))
+    assert found.tolist() == sorted(set(numbers))
+    assert [found[rank] for rank in ranks] == numbers
