@@ -17,8 +17,8 @@ __all__ = ["check_options", "check_vendor", "require_none"]
 _CONFIGS = {"compile_config": CompileConfig, "specialization_config": SpecializationConfig}
 _KNOWN = (
     *_CONFIGS, "additional_compile_opt", "artifacts_dir", "debug", "debug_kernel", "disable_allocation_opt",
-    "experimental_flags", "kernel_return", "mode", "platform_target", "save_neff_name", "save_trace_name",
-    "show_compiler_tb", "working_directory",
+    "enable_out_of_bound_check", "experimental_flags", "kernel_return", "mode", "platform_target", "save_neff_name",
+    "save_trace_name", "show_compiler_tb", "working_directory",
 )
 # Of the decorators that run a kernel on a chip. Source: the pages nki.baremetal, nki.benchmark and nki.profile.
 _RUNS = ("device_count", "iters", "overwrite", "profile_nth", "warmup")

@@ -31,6 +31,7 @@ def runs(kernel, *arrays):
     "options",
     [
         {"mode": "torchxla", "platform_target": "trn2", "debug_kernel": True, "show_compiler_tb": True},
+        {"experimental_flags": "skip-non-top-level-shared-hbm-check", "enable_out_of_bound_check": False},
         {"compile_config": compiler.CompileConfig(address_rotation=compiler.AddressRotation.DISABLE)},
         {"compile_config": None, "specialization_config": compiler.SpecializationConfig(True)},
     ],
