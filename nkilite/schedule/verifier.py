@@ -39,12 +39,14 @@ def verify_schedule(schedule: Schedule, after: str = "") -> None:
     verify(schedule.program, after)
     where = f" after {after}" if after else ""
     _check_tiles(schedule, where)
-    _check_groups(schedule, where)
+    if schedule.groups:
+        _check_groups(schedule, where)
 
 
 def _check_tiles(schedule: Schedule, where: str) -> None:
     """Tiles lie as all instructions that use them can reach them."""
-    alike, fed = equal_partitions(schedule.program), feeds(schedule)
+    alike = equal_partitions(schedule.program) if schedule.broadcast else frozenset()
+    fed = feeds(schedule) if schedule.panels else {}
     wrong = [id for id in schedule.broadcast if id not in alike or id in schedule.panels]
     wrong += [id for id, feed in schedule.panels.items() if fed.get(id) is not feed]
     for id in wrong:
@@ -59,7 +61,7 @@ def _check_groups(schedule: Schedule, where: str) -> None:
             raise IrError(f"group of {group.size} from instruction {group.first} of {program.count}{where}")
         end = group.first + group.size
     _check_private(schedule, where)
-    rows, starts, staged = Rows(schedule), program.starts(), overlaps(program) if schedule.groups else {}
+    rows, starts, staged = Rows(schedule), program.starts(), overlaps(program)
     seen: set[Hashable] = set()
     for group in schedule.groups:
         members = Members(schedule, group, starts[group.first : group.first + group.size], rows, where)
