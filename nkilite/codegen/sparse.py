@@ -65,9 +65,7 @@ class _Strip(NamedTuple):
                 loops.chunks(e, count, _VECTORS * lanes, piece)
 
 
-def matmul(
-    kernel: MicroKernel, dst: str, stationary: str, moving: str, tag: str, ratio: int, accumulate: bool
-) -> None:
+def matmul(kernel: MicroKernel, dst: str, stationary: str, moving: str, tag: str, accumulate: bool) -> None:
     """dst (+)= expanded stationary.T @ moving, in float32, rounded to dst's dtype once.
 
     Args:

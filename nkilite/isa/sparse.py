@@ -192,7 +192,7 @@ def _nc_matmul_sparse_cost(call: Signature) -> Cost:
 
 @nc_matmul_sparse.lower
 def _nc_matmul_sparse_lower(call: Signature, kernel: MicroKernel) -> None:
-    sparse.matmul(kernel, "dst", "stationary", "moving", "tag", call.compress_ratio, bool(call.accumulate))
+    sparse.matmul(kernel, "dst", "stationary", "moving", "tag", bool(call.accumulate))
 
 
 _FORM = ("dst", "moving", "stationary", "tag", "compress_ratio")
