@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from nkilite import isa as nisa
 from nkilite.dtypes import DType, DTypeLike, float32
 from nkilite.errors import InvalidOperand, ShapeMismatch, describe
@@ -16,15 +18,22 @@ from nkilite.trace.tensor import PASS_DATA, NkiTensor, is_grid
 
 _SHUFFLED = 32  # partitions one nc_stream_shuffle reaches
 
+#: Classes of numbers that are operands: Python's, and NumPy's, which compute like them.
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 _TO_A_TILE = "pass arrays as arguments of the kernel and nl.load them; make a tile of a number with nl.full"
+# What to do with a number instead of a tile: `1 / nl.sqrt(d)` of a compile-time d is what kernels often try.
+FOR_NUMBERS = "compute with numbers by Python's math or NumPy, or make a tile of one with nl.full"
 
 
 def require_tile(x: object, operand: str, function: str) -> NkiTensor:
     """Raise InvalidOperand unless `x` is a tensor on chip."""
     if isinstance(x, NkiTensor) and x.buffer.on_chip:
         return x
-    fix = "bring it on chip first, for example with nl.load" if isinstance(x, NkiTensor) else _TO_A_TILE
+    if isinstance(x, NkiTensor):
+        fix = "bring it on chip first, for example with nl.load"
+    else:
+        fix = FOR_NUMBERS if isinstance(x, NUMBERS) else _TO_A_TILE
     raise InvalidOperand(
         instruction=f"nl.{function}", operand=operand, found=describe(x), expected="a tile in SBUF or PSUM",
         fix=PASS_DATA if is_grid(x) else fix,

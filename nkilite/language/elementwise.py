@@ -19,7 +19,7 @@ import numpy as np
 from nkilite import isa as nisa
 from nkilite.dtypes import DTypeLike, float32
 from nkilite.ir.types import MemoryRegion
-from nkilite.language.broadcasting import common_shape, output, promote, repeat, require_tile
+from nkilite.language.broadcasting import NUMBERS, common_shape, output, promote, repeat, require_tile
 from nkilite.trace.tensor import NkiTensor
 
 __all__ = [
@@ -50,10 +50,6 @@ __all__ = [
     "right_shift",
     "subtract",
 ]
-
-
-#: Classes of numbers that are operands: Python's, and NumPy's, which compute like them.
-NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -294,6 +294,7 @@ def test_operators_of_one_block() -> None:
     (lambda x: 1.0 in nl.load(x), errors.TensorAsNumber, "nl.equal"),
     (lambda x: nl.ndarray((2, nl.par_dim(8), 6), dtype=x.dtype) + 1, errors.InvalidOperand, "block dimensions"),
     (lambda x: np.exp(nl.ndarray((2, nl.par_dim(8), 6), dtype=x.dtype)), errors.InvalidOperand, "block dimensions"),
+    (lambda x: 1 / nl.sqrt(64), errors.InvalidOperand, "Python's math"),
     (lambda x: nl.ndarray((2, nl.par_dim(8), 6), dtype=x.dtype).sum(), errors.UnknownName, "block dimensions"),
     (lambda x: nl.load(x[nl.arange(8)[:, None] / 2, nl.arange(6)[None, :]]), errors.InvalidIndex, "/ of an index"),
     (lambda x: nl.load(x[nl.arange(8)[:, None] + 0.5, nl.arange(6)[None, :]]), errors.InvalidIndex, "a sum with 0.5"),

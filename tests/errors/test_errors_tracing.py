@@ -52,6 +52,11 @@ def tensor_as_a_float(x):
     math.sqrt(sbuf((1, 1)))  # here
 
 
+@mistake(InvalidOperand, "nl.sqrt", "int 64", "Python's math")
+def number_as_a_tile(x):
+    1 / nl.sqrt(64)  # here
+
+
 @mistake(TensorAsNumber, "slice")
 def tensor_as_a_slice_bound(x):
     x[:, 0:sbuf((1, 1), nl.int32)]  # here
