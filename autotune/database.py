@@ -122,13 +122,16 @@ class Database:
         """Read what was appended to the file since the last time, by this process or others.
 
         Raises:
-            InvalidDatabase: the file holds something else than records.
+            InvalidDatabase: the file cannot be read, or holds something else than records.
         """
         if self.path is None or not self.path.exists():
             return
-        with self.path.open("rb") as file:
-            file.seek(self._read_to)
-            data = file.read()
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read_to)
+                data = file.read()
+        except OSError as error:
+            raise InvalidDatabase(path=self.path, problem=error.strerror or str(error)) from None
         end = data.rfind(b"\n") + 1
         if self._read_to == 0 and data and not data.startswith(_FIRST):
             raise InvalidDatabase(path=self.path, problem="it does not begin with a record")

@@ -129,3 +129,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(InvalidDatabase):
         open_any(tmp_path / "x.json")
+    with pytest.raises(InvalidDatabase, match="is not a database of trials: "):
+        Database(tmp_path)
