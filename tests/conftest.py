@@ -27,7 +27,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # What takes long takes longer while other programs run.
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", settings.default, deadline=None)
 settings.load_profile("any machine")
 
 _VERIFIED = {"codegen", "native", "passes", "schedule"}
