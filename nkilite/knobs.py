@@ -1,14 +1,17 @@
 """Every environment variable nkilite reads, typed and documented in one place.
 
-Values are read when asked for, never at import: kernel files set NEURON_PLATFORM_TARGET_OVERRIDE while they load.
+Values are read when asked for, never at import: kernel files set NEURON_PLATFORM_TARGET_OVERRIDE while they load. A
+value that a variable does not have is an InvalidSetting.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from nkilite.errors import InvalidSetting
 
 try:
     import pwd
@@ -24,6 +27,44 @@ _ROUNDING = "NEURON_RT_STOCHASTIC_ROUNDING_EN"
 _ROUNDING_SEED = "NEURON_RT_STOCHASTIC_ROUNDING_SEED"
 
 
+def _invalid(name: str, expected: str) -> InvalidSetting:
+    return InvalidSetting(variable=name, found=os.environ[name], expected=expected)
+
+
+def _switch(name: str, default: bool) -> bool:
+    """Whether a variable says yes."""
+    found = os.environ.get(name, "").strip().lower()
+    if found not in _SWITCH:
+        raise _invalid(name, "1 or 0, true or false, on or off, yes or no")
+    answer = _SWITCH[found]
+    return default if answer is None else answer
+
+
+_SWITCH = {
+    "": None,
+    "1": True, "true": True, "on": True, "yes": True,
+    "0": False, "false": False, "off": False, "no": False,
+}
+
+
+def _choice(name: str, choices: Collection[str], default: str) -> str:
+    found = os.environ.get(name) or default
+    if found not in choices:
+        raise _invalid(name, f"one of {', '.join(choices)}")
+    return found
+
+
+def _bytes(name: str, default: str) -> int:
+    text = os.environ.get(name) or default
+    digits, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1].upper() in _UNITS else (text, 1)
+    if not digits.isdecimal():
+        raise _invalid(name, "a number of bytes such as 4096, 512K, 100M or 2G")
+    return int(digits) * unit
+
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
 def target() -> str:
     """NEURON_PLATFORM_TARGET_OVERRIDE: the modelled chip, by name (`nkilite targets` lists them) or as PATH.toml."""
     return os.environ.get(_TARGET) or DEFAULT_TARGET
@@ -36,12 +77,15 @@ def logical_cores() -> str:
 
 def stochastic_rounding() -> bool:
     """NEURON_RT_STOCHASTIC_ROUNDING_EN: engines round stochastically ("1" or "true"), not to nearest."""
-    return os.environ.get(_ROUNDING, "").lower() in ("1", "true")
+    return _switch(_ROUNDING, False)
 
 
-def rounding_seed() -> str:
-    """NEURON_RT_STOCHASTIC_ROUNDING_SEED: the seed of stochastic rounding, an int; "" (default) means 0."""
-    return os.environ.get(_ROUNDING_SEED, "")
+def rounding_seed() -> int:
+    """NEURON_RT_STOCHASTIC_ROUNDING_SEED: the seed of stochastic rounding; 0 by default."""
+    try:
+        return int(os.environ.get(_ROUNDING_SEED) or 0)
+    except ValueError:
+        raise _invalid(_ROUNDING_SEED, "an integer") from None
 
 
 def check_nan() -> str:
@@ -85,7 +129,7 @@ def optimize() -> str:
 
     "work" (default): those whose work pays for it, and the others when launches have paid; "always"; "never".
     """
-    return os.environ.get("NKILITE_OPTIMIZE") or "work"
+    return _choice("NKILITE_OPTIMIZE", ("work", "always", "never"), "work")
 
 
 def cxx() -> str:
@@ -105,14 +149,13 @@ def num_threads() -> str:
 
 
 def recycled_bytes() -> int:
-    """NKILITE_RECYCLE: the memory of outputs no longer in use to keep for later ones ("1G" by default, "0": none);
-    -1 if the value is not a size."""
-    return _bytes(os.environ.get("NKILITE_RECYCLE") or "1G")
+    """NKILITE_RECYCLE: the memory of outputs no longer in use to keep for later ones ("1G" by default, "0": none)."""
+    return _bytes("NKILITE_RECYCLE", "1G")
 
 
 def cache_enabled() -> bool:
     """NKILITE_CACHE: keep compiled kernels on disk ("0": neither read nor write the disk cache)."""
-    return os.environ.get("NKILITE_CACHE", "1") != "0"
+    return _switch("NKILITE_CACHE", True)
 
 
 def cache_directory() -> str | None:
@@ -146,26 +189,16 @@ def _home() -> str | None:
 
 def specializations() -> int:
     """NKILITE_SPECIALIZATIONS: how many compiled specializations a kernel keeps (128 by default); what was used least
-    recently goes first. -1 if the value is not a number."""
+    recently goes first."""
     found = os.environ.get("NKILITE_SPECIALIZATIONS") or "128"
-    return int(found) if found.isdecimal() else -1
+    if not found.isdecimal() or int(found) < 1:
+        raise _invalid("NKILITE_SPECIALIZATIONS", "a number above 0")
+    return int(found)
 
 
 def cache_bytes() -> int:
-    """NKILITE_CACHE_SIZE: the size of the disk cache ("1G" by default); what was used least recently goes first.
-
-    -1 if the value is not a size.
-    """
-    return _bytes(os.environ.get("NKILITE_CACHE_SIZE") or "1G")
-
-
-SIZES = "a number of bytes such as 4096, 512K, 100M or 2G"
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def _bytes(text: str) -> int:
-    digits, unit = (text[:-1], _UNITS[text[-1].upper()]) if text[-1:].upper() in _UNITS else (text, 1)
-    return int(digits) * unit if digits.isdecimal() else -1
+    """NKILITE_CACHE_SIZE: the size of the disk cache ("1G" by default); what was used least recently goes first."""
+    return _bytes("NKILITE_CACHE_SIZE", "1G")
 
 
 def launch_settings() -> tuple[object, ...]:
@@ -205,17 +238,17 @@ def ignored() -> list[str]:
 
 def simulator() -> bool:
     """NKI_SIMULATOR: run every kernel through nki.simulate ("1"), without changing the program that calls it."""
-    return os.environ.get("NKI_SIMULATOR", "0") not in ("", "0")
+    return _switch("NKI_SIMULATOR", False)
 
 
 def verify_passes() -> bool:
     """NKILITE_VERIFY: run the IR verifier after every pass ("1"); the test suite turns it on."""
-    return os.environ.get("NKILITE_VERIFY", "0") not in ("", "0")
+    return _switch("NKILITE_VERIFY", False)
 
 
 def races() -> str:
     """NKILITE_RACES: what is done about races between cores: "warn" (default), "error" or "off"."""
-    return os.environ.get(_RACES) or "warn"
+    return _choice(_RACES, ("warn", "error", "off"), "warn")
 
 
 def fuse() -> bool:
@@ -223,4 +256,4 @@ def fuse() -> bool:
 
     Read when a kernel is compiled: what a kernel object has already compiled stays as it is.
     """
-    return os.environ.get("NKILITE_FUSE", "1") not in ("", "0")
+    return _switch("NKILITE_FUSE", True)

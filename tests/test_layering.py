@@ -13,10 +13,10 @@ ANY_OF_1000_LINES = 5  # at most: what `typing.Any` is in, nobody checks
 
 # A package or module may import what stands before it, and its own package.
 LAYERS = [
-    ["forking", "later", "location", "knobs", "notices", "once", "plain"],
+    ["forking", "later", "location", "notices", "once", "plain"],
     ["notebook"],
     ["deprecation", "errors"],
-    ["suggest"],
+    ["knobs", "suggest"],
     ["compiled", "dimensions", "dtypes"],
     ["rounding"],
     ["machine"],

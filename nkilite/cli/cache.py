@@ -26,11 +26,10 @@ def info() -> None:
         shelves[entry.shelf].append(entry)
     kernels, objects, operators = shelves[KERNELS], shelves[OBJECTS], shelves[OPERATORS]
     total = _size(sum(e.bytes for e in (*kernels, *objects, *operators)))
-    limit = knobs.cache_bytes()
     summary = {
         "location": directory or f"none: {NO_HOME}",
         "used": "yes" if knobs.cache_enabled() else "no (NKILITE_CACHE=0)",
-        "size": f"{total} of {_size(limit) if limit >= 0 else 'a limit that is ' + knobs.SIZES}",
+        "size": f"{total} of {_size(knobs.cache_bytes())}",
         "compiled programs": f"{len(kernels):,} ({_size(sum(e.bytes for e in kernels))})",
         "object code": _size(sum(e.bytes for e in objects)),
         "C++ operators": f"{len(operators):,} ({_size(sum(e.bytes for e in operators))})",

@@ -24,7 +24,6 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from nkilite import forking, knobs
-from nkilite.errors import InvalidSetting
 
 NO_HOME = "the user has no home directory; NKILITE_CACHE_DIR says where the disk cache is to be"
 FORMAT = 4  # of entries: a part of their keys, so that versions of nkilite may share a directory
@@ -144,7 +143,7 @@ class Store:
 
     def _grown(self, written: int) -> None:
         """So many bytes have been written: it may be time to look at the size of all."""
-        most = limit()
+        most = knobs.cache_bytes()
         with self._lock:
             self._unchecked += written
             due = self._unchecked > most / 16
@@ -241,18 +240,6 @@ def store() -> Store | None:
         if directory is None:
             warnings.warn(f"{NO_HOME}: nothing is kept on disk", CacheWarning, stacklevel=2)
     return _stores[directory]
-
-
-def limit() -> int:
-    """
-    Raises:
-        InvalidSetting: NKILITE_CACHE_SIZE is not a size.
-    """
-    limit = knobs.cache_bytes()
-    if limit < 0:
-        found = os.environ.get("NKILITE_CACHE_SIZE")
-        raise InvalidSetting(variable="NKILITE_CACHE_SIZE", found=found, expected=knobs.SIZES)
-    return limit
 
 
 def digest(path: str, content: bytes | memoryview) -> bytes:

@@ -17,7 +17,6 @@ from math import ceil, inf
 import numpy as np
 
 from nkilite import knobs
-from nkilite.errors import InvalidSetting
 from nkilite.host.cpu import Products
 from nkilite.ir.columns import Columns
 from nkilite.ir.program import Program
@@ -33,7 +32,6 @@ _SAVED_BY_HASTE_NS = 3_000_000  # by a kind of instruction
 _HASTE = 2  # times the time of good code that instructions lose one after another
 _INSTRUCTIONS_AT_MOST = 10_000  # of a program that is compiled hastily
 
-CHOICES = ("work", "always", "never")
 
 
 def little(program: Program, products: Products) -> bool:
@@ -43,7 +41,7 @@ def little(program: Program, products: Products) -> bool:
     Raises:
         InvalidSetting: NKILITE_OPTIMIZE is none of its values.
     """
-    setting = _setting()
+    setting = knobs.optimize()
     if setting == "always" or program.count > _INSTRUCTIONS_AT_MOST:
         return False
     definitions = [s.definition for s in program.signatures]
@@ -72,20 +70,13 @@ def quick(lowered: Lowered) -> frozenset[str]:
     Raises:
         InvalidSetting: NKILITE_OPTIMIZE is none of its values.
     """
-    setting = _setting()
+    setting = knobs.optimize()
     if setting == "always":
         return frozenset()
     found = _by_name(lowered)
     if setting == "never":
         return frozenset(found)
     return frozenset(name for name, (ns, size) in found.items() if ns * _LOST < size * _SAVED_NS)
-
-
-def _setting() -> str:
-    setting = knobs.optimize()
-    if setting not in CHOICES:
-        raise InvalidSetting(variable="NKILITE_OPTIMIZE", found=setting, expected=" or ".join(CHOICES))
-    return setting
 
 
 def launches(lowered: Lowered, names: Collection[str]) -> float:

@@ -16,8 +16,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from nkilite import forking
-from nkilite.native.cache import Store, digest, limit
+from nkilite import forking, knobs
+from nkilite.native.cache import Store, digest
 
 _KEY_BYTES = 20
 _MAGIC = b"nkrecord"
@@ -85,7 +85,7 @@ class Log:
         content = b"".join(map(self._packed, records))
         with self._lock, self._file(make=True) as file:
             if file is not None:
-                most = limit() // _OF_THE_CACHE
+                most = knobs.cache_bytes() // _OF_THE_CACHE
                 if self._broken:
                     self._mend(file, content)
                 elif os.fstat(file.fileno()).st_size + len(content) > most:
@@ -146,7 +146,7 @@ class Log:
     def _mend(self, file: BinaryIO, added: bytes = b"") -> None:
         """Write the file anew, with a warning."""
         self.store.say_damaged(self._path)
-        self._rewrite(file, limit(), added)
+        self._rewrite(file, knobs.cache_bytes(), added)
 
     def _rewrite(self, file: BinaryIO, most: int, added: bytes) -> None:
         """Write the file anew: at most so many bytes of what is whole, the newest, and something more."""

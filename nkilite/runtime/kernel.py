@@ -6,7 +6,6 @@ import copy
 import functools
 import inspect
 import itertools
-import os
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, NamedTuple, ParamSpec, overload
@@ -17,7 +16,7 @@ import numpy as np
 from nkilite import knobs
 from nkilite.dimensions import shapes_of
 from nkilite.dtypes import as_dtype
-from nkilite.errors import InvalidOperand, InvalidSetting, NkiError, describe
+from nkilite.errors import InvalidOperand, NkiError, describe
 from nkilite.host.cpu import host
 from nkilite.ir.digest import digest
 from nkilite.ir.program import Program
@@ -464,11 +463,6 @@ class Kernel(Generic[P]):
             InvalidSetting: it is no number.
         """
         limit = knobs.specializations()
-        if limit < 1:
-            raise InvalidSetting(
-                variable="NKILITE_SPECIALIZATIONS", found=os.environ.get("NKILITE_SPECIALIZATIONS"),
-                expected="a number above 0",
-            )
         for program in list(self._executables)[: -limit]:
             self._executables.pop(program, None)
         kept = self._specializations

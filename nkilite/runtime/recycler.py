@@ -10,7 +10,6 @@ import contextlib
 import functools
 import math
 import mmap
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from collections.abc import Callable
 import numpy as np
 
 from nkilite import forking, knobs
-from nkilite.errors import InvalidSetting
 
 RECYCLED = 4 << 20  # bytes from which on an output is recycled; malloc reuses smaller blocks by itself
 
@@ -114,8 +112,6 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if size < RECYCLED:
         return np.empty(shape, dtype)
     limit = knobs.recycled_bytes()
-    if limit < 0:
-        raise InvalidSetting(variable="NKILITE_RECYCLE", found=os.environ.get("NKILITE_RECYCLE"), expected=knobs.SIZES)
     if limit == 0:
         return np.empty(shape, dtype)
     result: np.ndarray = np.ndarray(shape, dtype, np.asarray(_Loan(recycler.take(size, limit), limit)))

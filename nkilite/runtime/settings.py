@@ -128,12 +128,4 @@ class Rounder:
         stochastic, seed = self._settings.stochastic_rounding, self._settings.rounding_seed
         if not (knobs.stochastic_rounding() if stochastic is None else stochastic):
             return None
-        if seed is not None:
-            return seed
-        given = knobs.rounding_seed()
-        try:
-            return int(given or 0)
-        except ValueError:
-            raise InvalidSetting(
-                variable="NEURON_RT_STOCHASTIC_ROUNDING_SEED", found=given, expected="an integer"
-            ) from None
+        return knobs.rounding_seed() if seed is None else seed

@@ -47,7 +47,7 @@ def test_what_the_setting_does(mode, monkeypatch):
     with pytest.raises(errors.DataRace):
         launch(X)
     monkeypatch.setenv("NKILITE_RACES", "yes")
-    with pytest.raises(errors.InvalidSetting, match="warn, error or off"):
+    with pytest.raises(errors.InvalidSetting, match="warn, error, off"):
         launch(X)
 
 

@@ -220,5 +220,5 @@ def executables(kernel) -> list:
 
 def test_a_setting_that_is_none(monkeypatch) -> None:
     monkeypatch.setenv("NKILITE_OPTIMIZE", "sometimes")
-    with pytest.raises(InvalidSetting, match=r"NKILITE_OPTIMIZE='sometimes' is not work or always or never"):
+    with pytest.raises(InvalidSetting, match=r"NKILITE_OPTIMIZE='sometimes' is not one of work, always, never"):
         nki.jit(scaled)(SMALL)
