@@ -145,7 +145,8 @@ def test_closures_are_measured_by_the_programs_they_trace_to(objective) -> None:
     result = search(kernel, (arrays,), objective=objective, space=space)
     assert result.label == "cpu-measured"
     assert {c.configuration["HOW"] for c in result.ranking} == {"well"}
-    assert result.rejections.counts.keys() == {Reason.wrong_result, Reason.hardware_limit}
+    counts = result.rejections.counts  # on a busy machine, one of two that are as fast may seem hopeless
+    assert counts.keys() - {Reason.hopeless} == {Reason.wrong_result, Reason.hardware_limit}
     assert not arrays["y"].any()
     bad = Space({"HOW": choice(["well", "narrow"], default="narrow")})
     with pytest.raises(ReferenceFailed, match="256 partitions"):
