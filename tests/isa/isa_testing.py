@@ -14,6 +14,9 @@ import nkilite.language as nl
 from nkilite.host.cpu import available
 
 CPU_LEVELS = list(available())
+MODES = [pytest.param(nki.jit, id="compiled"), pytest.param(nki.simulate, id="simulate")]
+#: Of counted loops: lower, upper, step.
+BOUNDS = [(0, 5, 1), (0, 1, 1), (3, 3, 1), (7, 2, 1), (-4, 6, 3), (1, 8, 7), (1, 9, 7), (0, 8, 100)]
 
 
 def tile(x: Any, buffer: Any = None) -> Any:
@@ -25,6 +28,11 @@ def tile(x: Any, buffer: Any = None) -> Any:
     moved = nl.ndarray(x.shape, dtype=x.dtype, buffer=buffer)
     nisa.tensor_copy(moved, result)
     return moved
+
+
+def element(value: int) -> np.ndarray:
+    """A (1, 1) array."""
+    return np.array([[value]], np.int32)
 
 
 def new(shape: Any, dtype: Any = "float32", buffer: Any = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from isa_testing import CPU_LEVELS, both, new, outputs, raises, tile
+from isa_testing import CPU_LEVELS, MODES, both, new, outputs, raises, tile
 
 import nkilite as nki
 import nkilite.isa as nisa
@@ -14,7 +14,6 @@ from nkilite import errors
 from nkilite.testing import make
 
 DTYPES = ["float32", "bfloat16", "float8_e4m3", "int32", "uint8", "int16"]
-MODES = [pytest.param(nki.jit, id="compiled"), pytest.param(nki.simulate, id="simulate")]
 
 
 def positions(shape, limit, kind=np.uint32, seed=0):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from isa_testing import CPU_LEVELS
+from isa_testing import CPU_LEVELS, MODES
 
 import nkilite as nki
 import nkilite.isa as nisa
@@ -16,7 +16,6 @@ import nkilite.language as nl
 from nkilite import errors
 from nkilite.ir import parse_program, print_program
 
-MODES = [pytest.param(nki.jit, id="compiled"), pytest.param(nki.simulate, id="simulate")]
 ZERO = np.zeros((1, 1), np.int64)
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 

@@ -6,14 +6,13 @@ import inspect
 
 import numpy as np
 import pytest
-from isa_testing import CPU_LEVELS, both
+from isa_testing import CPU_LEVELS, MODES, both
 
 import nkilite as nki
 import nkilite.isa as nisa
 import nkilite.language as nl
 from nkilite import errors
 
-MODES = [pytest.param(nki.jit, id="compiled"), pytest.param(nki.simulate, id="simulate")]
 INTEGERS = ["int8", "int16", "int32", "uint8", "uint16", "uint32"]
 
 
