@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +29,19 @@ QUICK = Protocol(
 )
 
 
+#: On a busy machine, a configuration may take several times as long as another one that is as fast.
+PATIENT = replace(QUICK, hopeless=1e6)
+
+
 @pytest.fixture
-def objective(monkeypatch):
+def protocol():
+    return QUICK
+
+
+@pytest.fixture
+def objective(monkeypatch, protocol):
     monkeypatch.setenv(subjects.PARENT, str(os.getpid()))
-    measured = Measured(QUICK)
+    measured = Measured(protocol)
     yield measured
     measured.close()
 
@@ -136,6 +146,7 @@ def local_kernel(factor):
     return local
 
 
+@pytest.mark.parametrize("protocol", [PATIENT])
 def test_closures_are_measured_by_the_programs_they_trace_to(objective) -> None:
     arrays = {"x": subjects.X, "y": np.zeros_like(subjects.X)}
     kernel = local_kernel(3.0)
@@ -145,8 +156,7 @@ def test_closures_are_measured_by_the_programs_they_trace_to(objective) -> None:
     result = search(kernel, (arrays,), objective=objective, space=space)
     assert result.label == "cpu-measured"
     assert {c.configuration["HOW"] for c in result.ranking} == {"well"}
-    counts = result.rejections.counts  # on a busy machine, one of two that are as fast may seem hopeless
-    assert counts.keys() - {Reason.hopeless} == {Reason.wrong_result, Reason.hardware_limit}
+    assert result.rejections.counts.keys() == {Reason.wrong_result, Reason.hardware_limit}
     assert not arrays["y"].any()
     bad = Space({"HOW": choice(["well", "narrow"], default="narrow")})
     with pytest.raises(ReferenceFailed, match="256 partitions"):
