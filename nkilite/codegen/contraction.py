@@ -110,11 +110,11 @@ def _contract(
     """Panel by panel of the vector side: those between the two of `part`, or all."""
     width, whole = right.width, right.columns // right.width
     if whole:
-        first, end = (part[0], e.minimum(part[1], e.i64(whole))) if part else (e.i64(0), e.i64(whole))
+        first, end = (part[0], e.minimum(part[1], whole)) if part else (e.i64(0), e.i64(whole))
         with e.loop(end, start=first) as loop:
-            _panel(e, left, right, e.mul(loop.index, e.i64(width)), width, out, accumulate)
+            _panel(e, left, right, e.mul(loop.index, width), width, out, accumulate)
     if whole < right.pieces:
-        with e.when(e.compare("eq", part[1], e.i64(right.pieces))) if part else nullcontext():
+        with e.when(e.compare("eq", part[1], right.pieces)) if part else nullcontext():
             at = whole * width
             while at < right.columns:
                 count = right.columns - at

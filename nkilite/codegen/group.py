@@ -105,8 +105,8 @@ def _strips(kernel: MicroKernel, rows: int, columns: int) -> None:
     if pieces > 1:
         first, end = kernel.share(pieces, columns=_STRIP, of=body.names)
     if whole:
-        with e.loop(e.minimum(end, e.i64(whole)), start=first) as loop:
-            body.strip(rows, e.mul(loop.index, e.i64(_STRIP)), _STRIP)
+        with e.loop(e.minimum(end, whole), start=first) as loop:
+            body.strip(rows, e.mul(loop.index, _STRIP), _STRIP)
     if rest:
-        with e.when(e.compare("eq", end, e.i64(pieces))):
+        with e.when(e.compare("eq", end, pieces)):
             body.strip(rows, e.i64(whole * _STRIP), rest)

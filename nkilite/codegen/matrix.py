@@ -155,11 +155,11 @@ def in_pieces(
     e = kernel.e
     whole, pieces = columns // width, -(-columns // width)
     share = None if alone or pieces == 1 else kernel.share(pieces, of=(name,), columns=width)
-    start, end = (share[0], e.minimum(share[1], e.i64(whole))) if share else (0, whole)
+    start, end = (share[0], e.minimum(share[1], whole)) if share else (0, whole)
     with e.loop(end, start=start) as loop:
-        piece(e.mul(loop.index, e.i64(width)), width)
+        piece(e.mul(loop.index, width), width)
     if whole < pieces:
-        with e.when(e.compare("eq", share[1], e.i64(pieces))) if share else nullcontext():
+        with e.when(e.compare("eq", share[1], pieces)) if share else nullcontext():
             piece(e.i64(whole * width), columns - whole * width)
 
 

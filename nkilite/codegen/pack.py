@@ -173,4 +173,4 @@ def _tile(e: Emitter, to: Value, at: Value, rows: _Rows, lanes: int) -> None:
 def _pair(e: Emitter, rows: _Rows, at: Value, row: int, lanes: int) -> Value:
     """The bfloat16 of two neighbouring rows as 32-bit words, the first in the lower half."""
     low, high = (e.bitcast(rows.load(e, i, lanes, at), "i32") for i in (row, row + 1))
-    return e.or_(e.lshr(low, e.i32(16, lanes)), e.and_(high, e.i32(-1 << 16, lanes)))
+    return e.or_(e.lshr(low, 16), e.and_(high, -1 << 16))

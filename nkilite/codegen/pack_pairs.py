@@ -66,10 +66,10 @@ def _lines(
     while at < count:
         lanes = loops.filled(lanes, count - at)
         low = _half(e, part, e.offset(even, at * part.column_stride), lanes)
-        words = e.lshr(low, e.i32(16, lanes))
+        words = e.lshr(low, 16)
         if odd is not None:
             high = _half(e, part, e.offset(odd, at * part.column_stride), lanes)
-            words = e.or_(words, e.and_(high, e.i32(-1 << 16, lanes)))
+            words = e.or_(words, e.and_(high, -1 << 16))
         e.store(words, e.offset(into, at // WIDTH * panel + at % WIDTH * 4))
         at += lanes
 

@@ -103,7 +103,7 @@ class Part:
 
     def _row(self, block: Block) -> Value | None:
         """The first row of a block, of those of the instruction."""
-        return None if block.number is None else self.kernel.e.mul(block.number, self.kernel.e.i64(block.rows))
+        return None if block.number is None else self.kernel.e.mul(block.number, block.rows)
 
     def prefetch(self, row: Value, column: Value, columns: int) -> None:
         """Fetch what the member will touch of some columns of a row."""

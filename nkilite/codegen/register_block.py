@@ -86,7 +86,7 @@ class Broadcast(NamedTuple):
             first, end = part or (0, full)
             with e.loop(end, start=first) as loop:
                 at = e.step(self.pointer, loop.index, distance)
-                self._pieces(e, e.mul(loop.index, e.i64(width)), at, width, tall, body)
+                self._pieces(e, e.mul(loop.index, width), at, width, tall, body)
         if full * width < self.columns:
             self._pieces(e, e.i64(full * width), e.offset(self.pointer, full * distance), self.columns - full * width,
                          tall, body)
@@ -100,7 +100,7 @@ class Broadcast(NamedTuple):
             with e.loop(whole, step=tall) as loop:
                 body(e.add(column, loop.index), e.step(pointer, loop.index, self.column_stride), tall)
         if whole < count:
-            body(e.add(column, e.i64(whole)), e.offset(pointer, whole * self.column_stride), count - whole)
+            body(e.add(column, whole), e.offset(pointer, whole * self.column_stride), count - whole)
 
 
 def _widen(e: Emitter, part: Matrix, source: Value, target: Value) -> None:
@@ -144,8 +144,8 @@ def lines(e: Emitter, part: Packed, column: Value, count: int) -> Vectors:
     offsets = [
         lane // WIDTH * part.panels.panel + lane % WIDTH * 4 for lane in range(0, count, lanes)
     ]
-    panel = e.step(part.pointer, e.lshr(column, e.i64(_WIDTH_BITS)), part.panels.panel)
-    first = e.step(panel, e.and_(column, e.i64(WIDTH - 1)), 4)
+    panel = e.step(part.pointer, e.lshr(column, _WIDTH_BITS), part.panels.panel)
+    first = e.step(panel, e.and_(column, WIDTH - 1), 4)
     return Vectors(first, LINE, offsets, [lanes] * len(offsets), dtypes.float32, 4, count, part.pairs)
 
 

@@ -97,6 +97,7 @@ class _Contraction:
             if out is not None:
                 sums = out._replace(pointer=e.step(out.pointer, j, out.column_stride))
             assert sums is not None
+
             def block(i: Value, heights: list[int]) -> None:
                 self._block(i, heights, j, widths, sums, spill)
 
@@ -160,9 +161,9 @@ class _Contraction:
             def touch(k: Value, done: int = number * left.steps) -> None:
                 """The body's rows that are as far along in the block as the contraction is."""
                 if body is not None:
-                    first = e.add(i, e.mul(e.add(k, e.i64(done)), e.i64(each)))
+                    first = e.add(i, e.mul(e.add(k, done), each))
                     for row in range(each):
-                        body.prefetch(e.add(first, e.i64(row)), j, sum(widths))
+                        body.prefetch(e.add(first, row), j, sum(widths))
 
             _multiply(e, left, left.at(e, i), right, columns_at, at, ahead, touch)
 
@@ -178,20 +179,20 @@ def _in_pairs(
     pair = 2 * SIDE
     whole, pieces = count // pair, -(-count // pair)
     if whole:
-        first, end = (part[0], e.minimum(part[1], e.i64(whole))) if part else (0, whole)
+        first, end = (part[0], e.minimum(part[1], whole)) if part else (0, whole)
         with e.loop(end, start=first) as loop:
-            body(e.mul(loop.index, e.i64(pair)), [SIDE, SIDE])
+            body(e.mul(loop.index, pair), [SIDE, SIDE])
     if whole < pieces:
-        with e.when(e.compare("eq", part[1], e.i64(pieces))) if part else nullcontext():
+        with e.when(e.compare("eq", part[1], pieces)) if part else nullcontext():
             body(e.i64(whole * pair), [min(SIDE, count - at) for at in range(whole * pair, count, SIDE)])
 
 
 def _whole_tiles(e: Emitter, first: Value, end: Value, body: Callable[[Value, list[int]], None]) -> None:
     """body(start, sizes of one or two tiles) for the whole tiles between two: pairs, and what is left of them."""
-    with e.loop(e.sub(end, e.i64(1)), start=first, step=2) as loop:
-        body(e.mul(loop.index, e.i64(SIDE)), [SIDE, SIDE])
-    with e.when(e.compare("eq", e.and_(e.sub(end, first), e.i64(1)), e.i64(1))):
-        body(e.mul(e.sub(end, e.i64(1)), e.i64(SIDE)), [SIDE])
+    with e.loop(e.sub(end, 1), start=first, step=2) as loop:
+        body(e.mul(loop.index, SIDE), [SIDE, SIDE])
+    with e.when(e.compare("eq", e.and_(e.sub(end, first), 1), 1)):
+        body(e.mul(e.sub(end, 1), SIDE), [SIDE])
 
 
 class _Ahead(NamedTuple):

@@ -66,7 +66,7 @@ def blocks(kernel: MicroKernel, partitions: int) -> Iterator[Block]:
         kernel.pointer(name)
     first, end = kernel.share(partitions // lanes, rows=lanes)
     with kernel.e.loop(end, start=first) as loop:
-        yield Block(kernel, kernel.e.mul(loop.index, kernel.e.i64(lanes)), lanes)
+        yield Block(kernel, kernel.e.mul(loop.index, lanes), lanes)
 
 
 def draw(kernel: MicroKernel, block: Block, source: Source, out: str, data: str | None, body: Body) -> None:
