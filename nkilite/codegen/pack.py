@@ -6,7 +6,7 @@ from math import prod
 from typing import NamedTuple
 
 from nkilite import dtypes
-from nkilite.codegen import convert, copy, elementwise, transpose
+from nkilite.codegen import convert, copy, elementwise, loops, transpose
 from nkilite.codegen.emitter import Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.matrix import Matrix
@@ -52,18 +52,9 @@ def pack(kernel: MicroKernel, dst: str, src: str) -> None:
     # Of a copy in scratch every thread would need all, so one does it.
     alone = groups == 1 or at.ref != kernel.pointer(src).ref
     part = (e.i64(0), e.i64(groups)) if alone else kernel.share(groups, rows=panels.depth, of=(src,))
-
-    def descend(level: int, to: Value, at: Value) -> None:
-        if level < len(outer):
-            steps = outer[level].strides
-            with e.loop(outer[level].count) as loop:
-                descend(level + 1, e.step(to, loop.index, steps[0] // (WIDTH * size) * panels.panel),
-                        e.step(at, loop.index, steps[1]))
-            return
-        rows = _Rows(at, source.dtype, source.strides[0], target.dtype)
-        _run(e, panels, to, rows, part, run.count)
-
-    descend(0, kernel.pointer(dst), at)
+    by_panel = [nest.Dim(n, (step // (WIDTH * size) * panels.panel, other)) for n, (step, other) in outer]
+    with loops.nested(e, by_panel, [kernel.pointer(dst), at]) as (to, here):
+        _run(e, panels, to, _Rows(here, source.dtype, source.strides[0], target.dtype), part, run.count)
 
 
 def strip(e: Emitter, panels: Panels, to: Value, source: Matrix) -> None:
