@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nkilite.codegen import convert
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import INTEGERS, Emitter, Value
 from nkilite.dtypes import DType
 
 RUN = 4  # neighbouring columns read or written at once; rows come in multiples of it
@@ -23,7 +23,7 @@ def load(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> lis
 
 def load_bits(e: Emitter, dtype: DType, pointer: Value, pitch: int, rows: int) -> list[Value]:
     """RUN columns as they lie in memory, in integers of the element's size."""
-    return transpose_segments(e, _read(e, f"i{8 * dtype.itemsize}", pointer, pitch, rows))
+    return transpose_segments(e, _read(e, INTEGERS[dtype.itemsize], pointer, pitch, rows))
 
 
 def store(e: Emitter, dtype: DType, columns: list[Value], pointer: Value, pitch: int) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nkilite.codegen import elementwise, loops
 from nkilite.codegen.ahead import fetch
-from nkilite.codegen.emitter import Emitter, Value
+from nkilite.codegen.emitter import INTEGERS, Emitter, Value
 from nkilite.codegen.kernel import CpuOperand, MicroKernel
 from nkilite.codegen.pieces import Piece, Side, pieces
 from nkilite.codegen.sums import TURNS, Combination, Slots, Sum
@@ -45,7 +45,7 @@ class Reduction(NamedTuple):
 
     def combination(self, source: DType, turns: int) -> Combination:
         """How elements of a dtype are combined."""
-        scalar = "float" if self.compute == "f32" else f"i{8 * source.itemsize}"
+        scalar = "float" if self.compute == "f32" else INTEGERS[source.itemsize]
         return Combination(self.combine, scalar, self.identity, turns)
 
 
@@ -69,9 +69,9 @@ def reduce(kernel: MicroKernel, out: str, source: str, axes: Sequence[int], what
         shape=kept_layout[0], strides=tuple(s * size for s in contiguous_strides(kept_layout[0]))
     )
     staged = e.scratch(prod(dense.shape) * size)
-    loops = nest.unify([dense.layout, kept_layout])
-    assert loops is not None
-    _Reducer(e, dense, operand, reduced, what).run(loops, [staged, pointers[1]])
+    kept = nest.unify([dense.layout, kept_layout])
+    assert kept is not None
+    _Reducer(e, dense, operand, reduced, what).run(kept, [staged, pointers[1]])
     elementwise.copy(kernel, target, dense, [pointers[0], staged])
 
 
@@ -201,7 +201,7 @@ class _Reducer:
         wide = e.host.lanes * (_ACROSS if stride == self._source.dtype.itemsize else 1)
 
         def chunk(index: Value, width: int) -> None:
-            out, source = (e.step(p, index, s) for p, s in zip(at, dim.strides, strict=True))
+            out, source = e.steps(at, index, dim.strides)
             total = None
             for offset, dims in self._slabs:
                 start = self._identity(width) if total is None else total
