@@ -151,9 +151,7 @@ class _Body:
         elements = [self.elements[n] for n in self._in_memory]
         if self._columns == 1:
             return [nest.Dim(1, tuple(x.stride for x in elements))]
-        dims = nest.unify([
-            ((self._columns,), (0,)) if x.single else (x.operand.shape[1:], x.operand.strides[1:]) for x in elements
-        ])
+        dims = nest.unify([((self._columns,), (0,)) if x.single else x.operand.free for x in elements])
         assert dims, "rows that have gaps have them at the same places"
         return dims
 

@@ -67,17 +67,16 @@ def _in_groups(
 ) -> Iterator[tuple[Value, Value, Value, Value]]:
     """A loop over the positions of every partition: addresses of its rows of out and data, a number, its position."""
     e = kernel.e
-    (target, source, chosen), pointers = [kernel.operands[n] for n in names], [kernel.pointer(n) for n in names]
+    operands, pointers = [kernel.operands[n] for n in names], [kernel.pointer(n) for n in names]
+    (target, _, chosen), pitches = operands, [o.strides[0] for o in operands]
     table = e.scratch(count * _POSITION)
     first, end = kernel.share(target.shape[0] // partitions, rows=partitions)
     with e.loop(end, start=first) as group:
         start = e.mul(group.index, partitions)
-        to, at, read = (
-            e.step(p, start, o.strides[0]) for p, o in zip(pointers, (target, source, chosen), strict=True)
-        )
+        to, at, read = e.steps(pointers, start, pitches)
         _tabulate(kernel, chosen, read, partitions, count, limit, table)
         with e.loop(partitions) as partition:
-            to, at = (e.step(p, partition.index, o.strides[0]) for p, o in ((to, target), (at, source)))
+            to, at = e.steps([to, at], partition.index, pitches[:2])
             with e.loop(count) as number:
                 position = e.load("i32", e.step(table, number.index, _POSITION))
                 yield to, at, number.index, e.convert("zext", position, "i64")

@@ -164,7 +164,7 @@ def in_pieces(
 
 
 def _matrix(operand: CpuOperand, pointer: Value) -> Matrix | None:
-    free = [nest.Dim(n, (s,)) for n, s in zip(operand.shape[1:], operand.strides[1:], strict=True)]
+    free = [nest.Dim(n, (s,)) for n, s in zip(*operand.free, strict=True)]
     merged = nest.merge(free)
     if len(merged) > 1:
         return None

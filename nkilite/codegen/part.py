@@ -131,7 +131,7 @@ class Part:
     def _operand(self, name: str, block: Block, homes: Mapping[str, Home]) -> CpuOperand:
         operand, use = self.kernel.operands[name], self._uses[name]
         pitch = homes[name].pitch if name in homes else operand.strides[0]
-        shape, strides = operand.shape[1:], operand.strides[1:]
+        shape, strides = operand.free
         if block.columns:
             shape, strides = (block.columns if name in self.wide else 1,), (operand.dtype.itemsize,)
         return operand._replace(

@@ -153,8 +153,7 @@ def narrowing(count: int, lanes: int) -> list[int]:
     """Powers of two, at most `lanes`, that add up to `count`, largest first."""
     found = []
     while count:
-        while lanes > count:
-            lanes //= 2
+        lanes = loops.filled(lanes, count)
         found.append(lanes)
         count -= lanes
     return found

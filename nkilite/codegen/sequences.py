@@ -90,7 +90,7 @@ def _computing(operand: CpuOperand) -> tuple[str, str]:
 
 def _last(operand: CpuOperand) -> int:
     """Bytes from the first element of a partition to the last one."""
-    return sum(stride * (n - 1) for n, stride in zip(operand.shape[1:], operand.strides[1:], strict=True))
+    return sum(stride * (n - 1) for n, stride in zip(*operand.free, strict=True))
 
 
 def _backwards(operand: CpuOperand) -> CpuOperand:

@@ -31,7 +31,7 @@ def largest(
     first, end = kernel.share(operands[0].shape[0] // partitions, rows=partitions)
     with e.loop(end, start=first) as group:
         start = e.mul(group.index, partitions)
-        rows = [e.step(p, start, o.strides[0]) for p, o in zip(pointers, operands, strict=True)]
+        rows = e.steps(pointers, start, [o.strides[0] for o in operands])
         for counters in (by_low, by_high):
             counters.clear()
         with e.loop(count) as loop:
