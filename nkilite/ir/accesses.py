@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns, unique
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Operand, Program
 from nkilite.ir.regions import PARTITION, Footprint, Pattern, apart, footprint, shared
 from nkilite.ir.types import MemoryRegion, ViewType
+from nkilite.machine.rows import unique
 
 _TILES = (MemoryRegion.sbuf, MemoryRegion.psum)
 _OFF_CHIP = 1 << 62  # bytes of a row: there are no partitions

@@ -12,9 +12,8 @@ from math import prod
 
 import numpy as np
 
-from nkilite.ir.columns import unique
 from nkilite.ir.regions import Pattern
-from nkilite.machine.rows import ranked
+from nkilite.machine.rows import ranked, unique
 
 _MOST_CELLS = 32  # of a region, on average
 

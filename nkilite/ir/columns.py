@@ -199,13 +199,6 @@ def _each(values: list[object], value: object) -> np.ndarray:
     return np.array([one is value for one in values], bool)
 
 
-def unique(values: np.ndarray) -> np.ndarray:
-    """The distinct numbers of an array, sorted, without what np.unique loads for arrays with masks."""
-    found = np.sort(values, axis=None)
-    result: np.ndarray = found[np.append(True, found[1:] != found[:-1])[: len(found)]]
-    return result
-
-
 def numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The distinct numbers of an array, sorted, where each comes first, and the number of every element's."""
     order = np.argsort(values, kind="stable")

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from nkilite.ir.accesses import Accesses, Overlap, accesses, conflicts
-from nkilite.ir.columns import unique
 from nkilite.ir.phases import Phase, phases
 from nkilite.ir.places import Place
 from nkilite.ir.program import Instruction, Program
@@ -17,6 +16,7 @@ from nkilite.ir.regions import apart
 from nkilite.ir.types import Buffer
 from nkilite.ir.values import Left, Written, Wrote, written
 from nkilite.location import Location
+from nkilite.machine.rows import unique
 from nkilite.once import cached_property
 
 

@@ -6,17 +6,23 @@ import numpy as np
 
 from nkilite.compiled import Ints, compiled
 
-__all__ = ["distinct", "ranked"]
+__all__ = ["distinct", "ranked", "unique"]
 
 _LOOKED_AT = 8  # numbers, for each that there is: where there are more, sorting is faster
+
+
+def unique(values: np.ndarray) -> np.ndarray:
+    """The distinct numbers of an array, sorted, without what np.unique loads for arrays with masks."""
+    found = np.sort(values, axis=None)
+    result: np.ndarray = found[np.append(True, found[1:] != found[:-1])[: len(found)]]
+    return result
 
 
 def ranked(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rank of every number among the distinct ones, and these, ascending."""
     low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
     if high - low > _LOOKED_AT * len(numbers):
-        found = np.sort(numbers)
-        found = found[np.append(True, found[1:] != found[:-1])]
+        found = unique(numbers)
         return np.searchsorted(found, numbers), found
     present = np.zeros(high - low + 1, bool)
     present[numbers - low] = True

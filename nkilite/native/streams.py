@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from nkilite.ir.boxes import cells
-from nkilite.ir.columns import BufferColumns, Columns, numbered, unique
+from nkilite.ir.columns import BufferColumns, Columns, numbered
 from nkilite.ir.program import Program
 from nkilite.ir.regions import Pattern
 from nkilite.isa.custom import custom_operator
+from nkilite.machine.rows import unique
 from nkilite.native import meetings
 from nkilite.native.meetings import Table, atoms
 from nkilite.native.threads import cores

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nkilite.ir.columns import BufferColumns, Columns, numbered, unique
+from nkilite.ir.columns import BufferColumns, Columns, numbered
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
+from nkilite.machine.rows import unique
 from nkilite.passes.reorder import reorder, stretches
 
 

@@ -7,9 +7,10 @@ from array import array
 import numpy as np
 
 from nkilite.ir.accesses import Spaces
-from nkilite.ir.columns import BufferColumns, Columns, unique
+from nkilite.ir.columns import BufferColumns, Columns
 from nkilite.ir.program import Program, Signature
 from nkilite.ir.types import MemoryRegion
+from nkilite.machine.rows import unique
 from nkilite.schedule.schedule import Schedule
 
 
