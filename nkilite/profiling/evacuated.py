@@ -19,7 +19,7 @@ from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine
 from nkilite.machine.memory import peak
 from nkilite.passes.liveness import accessed
-from nkilite.passes.splice import splice
+from nkilite.passes.splice import View, splice
 from nkilite.profiling.rewrite import changed, copied, words
 
 __all__ = ["evacuated"]
@@ -111,9 +111,9 @@ def _moved(program: Program, columns: Columns, leaving: dict[int, int]) -> Progr
         )
         clones[tile] = clone.id
         place = program.code[int(columns.starts[instruction]) + 1]
-        operands = {"dst": (clone.type, clone.id, 0), "src": (bank.type, tile, 0)}
+        to, source = View(clone.type, (clone.id, 0)), View(bank.type, (tile, 0))
         copies.setdefault(instruction, []).extend(
-            words(program, "tensor_copy", {"engine": Engine.vector}, operands, place)
+            words(program, "tensor_copy", place, dst=to, src=source, engine=Engine.vector)
         )
     for signature, rows, starts in columns.uses():
         for operand in signature.operands:

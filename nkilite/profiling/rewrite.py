@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
 from copy import copy
 
 from nkilite.errors import NkiError
-from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import Program, Signature
-from nkilite.ir.types import ViewType
-
-Place = tuple[ViewType, int, int]  # of an operand: what it is, its buffer and its byte offset there
+from nkilite.passes.splice import assemble
 
 
 def copied(program: Program) -> Program:
@@ -49,18 +45,9 @@ def without(program: Program, starts: list[int], dropped: set[int]) -> Program:
     return program
 
 
-def words(
-    program: Program, name: str, arguments: Mapping[str, object], operands: dict[str, Place], location: int
-) -> list[int]:
-    """One instruction; which engine copies is left to the compiler."""
-    types = {operand: place[0] for operand, place in operands.items()}
-    given = {**arguments, **types}
-    order = [p.name for p in REGISTRY[name].parameters if p.name in given]
-    signature = program.signature(REGISTRY[name], {name: given[name] for name in order})
+def words(program: Program, name: str, where: int, **given: object) -> list[int]:
+    """As `assemble`; which engine copies is left to the compiler."""
+    found = assemble(program, name, where, **given)
     if name == "tensor_copy":
-        program.open_engines.add(signature.id)
-    words = [signature.id, location, *[0] * (signature.n_words - 2)]
-    for operand, (_, buffer, offset) in operands.items():
-        word = signature.operand(operand).word
-        words[word:word + 2] = buffer, offset
-    return words
+        program.open_engines.add(found[0])
+    return found

@@ -7,18 +7,18 @@ named "pftranspose"; aws-neuron-sdk, issues 1015 and 1043). This does the same t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from nkilite.ir.columns import Columns
 from nkilite.ir.program import Operand, Program, Signature
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.machine.engine import Engine
-from nkilite.passes.splice import splice
-from nkilite.profiling.rewrite import Place, copied, words
+from nkilite.passes.splice import View, splice
+from nkilite.profiling.rewrite import copied, words
 
 __all__ = ["turned"]
 
-_Step = tuple[str, Mapping[str, object], dict[str, Place]]  # an instruction, its arguments and its operands
+_Step = tuple[str, dict[str, object]]  # an instruction and its arguments
 
 
 def turned(program: Program) -> Program:
@@ -64,19 +64,19 @@ def _by_rows(program: Program, signature: Signature, start: int) -> list[int]:
     for first, count in _blocks(tile.type.shape[1], program.target.pe_rows):
         here = _cut(tile.type, (tile.type.shape[0], count), first, given[tile.word:tile.word + 2])
         rows = _cut(matrix.type, (matrix.type.shape[0], count), first, given[matrix.word:matrix.word + 2])
-        rows = (_transposed(rows[0]), *rows[1:])
-        upright = _tile(program, MemoryRegion.sbuf, rows[0].shape, tile, location)
-        across = here[0].shape if loads else rows[0].shape
+        rows = rows._replace(type=_transposed(rows.type))
+        upright = _tile(program, MemoryRegion.sbuf, rows.type.shape, tile, location)
+        across = here.type.shape if loads else rows.type.shape
         bank = _tile(program, MemoryRegion.psum, across, tile, location)
         data, result = (upright, here) if loads else (here, upright)
         steps: list[_Step] = [
-            ("nc_transpose", {"engine": Engine.tensor}, {"dst": bank, "data": data}),
-            ("tensor_copy", {"engine": Engine.vector}, {"dst": result, "src": bank}),
+            ("nc_transpose", {"dst": bank, "data": data, "engine": Engine.tensor}),
+            ("tensor_copy", {"dst": result, "src": bank, "engine": Engine.vector}),
         ]
         ends = {"dst": upright, "src": rows} if loads else {"dst": rows, "src": upright}
-        steps.insert(0 if loads else len(steps), ("dma_copy", signature.arguments, ends))
-        for name, arguments, operands in steps:
-            found += words(program, name, arguments, operands, location)
+        steps.insert(0 if loads else len(steps), ("dma_copy", {**signature.arguments, **ends}))
+        for name, arguments in steps:
+            found += words(program, name, location, **arguments)
     return found
 
 
@@ -85,16 +85,16 @@ def _blocks(size: int, step: int) -> Iterator[tuple[int, int]]:
         yield first, min(step, size - first)
 
 
-def _cut(kind: ViewType, shape: tuple[int, ...], first: int, place: list[int]) -> Place:
+def _cut(kind: ViewType, shape: tuple[int, ...], first: int, place: list[int]) -> View:
     """Columns of an operand, from one on."""
     view = ViewType.of(kind.region, kind.dtype, shape, kind.strides)
-    return view, place[0], place[1] + first * kind.strides[1] * kind.dtype.itemsize
+    return View(view, (place[0], place[1] + first * kind.strides[1] * kind.dtype.itemsize))
 
 
 def _transposed(kind: ViewType) -> ViewType:
     return ViewType.of(kind.region, kind.dtype, kind.shape[::-1], kind.strides[::-1])
 
 
-def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: Operand, location: int) -> Place:
+def _tile(program: Program, region: MemoryRegion, shape: tuple[int, ...], like: Operand, location: int) -> View:
     buffer = program.add_buffer(region, shape, like.type.dtype, location=program.locations[location])
-    return buffer.type, buffer.id, 0
+    return View(buffer.type, (buffer.id, 0))
