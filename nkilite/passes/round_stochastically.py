@@ -10,7 +10,7 @@ from nkilite.ir.definition import Control
 from nkilite.ir.loops import innermost
 from nkilite.ir.program import Instruction, Program, Signature
 from nkilite.ir.rounding import Rounded, rounded, widened
-from nkilite.ir.types import BufferKind, MemoryRegion, ViewType
+from nkilite.ir.types import Buffer, BufferKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine
 from nkilite.passes.splice import View, assemble, splice
 from nkilite.rounding import Sites, columns
@@ -36,7 +36,7 @@ class _Splitter:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._rounded: dict[int, Rounded | None] = {}
-        self._state = -1  # the buffer of the engines' state
+        self._state: Buffer  # of the engines, from `set_rounding` on
         found = [(s, self._rounds(s)) for s in program.signatures]
         free = max((s.arguments[n].free_size for s, rounds in found if rounds for n in rounds.names), default=1)
         data = columns(free).reshape(1, -1)
@@ -53,7 +53,7 @@ class _Splitter:
             call = instruction.signature
             if sites is None:
                 if call.name == "set_rounding":
-                    self._state = instruction.access(call.operand("dst"))[0].id
+                    self._state = instruction.access(call.operand("dst"))[0]
                     sites = Sites(call.core)
                 continue
             if call.name == "fill_unwritten":  # of a pass; the kernel's instructions are counted
@@ -104,7 +104,7 @@ class _Splitter:
     def _round(self, dst: View, data: View, key: int, where: int) -> list[int]:
         """The words of the instruction that rounds a tile to a view."""
         rows, *row = dst.type.shape
-        low, high = (self._state_view(rows, 1, word) for word in range(2))
+        low, high = (View.columns(self._state, rows, word, 1) for word in range(2))
         columns = View(ViewType.dense(MemoryRegion.shared_hbm, uint32, (1, *row)), (self._columns, 0))
         return assemble(
             self._program, "round_stochastically", where, dst=dst, data=data, low=low, high=high, columns=columns,
@@ -113,11 +113,6 @@ class _Splitter:
 
     def _advance(self, instruction: Instruction) -> list[int]:
         """The words of the instruction that gives the rows new keys, before the first one of a loop's body."""
-        keys, steps = (self._state_view(self._program.buffers[self._state].partitions, 2, word) for word in (0, 2))
+        keys, steps = (View.columns(self._state, self._state.partitions, word, 2) for word in (0, 2))
         where = self._program.code[instruction.start + 1]
         return assemble(self._program, "advance_counters", where, dst=keys, step=steps)
-
-    def _state_view(self, rows: int, words: int, first: int) -> View:
-        pitch = self._program.buffers[self._state].type.free_size
-        kind = ViewType.of(MemoryRegion.registers, uint32, (rows, words), (pitch, 1))
-        return View(kind, (self._state, first * uint32.itemsize))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nkilite.ir.definition import REGISTRY
 from nkilite.ir.program import IMMEDIATE, Program
-from nkilite.ir.types import ViewType
+from nkilite.ir.types import Buffer, ViewType
 
 
 class View(NamedTuple):
@@ -16,6 +16,12 @@ class View(NamedTuple):
 
     type: ViewType
     words: Sequence[int]
+
+    @classmethod
+    def columns(cls, buffer: Buffer, rows: int, first: int, count: int) -> View:
+        """Some columns of the first rows of a tile of two dimensions."""
+        kind = ViewType.of(buffer.region, buffer.dtype, (rows, count), buffer.type.strides)
+        return cls(kind, (buffer.id, first * buffer.dtype.itemsize))
 
 
 def assemble(program: Program, name: str, where: int, **given: object) -> list[int]:

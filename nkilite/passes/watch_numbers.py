@@ -77,7 +77,7 @@ class _Watcher:
         buffer = program.buffers[view[0]]
         name, shape = writer.signature.said(operand.name), tuple(operand.type.shape)
         program.checks.append(Check(writer.signature.name, name, buffer.label, shape, instruction.location))
-        state = self._view(operand.type.shape[0], STATE_WORDS, 0)
+        state = View.columns(self._state, operand.type.shape[0], 0, STATE_WORDS)
         return assemble(
             program, "find_special", program.code[instruction.start + 1], data=View(operand.type, view), state=state,
             number=float(len(program.checks)), what=what,
@@ -87,9 +87,6 @@ class _Watcher:
         """The words that count an iteration, before the first instruction of a loop's body."""
         rows, where = self._state.partitions, self._program.code[instruction.start + 1]
         one = View(ViewType.of(MemoryRegion.shared_hbm, uint32, (rows, 1), (0, 1)), (self._one.id, 0))
-        return assemble(self._program, "advance_counters", where, dst=self._view(rows, 1, NOW), step=one)
-
-    def _view(self, rows: int, words: int, first: int) -> View:
-        """Words of some rows of the state."""
-        kind = ViewType.of(MemoryRegion.sbuf, uint32, (rows, words), (STATE_WORDS, 1))
-        return View(kind, (self._state.id, first * uint32.itemsize))
+        return assemble(
+            self._program, "advance_counters", where, dst=View.columns(self._state, rows, NOW, 1), step=one
+        )
