@@ -51,8 +51,7 @@ def tensor_copy(dst: NkiTensor, src: NkiTensor, engine: Engine = _any_engine, na
 
 @tensor_copy.normalize
 def _tensor_copy_normalize(arguments: dict[str, object], target: Target) -> None:
-    if arguments["engine"] in (None, Engine.unknown):
-        arguments["engine"] = Engine.vector
+    rules.choose_engine(arguments, Engine.vector)
 
 
 @tensor_copy.check
@@ -192,8 +191,7 @@ def memset(dst: NkiTensor, value: float, engine: Engine = _any_engine, name: str
 
 @memset.normalize
 def _memset_normalize(arguments: dict[str, object], target: Target) -> None:
-    if arguments["engine"] in (None, Engine.unknown):
-        arguments["engine"] = Engine.vector
+    rules.choose_engine(arguments, Engine.vector)
 
 
 @memset.check

@@ -78,8 +78,7 @@ def core_barrier(
 
 @core_barrier.normalize
 def _core_barrier_normalize(arguments: dict[str, object], target: Target) -> None:
-    if arguments["engine"] in (None, Engine.unknown):
-        arguments["engine"] = Engine.gpsimd
+    rules.choose_engine(arguments, Engine.gpsimd)
     found, here = arguments["cores"], _core()
     accepted = (_BOTH,) if here.cores > 1 else (_BOTH, (0,))
     if ((found,) if isinstance(found, int) else found) not in accepted:

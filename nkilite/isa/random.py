@@ -69,7 +69,7 @@ def rng(dst: NkiTensor, engine: Engine = _vector_engine, name: str | None = None
 
 @rng.normalize
 def _rng_normalize(arguments: dict[str, object], target: Target) -> None:
-    _choose(arguments, Engine.vector)
+    rules.choose_engine(arguments, Engine.vector)
 
 
 @rng.check
@@ -295,7 +295,7 @@ def rand_set_state(src_seeds: NkiTensor, engine: Engine = _gpsimd_engine, name: 
 
 @rand_set_state.normalize
 def _rand_set_state_normalize(arguments: dict[str, object], target: Target) -> None:
-    _choose(arguments, Engine.gpsimd)
+    rules.choose_engine(arguments, Engine.gpsimd)
 
 
 @rand_set_state.check
@@ -346,7 +346,7 @@ def rand_get_state(dst: NkiTensor, engine: Engine = _gpsimd_engine, name: str | 
 
 @rand_get_state.normalize
 def _rand_get_state_normalize(arguments: dict[str, object], target: Target) -> None:
-    _choose(arguments, Engine.gpsimd)
+    rules.choose_engine(arguments, Engine.gpsimd)
 
 
 @rand_get_state.check
@@ -375,11 +375,6 @@ def _rand_get_state_lower(call: Signature, kernel: MicroKernel) -> None:
 
 
 # --- shared -------------------------------------------------------------------------------------------------
-
-
-def _choose(arguments: dict[str, object], default: Engine) -> None:
-    if arguments["engine"] in (None, Engine.unknown):
-        arguments["engine"] = default
 
 
 def _engine(call: Signature) -> str:

@@ -20,7 +20,7 @@ from nkilite.errors import (
     describe,
 )
 from nkilite.ir.program import Signature
-from nkilite.ir.rules import ReadArguments
+from nkilite.ir.rules import ArgumentsByName, ReadArguments
 from nkilite.ir.types import IndirectKind, MemoryRegion, ViewType
 from nkilite.machine.engine import Engine, Operand
 from nkilite.machine.target import Target, first_with
@@ -195,6 +195,12 @@ def require_convertible(call: Signature, dst: str, src: str) -> None:
             detail=f"{src} is {source} and {dst} is {to}, and 64-bit integers are not converted",
             hint="move the bits: give both sides one dtype, or take the low words with .view(nl.int32).",
         )
+
+
+def choose_engine(arguments: ArgumentsByName, default: Engine) -> None:
+    """Say which engine it is of a call that leaves it open."""
+    if arguments["engine"] in (None, Engine.unknown):
+        arguments["engine"] = default
 
 
 def require_engine(call: Signature, *allowed: Engine) -> None:

@@ -93,7 +93,7 @@ def activation(
 @activation.normalize
 def _activation_normalize(arguments: dict[str, object], target: Target) -> None:
     _normalize(arguments, "nisa.activation")
-    _choose_engine(arguments)
+    rules.choose_engine(arguments, Engine.scalar)
 
 
 @activation.check
@@ -213,11 +213,6 @@ def _check(call: Signature) -> None:
     if call.bias is not None and call.op.name == "reciprocal":
         feature = f"{instruction} of nl.reciprocal with a bias"
         rules.require_capability(call, lambda t: t.activation_reciprocal_bias, feature)
-
-
-def _choose_engine(arguments: dict[str, object]) -> None:
-    if arguments["engine"] in (None, Engine.unknown):
-        arguments["engine"] = Engine.scalar
 
 
 def _check_engine(call: Signature) -> None:
@@ -357,7 +352,7 @@ def _activate2_normalize(arguments: dict[str, object], target: Target) -> None:
         arguments[operator] = alu.lookup(_BYPASS if given is None else given, name, _STAGE_OPERATORS)
     for flag in ("reverse0", "reverse1"):
         arguments[flag] = bool(arguments[flag])
-    _choose_engine(arguments)
+    rules.choose_engine(arguments, Engine.scalar)
 
 
 @activate2.check
