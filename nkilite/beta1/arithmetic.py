@@ -27,7 +27,7 @@ from nkilite.dtypes import DType, DTypeLike, bool_, float32
 from nkilite.errors import InvalidOperand, UnsupportedError, describe
 from nkilite.isa.operators import Op
 from nkilite.language import broadcasting
-from nkilite.language.broadcasting import FOR_NUMBERS, NUMBERS
+from nkilite.language.broadcasting import NUMBERS
 from nkilite.trace.tensor import NkiTensor
 
 # --- two operands ---------------------------------------------------------------------------------------------------
@@ -140,10 +140,6 @@ def unary(name: str) -> Callable[..., Tile]:
             nisa.tensor_copy(dst, op(x, dst.type.dtype))
 
     def function(x: object, dtype: DTypeLike | None = None, mask: MaskLike = None) -> Tile:
-        if isinstance(x, NUMBERS):
-            raise InvalidOperand(
-                instruction=label, operand="x", found=describe(x), expected="a tile in SBUF or PSUM", fix=FOR_NUMBERS
-            )
         x = on_chip(x, "x", label)
         kind = dtype_or(dtype, x.dtype, label)
         if activation or isinstance(mask, Mask) or mask is False:

@@ -21,6 +21,7 @@ from nkilite.dtypes import DType, DTypeLike, float32
 from nkilite.errors import AccessPatternExceeded, IndexOutOfBounds, InvalidOperand, UnsupportedError, describe
 from nkilite.ir.types import MemoryRegion, ViewType
 from nkilite.isa.operators import Op
+from nkilite.language.broadcasting import FOR_NUMBERS, NUMBERS
 from nkilite.language.creation import _checked_type, element_type
 from nkilite.trace import active
 from nkilite.trace.builder import Builder
@@ -113,7 +114,7 @@ def on_chip(x: object, operand: str, function: str) -> Tile:
     elif isinstance(x, Blocks):
         fix = "choose one of its tiles by indexing the block dimensions"
     else:
-        fix = ""
+        fix = FOR_NUMBERS if isinstance(x, NUMBERS) else ""
     raise InvalidOperand(
         instruction=function, operand=operand, found=describe_operand(x), expected="a tile in SBUF or PSUM", fix=fix
     )
