@@ -26,22 +26,24 @@ _NAN = "NKILITE_NAN"
 _ROUNDING = "NEURON_RT_STOCHASTIC_ROUNDING_EN"
 _ROUNDING_SEED = "NEURON_RT_STOCHASTIC_ROUNDING_SEED"
 
+NAN_CHECKS = ("warn", "error", "warn+inf", "error+inf", "off")
 
-def _invalid(name: str, expected: str) -> InvalidSetting:
-    return InvalidSetting(variable=name, found=os.environ[name], expected=expected)
+
+def _invalid(name: str, expected: str, fix: str = "") -> InvalidSetting:
+    return InvalidSetting(variable=name, found=os.environ[name], expected=expected, fix=fix)
 
 
 def _switch(name: str, default: bool) -> bool:
     """Whether a variable says yes."""
     found = os.environ.get(name, "").strip().lower()
+    if not found:
+        return default
     if found not in _SWITCH:
         raise _invalid(name, "1 or 0, true or false, on or off, yes or no")
-    answer = _SWITCH[found]
-    return default if answer is None else answer
+    return _SWITCH[found]
 
 
 _SWITCH = {
-    "": None,
     "1": True, "true": True, "on": True, "yes": True,
     "0": False, "false": False, "off": False, "no": False,
 }
@@ -52,6 +54,15 @@ def _choice(name: str, choices: Collection[str], default: str) -> str:
     if found not in choices:
         raise _invalid(name, f"one of {', '.join(choices)}")
     return found
+
+
+def _positive(name: str, expected: str, fix: str = "") -> int | None:
+    found = os.environ.get(name)
+    if not found:
+        return None
+    if not found.isdecimal() or int(found) < 1:
+        raise _invalid(name, expected, fix)
+    return int(found)
 
 
 def _bytes(name: str, default: str) -> int:
@@ -89,11 +100,11 @@ def rounding_seed() -> int:
 
 
 def check_nan() -> str:
-    """NKILITE_NAN: launches look for NaN in what instructions write: "warn", "error", or "" and "off" (default).
+    """NKILITE_NAN: launches look for NaN in what instructions write: "warn", "error" or "off" (default).
 
     With "warn+inf" and "error+inf" also for infinities that instructions compute.
     """
-    return os.environ.get(_NAN) or "off"
+    return _choice(_NAN, NAN_CHECKS, "off")
 
 
 def use_target(name: str | None) -> None:
@@ -143,9 +154,10 @@ def tuned() -> str:
     return os.environ.get("NKILITE_TUNED", "")
 
 
-def num_threads() -> str:
-    """NKILITE_NUM_THREADS: the threads a launch may use; "" (default) means the cores available to the process."""
-    return os.environ.get("NKILITE_NUM_THREADS", "")
+def num_threads() -> int | None:
+    """NKILITE_NUM_THREADS: the threads a launch may use; None (default) means the cores available to the process."""
+    fix = "set it to 1 or more, or unset it to use every core available to the process"
+    return _positive("NKILITE_NUM_THREADS", "a number of threads", fix)
 
 
 def recycled_bytes() -> int:
@@ -190,10 +202,7 @@ def _home() -> str | None:
 def specializations() -> int:
     """NKILITE_SPECIALIZATIONS: how many compiled specializations a kernel keeps (128 by default); what was used least
     recently goes first."""
-    found = os.environ.get("NKILITE_SPECIALIZATIONS") or "128"
-    if not found.isdecimal() or int(found) < 1:
-        raise _invalid("NKILITE_SPECIALIZATIONS", "a number above 0")
-    return int(found)
+    return _positive("NKILITE_SPECIALIZATIONS", "a number above 0") or 128
 
 
 def cache_bytes() -> int:

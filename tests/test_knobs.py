@@ -18,6 +18,8 @@ SWITCHES = {
 OTHERS = {
     "NEURON_RT_STOCHASTIC_ROUNDING_SEED": (knobs.rounding_seed, "1.5"),
     "NKILITE_CACHE_SIZE": (knobs.cache_bytes, "1Q"),
+    "NKILITE_NAN": (knobs.check_nan, "loud"),
+    "NKILITE_NUM_THREADS": (knobs.num_threads, "two"),
     "NKILITE_OPTIMIZE": (knobs.optimize, "sometimes"),
     "NKILITE_RACES": (knobs.races, "yes"),
     "NKILITE_RECYCLE": (knobs.recycled_bytes, "-1"),

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from nkilite import forking, knobs
-from nkilite.errors import ArgumentError
 from nkilite.host.cpu import available
 from nkilite.native import sharing, stack
 from nkilite.native.interrupts import Apart
@@ -26,11 +25,6 @@ MOST = 256  # members of a team
 
 _SPIN = 2000  # pauses: about 50 microseconds on a recent x86-64 core
 _SPIN_CROWDED = 20  # with more members than cores
-
-
-class InvalidThreadCount(ArgumentError, ValueError):
-    template = "NKILITE_NUM_THREADS={found!r} is not a number of threads."
-    remedy = "set it to 1 or more, or unset it to use every core available to the process."
 
 
 @functools.cache
@@ -43,14 +37,12 @@ def limit() -> int:
     """The threads a launch may use: NKILITE_NUM_THREADS, or the cores this process may use.
 
     Raises:
-        InvalidThreadCount: the variable is not a number of threads.
+        InvalidSetting: the variable is not a number of threads.
     """
     wanted = knobs.num_threads()
-    if wanted and (not wanted.isdecimal() or int(wanted) < 1):
-        raise InvalidThreadCount(found=wanted)
     if not supported():
         return 1
-    return min(int(wanted) if wanted else cores(), MOST)
+    return min(wanted or cores(), MOST)
 
 
 def cores() -> int:

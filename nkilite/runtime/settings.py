@@ -7,7 +7,7 @@ from typing import NamedTuple
 from nkilite import knobs
 from nkilite.dimensions import Shapes
 from nkilite.dtypes import uint32
-from nkilite.errors import InvalidOperand, InvalidSetting, describe
+from nkilite.errors import InvalidOperand, describe
 from nkilite.ir.numbers import NAN, SPECIAL
 from nkilite.machine.target import get_target
 from nkilite.rounding import launch_state
@@ -16,9 +16,6 @@ from nkilite.runtime.configs import NO_CONFIGS, Configs
 
 OPTIONS = ("stochastic_rounding", "rounding_seed", "check_nan")
 
-_WATCHES = {"warn": NAN, "error": NAN, "warn+inf": SPECIAL, "error+inf": SPECIAL, "off": ""}
-_CHOICES = ", ".join(_WATCHES)
-
 
 class Settings(NamedTuple):
     """What is None is decided by the environment, at every launch.
@@ -26,7 +23,7 @@ class Settings(NamedTuple):
     Attributes:
         stochastic_rounding: whether engines round stochastically.
         rounding_seed: of the random bits.
-        check_nan: what is done about NaN that instructions write: a key of `_WATCHES`.
+        check_nan: what is done about NaN that instructions write: one of `knobs.NAN_CHECKS`.
         configs: those of NKI 0.7.
         dynamic_shapes: which dimensions of arguments are dynamic; the environment says nothing about it.
     """
@@ -52,8 +49,8 @@ def take_settings(options: dict[str, object], function: str, default: Settings =
         raise _invalid(function, OPTIONS[0], stochastic, "True, False or None")
     if seed is not None and type(seed) is not int:
         raise _invalid(function, OPTIONS[1], seed, "an int or None")
-    if check is not None and not (isinstance(check, str) and check in _WATCHES):
-        raise _invalid(function, OPTIONS[2], check, f"one of {_CHOICES}, or None")
+    if check is not None and not (isinstance(check, str) and check in knobs.NAN_CHECKS):
+        raise _invalid(function, OPTIONS[2], check, f"one of {', '.join(knobs.NAN_CHECKS)}, or None")
     return default._replace(stochastic_rounding=stochastic, rounding_seed=seed, check_nan=check)
 
 
@@ -82,12 +79,10 @@ def watch_of(settings: Settings) -> Watch:
     Raises:
         InvalidSetting: the environment says something else.
     """
-    check = settings.check_nan
-    if check is None:
-        check = knobs.check_nan()
-        if check not in _WATCHES:
-            raise InvalidSetting(variable="NKILITE_NAN", found=check, expected=f"one of {_CHOICES}")
-    return Watch(_WATCHES[check], check.startswith("error"))
+    check = knobs.check_nan() if settings.check_nan is None else settings.check_nan
+    if check == "off":
+        return UNWATCHED
+    return Watch(SPECIAL if check.endswith("+inf") else NAN, check.startswith("error"))
 
 
 class Rounder:

@@ -427,7 +427,7 @@ def test_number_of_threads(monkeypatch):
     assert threads.limit() == 7
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("NKILITE_NUM_THREADS", wrong)
-        with pytest.raises(threads.InvalidThreadCount, match="NKILITE_NUM_THREADS"):
+        with pytest.raises(errors.InvalidSetting, match=f"NKILITE_NUM_THREADS='{wrong}' is not a number of threads"):
             threads.limit()
 
 
