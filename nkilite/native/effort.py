@@ -33,7 +33,6 @@ _HASTE = 2  # times the time of good code that instructions lose one after anoth
 _INSTRUCTIONS_AT_MOST = 10_000  # of a program that is compiled hastily
 
 
-
 def little(program: Program, products: Products) -> bool:
     """Whether a program is compiled hastily for a host with such means. None that loops, or has operators of the
     user's, is.
